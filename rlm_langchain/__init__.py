@@ -1,0 +1,1 @@
+"""Recursive Language Models on LangGraph (Zhang, Kraska, Khattab, arXiv 2512.24601)."""

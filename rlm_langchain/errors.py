@@ -1,0 +1,61 @@
+"""Everything this library raises on purpose.
+
+RLMError
+├── ConfigurationError      how the RLM was set up
+│   ├── UnknownPlugin       no plug-in of that name
+│   └── MissingDependency   a package, a key or a kernel feature that is not there
+├── InputError              what the RLM was asked: query, context, files
+├── ModelError              a provider does not answer, after retries
+├── BudgetExhausted         a limit, for those who asked for `on_budget="raise"`
+├── SandboxError            a sandbox cannot start
+└── JournalError            a checkpoint or a stored context is not what it was
+
+A fault of the program that a model wrote is never one of these: it is a value, and goes back to the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class RLMError(Exception):
+    """The base of all our errors. Its text says what is wrong and what to do."""
+
+
+class ConfigurationError(RLMError):
+    """The RLM cannot be built from these options."""
+
+
+class UnknownPlugin(ConfigurationError):
+    """No plug-in of this name is installed."""
+
+    def __init__(self, group: str, name: str, known: Iterable[str]) -> None:
+        self.group, self.name, self.known = group, name, tuple(sorted(known))
+        there = ", ".join(self.known) or "none"
+        super().__init__(
+            f"no {group.rpartition('.')[2].rstrip('s')} is called {name!r}; installed: {there}"
+        )
+
+
+class MissingDependency(ConfigurationError):
+    """Something that is needed is not installed or not set."""
+
+
+class InputError(RLMError):
+    """The question or the context cannot be used."""
+
+
+class ModelError(RLMError):
+    """The root model does not answer, after retries."""
+
+
+class BudgetExhausted(RLMError):
+    """A limit of the budget was reached."""
+
+
+class SandboxError(RLMError):
+    """A sandbox cannot start, or this machine cannot confine one."""
+
+
+class JournalError(RLMError):
+    """A checkpoint or a stored context is missing, damaged or changed."""

@@ -1,0 +1,353 @@
+"""The values that flow through the machine.
+
+Frozen dataclasses live in memory. TypedDicts are what state, checkpoints and trajectories hold: plain
+JSON types only, so that any saver can store them and none needs to import us to read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+# Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
+from typing_extensions import NotRequired, TypedDict
+
+Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
+"""What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
+
+Status = Literal["complete", "partial", "failed"]
+
+StopReason = Literal[
+    "answer", "prose", "iterations", "calls", "tokens", "usd", "seconds", "model", "cancelled"
+]
+"""What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event."""
+
+
+# --- What a sandbox is given, and what it gives back -------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFile:
+    """A context as bytes on disk: all that a sandbox needs to open it read-only."""
+
+    path: Path
+    """`text`: UTF-8. `json`: one JSON list or object."""
+    kind: Literal["text", "json"]
+    length: int
+    """Characters of a text, items of a list or object."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one cell may use, and the clock and the seed that it sees."""
+
+    seconds: float = 60.0
+    """Of the cell's own time: waiting for replies does not count."""
+    memory: int = 1 << 30
+    """Bytes, of the whole session."""
+    output: int = 1 << 20
+    """Bytes printed by one cell; a cell that prints more is stopped."""
+    value: int = 8 << 20
+    """Bytes of one frame: a batch of prompts, or an answer."""
+    loaded: int = 256 << 20
+    """Bytes of context held as real objects; a longer text is memory-mapped and read lazily."""
+    clock: float = 1_700_000_000.0
+    """What `time.time()` starts from: fixed, so that a replayed cell does what it did."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Something that code in the sandbox asks of the host."""
+
+    kind: str
+    """`llm`: one model call. `rlm`: a child run. `budget`: what is left. More with plug-ins."""
+    prompt: str
+    context: str | list[Any] | dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The host's answer to a call: a value, or the code and the sentence of what went wrong."""
+
+    value: Plain = None
+    error: str | None = None
+    """A sentence of ours, never a foreign error's text: that could hold a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The cell waits for replies, one for each call, in this order."""
+
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The cell ran to its end, or to an error of its own. The session lives on with all its names."""
+
+    stdout: str
+    error: str | None = None
+    """The traceback, as the program would see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The cell called FINAL (or set `answer` ready) and ended. The last answer of a cell wins."""
+
+    value: Plain
+    stdout: str
+    error: str | None = None
+    """A traceback after the answer; the answer stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The worker is gone, and what the REPL held with it: a limit, a crash, a broken protocol."""
+
+    reason: Literal["time", "memory", "output", "protocol", "crash"]
+    stdout: str
+    error: str
+    """One sentence for the root model."""
+
+
+Step = Suspended | Completed | Answered | Died
+
+
+# --- What a run may spend, and what it has spent -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a whole tree of runs may spend. `None` means no limit of that kind."""
+
+    usd: float | None = None
+    calls: int | None = 1000
+    """Model calls of all kinds, root turns included."""
+    tokens: int | None = None
+    """Input and output tokens, cached ones included."""
+    seconds: float | None = None
+    """Wall clock, over all resumes."""
+    iterations: int = 30
+    """Root turns of each run."""
+    depth: int = 1
+    """How many levels of runs may lie below the root's sub-calls: 1 makes `rlm_query` a leaf call."""
+    concurrency: int = 32
+    """Model calls in flight at once, for the whole tree."""
+    output_tokens: int | None = None
+    """A cap on the output of each call."""
+
+
+class Usage(NamedTuple):
+    """What model calls have used. Usages add up, so parallel branches need no lock."""
+
+    calls: int = 0
+    input: int = 0
+    """Input tokens, cached ones included."""
+    cached: int = 0
+    output: int = 0
+    cost: float | None = 0.0
+    """Dollars; None when the price of any of it is unknown."""
+    estimated: bool = False
+    """True when a provider reported no figures and tokens were counted here."""
+
+    def plus(self, other: Usage) -> Usage:
+        """Both together."""
+        cost = None if self.cost is None or other.cost is None else self.cost + other.cost
+        return Usage(
+            self.calls + other.calls,
+            self.input + other.input,
+            self.cached + other.cached,
+            self.output + other.output,
+            cost,
+            self.estimated or other.estimated,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input + self.output
+
+
+# --- What state holds: plain JSON only -----------------------------------------------------------
+
+
+class ContextRef(TypedDict):
+    """A context by reference. State, checkpoints, traces and callbacks carry this, never the text."""
+
+    sha256: str
+    """Of the bytes in the store, or of the file that is referenced in place."""
+    kind: Literal["text", "json"]
+    length: int
+    size: int
+    about: str
+    """For the model: what it is, in a line or a few ("a dict of 799 files: path -> text, 12.6 MB")."""
+    preview: str
+    """The first characters, control characters made visible."""
+    path: NotRequired[str]
+    """Set for a file that is referenced in place: then the store holds no copy."""
+
+
+class UsageRecord(TypedDict):
+    """`Usage` as state holds it."""
+
+    calls: int
+    input: int
+    cached: int
+    output: int
+    cost: float | None
+    estimated: bool
+
+
+class QuestionRecord(TypedDict):
+    """A question is put to a run."""
+
+    type: Literal["question"]
+    path: str
+    """The place in the tree: "" for the root run, "3" for the child run of its call 3, "3/0" below it."""
+    query: str
+    text: str
+    """What the root model reads, word for word."""
+    time: float
+    """Seconds since the epoch, as in every record."""
+
+
+class TurnRecord(TypedDict):
+    """The root model wrote something."""
+
+    type: Literal["turn"]
+    path: str
+    turn: int
+    text: str
+    cells: list[str]
+    """The code in it, in order."""
+    usage: UsageRecord
+    model: str
+    seconds: float
+    retries: int
+    time: float
+
+
+class CellRecord(TypedDict):
+    """A cell begins to run."""
+
+    type: Literal["cell"]
+    path: str
+    turn: int
+    cell: int
+    """Numbered over the whole run."""
+    code: str
+    time: float
+
+
+class WaveRecord(TypedDict):
+    """A cell asks: calls `first` to `first + count - 1` are on their way. The total of a progress bar."""
+
+    type: Literal["wave"]
+    path: str
+    cell: int
+    first: int
+    count: int
+    time: float
+
+
+class CallRecord(TypedDict):
+    """A call was answered, or failed after its retries."""
+
+    type: Literal["call"]
+    path: str
+    cell: int
+    call: int
+    """Numbered over the whole run: `path/call` is the path of a child run."""
+    kind: str
+    prompt_sha256: str
+    """Of everything that decides the answer: kind, prompt, context."""
+    prompt_chars: int
+    """Prompt and context together."""
+    preview: str
+    """The first characters of the prompt."""
+    value: Plain
+    error: str | None
+    usage: UsageRecord
+    model: str
+    seconds: float
+    retries: int
+    time: float
+    child: NotRequired[list[Any]]
+    """The records of a child run."""
+
+
+class OutputRecord(TypedDict):
+    """A cell has ended."""
+
+    type: Literal["output"]
+    path: str
+    cell: int
+    outcome: Literal["completed", "answered", "died"]
+    text: str
+    """What the root model is shown of it: printed text and error, cut and made safe."""
+    chars: int
+    """How long the printed text was before it was cut."""
+    error: bool
+    seconds: float
+    """Computing, without the waiting."""
+    time: float
+
+
+class NoteRecord(TypedDict):
+    """The machine says something to the root model: a nudge, a limit, what was not run."""
+
+    type: Literal["note"]
+    path: str
+    text: str
+    time: float
+
+
+class AnswerRecord(TypedDict):
+    """A run has ended."""
+
+    type: Literal["answer"]
+    path: str
+    answer: Any
+    status: Status
+    stop_reason: StopReason
+    time: float
+
+
+Record = (
+    QuestionRecord
+    | TurnRecord
+    | CellRecord
+    | WaveRecord
+    | CallRecord
+    | OutputRecord
+    | NoteRecord
+    | AnswerRecord
+)
+"""One line of a trajectory. The trajectory is the journal: everything else is derived from it."""
+
+
+class RLMInput(TypedDict):
+    """What a run is asked."""
+
+    query: str
+    context: NotRequired[Any]
+
+
+class RLMOutput(TypedDict):
+    """What a run gives back, whatever ended it."""
+
+    answer: Any
+    status: Status
+    stop_reason: StopReason
+    usage: dict[Literal["root", "sub"], UsageRecord]
+    """Root turns of the top run, and everything below them."""
+    cost_usd: float | None
+    """None when the price of any call is unknown."""
+    iterations: int
+    sub_calls: int
+    """Model calls other than the top run's root turns."""
+    trajectory: list[Record]
