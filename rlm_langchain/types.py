@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired
 
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
