@@ -36,7 +36,7 @@ class SandboxSession(Protocol):
         """Give the replies that a `Suspended` waits for, one per call, in order."""
 
     def close(self) -> None:
-        """Kill the worker. Safe twice, and from another thread while `run` blocks: that then ends in `Died`."""
+        """Kill the worker. Safe twice, and from another thread: a `run` that blocks then ends in `Died`."""
 
 
 @dataclass(frozen=True, slots=True)
