@@ -1,0 +1,1 @@
+"""What can be a context, and where its bytes live."""
