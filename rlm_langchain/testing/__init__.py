@@ -1,0 +1,5 @@
+"""What our own tests stand on, for authors of plug-ins too."""
+
+from rlm_langchain.testing.models import FunctionModel
+
+__all__ = ["FunctionModel"]

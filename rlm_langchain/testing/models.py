@@ -1,0 +1,54 @@
+"""A chat model that is a function of the messages: no order to depend on, so no fan-out can make it flake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+
+class FunctionModel(BaseChatModel):
+    """Replies with `function(messages)`: a text, or an `AIMessage`. What it raises is a provider's error.
+
+    A text is billed at one token per word, of the messages and of the reply.
+    """
+
+    function: Callable[[list[BaseMessage]], str | AIMessage]
+    model_name: str = "function"
+
+    @property
+    def _llm_type(self) -> str:
+        return "function"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self.function(messages)
+        message = reply if isinstance(reply, AIMessage) else self._billed(messages, reply)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._generate(messages)
+
+    def _billed(self, messages: list[BaseMessage], reply: str) -> AIMessage:
+        read = sum(len(str(message.content).split()) for message in messages)
+        written = len(reply.split())
+        usage = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+        return AIMessage(
+            content=reply, usage_metadata=usage, response_metadata={"model_name": self.model_name}
+        )
