@@ -1,0 +1,148 @@
+"""Which names of the REPL a cell would overwrite: asked before the cell runs.
+
+It saves a root model from its own slips (`context = context[:1000]`, `budget = 5`). It is no boundary: a cell
+can still reach a name through `globals()` or `exec`, and nothing relies on that it does not, because answers
+and calls are read from the host's side only.
+
+Standard library only: this file is also loaded inside the confined worker.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+from enum import Enum, auto
+
+RESERVED = frozenset(
+    {
+        "FINAL",
+        "FINAL_VAR",
+        "LLMError",
+        "SHOW_VARS",
+        "_host_call",
+        "budget",
+        "context",
+        "llm_query",
+        "llm_query_batched",
+        "recursive_lm",
+        "rlm_query",
+        "rlm_query_batched",
+    }
+)
+"""What every REPL defines. `answer` is not here: cells are meant to assign it."""
+
+LONGEST = 100_000
+"""Characters of one cell: parsing takes about 10 us and 1 KB for each of the smallest statements."""
+
+_FILENAME = "<cell>"
+
+_NOTHING_RAN = "No code of this cell was run."
+
+
+class _Scope(Enum):
+    """Where a binding would land."""
+
+    MODULE = auto()
+    COMPREHENSION = auto()
+    """At module level: its targets are its own, but `:=` binds in the module."""
+    INNER = auto()
+
+
+def refused(code: str, reserved: frozenset[str] = RESERVED) -> str | None:
+    """None, or a sentence for the model: which reserved name the cell would bind, or why it cannot be read.
+
+    Parameters may be called as they like, and so may what functions, lambdas, classes and comprehensions
+    keep to themselves. Code with a syntax error passes: the sandbox that runs it says what is wrong with it.
+    Raises nothing, whatever the code is. Parsing wants the 8 MB stack of a main thread: a hostile cell can
+    overrun the 512 KB that some systems give to other threads.
+    """
+    tree = parsed(code)
+    if not isinstance(tree, ast.Module):
+        return tree
+    hits = sorted(_bindings(tree, reserved))
+    return _sentence(*hits[0]) if hits else None
+
+
+def parsed(code: str) -> ast.Module | str | None:
+    """The tree; a sentence for the model when there can be none; None for a syntax error."""
+    if len(code) > LONGEST:
+        return f"This cell has {len(code):,} characters; at most {LONGEST:,} are read. {_NOTHING_RAN}"
+    _hush()
+    try:
+        return ast.parse(code, filename=_FILENAME)
+    except SyntaxError:
+        return None
+    except (RecursionError, MemoryError):
+        return f"This cell is nested too deeply to be read; write it in steps. {_NOTHING_RAN}"
+    except ValueError:
+        return f"This cell holds NUL or half a surrogate pair, which no program may. {_NOTHING_RAN}"
+
+
+def _hush() -> None:
+    r"""No warnings about cells ("\d" is common in them): they would be the user's noise, or raised as errors.
+
+    Not with `catch_warnings`: it swaps the filters of all threads, and may put back the wrong ones.
+    """
+    if not warnings.filters or warnings.filters[0][3] != re.compile(_FILENAME):
+        warnings.filterwarnings("ignore", module=_FILENAME)
+
+
+def _sentence(line: int, name: str) -> str:
+    return (
+        f"Line {line} would change `{name}`, a name that the REPL itself needs. Use another name, such as "
+        f"`my_{name.strip('_').lower()}`. {_NOTHING_RAN}"
+    )
+
+
+def _bindings(tree: ast.Module, reserved: frozenset[str]) -> Iterator[tuple[int, str]]:
+    """The line and name of each binding of a reserved name at module level. Loops, so depth is no danger."""
+    waiting: list[tuple[ast.AST, _Scope]] = [(tree, _Scope.MODULE)]
+    while waiting:
+        node, scope = waiting.pop()
+        for name in _bound(node, scope):
+            if name in reserved:
+                yield getattr(node, "lineno", 1), name
+        waiting += _children(node, scope)
+
+
+def _bound(node: ast.AST, scope: _Scope) -> list[str | None]:
+    """The names that this one node binds in the module."""
+    match node:
+        case ast.Global(names=names):
+            return [*names]
+        case ast.NamedExpr(target=ast.Name(id=name)) if scope is not _Scope.INNER:
+            return [name]
+    return _bound_by_statement(node) if scope is _Scope.MODULE else []
+
+
+def _bound_by_statement(node: ast.AST) -> list[str | None]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.alias(name=name, asname=asname):
+            return [asname or name.partition(".")[0]]
+        case ast.ExceptHandler(name=caught) | ast.MatchAs(name=caught) | ast.MatchStar(name=caught):
+            return [caught]
+        case ast.MatchMapping(rest=rest):
+            return [rest]
+    return []
+
+
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+def _children(node: ast.AST, scope: _Scope) -> Iterator[tuple[ast.AST, _Scope]]:
+    """What is inside a node, each with the scope it is in."""
+    inside = scope
+    if isinstance(node, _COMPREHENSIONS) and scope is _Scope.MODULE:
+        inside = _Scope.COMPREHENSION
+    for field, value in ast.iter_fields(node):
+        own = isinstance(node, _SCOPES) and field in {"body", "type_params"}
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield child, _Scope.INNER if own else inside
