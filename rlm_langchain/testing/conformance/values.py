@@ -1,0 +1,105 @@
+"""What may cross: plain values, exactly; everything else is refused where the program can see it."""
+# ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
+
+from __future__ import annotations
+
+import pytest
+
+from rlm_langchain.protocols import SandboxSession
+from rlm_langchain.testing.conformance.base import Clauses, Opener, answered, fault, output
+
+ALLOWED: tuple[object, ...] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    0.5,
+    -1e300,
+    "",
+    "text",
+    'żółć 日本 😀 "\\ \x00\x1b\u202e\u2028',
+    [],
+    [1, "a", None, [2.5, [True]]],
+    {},
+    {"a": {"b": [1, {"": None}]}, "ż": "ó"},
+    {"lc": 1, "type": "constructor", "id": ["os", "system"], "kwargs": {}},
+)
+
+REFUSED = {
+    "nan": "FINAL(float('nan'))",
+    "infinity": "FINAL([1.0, float('inf')])",
+    "an integer over 64 bits": "FINAL(2 ** 70)",
+    "a negative integer over 64 bits": "FINAL(-2 ** 63 - 1)",
+    "a set": "FINAL({1, 2})",
+    "bytes": "FINAL(b'ab')",
+    "a complex number": "FINAL(complex(1, 2))",
+    "an object": "class Thing:\n    pass\nFINAL(Thing())",
+    "a function": "def f():\n    pass\nFINAL(f)",
+    "a module": "import json\nFINAL(json)",
+    "a key that is no text": "FINAL({1: 'a'})",
+    "a set inside": "FINAL({'a': [{1}]})",
+    "a cycle": "x = []\nx.append(x)\nFINAL(x)",
+    "a cycle through a dict": "x = {}\nx['x'] = [x]\nFINAL(x)",
+    "too deep": "x = []\nfor _ in range(40):\n    x = [x]\nFINAL(x)",
+    "far too deep": "x = []\nfor _ in range(100000):\n    x = [x]\nFINAL(x)",
+    "too big": "FINAL('x' * 1_100_000)",
+    "too big in pieces": "FINAL(['x' * 1000] * 1100)",
+    "a shared graph": "x = ['a']\nfor _ in range(30):\n    x = [x, x]\nFINAL(x)",
+    "too many items": "FINAL([0] * 500_000)",
+}
+
+
+class ValueClauses(Clauses):
+    """Values across the boundary."""
+
+    @pytest.mark.parametrize("value", ALLOWED, ids=repr)
+    def test_final_gives_back(self, session: SandboxSession, value: object) -> None:
+        got = answered(session, f"FINAL({value!r})")
+        assert got == value
+        assert type(got) is type(value)
+
+    def test_an_integer_stays_one_and_a_bool_too(self, session: SandboxSession) -> None:
+        assert repr(answered(session, "FINAL([1, True, 1.0])")) == "[1, True, 1.0]"
+
+    def test_a_tuple_arrives_as_a_list(self, session: SandboxSession) -> None:
+        assert answered(session, "FINAL({'pair': (1, ('a', 2))})") == {"pair": [1, ["a", 2]]}
+
+    def test_a_shared_list_arrives_twice(self, session: SandboxSession) -> None:
+        assert answered(session, "x = [1]\nFINAL([x, x])") == [[1], [1]]
+
+    def test_a_lone_surrogate_arrives_as_a_replacement_character(self, session: SandboxSession) -> None:
+        assert answered(session, "FINAL(['\\udfff', {'\\ud800k': 'a\\ud83d'}])") == [
+            "\ufffd",
+            {"\ufffdk": "a\ufffd"},
+        ]
+
+    @pytest.mark.parametrize("what", REFUSED)
+    def test_final_refuses(self, open_session: Opener, what: str) -> None:
+        session = open_session(value=1 << 20)
+        error = fault(session, "keep = 1\n" + REFUSED[what])
+        assert any(kind in error for kind in ("TypeError", "ValueError", "RecursionError")), error
+        assert output(session, "print(keep)") == "1\n"
+
+    def test_a_refused_answer_can_be_caught_and_mended(self, session: SandboxSession) -> None:
+        code = "try:\n    FINAL({1, 2})\nexcept TypeError:\n    FINAL([1, 2])"
+        assert answered(session, code) == [1, 2]
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "llm_query('x' * 1_100_000)",
+            "llm_query('p', context='x' * 1_100_000)",
+            "rlm_query('p', {1, 2})",
+            "rlm_query('p', {1: 2})",
+            "x = ['a' * 1000]\nfor _ in range(25):\n    x = [x, x]\nllm_query(x)",
+            "x = ['a' * 1000]\nfor _ in range(25):\n    x = [x, x]\nrlm_query('p', x)",
+            "llm_query_batched(['x', 2])",
+        ],
+    )
+    def test_a_call_that_cannot_cross_is_an_error_in_the_cell(self, open_session: Opener, code: str) -> None:
+        session = open_session(value=1 << 20)
+        assert fault(session, "keep = 1\n" + code)
+        assert output(session, "print(keep)") == "1\n"
