@@ -171,6 +171,10 @@ class Usage(NamedTuple):
         """Input and output together."""
         return self.input + self.output
 
+    def record(self) -> UsageRecord:
+        """As state holds it; `Usage(**record)` leads back."""
+        return UsageRecord(**self._asdict())
+
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
 
@@ -298,10 +302,11 @@ class OutputRecord(TypedDict):
 
 
 class NoteRecord(TypedDict):
-    """The machine says something to the root model: a nudge, a limit, what was not run."""
+    """The machine says something: a nudge or a limit to the root model, or news to who reads the trajectory."""
 
     type: Literal["note"]
     path: str
+    to: Literal["model", "reader"]
     text: str
     time: float
 

@@ -1,0 +1,222 @@
+"""`execute`: runs the next cell, or goes on with the one that waits, until it needs a model or ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from langgraph.types import Command, Send
+
+from rlm_langchain.conversation import shown
+from rlm_langchain.journal import Journal, Repl, fingerprint
+from rlm_langchain.machine import Machine, Tree
+from rlm_langchain.prompts import render
+from rlm_langchain.recursion import errands
+from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.types import (
+    Answered,
+    Call,
+    CallRecord,
+    CellRecord,
+    Completed,
+    Died,
+    NoteRecord,
+    OutputRecord,
+    Plain,
+    Record,
+    Reply,
+    Step,
+    Suspended,
+    Usage,
+    WaveRecord,
+)
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph import RLMState
+
+SHOWN = {"default": 8_000, "compact": 1_500}
+"""Characters of a cell's output that a root model sees, by profile."""
+SLOW_REPLAY = 3.0
+"""Seconds of rebuilding that are worth a word to the reader."""
+
+
+@dataclass(slots=True)
+class Execution:
+    """One visit to `execute`."""
+
+    machine: Machine
+    state: RLMState
+    tree: Tree
+    journal: Journal
+    repl: Repl
+    scribe: Scribe
+
+    @classmethod
+    def begin(cls, machine: Machine, state: RLMState) -> Execution:
+        """Find the REPL of this run, or the way to rebuild it."""
+        journal = Journal(state["trajectory"])
+        tree = machine.tree(state["run"], state["path"], journal)
+        repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree))
+        return cls(machine, state, tree, journal, repl, Scribe())
+
+    def go_on(self) -> Command[Any]:
+        """Run until a model is needed, the answer is there, or the turn's code is done."""
+        step = self._caught_up()
+        while True:
+            match step:
+                case None:
+                    code = self.journal.next_code()
+                    if code is None:
+                        return self._turn_over()
+                    step = self._start(code)
+                case Suspended(calls):
+                    served = self._serve(calls)
+                    if served is None:
+                        return self._fan_out(calls)
+                    step = self.repl.answer(served)
+                case Completed(stdout, error):
+                    self._output("completed", stdout, error)
+                    step = None
+                case Answered(value, stdout, error):
+                    self._output("answered", stdout, error)
+                    return self._go("finalise", answer=value, stop_reason=self._closing or "answer")
+                case Died(_, stdout, error):
+                    self._output("died", stdout, self._render("died", error=error))
+                    step = None
+
+    @property
+    def _closing(self) -> str | None:
+        """The limit that made this the last turn."""
+        return self.state.get("stop_reason")
+
+    @property
+    def _cell(self) -> int:
+        """The cell that is running: the last that has begun."""
+        return len(self.journal.cells) - 1
+
+    def _caught_up(self) -> Step | None:
+        replayed, diverged = self.repl.replayed, self.repl.diverged
+        step = self.repl.advance(self.journal)
+        if self.repl.diverged > diverged:
+            self._tell(
+                f"{self.repl.diverged - diverged} replayed calls differ from the journal; asked afresh"
+            )
+        if self.repl.replayed - replayed > SLOW_REPLAY:
+            self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
+        return step
+
+    def _start(self, code: str) -> Step:
+        self._write(
+            CellRecord(
+                type="cell",
+                path=self.state["path"],
+                turn=self.journal.turns[-1]["turn"],
+                cell=len(self.journal.cells),
+                code=code,
+                time=time.time(),
+            )
+        )
+        return self.repl.run(code)
+
+    def _serve(self, calls: Sequence[Call]) -> list[Reply] | None:
+        """Replies that cost nothing, given in place; None when a model is needed."""
+        if self._closing:
+            ending = "the run is ending: no more calls"
+            return [self._served(i, call, None, ending) for i, call in enumerate(calls)]
+        if any(call.kind != "budget" for call in calls):
+            return None
+        return [self._served(i, call, dict(self.tree.ledger.left())) for i, call in enumerate(calls)]
+
+    def _served(self, index: int, call: Call, value: Plain, error: str | None = None) -> Reply:
+        self._write(
+            CallRecord(
+                type="call",
+                path=self.state["path"],
+                cell=self._cell,
+                call=self.repl.first + index,
+                kind=call.kind,
+                prompt_sha256=fingerprint(call),
+                prompt_chars=len(call.prompt),
+                preview="",
+                value=value,
+                error=error,
+                usage=Usage().record(),
+                model="",
+                seconds=0.0,
+                retries=0,
+                time=time.time(),
+            )
+        )
+        return Reply(value, error)
+
+    def _fan_out(self, calls: Sequence[Call]) -> Command[Any]:
+        """Send the calls that the journal has no reply to on their way, each numbered."""
+        first = self.repl.first
+        missing = [first + i for i, call in enumerate(calls) if self.journal.reply(first + i, call) is None]
+        self._write(
+            WaveRecord(
+                type="wave",
+                path=self.state["path"],
+                cell=self._cell,
+                first=first,
+                count=len(calls),
+                time=time.time(),
+            )
+        )
+        sends = errands(self.machine, self.state, self._cell, [(n, calls[n - first]) for n in missing])
+        return self._go([Send("subcall", errand) for errand in sends])
+
+    def _output(
+        self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None
+    ) -> None:
+        self._write(
+            OutputRecord(
+                type="output",
+                path=self.state["path"],
+                cell=self._cell,
+                outcome=outcome,
+                text=self._shown(stdout, error),
+                chars=len(stdout),
+                error=error is not None,
+                seconds=self.repl.seconds,
+                time=time.time(),
+            )
+        )
+
+    def _shown(self, stdout: str, error: str | None) -> str:
+        turn = self.journal.turns[-1]
+        block = sum(cell["turn"] == turn["turn"] for cell in self.journal.cells)
+        printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
+        most = SHOWN[self._profile]
+        output = shown(printed, most) if printed.strip() else self._render("silent")
+        which = f" of block {block}" if len(turn["cells"]) > 1 else ""
+        text = self._render("cell", which=which, output=output)
+        left = len(turn["cells"]) - block
+        return f"{text}\n\n{self._render('not_run', count=left)}" if error and left else text
+
+    def _turn_over(self) -> Command[Any]:
+        """The last turn's words are the answer when its code gave none; any other turn is followed by one."""
+        if not self._closing:
+            return self._go("generate")
+        return self._go("finalise")
+
+    @property
+    def _profile(self) -> str:
+        return self.machine.runs_at(depth_of(self.state["path"])).profile
+
+    def _render(self, name: str, **values: object) -> str:
+        return render(self._profile, name, **values)
+
+    def _tell(self, text: str) -> None:
+        self._write(
+            NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time())
+        )
+
+    def _write(self, record: Record) -> None:
+        self.scribe.write(record)
+        self.journal.add(record)
+
+    def _go(self, node: str | list[Send], **update: Any) -> Command[Any]:
+        return Command(goto=node, update={"trajectory": self.scribe.records, **update})

@@ -1,0 +1,50 @@
+"""The journal as a root model reads it.
+
+Rendering is a function of the records, each on its own: so the prompt of a turn is, byte for byte, a prefix of
+the next one, and providers can cache it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from rlm_langchain.context.safe import visible
+from rlm_langchain.prompts import render
+from rlm_langchain.types import Record
+
+
+def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
+    """The messages for the next turn of a run."""
+    messages: list[BaseMessage] = [SystemMessage(render(profile, "system"))]
+    heard: list[str] = []
+    for record in records:
+        if record["type"] == "turn":
+            messages.append(HumanMessage("\n\n".join(heard)))
+            messages.append(AIMessage(record["text"] or "(an empty reply)"))
+            heard = []
+        elif record["type"] == "question" or record["type"] == "output":
+            heard.append(record["text"])
+        elif record["type"] == "note" and record["to"] == "model":
+            heard.append(record["text"])
+    if heard:
+        messages.append(HumanMessage("\n\n".join(heard)))
+    return messages
+
+
+def shown(text: str, most: int) -> str:
+    """Printed text as a model may see it: cut in the middle, made visible, fenced so that it stays a quotation."""
+    cut = visible(clip(text.rstrip("\n"), most))
+    longest = max((len(run) for run in re.findall(r"`+", cut)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{cut}\n{fence}"
+
+
+def clip(text: str, most: int) -> str:
+    """Head and tail of a text that is longer than `most` characters, with the true length said between them."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} of {len(text):,} characters left out ...]\n{text[-half:]}"

@@ -1,0 +1,112 @@
+"""The machine as a graph. Read this page first.
+
+    START -> prepare -> generate -> execute -> finalise -> END
+                        ^    |  ^     |    ^
+                        +----+  +-----+    +- subcall x n
+
+`generate` lets the root model write cells, `execute` runs them, `subcall` answers what a cell asks of models, by
+one call or by a child run of this graph, and `finalise` closes the run. State holds the journal and nothing
+alive; what a node needs beside it was captured when the graph was built.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.channels import DeltaChannel
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
+from typing_extensions import NotRequired, TypedDict
+
+from rlm_langchain.cells import Execution
+from rlm_langchain.ends import closing, opening
+from rlm_langchain.machine import Machine
+from rlm_langchain.portal import wait
+from rlm_langchain.recursion import Errand, Errands, below
+from rlm_langchain.turns import Turn
+from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput, Status, StopReason, UsageRecord
+
+
+def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
+    """The reducer of the trajectory: records are only ever added, and a checkpoint stores only the new ones."""
+    return [*records, *(record for write in writes for record in write)]
+
+
+class RLMRun(RLMInput):
+    """What the graph is given: a question and its context, and for a child run its place in the tree."""
+
+    run: NotRequired[str]
+    path: NotRequired[str]
+
+
+class RLMState(TypedDict, total=False):
+    """What changes during a run, and nothing else. Plain JSON types."""
+
+    query: str
+    context: ContextRef | Any
+    """A reference. Only `prepare` may find something else here, and stores it."""
+    run: str
+    """Names the tree of runs in this process; children carry their root's."""
+    path: str
+    """The place in the tree, as in the records."""
+    trajectory: Annotated[list[Record], DeltaChannel(append)]
+    answer: Any
+    status: Status
+    stop_reason: StopReason
+    usage: dict[str, UsageRecord]
+    cost_usd: float | None
+    iterations: int
+    sub_calls: int
+
+
+def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]:
+    """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
+
+    def prepare(state: RLMState) -> dict[str, Any]:
+        return opening(machine, state)
+
+    def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        turn = Turn.begin(machine, state)
+        return turn.end(wait(turn.tree, turn.ask, config))
+
+    async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        turn = Turn.begin(machine, state)
+        return turn.end(await turn.ask(config))
+
+    def execute(state: RLMState) -> Command[Any]:
+        return Execution.begin(machine, state).go_on()
+
+    def subcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
+        work = Errands.begin(machine, errand)
+        if "query" not in errand:
+            return wait(work.tree, work.leaves, config)
+        with work.child() as done:
+            done.outcome = child.invoke(work.child_input(), below(machine, config))
+        return done.record()
+
+    async def asubcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
+        work = Errands.begin(machine, errand)
+        if "query" not in errand:
+            return await work.leaves(config)
+        with work.child() as done:
+            done.outcome = await child.ainvoke(work.child_input(), below(machine, config))
+        return done.record()
+
+    def finalise(state: RLMState) -> dict[str, Any]:
+        return closing(machine, state)
+
+    graph = StateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
+    graph.add_node("prepare", prepare, input_schema=RLMState)
+    graph.add_node(
+        "generate", RunnableLambda(generate, agenerate), destinations=("generate", "execute", "finalise")
+    )
+    graph.add_node("execute", execute, destinations=("generate", "subcall", "finalise"))
+    graph.add_node("subcall", RunnableLambda(subcall, asubcall), input_schema=Errand)
+    graph.add_node("finalise", finalise)
+    graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "generate")
+    graph.add_edge("subcall", "execute")
+    graph.add_edge("finalise", END)
+    child = graph.compile(name="rlm")
+    return graph

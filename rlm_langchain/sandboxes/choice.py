@@ -1,0 +1,31 @@
+"""Which sandbox a run gets. Fails closed: code is never run where it cannot be confined."""
+
+from __future__ import annotations
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.plugins import load, names
+from rlm_langchain.protocols import Sandbox
+
+PREFERRED = ("cpython", "monty")
+"""What `auto` tries first: all of Python before a subset of it."""
+
+
+def choose(sandbox: str | Sandbox) -> Sandbox:
+    """The sandbox of this name, or the first that works here for `auto`. Raises `SandboxError`."""
+    if not isinstance(sandbox, str):
+        return _usable(sandbox)
+    if sandbox != "auto":
+        return _usable(load("sandboxes", sandbox)())
+    reasons = []
+    for name in (*PREFERRED, *sorted(set(names("sandboxes")) - {*PREFERRED})):
+        candidate: Sandbox = load("sandboxes", name)()
+        if (missing := candidate.missing()) is None:
+            return candidate
+        reasons.append(f"{name}: {missing}")
+    raise SandboxError("no sandbox can run here. " + " ".join(reasons))
+
+
+def _usable(sandbox: Sandbox) -> Sandbox:
+    if missing := sandbox.missing():
+        raise SandboxError(f"the sandbox {sandbox.name!r} cannot run here: {missing}")
+    return sandbox

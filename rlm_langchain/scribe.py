@@ -1,0 +1,34 @@
+"""Writes records: to the stream as things happen, and to state when the node ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.config import get_stream_writer
+
+from rlm_langchain.types import Record
+
+
+@dataclass(slots=True)
+class Scribe:
+    """The records of one node's work. Make it inside the node: it takes the node's stream."""
+
+    records: list[Record] = field(default_factory=list)
+    _stream: Callable[[Any], None] = field(default_factory=lambda: get_stream_writer())
+
+    def write(self, record: Record) -> None:
+        """Keep a record for state, and show it to who is watching."""
+        self.records.append(record)
+        self._stream(record)
+
+
+def depth_of(path: str) -> int:
+    """How many runs are above the one at this path."""
+    return path.count("/") + 1 if path else 0
+
+
+def child_path(path: str, call: int) -> str:
+    """Where the child run of a call stands in the tree."""
+    return f"{path}/{call}" if path else str(call)

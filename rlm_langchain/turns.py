@@ -1,0 +1,153 @@
+"""`generate`: the root model's turn. What it is shown, what it may spend, and what its reply means."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command
+
+from rlm_langchain.calling import CallFailed, Completion, complete
+from rlm_langchain.conversation import conversation
+from rlm_langchain.errors import ModelError
+from rlm_langchain.journal import Journal
+from rlm_langchain.ledger import Refused
+from rlm_langchain.machine import Machine, Tree
+from rlm_langchain.prompts import render
+from rlm_langchain.replies import ModelReply, read_reply
+from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph import RLMState
+
+REASONS: dict[StopReason, str] = {
+    "iterations": "there are no turns left",
+    "calls": "there are no model calls left",
+    "tokens": "there are no tokens left",
+    "usd": "there is no money left",
+    "seconds": "there is no time left",
+}
+
+
+@dataclass(slots=True)
+class Turn:
+    """One turn of one run, from the look at the limits to the reading of the reply."""
+
+    machine: Machine
+    state: RLMState
+    tree: Tree
+    journal: Journal
+    scribe: Scribe
+    messages: list[BaseMessage]
+    stop: StopReason | None
+    """A limit that makes this turn the last one."""
+
+    @classmethod
+    def begin(cls, machine: Machine, state: RLMState) -> Turn:
+        """Look at what is left; tell the model when it is little, or that this is the last turn."""
+        journal = Journal(state["trajectory"])
+        tree = machine.tree(state["run"], state["path"], journal)
+        turn = cls(machine, state, tree, journal, Scribe(), [], None)
+        turn.messages = turn._conversation()
+        turn.stop = turn._limit()
+        if turn.stop:
+            turn._note(turn._render("final", reason=REASONS[turn.stop]))
+        elif scarce := tree.ledger.scarce():
+            turn._note(
+                turn._render("scarce", left=", ".join(f"{rest} {name}" for name, rest in scarce.items()))
+            )
+        turn.messages = turn._conversation()
+        return turn
+
+    async def ask(self, config: RunnableConfig) -> Completion | None:
+        """The model's reply; None when not even the last call fits. Raises `ModelError`."""
+        model, ledger = self.machine.runs_at(self.depth), self.tree.ledger
+        wanted = self.machine.estimate(model, self.messages)
+        last = bool(self.stop) and not self.state["path"]
+        try:
+            with ledger.reserve(wanted, last=last) as entry:
+                async with asyncio.timeout(ledger.seconds_left(last=last)):
+                    completion = await complete(
+                        model,
+                        self.messages,
+                        config=config,
+                        gate=self.tree.gate,
+                        output_tokens=self.machine.budget.output_tokens,
+                        retry=self.machine.retry,
+                    )
+                entry.used = completion.usage
+                return completion
+        except (Refused, TimeoutError):
+            self.stop = self.stop or "seconds"
+            return None
+        except CallFailed as failed:
+            raise ModelError(f"the root model {model.name} does not answer: {failed}") from failed
+
+    def end(self, completion: Completion | None) -> Command[Any]:
+        """Where the run goes from here."""
+        if completion is None:
+            return self._go("finalise", stop_reason=self.stop)
+        reply = read_reply(completion.text)
+        self._record(completion, reply)
+        if reply.cells:
+            return self._go("execute", stop_reason=self.stop)
+        if self.stop:
+            return self._go("finalise", answer=completion.text.strip() or None, stop_reason=self.stop)
+        if self._talked_before() and completion.text.strip():
+            return self._go("finalise", answer=completion.text.strip(), stop_reason="prose")
+        if reply.ignored:
+            self._note(self._render("ignored", languages=", ".join(reply.ignored)))
+        self._note(self._render("nudge"))
+        return self._go("generate")
+
+    @property
+    def depth(self) -> int:
+        """How many runs are above this one."""
+        return depth_of(self.state["path"])
+
+    def _conversation(self) -> list[BaseMessage]:
+        return conversation([*self.state["trajectory"], *self.scribe.records], self._profile)
+
+    @property
+    def _profile(self) -> str:
+        return self.machine.runs_at(self.depth).profile
+
+    def _render(self, name: str, **values: object) -> str:
+        return render(self._profile, name, **values)
+
+    def _limit(self) -> StopReason | None:
+        if len(self.journal.turns) >= self.machine.budget.iterations:
+            return "iterations"
+        return self.tree.ledger.stop(self.machine.estimate(self.machine.runs_at(self.depth), self.messages))
+
+    def _talked_before(self) -> bool:
+        return bool(self.journal.turns) and not self.journal.turns[-1]["cells"]
+
+    def _note(self, text: str) -> None:
+        self.scribe.write(
+            NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time())
+        )
+
+    def _record(self, completion: Completion, reply: ModelReply) -> None:
+        self.scribe.write(
+            TurnRecord(
+                type="turn",
+                path=self.state["path"],
+                turn=len(self.journal.turns),
+                text=completion.text,
+                cells=list(reply.cells),
+                usage=completion.usage.record(),
+                model=self.machine.runs_at(self.depth).name,
+                seconds=completion.seconds,
+                retries=completion.retries,
+                time=time.time(),
+            )
+        )
+
+    def _go(self, node: str, **update: Any) -> Command[Any]:
+        return Command(goto=node, update={"trajectory": self.scribe.records, **update})
