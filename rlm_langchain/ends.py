@@ -76,7 +76,7 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "stop_reason": reason,
         "usage": {"root": root.record(), "sub": sub.record()},
         "cost_usd": root.plus(sub).cost,
-        "iterations": len(journal.turns),
+        "iterations": journal.iterations,
         "sub_calls": sub.calls,
     }
 

@@ -52,14 +52,20 @@ class Journal:
         """By cell."""
         self.calls: dict[int, CallRecord] = {}
         """By number; a call that was asked afresh counts with its last answer."""
-        self._root, self._sub, self._seconds = Usage(), Usage(), 0.0
-        self._asked = 0.0
+        self._question()
         for record in records:
             self.add(record)
+
+    def _question(self) -> None:
+        """A new question on the same thread: the REPL and the words stay, the account is opened anew."""
+        self._before = len(self.turns)
+        self._root, self._sub, self._seconds, self._asked = Usage(), Usage(), 0.0, 0.0
 
     def add(self, record: Record) -> None:
         """Read one record more."""
         match record["type"]:
+            case "question":
+                self._question()
             case "turn":
                 self.turns.append(record)
                 self._root = self._root.plus(Usage(**record["usage"]))
@@ -104,8 +110,13 @@ class Journal:
         return max(numbers) + 1 if numbers else 0
 
     @property
+    def iterations(self) -> int:
+        """Turns since the question was put."""
+        return len(self.turns) - self._before
+
+    @property
     def usage(self) -> tuple[Usage, Usage]:
-        """What the root turns of this run have used, and what everything below them has."""
+        """What the root turns since the question have used, and what everything below them has."""
         return self._root, self._sub
 
     @property

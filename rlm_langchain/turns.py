@@ -121,12 +121,12 @@ class Turn:
         return render(self._profile, name, **values)
 
     def _limit(self) -> StopReason | None:
-        if len(self.journal.turns) >= self.machine.budget.iterations:
+        if self.journal.iterations >= self.machine.budget.iterations:
             return "iterations"
         return self.tree.ledger.stop(self.machine.estimate(self.machine.runs_at(self.depth), self.messages))
 
     def _talked_before(self) -> bool:
-        return bool(self.journal.turns) and not self.journal.turns[-1]["cells"]
+        return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
     def _note(self, text: str) -> None:
         self.scribe.write(
