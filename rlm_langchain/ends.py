@@ -32,6 +32,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
             query=query,
             text=_question(machine, path, query, context),
             time=time.time(),
+            context=context,
         )
     )
     return {

@@ -217,6 +217,8 @@ class QuestionRecord(TypedDict):
     """What the root model reads, word for word."""
     time: float
     """Seconds since the epoch, as in every record."""
+    context: NotRequired[ContextRef | None]
+    """What the question is about, by reference: a reader wants to know how much there was."""
 
 
 class TurnRecord(TypedDict):
