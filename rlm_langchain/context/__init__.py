@@ -1,1 +1,10 @@
-"""What can be a context, and where its bytes live."""
+"""What can be a context, and where its bytes live: by reference everywhere, never in state."""
+
+from __future__ import annotations
+
+from rlm_langchain.context.about import approximate_tokens
+from rlm_langchain.context.blobs import Collected
+from rlm_langchain.context.safe import visible
+from rlm_langchain.context.store import ContextStore, home
+
+__all__ = ["Collected", "ContextStore", "approximate_tokens", "home", "visible"]

@@ -1,0 +1,115 @@
+"""What a root model is told of a context before it looks at it: one line, and the first characters."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from rlm_langchain.context.safe import visible
+
+PREVIEW = 300
+"""Characters of a preview."""
+HEAD = 4 * PREVIEW
+"""Bytes that hold so many characters in any script."""
+_NAMES = 6
+"""Keys that are named in a line; of each at most `_NAME` characters."""
+_NAME = 60
+
+
+def approximate_tokens(text: str | int) -> int:
+    """About how many tokens a text has: its UTF-8 bytes, or their number if that is given, divided by four.
+
+    Against o200k_base: code and prose in Latin script 4 to 5 bytes a token, Chinese and Japanese 3 to 3.5,
+    Arabic and Cyrillic 5 to 7, lines of digits 2. Characters divided by four would be 4 times too low for
+    Chinese.
+    """
+    size = text if isinstance(text, int) else len(text.encode("utf-8", "replace"))
+    return round(size / 4)
+
+
+def preview(text: str) -> str:
+    """The first characters of a text, with all that is in them to be seen."""
+    return visible(text[:PREVIEW])[:PREVIEW]
+
+
+def head(data: bytes) -> str:
+    """The preview of a text, from the bytes it begins with."""
+    return preview(data[:HEAD].decode("utf-8", "ignore"))
+
+
+def of_text(characters: int, size: int, *notes: str) -> str:
+    """`str, 4,404,445 characters (about 1,100,000 tokens)`, and notes if any."""
+    return line(f"str, {characters:,} characters ({tokens(size)})", *notes)
+
+
+def of_list(items: Sequence[Any], size: int) -> str:
+    """What a list holds: the lengths of texts, the keys of dicts, or how many there are of each type."""
+    kinds = Counter(map(_kind, items))
+    if set(kinds) == {"str"}:
+        lengths = [*map(len, items)]
+        each = f"{min(lengths):,} to {max(lengths):,} characters, {sum(lengths):,} in all"
+        return line(f"list of {len(items):,} str, {each} ({tokens(size)})")
+    if set(kinds) == {"dict"}:
+        keys = names(items[0])
+        return line(f"list of {len(items):,} dict ({tokens(size)} as JSON)", f"keys of the first: {keys}")
+    return line(f"list of {count(len(items), 'item')} ({tokens(size)} as JSON)", tally(kinds))
+
+
+def of_dict(items: Mapping[str, Any], size: int) -> str:
+    """What a dict holds: types of its values, and its first keys."""
+    kinds = Counter(map(_kind, items.values()))
+    mix = tally(kinds)
+    if set(kinds) == {"str"}:
+        mix += f", {sum(map(len, items.values())):,} characters in all"
+    return line(
+        f"dict of {count(len(items), 'item')}: {mix} ({tokens(size)} as JSON)",
+        f"{first(items)}: {names(items)}",
+    )
+
+
+def tokens(size: int) -> str:
+    """`about 1,100,000 tokens`: two digits, since the rest would be a lie."""
+    exact = approximate_tokens(size)
+    return f"about {round(exact, 2 - len(str(exact))):,} tokens"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def first(keys: Sequence[str] | Mapping[str, Any]) -> str:
+    """The word before a list of keys that may be cut."""
+    return "first keys" if len(keys) > _NAMES else "keys"
+
+
+def tally(kinds: Counter[str]) -> str:
+    """`3 str, 1 list`, most first."""
+    return ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+
+
+def names(keys: Iterable[str]) -> str:
+    """The first few keys, quoted, each cut and on one line."""
+    return ", ".join(map(quoted, islice(keys, _NAMES))) or "none"
+
+
+def quoted(name: str) -> str:
+    """A name from outside as part of a line: quoted, cut, nothing in it hidden and no line broken."""
+    cut = name if len(name) <= _NAME else f"{name[:_NAME]}…"
+    return visible(json.dumps(cut, ensure_ascii=False))
+
+
+def line(*parts: str) -> str:
+    """The parts that say something, in one line."""
+    return "; ".join(filter(None, parts))
+
+
+def _kind(value: Any) -> str:
+    """The type that the value has in the sandbox."""
+    for kind in (str, dict, bool, int, float):
+        if isinstance(value, kind):
+            return kind.__name__
+    return "None" if value is None else "list"

@@ -1,0 +1,187 @@
+"""A folder of bytes, each under the sha256 of what it holds.
+
+Holds: a blob is whole or not there, whatever kills the process that writes it; a blob is checked before it is
+given out; equal bytes are kept once; nobody but the owner can read the folder.
+Does not hold: that a blob outlives a loss of power right after it was written (nothing is flushed to the
+disk). Such a blob fails its check, and is written again when the context is given again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from rlm_langchain.context.about import HEAD
+from rlm_langchain.context.seals import Seals, Stamp, hash_of
+from rlm_langchain.errors import JournalError
+
+_FRESH = 3600
+"""Seconds between two notes that a blob is in use, so that most uses write nothing."""
+_ABANDONED = 86_400
+"""Seconds without a write after which an unfinished blob belongs to a process that was killed."""
+_UNFINISHED = "unfinished-"
+
+
+class Blob(NamedTuple):
+    """Bytes that are in the store."""
+
+    sha256: str
+    size: int
+    head: bytes
+    """The first bytes: a preview is made of them."""
+
+
+class Collected(NamedTuple):
+    """What a garbage collection removed."""
+
+    removed: tuple[str, ...]
+    """The sha256 of each context."""
+    size: int
+    """Bytes that are free again, those of unfinished writes included."""
+
+
+class Blobs:
+    """The blobs under one folder. Nothing is created before the first write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seals = Seals(folder)
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob is, or would be."""
+        return self.folder / sha256[:2] / sha256
+
+    def put(self, data: bytes) -> Blob:
+        """Keep these bytes; a whole copy that is there already is left alone."""
+        blob = Blob(hashlib.sha256(data).hexdigest(), len(data), data[:HEAD])
+        if not self.reuse(blob):
+            with self.writer() as writer:
+                writer.write(data)
+                writer.commit()
+        return blob
+
+    def reuse(self, blob: Blob) -> bool:
+        """Whether a whole copy is there, which then counts as used."""
+        with suppress(OSError):
+            if self._intact(self.path(blob.sha256), blob.sha256, blob.size):
+                self._use(blob.sha256)
+                return True
+        return False
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """For bytes that come in pieces: `write` them, then `commit`. Without that nothing is kept."""
+        with self.explained():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)
+        try:
+            with open(handle, "wb", buffering=0) as file:
+                yield Writer(self, file, Path(name))
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def open(self, sha256: str, size: int) -> Path:
+        """The path of a blob that was checked. Raises `JournalError` when it is missing or damaged."""
+        path = self.path(sha256)
+        remedy = "give the context again to store it anew"
+        try:
+            intact = self._intact(path, sha256, size)
+        except OSError as error:
+            raise JournalError(
+                f"the stored context {path} cannot be read ({error.strerror}): {remedy}"
+            ) from error
+        if not intact:
+            raise JournalError(f"the stored context {path} is damaged: {remedy}")
+        self._use(sha256)
+        return path
+
+    def collect(self, older_than: float, keep: Collection[str]) -> Collected:
+        """Remove what was not used for so many seconds, except what is to be kept, and what crashes left."""
+        now, removed, size = time.time(), [], 0
+        for path in sorted(self.folder.glob("*/*")):
+            sha256 = path.name.partition(".")[0]
+            if sha256 not in keep and (freed := _remove(path, now - older_than)) is not None:
+                size += freed
+                removed += [sha256] if path.name == sha256 else []
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            size += _remove(path, now - max(older_than, _ABANDONED)) or 0
+        return Collected(tuple(removed), size)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns what an operating system says about a write into our error."""
+        try:
+            yield
+        except OSError as error:
+            raise JournalError(
+                f"a context cannot be stored under {self.folder} ({error.strerror}): "
+                "make room there, or set RLM_HOME to a folder that can be written"
+            ) from error
+
+    def _intact(self, path: Path, sha256: str, size: int) -> bool:
+        stamp = Stamp.of(path)
+        if stamp.size != size:
+            return False
+        if self.seals.remembers(path, sha256, stamp):
+            return True
+        if hash_of(path) != sha256:
+            return False
+        self.seals.remember(path, sha256, stamp)
+        return True
+
+    def _use(self, sha256: str) -> None:
+        """Say that the blob is in use; its age counts from its last use."""
+        path = self.path(sha256)
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _FRESH:
+                os.utime(path)
+                self.seals.remember(path, sha256, Stamp.of(path))
+
+
+class Writer:
+    """One blob in the making: a file of its own until `commit` puts it in its place."""
+
+    def __init__(self, blobs: Blobs, file: BinaryIO, path: Path) -> None:
+        self._blobs, self._file, self._path = blobs, file, path
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Add bytes. Raises `JournalError` when they cannot be written."""
+        with self._blobs.explained():
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        self._digest.update(data)
+        self._size += len(data)
+        if len(self._head) < HEAD:
+            self._head = (self._head + data)[:HEAD]
+
+    def commit(self) -> Blob:
+        """Keep what was written; a whole copy that is there already is left alone."""
+        blob = Blob(self._digest.hexdigest(), self._size, self._head)
+        if not self._blobs.reuse(blob):
+            place = self._blobs.path(blob.sha256)
+            with self._blobs.explained():
+                place.parent.mkdir(mode=0o700, exist_ok=True)
+                self._file.close()
+                os.replace(self._path, place)
+                self._blobs.seals.remember(place, blob.sha256, Stamp.of(place))
+        return blob
+
+
+def _remove(path: Path, before: float) -> int | None:
+    """Remove a file that was last used before that time; the bytes it had, or None if it stays."""
+    with suppress(OSError):
+        found = path.stat()
+        if found.st_mtime < before:
+            path.unlink()
+            return found.st_size
+    return None

@@ -1,0 +1,114 @@
+"""Bytes to text, in blocks, without a lie: what cannot be decoded is counted, or refused with its place."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from rlm_langchain.context.about import count
+from rlm_langchain.errors import InputError
+
+BLOCK = 1 << 18
+"""Bytes read at once: large enough to be quick, small enough for the processor's cache."""
+SAMPLE = 1 << 13
+"""Bytes that are looked at to tell text from the rest."""
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_FORMATS = (
+    (b"%PDF-", "a PDF: extract its text first, for example with `pdftotext`"),
+    (b"PK\x03\x04", "a ZIP archive or an Office document: unpack it, or save it as text, first"),
+    (b"\x1f\x8b", "compressed: unpack it first, for example with `gunzip`"),
+    (b"\x89PNG", "an image: only text can be a context"),
+    (b"\xff\xd8\xff", "an image: only text can be a context"),
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def blocks(file: BinaryIO) -> Iterator[bytes]:
+    """What is left in a file, block by block."""
+    while block := file.read(BLOCK):
+        yield block
+
+
+def encoding_of(sample: bytes) -> str:
+    """UTF-8, unless a byte order mark says otherwise."""
+    return next((encoding for mark, encoding in _BOMS if sample.startswith(mark)), "utf-8")
+
+
+def not_text(sample: bytes) -> str | None:
+    """What the beginning of a file is if it is no text, and what to do; None for text.
+
+    A NUL alone does not make a text binary: logs have them after a crash.
+    """
+    for magic, name in _FORMATS:
+        if sample.startswith(magic):
+            return name
+    if encoding_of(sample) not in {"utf-8", "utf-8-sig"}:
+        return None
+    wrong = len(_SURROGATE.findall(sample.decode("utf-8", "surrogateescape")))
+    if wrong > len(sample) * 0.3 or (wrong > 3 and b"\0" in sample):
+        return (
+            "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
+        )
+    return None
+
+
+def scrub(text: str) -> tuple[str, int]:
+    """The text with each lone surrogate replaced by U+FFFD, so that offsets stay, and how many there were."""
+    return _SURROGATE.subn("\ufffd", text)
+
+
+def replaced(number: int, what: str = "undecodable byte") -> str:
+    """A note for `about`; empty for none."""
+    return f"{count(number, what)} replaced by U+FFFD" if number else ""
+
+
+class Decoder:
+    """Decodes one text, block by block, and counts what it had to replace.
+
+    With `strict` it raises `InputError` instead, with the offset in bytes.
+    """
+
+    def __init__(self, name: str, sample: bytes, *, strict: bool) -> None:
+        self.name, self.strict, self.replaced = name, strict, 0
+        encoding = encoding_of(sample)
+        self.utf8 = encoding.startswith("utf-8")
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._offset = 0
+
+    def decode(self, block: bytes, *, final: bool = False) -> str:
+        """The text of the next block; a character cut by its end comes with the next one."""
+        state = self._decoder.getstate()
+        try:
+            text = self._decoder.decode(block, final)
+        except UnicodeDecodeError as error:
+            if self.strict:
+                raise InputError(self._fault(error, len(block))) from error
+            self._decoder.setstate(state)
+            text = self._decode_anyway(block, final)
+        self._offset += len(block)
+        return text
+
+    def _fault(self, error: UnicodeDecodeError, size: int) -> str:
+        at = self._offset + size - len(error.object) + error.start
+        return (
+            f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): "
+            "mend it, or let undecodable bytes be replaced (not `strict`)"
+        )
+
+    def _decode_anyway(self, block: bytes, final: bool) -> str:
+        self._decoder.errors = "surrogateescape" if self.utf8 else "replace"
+        raw = self._decoder.decode(block, final)
+        self._decoder.errors = "strict"
+        text, wrong = scrub(raw)
+        # The decoders of UTF-16 and UTF-32 cannot mark a wrong byte, only replace it.
+        self.replaced += wrong if self.utf8 else raw.count("\ufffd")
+        return text

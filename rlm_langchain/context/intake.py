@@ -1,0 +1,53 @@
+"""How every kind of context becomes a reference, in one of the two shapes that a sandbox can open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlm_langchain.context import about
+from rlm_langchain.context.blobs import Blob, Blobs
+from rlm_langchain.types import ContextRef
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a source needs to make a reference."""
+
+    blobs: Blobs
+    strict: bool
+    """Refuse what cannot be decoded, instead of replacing and counting it."""
+
+
+class Source(Protocol):
+    """One kind of context."""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is of this kind. Quick, and raises nothing."""
+
+    def refer(self, value: Any, intake: Intake) -> ContextRef | None:
+        """The reference, or None for nothing. Raises `InputError`."""
+
+
+def text_ref(blob: Blob, characters: int, *notes: str) -> ContextRef:
+    """The reference of a text: UTF-8 in the store, or in a file that is referenced in place."""
+    return ContextRef(
+        sha256=blob.sha256,
+        kind="text",
+        length=characters,
+        size=blob.size,
+        about=about.of_text(characters, blob.size, *notes),
+        preview=about.head(blob.head),
+    )
+
+
+def json_ref(blob: Blob, length: int, line: str, preview: str | None = None) -> ContextRef:
+    """The reference of a list or an object in the store; the preview is the JSON, unless one is given."""
+    return ContextRef(
+        sha256=blob.sha256,
+        kind="json",
+        length=length,
+        size=blob.size,
+        about=line,
+        preview=about.head(blob.head) if preview is None else preview,
+    )
