@@ -1,0 +1,124 @@
+"""HTTP for models by name: clients that hold nothing, and find the pool of the loop that is running.
+
+Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, ...). Not covered: SOCKS, `.netrc`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import aiohttp
+import httpx2
+from yarl import URL
+
+from rlm_langchain.pools import Pool, current_pool, lease
+
+__all__ = ["async_client", "lease", "sync_client"]
+
+CHUNK = 1 << 16
+"""Bytes of a streamed reply that are read at once, at most."""
+
+
+@cache
+def async_client() -> httpx2.AsyncClient:
+    """What a model takes as `http_async_client`. It needs no closing: it holds nothing."""
+    return httpx2.AsyncClient(transport=_LoopTransport(), follow_redirects=True)
+
+
+@cache
+def sync_client() -> httpx2.Client:
+    """What a model takes as `http_client`. Reads no certificates before its first request."""
+    return httpx2.Client(transport=_LazyTransport(), follow_redirects=True)
+
+
+class _LoopTransport(httpx2.AsyncBaseTransport):
+    """Sends each request through the pool of the loop that it is made on."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        pool = await current_pool()
+        pool.busy += 1
+        try:
+            with _translated(request):
+                response = await _send(pool, request)
+        except BaseException:
+            pool.busy -= 1
+            raise
+        return httpx2.Response(
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response, pool, request),
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (response.reason or "").encode()},
+        )
+
+
+async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
+    wait = request.extensions.get("timeout", {})
+    url = URL(str(request.url), encoded=True)
+    return await pool.session.request(
+        request.method,
+        url,
+        headers=request.headers.multi_items(),
+        data=await request.aread() or None,
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(sock_connect=wait.get("connect"), sock_read=wait.get("read")),
+        ssl=_certificates() if url.scheme == "https" else True,
+        proxy=pool.proxy(url),
+    )
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once in a process, and not before the first request that needs them."""
+    return httpx2.create_ssl_context()
+
+
+@dataclass(slots=True, eq=False)
+class _Body(httpx2.AsyncByteStream):
+    """The body of a reply as it arrives."""
+
+    response: aiohttp.ClientResponse
+    pool: Pool
+    request: httpx2.Request
+    open: bool = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _translated(self.request):
+            async for chunk in self.response.content.iter_chunked(CHUNK):
+                yield chunk
+
+    async def aclose(self) -> None:
+        if self.open:
+            self.open = False
+            self.pool.busy -= 1
+            self.response.release()
+
+
+@contextmanager
+def _translated(request: httpx2.Request) -> Iterator[None]:
+    """aiohttp's errors as the OpenAI SDK knows them."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise httpx2.ConnectTimeout("no connection in time", request=request) from error
+    except TimeoutError as error:
+        raise httpx2.ReadTimeout("no reply in time", request=request) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx2.ConnectError("no connection", request=request) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise httpx2.ReadError("the connection broke", request=request) from error
+
+
+class _LazyTransport(httpx2.BaseTransport):
+    """httpx's own transport, built when it is first needed."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return _sync_transport().handle_request(request)
+
+
+@cache
+def _sync_transport() -> httpx2.HTTPTransport:
+    return httpx2.HTTPTransport(verify=_certificates())

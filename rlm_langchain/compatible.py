@@ -1,0 +1,30 @@
+"""`ChatOpenAI` for servers that resemble OpenAI's and are not: OpenRouter, Ollama, vLLM, llama.cpp, ..."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_openai import ChatOpenAI
+
+
+class CompatibleChat(ChatOpenAI):
+    """Caps output by the old name, which all of them know, and keeps the cost of a streamed reply."""
+
+    def _get_request_payload(
+        self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        payload: dict[str, Any] = super()._get_request_payload(input_, stop=stop, **kwargs)
+        if "max_completion_tokens" in payload:
+            payload["max_tokens"] = payload.pop("max_completion_tokens")
+        return payload
+
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
+    ) -> ChatGenerationChunk | None:
+        made = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
+        usage = chunk.get("usage")
+        if made is not None and usage and usage.get("cost") is not None:
+            # ChatOpenAI keeps the token counts of a stream only; whole replies keep all of `usage`, as here.
+            made.message.response_metadata["token_usage"] = usage
+        return made

@@ -1,0 +1,172 @@
+"""What went wrong with a model call, read from any provider's exception without importing the provider.
+
+SDKs differ in their classes and agree in their habits: a status somewhere, a telling class name, a cause. The
+words of an exception are looked at to tell one fault from another, and never passed on: they can hold keys,
+headers and URLs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+FaultCode = Literal[
+    "rate_limited",
+    "timeout",
+    "connection",
+    "server_error",
+    "refused_by_provider",
+    "auth",
+    "no_credit",
+    "too_long",
+    "bad_request",
+    "unknown",
+]
+
+SENTENCES: dict[FaultCode, str] = {
+    "rate_limited": "the provider limits how often it may be asked",
+    "timeout": "the provider did not reply in time",
+    "connection": "the connection to the provider failed",
+    "server_error": "the provider's server failed",
+    "refused_by_provider": "the provider refuses to answer this prompt",
+    "auth": "the provider does not accept the key, or the key may not use this model",
+    "no_credit": "the provider wants to be paid: the account has no credit or quota left",
+    "too_long": "the prompt is longer than the model can read",
+    "bad_request": "the provider rejects the request, or does not know this model",
+    "unknown": "the model, or its provider, failed in a way that is not known",
+}
+PASSING: frozenset[FaultCode] = frozenset({"rate_limited", "timeout", "connection", "server_error"})
+"""Faults that may be gone when the same is asked again."""
+
+_STATUS: dict[int, FaultCode] = {
+    401: "auth",
+    402: "no_credit",
+    403: "auth",
+    408: "timeout",
+    409: "server_error",
+    413: "too_long",
+    425: "server_error",
+    429: "rate_limited",
+    451: "refused_by_provider",
+}
+_NAMES: tuple[tuple[str, FaultCode], ...] = (
+    ("Timeout|DeadlineExceeded", "timeout"),
+    ("RateLimit|Throttl|TooManyRequests|ResourceExhausted", "rate_limited"),
+    ("ContextOverflow|ContextWindowExceeded", "too_long"),
+    ("Authentication|PermissionDenied|Unauthorized|Forbidden|Credentials", "auth"),
+    ("Refusal|ContentFilter|ContentPolicy", "refused_by_provider"),
+    (
+        "Connect|Network|ReadError|WriteError|ProtocolError|Disconnected|Payload|gaierror|SSLError",
+        "connection",
+    ),
+    ("InternalServer|ServiceUnavailable|Overloaded|JSONDecode", "server_error"),
+    ("BadRequest|InvalidRequest|NotFound", "bad_request"),
+)
+_TOO_LONG = re.compile(
+    r"context[ _-]?(length|window|size|limit)|maximum context|reduce the length|n_ctx"
+    r"|(prompt|input|messages?)\b[^.]{0,40}\btoo (long|large)"
+    r"|(input|prompt) tokens? exceed|too many (input |prompt )?tokens|exceeds? the maximum number of tokens",
+    re.IGNORECASE,
+)
+_NO_CREDIT = re.compile(
+    r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE
+)
+_REFUSED = re.compile(
+    r"content[ _]?(filter|policy|management)|moderation|flagged|ResponsibleAI|safety", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong, and whether to try again."""
+
+    code: FaultCode
+    sentence: str
+    """Words of ours, with a status and a class name."""
+    passing: bool
+    """Whether it may be gone when the same is asked again."""
+    after: float | None = None
+    """Seconds that the provider asks to wait."""
+
+
+def read_fault(error: BaseException) -> Fault:
+    """The fault behind an exception."""
+    causes = list(_causes(error))
+    status = next((found for cause in causes if (found := _status(cause)) is not None), None)
+    after = next((wait for cause in causes if (wait := _after(cause)) is not None), None)
+    code = _code(causes, status)
+    where = f"status {status}, {type(error).__name__}" if status else type(error).__name__
+    # OpenRouter sends 402 with a time to wait when money is only reserved, by other requests in flight.
+    passing = code in PASSING or (code == "no_credit" and status == 402 and after is not None)
+    return Fault(code, f"{SENTENCES[code]} ({where})", passing, after)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those it was raised from: integrations wrap what their SDK raised."""
+    cause: BaseException | None = error
+    for _ in range(5):
+        if cause is None:
+            return
+        yield cause
+        cause = cause.__cause__
+
+
+def _code(causes: list[BaseException], status: int | None) -> FaultCode:
+    words = " ".join(map(str, causes))
+    if status in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
+        return "no_credit"
+    if status in (400, 413, 422, 500, None) and _TOO_LONG.search(words):
+        return "too_long"
+    if status in (400, 403, 422) and _REFUSED.search(words):
+        return "refused_by_provider"
+    if status is None:
+        return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
+    return _STATUS.get(status, "server_error" if status >= 500 else "bad_request")
+
+
+def _named(error: BaseException) -> FaultCode:
+    """What the names of an exception's classes tell, the most special class first."""
+    for kind in type(error).__mro__:
+        for pattern, code in _NAMES:
+            if re.search(pattern, kind.__name__):
+                return code
+    return "unknown"
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status, wherever this SDK keeps it."""
+    return next((place for place in _places(error) if _is_status(place)), None)
+
+
+def _places(error: BaseException) -> Iterator[Any]:
+    response, body = getattr(error, "response", None), error.args[0] if error.args else None
+    for holder in (error, response):
+        for name in ("status_code", "http_status", "status"):
+            yield getattr(holder, name, None)
+    if isinstance(response, dict):  # boto
+        yield response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if isinstance(body, dict):  # OpenRouter, in the body of a reply with status 200
+        yield body.get("code")
+    yield getattr(error, "code", None)
+
+
+def _is_status(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600
+
+
+def _after(error: BaseException) -> float | None:
+    """What `Retry-After` says, in seconds from now: it may be a number or a date."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    if not isinstance(headers, Mapping):
+        return None
+    said = str(headers.get("retry-after") or headers.get("Retry-After") or "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", said):
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return None

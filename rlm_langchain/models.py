@@ -1,0 +1,130 @@
+"""Models by name (`"vendor/name"`, `"openai:name"`, `"local"`, ...), or any LangChain chat model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from rlm_langchain import prices
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.prices import Listing, Price
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+Role = Literal["root", "sub"]
+Profile = Literal["default", "compact"]
+
+SMALL = 4.0
+"""Up to this many billion parameters, as its name tells, a model is given the compact prompts."""
+FREE = Price(0.0, 0.0)
+
+FORMS = """\
+vendor/name       through OpenRouter, as openrouter:vendor/name
+openai:name       OpenAI, or any compatible server with OPENAI_BASE_URL
+ollama:name       Ollama, at OLLAMA_HOST
+local             the small model that comes along
+provider:name     any other provider that `langchain` knows (anthropic:..., google_genai:...)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A chat model, and what must be known of it to use it well."""
+
+    name: str
+    """As it was asked for; in records and messages."""
+    chat: BaseChatModel = field(repr=False)
+    profile: Profile = "default"
+    """Which prompts it is given."""
+    window: int | None = None
+    """Tokens that it can read at once, when that is known."""
+    price: Price | None = None
+    """What it costs, instead of what price lists say."""
+    listing: Listing | None = None
+    """Where to find it in price lists; None: in none of them."""
+
+
+def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
+    """The model that a user means.
+
+    Raises `MissingDependency` when it needs a key or a package that is not there, `ConfigurationError` for a
+    name of no known form. Nothing is sent anywhere.
+    """
+    if isinstance(spec, Model):
+        return spec
+    if isinstance(spec, str):
+        return _named(spec.strip(), role)
+    return _given(spec)
+
+
+def _named(name: str, role: Role) -> Model:
+    if name == "local":
+        bundled: Model = import_module("rlm_langchain.local").model(role)
+        return bundled
+    provider, colon, rest = name.partition(":")
+    if "/" in provider:
+        provider, rest = "openrouter", name
+    elif not colon or not provider or not rest:
+        raise ConfigurationError(f"{name!r} is no model name that can be used. The forms are:\n{FORMS}")
+    return _provided(name, provider, rest)
+
+
+def _provided(name: str, provider: str, rest: str) -> Model:
+    from rlm_langchain import providers
+
+    profile = _profile(rest)
+    match provider:
+        case "openrouter":
+            chat, listing = providers.openrouter(rest), Listing("openrouter", rest)
+            price = FREE if rest.endswith(":free") else None
+            return Model(name, chat, profile, prices.window(listing), price, listing)
+        case "ollama":
+            return Model(name, providers.ollama(rest), profile, price=FREE)
+        case "openai":
+            return _described(name, providers.openai(rest), profile)
+        case _:
+            return _described(name, providers.other(provider, rest), profile)
+
+
+def _given(chat: Any) -> Model:
+    from langchain_core.language_models import BaseChatModel
+
+    if not isinstance(chat, BaseChatModel):
+        raise ConfigurationError(
+            f"a model is a name or a LangChain chat model, not {type(chat).__name__}. The names are:\n{FORMS}"
+        )
+    name = _own_name(chat)
+    return _described(name, chat, _profile(name))
+
+
+def _described(name: str, chat: BaseChatModel, profile: Profile) -> Model:
+    listing = _listing(chat)
+    window = (chat.profile or {}).get("max_input_tokens") or (prices.window(listing) if listing else None)
+    return Model(name, chat, profile, window, None, listing)
+
+
+def _own_name(chat: BaseChatModel) -> str:
+    own = getattr(chat, "model_name", None) or getattr(chat, "model", None)
+    return own if isinstance(own, str) else type(chat).__name__
+
+
+def _listing(chat: BaseChatModel) -> Listing | None:
+    """Where its prices are listed: at the URL that it asks, or else by what tracing calls its provider."""
+    url = str(getattr(getattr(chat, "root_async_client", None), "base_url", ""))
+    provider = url or chat._get_ls_params().get("ls_provider", "")
+    return None if not provider or _is_near(url) else Listing(provider, _own_name(chat))
+
+
+def _is_near(url: str) -> bool:
+    """Whether a server is on this machine or in this network, where no price list applies."""
+    host = urlsplit(url).hostname or ""
+    near = r"localhost|127\..*|0\.0\.0\.0|::1|10\..*|192\.168\..*|172\.(1[6-9]|2\d|3[01])\..*|[^.]*|.*\.local"
+    return bool(host) and re.fullmatch(near, host) is not None
+
+
+def _profile(name: str) -> Profile:
+    sizes = [float(size) for size in re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name.lower())]
+    return "compact" if sizes and max(sizes) <= SMALL else "default"

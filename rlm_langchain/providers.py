@@ -1,0 +1,145 @@
+"""Builds the chat models that have a name. The OpenAI SDK is imported when the first of them is built.
+
+Retries are off everywhere: `calling` is the one place that tries again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from rlm_langchain.errors import ConfigurationError, MissingDependency
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+CONNECT_SECONDS = 10.0
+REPLY_SECONDS = 600.0
+"""Of silence. Models that think long send nothing until they are done."""
+
+OPENROUTER = "https://openrouter.ai/api/v1"
+OLLAMA = "http://127.0.0.1:11434"
+NO_KEY = "none"
+"""What a server that wants no key is sent, since the SDK insists on one."""
+
+
+def openrouter(name: str) -> BaseChatModel:
+    """A model at OpenRouter, by its `vendor/name`. Reports what each call has cost."""
+    hint = f"; with a key of OpenAI itself, write openai:{name[7:]}" if name.startswith("openai/") else ""
+    key = _needed(
+        "OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}"
+    )
+    return _compatible(
+        name,
+        os.environ.get("OPENROUTER_BASE_URL") or OPENROUTER,
+        key,
+        default_headers={
+            "HTTP-Referer": "https://pypi.org/project/rlm-langchain/",
+            "X-Title": "rlm-langchain",
+        },
+        extra_body={"usage": {"include": True}},
+    )
+
+
+def openai(name: str) -> BaseChatModel:
+    """A model of OpenAI, or of the compatible server at `OPENAI_BASE_URL`, which may want no key."""
+    url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    if url and urlsplit(url).hostname != "api.openai.com":
+        return _compatible(name, url, os.environ.get("OPENAI_API_KEY") or NO_KEY)
+    key = _needed("OPENAI_API_KEY", "OpenAI's models need one; for another server, set OPENAI_BASE_URL")
+    from langchain_openai import ChatOpenAI
+
+    return ChatOpenAI(model=name, base_url=url, api_key=SecretStr(key), stream_usage=True, **_common())
+
+
+def ollama(name: str) -> BaseChatModel:
+    """A model that Ollama serves, at `OLLAMA_HOST`."""
+    return _compatible(name, _ollama_url(), os.environ.get("OLLAMA_API_KEY") or NO_KEY)
+
+
+def other(provider: str, name: str) -> BaseChatModel:
+    """A model of any other provider that `langchain` knows."""
+    try:
+        init_chat_model = import_module("langchain.chat_models").init_chat_model
+    except ImportError as error:
+        package = f"langchain-{provider.replace('_', '-')}"
+        raise MissingDependency(
+            f"{provider}:{name} needs `langchain` and its provider's package: pip install langchain {package}"
+        ) from error
+    try:
+        chat: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0)
+    except ImportError as error:
+        raise MissingDependency(f"{provider}:{name} needs a package: {error}") from error
+    except Exception as error:
+        raise _refusal(provider, name, error) from error
+    for field, variable in chat.lc_secrets.items():
+        _check_secret(chat, field, variable)
+    return chat
+
+
+def _compatible(name: str, url: str, key: str, **more: Any) -> BaseChatModel:
+    from rlm_langchain.compatible import CompatibleChat
+
+    return CompatibleChat(
+        model=name,
+        base_url=url,
+        api_key=SecretStr(key),
+        stream_usage=True,
+        use_responses_api=False,
+        **more,
+        **_common(),
+    )
+
+
+def _common() -> dict[str, Any]:
+    import httpx2
+
+    from rlm_langchain.clients import async_client, sync_client
+
+    return {
+        "max_retries": 0,
+        "timeout": httpx2.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
+        "stream_chunk_timeout": REPLY_SECONDS,
+        "http_client": sync_client(),
+        "http_async_client": async_client(),
+    }
+
+
+def _needed(variable: str, why: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise MissingDependency(f"{variable} is not set: {why}")
+    return key
+
+
+def _ollama_url() -> str:
+    """`OLLAMA_HOST` as Ollama itself reads it: the scheme and the port may be left out."""
+    host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/") or OLLAMA
+    if "://" not in host:
+        host = f"http://{host}"
+    scheme, _, rest = host.partition("://")
+    if not re.search(r":\d+$", rest):
+        rest += ":443" if scheme == "https" else ":11434"
+    # A server told to listen on all addresses is reached at this one.
+    return f"{scheme}://{rest.replace('0.0.0.0', '127.0.0.1')}/v1"  # noqa: S104
+
+
+def _check_secret(chat: BaseChatModel, field: str, variable: str) -> None:
+    value = getattr(chat, field, None)
+    secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not secret and not os.environ.get(variable):
+        raise MissingDependency(f"{variable} is not set: {type(chat).__name__} needs it")
+
+
+def _refusal(provider: str, name: str, error: Exception) -> ConfigurationError:
+    """Why a provider's class would not be built, without its own words: they could hold a key."""
+    if variable := re.search(r"\b[A-Z][A-Z0-9]*_(?:API_)?(?:KEY|TOKEN)\b", str(error)):
+        return MissingDependency(f"{variable[0]} is not set: {provider}:{name} needs it")
+    return ConfigurationError(
+        f"{provider}:{name} cannot be built ({type(error).__name__}); does langchain know {provider!r}?"
+    )
