@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
+from rlm_langchain.approval import approval
 from rlm_langchain.conversation import shown
 from rlm_langchain.journal import Journal, Repl, fingerprint
-from rlm_langchain.machine import Machine, Tree
+from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.recursion import errands
 from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.tree import Tree
 from rlm_langchain.types import (
     Answered,
     Call,
@@ -54,10 +57,11 @@ class Execution:
     scribe: Scribe
 
     @classmethod
-    def begin(cls, machine: Machine, state: RLMState) -> Execution:
+    def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
         """Find the REPL of this run, or the way to rebuild it."""
         journal = Journal(state["trajectory"])
-        tree = machine.tree(state["run"], state["path"], journal)
+        tree = machine.tree(state["run"], config)
+        tree.join(state["path"], journal)
         repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree))
         return cls(machine, state, tree, journal, repl, Scribe())
 
@@ -92,6 +96,12 @@ class Execution:
         return self.state.get("stop_reason")
 
     @property
+    def _declined(self) -> bool:
+        """Whether a person said no to the calls that the cell waits for."""
+        asked = self.state.get("approval")
+        return asked is not None and asked["granted"] is False and asked["first"] == self.repl.first
+
+    @property
     def _cell(self) -> int:
         """The cell that is running: the last that has begun."""
         return len(self.journal.cells) - 1
@@ -100,9 +110,7 @@ class Execution:
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
         if self.repl.diverged > diverged:
-            self._tell(
-                f"{self.repl.diverged - diverged} replayed calls differ from the journal; asked afresh"
-            )
+            self._tell(f"{self.repl.diverged - diverged} replayed calls differ from the journal; asked afresh")
         if self.repl.replayed - replayed > SLOW_REPLAY:
             self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
         return step
@@ -122,9 +130,10 @@ class Execution:
 
     def _serve(self, calls: Sequence[Call]) -> list[Reply] | None:
         """Replies that cost nothing, given in place; None when a model is needed."""
-        if self._closing:
-            ending = "the run is ending: no more calls"
-            return [self._served(i, call, None, ending) for i, call in enumerate(calls)]
+        refusal = "a person declined this call" if self._declined else None
+        refusal = "the run is ending: no more calls" if self._closing else refusal
+        if refusal:
+            return [self._served(i, call, None, refusal) for i, call in enumerate(calls)]
         if any(call.kind != "budget" for call in calls):
             return None
         return [self._served(i, call, dict(self.tree.ledger.left())) for i, call in enumerate(calls)]
@@ -152,8 +161,10 @@ class Execution:
         return Reply(value, error)
 
     def _fan_out(self, calls: Sequence[Call]) -> Command[Any]:
-        """Send the calls that the journal has no reply to on their way, each numbered."""
+        """Send the calls that the journal has no reply to on their way, each numbered; ask a person first."""
         first = self.repl.first
+        if asking := approval(self.machine, self.state, self.tree.ledger, first, calls):
+            return self._go("approve", approval=asking)
         missing = [first + i for i, call in enumerate(calls) if self.journal.reply(first + i, call) is None]
         self._write(
             WaveRecord(
@@ -168,9 +179,7 @@ class Execution:
         sends = errands(self.machine, self.state, self._cell, [(n, calls[n - first]) for n in missing])
         return self._go([Send("subcall", errand) for errand in sends])
 
-    def _output(
-        self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None
-    ) -> None:
+    def _output(self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None) -> None:
         self._write(
             OutputRecord(
                 type="output",
@@ -210,9 +219,7 @@ class Execution:
         return render(self._profile, name, **values)
 
     def _tell(self, text: str) -> None:
-        self._write(
-            NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time())
-        )
+        self._write(NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time()))
 
     def _write(self, record: Record) -> None:
         self.scribe.write(record)

@@ -69,7 +69,7 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         )
     )
     if not state["path"]:
-        machine.trees.close(state["run"])
+        machine.trees.end(state["run"])
     return {
         "trajectory": scribe.records,
         "answer": answer,

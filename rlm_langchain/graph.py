@@ -19,6 +19,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from typing_extensions import NotRequired, TypedDict
 
+from rlm_langchain.approval import Approval, decide
 from rlm_langchain.cells import Execution
 from rlm_langchain.ends import closing, opening
 from rlm_langchain.machine import Machine
@@ -51,6 +52,8 @@ class RLMState(TypedDict, total=False):
     path: str
     """The place in the tree, as in the records."""
     trajectory: Annotated[list[Record], DeltaChannel(append)]
+    approval: Approval | None
+    """What a person was asked last, and said."""
     answer: Any
     status: Status
     stop_reason: StopReason
@@ -67,18 +70,21 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         return opening(machine, state)
 
     def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        turn = Turn.begin(machine, state)
+        turn = Turn.begin(machine, state, config)
         return turn.end(wait(turn.tree, turn.ask, config))
 
     async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        turn = Turn.begin(machine, state)
+        turn = Turn.begin(machine, state, config)
         return turn.end(await turn.ask(config))
 
-    def execute(state: RLMState) -> Command[Any]:
-        return Execution.begin(machine, state).go_on()
+    def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        return Execution.begin(machine, state, config).go_on()
+
+    def approve(state: RLMState) -> dict[str, Any]:
+        return decide(state)
 
     def subcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
-        work = Errands.begin(machine, errand)
+        work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return wait(work.tree, work.leaves, config)
         with work.child() as done:
@@ -86,7 +92,7 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         return done.record()
 
     async def asubcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
-        work = Errands.begin(machine, errand)
+        work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return await work.leaves(config)
         with work.child() as done:
@@ -101,11 +107,13 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
     graph.add_node(
         "generate", RunnableLambda(generate, agenerate), destinations=("generate", "execute", "finalise")
     )
-    graph.add_node("execute", execute, destinations=("generate", "subcall", "finalise"))
+    graph.add_node("execute", execute, destinations=("generate", "approve", "subcall", "finalise"))
+    graph.add_node("approve", approve)
     graph.add_node("subcall", RunnableLambda(subcall, asubcall), input_schema=Errand)
     graph.add_node("finalise", finalise)
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "generate")
+    graph.add_edge("approve", "execute")
     graph.add_edge("subcall", "execute")
     graph.add_edge("finalise", END)
     child = graph.compile(name="rlm")

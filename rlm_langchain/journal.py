@@ -109,6 +109,14 @@ class Journal:
         numbers = [n for n, record in self.calls.items() if record["cell"] <= cell]
         return max(numbers) + 1 if numbers else 0
 
+    def answers(self) -> dict[str, str]:
+        """What models answered to leaf calls, by model and fingerprint: an identical call need not be asked."""
+        return {
+            f"{call['model']} {call['prompt_sha256']}": call["value"]
+            for call in self.calls.values()
+            if call["model"] and isinstance(call["value"], str)
+        }
+
     @property
     def iterations(self) -> int:
         """Turns since the question was put."""
@@ -211,9 +219,7 @@ class Repl:
             replies = [journal.reply(self.first + i, call) for i, call in enumerate(self.waiting)]
             known = [reply for reply in replies if reply is not None]
             if len(known) < len(replies):
-                self.diverged += sum(
-                    self.first + i in journal.calls for i, r in enumerate(replies) if r is None
-                )
+                self.diverged += sum(self.first + i in journal.calls for i, r in enumerate(replies) if r is None)
                 return Suspended(self.waiting)
             step = self._give(known)
             if not isinstance(step, Suspended):

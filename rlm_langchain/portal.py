@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio.from_thread import BlockingPortalProvider
 
 if TYPE_CHECKING:
-    from rlm_langchain.machine import Tree
+    from rlm_langchain.tree import Tree
 
 T = TypeVar("T")
 A = TypeVar("A")

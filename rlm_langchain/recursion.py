@@ -6,24 +6,21 @@ Whatever goes wrong with a call is a value in its record, and never stops its si
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired, TypedDict
 
-from rlm_langchain.calling import CallFailed, complete
 from rlm_langchain.errors import RLMError
 from rlm_langchain.journal import fingerprint
-from rlm_langchain.ledger import Refused
-from rlm_langchain.machine import Machine, Tree
-from rlm_langchain.prompts import render
+from rlm_langchain.leaf import Leaf, LeafReply, as_text
+from rlm_langchain.machine import Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
+from rlm_langchain.tree import Tree
 from rlm_langchain.types import Call, CallRecord, ContextRef, RLMOutput, Usage
 
 if TYPE_CHECKING:
@@ -50,15 +47,17 @@ class Errand(TypedDict):
 
 def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[int, Call]]) -> list[Errand]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
-    where = {"run": state["run"], "path": state["path"], "cell": cell}
-    children = [(n, call) for n, call in calls if _is_child(machine, state["path"], call)]
+    run, path = state["run"], state["path"]
+    children = [(n, call) for n, call in calls if _is_child(machine, path, call)]
     named = {n for n, _ in children}
     leaves = [n for n, _ in calls if n not in named]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
     chunks = [leaves[i : i + size] for i in range(0, len(leaves), size)]
-    return [Errand(**where, calls=chunk) for chunk in chunks] + [
+    return [Errand(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
         Errand(
-            **where,
+            run=run,
+            path=path,
+            cell=cell,
             calls=[n],
             query=call.prompt,
             context=machine.store.reference(call.context),
@@ -82,9 +81,9 @@ class Errands:
     scribe: Scribe
 
     @classmethod
-    def begin(cls, machine: Machine, errand: Errand) -> Errands:
+    def begin(cls, machine: Machine, errand: Errand, config: RunnableConfig) -> Errands:
         """Find the tree that the calls belong to."""
-        return cls(machine, errand, machine.trees.get(errand["run"], machine.budget), Scribe())
+        return cls(machine, errand, machine.tree(errand["run"], config), Scribe())
 
     async def leaves(self, config: RunnableConfig) -> dict[str, Any]:
         """Ask all the calls of this task at once.
@@ -96,7 +95,7 @@ class Errands:
         await asyncio.gather(*(self._leaf(n, call, config) for n, call in calls if call is not None))
         return {"trajectory": self.scribe.records}
 
-    def child_input(self) -> dict[str, Any]:
+    def child_input(self) -> Any:
         """What the child run is asked."""
         return {
             "query": self.errand["query"],
@@ -118,37 +117,16 @@ class Errands:
             self.tree.close(child_path(self.errand["path"], self.errand["calls"][0]))
 
     async def _leaf(self, number: int, call: Call, config: RunnableConfig) -> None:
-        model, ledger = self.machine.leaf_at(depth_of(self.errand["path"])), self.tree.ledger
-        messages = [HumanMessage(_prompt(call, model.profile))]
+        model = self.machine.leaf_at(depth_of(self.errand["path"]))
         before = time.monotonic()
-        used, text, error, retries = Usage(), None, None, 0
-        try:
-            with ledger.reserve(self.machine.estimate(model, messages)) as entry:
-                async with asyncio.timeout(ledger.seconds_left()):
-                    done = await complete(
-                        model,
-                        messages,
-                        config=config,
-                        gate=self.tree.gate,
-                        output_tokens=self.machine.budget.output_tokens,
-                        retry=self.machine.retry,
-                    )
-                entry.used = used = done.usage
-                text, retries = done.text, done.retries
-        except Refused as refused:
-            error = f"not asked: {refused}"
-        except CallFailed as failed:
-            error, retries = str(failed), failed.retries
-        except TimeoutError:
-            error = "the time of the run is over"
-        seconds = time.monotonic() - before
-        record = self.record(number, call, text, error, used, seconds)
-        record["retries"], record["model"] = retries, model.name
+        place = child_path(self.errand["path"], number)
+        reply = await Leaf(self.machine, self.tree, model, call, place).reply(config)
+        record = self.record(number, call, reply, time.monotonic() - before)
+        record["model"] = model.name
         self.scribe.write(record)
 
-    def record(
-        self, number: int, call: Call, value: str | None, error: str | None, used: Usage, seconds: float
-    ) -> CallRecord:
+    def record(self, number: int, call: Call, reply: LeafReply, seconds: float) -> CallRecord:
+        """What became of a call."""
         return CallRecord(
             type="call",
             path=self.errand["path"],
@@ -158,12 +136,12 @@ class Errands:
             prompt_sha256=fingerprint(call),
             prompt_chars=len(call.prompt) + _length(call.context),
             preview=call.prompt[:PREVIEW],
-            value=value if error is None else None,
-            error=error,
-            usage=used.record(),
+            value=reply.text if reply.error is None else None,
+            error=reply.error,
+            usage=reply.used.record(),
             model="",
             seconds=seconds,
-            retries=0,
+            retries=reply.retries,
             time=time.time(),
         )
 
@@ -179,14 +157,14 @@ class Child:
 
     def record(self) -> dict[str, Any]:
         """Its answer, what it spent, and what it did, as the record of the call that asked for it."""
-        errand, outcome, error = self.errands.errand, self.outcome, self.error
-        value, used = None, Usage()
+        errand, outcome = self.errands.errand, self.outcome
+        reply = LeafReply(None, self.error)
         if outcome is not None:
-            value, used = _as_text(outcome["answer"]), _total(outcome)
-            if outcome["status"] == "failed":
-                error = f"the child run found no answer ({outcome['stop_reason']})"
+            failed = outcome["status"] == "failed"
+            error = f"the child run found no answer ({outcome['stop_reason']})" if failed else None
+            reply = LeafReply(as_text(outcome["answer"]), error, _total(outcome))
         call = Call("rlm", errand["query"])
-        record = self.errands.record(errand["calls"][0], call, value, error, used, self.seconds)
+        record = self.errands.record(errand["calls"][0], call, reply, self.seconds)
         record["prompt_sha256"] = errand["sha256"]
         if outcome is not None:
             record["child"] = list(outcome["trajectory"])
@@ -199,18 +177,8 @@ def below(machine: Machine, config: RunnableConfig) -> RunnableConfig:
     return {**config, "recursion_limit": machine.steps}
 
 
-def _prompt(call: Call, profile: str) -> str:
-    if call.context is None:
-        return call.prompt
-    return render(profile, "subcall", prompt=call.prompt, context=_as_text(call.context))
-
-
 def _length(context: object) -> int:
-    return 0 if context is None else len(_as_text(context))
-
-
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return 0 if context is None else len(as_text(context))
 
 
 def _total(outcome: RLMOutput) -> Usage:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, StateSnapshot
 from pydantic import ConfigDict, PrivateAttr
 
 from rlm_langchain import clients
@@ -24,6 +25,11 @@ from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
 SYNC_THREADS = 256
 """LangGraph's threads for a sync run: a child run needs one while it works."""
+
+
+Asked = RLMInput | str | Command[Any] | None
+"""A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
+Begun = dict[str, Any] | Command[Any] | None
 
 
 class _Built(NamedTuple):
@@ -66,9 +72,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """The compiled graph, for parents that want it as a subgraph, and for servers. Built at first use."""
         return self._build().graph
 
-    def invoke(
-        self, input: RLMInput | str | None, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> RLMOutput:
+    def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
         graph, trees = self.graph, self._build().machine.trees
         settings = self._config(config)
@@ -79,18 +83,14 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             )
             return output
 
-    async def ainvoke(
-        self, input: RLMInput | str | None, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> RLMOutput:
+    async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer, on this event loop."""
         settings = self._config(config)
         async with self._arunning(input, settings) as state:
             output: RLMOutput = await self.graph.ainvoke(state, settings, **kwargs)
             return output
 
-    def stream(
-        self, input: RLMInput | str | None, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> Iterator[Any]:
+    def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
         settings = self._config(config)
         settings.setdefault("max_concurrency", SYNC_THREADS)
@@ -98,7 +98,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             yield from self.graph.stream(state, settings, **kwargs)
 
     async def astream(
-        self, input: RLMInput | str | None, config: RunnableConfig | None = None, **kwargs: Any
+        self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
         settings = self._config(config)
@@ -121,40 +121,44 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Parents hand LangChain's default of 25 steps down; our budget ends a run, not LangGraph's steps."""
         return {**ensure_config(config), "recursion_limit": self._build().machine.steps}
 
-    def _begin(self, input: RLMInput | str | None) -> dict[str, Any] | None:
+    def _begin(self, input: Asked) -> Begun:
         """The graph's input: checked, and with the context by reference, before anything else sees it."""
-        if input is None:
-            return None
+        if input is None or isinstance(input, Command):
+            return input
         asked = {"query": input} if isinstance(input, str) else input
         if not isinstance(asked, dict) or not isinstance(asked.get("query"), str):
             raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
         reference = self._build().machine.store.reference(asked.get("context"))
         return {"query": asked["query"], "context": reference, "run": uuid.uuid4().hex}
 
+    @staticmethod
+    def _thread(state: StateSnapshot) -> str:
+        """The run that a thread holds. Raises `InputError` when there is none to resume."""
+        run = state.values.get("run")
+        if not isinstance(run, str):
+            raise InputError("there is nothing to resume: this thread has no run")
+        return run
+
     @contextmanager
-    def _running(
-        self, state: dict[str, Any] | None, config: RunnableConfig
-    ) -> Iterator[tuple[dict[str, Any] | None, str]]:
-        trees = self._build().machine.trees
-        run = state["run"] if state else self.graph.get_state(config).values.get("run", "")
+    def _running(self, state: Begun, config: RunnableConfig) -> Iterator[tuple[Begun, str]]:
+        machine = self._build().machine
+        run = state["run"] if isinstance(state, dict) else self._thread(self.graph.get_state(config))
         with PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
             try:
                 yield state, run
             finally:
-                trees.close(run)
+                machine.close(run)
 
     @asynccontextmanager
-    async def _arunning(
-        self, input: RLMInput | str | None, config: RunnableConfig
-    ) -> AsyncIterator[dict[str, Any] | None]:
-        trees = self._build().machine.trees
+    async def _arunning(self, input: Asked, config: RunnableConfig) -> AsyncIterator[Begun]:
+        machine = self._build().machine
         state = await asyncio.to_thread(self._begin, input)
-        run = state["run"] if state else (await self.graph.aget_state(config)).values.get("run", "")
+        run = state["run"] if isinstance(state, dict) else self._thread(await self.graph.aget_state(config))
         async with clients.lease():
             try:
                 yield state
             finally:
-                trees.close(run)
+                machine.close(run)
 
 
 def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:

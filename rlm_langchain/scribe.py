@@ -16,7 +16,7 @@ class Scribe:
     """The records of one node's work. Make it inside the node: it takes the node's stream."""
 
     records: list[Record] = field(default_factory=list)
-    _stream: Callable[[Any], None] = field(default_factory=lambda: get_stream_writer())
+    _stream: Callable[[Any], None] = field(default_factory=get_stream_writer)
 
     def write(self, record: Record) -> None:
         """Keep a record for state, and show it to who is watching."""

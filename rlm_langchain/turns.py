@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,17 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
-from rlm_langchain.calling import CallFailed, Completion, complete
+from rlm_langchain.calling import CallFailed, Completion
 from rlm_langchain.conversation import conversation
+from rlm_langchain.door import ask
 from rlm_langchain.errors import ModelError
 from rlm_langchain.journal import Journal
 from rlm_langchain.ledger import Refused
-from rlm_langchain.machine import Machine, Tree
+from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.replies import ModelReply, read_reply
 from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.tree import Tree
 from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
 
 if TYPE_CHECKING:
@@ -48,42 +49,29 @@ class Turn:
     """A limit that makes this turn the last one."""
 
     @classmethod
-    def begin(cls, machine: Machine, state: RLMState) -> Turn:
+    def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Turn:
         """Look at what is left; tell the model when it is little, or that this is the last turn."""
         journal = Journal(state["trajectory"])
-        tree = machine.tree(state["run"], state["path"], journal)
+        tree = machine.tree(state["run"], config)
+        tree.join(state["path"], journal)
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
         turn.stop = turn._limit()
         if turn.stop:
             turn._note(turn._render("final", reason=REASONS[turn.stop]))
         elif scarce := tree.ledger.scarce():
-            turn._note(
-                turn._render("scarce", left=", ".join(f"{rest} {name}" for name, rest in scarce.items()))
-            )
+            turn._note(turn._render("scarce", left=", ".join(f"{rest} {name}" for name, rest in scarce.items())))
         turn.messages = turn._conversation()
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
         """The model's reply; None when not even the last call fits. Raises `ModelError`."""
-        model, ledger = self.machine.runs_at(self.depth), self.tree.ledger
-        wanted = self.machine.estimate(model, self.messages)
-        last = bool(self.stop) and not self.state["path"]
+        model, last = self.machine.runs_at(self.depth), bool(self.stop) and not self.state["path"]
+        place = f"{self.state['path']} turn {len(self.journal.turns)}"
         try:
-            with ledger.reserve(wanted, last=last) as entry:
-                async with asyncio.timeout(ledger.seconds_left(last=last)):
-                    completion = await complete(
-                        model,
-                        self.messages,
-                        config=config,
-                        gate=self.tree.gate,
-                        output_tokens=self.machine.budget.output_tokens,
-                        retry=self.machine.retry,
-                    )
-                entry.used = completion.usage
-                return completion
-        except (Refused, TimeoutError):
-            self.stop = self.stop or "seconds"
+            return await ask(self.machine, self.tree, model, self.messages, place, config, last=last)
+        except (Refused, TimeoutError) as refused:
+            self.stop = self.stop or (refused.reason if isinstance(refused, Refused) else "seconds")
             return None
         except CallFailed as failed:
             raise ModelError(f"the root model {model.name} does not answer: {failed}") from failed
@@ -129,9 +117,7 @@ class Turn:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
     def _note(self, text: str) -> None:
-        self.scribe.write(
-            NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time())
-        )
+        self.scribe.write(NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time()))
 
     def _record(self, completion: Completion, reply: ModelReply) -> None:
         self.scribe.write(

@@ -18,9 +18,7 @@ Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 Status = Literal["complete", "partial", "failed"]
 
-StopReason = Literal[
-    "answer", "prose", "iterations", "calls", "tokens", "usd", "seconds", "model", "cancelled"
-]
+StopReason = Literal["answer", "prose", "iterations", "calls", "tokens", "usd", "seconds", "model", "cancelled"]
 """What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event."""
 
 
@@ -139,6 +137,10 @@ class Budget:
     """Model calls in flight at once, for the whole tree."""
     output_tokens: int | None = None
     """A cap on the output of each call."""
+    requests_per_minute: int | None = None
+    """Model calls that may begin in any minute, retries included, for the whole tree."""
+    approve_above: float | int | None = None
+    """Ask a person before a fan-out that would take the run past this: a float is dollars, an int is calls."""
 
 
 class Usage(NamedTuple):
@@ -173,7 +175,14 @@ class Usage(NamedTuple):
 
     def record(self) -> UsageRecord:
         """As state holds it; `Usage(**record)` leads back."""
-        return UsageRecord(**self._asdict())
+        return {
+            "calls": self.calls,
+            "input": self.input,
+            "cached": self.cached,
+            "output": self.output,
+            "cost": self.cost,
+            "estimated": self.estimated,
+        }
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -325,14 +334,7 @@ class AnswerRecord(TypedDict):
 
 
 Record = (
-    QuestionRecord
-    | TurnRecord
-    | CellRecord
-    | WaveRecord
-    | CallRecord
-    | OutputRecord
-    | NoteRecord
-    | AnswerRecord
+    QuestionRecord | TurnRecord | CellRecord | WaveRecord | CallRecord | OutputRecord | NoteRecord | AnswerRecord
 )
 """One line of a trajectory. The trajectory is the journal: everything else is derived from it."""
 

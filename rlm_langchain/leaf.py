@@ -1,0 +1,100 @@
+"""One sub-call to a model: never asked twice, never too long, never past the budget."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.calling import CallFailed
+from rlm_langchain.door import ask
+from rlm_langchain.journal import fingerprint
+from rlm_langchain.ledger import Refused
+from rlm_langchain.machine import Machine
+from rlm_langchain.models import Model
+from rlm_langchain.prompts import render
+from rlm_langchain.tree import Tree
+from rlm_langchain.types import Call, Usage
+
+
+class LeafReply(NamedTuple):
+    """What became of a leaf call: a text, or the sentence of what went wrong."""
+
+    text: str | None
+    error: str | None = None
+    used: Usage = Usage()
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A call that one model answers."""
+
+    machine: Machine
+    tree: Tree
+    model: Model
+    call: Call
+    place: str
+    """In the tree."""
+
+    async def reply(self, config: RunnableConfig) -> LeafReply:
+        """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
+        if not self.machine.memo:
+            return await self._ask(config)
+        key = f"{self.model.name} {fingerprint(self.call)}"
+        known = self.tree.answers.get(key)
+        if isinstance(known, str):
+            return LeafReply(known)
+        if known is not None:
+            first = await asyncio.shield(known)
+            return LeafReply(first.text, first.error)
+        return await self._first(key, config)
+
+    async def _first(self, key: str, config: RunnableConfig) -> LeafReply:
+        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered."""
+        flight = self.tree.answers[key] = asyncio.get_running_loop().create_future()
+        reply = LeafReply(None, "the call was cancelled")
+        try:
+            reply = await self._ask(config)
+        finally:
+            flight.set_result(reply)
+            del self.tree.answers[key]
+        if reply.text is not None:
+            self.tree.answers[key] = reply.text
+        return reply
+
+    async def _ask(self, config: RunnableConfig) -> LeafReply:
+        messages: list[BaseMessage] = [HumanMessage(self._prompt())]
+        wanted = self.machine.estimate(self.model, messages)
+        if self.model.window is not None and wanted.input > self.model.window:
+            return LeafReply(None, self._too_long(wanted.input, self.model.window))
+        try:
+            done = await ask(self.machine, self.tree, self.model, messages, self.place, config)
+            return LeafReply(done.text, None, done.usage, done.retries)
+        except Refused as refused:
+            return LeafReply(None, f"not asked: {refused}")
+        except CallFailed as failed:
+            return LeafReply(None, str(failed), retries=failed.retries)
+        except TimeoutError:
+            return LeafReply(None, "the time of the run is over")
+
+    def _prompt(self) -> str:
+        if self.call.context is None:
+            return self.call.prompt
+        context = as_text(self.call.context)
+        return render(self.model.profile, "subcall", prompt=self.call.prompt, context=context)
+
+    def _too_long(self, tokens: int, window: int) -> str:
+        return (
+            f"not asked: about {tokens:,} tokens, and {self.model.name} reads {window:,}; "
+            "cut the text and ask about the parts with llm_query_batched"
+        )
+
+
+def as_text(value: object) -> str:
+    """A value as a model reads it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,129 @@
+"""Receipts: every reply of a model is on disk before it is used, so that no crash makes us ask, and pay, again.
+
+A checkpoint is written when a node ends; a node may be a hundred calls. What a model replied in between is here:
+one file of JSON lines per run, each a key and a reply. Room for a reply is allocated before it is asked for, so
+that a full disk refuses the call and does not lose its answer. The files survive the end of the process, however
+it comes; against a loss of power they are as safe as the disk's cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from rlm_langchain.errors import JournalError
+
+ROOM = 64 * 1024
+"""Bytes allocated for one reply in flight."""
+
+
+class Receipts:
+    """The receipts of one run. One process writes them at a time; threads and tasks of it may share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._replies: dict[str, Any] | None = None
+        self._file = -1
+        self._end = 0
+        self._allocated = 0
+        self._flying = 0
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Any | None:
+        """The reply that was received under a key, in this process or an earlier one."""
+        with self._lock:
+            if self._replies is None:
+                self._replies = self._read()
+            return self._replies.get(key)
+
+    def prepare(self) -> None:
+        """Make room for one more reply. Raises `JournalError` when the disk is full."""
+        with self._lock:
+            self._flying += 1
+            self._make_room()
+
+    def write(self, key: str, reply: Any) -> None:
+        """Keep a reply. Raises `JournalError` when it cannot be written."""
+        line = json.dumps([key, reply], ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            self._open()
+            try:
+                os.pwrite(self._file, line, self._end)
+            except OSError as error:
+                raise self._full(error) from error
+            self._end += len(line)
+
+    def settle(self) -> None:
+        """One reply less is in flight, whether it came or not."""
+        with self._lock:
+            self._flying -= 1
+
+    def close(self) -> None:
+        """Let go of the file; it stays."""
+        with self._lock:
+            if self._file >= 0:
+                os.ftruncate(self._file, self._end)
+                os.close(self._file)
+            self._file = -1
+
+    def remove(self) -> None:
+        """The run has ended, and its last checkpoint is written: nothing here is needed any more."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _make_room(self) -> None:
+        wanted = self._end + self._flying * ROOM
+        if wanted <= self._allocated:
+            return
+        self._open()
+        size = max(wanted, self._allocated * 2) - self._allocated
+        try:
+            _allocate(self._file, self._allocated, size)
+        except OSError as error:
+            self._flying -= 1
+            raise self._full(error) from error
+        self._allocated += size
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._full(error) from error
+        self._allocated = os.fstat(self._file).st_size
+        if self._replies is None:
+            self._replies = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        """All receipts. A last line that was cut off by the end of its process is no receipt."""
+        if not self.path.exists():
+            return {}
+        data = self.path.read_bytes().rstrip(b"\0")
+        whole, newline, _ = data.rpartition(b"\n")
+        self._end = len(whole) + len(newline)
+        try:
+            return dict(map(json.loads, whole.splitlines()))
+        except (ValueError, TypeError) as error:
+            raise JournalError(
+                f"the receipts in {self.path} are damaged: move the file away to go on without them; "
+                "then replies since the last checkpoint are asked, and paid, again"
+            ) from error
+
+    def _full(self, error: OSError) -> JournalError:
+        return JournalError(
+            f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
+            "nothing that was paid is lost"
+        )
+
+
+def _allocate(file: int, offset: int, size: int) -> None:
+    """Make a file longer such that later writes into it cannot find the disk full."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, offset, size)
+    else:
+        os.pwrite(file, bytes(size), offset)
