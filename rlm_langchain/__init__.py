@@ -1,1 +1,88 @@
-"""Recursive Language Models on LangGraph (Zhang, Kraska, Khattab, arXiv 2512.24601)."""
+"""Recursive Language Models on LangGraph (Zhang, Kraska, Khattab, arXiv 2512.24601).
+
+    from rlm_langchain import create_rlm
+
+    rlm = create_rlm(root_model="openai/gpt-4o", recursive_model="openai/gpt-4o-mini")
+    rlm.completion(query="What are the main themes?", context=huge_document)["answer"]
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlm_langchain.errors import (
+        BudgetExhausted,
+        ConfigurationError,
+        InputError,
+        JournalError,
+        MissingDependency,
+        ModelError,
+        RLMError,
+        SandboxError,
+        ThreadBusy,
+        UnknownPlugin,
+    )
+    from rlm_langchain.prices import Price
+    from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
+    from rlm_langchain.runnable import RLMRunnable, create_rlm, create_rlm_graph
+    from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
+
+_HOMES = {
+    "BudgetExhausted": "errors",
+    "Budget": "types",
+    "ConfigurationError": "errors",
+    "ContextSource": "protocols",
+    "InputError": "errors",
+    "JournalError": "errors",
+    "Limits": "types",
+    "MissingDependency": "errors",
+    "ModelError": "errors",
+    "Price": "prices",
+    "RLMError": "errors",
+    "RLMInput": "types",
+    "RLMOutput": "types",
+    "RLMRunnable": "runnable",
+    "Sandbox": "protocols",
+    "SandboxError": "errors",
+    "SandboxSession": "protocols",
+    "Strategy": "protocols",
+    "ThreadBusy": "errors",
+    "UnknownPlugin": "errors",
+    "create_rlm": "runnable",
+    "create_rlm_graph": "runnable",
+}
+
+__all__ = [
+    "Budget",
+    "BudgetExhausted",
+    "ConfigurationError",
+    "ContextSource",
+    "InputError",
+    "JournalError",
+    "Limits",
+    "MissingDependency",
+    "ModelError",
+    "Price",
+    "RLMError",
+    "RLMInput",
+    "RLMOutput",
+    "RLMRunnable",
+    "Sandbox",
+    "SandboxError",
+    "SandboxSession",
+    "Strategy",
+    "ThreadBusy",
+    "UnknownPlugin",
+    "create_rlm",
+    "create_rlm_graph",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are found when they are used: importing the package costs next to nothing."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"rlm_langchain.{_HOMES[name]}"), name)

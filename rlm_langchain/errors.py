@@ -8,7 +8,8 @@ RLMError
 ├── ModelError              a provider does not answer, after retries
 ├── BudgetExhausted         a limit, for those who asked for `on_budget="raise"`
 ├── SandboxError            a sandbox cannot start
-└── JournalError            a checkpoint or a stored context is not what it was
+├── JournalError            a checkpoint or a stored context is not what it was
+└── ThreadBusy              another process works on this thread
 
 A fault of the program that a model wrote is never one of these: it is a value, and goes back to the model.
 """
@@ -53,6 +54,10 @@ class BudgetExhausted(RLMError):
 
 class SandboxError(RLMError):
     """A sandbox cannot start, or this machine cannot confine one."""
+
+
+class ThreadBusy(RLMError):
+    """Another process works on this thread: two would both pay."""
 
 
 class JournalError(RLMError):

@@ -21,7 +21,7 @@ from rlm_langchain.leaf import Leaf, LeafReply, as_text
 from rlm_langchain.machine import Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
-from rlm_langchain.types import Call, CallRecord, ContextRef, RLMOutput, Usage
+from rlm_langchain.types import Call, CallRecord, ContextRef, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -151,7 +151,8 @@ class Child:
     """How a child run ended."""
 
     errands: Errands
-    outcome: RLMOutput | None = None
+    outcome: dict[str, Any] | None = None
+    """Its `RLMOutput`."""
     error: str | None = None
     seconds: float = 0.0
 
@@ -181,6 +182,6 @@ def _length(context: object) -> int:
     return 0 if context is None else len(as_text(context))
 
 
-def _total(outcome: RLMOutput) -> Usage:
+def _total(outcome: dict[str, Any]) -> Usage:
     root, sub = outcome["usage"]["root"], outcome["usage"]["sub"]
     return Usage(**root).plus(Usage(**sub))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
+from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 from pydantic import ConfigDict, PrivateAttr
@@ -18,6 +19,7 @@ from rlm_langchain import clients
 from rlm_langchain.assemble import assemble
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph import rlm_graph
+from rlm_langchain.lease import lease
 from rlm_langchain.machine import Machine
 from rlm_langchain.portal import PORTAL, interruptible
 from rlm_langchain.protocols import Strategy
@@ -139,11 +141,18 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             raise InputError("there is nothing to resume: this thread has no run")
         return run
 
+    def _held(self, config: RunnableConfig) -> AbstractContextManager[None]:
+        """The thread that `config` names, for this process alone, where there is a saver to share."""
+        thread = config.get("configurable", {}).get("thread_id")
+        if self.checkpointer is None or thread is None:
+            return nullcontext()
+        return lease(self._build().machine.store.root, str(thread))
+
     @contextmanager
     def _running(self, state: Begun, config: RunnableConfig) -> Iterator[tuple[Begun, str]]:
         machine = self._build().machine
         run = state["run"] if isinstance(state, dict) else self._thread(self.graph.get_state(config))
-        with PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
+        with self._held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
             try:
                 yield state, run
             finally:
@@ -154,13 +163,22 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         machine = self._build().machine
         state = await asyncio.to_thread(self._begin, input)
         run = state["run"] if isinstance(state, dict) else self._thread(await self.graph.aget_state(config))
-        async with clients.lease():
-            try:
-                yield state
-            finally:
-                machine.close(run)
+        with self._held(config):
+            async with clients.lease():
+                try:
+                    yield state
+                finally:
+                    machine.close(run)
 
 
 def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:
     """An RLM from a model name and options: the fields of `RLMRunnable`."""
     return RLMRunnable(root_model=root_model, **options)
+
+
+def create_rlm_graph(root_model: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
+    """The same as a `StateGraph` that is not compiled yet: bring a checkpointer of your own.
+
+    Its state takes the context by reference; given anything else as `context`, its first node stores it.
+    """
+    return rlm_graph(assemble(RLMRunnable(root_model=root_model, **options)))
