@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from types import NoneType
 from typing import Any
 
 from rlm_langchain.context.safe import visible
@@ -47,7 +48,7 @@ def of_text(characters: int, size: int, *notes: str) -> str:
 
 def of_list(items: Sequence[Any], size: int) -> str:
     """What a list holds: the lengths of texts, the keys of dicts, or how many there are of each type."""
-    kinds = Counter(map(_kind, items))
+    kinds = _kinds(items)
     if set(kinds) == {"str"}:
         lengths = [*map(len, items)]
         each = f"{min(lengths):,} to {max(lengths):,} characters, {sum(lengths):,} in all"
@@ -60,7 +61,7 @@ def of_list(items: Sequence[Any], size: int) -> str:
 
 def of_dict(items: Mapping[str, Any], size: int) -> str:
     """What a dict holds: types of its values, and its first keys."""
-    kinds = Counter(map(_kind, items.values()))
+    kinds = _kinds(items.values())
     mix = tally(kinds)
     if set(kinds) == {"str"}:
         mix += f", {sum(map(len, items.values())):,} characters in all"
@@ -107,9 +108,17 @@ def line(*parts: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _kind(value: Any) -> str:
-    """The type that the value has in the sandbox."""
-    for kind in (str, dict, bool, int, float):
-        if isinstance(value, kind):
-            return kind.__name__
-    return "None" if value is None else "list"
+def _kinds(values: Iterable[Any]) -> Counter[str]:
+    """How many values there are of each type that a sandbox will see."""
+    kinds: Counter[str] = Counter()
+    for kind, number in Counter(map(type, values)).items():
+        kinds[_kind(kind)] += number
+    return kinds
+
+
+def _kind(kind: type) -> str:
+    """The JSON type that a type becomes."""
+    base = next((base for base in (str, dict, bool, int, float) if issubclass(kind, base)), None)
+    if base is not None:
+        return base.__name__
+    return "None" if kind is NoneType else "list"

@@ -93,9 +93,7 @@ class Blobs:
         try:
             intact = self._intact(path, sha256, size)
         except OSError as error:
-            raise JournalError(
-                f"the stored context {path} cannot be read ({error.strerror}): {remedy}"
-            ) from error
+            raise JournalError(f"the stored context {path} cannot be read ({error.strerror}): {remedy}") from error
         if not intact:
             raise JournalError(f"the stored context {path} is damaged: {remedy}")
         self._use(sha256)

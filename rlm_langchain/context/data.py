@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import isfinite
 from types import NoneType
 from typing import Any
@@ -18,6 +18,8 @@ from rlm_langchain.types import ContextRef
 
 _DEEPEST = 100
 """Levels of lists and dicts in each other: more than data has, fewer than any JSON parser takes."""
+
+_SCALARS = frozenset({str, int, bool, NoneType})
 
 
 def accepts(value: Any) -> bool:
@@ -64,28 +66,28 @@ def fault(value: Any, depth: int = 0) -> str | None:
     if isinstance(value, str | int | float | NoneType):
         return None
     if isinstance(value, dict):
-        return _wrong_key(value) or _inside(value.items(), depth + 1)
+        return _wrong_key(value) or _inside(value.values(), value, depth + 1)
     if isinstance(value, list | tuple):
-        return _inside(enumerate(value), depth + 1)
+        return _inside(value, range(len(value)), depth + 1)
     return f" is of type {_name(value)}: use text, numbers, True, False, None, and lists and dicts of these"
 
 
-def _inside(items: Iterable[tuple[Any, Any]], depth: int) -> str | None:
+def _inside(values: Collection[Any], keys: Iterable[Any], depth: int) -> str | None:
+    if _SCALARS.issuperset(map(type, values)):  # the usual case, in which there may be millions
+        return None
     if depth > _DEEPEST:
-        raise InputError(
-            f"the context is nested more than {_DEEPEST} levels deep, or holds itself: flatten it"
-        )
-    for key, item in items:
-        if type(item) is not str and (found := fault(item, depth)):
+        raise InputError(f"the context is nested more than {_DEEPEST} levels deep, or holds itself: flatten it")
+    for key, item in zip(keys, values, strict=True):
+        if found := fault(item, depth):
             return f"[{key if isinstance(key, int) else about.quoted(key)}]{found}"
     return None
 
 
 def _wrong_key(value: dict[Any, Any]) -> str | None:
-    wrong = next((key for key in value if not isinstance(key, str)), "")
-    if isinstance(wrong, str):
-        return None
-    return f" has the key {about.quoted(repr(wrong))} of type {_name(wrong)}: make its keys str"
+    for key in value:
+        if not isinstance(key, str):
+            return f" has the key {about.quoted(repr(key))} of type {_name(key)}: make its keys str"
+    return None
 
 
 def _name(value: Any) -> str:

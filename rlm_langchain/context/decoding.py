@@ -51,13 +51,11 @@ def not_text(sample: bytes) -> str | None:
     for magic, name in _FORMATS:
         if sample.startswith(magic):
             return name
-    if encoding_of(sample) not in {"utf-8", "utf-8-sig"}:
+    if sample.isascii() or not encoding_of(sample).startswith("utf-8"):
         return None
     wrong = len(_SURROGATE.findall(sample.decode("utf-8", "surrogateescape")))
     if wrong > len(sample) * 0.3 or (wrong > 3 and b"\0" in sample):
-        return (
-            "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
-        )
+        return "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
     return None
 
 

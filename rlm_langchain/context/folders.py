@@ -34,9 +34,7 @@ def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
     with intake.blobs.writer() as writer:
         reader.write(writer)
         if not reader.characters:
-            raise InputError(
-                about.line(f"the folder {reader.root} holds no readable text", reader.left_out())
-            )
+            raise InputError(about.line(f"the folder {reader.root} holds no readable text", reader.left_out()))
         blob = writer.commit()
     return json_ref(blob, len(reader.names), reader.about())
 

@@ -47,6 +47,4 @@ def _stored(value: Any, name: str, intake: Intake) -> ContextRef | None:
         return text.refer(value, intake)
     if isinstance(value, list | dict):
         return data.refer(value, intake)
-    raise InputError(
-        f"the context plug-in {name!r} gave a {type(value).__name__}, not a str, a list or a dict"
-    )
+    raise InputError(f"the context plug-in {name!r} gave a {type(value).__name__}, not a str, a list or a dict")
