@@ -1,0 +1,94 @@
+"""`rlm doctor`: what this machine can do, and what is missing. Names of keys are shown, never their values."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from rlm_langchain import plugins
+from rlm_langchain.context import home
+from rlm_langchain.errors import RLMError
+
+KEYS = {
+    "OPENROUTER_API_KEY": "vendor/name, through OpenRouter",
+    "OPENAI_API_KEY": "openai:name",
+    "OPENAI_BASE_URL": "openai:name, at a server of your own",
+    "OLLAMA_HOST": "ollama:name, at another host than this one",
+    "ANTHROPIC_API_KEY": "anthropic:name, with `langchain` and `langchain-anthropic`",
+    "GOOGLE_API_KEY": "google_genai:name, with `langchain` and `langchain-google-genai`",
+}
+DEFAULTS = ("RLM_MODEL", "RLM_SUB_MODEL")
+EXTRAS = {"xllamacpp": "the model `local`: pip install 'rlm-langchain[local]'"}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    topic: str
+    name: str
+    good: bool | None
+    """None: neither good nor bad."""
+    text: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything."""
+    yield Finding("machine", "Python", True, f"{platform.python_version()} on {platform.platform(terse=True)}")
+    for package in ("rlm-langchain", "langgraph", "langchain-core", "langchain-openai"):
+        yield Finding("machine", package, True, version(package))
+    for name in plugins.names("sandboxes"):
+        yield _sandbox(name)
+    for key, models in KEYS.items():
+        there = bool(os.environ.get(key))
+        yield Finding("models", key, there or None, models if there else f"not set; for {models}")
+    for module, what in EXTRAS.items():
+        there = find_spec(module) is not None
+        yield Finding("models", module, there or None, "installed" if there else f"not installed; for {what}")
+    for name in DEFAULTS:
+        yield Finding("models", name, None, os.environ.get(name) or "not set")
+    yield _data()
+
+
+def usable(findings: list[Finding]) -> bool:
+    """Whether anything can be run here at all: one sandbox is enough."""
+    return any(found.good for found in findings if found.topic == "sandboxes")
+
+
+def _sandbox(name: str) -> Finding:
+    try:
+        missing = plugins.load("sandboxes", name)().missing()
+    except (RLMError, ImportError) as error:
+        missing = str(error)
+    return Finding("sandboxes", name, missing is None, missing or "runs here, fully confined")
+
+
+def _data() -> Finding:
+    folder = home()
+    there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
+    if not os.access(there, os.W_OK):
+        return Finding("data", "RLM_HOME", False, f"{folder} cannot be written: set RLM_HOME to another folder")
+    return Finding("data", "RLM_HOME", True, f"{folder}, {_size(folder)}")
+
+
+def _size(folder: os.PathLike[str]) -> str:
+    held = sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
+    return f"{held / 1e6:,.1f} MB" if held else "empty"
+
+
+def report(findings: list[Finding]) -> list[str]:
+    """The findings as lines, by topic."""
+    lines: list[str] = []
+    marks = {True: "ok", False: "--", None: "  "}
+    if sys.stdout.isatty():
+        marks = {True: "\x1b[32mok\x1b[0m", False: "\x1b[31m--\x1b[0m", None: "  "}
+    width = max(len(found.name) for found in findings)
+    for found in findings:
+        if found.topic not in lines:
+            lines += ["", found.topic]
+        lines.append(f"  {marks[found.good]} {found.name:{width}}  {found.text}")
+    return lines[1:]

@@ -1,0 +1,83 @@
+"""From what was typed to what an RLM is made of and asked. Says what is wrong before anything is paid."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_langchain.context import ContextStore
+from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.types import Budget, ContextRef
+
+if TYPE_CHECKING:
+    from rlm_langchain.runnable import RLMRunnable
+
+NO_MODEL = """\
+no model was named. Name one in one of these ways, or set RLM_MODEL to it:
+  --model local                   the small model that comes along: no key, no network after the first use
+  --model openai/gpt-4o           any model of OpenRouter, with OPENROUTER_API_KEY set
+  --model openai:NAME             OpenAI with OPENAI_API_KEY, or any compatible server with OPENAI_BASE_URL set"""
+
+
+def models(model: str | None, sub_model: str | None) -> dict[str, str]:
+    """The models that were named, or else those that the environment names. Raises `ConfigurationError`."""
+    root = model or os.environ.get("RLM_MODEL")
+    sub = sub_model or (None if model else os.environ.get("RLM_SUB_MODEL"))
+    if not root:
+        raise ConfigurationError(NO_MODEL)
+    return {"root_model": root, **({"recursive_model": sub} if sub else {})}
+
+
+def build(**options: Any) -> RLMRunnable:
+    """The RLM, checked as far as it can be without asking a model. Raises `ConfigurationError`."""
+    from rlm_langchain.runnable import create_rlm
+
+    rlm = create_rlm(**options)
+    _ = rlm.graph
+    return rlm
+
+
+def budget(limits: Mapping[str, float | int | None]) -> Budget:
+    """The limits that were given; for the others, what `Budget` says."""
+    given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    return Budget(**given)
+
+
+def check(query: str) -> str:
+    """The question. Raises `InputError` when there is none."""
+    if not query.strip():
+        raise InputError('the question is empty: rlm ask "What is in this file?" FILE')
+    return query
+
+
+def context(given: Sequence[str], *, strict: bool) -> ContextRef | None:
+    """What was given on the command line, by reference; several things become one dict. Raises `InputError`."""
+    store = ContextStore()
+    if not given:
+        return None
+    if len(given) == 1:
+        return store.reference(_source(given[0]), strict=strict)
+    return store.reference(_joined(given, store, strict=strict))
+
+
+def _source(name: str) -> Any:
+    return sys.stdin.buffer if name == "-" else Path(name)
+
+
+def _joined(given: Sequence[str], store: ContextStore, *, strict: bool) -> dict[str, Any]:
+    """Name to text; the files of a folder by their path in it."""
+    joined: dict[str, Any] = {}
+    for name in given:
+        key = "stdin" if name == "-" else name
+        if key in joined:
+            raise InputError(f"{name} was given twice: give it once")
+        reference = store.reference(_source(name), strict=strict)
+        value = store.load(reference) if reference else ""
+        if isinstance(value, dict):
+            joined |= {f"{key.rstrip('/')}/{path}": text for path, text in value.items()}
+        else:
+            joined[key] = value
+    return joined

@@ -1,0 +1,57 @@
+"""`rlm show`: a trace from its first record to its last, each child run where it was asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from rlm_langchain.cli.drawing import Scroll
+from rlm_langchain.cli.narrate import narrate
+from rlm_langchain.cli.views import Lines, spending
+from rlm_langchain.trace import read_trace
+from rlm_langchain.trajectory import Asked, RanCell, Run, Trajectory, Turn
+from rlm_langchain.types import Record
+
+
+def show_trace(path: Path, *, full: bool) -> None:
+    """Show it. Raises `InputError` for a file that is no trace."""
+    told = Trajectory.of(read_trace(path))
+    console = Console(highlight=False)
+    view = Scroll(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
+    top = told.runs.get("", Run(""))
+    for record in in_order(top):
+        view.write(record)
+    for part in narrate(top.answer) if top.answer else ():
+        view.tell(part)
+    print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
+
+
+def in_order(run: Run) -> Iterator[Record]:
+    """The records of a run as a tree is read: those of a child run right before the call that it answered."""
+    if run.question:
+        yield run.question
+    for step in run.steps:
+        if not isinstance(step, Turn):
+            yield step
+            continue
+        yield step.record
+        for cell in step.cells:
+            yield from _of_cell(cell)
+    if run.answer:
+        yield run.answer
+
+
+def _of_cell(cell: RanCell) -> Iterator[Record]:
+    yield cell.record
+    rest = dict(sorted(cell.calls.items()))
+    for wave in cell.waves:
+        yield wave
+        for number in range(wave["first"], wave["first"] + wave["count"]):
+            asked = rest.pop(number, Asked())
+            yield from in_order(asked.run) if asked.run else ()
+            yield from [asked.record] if asked.record else []
+    if cell.output:
+        yield cell.output

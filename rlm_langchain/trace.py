@@ -1,0 +1,91 @@
+"""A trajectory as a file of JSON Lines: one record a line, those of child runs among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rlm_langchain.errors import InputError
+from rlm_langchain.trajectory import bare, flat
+from rlm_langchain.types import Record
+
+
+class Trace:
+    """A file that is written as things happen, so that a run that is cut off leaves one too.
+
+    Raises `InputError`, when it is made, for a file that cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
+            self._file: IO[str] = path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
+
+    def write(self, record: Record) -> None:
+        """Add what a stream told."""
+        self._file.write(f"{json.dumps(bare(record), ensure_ascii=False)}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing comes after this."""
+        self._file.close()
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_trace(path: Path, trajectory: Iterable[Record]) -> None:
+    """Keep the trajectory of a result. Raises `InputError` for a file that cannot be written."""
+    with Trace(path) as trace:
+        for record in flat(trajectory):
+            trace.write(record)
+
+
+def read_trace(path: Path) -> list[Record]:
+    """The records in a file; a last line that was cut off is left out.
+
+    Raises `InputError` for a file that cannot be read, or that holds anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}): check its name") from error
+    *lines, _ = text.split("\n")
+    if not lines:
+        raise InputError(f"{path} is no trace: `rlm ask --trace FILE` writes one")
+    return [_record(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _record(line: str, path: Path, number: int) -> Record:
+    try:
+        whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
+        return _records().validate_json(whole)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"line {number} of {path} is no record of a trajectory{_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """Which field is wrong, when it is a field."""
+    if not isinstance(error, ValidationError):
+        return ""
+    first = error.errors(include_url=False)[0]
+    return f" ({': '.join([*map(str, first['loc']), first['msg']])})"
+
+
+@cache
+def _records() -> TypeAdapter[Record]:
+    return TypeAdapter(Annotated[Record, Field(discriminator="type")])
