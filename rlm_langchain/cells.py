@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.approval import approval
-from rlm_langchain.conversation import shown
+from rlm_langchain.conversation import shown, transcript
 from rlm_langchain.journal import Journal, Repl, fingerprint
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 SHOWN = {"default": 8_000, "compact": 1_500}
 """Characters of a cell's output that a root model sees, by profile."""
+FREE = ("budget", "history")
+"""Kinds of calls that cost nothing."""
+HISTORY_KEPT = 2_000_000
+"""Characters of history that the REPL is given: the latest."""
 SLOW_REPLAY = 3.0
 """Seconds of rebuilding that are worth a word to the reader."""
 
@@ -134,9 +138,14 @@ class Execution:
         refusal = "the run is ending: no more calls" if self._closing else refusal
         if refusal:
             return [self._served(i, call, None, refusal) for i, call in enumerate(calls)]
-        if any(call.kind != "budget" for call in calls):
+        if any(call.kind not in FREE for call in calls):
             return None
-        return [self._served(i, call, dict(self.tree.ledger.left())) for i, call in enumerate(calls)]
+        return [self._served(i, call, self._free(call)) for i, call in enumerate(calls)]
+
+    def _free(self, call: Call) -> Plain:
+        if call.kind == "history":
+            return transcript([*self.state["trajectory"], *self.scribe.records])[-HISTORY_KEPT:]
+        return dict(self.tree.ledger.left())
 
     def _served(self, index: int, call: Call, value: Plain, error: str | None = None) -> Reply:
         self._write(

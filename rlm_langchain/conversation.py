@@ -17,11 +17,17 @@ from rlm_langchain.types import Record
 
 
 def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
-    """The messages for the next turn of a run."""
-    messages: list[BaseMessage] = [SystemMessage(render(profile, "system"))]
+    """The messages for the next turn of a run. A summary takes the place of all that came before it."""
+    system = SystemMessage(render(profile, "system"))
+    messages: list[BaseMessage] = [system]
     heard: list[str] = []
+    question = ""
     for record in records:
-        if record["type"] == "turn":
+        if record["type"] == "question":
+            question = record["text"]
+        if record["type"] == "turn" and record.get("summary"):
+            messages, heard = [system], [question, render(profile, "resumed", summary=record["text"])]
+        elif record["type"] == "turn":
             messages.append(HumanMessage("\n\n".join(heard)))
             messages.append(AIMessage(record["text"] or "(an empty reply)"))
             heard = []
@@ -32,6 +38,17 @@ def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
     if heard:
         messages.append(HumanMessage("\n\n".join(heard)))
     return messages
+
+
+def transcript(records: Sequence[Record]) -> str:
+    """Everything that a root model wrote and was shown, in full: what the REPL holds as `history`."""
+    parts = []
+    for record in records:
+        if record["type"] == "turn":
+            parts.append(f"## Turn {record['turn']}\n\n{record['text']}")
+        elif record["type"] == "question" or record["type"] == "output" or record["type"] == "note":
+            parts.append(record["text"])
+    return "\n\n".join(parts)
 
 
 def shown(text: str, most: int) -> str:

@@ -118,6 +118,12 @@ class Journal:
         }
 
     @property
+    def steps_since_summary(self) -> int:
+        """Turns since the history was last put in short."""
+        last = max((i for i, turn in enumerate(self.turns) if turn.get("summary")), default=-1)
+        return len(self.turns) - 1 - last
+
+    @property
     def iterations(self) -> int:
         """Turns since the question was put."""
         return len(self.turns) - self._before

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
@@ -18,7 +18,7 @@ from rlm_langchain.journal import Journal
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
-from rlm_langchain.replies import ModelReply, read_reply
+from rlm_langchain.replies import read_reply
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
@@ -35,6 +35,12 @@ REASONS: dict[StopReason, str] = {
 }
 
 
+HISTORY_SHARE = 0.6
+"""Of the root model's window: a longer history is put in short, once, and the prefix is stable again."""
+HISTORY = 'history = _host_call("history", "")'
+"""The cell that gives the REPL the full text that the summary takes the place of."""
+
+
 @dataclass(slots=True)
 class Turn:
     """One turn of one run, from the look at the limits to the reading of the reply."""
@@ -47,6 +53,8 @@ class Turn:
     messages: list[BaseMessage]
     stop: StopReason | None
     """A limit that makes this turn the last one."""
+    summary: bool = False
+    """The history has grown too long: this turn puts it in short."""
 
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Turn:
@@ -57,6 +65,10 @@ class Turn:
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
         turn.stop = turn._limit()
+        turn.summary = not turn.stop and turn._too_long()
+        if turn.summary:
+            turn.messages.append(HumanMessage(turn._render("summarise")))
+            return turn
         if turn.stop:
             turn._note(turn._render("final", reason=REASONS[turn.stop]))
         elif scarce := tree.ledger.scarce():
@@ -80,8 +92,11 @@ class Turn:
         """Where the run goes from here."""
         if completion is None:
             return self._go("finalise", stop_reason=self.stop)
+        if self.summary:
+            self._record(completion, [HISTORY])
+            return self._go("execute")
         reply = read_reply(completion.text)
-        self._record(completion, reply)
+        self._record(completion, list(reply.cells))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
         if self.stop:
@@ -119,21 +134,30 @@ class Turn:
     def _note(self, text: str) -> None:
         self.scribe.write(NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time()))
 
-    def _record(self, completion: Completion, reply: ModelReply) -> None:
-        self.scribe.write(
-            TurnRecord(
-                type="turn",
-                path=self.state["path"],
-                turn=len(self.journal.turns),
-                text=completion.text,
-                cells=list(reply.cells),
-                usage=completion.usage.record(),
-                model=self.machine.runs_at(self.depth).name,
-                seconds=completion.seconds,
-                retries=completion.retries,
-                time=time.time(),
-            )
+    def _too_long(self) -> bool:
+        """Whether the history leaves the root model too little room, and there is something to put in short."""
+        model = self.machine.runs_at(self.depth)
+        steps = self.journal.steps_since_summary
+        if model.window is None or steps < 2:
+            return False
+        return self.machine.estimate(model, self.messages).input > model.window * HISTORY_SHARE
+
+    def _record(self, completion: Completion, cells: list[str]) -> None:
+        record = TurnRecord(
+            type="turn",
+            path=self.state["path"],
+            turn=len(self.journal.turns),
+            text=completion.text,
+            cells=cells,
+            usage=completion.usage.record(),
+            model=self.machine.runs_at(self.depth).name,
+            seconds=completion.seconds,
+            retries=completion.retries,
+            time=time.time(),
         )
+        if self.summary:
+            record["summary"] = True
+        self.scribe.write(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
         return Command(goto=node, update={"trajectory": self.scribe.records, **update})

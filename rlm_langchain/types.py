@@ -239,6 +239,8 @@ class TurnRecord(TypedDict):
     text: str
     cells: list[str]
     """The code in it, in order."""
+    summary: NotRequired[bool]
+    """True: not a step, but the history so far in short, which takes its place from here on."""
     usage: UsageRecord
     model: str
     seconds: float
