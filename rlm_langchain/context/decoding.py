@@ -54,7 +54,8 @@ def not_text(sample: bytes) -> str | None:
     if sample.isascii() or not encoding_of(sample).startswith("utf-8"):
         return None
     wrong = len(_SURROGATE.findall(sample.decode("utf-8", "surrogateescape")))
-    if wrong > len(sample) * 0.3 or (wrong > 3 and b"\0" in sample):
+    # Up to three may be the beginning of a character that the end of the sample has cut.
+    if wrong > 3 and (wrong > len(sample) * 0.3 or b"\0" in sample):
         return "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
     return None
 

@@ -77,6 +77,8 @@ def _of_text(file: Any, block: str, name: str, *, strict: bool) -> Iterator[Piec
 
 
 def _of_bytes(file: Any, block: bytes, name: str, *, strict: bool) -> Iterator[Piece]:
+    while len(block) < SAMPLE and (more := _read(file, name)):  # a pipe may give a few bytes at first
+        block += more
     sample = block[:SAMPLE]
     if wrong := not_text(sample):
         raise InputError(f"{name} is {wrong}")
