@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from rlm_langchain.cli.drawing import Drawing, Scroll, drawn
+from rlm_langchain.cli.narrate import Part, as_text, clip, narrate, one_line
+from rlm_langchain.cli.views import Lines, Silence, Ticking, dollars, spending
+from rlm_langchain.cli.waves import Waves
+from rlm_langchain.trajectory import Trajectory, flat
+from rlm_langchain.types import Record, Usage
+from tests.records import CONTEXT, Telling, nested
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07\r\u202e[bold]not bold[/bold][/] :smile:"
+
+
+def lines_of(records: list[Record], full: bool = False) -> str:
+    file = io.StringIO()
+    view = Lines(file, full=full)
+    for record in records:
+        view.write(record)
+    view.close()
+    return file.getvalue()
+
+
+def ticks_of(records: list[Record]) -> str:
+    file = io.StringIO()
+    view = Ticking(file)
+    for record in records:
+        view.write(record)
+    return file.getvalue()
+
+
+def terminal(**more: object) -> Console:
+    settings = {"file": io.StringIO(), "force_terminal": True, "width": 100, "highlight": False, **more}
+    return Console(**settings)  # type: ignore[arg-type]
+
+
+def test_a_turn_is_shown_without_the_code_that_is_shown_when_it_runs() -> None:
+    text = "I count.\n\n```repl\nprint(1)\n```\n\nThen:\n~~~python\nprint(2)\n~~~\nDone."
+    parts = narrate(Telling().turn(0, text, "print(1)\n", "print(2)\n").records[0])
+    assert parts[0].text == "turn 1 · root · 2.0 s · read 100 tokens, wrote 10"
+    assert parts[1] == Part("said", "I count.\n\nThen:\n\nDone.")
+
+
+def test_a_turn_says_how_often_it_was_tried() -> None:
+    [record] = Telling().turn(0, "").records
+    assert record["type"] == "turn"
+    record["retries"] = 2
+    assert narrate(record)[0].text.endswith("tried 3 times")
+
+
+def test_output_is_shown_without_its_fence() -> None:
+    [record] = Telling().output(0, "a\n``\nb").records
+    assert narrate(record) == [Part("printed", "a\n``\nb")]
+
+
+def test_what_was_not_run_is_told_below_the_output() -> None:
+    [record] = Telling().output(0, "Traceback", error=True).records
+    assert record["type"] == "output"
+    record["text"] += "\n\nSo 2 later blocks were not run."
+    assert narrate(record) == [Part("error", "Traceback"), Part("note", "So 2 later blocks were not run.")]
+
+
+def test_silence_is_told_unless_the_cell_answered() -> None:
+    assert narrate(Telling().output(0, "").records[0]) == [Part("note", "(nothing was printed)")]
+    assert narrate(Telling().output(0, "", outcome="answered").records[0]) == []
+
+
+def test_a_question_says_what_it_is_about() -> None:
+    assert narrate(Telling().question("Who?").records[0])[1].text == f"context: {CONTEXT['about']}"
+    assert narrate(Telling().question("Who?", None).records[0])[1].text == "no context"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Telling().question(HOSTILE).records[0],
+        Telling().turn(0, HOSTILE).records[0],
+        Telling().cell(0, HOSTILE).records[0],
+        Telling().output(0, HOSTILE).records[0],
+        Telling().note(HOSTILE).records[0],
+        Telling().answer(HOSTILE).records[0],
+        Telling().answer({"a": HOSTILE}).records[0],
+    ],
+    ids=lambda record: record["type"],
+)
+def test_no_escape_sequence_and_no_markup_reaches_a_terminal(record: Record) -> None:
+    parts = narrate(record)
+    assert not any(set(part.text) & set("\x1b\x07\r\u202e") for part in parts)
+    console = terminal(color_system=None)
+    for part in parts:
+        console.print(drawn(part))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in shown
+    assert "[bold]not bold[/bold][/] :smile:" in shown.replace("\n", "")
+
+
+def test_failures_and_values_of_calls_are_made_visible_too() -> None:
+    told = Telling().cell(0, "c").wave(0, 0, 2).call(0, 0, HOSTILE, preview=HOSTILE).call(0, 1, error=HOSTILE)
+    text = lines_of(told.records)
+    assert not set(text) & set("\x1b\x07\r\u202e")
+
+
+def test_a_long_part_is_cut_in_the_middle_and_says_how_much_is_left_out() -> None:
+    cut = clip(Part("printed", "\n".join(map(str, range(100)))))
+    assert cut.split("\n") == [*map(str, range(9)), "… 87 more lines …", "96", "97", "98", "99"]
+    assert clip(Part("printed", "x" * 5_000)) == "x" * 1_000 + " …"
+
+
+def test_one_line_cuts_and_joins() -> None:
+    assert one_line("a\n  b\tc") == "a b c"
+    assert one_line("x" * 300, 10) == "x" * 9 + "…"
+
+
+def test_short_json_stays_on_one_line() -> None:
+    assert as_text({"a": [1, "é"]}) == '{"a": [1, "é"]}'
+    assert as_text(list(range(100))).count("\n") == 101
+    assert as_text("as it is") == "as it is"
+
+
+def test_a_run_with_a_child_reads_from_top_to_bottom() -> None:
+    text = lines_of(list(flat(nested())))
+    order = ["question: How many?", "turn 1", "| ask()", "[1] question: Below?", "[1]     | FINAL(7)", "> 7"]
+    assert [text.index(piece) for piece in order] == sorted(text.index(piece) for piece in order)
+    assert "2 sub-calls: answered" in text
+    assert "[1] complete: the model gave its answer" in text
+
+
+def test_the_answer_of_the_top_run_is_left_to_the_caller() -> None:
+    assert lines_of(Telling().answer("42").records) == ""
+
+
+def test_full_cuts_nothing() -> None:
+    records = Telling().output(0, "\n".join(map(str, range(100)))).records
+    assert "more lines" in lines_of(records)
+    assert "more lines" not in lines_of(records, full=True)
+
+
+def test_a_few_calls_are_told_one_by_one_and_many_are_counted() -> None:
+    few = Telling().cell(0, "c").wave(0, 0, 1).call(0, 0, "yes")
+    assert "→ yes" in lines_of(few.records)
+    many = Telling().cell(0, "c").wave(0, 0, 20)
+    for number in range(20):
+        many.call(0, number, error="no luck" if number % 2 else None)
+    text = lines_of(many.records)
+    assert text.count("no luck") == 3
+    assert "20 sub-calls: 10 answered, 10 failed" in text
+    assert "→" not in text
+
+
+def test_without_a_terminal_each_quarter_of_a_fan_out_is_told() -> None:
+    told = Telling().cell(0, "c").wave(0, 0, 100)
+    for number in range(100):
+        told.call(0, number)
+    text = ticks_of(told.records)
+    assert [line.strip() for line in text.splitlines() if "back" in line or "asking" in line] == [
+        "asking 100 sub-calls",
+        "25 of 100 are back",
+        "50 of 100 are back",
+        "75 of 100 are back",
+    ]
+    assert "100 sub-calls: answered" in text
+
+
+def test_a_resumed_fan_out_that_asks_only_for_the_rest_ends_with_its_cell() -> None:
+    waves = Waves()
+    told = Telling().wave(0, 0, 10).call(0, 8).call(0, 9).output(0, "done")
+    parts = [part for record in told.records for part in waves.take(record)]
+    assert [part.text for part in parts] == ["10 sub-calls: answered · 2.0 s"]
+    assert not waves.open
+
+
+def test_calls_that_cost_nothing_are_not_told() -> None:
+    assert lines_of(Telling().cell(0, "budget()").call(0, 0, {"calls": 3}, kind="budget").records).count("\n") == 1
+
+
+def test_a_drawing_shows_what_goes_on_below_what_happened() -> None:
+    console, told, now = terminal(color_system=None), Trajectory(), iter(range(100))
+    view = Drawing(console, told, clock=lambda: float(next(now)))
+    for record in Telling().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).call(0, 0).records:
+        told.add(record)
+        view.write(record)
+    console.print(view.now())
+    view.close()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "1 of 10 sub-calls" in shown
+    assert "sub-calls are on their way" in shown
+    assert "2 model calls · 165 tokens · $0.6000" in shown
+    assert shown.index("ask()") < shown.rindex("1 of 10")
+
+
+def test_a_drawing_leaves_the_cursor_as_it_was() -> None:
+    console = terminal()
+    view = Drawing(console, Trajectory())
+    view.close()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
+    console = terminal(color_system=None)
+    view = Scroll(console)
+    for record in flat(nested()):
+        view.write(record)
+    view.close()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\n  [1] question: Below?" in shown
+    assert "\n      FINAL(7)" in shown
+    assert "│ 7" in shown
+
+
+def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    view = Silence()
+    view.write(Telling().note("n").records[0])
+    view.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_spending_in_a_few_words() -> None:
+    assert spending(Usage(1, 1_000, 0, 234, 0.0)) == "1 model call · 1,234 tokens"
+    assert spending(Usage(2, 0, 0, 0, 1.5)) == "2 model calls · 0 tokens · $1.5000"
+    assert dollars(None) == " · price unknown"
