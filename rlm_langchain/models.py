@@ -114,8 +114,14 @@ def _own_name(chat: BaseChatModel) -> str:
 def _listing(chat: BaseChatModel) -> Listing | None:
     """Where its prices are listed: at the URL that it asks, or else by what tracing calls its provider."""
     url = str(getattr(getattr(chat, "root_async_client", None), "base_url", ""))
-    provider = url or chat._get_ls_params().get("ls_provider", "")
+    provider = url or (chat._get_ls_params().get("ls_provider") if _is_published(chat) else None)
     return None if not provider or _is_near(url) else Listing(provider, _own_name(chat))
+
+
+def _is_published(chat: BaseChatModel) -> bool:
+    """Whether its class is from a provider's package; others have no provider but their own name."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
+    return any(package.startswith("langchain_") for package in packages - {"langchain_core"})
 
 
 def _is_near(url: str) -> bool:

@@ -31,9 +31,7 @@ NO_KEY = "none"
 def openrouter(name: str) -> BaseChatModel:
     """A model at OpenRouter, by its `vendor/name`. Reports what each call has cost."""
     hint = f"; with a key of OpenAI itself, write openai:{name[7:]}" if name.startswith("openai/") else ""
-    key = _needed(
-        "OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}"
-    )
+    key = _needed("OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}")
     return _compatible(
         name,
         os.environ.get("OPENROUTER_BASE_URL") or OPENROUTER,
@@ -107,6 +105,8 @@ def _common() -> dict[str, Any]:
         "stream_chunk_timeout": REPLY_SECONDS,
         "http_client": sync_client(),
         "http_async_client": async_client(),
+        # For LangChain's own clients, which are not used; unset, it warns of proxies that they would not use.
+        "http_socket_options": (),
     }
 
 

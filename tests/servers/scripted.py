@@ -14,21 +14,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tests.servers.http import Connection
 from tests.servers.openai import Message, Reply
 from tests.servers.server import Rule, Script, Server
 
+CERTIFICATE = Path(__file__).with_name("certificate.pem")
+"""Signed by itself, for 127.0.0.1 only; its key is no secret."""
+
 
 @contextmanager
 def serve(
-    script: Script, *, latency: float = 0.0, rule: Rule = lambda _: None, port: int = 0
+    script: Script, *, latency: float = 0.0, rule: Rule = lambda _: None, port: int = 0, tls: bool = False
 ) -> Iterator[Server]:
-    """The server, in a thread of its own, until the block ends. Raises what the script raised."""
-    server, ready, stop = Server(script, latency, rule), threading.Event(), asyncio.Event()
+    """The server, in a thread of its own, until the block ends. Raises what the script raised.
+
+    With `tls` it speaks HTTPS, and its certificate is `CERTIFICATE`.
+    """
+    server, ready, stop = Server(script, latency, rule, tls=tls), threading.Event(), asyncio.Event()
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     run = listen(server, listener, ready.set, stop)
     thread = threading.Thread(target=asyncio.run, args=(run,), name="scripted", daemon=True)
@@ -43,14 +51,15 @@ def serve(
         raise server.errors[0]
 
 
-async def listen(
-    server: Server, listener: socket.socket, ready: Callable[[], None], stop: asyncio.Event
-) -> None:
+async def listen(server: Server, listener: socket.socket, ready: Callable[[], None], stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drop whoever is connected."""
     server.loop = asyncio.get_running_loop()
-    server.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    server.url = f"http{'s' * server.tls}://127.0.0.1:{listener.getsockname()[1]}/v1"
     accepting = await server.loop.create_server(
-        lambda: Connection(server.handle, server.connections), sock=listener, backlog=1024
+        lambda: Connection(server.handle, server.connections),
+        sock=listener,
+        backlog=1024,
+        ssl=_context() if server.tls else None,
     )
     ready()
     try:
@@ -60,6 +69,12 @@ async def listen(
         for connection in list(server.connections):
             connection.transport.abort()
         await accepting.wait_closed()
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
 
 
 def first(count: int, reply: Reply) -> Rule:

@@ -50,6 +50,7 @@ class Server:
     script: Script
     latency: float = 0.0
     rule: Rule = lambda _: None
+    tls: bool = False
     url: str = ""
     """Ends in `/v1`: what a client calls its base URL."""
     requests: list[Request] = field(default_factory=list)

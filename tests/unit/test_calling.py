@@ -1,0 +1,215 @@
+"""Asking a model: tries, waits, the gate, and what passes through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langgraph.errors import GraphInterrupt
+
+from rlm_langchain.calling import CallFailed, Completion, Retry, complete
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.models import FREE, Model
+from rlm_langchain.testing import FunctionModel
+
+HI = [HumanMessage("hi")]
+
+
+class StatusError(Exception):
+    def __init__(self, status_code: int, retry_after: str | None = None) -> None:
+        super().__init__("sk-secret")
+        self.status_code = status_code
+        self.headers = {"retry-after": retry_after} if retry_after else {}
+
+
+@dataclass
+class Clock:
+    """Sleeps in no time, and remembers for how long. Jitter is at its longest."""
+
+    slept: list[float] = field(default_factory=list)
+    retry: Retry = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.retry = Retry(sleep=self.sleep, draw=lambda _, longest: longest)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def model(function: Callable[[list[BaseMessage]], str | AIMessage]) -> Model:
+    return Model("m", FunctionModel(function=function), price=FREE)
+
+
+def failing(*errors: BaseException, then: str = "yes") -> Model:
+    """A model that raises these, one after the other, and then replies."""
+    left = list(errors)
+
+    def reply(_: list[BaseMessage]) -> str:
+        if left:
+            raise left.pop(0)
+        return then
+
+    return model(reply)
+
+
+async def test_a_reply_is_told_with_what_it_took(clock: Clock) -> None:
+    done = await complete(model(lambda messages: f"you said {messages[-1].content}"), HI, retry=clock.retry)
+    assert (done.text, done.retries, done.usage.calls, done.finish) == ("you said hi", 0, 1, None)
+    assert done.seconds >= 0
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("error", [StatusError(429), StatusError(500), TimeoutError(), ConnectionResetError()])
+async def test_a_fault_that_may_pass_is_tried_again_with_doubling_waits(error: Exception, clock: Clock) -> None:
+    done = await complete(failing(*[error] * 4), HI, retry=clock.retry)
+    assert (done.text, done.retries) == ("yes", 4)
+    assert clock.slept == [0.5, 1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("error", [StatusError(400), StatusError(401), StatusError(404), ZeroDivisionError()])
+async def test_any_other_fault_ends_the_call_at_once(error: Exception, clock: Clock) -> None:
+    with pytest.raises(CallFailed) as caught:
+        await complete(failing(error), HI, retry=clock.retry)
+    assert (caught.value.retries, clock.slept) == (0, [])
+    assert caught.value.__cause__ is error
+
+
+async def test_the_last_fault_is_told_without_the_providers_words(clock: Clock) -> None:
+    with pytest.raises(CallFailed) as caught:
+        await complete(failing(*[StatusError(503)] * 9), HI, retry=clock.retry)
+    assert str(caught.value) == "the provider's server failed (status 503, StatusError), tried 5 times"
+    assert (caught.value.code, caught.value.retries, len(clock.slept)) == ("server_error", 4, 4)
+
+
+async def test_a_provider_that_names_a_time_is_waited_for(clock: Clock) -> None:
+    await complete(failing(StatusError(429, "7"), StatusError(429)), HI, retry=clock.retry)
+    assert clock.slept == [7.5, 1.0]
+
+
+async def test_no_wait_is_longer_than_the_longest(clock: Clock) -> None:
+    short = replace(clock.retry, longest=3.0)
+    await complete(failing(StatusError(429, "3600"), *[StatusError(500)] * 3), HI, retry=short)
+    assert clock.slept == [3.5, 1.0, 2.0, 3.0]
+
+
+async def test_patience_ends_before_a_wait_that_is_too_much(clock: Clock) -> None:
+    with pytest.raises(CallFailed) as caught:
+        await complete(failing(*[StatusError(500)] * 9), HI, retry=replace(clock.retry, patience=3.0))
+    assert (clock.slept, caught.value.retries) == ([0.5, 1.0], 2)
+
+
+async def test_jitter_keeps_calls_apart() -> None:
+    clock = Clock()
+    drawn = Retry(sleep=clock.sleep)
+    await asyncio.gather(*(complete(failing(StatusError(429, "2")), HI, retry=drawn) for _ in range(20)))
+    assert len(set(clock.slept)) == 20
+    assert all(2.0 <= seconds <= 2.5 for seconds in clock.slept)
+
+
+async def test_a_cancel_in_flight_passes_through_and_opens_the_gate(clock: Clock) -> None:
+    asked, gate = asyncio.Event(), asyncio.Semaphore(1)
+
+    class Hanging(FunctionModel):
+        async def _agenerate(self, *_: Any, **__: Any) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+    hanging = Model("m", Hanging(function=lambda _: ""))
+    task = asyncio.create_task(complete(hanging, HI, gate=gate, retry=clock.retry))
+    await asked.wait()
+    task.cancel("by test")
+    with pytest.raises(asyncio.CancelledError, match="by test"):
+        await task
+    assert clock.slept == []
+    assert not gate.locked()
+
+
+async def test_a_call_can_be_cancelled_while_it_waits_to_try_again() -> None:
+    waiting = asyncio.Event()
+
+    async def forever(_: float) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(complete(failing(StatusError(500)), HI, retry=Retry(sleep=forever)))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("no such proxy"), GraphInterrupt()])
+async def test_our_own_errors_and_signals_of_a_graph_pass_through(error: Exception, clock: Clock) -> None:
+    with pytest.raises(type(error)) as caught:
+        await complete(failing(error), HI, retry=clock.retry)
+    assert caught.value is error
+
+
+async def test_the_gate_is_held_in_flight_and_not_between_tries() -> None:
+    gate, held = asyncio.Semaphore(1), []
+
+    def reply(_: list[BaseMessage]) -> str:
+        held.append(("asked", gate.locked()))
+        if len(held) < 3:
+            raise StatusError(500)
+        return "yes"
+
+    async def sleep(_: float) -> None:
+        held.append(("waiting", gate.locked()))
+
+    await complete(model(reply), HI, gate=gate, retry=Retry(sleep=sleep))
+    assert held == [("asked", True), ("waiting", False), ("asked", True)]
+    assert not gate.locked()
+
+
+async def test_the_gate_is_open_again_after_a_failure(clock: Clock) -> None:
+    gate = asyncio.Semaphore(1)
+    with pytest.raises(CallFailed):
+        await complete(failing(StatusError(400)), HI, gate=gate, retry=clock.retry)
+    assert not gate.locked()
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "asked", "sent"),
+    [
+        ("max_tokens", None, 50, 50),
+        ("max_tokens", 20, 50, 20),
+        ("max_tokens", 90, 50, 50),
+        ("max_output_tokens", None, 50, 50),
+        ("num_predict", -1, 50, 50),
+        ("temperature", None, 50, None),
+        ("max_tokens", 20, None, None),
+    ],
+)
+async def test_output_is_capped_by_the_name_that_the_model_knows(
+    name: str, own: int | None, asked: int | None, sent: int | None
+) -> None:
+    received: list[Any] = []
+
+    class Capped(FunctionModel):
+        __annotations__ = {name: Any}
+        locals()[name] = own
+
+        async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **given: Any) -> Any:
+            received.append(given.get(name))
+            return self._generate(messages)
+
+    await complete(Model("m", Capped(function=lambda _: "yes")), HI, output_tokens=asked)
+    assert received == [sent]
+
+
+async def test_callbacks_of_the_caller_see_the_call() -> None:
+    from langchain_core.callbacks import UsageMetadataCallbackHandler
+
+    seen = UsageMetadataCallbackHandler()
+    done: Completion = await complete(model(lambda _: "yes"), HI, config={"callbacks": [seen]})
+    assert seen.usage_metadata["function"]["output_tokens"] == done.usage.output
