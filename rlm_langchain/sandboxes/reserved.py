@@ -61,7 +61,12 @@ def refused(code: str, reserved: frozenset[str] = RESERVED) -> str | None:
     tree = parsed(code)
     if not isinstance(tree, ast.Module):
         return tree
-    hits = sorted(_bindings(tree, reserved))
+    return overwritten(tree, reserved)
+
+
+def overwritten(tree: ast.Module, reserved: frozenset[str] = RESERVED) -> str | None:
+    """None, or a sentence about the first reserved name that this code would bind."""
+    hits = sorted((line, name) for line, name in bindings(tree) if name in reserved)
     return _sentence(*hits[0]) if hits else None
 
 
@@ -96,14 +101,12 @@ def _sentence(line: int, name: str) -> str:
     )
 
 
-def _bindings(tree: ast.Module, reserved: frozenset[str]) -> Iterator[tuple[int, str]]:
-    """The line and name of each binding of a reserved name at module level. Loops, so depth is no danger."""
+def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The line and name of each binding in the module, in no order. A loop, so depth is no danger."""
     waiting: list[tuple[ast.AST, _Scope]] = [(tree, _Scope.MODULE)]
     while waiting:
         node, scope = waiting.pop()
-        for name in _bound(node, scope):
-            if name in reserved:
-                yield getattr(node, "lineno", 1), name
+        yield from ((getattr(node, "lineno", 1), name) for name in _bound(node, scope) if name)
         waiting += _children(node, scope)
 
 

@@ -1,0 +1,123 @@
+"""Drives one feed of Monty from stop to stop, until models are asked or it ends.
+
+Monty stops wherever code leaves the sandbox. Most stops are answered here; a call to a model is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlm_langchain.sandboxes.monty.frames import BrokenFrame, Printed, clean, decoded
+from rlm_langchain.types import Call, Plain, Reply
+
+if TYPE_CHECKING:
+    from pydantic_monty import FunctionSnapshot, MontyError, SyncSnapshot
+
+FRAME, SENT = "__rlm_frame__", "__rlm_sent__"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The feed waits for replies to these calls, at `snapshot`."""
+
+    calls: tuple[Call, ...]
+    snapshot: FunctionSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The feed is over."""
+
+    error: MontyError | None
+    """What Monty says went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The worker did not keep to the protocol."""
+
+
+Stop = Asked | Ended | Broke
+
+
+class Desk(Protocol):
+    """What is asked of the host and costs nothing."""
+
+    def final(self, value: Plain) -> None:
+        """An answer."""
+
+    def names(self, which: str) -> list[str]:
+        """The names that the REPL holds: those of the "cells", or "all"."""
+
+    def module(self, name: str) -> Any:
+        """What `import name` gives; None when there is no such module."""
+
+
+def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Stop:
+    """Run `feed` and answer its stops."""
+    from pydantic_monty import FunctionSnapshot, MontyComplete, MontyError, NameLookupSnapshot
+
+    try:
+        snapshot = feed()
+        while True:
+            match snapshot:
+                case MontyComplete():
+                    return Ended(None)
+                case NameLookupSnapshot():
+                    snapshot = snapshot.resume()
+                case FunctionSnapshot():
+                    answer = _answered(snapshot, printed, desk)
+                    if isinstance(answer, Asked):
+                        return answer
+                    snapshot = answer
+                case _:
+                    return Broke()
+    except BrokenFrame:
+        return Broke()
+    except MontyError as error:
+        return Ended(error)
+
+
+def replied(asked: Asked, replies: Sequence[Reply]) -> SyncSnapshot:
+    """Go on with the replies."""
+    return asked.snapshot.resume({"return_value": [[clean(reply.value), clean(reply.error)] for reply in replies]})
+
+
+def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncSnapshot | Asked:
+    """What comes after this stop. The arguments of a call are never looked at: see `frames`."""
+    if snapshot.is_os_function:
+        return _imported(snapshot, desk) if snapshot.function_name == "import" else snapshot.resume_not_handled()
+    if snapshot.function_name == FRAME:
+        printed.begin()
+        return snapshot.resume({"return_value": None})
+    if snapshot.function_name == SENT:
+        return _received(snapshot, decoded(printed.end()), desk)
+    name = snapshot.function_name[:80]
+    return snapshot.resume({"exc_type": "NameError", "message": f"name {name!r} is not defined"})
+
+
+def _imported(snapshot: FunctionSnapshot, desk: Desk) -> SyncSnapshot:
+    """Monty asks for modules that it does not have; the name is always a word of an `import` statement."""
+    module = desk.module(str(snapshot.args[0]))
+    return snapshot.resume_not_handled() if module is None else snapshot.resume({"return_value": module})
+
+
+def _received(snapshot: FunctionSnapshot, message: dict[str, Any], desk: Desk) -> SyncSnapshot | Asked:
+    match message:
+        case {"calls": [*calls]} if calls:
+            return Asked(tuple(_call(call) for call in calls), snapshot)
+        case {"final": value}:
+            desk.final(value)
+            return snapshot.resume({"return_value": None})
+        case {"names": str(which)}:
+            return snapshot.resume({"return_value": desk.names(which)})
+    raise BrokenFrame("the worker sent a message of an unknown form")
+
+
+def _call(item: Any) -> Call:
+    match item:
+        case [str(kind), str(prompt), (None | str() | list() | dict()) as context]:
+            return Call(kind, prompt, context)
+    raise BrokenFrame("the worker sent a call of an unknown form")

@@ -1,0 +1,105 @@
+"""What went wrong in the sandbox, as the root model reads it: a traceback of its own lines, and a hint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pydantic_monty import Frame, MontyError
+
+    from rlm_langchain.sandboxes.monty.source import Source
+
+LONGEST = 4_000
+"""Characters of an exception's text that are kept: a program can make one of any length."""
+FRAMES = 12
+NOTHING_RAN = "No code of this cell was run."
+
+HINTS = (
+    (r"parser does not yet support yield", "this Python has no generator like that: build a list and return it"),
+    (r"support class inheritance", "classes here cannot inherit: raise ValueError or RuntimeError themselves, "
+     "and share code by functions"),
+    (r"support method decorators", "write plain methods, called with (), and plain functions"),
+    (r"support the 'del' statement", "leave it out, or use d.pop(key)"),
+    (r"exception groups", "use plain try and except"),
+    (r"Wildcard imports", "import the names that you need"),
+    (r"No module named", "there are no other packages here; of the standard library re, json, math, collections, "
+     "itertools, functools, datetime, random, statistics, heapq, csv, textwrap, string, operator and a few more"),
+    (r"callable replacement", "build the text in a loop over re.finditer"),
+    (r"cannot suspend in this synchronous context", "models cannot be asked from inside a sort key, "
+     "a __repr__ or a default factory: ask in a loop first, or use llm_query_batched"),
+    (r"exceptions can only be called with", "an exception takes one text here: raise ValueError('...')"),
+    (r"Permission denied|not supported in this environment|invalid return type", "there are no files and no "
+     "environment here; the text is in `context`"),
+    (r"an object is not an iterator|'list' object is not an iterator", "use next(iter(...))"),
+    (r"name 'input' is not defined", "nobody can be asked for input here"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What ended a cell."""
+
+    death: Literal["time", "memory", "crash"] | None
+    """Why the session cannot go on; None for an ordinary error."""
+    text: str
+
+
+def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
+    """What an error of Monty means. `failed_calls` are the errors that we gave to the cell as `LLMError`."""
+    from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
+
+    match error:
+        case MontySyntaxError():
+            return Fault(
+                None, f"{_lines(error.traceback(), sources)}{_cut(error.display('type-msg'))}\n{NOTHING_RAN}"
+            )
+        case MontyRuntimeError():
+            return _raised(error.display("type-msg"), error.traceback(), sources, failed_calls)
+        case MontyCrashedError() if error.timed_out:
+            return Fault("time", "it did not stop by itself")
+    return Fault("crash", "the worker is gone")
+
+
+def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
+    if re.match(r"TimeoutError: (feed|turn) time limit exceeded", full):
+        return Fault("time", _cut(full))
+    if re.match(r"MemoryError: (memory limit exceeded|the worker exceeded its memory limit)", full):
+        return Fault("memory", _cut(full))
+    text = _cut(_renamed(full, failed_calls))
+    hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
+    parse = "\n" + NOTHING_RAN if "The monty syntax parser does not" in text and len(frames) == 1 else ""
+    return Fault(None, f"{_lines(frames, sources)}{text}{hint}{parse}")
+
+
+def _renamed(text: str, failed_calls: frozenset[str]) -> str:
+    """The names that a Python programmer knows."""
+    kind, _, message = text.partition(": ")
+    if kind == "RuntimeError" and message in failed_calls:
+        return f"LLMError: {message}"
+    return text.replace("RuntimeError: Internal error in monty: exceptions", "TypeError: exceptions", 1).replace(
+        "The monty syntax parser does not yet", "The parser does not"
+    )
+
+
+def _lines(frames: list[Frame], sources: Mapping[int, Source]) -> str:
+    """The frames that are in cells, as Python shows them."""
+    shown = []
+    for frame in frames[-FRAMES:]:
+        number = re.fullmatch(r"<python-input-(\d+)>", frame.filename)
+        source = sources.get(int(number[1])) if number else None
+        if source is not None:
+            line = source.line(frame.line)
+            shown.append(
+                f'  File "<cell {source.cell}>", line {line}, in {frame.function_name or "<module>"}\n'
+                f"    {source.text(line)}\n"
+            )
+    return "Traceback (most recent call last):\n" + "".join(shown) if shown else ""
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]} ... ({len(text)} characters) ... {text[-LONGEST // 2 :]}"

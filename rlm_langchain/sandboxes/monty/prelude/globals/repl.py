@@ -1,0 +1,262 @@
+"""The vocabulary of the REPL, in the Python of Monty. Runs inside the sandbox; the host reads it as text.
+
+The body becomes one function, whose built-in names are its parameters: a cell that says `list = [1]` or
+`print = None` changes nothing here. Nothing of a cell reaches the host but text: a message is JSON that is
+made here and printed between `__rlm_frame__()` and `__rlm_sent__()`, so the host counts it as it comes.
+"""
+
+# ruff: noqa
+# mypy: ignore-errors
+
+import json
+
+LLMError = RuntimeError  # exceptions cannot be subclassed here; the host shows the right name
+_DEPTH = 32
+_NODES = 100_000
+_INT64 = 2**63
+_BATCH = 10_000
+_TOLD = 5
+
+
+def _sendable(value, what):
+    """Raise unless the value is JSON: exact types, 64-bit integers, finite floats, no cycle, not too much."""
+    size, nodes, waiting = 0, 0, [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        nodes += 1
+        if isinstance(item, str):
+            size += len(item)
+        elif item is None or item is True or item is False:
+            pass
+        elif isinstance(item, int):
+            if not -_INT64 <= item < _INT64:
+                raise ValueError(f"{what} holds an integer of more than 64 bits; make it a str")
+        elif isinstance(item, float):
+            if item - item != 0.0:
+                raise ValueError(f"{what} holds {item}, which is no finite number")
+        elif isinstance(item, (list, tuple, dict)):
+            if depth >= _DEPTH:
+                raise ValueError(f"{what} is nested more than {_DEPTH} levels deep, or contains itself")
+            waiting.extend([(part, depth + 1) for part in _parts(item, what)])
+        else:
+            raise TypeError(
+                f"{what} holds a {type(item).__name__}; only text, numbers, booleans, None, lists and dicts "
+                "can leave the REPL: convert it first, with str(x) or list(x)"
+            )
+        if size > __rlm_most__:
+            raise ValueError(f"{what} is too large: at most {__rlm_most__:,} bytes can leave the REPL at once")
+        if nodes > _NODES:
+            raise ValueError(f"{what} holds more than {_NODES:,} items, or holds the same ones many times")
+
+
+def _parts(item, what):
+    if not isinstance(item, dict):
+        return item
+    for key in item:
+        if not isinstance(key, str):
+            raise TypeError(f"{what} has a key that is a {type(key).__name__}; make all keys str")
+    return list(item.keys()) + list(item.values())
+
+
+def _send(text):
+    """Send a message; returns what the host says to it."""
+    if len(text.encode()) > __rlm_most__ + 100:
+        raise ValueError(f"this is too large: at most {__rlm_most__:,} bytes can leave the REPL at once")
+    __rlm_frame__()
+    print(text, end="")
+    return __rlm_sent__()
+
+
+def _ask(name, kind, prompts, contexts):
+    """The replies to calls that go out together: pairs of value and error."""
+    calls = [
+        _call(name, kind, prompts[n], contexts[n], n if len(prompts) > 1 else None) for n in range(len(prompts))
+    ]
+    replies, wave, size = [], [], 0
+    for call in calls:
+        text = json.dumps(call, ensure_ascii=False)
+        length = len(text.encode()) + 1
+        if wave and size + length > __rlm_most__:
+            replies.extend(_send(f'{{"calls":[{",".join(wave)}]}}'))
+            wave, size = [], 0
+        wave.append(text)
+        size += length
+    if wave:
+        replies.extend(_send(f'{{"calls":[{",".join(wave)}]}}'))
+    return replies
+
+
+def _call(name, kind, prompt, context, number):
+    what = f"the prompt of {name}" if number is None else f"item {number} of {name}"
+    if type(prompt) is not str:
+        hint = " (None is a call that failed before)" if prompt is None else ": str(...) makes one"
+        raise TypeError(f"{what} must be text (str), not {type(prompt).__name__}{hint}")
+    if context is not None and not isinstance(context, (str, list, tuple, dict)):
+        raise TypeError(f"the context of {name} must be text, a list or a dict, not {type(context).__name__}")
+    call = [kind, prompt, context]
+    _sendable(call, f"a call of {name}")
+    return call
+
+
+def _one(name, kind, prompt, context):
+    value, error = _ask(name, kind, [prompt], [context])[0]
+    if error is not None:
+        raise LLMError(error)
+    return value
+
+
+def _many(name, kind, prompts, contexts):
+    if len(prompts) > _BATCH:
+        raise ValueError(f"{name} takes at most {_BATCH:,} items at once, not {len(prompts):,}")
+    replies = _ask(name, kind, prompts, contexts)
+    failed = [number for number, reply in enumerate(replies) if reply[1] is not None]
+    for number in failed[:_TOLD]:
+        print(f"[{name}] item {number} failed and is None: {replies[number][1]}")
+    if len(failed) > _TOLD:
+        print(f"[{name}] {len(failed) - _TOLD} more items failed")
+    return [value if error is None else None for value, error in replies]
+
+
+def _listed(items, name):
+    if isinstance(items, (str, dict)):
+        raise TypeError(f"{name} takes a list, not a {type(items).__name__}")
+    return list(items)
+
+
+def _host_call(kind, prompt, context=None):
+    """One call of any kind, for the helpers of plug-ins. Raises LLMError when it fails."""
+    if type(kind) is not str:
+        raise TypeError("the kind of a call must be a str")
+    return _one(kind, kind, prompt, context)
+
+
+def llm_query(prompt, context=None):
+    """Ask a model; its reply as text. Raises LLMError when it failed after retries."""
+    return _one("llm_query", "llm", prompt, context)
+
+
+def llm_query_batched(prompts):
+    """Ask many at once; replies in the same order, None where one failed."""
+    prompts = _listed(prompts, "llm_query_batched")
+    return _many("llm_query_batched", "llm", prompts, [None] * len(prompts))
+
+
+def rlm_query(query, context=None):
+    """Ask a child that has a REPL of its own over `context`."""
+    return _one("rlm_query", "rlm", query, context)
+
+
+def rlm_query_batched(queries, contexts=None):
+    """Ask many children at once. Queries may also be (query, context) pairs, or dicts of the two."""
+    queries = _listed(queries, "rlm_query_batched")
+    if contexts is None:
+        pairs = [_pair(query) for query in queries]
+        queries, contexts = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    elif isinstance(contexts, (str, dict)):
+        contexts = [contexts] * len(queries)
+    if len(contexts) != len(queries):
+        raise ValueError(f"rlm_query_batched got {len(queries)} queries and {len(contexts)} contexts")
+    return _many("rlm_query_batched", "rlm", queries, contexts)
+
+
+def _pair(query):
+    if isinstance(query, (list, tuple)) and len(query) == 2:
+        return query
+    if isinstance(query, dict) and "query" in query:
+        return (query["query"], query.get("context"))
+    return (query, None)
+
+
+def recursive_lm(query, context):
+    """The same as `rlm_query`."""
+    return _one("recursive_lm", "rlm", query, context)
+
+
+def budget():
+    """What is left of the run's budget, as a dict."""
+    return _one("budget", "budget", "", None)
+
+
+def FINAL(value):
+    """Answer. The last answer of a cell wins."""
+    _sendable(value, "FINAL")
+    _send(f'{{"final": {json.dumps(value, ensure_ascii=False)}}}')
+
+
+def FINAL_VAR(variable):
+    """Answer with a variable, given itself or by its name."""
+    if isinstance(variable, str) and variable.strip().isidentifier():
+        variable = _named(variable.strip())
+    FINAL(variable)
+
+
+def _named(__rlm_name):
+    try:
+        return eval(__rlm_name)
+    except NameError:
+        there = ", ".join(_send('{"names": "cells"}')) or "none"
+        raise NameError(
+            f"FINAL_VAR: no variable is called {__rlm_name!r}; there are: {there}. "
+            "To answer with a text as it is, use FINAL."
+        )
+
+
+def _values(__rlm_which):
+    __rlm_found = {}
+    for __rlm_name in _send(f'{{"names": "{__rlm_which}"}}'):
+        try:
+            __rlm_found[__rlm_name] = eval(__rlm_name)
+        except NameError:
+            pass
+    return __rlm_found
+
+
+_listing = [""]
+
+
+def SHOW_VARS():
+    """The variables that the cells have made, a line for each."""
+    lines = [f"{name}: {_about(value)}" for name, value in _values("cells").items()]
+    _listing[0] = "\n".join(lines) or "no variables yet"
+    return _listing[0]
+
+
+def _about(value):
+    kind = type(value).__name__
+    if isinstance(value, (str, list, tuple, dict, set)):
+        return f"{kind}, length {len(value)}"
+    return f"{kind} {value!r}" if isinstance(value, (int, float)) or value is None else kind
+
+
+def globals():
+    """A copy of the global names: changing it changes nothing."""
+    return _values("all")
+
+
+_SHOWN = 20_000
+
+
+def _rlm_echo(value):
+    """Show the last value of a cell, as a REPL does. Of a long value the beginning."""
+    if value is None:
+        return
+    if value is _listing[0]:
+        print(value)
+    elif isinstance(value, str) and len(value) > _SHOWN:
+        print(f"{value[:_SHOWN]!r}... ({len(value)} characters)")
+    elif isinstance(value, (list, tuple)) and len(value) > _SHOWN:
+        print(f"{value[:1000]!r}... ({len(value)} items)")
+    else:
+        shown = repr(value)
+        print(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(shown)} characters)")
+
+
+def _rlm_end():
+    """When a cell ends: an `answer` that is ready is the answer, once."""
+    try:
+        found = eval("answer")
+    except NameError:
+        return
+    if isinstance(found, dict) and "content" in found and found.get("ready"):
+        found["ready"] = False
+        FINAL(found["content"])

@@ -1,0 +1,166 @@
+"""One REPL in Monty: cells in, steps out.
+
+Nothing is ever raised into the sandbox from here: a cell cannot swallow what it does not see.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.monty.drive import Asked, Broke, Ended, Stop, drive, replied
+from rlm_langchain.sandboxes.monty.faults import Fault, fault
+from rlm_langchain.sandboxes.monty.frames import Printed
+from rlm_langchain.sandboxes.monty.source import Refused, Source, prepare
+from rlm_langchain.types import Answered, Completed, Died, Limits, Plain, Reply, Step, Suspended
+
+if TYPE_CHECKING:
+    from pydantic_monty import MontyError
+
+    from rlm_langchain.sandboxes.monty.worker import Worker
+
+FRAME_ROOM = 65_536
+"""Bytes of a frame beyond the value in it."""
+
+Death = Literal["time", "memory", "output", "protocol", "crash"]
+
+_DEATHS: dict[Death, str] = {
+    "time": "The cell ran for more than its {0.seconds:g} seconds and was stopped",
+    "memory": "The cell needed more memory than the {0.memory:,} bytes of a session and was stopped",
+    "output": "The cell printed more than {0.output:,} bytes and was stopped",
+    "protocol": "The cell broke the protocol of the sandbox and was stopped",
+    "crash": "The worker of the sandbox is gone",
+}
+
+
+class MontySession:
+    """A `SandboxSession`. `run` and `resume` are called by one thread at a time, `close` by any."""
+
+    def __init__(self, worker: Worker, limits: Limits) -> None:
+        self._worker, self._limits = worker, limits
+        self._printed = Printed(limits.output, limits.value + FRAME_ROOM, self._stop)
+        self._modules: dict[str, Any] = {}
+        self._own: dict[str, None] = {}
+        self._names: dict[str, None] = {}
+        self._sources: dict[int, Source] = {}
+        self._cells = 0
+        self._waiting: Asked | None = None
+        self._answers: list[Plain] = []
+        self._failed: set[str] = set()
+        self._death: Death | None = None
+        self._lock = threading.Lock()
+
+    def run(self, code: str) -> Step:
+        """Run a cell to its end or to its first call."""
+        with self._lock:
+            if self._waiting is not None:
+                self._stop("protocol")  # a cell that waits cannot be given up in any other way
+            return self._run(code) if self._death is None else self._died()
+
+    def resume(self, replies: Sequence[Reply]) -> Step:
+        """Give the replies that a `Suspended` waits for, one per call, in order."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+            if self._death is not None:
+                return self._died()
+            if waiting is None or len(replies) != len(waiting.calls):
+                raise RuntimeError("resume takes one reply for each call of the cell that waits")
+            self._failed |= {reply.error for reply in replies if reply.error is not None}
+            return self._step(drive(lambda: replied(waiting, replies), self._printed, self))
+
+    def close(self) -> None:
+        """Kill the worker. Safe twice, and from another thread: a `run` that blocks then ends in `Died`."""
+        self._stop("crash")
+        with self._lock:
+            self._worker.close()
+
+    def prepare(self, code: str, modules: dict[str, Any], names: Sequence[str]) -> None:
+        """Give cells modules to import, and what `code` defines. Raises `SandboxError` when that fails."""
+        self._modules = modules
+        prelude = prepare(code, 0, echo=False)
+        if isinstance(prelude, Refused):
+            raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
+        self._own = dict.fromkeys([*names, *sorted(prelude.names)])
+        match self._feed(prelude.code, prelude.source):
+            case Ended(error):
+                if error is not None:
+                    raise SandboxError(f"the prelude fails in the monty sandbox: {self._fault(error).text}")
+                self._printed.take()
+            case Asked() | Broke():
+                raise SandboxError("the prelude asks a model while it is loaded; only cells may")
+
+    # What the worker asks and costs nothing: `drive.Desk`.
+
+    def final(self, value: Plain) -> None:
+        """An answer: the last one of a cell wins."""
+        self._answers.append(value)
+
+    def names(self, which: str) -> list[str]:
+        """The names that cells have bound, or all that were bound."""
+        return [*self._names] if which == "cells" else [*self._own, *self._names]
+
+    def module(self, name: str) -> Any:
+        """A module of our library; None when it has none of that name."""
+        return self._modules.get(name)
+
+    # From a cell to a step.
+
+    def _run(self, code: str) -> Step:
+        self._cells += 1
+        self._answers, self._failed = [], set()
+        cell = prepare(code, self._cells)
+        if isinstance(cell, Refused):
+            return Completed("", cell.sentence)
+        self._names.update(dict.fromkeys(sorted(cell.names)))
+        return self._step(self._feed(cell.code, cell.source))
+
+    def _feed(self, code: str, source: Source | None = None) -> Stop:
+        if source is not None:
+            self._sources[self._worker.feeds] = source
+        return drive(lambda: self._worker.start(code, self._printed), self._printed, self)
+
+    def _step(self, stop: Stop) -> Step:
+        match stop:
+            case Asked(calls):
+                self._waiting = stop
+                return Suspended(calls)
+            case Broke():
+                self._stop("protocol")
+                return self._died()
+            case Ended(error):
+                return self._ended(error)
+
+    def _ended(self, error: MontyError | None) -> Step:
+        """The cell is over: look at `answer`, then say how it went."""
+        errors = [error]
+        if not self._is_dead(error) and not self._answers:
+            match self._feed("_rlm_end()"):
+                case Ended(another):
+                    errors.append(another)
+                case Asked() | Broke():
+                    self._stop("protocol")
+        if self._is_dead(errors[-1]):
+            return self._died()
+        text = next((self._fault(failed).text for failed in errors if failed is not None), None)
+        stdout = self._printed.take()
+        return Answered(self._answers[-1], stdout, text) if self._answers else Completed(stdout, text)
+
+    def _is_dead(self, error: MontyError | None) -> bool:
+        """Whether the session cannot go on after this: then its worker is stopped."""
+        if error is not None and self._death is None and (death := self._fault(error).death):
+            self._stop(death)
+        return self._death is not None
+
+    def _fault(self, error: MontyError) -> Fault:
+        return fault(error, self._sources, frozenset(self._failed))
+
+    def _stop(self, why: Death) -> None:
+        """End the worker. The first reason is the one that is told."""
+        self._death = self._death or why
+        self._worker.kill()
+
+    def _died(self) -> Died:
+        why = self._death or "crash"
+        return Died(why, self._printed.take(), f"{_DEATHS[why].format(self._limits)}; all its variables are lost.")

@@ -1,0 +1,20 @@
+"""Monty against the contract of every sandbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlm_langchain.protocols import Sandbox
+from rlm_langchain.sandboxes.monty import MontySandbox
+from rlm_langchain.testing.conformance import SandboxConformance
+
+
+class TestMonty(SandboxConformance):
+    """All clauses but those of all of Python, and of texts longer than memory."""
+
+    lazy = False
+    cpython = False
+
+    @pytest.fixture
+    def sandbox(self) -> Sandbox:
+        return MontySandbox()
