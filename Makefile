@@ -1,0 +1,54 @@
+# Needs Python 3.11 or newer, make and pip, and nothing else. `make` alone does what CI does.
+#
+#   make demo    sets everything up, then asks a question about the Python standard library
+#   make test    sets everything up, then runs lint, types and all the tests
+#   make check   lint and types only
+#   make docs    runs every example, and every block of code in README.md and docs/
+#   make clean   removes what the others made
+#
+# Another Python: make PYTHON=/path/to/python3.12 demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
+
+.PHONY: test check docs demo clean
+.DEFAULT_GOAL := test
+
+test: check
+	@$(BIN)/python -m pytest --quiet --cov=rlm_langchain --cov-report=term:skip-covered --cov-fail-under=90
+
+check: $(VENV)/dev.stamp
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+
+docs: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest --quiet tests/integration/test_docs.py
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/python -m rlm_langchain.demo
+
+clean:
+	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/demo.stamp: pyproject.toml | $(BIN)/pip
+	@echo "Installing rlm_langchain and what it needs into $(VENV) (about a minute) ..."
+	@$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
+	@echo "Installing rlm_langchain and its development tools into $(VENV) (about two minutes) ..."
+	@$(PIP) --editable '.[local,retrieval]' --group dev
+	@touch $@
+
+# Debian and Ubuntu leave `ensurepip` out of Python: there the system's pip puts a pip into the environment.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 or newer, and finds none: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV) \
+		&& $(PYTHON) -m pip --python $(BIN)/python --quiet install pip; }
+	@$(PIP) --upgrade 'pip>=25.1'
