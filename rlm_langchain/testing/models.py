@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -49,6 +49,28 @@ class FunctionModel(BaseChatModel):
         read = sum(len(str(message.content).split()) for message in messages)
         written = len(reply.split())
         usage = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
-        return AIMessage(
-            content=reply, usage_metadata=usage, response_metadata={"model_name": self.model_name}
-        )
+        return AIMessage(content=reply, usage_metadata=usage, response_metadata={"model_name": self.model_name})
+
+
+def script(
+    *cells: str,
+    children: Mapping[str, Sequence[str]] | None = None,
+    leaf: Callable[[str], str] = lambda prompt: f"<{prompt}>",
+) -> FunctionModel:
+    """A model that plays an RLM: its n-th turn is the n-th cell, in a fence; the last one is repeated.
+
+    A run whose question contains a key of `children` plays that one's cells. Sub-calls get `leaf(prompt)`.
+    What begins with `prose:` is said, not fenced.
+    """
+    plays = {**(children or {}), "": cells}
+
+    def reply(messages: list[BaseMessage]) -> str:
+        if messages[0].type != "system":
+            return leaf(str(messages[0].content))
+        question = str(messages[1].content)
+        play = next(cells for key, cells in plays.items() if key in question)
+        turn = sum(message.type == "ai" for message in messages)
+        cell = play[min(turn, len(play) - 1)]
+        return cell[6:] if cell.startswith("prose:") else f"```repl\n{cell}\n```"
+
+    return FunctionModel(function=reply)

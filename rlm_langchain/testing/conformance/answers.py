@@ -33,10 +33,7 @@ class AnswerClauses(Clauses):
         assert answered(session, "def done(v):\n    FINAL(v)\ndone([1])") == [1]
 
     def test_final_works_after_calls(self, session: SandboxSession) -> None:
-        assert (
-            answered(session, "FINAL(llm_query('a') + '|'.join(llm_query_batched(['b', 'c'])))")
-            == "<a><b>|<c>"
-        )
+        assert answered(session, "FINAL(llm_query('a') + '|'.join(llm_query_batched(['b', 'c'])))") == "<a><b>|<c>"
 
     def test_an_answer_does_not_last_into_the_next_cell(self, session: SandboxSession) -> None:
         answered(session, "FINAL(1)")

@@ -63,9 +63,7 @@ def answered(session: SandboxSession, code: str, answer: Callable[[Call], Reply]
 
 def is_stopped(step: Step, reason: str) -> bool:
     """Whether a limit ended the cell: with an error in a session that lives, or with its death."""
-    return (isinstance(step, Completed) and bool(step.error)) or (
-        isinstance(step, Died) and step.reason == reason
-    )
+    return (isinstance(step, Completed) and bool(step.error)) or (isinstance(step, Died) and step.reason == reason)
 
 
 class Clauses:

@@ -124,9 +124,7 @@ class CallClauses(Clauses):
         assert str(FAILED.error) in shown
 
     @pytest.mark.parametrize("code", ["llm_query(5)", "llm_query(None)", "llm_query_batched('one text')"])
-    def test_a_prompt_that_is_no_text_is_an_error_that_says_so(
-        self, session: SandboxSession, code: str
-    ) -> None:
+    def test_a_prompt_that_is_no_text_is_an_error_that_says_so(self, session: SandboxSession, code: str) -> None:
         assert "TypeError" in fault(session, code)
 
     def test_a_budget_is_a_dict(self, session: SandboxSession) -> None:
@@ -146,9 +144,7 @@ class CallClauses(Clauses):
         step = session.run("llm_query('ż 😀 \\x00 \\x1b \"\\\\')")
         assert step == Suspended((Call("llm", 'ż 😀 \x00 \x1b "\\'),))
 
-    def test_a_lone_surrogate_in_a_prompt_becomes_a_replacement_character(
-        self, session: SandboxSession
-    ) -> None:
+    def test_a_lone_surrogate_in_a_prompt_becomes_a_replacement_character(self, session: SandboxSession) -> None:
         assert session.run("llm_query('a\\ud800b')") == Suspended((Call("llm", "a\ufffdb"),))
 
     def test_what_is_printed_around_a_call_is_kept_in_order(self, session: SandboxSession) -> None:

@@ -78,9 +78,7 @@ class ContextClauses(Clauses):
     def test_a_lazy_text_reads_like_a_str(self, open_session: Opener, read: str) -> None:
         self.needs("lazy")
         code = f"import re\nprint(repr({read}))"
-        assert output(open_session(context=TEXT, loaded=1000), code) == output(
-            open_session(context=TEXT), code
-        )
+        assert output(open_session(context=TEXT, loaded=1000), code) == output(open_session(context=TEXT), code)
 
     def test_a_lazy_text_is_not_held_in_memory(self, open_session: Opener) -> None:
         self.needs("lazy")

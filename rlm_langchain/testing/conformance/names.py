@@ -57,9 +57,7 @@ class NameClauses(Clauses):
         assert output(session, f"print({name} is None)") == "False\n"
 
     @pytest.mark.parametrize("binding", BINDINGS)
-    def test_every_way_to_bind_a_reserved_name_is_refused(
-        self, session: SandboxSession, binding: str
-    ) -> None:
+    def test_every_way_to_bind_a_reserved_name_is_refused(self, session: SandboxSession, binding: str) -> None:
         step = session.run("print('ran')\n" + binding.format(*["llm_query"] * binding.count("{}")))
         assert "llm_query" in str(getattr(step, "error", ""))
         assert getattr(step, "stdout", "") == "", "nothing of a refused cell may run"
@@ -82,9 +80,7 @@ class NameClauses(Clauses):
     def test_the_name_context_is_free_inside_a_call(self, session: SandboxSession) -> None:
         assert output(session, "print(llm_query('a', context='b'))") == "<a>\n"
 
-    @pytest.mark.parametrize(
-        "trick", ["globals()['FINAL'] = None", "del globals()['FINAL']", "globals().clear()"]
-    )
+    @pytest.mark.parametrize("trick", ["globals()['FINAL'] = None", "del globals()['FINAL']", "globals().clear()"])
     def test_a_name_that_was_taken_away_by_a_trick_is_back_in_the_next_cell(
         self, session: SandboxSession, trick: str
     ) -> None:

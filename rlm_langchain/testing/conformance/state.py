@@ -27,9 +27,7 @@ class StateClauses(Clauses):
         assert "ZeroDivisionError" in fault(session, "x = 2\ny = 1 / 0\nx = 3")
         assert output(session, "print(x)") == "2\n"
 
-    def test_a_syntax_error_is_an_error_of_the_cell_and_runs_nothing_of_it(
-        self, session: SandboxSession
-    ) -> None:
+    def test_a_syntax_error_is_an_error_of_the_cell_and_runs_nothing_of_it(self, session: SandboxSession) -> None:
         step = session.run("print('no')\nx = = 1")
         assert isinstance(step, Completed)
         assert step.stdout == ""
@@ -83,10 +81,7 @@ class StateClauses(Clauses):
         assert "NameError" in fault(two, "print(secret)")
 
     def test_printed_text_crosses_unharmed(self, session: SandboxSession) -> None:
-        assert (
-            output(session, "print('żółć \\u65e5\\u672c \\U0001f600 \\x00|\\x1b')")
-            == "żółć 日本 😀 \x00|\x1b\n"
-        )
+        assert output(session, "print('żółć \\u65e5\\u672c \\U0001f600 \\x00|\\x1b')") == "żółć 日本 😀 \x00|\x1b\n"
 
     def test_a_lone_surrogate_is_printed_as_a_replacement_character(self, session: SandboxSession) -> None:
         assert output(session, "print('a\\ud800b')") == "a\ufffdb\n"
