@@ -1,0 +1,181 @@
+"""What crosses the pipe between host and worker, and the checks on what comes out of it.
+
+The worker is hostile: a frame is measured before memory is taken for it, its crowd and depth are counted
+before it is parsed, and then it must be exactly one of the messages below. Everything else is a
+`BrokenProtocol`, for which the worker is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from rlm_langchain.types import Call, Plain, Reply
+
+ENVELOPE = 256 << 10
+"""Bytes that a frame may have on top of the value it carries: output, a traceback, punctuation."""
+
+CROWD = 120_000
+"""Values in one frame. Each takes up to a few hundred bytes of the host's memory."""
+
+DEPTH = 36
+"""Lists within lists: the deepest value, and the message around it."""
+
+BATCH = 10_000
+"""Calls in one frame."""
+
+
+class BrokenProtocol(Exception):
+    """The worker sent what only a forged frame can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The prelude has run; the first cell may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A piece of what the cell prints."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The cell waits for the replies to these calls."""
+
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The cell ended without an answer."""
+
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The cell ended with an answer."""
+
+    value: Plain
+    error: str | None
+
+
+Message = Ready | Printed | Asked | Ended | Given
+
+
+def framed(message: Sequence[Any]) -> bytes:
+    """A message to the worker. Lone surrogates become U+FFFD, since UTF-8 cannot hold them."""
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    try:
+        body = text.encode()
+    except UnicodeEncodeError:
+        body = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+def replies_frame(replies: Sequence[Reply]) -> bytes:
+    """The replies to a wave of calls."""
+    return framed(["replies", [[reply.value, reply.error] for reply in replies]])
+
+
+def parsed(frame: bytes) -> Message:
+    """The message in a frame. Raises `BrokenProtocol`, and nothing else."""
+    _measure(frame)
+    try:
+        message = _DECODER.decode(frame.decode())
+    except (ValueError, RecursionError) as error:
+        raise BrokenProtocol(f"a frame is no plain JSON: {type(error).__name__}") from None
+    if b"\\ud" in frame or b"\\uD" in frame:
+        _refuse_surrogates(message)
+    return _typed(message)
+
+
+def _measure(frame: bytes) -> None:
+    """Refuse what would be small in the pipe and huge in memory, or deep."""
+    if _values(frame) <= DEPTH:
+        return
+    bones = _STRING.sub(b"", frame)
+    if _values(bones) > CROWD:
+        raise BrokenProtocol("a frame holds too many values")
+    depth = 0
+    for mark in _STRUCTURE.findall(bones):
+        depth += _DEEPER.get(mark, 0)
+        if depth > DEPTH:
+            raise BrokenProtocol("a frame is nested too deeply")
+
+
+def _values(frame: bytes) -> int:
+    """At least as many values as there are, and more when texts hold commas."""
+    return sum(map(frame.count, (b",", b"[", b"{")))
+
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STRUCTURE = re.compile(rb"[][{}]")
+_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError("an integer over 64 bits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number over all bounds")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+
+
+def _refuse_surrogates(value: Any) -> None:
+    match value:
+        case str():
+            if not value.isascii() and _SURROGATE.search(value):
+                raise BrokenProtocol("a frame holds half a surrogate pair")
+        case list():
+            for item in value:
+                _refuse_surrogates(item)
+        case dict():
+            _refuse_surrogates([*value.keys(), *value.values()])
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _typed(message: Any) -> Message:
+    match message:
+        case ["ready"]:
+            return Ready()
+        case ["out", str(text)]:
+            return Printed(text)
+        case ["calls", [_, *_] as calls] if len(calls) <= BATCH:
+            return Asked(tuple(map(_call, calls)))
+        case ["done", str() | None as error]:
+            return Ended(error)
+        case ["answer", value, str() | None as error]:
+            return Given(value, error)
+    raise BrokenProtocol("a frame is none of the messages there are")
+
+
+def _call(call: Any) -> Call:
+    match call:
+        case [str(kind), str(prompt), None | str() | list() | dict() as context] if _KIND.fullmatch(kind):
+            return Call(kind, prompt, context)
+    raise BrokenProtocol("a frame asks for something that is no call")
+
+
+_KIND = re.compile("[a-z][a-z0-9_]{0,31}")

@@ -1,0 +1,150 @@
+"""A REPL in a confined process: cells and replies go in, steps come out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, replace
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes import frames
+from rlm_langchain.sandboxes.bundle import bundle
+from rlm_langchain.sandboxes.process import Gone, Reason, Worker
+from rlm_langchain.types import Answered, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
+
+GRACE = 0.7
+"""Seconds that a cell has to end by itself when its time is up."""
+
+START = 60.0
+"""Seconds for Python to start, the context to be loaded and the prelude to run."""
+
+REPLIES = 60.0
+"""Seconds for replies to be taken in: they may be many, and do not count as the cell's own time."""
+
+
+SENTENCES: dict[Reason, str] = {
+    "time": "The cell ran for more than {seconds:g} s of its own time and could not be interrupted.",
+    "memory": "The REPL used more than {memory:,} bytes of memory.",
+    "output": "The cell printed more than {output:,} bytes and did not stop.",
+    "protocol": "The program interfered with the REPL's connection to its host.",
+    "crash": "The Python process of the REPL has ended.",
+}
+
+CLOSED = "The session was closed."
+
+
+class CPythonSession:
+    """One worker, from its start to its end."""
+
+    def __init__(self, context: ContextFile | None, prelude: str, limits: Limits) -> None:
+        self._limits = limits
+        self._turn = threading.Lock()
+        self._calls, self._used = 0, 0.0
+        self._printed: list[str] = []
+        self._end: Died | None = None
+        self._closed = False
+        self._worker = Worker(context.path if context else None, limits.memory)
+        try:
+            self._start(context, prelude)
+        except BaseException:
+            self._worker.reap()
+            raise
+
+    def run(self, code: str) -> Step:
+        """Run a cell to its end or to its first call."""
+        with self._turn:
+            if self._calls:
+                raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
+            self._printed, self._used = [], 0.0
+            return self._step(frames.framed(["run", code]))
+
+    def resume(self, replies: Sequence[Reply]) -> Step:
+        """Give the replies that the cell waits for, one for each call, in order."""
+        with self._turn:
+            if self._end is None and len(replies) != self._calls:
+                raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
+            self._calls = 0
+            return self._step(frames.replies_frame(replies))
+
+    def close(self) -> None:
+        """Kill the worker and wait until it is gone. Safe twice, and from any thread."""
+        self._closed = True
+        self._worker.kill()
+        with self._turn:
+            self._calls = 0
+            self._end = self._end or Died("crash", "", CLOSED)
+            self._worker.reap()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_worker"):
+            self.close()
+
+    def _start(self, context: ContextFile | None, prelude: str) -> None:
+        """Hand over the code, the limits, the context and the prelude. Raises `SandboxError`."""
+        file = [os.path.realpath(context.path), *astuple(context)[1:]] if context else None
+        opening = frames.framed(["open", asdict(self._limits), file, prelude])
+        try:
+            self._worker.send(bundle() + opening, time.monotonic() + START)
+            message = frames.parsed(self._worker.receive(self._largest, time.monotonic() + START))
+        except (Gone, frames.BrokenProtocol) as error:
+            raise SandboxError(f"the sandbox did not start: {error}") from None
+        if not isinstance(message, frames.Ready):
+            raise SandboxError(f"the sandbox did not start: {getattr(message, 'error', message)}")
+
+    def _step(self, frame: bytes) -> Step:
+        """One exchange, or the end of the session."""
+        if self._end:
+            return replace(self._end, stdout="")
+        try:
+            return self._exchanged(frame)
+        except Gone as gone:
+            return self._buried(gone.reason)
+        except frames.BrokenProtocol:
+            return self._buried("protocol")
+
+    def _exchanged(self, frame: bytes) -> Step:
+        if self._worker.is_talking():
+            raise frames.BrokenProtocol("the worker speaks although nothing was asked")
+        self._worker.send(frame, time.monotonic() + REPLIES)
+        begun = time.monotonic()
+        deadline = begun + max(0.0, self._limits.seconds - self._used) + GRACE
+        step = None
+        while step is None:
+            step = self._heard(frames.parsed(self._worker.receive(self._largest, deadline)))
+        self._used += time.monotonic() - begun
+        return step
+
+    def _heard(self, message: frames.Message) -> Step | None:
+        """What a message means; None when the cell goes on."""
+        match message:
+            case frames.Printed(text):
+                self._print(text)
+                return None
+            case frames.Asked(calls):
+                self._calls = len(calls)
+                return Suspended(calls)
+            case frames.Ended(error):
+                return Completed("".join(self._printed), error)
+            case frames.Given(value, error):
+                return Answered(value, "".join(self._printed), error)
+            case frames.Ready():
+                raise frames.BrokenProtocol("the worker is ready twice")
+
+    def _print(self, text: str) -> None:
+        self._printed.append(text)
+        if sum(len(part.encode()) for part in self._printed) > self._limits.output:
+            self._printed.pop()
+            raise Gone("output", "")
+
+    def _buried(self, reason: Reason) -> Died:
+        """The session is over, and why."""
+        self._worker.reap()
+        sentence = CLOSED if self._closed else SENTENCES[reason].format_map(asdict(self._limits))
+        self._end = Died(reason, "".join(self._printed), sentence)
+        return self._end
+
+    @property
+    def _largest(self) -> int:
+        return self._limits.value + frames.ENVELOPE

@@ -1,0 +1,78 @@
+"""How a cell answers, and what its program can see of its own variables."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from rlm_langchain.sandboxes.worker.plain import dumped
+
+Namespace = dict[str, Any]
+
+
+class Answers:
+    """The answer of the cell that runs. It is copied when it is given: later changes do not reach it."""
+
+    def __init__(self, names: Namespace, room: int) -> None:
+        self._names, self._room = names, room
+        self.hidden: set[str] = set()
+        """Names that are not the program's own."""
+        self._given: str | None = None
+
+    def FINAL(self, value: Any) -> None:  # noqa: N802 - the field's word
+        """Answer with a value: text, a number, or lists and dicts of them. The last one of a cell counts."""
+        self._given = dumped(value, "the answer", self._room)
+
+    def FINAL_VAR(self, name: Any) -> None:  # noqa: N802
+        """Answer with a variable, given by its name."""
+        self.FINAL(self._looked_up(name) if issubclass(type(name), str) else name)
+
+    def SHOW_VARS(self) -> str:  # noqa: N802
+        """The variables of the REPL, one a line."""
+        lines = [f"{name}: {_about(self._names[name])}" for name in self._own()]
+        return "\n".join(lines) or "(no variables yet)"
+
+    def names(self) -> Namespace:
+        """What the REPL defines for answering."""
+        return {"FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SHOW_VARS": self.SHOW_VARS}
+
+    def taken(self) -> str | None:
+        """The cell's answer as JSON, once: what FINAL was given, or an `answer` that is ready."""
+        given, self._given = self._given, None
+        return given or self._ready()
+
+    def _ready(self) -> str | None:
+        answer = self._names.get("answer")
+        if type(answer) is not dict or not answer.get("ready") or "content" not in answer:
+            return None
+        answer["ready"] = False
+        return dumped(answer["content"], 'answer["content"]', self._room)
+
+    def _looked_up(self, name: str) -> Any:
+        bare = name.strip().strip("'\"")
+        if bare in self._names:
+            return self._names[bare]
+        if not bare.isidentifier():
+            return name
+        raise NameError(self._unknown(bare))
+
+    def _unknown(self, name: str) -> str:
+        own = self._own()
+        near = difflib.get_close_matches(name, own, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(own) or 'none'}."
+        return f"there is no variable called {name!r}; FINAL_VAR takes a name, FINAL a value.{meant}"
+
+    def _own(self) -> list[str]:
+        return [name for name in self._names if not name.startswith("__") and name not in self.hidden]
+
+
+def _about(value: Any) -> str:
+    """A variable in a few words."""
+    kind = type(value).__name__
+    if issubclass(type(value), str):
+        return f"{kind}, {len(value):,} characters"
+    if issubclass(type(value), list | tuple | dict | set):
+        return f"{kind}, {len(value):,} items"
+    if issubclass(type(value), int | float | type(None)):
+        return f"{kind}, {repr(value)[:40]}"
+    return kind

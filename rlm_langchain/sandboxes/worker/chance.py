@@ -1,0 +1,36 @@
+"""Randomness as a session sees it: drawn from the seed that the host gives, the same in every replay."""
+
+from __future__ import annotations
+
+import os
+from _random import Random
+from typing import Any
+
+PID = 2
+"""The process number that programs are told."""
+
+
+def rule(seed: int) -> None:
+    """Make the system's randomness, and what else differs from process to process, a function of the seed."""
+    bits = Random(seed).getrandbits
+
+    def urandom(size: int, /) -> bytes:
+        """`size` bytes that look random."""
+        return bits(8 * size).to_bytes(size, "little") if size else b""
+
+    os.urandom = urandom
+    os.getrandom = lambda size, flags=0: urandom(size)
+    os.getpid = lambda: PID
+    os.getppid = lambda: PID - 1
+
+
+def fix_random(module: Any) -> None:
+    """`random` draws its own seed from the operating system, past `os.urandom`."""
+    seed: Any = module.Random.seed
+
+    def seeded(self: Any, a: Any = None, version: int = 2) -> None:
+        seed(self, int.from_bytes(os.urandom(32), "big") if a is None else a, version)
+
+    module.Random.seed = seeded
+    module.seed = module._inst.seed
+    module.seed()

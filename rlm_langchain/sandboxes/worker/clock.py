@@ -1,0 +1,167 @@
+"""Time as a session sees it: it starts where the host says and moves only when it is looked at or slept through.
+
+So a cell that is run again, on another machine and another day, sees what it saw. The real clock is used for
+one thing: the time that a cell may take.
+"""
+
+from __future__ import annotations
+
+import time
+from _signal import (  # type: ignore[import-not-found]  # `signal` would load `enum`, and slow the start
+    ITIMER_REAL,
+    SIGALRM,
+    setitimer,
+    signal,
+)
+from typing import Any
+
+from rlm_langchain.sandboxes.worker.channel import Hold
+
+STEP = 1_000
+"""Nanoseconds that pass with each look at the clock."""
+
+AGAIN = 0.1
+"""Seconds until a cell that has caught the alarm hears it again."""
+
+_monotonic = time.monotonic
+
+
+class TimeLimit(BaseException):
+    """The cell has used its time. No `Exception`, so that `except Exception` lets it through."""
+
+
+class Alarm:
+    """Ends a cell from within when its time is up. The host kills the worker when that does not help."""
+
+    def __init__(self, seconds: float, hold: Hold) -> None:
+        self._limit, self._hold = seconds, hold
+        self._left, self._since = seconds, 0.0
+        signal(SIGALRM, self._ring)
+
+    def new_cell(self) -> None:
+        """A cell starts with all of its time."""
+        self._left = self._limit
+
+    def start(self) -> None:
+        """The cell's time runs."""
+        self._since = _monotonic()
+        setitimer(ITIMER_REAL, max(self._left, 0.001), AGAIN)
+
+    def stop(self) -> None:
+        """The cell's time stands still."""
+        setitimer(ITIMER_REAL, 0)
+        self._left -= _monotonic() - self._since
+
+    def spend(self, seconds: float) -> None:
+        """Take time that was slept. Raises `TimeLimit` when there is not so much left."""
+        spent = _monotonic() - self._since
+        if seconds > self._left - spent:
+            raise self._error()
+        self._left -= seconds
+        setitimer(ITIMER_REAL, max(self._left - spent, 0.001), AGAIN)
+
+    def _error(self) -> TimeLimit:
+        return TimeLimit(f"this cell ran for more than {self._limit:g} s of its own time")
+
+    def _ring(self, number: int, frame: object) -> None:
+        if not self._hold.depth:
+            raise self._error()
+
+
+class Clock:
+    """The time that programs are told."""
+
+    def __init__(self, start: float, alarm: Alarm) -> None:
+        self._start = self._now = int(start * 1e9)
+        self._alarm = alarm
+
+    def wall(self) -> int:
+        """Nanoseconds since the epoch."""
+        self._now += STEP
+        return self._now
+
+    def running(self) -> int:
+        """Nanoseconds since the session began."""
+        return self.wall() - self._start
+
+    def sleep(self, seconds: float, /) -> None:
+        """Let time pass without waiting for it; it counts as the cell's own."""
+        if seconds < 0:
+            raise ValueError("sleep length must be non-negative")
+        self._alarm.spend(seconds)
+        self._now += int(seconds * 1e9)
+
+    def rule(self) -> None:
+        """Put this clock in the place of every function of `time`."""
+        vars(time).update(self._counters())
+        vars(time).update(self._calendar())
+        vars(time)["sleep"] = self.sleep
+
+    def _counters(self) -> dict[str, Any]:
+        functions: dict[str, Any] = {}
+        for name in ("monotonic", "perf_counter", "process_time", "thread_time"):
+            functions[name] = lambda: self.running() / 1e9
+            functions[name + "_ns"] = self.running
+        functions["time"] = lambda: self.wall() / 1e9
+        functions["time_ns"] = self.wall
+        functions["clock_gettime"] = lambda clock_id, /: self._of(clock_id) / 1e9
+        functions["clock_gettime_ns"] = lambda clock_id, /: self._of(clock_id)
+        return functions
+
+    def _of(self, clock_id: int) -> int:
+        return self.wall() if clock_id == time.CLOCK_REALTIME else self.running()
+
+    def _calendar(self) -> dict[str, Any]:
+        """The functions that take the present when they are given no time."""
+        localtime, gmtime, ctime = time.localtime, time.gmtime, time.ctime
+        strftime, asctime = time.strftime, time.asctime
+        return {
+            "localtime": lambda secs=None, /: localtime(self._given(secs)),
+            "gmtime": lambda secs=None, /: gmtime(self._given(secs)),
+            "ctime": lambda secs=None, /: ctime(self._given(secs)),
+            "strftime": lambda form, t=None, /: strftime(form, localtime(self._given(None)) if t is None else t),
+            "asctime": lambda t=None, /: asctime(localtime(self._given(None)) if t is None else t),
+        }
+
+    def _given(self, secs: float | None) -> float:
+        return self.wall() / 1e9 if secs is None else secs
+
+
+def fix_datetime(module: Any) -> None:
+    """Make `datetime.now()` ask `time.time()`, as `date.today()` already does."""
+    real = module.datetime
+
+    class datetime(real):  # type: ignore[misc, valid-type]  # noqa: N801 - it takes the place of that one
+        __doc__ = real.__doc__
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return cls.fromtimestamp(time.time(), tz)
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return cls.fromtimestamp(time.time(), module.UTC).replace(tzinfo=None)
+
+    datetime.__module__, datetime.__qualname__ = "datetime", "datetime"
+    module.datetime = datetime
+
+
+def fix_selectors(module: Any) -> None:
+    """Let waiting in an event loop pass at once, as `time.sleep` does: `asyncio.sleep` then works too."""
+    for kind in ("SelectSelector", "PollSelector", "EpollSelector"):
+        if hasattr(module, kind):
+            _make_patient(getattr(module, kind))
+
+
+def _make_patient(kind: Any) -> None:
+    select = kind.select
+
+    def patient(self: Any, timeout: float | None = None) -> Any:
+        if timeout is None or timeout <= 0:
+            return select(self, timeout)
+        ready = select(self, 0)
+        if not ready:
+            time.sleep(timeout)
+        return ready
+
+    kind.select = patient

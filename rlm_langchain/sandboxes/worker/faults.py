@@ -1,0 +1,58 @@
+"""Errors as a program's author wants to read them: the frames of the cell, and nothing of what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traceback import TracebackException
+
+LONGEST = 12_000
+"""Characters of a traceback; of a longer one the middle is left out."""
+
+OWN = ("<cell ", "<helpers>")
+"""How the file names of frames begin that are shown."""
+
+
+def described(error: BaseException) -> str:
+    """The traceback as text. Raises nothing, however the exception is made."""
+    try:
+        return shortened(_formatted(error))
+    except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything
+        return f"{type(error).__name__}: (the error could not be shown)"
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """Head and tail of a text, with the number of characters between them."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... ({len(text) - 2 * half:,} characters left out) ...\n{text[-half:]}"
+
+
+def _formatted(error: BaseException) -> str:
+    import traceback
+
+    report = traceback.TracebackException(type(error), error, _own(error.__traceback__), limit=-100)
+    for part in _parts(report):
+        part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename.startswith(OWN)])
+    return "".join(report.format()).rstrip("\n")
+
+
+def _own(tb: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame of a cell on."""
+    while tb and not tb.tb_frame.f_code.co_filename.startswith(OWN):
+        tb = tb.tb_next
+    return tb
+
+
+def _parts(report: TracebackException) -> Iterator[TracebackException]:
+    """A report with all its causes, contexts and members."""
+    waiting: list[TracebackException | None] = [report]
+    while waiting:
+        part = waiting.pop()
+        if part is not None:
+            yield part
+            waiting += [part.__cause__, part.__context__, *(part.exceptions or [])]

@@ -1,0 +1,226 @@
+"""Regular expressions over a lazy text, in windows.
+
+A match sees at least `AHEAD` characters after its start, and the window grows while a match reaches its end, so
+what is found is what `re` would find, except where a pattern must look further ahead than that to decide
+against a shorter match. Looking behind reaches `BEHIND` characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rlm_langchain.sandboxes.worker.lazytext import LazyText
+
+WINDOW = 1 << 20
+AHEAD = 1 << 18
+BEHIND = 1 << 10
+
+_compile = re.compile
+_module = {name: getattr(re, name) for name in ("search", "match", "fullmatch", "findall", "finditer")}
+_module |= {name: getattr(re, name) for name in ("split", "sub", "subn")}
+
+_ARGUMENTS = {"split": 2, "sub": 3, "subn": 3}
+"""How many arguments come between the pattern and the flags, where it is not one."""
+
+
+class LazyMatch:
+    """A match in a window, told in places of the whole text."""
+
+    def __init__(self, match: re.Match[str], base: int, text: LazyText) -> None:
+        self._match, self._base, self.string = match, base, text
+
+    def start(self, group: int | str = 0) -> int:
+        """Where a group begins, or -1."""
+        return self.span(group)[0]
+
+    def end(self, group: int | str = 0) -> int:
+        """Where a group ends, or -1."""
+        return self.span(group)[1]
+
+    def span(self, group: int | str = 0) -> tuple[int, int]:
+        """Both."""
+        start, end = self._match.span(group)
+        return (start, end) if start < 0 else (start + self._base, end + self._base)
+
+    def __getitem__(self, group: int | str) -> Any:
+        return self._match[group]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._match, name)
+
+    def __repr__(self) -> str:
+        return f"<re.Match object; span={self.span()}, match={self._match[0]!r}>"
+
+
+class LazyPattern:
+    """A compiled pattern that also takes lazy texts."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """`re.Pattern`, which it stands in for."""
+        return re.Pattern
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pattern, name)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._pattern == bare(other))
+
+    def __hash__(self) -> int:
+        return hash(self._pattern)
+
+    def __repr__(self) -> str:
+        return repr(self._pattern)
+
+    def search(self, string: Any, *bounds: int) -> Any:
+        """As in `re`."""
+        return (
+            next(iter(self.finditer(string, *bounds)), None)
+            if _is_lazy(string)
+            else self._pattern.search(string, *bounds)
+        )
+
+    def match(self, string: Any, *bounds: int) -> Any:
+        """As in `re`."""
+        return (
+            anchored(self._pattern, string, *bounds) if _is_lazy(string) else self._pattern.match(string, *bounds)
+        )
+
+    def fullmatch(self, string: Any, *bounds: int) -> Any:
+        """As in `re`."""
+        return self._pattern.fullmatch(str(string) if _is_lazy(string) else string, *bounds)
+
+    def finditer(self, string: Any, *bounds: int) -> Iterator[Any]:
+        """As in `re`."""
+        return (
+            found(self._pattern, string, *bounds) if _is_lazy(string) else self._pattern.finditer(string, *bounds)
+        )
+
+    def findall(self, string: Any, *bounds: int) -> list[Any]:
+        """As in `re`."""
+        if not _is_lazy(string):
+            return self._pattern.findall(string, *bounds)
+        return [_all_of(match) for match in found(self._pattern, string, *bounds)]
+
+    def split(self, string: Any, maxsplit: int = 0) -> list[Any]:
+        """As in `re`: all pieces at once, so they must fit into memory."""
+        return (
+            _split(self._pattern, string, maxsplit) if _is_lazy(string) else self._pattern.split(string, maxsplit)
+        )
+
+    def sub(self, repl: Any, string: Any, count: int = 0) -> str:
+        """As in `re`: the result must fit into memory."""
+        return self.subn(repl, string, count)[0]
+
+    def subn(self, repl: Any, string: Any, count: int = 0) -> tuple[str, int]:
+        """As in `re`: the result must fit into memory."""
+        return (
+            _subn(self._pattern, repl, string, count)
+            if _is_lazy(string)
+            else self._pattern.subn(repl, string, count)
+        )
+
+
+def _is_lazy(text: Any) -> bool:
+    return type(text) is LazyText
+
+
+def bare(pattern: Any) -> Any:
+    """What a stand-in stands for."""
+    return pattern._pattern if type(pattern) is LazyPattern else pattern
+
+
+def compiled(pattern: Any, flags: int = 0) -> LazyPattern:
+    """A pattern that takes lazy texts."""
+    return pattern if type(pattern) is LazyPattern else LazyPattern(_compile(bare(pattern), flags))
+
+
+def anchored(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> LazyMatch | None:
+    """A match at `pos`."""
+    end = len(text) if endpos is None else min(endpos, len(text))
+    size = WINDOW
+    while True:
+        base, window, last = _view(text, pos, end, size)
+        match = pattern.match(window, pos - base)
+        if match is None or last or match.end() < len(window):
+            return match and LazyMatch(match, base, text)
+        size *= 2
+
+
+def found(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> Iterator[LazyMatch]:
+    """All matches, in order."""
+    end = len(text) if endpos is None else min(endpos, len(text))
+    size, empty, last = WINDOW, -1, False
+    while not last:
+        base, window, last = _view(text, pos, end, size)
+        trusted = len(window) if last else len(window) - AHEAD
+        again = base + trusted
+        for match in pattern.finditer(window, pos - base):
+            start, stop = base + match.start(), base + match.end()
+            if not last and (match.start() > trusted or match.end() == len(window)):
+                again = base + min(match.start(), trusted)  # it may be cut: look again from here
+                break
+            if not start == stop == empty:  # an empty match is found again where a window begins with it
+                pos, empty = stop, stop if start == stop else -1
+                yield LazyMatch(match, base, text)
+        size = WINDOW if again > pos else 2 * size
+        pos = max(pos, again)
+
+
+def _view(text: LazyText, pos: int, end: int, size: int) -> tuple[int, str, bool]:
+    """What is around a place: where it begins, the characters, and whether they reach the end."""
+    base = max(0, pos - BEHIND)
+    stop = min(end, pos + size)
+    return base, str(text.part(base, max(base, stop))), stop >= end
+
+
+def _all_of(match: LazyMatch) -> Any:
+    """What `findall` gives for a match."""
+    groups = match.groups("")
+    return match[0] if not groups else groups[0] if len(groups) == 1 else groups
+
+
+def _split(pattern: re.Pattern[str], text: LazyText, maxsplit: int) -> list[Any]:
+    pieces: list[Any] = []
+    at = 0
+    for n, match in enumerate(found(pattern, text)):
+        if maxsplit and n >= maxsplit:
+            break
+        pieces += [text[at : match.start()], *match.groups()]
+        at = match.end()
+    return [*pieces, text[at:]]
+
+
+def _subn(pattern: re.Pattern[str], repl: Any, text: LazyText, count: int) -> tuple[str, int]:
+    parts: list[str] = []
+    at = n = 0
+    for match in found(pattern, text):
+        if count and n >= count:
+            break
+        parts += [str(text[at : match.start()]), repl(match) if callable(repl) else match.expand(repl)]
+        at, n = match.end(), n + 1
+    return "".join([*parts, str(text[at:])]), n
+
+
+def install() -> None:
+    """Make the functions of `re` take lazy texts."""
+    vars(re).update({name: _aware(name) for name in _module})
+    re.compile = compiled  # type: ignore[assignment]
+
+
+def _aware(name: str) -> Callable[..., Any]:
+    """A function of `re` that goes through a stand-in."""
+    most = _ARGUMENTS.get(name, 1)
+
+    def function(pattern: Any, *args: Any, flags: int = 0, **named: Any) -> Any:
+        flags = args[most] if len(args) > most else flags
+        return getattr(compiled(pattern, flags), name)(*args[:most], **named)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = _module[name].__doc__
+    return function

@@ -1,0 +1,97 @@
+"""What a cell prints: kept up to a limit, and handed to the host as it comes."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from rlm_langchain.sandboxes.worker.channel import Hold
+
+EAGER = 64
+"""So many pieces of a cell's output are handed over at once; later ones wait for company."""
+
+CROWD = 1 << 14
+"""Characters that are handed over without waiting for more."""
+
+PAUSE = 0.02
+"""Seconds between two pieces that wait for company."""
+
+
+_now = time.monotonic  # before the clock is fixed
+
+
+class OutputLimit(BaseException):
+    """The cell has printed too much. No `Exception`, so that `except Exception` does not go on printing."""
+
+
+class Screen(io.RawIOBase):
+    """The far end of `sys.stdout` and `sys.stderr` for one cell."""
+
+    def __init__(self, limit: int, show: Callable[[str], None], hold: Hold) -> None:
+        self._room, self._limit = limit, limit
+        self._show, self._hold = show, hold
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._waiting: list[str] = []
+        self._size, self._pieces, self._last = 0, 0, 0.0
+        self.held = False
+        """While the cell waits for a reply nothing may be handed over."""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def close(self) -> None:
+        """Nothing: a program that closes its output loses its wrapper, not the screen."""
+
+    def write(self, data: Any) -> int:
+        """Take bytes. Raises `OutputLimit` once there are too many."""
+        with self._hold:
+            self._take(bytes(data))
+        if self._room < 0:
+            raise OutputLimit(f"this cell printed more than {self._limit:,} bytes; the rest is lost")
+        return len(data)
+
+    def _take(self, data: bytes) -> None:
+        text = self._decode(data)
+        size = len(text.encode())
+        if size > self._room:
+            text = text.encode()[: max(self._room, 0)].decode(errors="ignore")
+        self._room -= size
+        self._waiting.append(text)
+        self._size += len(text)
+        if not self.held and self._is_urgent():
+            self.empty()
+
+    def _is_urgent(self) -> bool:
+        return self._pieces < EAGER or self._size > CROWD or _now() - self._last > PAUSE
+
+    def empty(self) -> None:
+        """Hand over what waits."""
+        text, self._waiting, self._size = "".join(self._waiting), [], 0
+        self._pieces += 1
+        self._last = _now()
+        for start in range(0, len(text), CROWD):
+            self._show(text[start : start + CROWD])
+
+    def wrapped(self) -> io.TextIOWrapper:
+        """A text stream on this screen, for `sys.stdout`."""
+        return io.TextIOWrapper(cast("Any", self), "utf-8", "replaced", line_buffering=True)
+
+
+def install(screen: Screen) -> io.TextIOWrapper:
+    """Make a screen the output of what runs next."""
+    stream = screen.wrapped()
+    sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]
+    return stream
+
+
+def _replaced(error: UnicodeError) -> tuple[bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101
+    return b"\xef\xbf\xbd" * (error.end - error.start), error.end
+
+
+codecs.register_error("replaced", _replaced)

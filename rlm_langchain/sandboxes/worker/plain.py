@@ -1,0 +1,126 @@
+"""Values on their way out, made plain: what the host would refuse is an error here, where the program sees it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+DEEPEST = 32
+"""Levels of lists and dicts."""
+
+MOST = 100_000
+"""Items of one value, all levels together."""
+
+HINTS = {
+    "set": "Use sorted(...) or list(...).",
+    "frozenset": "Use sorted(...) or list(...).",
+    "bytes": "Use .decode().",
+    "bytearray": "Use .decode().",
+    "generator": "Use list(...).",
+    "map": "Use list(...).",
+    "filter": "Use list(...).",
+    "range": "Use list(...).",
+    "zip": "Use list(...).",
+    "dict_keys": "Use list(...).",
+    "dict_values": "Use list(...).",
+    "dict_items": "Use dict(...).",
+    "function": "Call it first.",
+    "complex": "Use str(...).",
+}
+
+
+def dumped(value: Any, what: str, room: int) -> str:
+    """`value` as JSON of at most `room` bytes. Raises `TypeError` or `ValueError` that names `what`."""
+    text = json.dumps(Plain(what, room).of(value, 0), ensure_ascii=False, separators=(",", ":"))
+    if len(text) * 4 > room and len(text.encode()) > room:
+        raise ValueError(_too_big(what, room))
+    return text
+
+
+def whole(text: str) -> str:
+    """The text with each half of a surrogate pair replaced: UTF-8 cannot hold them."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _too_big(what: str, room: int) -> str:
+    return f"{what} is bigger than {room:,} bytes, the most that can leave the REPL at once"
+
+
+class Plain:
+    """One walk over one value, which counts what it has seen."""
+
+    def __init__(self, what: str, room: int) -> None:
+        self._what, self._room = what, room
+        self._left, self._items = room, MOST
+
+    def of(self, value: Any, depth: int) -> Any:
+        """A copy in exact builtin types; subclasses become what they are made of, tuples become lists."""
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        for base, copy in _COPIES.items():
+            if issubclass(kind, base):
+                return copy(self, value, depth)
+        hint = HINTS.get(kind.__name__, "")
+        raise TypeError(
+            f"{self._what} holds a value of type {kind.__name__}; only text, numbers, True, False, None, and "
+            f"lists and dicts of them can leave the REPL. {hint}".rstrip()
+        )
+
+    def text(self, value: str, depth: int) -> str:
+        """An exact `str` without lone surrogates."""
+        self._left -= len(value)
+        if self._left < 0:
+            raise ValueError(_too_big(self._what, self._room))
+        return whole(str.__str__(value))
+
+    def integer(self, value: int, depth: int) -> int:
+        """An exact `int` within 64 bits."""
+        if -(2**63) <= value < 2**63:
+            return int.__int__(value)
+        raise ValueError(f"{self._what} holds an integer over 64 bits; use str(...)")
+
+    def number(self, value: float, depth: int) -> float:
+        """An exact `float` that is finite."""
+        if math.isfinite(value):
+            return float.__float__(value)
+        raise ValueError(f"{self._what} holds {float.__repr__(value)}; use None or text for it")
+
+    def sequence(self, value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
+        """An exact `list`."""
+        self._enter(len(value), depth)
+        return [self.of(item, depth + 1) for item in value]
+
+    def mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        """An exact `dict` with text for keys."""
+        self._enter(len(value), depth)
+        return {self._key(key): self.of(item, depth + 1) for key, item in value.items()}
+
+    def _key(self, key: Any) -> str:
+        if issubclass(type(key), str):
+            return self.text(key, 0)
+        raise TypeError(
+            f"{self._what} holds a dict with a key of type {type(key).__name__}; keys must be text: "
+            "{str(k): v for k, v in d.items()}"
+        )
+
+    def _enter(self, items: int, depth: int) -> None:
+        self._items -= items
+        if depth >= DEEPEST:
+            raise ValueError(f"{self._what} is nested deeper than {DEEPEST} levels, or holds itself")
+        if self._items < 0:
+            raise ValueError(f"{self._what} holds more than {MOST:,} items, or holds the same ones many times")
+
+
+_COPIES: dict[type, Any] = {
+    str: Plain.text,
+    int: Plain.integer,
+    float: Plain.number,
+    list: Plain.sequence,
+    tuple: Plain.sequence,
+    dict: Plain.mapping,
+}

@@ -1,0 +1,105 @@
+"""A UTF-8 file that is read where it is looked at: bytes found, characters counted, nothing kept."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+
+BLOCK = 1 << 18
+"""Bytes between two marks of the index."""
+
+WINDOW = 1 << 20
+"""Bytes that are searched at once."""
+
+CONTINUED = bytes(range(0x80, 0xC0))
+"""The bytes of UTF-8 that do not begin a character."""
+
+
+class Source:
+    """A file, and where in it which character is. The index grows with how far one has looked."""
+
+    def __init__(self, fd: int, length: int, size: int) -> None:
+        self._fd, self.length, self.size = fd, length, size
+        self._ascii = length == size
+        self._marks = [0]
+        """How many characters begin before each block."""
+
+    def text(self, start: int, stop: int) -> str:
+        """The characters from `start` to `stop`."""
+        first = self.byte_of(start)
+        return self.read(first, self.byte_of(stop) - first).decode("utf-8", "replace")
+
+    def read(self, start: int, size: int) -> bytes:
+        """`size` bytes, or as many as there are."""
+        parts = []
+        while size > 0 and (part := os.pread(self._fd, size, start)):
+            parts.append(part)
+            start, size = start + len(part), size - len(part)
+        return b"".join(parts)
+
+    def byte_of(self, char: int) -> int:
+        """Where in the file a character begins."""
+        if self._ascii:
+            return min(char, self.size)
+        while self._marks[-1] <= char:
+            if not self._mark():
+                return self.size
+        block = bisect_right(self._marks, char) - 1
+        data = self.read(block * BLOCK, BLOCK)
+        lead = len(data) - len(data.lstrip(CONTINUED))
+        before = data[lead:].decode("utf-8", "ignore")[: char - self._marks[block]]
+        return block * BLOCK + lead + len(before.encode())
+
+    def char_of(self, byte: int) -> int:
+        """Which character begins at a byte."""
+        if self._ascii:
+            return byte
+        block = byte // BLOCK
+        while len(self._marks) <= block and self._mark():
+            pass
+        return self._marks[block] + _begun(self.read(block * BLOCK, byte - block * BLOCK))
+
+    def _mark(self) -> bool:
+        """Look at one more block. False at the end of the file."""
+        start = (len(self._marks) - 1) * BLOCK
+        if start >= self.size:
+            return False
+        self._marks.append(self._marks[-1] + _begun(self.read(start, BLOCK)))
+        return True
+
+    def find(self, needle: bytes, first: int, last: int) -> int:
+        """The first place of some bytes between two places, or -1."""
+        step = max(WINDOW, 2 * len(needle))
+        while last - first >= len(needle):
+            found = self.read(first, min(step + len(needle), last - first)).find(needle)
+            if found >= 0:
+                return first + found
+            first += step
+        return -1
+
+    def rfind(self, needle: bytes, first: int, last: int) -> int:
+        """The last place of some bytes between two places, or -1."""
+        step = max(WINDOW, 2 * len(needle))
+        while last - first >= len(needle):
+            begin = max(first, last - step)
+            found = self.read(begin, last - begin).rfind(needle)
+            if found >= 0:
+                return begin + found
+            last = begin + len(needle) - 1 if begin > first else first - 1
+        return -1
+
+    def count(self, needle: bytes, first: int, last: int) -> int:
+        """How often some bytes occur between two places, without overlaps."""
+        total, step = 0, max(WINDOW, 2 * len(needle))
+        while last - first >= len(needle):
+            data = self.read(first, min(step, last - first))
+            parts = data.count(needle)
+            total += parts
+            rest = data.split(needle, parts)[-1]  # may hold the beginning of one more
+            first += len(data) - min(len(rest), len(needle) - 1)
+        return total
+
+
+def _begun(data: bytes) -> int:
+    """How many characters begin in these bytes."""
+    return len(data.translate(None, CONTINUED))
