@@ -29,6 +29,7 @@ _FORMATS = (
     (b"\x89PNG", "an image: only text can be a context"),
     (b"\xff\xd8\xff", "an image: only text can be a context"),
 )
+_MARK = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -53,7 +54,7 @@ def not_text(sample: bytes) -> str | None:
             return name
     if sample.isascii() or not encoding_of(sample).startswith("utf-8"):
         return None
-    wrong = len(_SURROGATE.findall(sample.decode("utf-8", "surrogateescape")))
+    wrong = sample.decode("utf-8", "replace").count(_MARK) - sample.count(_MARK.encode())
     # Up to three may be the beginning of a character that the end of the sample has cut.
     if wrong > 3 and (wrong > len(sample) * 0.3 or b"\0" in sample):
         return "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
@@ -62,10 +63,10 @@ def not_text(sample: bytes) -> str | None:
 
 def scrub(text: str) -> tuple[str, int]:
     """The text with each lone surrogate replaced by U+FFFD, so that offsets stay, and how many there were."""
-    return _SURROGATE.subn("\ufffd", text)
+    return _SURROGATE.subn(_MARK, text)
 
 
-def replaced(number: int, what: str = "undecodable byte") -> str:
+def replaced(number: int, what: str = "undecodable byte sequence") -> str:
     """A note for `about`; empty for none."""
     return f"{count(number, what)} replaced by U+FFFD" if number else ""
 
@@ -92,7 +93,7 @@ class Decoder:
             if self.strict:
                 raise InputError(self._fault(error, len(block))) from error
             self._decoder.setstate(state)
-            text = self._decode_anyway(block, final)
+            text = self._decode_anyway(state[0], block, final)
         self._offset += len(block)
         return text
 
@@ -103,11 +104,12 @@ class Decoder:
             "mend it, or let undecodable bytes be replaced (not `strict`)"
         )
 
-    def _decode_anyway(self, block: bytes, final: bool) -> str:
-        self._decoder.errors = "surrogateescape" if self.utf8 else "replace"
-        raw = self._decoder.decode(block, final)
+    def _decode_anyway(self, pending: bytes, block: bytes, final: bool) -> str:
+        self._decoder.errors = "replace"
+        text = self._decoder.decode(block, final)
         self._decoder.errors = "strict"
-        text, wrong = scrub(raw)
-        # The decoders of UTF-16 and UTF-32 cannot mark a wrong byte, only replace it.
-        self.replaced += wrong if self.utf8 else raw.count("\ufffd")
+        decoded = len(pending) + len(block) - len(self._decoder.getstate()[0])
+        # In UTF-8 a mark that was there before is always these three bytes; elsewhere all count as new.
+        before = (pending + block)[:decoded].count(_MARK.encode()) if self.utf8 else 0
+        self.replaced += text.count(_MARK) - before
         return text
