@@ -79,7 +79,6 @@ def policy(context: Path | None) -> Any:
 
     paths = readable(context)
     return Sandbox(
-        name="rlm",
         fs_readable=paths,
         fs_denied=hidden(paths),
         extra_deny_syscalls=list(DENIED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ class CPythonSession:
             self._worker.reap()
 
     def __del__(self) -> None:
-        if hasattr(self, "_worker"):
+        if hasattr(self, "_worker") and not sys.is_finalizing():  # the workers of a dead host die by themselves
             self.close()
 
     def _start(self, context: ContextFile | None, prelude: str) -> None:

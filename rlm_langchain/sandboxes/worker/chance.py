@@ -22,6 +22,8 @@ def rule(seed: int) -> None:
     os.getrandom = lambda size, flags=0: urandom(size)
     os.getpid = lambda: PID
     os.getppid = lambda: PID - 1
+    system = os.uname_result(("Linux", "rlm", "", "", os.uname().machine))
+    os.uname = lambda: system
 
 
 def fix_random(module: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from rlm_langchain.protocols import Sandbox, SandboxSession
 from rlm_langchain.testing.conformance.base import Clauses, Opener, output
-from rlm_langchain.types import Died, Limits, Step, Suspended
+from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
 
 
 def descriptors() -> int:
@@ -52,8 +52,8 @@ class LifecycleClauses(Clauses):
     def test_a_session_can_be_closed_from_another_thread_while_it_runs(self, open_session: Opener) -> None:
         session = open_session(seconds=30)
         steps: list[Step] = []
-        session.run("x = llm_query('started')")
-        thread = threading.Thread(target=lambda: steps.append(session.run("while True: pass")))
+        session.run("llm_query('a')\nwhile True:\n    pass")
+        thread = threading.Thread(target=lambda: steps.append(session.resume([Reply("go on")])))
         thread.start()
         session.close()
         thread.join(10)
@@ -74,8 +74,6 @@ class LifecycleClauses(Clauses):
         assert shown == {n: f"{sum(range(n * 1000))}\n" for n in range(4)}
 
     def test_a_paused_session_can_be_resumed_in_another_thread(self, session: SandboxSession) -> None:
-        from rlm_langchain.types import Completed, Reply
-
         steps: list[Step] = []
         assert isinstance(session.run("print(llm_query('a'))"), Suspended)
         thread = threading.Thread(target=lambda: steps.append(session.resume([Reply("r")])))
