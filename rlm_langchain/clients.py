@@ -5,11 +5,13 @@ Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, ...). Not cov
 
 from __future__ import annotations
 
+import atexit
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import aiohttp
 import httpx2
@@ -26,13 +28,18 @@ CHUNK = 1 << 16
 @cache
 def async_client() -> httpx2.AsyncClient:
     """What a model takes as `http_async_client`. It needs no closing: it holds nothing."""
-    return httpx2.AsyncClient(transport=_LoopTransport(), follow_redirects=True)
+    return httpx2.AsyncClient(transport=_LoopTransport(), cookies=_no_cookies(), follow_redirects=True)
 
 
 @cache
 def sync_client() -> httpx2.Client:
     """What a model takes as `http_client`. Reads no certificates before its first request."""
-    return httpx2.Client(transport=_LazyTransport(), follow_redirects=True)
+    return httpx2.Client(transport=_LazyTransport(), cookies=_no_cookies(), follow_redirects=True)
+
+
+def _no_cookies() -> CookieJar:
+    """Takes none: a client is shared by models of different providers and keys."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class _LoopTransport(httpx2.AsyncBaseTransport):
@@ -121,4 +128,6 @@ class _LazyTransport(httpx2.BaseTransport):
 
 @cache
 def _sync_transport() -> httpx2.HTTPTransport:
-    return httpx2.HTTPTransport(verify=_certificates())
+    transport = httpx2.HTTPTransport(verify=_certificates())
+    atexit.register(transport.close)
+    return transport

@@ -69,9 +69,7 @@ def _proxy(url: URL) -> str | None:
     proxy = named.get(url.scheme) or named.get("all")
     if proxy and not proxy.startswith(("http://", "https://")):
         scheme = proxy.partition(":")[0]
-        raise ConfigurationError(
-            f"proxies of the kind {scheme!r} are not supported; set HTTPS_PROXY to http://..."
-        )
+        raise ConfigurationError(f"proxies of the kind {scheme!r} are not supported; set HTTPS_PROXY to http://...")
     return proxy
 
 
@@ -90,13 +88,8 @@ async def current_pool() -> Pool:
 
 
 async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(
-        limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE, socket_factory=_probed_socket
-    )
-    # No cookies between requests: a pool is shared by models of different providers and keys.
-    session = aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-    )
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE, socket_factory=_probed_socket)
+    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
     try:
         yield session
     finally:

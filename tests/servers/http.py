@@ -48,7 +48,8 @@ class Connection(asyncio.Protocol):
     """One client connection: gathers bytes until a request is whole, then hands it over."""
 
     handle: Callable[[Exchange], None]
-    open_connections: set[Connection]
+    changed: Callable[[Connection, bool], None]
+    """Told when the connection opens (True) and when it is gone (False)."""
     received: bytearray = field(default_factory=bytearray)
     current: Exchange | None = None
     transport: asyncio.Transport = field(init=False)
@@ -57,10 +58,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
-        self.open_connections.add(self)
+        self.changed(self, True)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.open_connections.discard(self)
+        self.changed(self, False)
         if self.current is not None and self.current.lost is not None:
             self.current.lost()
 

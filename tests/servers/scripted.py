@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.servers.http import Connection
 from tests.servers.openai import Message, Reply
 from tests.servers.server import Rule, Script, Server
 
@@ -56,7 +55,7 @@ async def listen(server: Server, listener: socket.socket, ready: Callable[[], No
     server.loop = asyncio.get_running_loop()
     server.url = f"http{'s' * server.tls}://127.0.0.1:{listener.getsockname()[1]}/v1"
     accepting = await server.loop.create_server(
-        lambda: Connection(server.handle, server.connections),
+        server.accept,
         sock=listener,
         backlog=1024,
         ssl=_context() if server.tls else None,

@@ -60,6 +60,8 @@ class Server:
     tokens: Counter[str] = field(default_factory=Counter)
     """Billed, in replies that were sent: `input`, `output`, `cached`."""
     connections: set[Connection] = field(default_factory=set)
+    accepted: int = 0
+    """Connections over all time."""
     errors: list[Exception] = field(default_factory=list)
     """What the script or the rule raised; `serve` raises the first at its end."""
     held: list[Callable[[], None]] = field(default_factory=list)
@@ -91,9 +93,20 @@ class Server:
             "tokens": dict(self.tokens),
             "states": dict(states),
             "connections": len(self.connections),
+            "accepted": self.accepted,
         }
 
     # --- from here on, in the server's own thread ---
+
+    def accept(self) -> Connection:
+        """What talks to a client that has connected."""
+        self.accepted += 1
+        return Connection(self.handle, self._connected)
+
+    def _connected(self, connection: Connection, is_open: bool) -> None:
+        with self.changed:
+            (self.connections.add if is_open else self.connections.discard)(connection)
+            self.changed.notify_all()
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one HTTP request."""
