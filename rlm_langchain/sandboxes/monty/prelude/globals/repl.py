@@ -111,7 +111,7 @@ def _many(name, kind, prompts, contexts):
     replies = _ask(name, kind, prompts, contexts)
     failed = [number for number, reply in enumerate(replies) if reply[1] is not None]
     for number in failed[:_TOLD]:
-        print(f"[{name}] item {number} failed and is None: {replies[number][1]}")
+        print(f"[{name}] item {number} failed: {replies[number][1]}")
     if len(failed) > _TOLD:
         print(f"[{name}] {len(failed) - _TOLD} more items failed")
     return [value if error is None else None for value, error in replies]

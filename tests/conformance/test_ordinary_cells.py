@@ -1,0 +1,57 @@
+"""Cells as models write them do in each sandbox what they do in plain CPython. Prints the pass rates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data.ordinary_cells import EXPECTED, cells, contexts, reply
+
+from rlm_langchain.plugins import load
+from rlm_langchain.testing.conformance.base import finish, stored
+from rlm_langchain.types import Answered, Call, Completed, Limits, Reply, Step
+
+HELD: dict[str, Any] = json.loads(EXPECTED.read_text("utf-8"))
+AT_LEAST = {"cpython": len(HELD["cells"]), "monty": 0}
+"""How many of them pass. Raise it when more do."""
+
+
+def host(call: Call) -> Reply:
+    value, error = reply(call.kind, call.prompt, call.context)
+    return Reply(value, error)
+
+
+def difference(step: Step, expect: dict[str, Any]) -> str | None:
+    """What a cell did otherwise than in plain CPython; None when nothing."""
+    if not isinstance(step, Completed | Answered) or step.error:
+        return str(getattr(step, "error", step)).strip().splitlines()[-1][:150]
+    answer = step.value if isinstance(step, Answered) else None
+    if answer != expect["answer"]:
+        return f"answered {answer!r}"[:150]
+    return None if step.stdout == expect["stdout"] else f"printed {step.stdout!r}"[:300]
+
+
+@pytest.mark.parametrize("name", AT_LEAST)
+def test_ordinary_cells_do_what_they_do_in_cpython(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox = load("sandboxes", name)()
+    failed = {}
+    for cell in HELD["cells"]:
+        session = sandbox.open(stored(HELD["contexts"][cell["context"]], tmp_path), "", Limits(seconds=10))
+        why = difference(finish(session, session.run(cell["code"]), host), cell["expect"])
+        session.close()
+        if why is not None:
+            failed[cell["name"]] = why
+    passed = len(HELD["cells"]) - len(failed)
+    with capsys.disabled():
+        print(f"\nordinary cells, {name}: {passed}/{len(HELD['cells'])}")
+        print("".join(f"  {cell}: {why}\n" for cell, why in failed.items()), end="")
+    assert passed >= AT_LEAST[name]
+
+
+def test_the_stored_cells_are_those_of_the_text() -> None:
+    assert [{k: c[k] for k in ("name", "context", "code")} for c in HELD["cells"]] == cells()
+    assert HELD["contexts"] == contexts()
