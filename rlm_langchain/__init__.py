@@ -1,9 +1,9 @@
 """Recursive Language Models on LangGraph (Zhang, Kraska, Khattab, arXiv 2512.24601).
 
-    from rlm_langchain import create_rlm
+from rlm_langchain import create_rlm
 
-    rlm = create_rlm(root_model="openai/gpt-4o", recursive_model="openai/gpt-4o-mini")
-    rlm.completion(query="What are the main themes?", context=huge_document)["answer"]
+rlm = create_rlm(root_model="openai/gpt-4o", recursive_model="openai/gpt-4o-mini")
+rlm.completion(query="What are the main themes?", context=huge_document)["answer"]
 """
 
 from __future__ import annotations

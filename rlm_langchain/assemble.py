@@ -28,6 +28,7 @@ def assemble(options: RLMRunnable) -> Machine:
         budget=options.budget,
         limits=options.limits,
         store=ContextStore(options.home),
+        memo=options.memo,
     )
 
 

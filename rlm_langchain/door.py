@@ -39,14 +39,14 @@ async def ask(
         tree.ledger.book(completion.usage)
         return completion
     ledger = tree.ledger
-    with ledger.reserve(machine.estimate(model, messages), last=last) as entry, tree.room():
+    with ledger.reserve(machine.estimate(model, messages, last=last), last=last) as entry, tree.room():
         async with asyncio.timeout(ledger.seconds_left(last=last)):
             completion = await complete(
                 model,
                 messages,
                 config=config,
                 gate=tree.gate,
-                output_tokens=machine.output_tokens,
+                output_tokens=machine.cap(last=last),
                 retry=machine.retry,
             )
         entry.used = completion.usage

@@ -17,6 +17,10 @@ A fault of the program that a model wrote is never one of these: it is a value, 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_langchain.types import RLMOutput
 
 
 class RLMError(Exception):
@@ -49,7 +53,14 @@ class ModelError(RLMError):
 
 
 class BudgetExhausted(RLMError):
-    """A limit of the budget was reached."""
+    """A limit of the budget was reached. `output` is what the run would have given back."""
+
+    def __init__(self, output: RLMOutput) -> None:
+        self.output = output
+        super().__init__(
+            f"the budget is used up ({output['stop_reason']}) after {output['iterations']} turns and "
+            f"{output['sub_calls']} sub-calls; `output` holds the best answer so far"
+        )
 
 
 class SandboxError(RLMError):

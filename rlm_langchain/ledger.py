@@ -1,8 +1,8 @@
 """The one account of a tree of runs: nothing is sent to a model that it has not admitted.
 
 A call reserves what it may use, is made, and settles for what the provider says it used. What is reserved and
-spent together never passes a limit. A share is held back, so that a run that has used up the rest can still
-make one last call for an answer.
+spent together never passes a limit. What one more root turn would need is held back, so that a run that has
+used up the rest can still make a last call for an answer.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import Budget, StopReason, Usage
 
-LAST_CALL_SHARE = 0.1
-"""Of tokens, dollars and seconds: held back for the last call."""
-LAST_CALL_SECONDS = 30.0
-"""And no more than this of the time."""
+HELD_SHARE = 0.5
+"""Of a limit: the most that is held back for the last call. A budget may be too small for both."""
+HELD_TIME = 0.1
+"""Of the time: held back for the last call, and no more than so many seconds:"""
+HELD_SECONDS = 30.0
+ROUNDING = 1e-9
+"""Dollars are floats: sums of them are right to far less than this."""
 
 
 class Refused(RLMError):
@@ -46,6 +49,8 @@ class Ledger:
     elapsed: float = 0.0
     """Seconds that earlier processes have spent on this run."""
     clock: Callable[[], float] = time.monotonic
+    held: Usage = Usage(calls=1)
+    """What the last call is thought to need. The root run keeps it up to date."""
     _reserved: Usage = Usage()
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = -1.0
@@ -92,7 +97,7 @@ class Ledger:
         limit = self.budget.seconds
         if limit is None:
             return None
-        held = 0.0 if last else min(limit * LAST_CALL_SHARE, LAST_CALL_SECONDS)
+        held = 0.0 if last else min(limit * HELD_TIME, HELD_SECONDS)
         return max(0.0, limit - held - self.seconds)
 
     def left(self) -> dict[str, float | int | None]:
@@ -120,14 +125,16 @@ class Ledger:
 
     def _refusal(self, wanted: Usage, last: bool) -> Refused | None:
         limit, after = self.budget, self.spent.plus(self._reserved).plus(wanted)
-        share = 1.0 if last else 1.0 - LAST_CALL_SHARE
-        held = 0 if last else 1
-        if limit.calls is not None and after.calls > limit.calls - held:
-            return Refused("calls", f"{after.calls + held} model calls do not fit into {limit.calls}")
-        if limit.tokens is not None and after.tokens > limit.tokens * share:
-            return Refused("tokens", f"{after.tokens} tokens do not fit into {limit.tokens * share:.0f}")
-        if limit.usd is not None and (after.cost or 0.0) > limit.usd * share:
-            return Refused("usd", f"${after.cost or 0.0:.4f} does not fit into ${limit.usd * share:.4f}")
+        held = Usage() if last else self.held
+        limits: tuple[tuple[StopReason, float, float | None, float], ...] = (
+            ("calls", after.calls, limit.calls, held.calls),
+            ("tokens", after.tokens, limit.tokens, held.tokens),
+            ("usd", after.cost or 0.0, limit.usd, held.cost or 0.0),
+        )
+        for name, all_of_it, most, kept in limits:
+            if most is not None and all_of_it > most - min(kept, most * HELD_SHARE) + ROUNDING:
+                spare = "" if last else f", with {min(kept, most * HELD_SHARE):,.6g} held back for a last call"
+                return Refused(name, f"{all_of_it:,.6g} {name} do not fit into {most:,.6g}{spare}")
         if (left := self.seconds_left(last=last)) is not None and left <= 0:
             return Refused("seconds", f"the {limit.seconds:g} seconds are over")
         return None

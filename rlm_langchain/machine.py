@@ -19,6 +19,8 @@ from rlm_langchain.types import Budget, ContextRef, Limits, Usage
 
 OUTPUT_TOKENS = 4_096
 """Reserved for the output of a call that has no cap of its own."""
+LAST_OUTPUT_TOKENS = 1_024
+"""For the last call of a run whose tokens or dollars are used up."""
 MESSAGE_TOKENS = 8
 """What providers add around each message."""
 
@@ -70,17 +72,18 @@ class Machine:
         prelude = "\n\n".join(strategy.prelude for strategy in self.strategies if strategy.prelude)
         return self.sandbox.open(file, prelude, replace(self.limits, seconds=seconds))
 
-    def estimate(self, model: Model, messages: Sequence[BaseMessage]) -> Usage:
+    def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
         """What a call may use at most, as far as it can be known: reserved before it is made."""
         read = sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
-        wanted = Usage(calls=1, input=read, output=self.output_tokens or OUTPUT_TOKENS)
+        wanted = Usage(calls=1, input=read, output=self.cap(last=last) or OUTPUT_TOKENS)
         return wanted._replace(cost=prices.cost(model, wanted))
 
-    @property
-    def output_tokens(self) -> int | None:
-        """The cap on each reply: with a limit on tokens or dollars there must be one, to know what is reserved."""
+    def cap(self, *, last: bool = False) -> int | None:
+        """The cap on a reply: with a limit on tokens or dollars there must be one, to know what to reserve."""
         capped = self.budget.tokens is not None or self.budget.usd is not None
-        return self.budget.output_tokens or (OUTPUT_TOKENS if capped else None)
+        own = self.budget.output_tokens
+        most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
+        return min(own or most, most if last else own or most) if capped else own
 
     @property
     def steps(self) -> int:

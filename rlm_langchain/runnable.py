@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langgraph.graph import StateGraph
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from rlm_langchain import clients
 from rlm_langchain.assemble import assemble
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import BudgetExhausted, InputError
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import Machine
@@ -25,6 +25,7 @@ from rlm_langchain.portal import PORTAL, interruptible
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
+LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
 SYNC_THREADS = 256
 """LangGraph's threads for a sync run: a child run needs one while it works."""
 
@@ -62,6 +63,10 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     budget: Budget = Budget()
     limits: Limits = Limits()
     """Of each cell in the sandbox."""
+    memo: bool = True
+    """Whether identical sub-calls of a run are asked once. False for those who want samples."""
+    on_budget: Literal["answer", "raise"] = "answer"
+    """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
     checkpointer: Any = None
     """Any LangGraph saver: makes runs durable."""
     home: Path | None = None
@@ -83,14 +88,14 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             output: RLMOutput = interruptible(
                 lambda: graph.invoke(state, settings, **kwargs), lambda: trees.cancel(run)
             )
-            return output
+            return self._checked(output)
 
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer, on this event loop."""
         settings = self._config(config)
         async with self._arunning(input, settings) as state:
             output: RLMOutput = await self.graph.ainvoke(state, settings, **kwargs)
-            return output
+            return self._checked(output)
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
@@ -111,6 +116,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""
         return self.invoke({"query": query, "context": context})
+
+    def _checked(self, output: RLMOutput) -> RLMOutput:
+        if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
+            raise BudgetExhausted(output)
+        return output
 
     def _build(self) -> _Built:
         if self._built is None:

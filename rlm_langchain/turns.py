@@ -35,6 +35,8 @@ REASONS: dict[StopReason, str] = {
 }
 
 
+TURN_TOKENS = 3_000
+"""By which a turn makes the next prompt longer, at most: its reply, and what its cells have shown."""
 HISTORY_SHARE = 0.6
 """Of the root model's window: a longer history is put in short, once, and the prefix is stable again."""
 HISTORY = 'history = _host_call("history", "")'
@@ -64,6 +66,7 @@ class Turn:
         tree.join(state["path"], journal)
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
+        turn._hold()
         turn.stop = turn._limit()
         turn.summary = not turn.stop and turn._too_long()
         if turn.summary:
@@ -122,6 +125,12 @@ class Turn:
 
     def _render(self, name: str, **values: object) -> str:
         return render(self._profile, name, **values)
+
+    def _hold(self) -> None:
+        """Keep what a last call after this turn would need, when this is the run whose answer counts."""
+        if not self.state["path"]:
+            next_turn = self.machine.estimate(self.machine.root, self.messages, last=True)
+            self.tree.ledger.held = next_turn._replace(input=next_turn.input + TURN_TOKENS)
 
     def _limit(self) -> StopReason | None:
         if self.journal.iterations >= self.machine.budget.iterations:

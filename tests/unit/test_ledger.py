@@ -34,12 +34,12 @@ def test_an_error_or_a_cancel_settles_too(error):
     ("budget", "reason"),
     [
         (Budget(calls=3), "calls"),
-        (Budget(tokens=400), "tokens"),
+        (Budget(tokens=450), "tokens"),
         (Budget(usd=0.03), "usd"),
     ],
 )
-def test_a_spent_limit_refuses_by_name_and_the_last_call_still_fits(budget, reason):
-    ledger = Ledger(budget)
+def test_a_spent_limit_refuses_by_name_and_what_is_held_back_still_fits(budget, reason):
+    ledger = Ledger(budget, held=ONE)
     for _ in range(2):
         with ledger.reserve(ONE) as entry:
             entry.used = ONE
@@ -47,10 +47,18 @@ def test_a_spent_limit_refuses_by_name_and_the_last_call_still_fits(budget, reas
         pass
     assert refusal.value.reason == reason
     assert ledger.stop(ONE) == reason
-    last = ONE if reason != "tokens" else Usage(calls=1, input=50, output=50, cost=0.0)
-    last = last._replace(cost=0.004) if reason == "usd" else last
-    with ledger.reserve(last, last=True) as entry:
-        entry.used = last
+    with ledger.reserve(ONE, last=True) as entry:
+        entry.used = ONE
+    with pytest.raises(Refused), ledger.reserve(ONE, last=True):
+        pass
+
+
+def test_no_more_than_half_of_a_limit_is_held_back():
+    ledger = Ledger(Budget(tokens=400), held=Usage(calls=1, input=10_000))
+    with ledger.reserve(ONE) as entry:
+        entry.used = ONE
+    with pytest.raises(Refused), ledger.reserve(ONE):
+        pass
 
 
 def test_time_runs_over_all_processes_of_a_run():
@@ -105,6 +113,6 @@ def test_no_sequence_of_calls_passes_the_tokens(calls):
         try:
             with ledger.reserve(Usage(1, read, 0, written)) as entry:
                 entry.used = Usage(1, int(read * share), 0, int(written * share))
-        except Refused as refusal:
-            assert refusal.reason == "tokens"
-    assert ledger.spent.tokens <= 1800
+        except Refused:
+            assert ledger.stop(Usage(1, read, 0, written)) == "tokens"
+    assert ledger.spent.tokens <= 2000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -11,7 +12,16 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from rlm_langchain import Budget, InputError, ModelError, RLMOutput, RLMRunnable, create_rlm, create_rlm_graph
+from rlm_langchain import (
+    Budget,
+    BudgetExhausted,
+    InputError,
+    ModelError,
+    RLMOutput,
+    RLMRunnable,
+    create_rlm,
+    create_rlm_graph,
+)
 from rlm_langchain.testing import FunctionModel, script
 
 SANDBOXES = ("cpython", "monty")
@@ -68,7 +78,13 @@ def test_a_failed_sub_call_is_an_error_in_the_cell_and_never_stops_its_siblings(
             raise ValueError("sk-secret")
         return "good"
 
-    code = "many = llm_query_batched(['a', 'bad', 'c'])\ntry:\n    llm_query('bad')\nexcept Exception as e:\n    FINAL([many, str(e)])"
+    code = """
+many = llm_query_batched(['a', 'bad', 'c'])
+try:
+    llm_query('bad')
+except Exception as e:
+    FINAL([many, str(e)])
+"""
     output = ask(create_rlm(script(code, leaf=leaf)), "q")
     many, error = output["answer"]
     assert many == ["good", None, "good"]
@@ -112,7 +128,7 @@ def test_talk_between_code_is_no_answer(ask):
     [
         (Budget(iterations=3), "iterations"),
         (Budget(calls=4), "calls"),
-        (Budget(tokens=40_000), "tokens"),
+        (Budget(tokens=20_000), "tokens"),
     ],
 )
 def test_a_limit_ends_in_a_last_call_for_the_best_answer(ask, budget, reason):
@@ -145,6 +161,13 @@ def test_a_run_that_finds_nothing_says_failed_and_what_it_saw(ask):
     assert output["stop_reason"] == "calls"
 
 
+def test_a_spent_budget_raises_only_for_those_who_ask_for_it(ask):
+    rlm = create_rlm(script("print(1)", "prose:words"), budget=Budget(iterations=1), on_budget="raise")
+    with pytest.raises(BudgetExhausted) as spent:
+        ask(rlm, "q")
+    assert (spent.value.output["answer"], spent.value.output["stop_reason"]) == ("words", "iterations")
+
+
 def test_budget_shows_what_is_left_in_the_repl(ask):
     output = ask(create_rlm(script("llm_query('x')\nFINAL(budget())"), budget=Budget(calls=10)), "q")
     assert output["answer"]["calls"] == 8
@@ -159,7 +182,7 @@ def test_each_root_prompt_is_the_previous_one_and_new_messages(ask):
 
     ask(create_rlm(FunctionModel(function=play)), {"query": "q", "context": "c" * 5000})
     assert len(prompts) == 5
-    for before, after in zip(prompts, prompts[1:], strict=False):
+    for before, after in itertools.pairwise(prompts):
         assert after[: len(before)] == before
 
 
@@ -179,7 +202,8 @@ def test_identical_sub_calls_are_asked_once_unless_samples_are_wanted(ask):
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 def test_child_runs_have_a_repl_a_context_and_a_history_of_their_own(ask, sandbox):
     model = script(
-        "x = 'mine'\nkids = rlm_query_batched(['MID one', 'MID two'], [context[:5], context[5:]])\nFINAL(kids + [x])",
+        "x = 'mine'",
+        "kids = rlm_query_batched(['MID one', 'MID two'], [context[:5], context[5:]])\nFINAL(kids + [x])",
         children={
             "MID": ["x = len(context)", "low = rlm_query('LOW', context + '!')\nFINAL(f'{x} {low}')"],
             "LOW": ["FINAL(context + llm_query('leaf'))"],
@@ -245,7 +269,7 @@ def test_a_long_history_is_put_in_short_and_kept_in_the_repl(ask):
         if "replaced by your own summary" in messages[-1].content:
             return "Summary: x is 1."
         if any("Summary: x is 1." in m.content for m in messages):
-            return "```repl\nFINAL([x, len(history) > 20000])\n```"
+            return "```repl\nFINAL([x, len(history) > 10000])\n```"
         return "```repl\nx = 1\nprint('w ' * 3000)\n```"
 
     model = replace(resolve(FunctionModel(function=play), "root"), window=8000)
