@@ -37,7 +37,9 @@ class UnknownPlugin(ConfigurationError):
     def __init__(self, group: str, name: str, known: Iterable[str]) -> None:
         self.group, self.name, self.known = group, name, tuple(sorted(known))
         there = ", ".join(self.known) or "none"
-        super().__init__(f"no {group.rpartition('.')[2].rstrip('s')} is called {name!r}; installed: {there}")
+        kind = group.rpartition(".")[2]
+        one = {"sandboxes": "sandbox", "strategies": "strategy", "contexts": "context"}.get(kind, kind)
+        super().__init__(f"no {one} is called {name!r}; installed: {there}")
 
 
 class MissingDependency(ConfigurationError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import warnings
 
@@ -12,7 +13,7 @@ def main() -> None:
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell their programmers is noise to who asks a question
+        warnings.simplefilter("ignore")  # what libraries tell programmers is noise to who asks a question
     try:
         app()
     except RLMError as error:
@@ -20,3 +21,5 @@ def main() -> None:
 
         print(f"rlm: {visible(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigurationError | InputError) else 1)
+    finally:
+        gc.freeze()  # a last collection at exit would free what is gone anyway, and take half a second

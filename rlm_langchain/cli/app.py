@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -30,29 +31,37 @@ def _main(
 
 @app.command()
 def ask(  # noqa: PLR0913 - a command line has as many options as it has
-    query: Annotated[str, typer.Argument(help="The question.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
     context: Annotated[
         list[str] | None,
-        typer.Argument(help="Files or folders to ask about; - is standard input; several become one dict."),
+        typer.Argument(
+            metavar="CONTEXT", help="Files or folders to ask about; - is standard input; several become one dict."
+        ),
     ] = None,
     *,
-    model: Annotated[str | None, typer.Option(help="Writes the code. Default: RLM_MODEL.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Writes the code. Default: RLM_MODEL.")] = None,
     sub_model: Annotated[
-        str | None, typer.Option(help="Answers sub-calls. Default: RLM_SUB_MODEL, else the same model.")
+        str | None,
+        typer.Option(metavar="NAME", help="Answers sub-calls. Default: RLM_SUB_MODEL, else the same model."),
     ] = None,
-    sandbox: Annotated[str, typer.Option(help="Where the code runs: auto, cpython, monty.")] = "auto",
+    sandbox: Annotated[
+        str, typer.Option(metavar="NAME", help="Where the code runs: auto, cpython, monty.")
+    ] = "auto",
     strategy: Annotated[
-        list[str] | None, typer.Option(help="A way to work, see `rlm strategies`. May be given often.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A way to work, see `rlm strategies`. May be given often."),
     ] = None,
-    usd: Annotated[float | None, typer.Option(min=0, help="Limit: dollars.")] = None,
-    calls: Annotated[int | None, typer.Option(min=1, help="Limit: model calls of all kinds.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="Limit: tokens read and written.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Limit: wall clock.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Limit: turns of each run.")] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Levels of runs below each other.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Model calls at once.")] = None,
+    usd: Annotated[float | None, typer.Option(metavar="N", min=0, help="Limit: dollars.")] = None,
+    calls: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: model calls of all kinds.")] = None,
+    tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: tokens read and written.")] = None,
+    seconds: Annotated[float | None, typer.Option(metavar="N", min=0, help="Limit: wall clock.")] = None,
+    iterations: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: turns of each run.")] = None,
+    depth: Annotated[int | None, typer.Option(metavar="N", min=1, help="Levels of runs below each other.")] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", min=1, help="Model calls at once.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the answer.")] = False,
-    trace: Annotated[Path | None, typer.Option(help="Keep every step in this file, as JSON Lines.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep every step in this file, as JSON Lines.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse undecodable bytes.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but the answer.")] = False,
 ) -> None:
@@ -64,6 +73,7 @@ def ask(  # noqa: PLR0913 - a command line has as many options as it has
     from rlm_langchain.cli import inputs
     from rlm_langchain.cli.asking import watch
     from rlm_langchain.cli.summary import finish
+    from rlm_langchain.trace import Trace
 
     limits = {
         "usd": usd,
@@ -74,21 +84,23 @@ def ask(  # noqa: PLR0913 - a command line has as many options as it has
         "depth": depth,
         "concurrency": concurrency,
     }
-    question = inputs.check(query)
-    rlm = inputs.build(
-        **inputs.models(model, sub_model),
-        sandbox=sandbox,
-        strategies=strategy or (),
-        budget=inputs.budget(limits),
-    )
-    reference = inputs.context(context or (), strict=strict)
-    ended = watch(rlm, question, reference, trace=trace, quiet=quiet)
+    with nullcontext() if trace is None else Trace(trace) as kept:
+        with inputs.preparing():
+            question = inputs.check(query)
+            rlm = inputs.build(
+                **inputs.models(model, sub_model),
+                sandbox=sandbox,
+                strategies=strategy or (),
+                budget=inputs.budget(limits),
+            )
+            reference = inputs.context(context or (), strict=strict)
+        ended = watch(rlm, question, reference, trace=kept, quiet=quiet)
     raise typer.Exit(finish(ended, json=json, quiet=quiet))
 
 
 @app.command()
 def show(
-    trace: Annotated[Path, typer.Argument(help="A file that `rlm ask --trace FILE` wrote.")],
+    trace: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `rlm ask --trace FILE` wrote.")],
     *,
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
 ) -> None:

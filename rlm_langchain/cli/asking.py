@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, cast
 
 from rlm_langchain.cli.summary import Ended
 from rlm_langchain.cli.views import Silence, Ticking, View, spending
@@ -28,13 +28,6 @@ INTERRUPTED = 130
 """The exit code that shells give to Ctrl-C."""
 
 
-class Listener(Protocol):
-    """Somebody who is told every record as it happens."""
-
-    def write(self, record: Record) -> None:
-        """Take it in."""
-
-
 @dataclass(slots=True)
 class Asking:
     """A question to an RLM, and who watches it being answered."""
@@ -45,7 +38,7 @@ class Asking:
     view: View
     told: Trajectory
     """Everything so far; the view may draw from it."""
-    listeners: Sequence[Listener] = ()
+    trace: Trace | None = None
     begun: float = field(default_factory=time.monotonic)
 
     def run(self) -> RLMOutput:
@@ -61,45 +54,63 @@ class Asking:
         return time.monotonic() - self.begun
 
     async def _run(self) -> RLMOutput:
+        loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._answered())
+        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel)):
+            try:
+                return await work
+            except asyncio.CancelledError:
+                self.view.close()
+                print(farewell(self.told, self.trace), file=sys.stderr, flush=True)
+                raise KeyboardInterrupt from None
+
+    async def _answered(self) -> RLMOutput:
         output: RLMOutput | None = None
         asked = RLMInput(query=self.query, context=self.context)
-        try:
-            events = self.rlm.astream(asked, stream_mode=["custom", "values"], subgraphs=True)
-            async for path, mode, event in events:
-                if mode == "custom":
-                    self._tell(event)
-                elif not path:
-                    output = event
-        except asyncio.CancelledError:
-            self._give_up()
-            raise
+        async for path, mode, event in self.rlm.astream(asked, stream_mode=["custom", "values"], subgraphs=True):
+            if mode == "custom":
+                self._tell(event)
+            elif not path:
+                output = cast(RLMOutput, {key: event.get(key) for key in RLMOutput.__annotations__})
         assert output is not None  # noqa: S101 - the graph ends in `finalise` or raises
         return output
 
     def _tell(self, record: Record) -> None:
         self.told.add(record)
-        for listener in (*self.listeners, self.view):
-            listener.write(record)
+        self.view.write(record)
+        if self.trace:
+            self.trace.write(record)
 
-    def _give_up(self) -> None:
-        """Say how things stand, and be gone soon, whatever still hangs: a provider, a lock, a library."""
+
+@contextmanager
+def interrupting(stop: Callable[[], object]) -> Iterator[None]:
+    """Ctrl-C calls `stop`, and ends the process soon after, whatever still hangs: a provider, a lock, a library.
+
+    The sandbox's worker ends with the process. Pressed twice, it ends at once.
+    """
+
+    def interrupted(signum: int, frame: object) -> None:
+        signal.signal(signum, lambda *_: os._exit(INTERRUPTED))
         timer = threading.Timer(PATIENCE, os._exit, [INTERRUPTED])
         timer.daemon = True
         timer.start()
-        self.view.close()
-        print(farewell(self.told, self.listeners), file=sys.stderr, flush=True)
+        stop()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupted:
+            signal.signal(signal.SIGINT, before)
 
 
 def watch(
-    rlm: RLMRunnable, query: str, context: ContextRef | None, *, trace: Path | None = None, quiet: bool = False
+    rlm: RLMRunnable, query: str, context: ContextRef | None, *, trace: Trace | None = None, quiet: bool = False
 ) -> Ended:
-    """Ask a question, show how it is answered, and keep a trace when a file is given for it."""
+    """Ask a question, show how it is answered, and keep its steps in a trace when there is one."""
     told = Trajectory()
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(Trace(trace))] if trace else []
-        asking = Asking(rlm, query, context, choose(told, quiet=quiet), told, listeners)
-        output = asking.run()
-    return Ended(output, context, asking.seconds, None if trace is None else str(trace))
+    asking = Asking(rlm, query, context, choose(told, quiet=quiet), told, trace)
+    output = asking.run()
+    return Ended(output, context, asking.seconds, str(trace.path) if trace else None)
 
 
 def choose(told: Trajectory, *, quiet: bool) -> View:
@@ -116,10 +127,9 @@ def choose(told: Trajectory, *, quiet: bool) -> View:
     return Drawing(console, told)
 
 
-def farewell(told: Trajectory, listeners: Sequence[Listener]) -> str:
+def farewell(told: Trajectory, trace: Trace | None) -> str:
     """What to tell who interrupts a run: what it cost, and how to go on."""
-    kept = next((listener.path for listener in listeners if isinstance(listener, Trace)), None)
-    look = f"`rlm show {kept}` shows how far it came" if kept else "with --trace FILE there is a record"
+    look = f"`rlm show {trace.path}` shows how far it came" if trace else "--trace FILE would keep a record"
     return (
         f"\nInterrupted after {spending(told.spent.total)}; nothing more is asked or paid.\n"
         f"To go on, run the same command again: it begins anew. To look back: {look}."

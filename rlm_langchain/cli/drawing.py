@@ -65,8 +65,11 @@ class Drawing(Scroll):
 
     def write(self, record: Record) -> None:
         """Everything, and what comes next."""
-        if not record["path"] and record["type"] in DOING:
-            self._doing, self._since = DOING[record["type"]], self._clock()
+        doing = DOING.get(record["type"])
+        if record["type"] == "output" and record["outcome"] == "answered":
+            doing = "closing"
+        if doing and not record["path"]:
+            self._doing, self._since = doing, self._clock()
         super().write(record)
 
     def close(self) -> None:
@@ -76,7 +79,8 @@ class Drawing(Scroll):
     def now(self) -> RenderableType:
         """What goes on at this moment."""
         doing = Text(f"{self._doing} · {self._clock() - self._since:.0f} s", style="bold")
-        doing.append(f"   {spending(self._told.spent.total)}", style="not bold dim")
+        if (spent := self._told.spent.total).calls:
+            doing.append(f"   {spending(spent)}", style="not bold dim")
         self._spinner.update(text=doing)
         return Group(*[_bar(wave) for wave in [*self.waves.open.values()][:BARS]], self._spinner)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,16 @@ def check(query: str) -> str:
     if not query.strip():
         raise InputError('the question is empty: rlm ask "What is in this file?" FILE')
     return query
+
+
+@contextmanager
+def preparing() -> Iterator[None]:
+    """Around all that is done before a model is asked: Ctrl-C there has cost nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nInterrupted before anything was asked or paid.", file=sys.stderr)
+        raise
 
 
 def context(given: Sequence[str], *, strict: bool) -> ContextRef | None:
