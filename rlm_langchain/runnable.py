@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, StateSnapshot
 from pydantic import ConfigDict, PrivateAttr
+from typing_extensions import Self
 
-from rlm_langchain import clients
 from rlm_langchain.assemble import assemble
-from rlm_langchain.errors import BudgetExhausted, InputError
+from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
-from rlm_langchain.lease import lease
-from rlm_langchain.machine import Machine
-from rlm_langchain.portal import PORTAL, interruptible
+from rlm_langchain.lifecycle import Asked, Built
+from rlm_langchain.portal import interruptible
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
 LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
 SYNC_THREADS = 256
 """LangGraph's threads for a sync run: a child run needs one while it works."""
-
-
-Asked = RLMInput | str | Command[Any] | None
-"""A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
-Begun = dict[str, Any] | Command[Any] | None
-
-
-class _Built(NamedTuple):
-    machine: Machine
-    graph: CompiledStateGraph[Any, Any, Any, Any]
 
 
 class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
@@ -72,7 +58,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     home: Path | None = None
     """Where contexts are kept. None: `RLM_HOME`, else the user's data folder."""
 
-    _built: _Built | None = PrivateAttr(default=None)
+    _built: Built | None = PrivateAttr(default=None)
 
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -81,37 +67,52 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
-        graph, trees = self.graph, self._build().machine.trees
-        settings = self._config(config)
-        settings.setdefault("max_concurrency", SYNC_THREADS)
-        with self._running(self._begin(input), settings) as (state, run):
+        built, settings = self._build(), self._config(config, threads=SYNC_THREADS)
+        with built.running(input, settings) as (state, run):
             output: RLMOutput = interruptible(
-                lambda: graph.invoke(state, settings, **kwargs), lambda: trees.cancel(run)
+                lambda: built.graph.invoke(state, settings, **kwargs),
+                lambda: built.machine.trees.cancel(run),
             )
             return self._checked(output)
 
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer, on this event loop."""
+        built = await asyncio.to_thread(self._build)
         settings = self._config(config)
-        async with self._arunning(input, settings) as state:
-            output: RLMOutput = await self.graph.ainvoke(state, settings, **kwargs)
+        async with built.arunning(input, settings) as (state, _):
+            output: RLMOutput = await built.graph.ainvoke(state, settings, **kwargs)
             return self._checked(output)
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
-        settings = self._config(config)
-        settings.setdefault("max_concurrency", SYNC_THREADS)
-        with self._running(self._begin(input), settings) as (state, _):
-            yield from self.graph.stream(state, settings, **kwargs)
+        built, settings = self._build(), self._config(config, threads=SYNC_THREADS)
+        with built.running(input, settings) as (state, _):
+            yield from built.graph.stream(state, settings, **kwargs)
 
     async def astream(
         self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
+        built = await asyncio.to_thread(self._build)
         settings = self._config(config)
-        async with self._arunning(input, settings) as state:
-            async for part in self.graph.astream(state, settings, **kwargs):
+        async with built.arunning(input, settings) as (state, _):
+            async for part in built.graph.astream(state, settings, **kwargs):
                 yield part
+
+    def transform(
+        self, input: Iterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[RLMOutput]:
+        """In a chain that streams: the output, once. The next step could do nothing with our events."""
+        for asked in _last(input):
+            yield self.invoke(asked, config, **kwargs)
+
+    async def atransform(
+        self, input: AsyncIterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[RLMOutput]:
+        """Like `transform`, on this event loop."""
+        parts = [part async for part in input]
+        for asked in _last(iter(parts)):
+            yield await self.ainvoke(asked, config, **kwargs)
 
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""
@@ -122,63 +123,37 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             raise BudgetExhausted(output)
         return output
 
-    def _build(self) -> _Built:
+    def _build(self) -> Built:
         if self._built is None:
             machine = assemble(self)
-            graph = rlm_graph(machine).compile(checkpointer=self.checkpointer, name="rlm")
-            self._built = _Built(machine, graph)
+            self._built = Built(machine, rlm_graph(machine).compile(checkpointer=self.checkpointer, name="rlm"))
         return self._built
 
-    def _config(self, config: RunnableConfig | None) -> RunnableConfig:
+    def _config(self, config: RunnableConfig | None, threads: int | None = None) -> RunnableConfig:
         """Parents hand LangChain's default of 25 steps down; our budget ends a run, not LangGraph's steps."""
-        return {**ensure_config(config), "recursion_limit": self._build().machine.steps}
+        settings: RunnableConfig = {**ensure_config(config), "recursion_limit": self._build().machine.steps}
+        if threads is not None and settings.get("max_concurrency") is None:
+            settings["max_concurrency"] = threads
+        return settings
 
-    def _begin(self, input: Asked) -> Begun:
-        """The graph's input: checked, and with the context by reference, before anything else sees it."""
-        if input is None or isinstance(input, Command):
-            return input
-        asked = {"query": input} if isinstance(input, str) else input
-        if not isinstance(asked, dict) or not isinstance(asked.get("query"), str):
-            raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
-        reference = self._build().machine.store.reference(asked.get("context"))
-        return {"query": asked["query"], "context": reference, "run": uuid.uuid4().hex}
+    def __getstate__(self) -> dict[Any, Any]:
+        """Options can be pickled, what was built from them cannot: it is built again."""
+        return {**super().__getstate__(), "__pydantic_private__": {"_built": None}}
 
-    @staticmethod
-    def _thread(state: StateSnapshot) -> str:
-        """The run that a thread holds. Raises `InputError` when there is none to resume."""
-        run = state.values.get("run")
-        if not isinstance(run, str):
-            raise InputError("there is nothing to resume: this thread has no run")
-        return run
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other options, and a graph of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._built = None
+        return copy
 
-    def _held(self, config: RunnableConfig) -> AbstractContextManager[None]:
-        """The thread that `config` names, for this process alone, where there is a saver to share."""
-        thread = config.get("configurable", {}).get("thread_id")
-        if self.checkpointer is None or thread is None:
-            return nullcontext()
-        return lease(self._build().machine.store.root, str(thread))
 
-    @contextmanager
-    def _running(self, state: Begun, config: RunnableConfig) -> Iterator[tuple[Begun, str]]:
-        machine = self._build().machine
-        run = state["run"] if isinstance(state, dict) else self._thread(self.graph.get_state(config))
-        with self._held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
-            try:
-                yield state, run
-            finally:
-                machine.close(run)
-
-    @asynccontextmanager
-    async def _arunning(self, input: Asked, config: RunnableConfig) -> AsyncIterator[Begun]:
-        machine = self._build().machine
-        state = await asyncio.to_thread(self._begin, input)
-        run = state["run"] if isinstance(state, dict) else self._thread(await self.graph.aget_state(config))
-        with self._held(config):
-            async with clients.lease():
-                try:
-                    yield state
-                finally:
-                    machine.close(run)
+def _last(parts: Iterator[Asked]) -> Iterator[Asked]:
+    """What a chain's step gives as a whole: its parts together, as LangChain adds them up."""
+    whole: Any = None
+    for part in parts:
+        whole = part if whole is None or isinstance(part, dict) else whole + part
+    if whole is not None:
+        yield whole
 
 
 def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:

@@ -1,0 +1,88 @@
+"""Around a run: what it is given is checked and put by reference, and what was alive for it ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, StateSnapshot
+
+from rlm_langchain import clients
+from rlm_langchain.errors import InputError
+from rlm_langchain.lease import lease
+from rlm_langchain.machine import Machine
+from rlm_langchain.portal import PORTAL
+from rlm_langchain.types import RLMInput
+
+Asked = RLMInput | str | Command[Any] | None
+"""A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
+Begun = dict[str, Any] | Command[Any] | None
+
+
+class Running(NamedTuple):
+    """A run that is about to be worked on."""
+
+    state: Begun
+    """The graph's input."""
+    run: str
+
+
+class Built(NamedTuple):
+    """A machine and its compiled graph."""
+
+    machine: Machine
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+
+    @contextmanager
+    def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
+        """Everything that a sync run needs, for as long as it needs it."""
+        state = begin(self.machine, asked)
+        run = state["run"] if isinstance(state, dict) else _run_of(self.graph.get_state(config))
+        with self._held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
+            try:
+                yield Running(state, run)
+            finally:
+                self.machine.close(run)
+
+    @asynccontextmanager
+    async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
+        """The same on the loop of the caller, which it never blocks."""
+        state = await asyncio.to_thread(begin, self.machine, asked)
+        run = state["run"] if isinstance(state, dict) else _run_of(await self.graph.aget_state(config))
+        with self._held(config):
+            async with clients.lease():
+                try:
+                    yield Running(state, run)
+                finally:
+                    await asyncio.shield(asyncio.to_thread(self.machine.close, run))
+
+    def _held(self, config: RunnableConfig) -> AbstractContextManager[None]:
+        """The thread that `config` names, for this process alone, where there is a saver to share."""
+        thread = config.get("configurable", {}).get("thread_id")
+        if self.graph.checkpointer is None or thread is None:
+            return nullcontext()
+        return lease(self.machine.store.root, str(thread))
+
+
+def begin(machine: Machine, asked: Asked) -> Begun:
+    """The graph's input: checked, and with the context by reference, before anything else sees it."""
+    if asked is None or isinstance(asked, Command):
+        return asked
+    question = {"query": asked} if isinstance(asked, str) else asked
+    if not isinstance(question, dict) or not isinstance(question.get("query"), str):
+        raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
+    reference = machine.store.reference(question.get("context"))
+    return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
+
+
+def _run_of(state: StateSnapshot) -> str:
+    """The run that a thread holds. Raises `InputError` when there is none to resume."""
+    run = state.values.get("run")
+    if not isinstance(run, str):
+        raise InputError("there is nothing to resume: this thread has no run")
+    return run
