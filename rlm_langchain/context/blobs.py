@@ -62,8 +62,8 @@ class Blobs:
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data), data[:HEAD])
         if not self.reuse(blob):
             with self.writer() as writer:
-                writer.write(data)
-                writer.commit()
+                writer.append(data)
+                writer.place(blob)
         return blob
 
     def reuse(self, blob: Blob) -> bool:
@@ -153,10 +153,7 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         """Add bytes. Raises `JournalError` when they cannot be written."""
-        with self._blobs.explained():
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
+        self.append(data)
         self._digest.update(data)
         self._size += len(data)
         if len(self._head) < HEAD:
@@ -166,13 +163,24 @@ class Writer:
         """Keep what was written; a whole copy that is there already is left alone."""
         blob = Blob(self._digest.hexdigest(), self._size, self._head)
         if not self._blobs.reuse(blob):
-            place = self._blobs.path(blob.sha256)
-            with self._blobs.explained():
-                place.parent.mkdir(mode=0o700, exist_ok=True)
-                self._file.close()
-                os.replace(self._path, place)
-                self._blobs.seals.remember(place, blob.sha256, Stamp.of(place))
+            self.place(blob)
         return blob
+
+    def append(self, data: bytes) -> None:
+        """Add bytes whose hash is known to the caller, who then calls `place`."""
+        with self._blobs.explained():
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+
+    def place(self, blob: Blob) -> None:
+        """Give the blob its name: from here on it is whole and there."""
+        path = self._blobs.path(blob.sha256)
+        with self._blobs.explained():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            self._file.close()
+            os.replace(self._path, path)
+            self._blobs.seals.remember(path, blob.sha256, Stamp.of(path))
 
 
 def _remove(path: Path, before: float) -> int | None:
