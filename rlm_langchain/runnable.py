@@ -10,7 +10,7 @@ from typing import Any, Literal
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, create_model
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
@@ -117,6 +117,10 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""
         return self.invoke({"query": query, "context": context})
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """A question and its context; a bare question is taken too."""
+        return create_model("RLMInput", query=(str, ...), context=(Any, None))
 
     def _checked(self, output: RLMOutput) -> RLMOutput:
         if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:

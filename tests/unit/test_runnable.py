@@ -1,0 +1,113 @@
+"""The machine as a Runnable: it behaves in LangChain like LangChain's own."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from pydantic import BaseModel
+
+from rlm_langchain import Budget, create_rlm
+from rlm_langchain.testing import FunctionModel, script
+
+ANSWER = RunnableLambda(lambda output: output["answer"])
+
+
+def test_thirty_iterations_work_inside_a_chain_that_hands_down_25_steps():
+    rlm = create_rlm(script(*["print(1)"] * 30, "FINAL('done')"), budget=Budget(iterations=40))
+    assert (RunnableLambda(lambda q: {"query": q}) | rlm | ANSWER).invoke("q") == "done"
+
+
+async def test_the_same_when_awaited():
+    rlm = create_rlm(script(*["print(1)"] * 30, "FINAL('done')"), budget=Budget(iterations=40))
+    assert await (RunnableLambda(lambda q: {"query": q}) | rlm | ANSWER).ainvoke("q") == "done"
+
+
+def test_a_chain_that_streams_hands_the_next_step_the_output():
+    chain = RunnableLambda(lambda q: q) | create_rlm(script("FINAL(7)")) | ANSWER
+    assert [*chain.stream("q")] == [7]
+
+
+async def test_a_chain_that_streams_asynchronously_does_too():
+    chain = RunnableLambda(lambda q: q) | create_rlm(script("FINAL(7)")) | ANSWER
+    assert [part async for part in chain.astream("q")] == [7]
+
+
+def test_a_batch_gives_answers_in_order():
+    rlm = create_rlm(script("FINAL(context)"))
+    outputs = rlm.batch([{"query": "q", "context": str(i)} for i in range(8)])
+    assert [output["answer"] for output in outputs] == [str(i) for i in range(8)]
+
+
+async def test_an_async_batch_gives_answers_in_order():
+    rlm = create_rlm(script("FINAL(context)"))
+    outputs = await rlm.abatch([{"query": "q", "context": str(i)} for i in range(8)])
+    assert [output["answer"] for output in outputs] == [str(i) for i in range(8)]
+
+
+def test_records_stream_as_custom_events_with_those_of_child_runs():
+    model = script("FINAL(rlm_query('KID', 'x'))", children={"KID": ["FINAL(llm_query('y'))"]})
+    rlm = create_rlm(model, budget=Budget(depth=2))
+    events = [*rlm.stream("q", stream_mode="custom", subgraphs=True)]
+    paths = {record["path"] for _, record in events}
+    assert paths == {"", "0"}
+    assert events[-1][1]["type"] == "answer"
+
+
+def test_a_copy_with_other_options_has_a_graph_of_its_own():
+    rlm = create_rlm(script("FINAL(1)"))
+    assert rlm.invoke("q")["answer"] == 1
+    assert rlm.model_copy(update={"root_model": script("FINAL(2)")}).invoke("q")["answer"] == 2
+    assert rlm.invoke("q")["answer"] == 1
+
+
+def test_options_survive_a_pickle(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    rlm = create_rlm("openai:any", budget=Budget(calls=7))
+    assert rlm.graph
+    again = pickle.loads(pickle.dumps(rlm))
+    assert again.budget == Budget(calls=7)
+    assert again.graph
+
+
+def test_retries_fallbacks_and_bindings_wrap_it():
+    broken = create_rlm(FunctionModel(function=lambda messages: 1 / 0))
+    good = create_rlm(script("FINAL('good')"))
+    assert good.with_retry().invoke("q")["answer"] == "good"
+    assert good.with_config(tags=["t"]).invoke("q")["answer"] == "good"
+    assert good.bind(stream_mode="values").invoke("q")["answer"] == "good"
+    assert broken.with_fallbacks([good]).invoke("q")["answer"] == "good"
+
+
+def test_the_graph_can_be_drawn():
+    drawn = create_rlm(script("FINAL(1)")).graph.get_graph().draw_mermaid()
+    for name in ("prepare", "generate", "execute", "approve", "subcall", "finalise"):
+        assert name in drawn
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+def test_it_is_a_tool_with_a_question_and_a_context():
+    tool = create_rlm(script("FINAL(len(context))")).as_tool(name="ask", description="Asks.")
+    assert set(tool.args) == {"query", "context"}
+    assert tool.invoke({"query": "q", "context": "abc"})["answer"] == 3
+
+
+def test_its_schemas_name_what_goes_in_and_comes_out():
+    rlm = create_rlm(script("FINAL(1)"))
+    assert set(rlm.get_input_jsonschema()["properties"]) == {"query", "context"}
+    assert {"answer", "status", "stop_reason", "usage", "trajectory"} <= set(
+        rlm.graph.get_output_jsonschema()["properties"]
+    )
+    assert issubclass(rlm.get_input_schema(), BaseModel)
+
+
+@pytest.mark.parametrize("mode", ["values", "updates", "messages", "custom"])
+def test_every_mode_of_the_graph_streams(mode):
+    assert [*create_rlm(script("FINAL(1)")).stream("q", stream_mode=mode)]
+
+
+async def test_events_of_version_2_name_the_runs():
+    rlm = create_rlm(script("FINAL(llm_query('x'))"))
+    names = [event["name"] async for event in rlm.astream_events("q", version="v2")]
+    assert {"generate", "execute", "subcall", "finalise"} <= set(names)
