@@ -72,9 +72,7 @@ _TOO_LONG = re.compile(
     r"|(input|prompt) tokens? exceed|too many (input |prompt )?tokens|exceeds? the maximum number of tokens",
     re.IGNORECASE,
 )
-_NO_CREDIT = re.compile(
-    r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE
-)
+_NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
 _REFUSED = re.compile(
     r"content[ _]?(filter|policy|management)|moderation|flagged|ResponsibleAI|safety", re.IGNORECASE
 )
@@ -116,7 +114,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(causes: list[BaseException], status: int | None) -> FaultCode:
-    words = " ".join(map(str, causes))
+    words = " ".join(f"{cause} {vars(cause).get('code')} {vars(cause).get('body')}" for cause in causes)
     if status in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
     if status in (400, 413, 422, 500, None) and _TOO_LONG.search(words):

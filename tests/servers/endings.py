@@ -21,13 +21,14 @@ LEFT: list[asyncio.Task[str]] = []
 """Tasks that nobody waits for."""
 
 
-def chat(url: str) -> ChatOpenAI:
+def chat(url: str, timeout: float | None = None) -> ChatOpenAI:
     """As `rlm_langchain.providers` builds it."""
     return ChatOpenAI(
         model="m",
         base_url=url,
         api_key="k",  # type: ignore[arg-type]
         max_retries=0,
+        timeout=timeout,
         stream_usage=True,
         http_client=sync_client(),
         http_async_client=async_client(),
@@ -54,7 +55,7 @@ async def ask_with_a_lease(url: str) -> str:
 async def begin_to_ask(url: str) -> asyncio.Task[str]:
     """A request that is in flight and stays so."""
     task, pool = asyncio.create_task(ask(url, "hang")), await current_pool()
-    while not pool.busy:
+    while not pool.busy:  # noqa: ASYNC110 - a pool tells nobody
         await asyncio.sleep(0)
     return task
 

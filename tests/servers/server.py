@@ -144,8 +144,13 @@ class Server:
 
     def _later(self, exchange: Exchange, request: Request, reply: Reply) -> None:
         def send() -> None:
-            if request.state == "received":
+            if request.state != "received":
+                return
+            try:
                 self._send(exchange, request, reply)
+            except Exception as error:  # noqa: BLE001 - a reply that cannot be sent: `serve` tells
+                self.errors.append(error)
+                exchange.abort()
 
         exchange.lost = lambda: self._ended(request, "lost")
         if reply.latency == FOREVER:
@@ -172,10 +177,9 @@ class Server:
             exchange.reply(reply.status, json_headers, body)
 
     def _bill(self, usage: dict[str, Any]) -> None:
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-        self.tokens["input"] += usage.get("prompt_tokens", 0)
-        self.tokens["output"] += usage.get("completion_tokens", 0)
-        self.tokens["cached"] += cached
+        self.tokens["input"] += usage.get("prompt_tokens") or 0
+        self.tokens["output"] += usage.get("completion_tokens") or 0
+        self.tokens["cached"] += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
 
     def _ended(self, request: Request, state: Literal["sent", "dropped", "lost"]) -> None:
         with self.changed:
