@@ -9,16 +9,13 @@ fault in its native code would be a hole; on Linux, `cpython` has kernel rules i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty import worker
-from rlm_langchain.sandboxes.monty.library import global_names, library
+from rlm_langchain.sandboxes.monty.library import opening
 from rlm_langchain.sandboxes.monty.session import MontySession
+from rlm_langchain.sandboxes.monty.worker import Worker, binary
 from rlm_langchain.types import ContextFile, Limits
-
-if TYPE_CHECKING:
-    from pydantic_monty import ExternalModule
 
 __all__ = ["MontySandbox"]
 
@@ -34,7 +31,7 @@ class MontySandbox:
 
     def missing(self) -> str | None:
         """None when Monty is installed, else what to install."""
-        if worker.binary() is None:
+        if binary() is None:
             return "the monty program is not installed: pip install 'pydantic-monty>=1.4,<1.5'"
         return None
 
@@ -43,12 +40,11 @@ class MontySandbox:
         if (missing := self.missing()) is not None:
             raise SandboxError(missing)
         inputs = _inputs(context, limits)
-        packages: dict[str, ExternalModule] = {}
-        started = worker.Worker(limits, packages)
+        started = Worker(limits)
         session = MontySession(started, limits)
         try:
-            modules = _set_up(started, inputs)
-            session.prepare(prelude, modules, ["context", *global_names()])
+            _set_up(started, inputs)
+            session.prepare(prelude)
         except BaseException:
             session.close()
             raise
@@ -68,19 +64,15 @@ def _inputs(context: ContextFile | None, limits: Limits) -> dict[str, Any]:
     return {"context" if context.kind == "text" else "_rlm_json": text, "__rlm_most__": limits.value}
 
 
-def _set_up(started: worker.Worker, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Load context and library; returns the library's modules, as handles of objects in the sandbox."""
-    from pydantic_monty import MontyComplete, MontyError
+def _set_up(started: Worker, inputs: dict[str, Any]) -> None:
+    """Load the context and the vocabulary."""
+    from pydantic_monty import MontyError
 
     parse = "import json\ncontext, _rlm_json, json = json.loads(_rlm_json), None, None\n"
     try:
-        snapshot = started.start((parse if "_rlm_json" in inputs else "") + library(), _ignored, **inputs)
+        started.start((parse if "_rlm_json" in inputs else "") + opening(), _ignored, **inputs)
     except MontyError as error:
-        raise SandboxError(f"the context cannot be loaded into the monty sandbox: {str(error)[:200]}") from error
-    if not isinstance(snapshot, MontyComplete):
-        raise SandboxError("the library of the monty sandbox does not load")
-    modules: dict[str, Any] = snapshot.output
-    return modules
+        raise SandboxError(f"the monty sandbox cannot hold this context: {str(error)[:200]}") from error
 
 
 def _ignored(stream: str, text: str) -> None:

@@ -51,9 +51,6 @@ class Desk(Protocol):
     def names(self, which: str) -> list[str]:
         """The names that the REPL holds: those of the "cells", or "all"."""
 
-    def module(self, name: str) -> Any:
-        """What `import name` gives; None when there is no such module."""
-
 
 def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Stop:
     """Run `feed` and answer its stops."""
@@ -88,7 +85,7 @@ def replied(asked: Asked, replies: Sequence[Reply]) -> SyncSnapshot:
 def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncSnapshot | Asked:
     """What comes after this stop. The arguments of a call are never looked at: see `frames`."""
     if snapshot.is_os_function:
-        return _imported(snapshot, desk) if snapshot.function_name == "import" else snapshot.resume_not_handled()
+        return snapshot.resume_not_handled()
     if snapshot.function_name == FRAME:
         printed.begin()
         return snapshot.resume({"return_value": None})
@@ -96,12 +93,6 @@ def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncS
         return _received(snapshot, decoded(printed.end()), desk)
     name = snapshot.function_name[:80]
     return snapshot.resume({"exc_type": "NameError", "message": f"name {name!r} is not defined"})
-
-
-def _imported(snapshot: FunctionSnapshot, desk: Desk) -> SyncSnapshot:
-    """Monty asks for modules that it does not have; the name is always a word of an `import` statement."""
-    module = desk.module(str(snapshot.args[0]))
-    return snapshot.resume_not_handled() if module is None else snapshot.resume({"return_value": module})
 
 
 def _received(snapshot: FunctionSnapshot, message: dict[str, Any], desk: Desk) -> SyncSnapshot | Asked:

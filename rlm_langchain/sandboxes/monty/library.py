@@ -1,7 +1,7 @@
-"""The Python that every session starts with: the vocabulary, and built-ins and modules that Monty lacks.
+"""The Python that comes with every session: the vocabulary, and built-ins and modules that Monty lacks.
 
-Its files are in `prelude/globals` and `prelude/modules`. Each becomes a function whose built-in names are
-parameters, so that nothing a cell assigns can change what it does.
+Its files are in `prelude/`: `globals` is loaded when a session opens, a module when a cell first imports it. Each
+file becomes a function whose built-in names are parameters, so that nothing a cell assigns can change what it does.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
+from rlm_langchain.sandboxes.monty.methods import tables
 from rlm_langchain.sandboxes.reserved import bindings
 
-MODULE = """
+NATIVE = "_native_"
+"""What the prelude writes before the name of a built-in function that it replaces."""
+
+_MODULE = """
 class _rlm_Module:
     def __init__(self, name, names):
         self.__name__ = name
@@ -26,55 +30,68 @@ class _rlm_Module:
 
 
 @cache
-def library() -> str:
-    """All of it as one program, whose value is a dict of the modules. It needs `__rlm_most__`."""
-    made = "".join(_function(name, tree, _tuple(tree)) for name, tree in _trees("globals"))
-    made += "".join(f"{', '.join(_exports(tree))}, = _rlm_make_{name}()\n" for name, tree in _trees("globals"))
-    made += "".join(_function(name, tree, _module(name, tree)) for name, tree in _trees("modules"))
-    modules = ", ".join(f"{name!r}: _rlm_make_{name}()" for name, _ in _trees("modules"))
-    return f"{MODULE}{made}_rlm_modules = {{{modules}}}\n_rlm_modules\n"
+def opening() -> str:
+    """What a session begins with. It needs `__rlm_most__`, the bytes that may leave at once."""
+    files = _trees("globals")
+    made = "".join(_function(name, tree, f"({', '.join(_exports(tree))},)") for name, tree in files.items())
+    given = "".join(f"{', '.join(_exports(tree))}, = _rlm_make_{name}()\n" for name, tree in files.items())
+    return f"{tables()}{_MODULE}{made}{given}None\n"
 
 
 @cache
 def global_names() -> tuple[str, ...]:
     """What it defines for cells."""
-    return tuple(name for _, tree in _trees("globals") for name in _exports(tree) if not name.startswith("_"))
+    exports = (name for tree in _trees("globals").values() for name in _exports(tree))
+    return tuple(name for name in exports if not name.startswith("_"))
 
 
 @cache
-def _trees(folder: str) -> tuple[tuple[str, ast.Module], ...]:
+def modules() -> frozenset[str]:
+    """The modules that cells import from here and not from Monty."""
+    return frozenset(_trees("modules"))
+
+
+@cache
+def loading(module: str) -> str:
+    """Code that defines `_rlm_module_x`, the module `x`."""
+    tree = _trees("modules")[module]
+    names = ", ".join(f"{name!r}: {name}" for name in _exports(tree))
+    made = _function(module, tree, f"_rlm_Module({module!r}, {{{names}}})")
+    return f"{made}_rlm_module_{module} = _rlm_make_{module}()\nNone\n"
+
+
+@cache
+def _trees(folder: str) -> dict[str, ast.Module]:
     found = files(__package__).joinpath("prelude", folder).iterdir()
     sources = {file.name[:-3]: file.read_text("utf-8") for file in found if file.name.endswith(".py")}
-    return tuple((name, ast.parse(sources[name])) for name in sorted(sources))
+    return {name: ast.parse(sources[name]) for name in sorted(sources)}
 
 
 def _exports(tree: ast.Module) -> list[str]:
-    """The names that a file offers: public ones, and those that only the host knows."""
-    own = {alias.asname or alias.name for alias in ast.walk(tree) if isinstance(alias, ast.alias)}
+    """The names that a file offers: public ones, those that only the host knows, and what it imports by `from`."""
+    own = {name.asname or name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
     names = dict.fromkeys(name for _, name in sorted(bindings(tree)) if name not in own)
     return [name for name in names if not name.startswith("_") or name.startswith(("_rlm_", "_host_"))]
-
-
-def _tuple(tree: ast.Module) -> str:
-    return f"({', '.join(_exports(tree))},)"
-
-
-def _module(name: str, tree: ast.Module) -> str:
-    return f"_rlm_Module({name!r}, {{{', '.join(f'{key!r}: {key}' for key in _exports(tree))}}})"
 
 
 def _function(name: str, tree: ast.Module, returned: str) -> str:
     """The file as a function that returns what it offers. Comments and docstrings are left out."""
     body = "\n".join(ast.unparse(node) for node in _without_docstrings(tree).body)
-    parameters = ", ".join(f"{used}={used}" for used in sorted(_built_in(tree)))
+    used = _names_used(tree)
+    parameters = [f"{name}={name}" for name in sorted(used & set(dir(builtins)))]
+    parameters += [f"{NATIVE}{name}={name}" for name in sorted(_native(used))]
     indented = "\n".join("    " + line for line in body.split("\n"))
-    return f"def _rlm_make_{name}({parameters}):\n{indented}\n    return {returned}\n"
+    return f"def _rlm_make_{name}({', '.join(parameters)}):\n{indented}\n    return {returned}\n"
 
 
-def _built_in(tree: ast.Module) -> set[str]:
-    """The built-in names that a file uses."""
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return (used & set(dir(builtins))) - {name for _, name in bindings(tree)}
+def _names_used(tree: ast.Module) -> set[str]:
+    """The names that a file uses and does not define."""
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {name for _, name in bindings(tree)}
+
+
+def _native(used: set[str]) -> set[str]:
+    """The built-in functions that a file calls by another name, as it defines one of the same name itself."""
+    return {name.removeprefix(NATIVE) for name in used if name.startswith(NATIVE)}
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -1,53 +1,50 @@
-"""Changes to a cell that mean the same in Python, and work in Monty."""
+"""Changes to a cell that mean the same in Python, and work in Monty.
+
+Monty has no built-in methods as values, no `del`, no lazy `map`; it lacks some names of modules that it has. Each
+change is made at one place of the syntax tree and calls a function of the prelude that does what Python does.
+The rest of the text stays as it is, and every line can be found again.
+"""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
 
+from rlm_langchain.sandboxes.monty import expressions, statements
+from rlm_langchain.sandboxes.monty.edits import Edits, Tree
+
 
 @dataclass(frozen=True, slots=True)
-class Edit:
-    """Text that takes the place of other text."""
+class Rewritten:
+    """A cell as it is run."""
 
-    start: int
-    end: int
-    text: str
+    code: str
+    origins: tuple[int, ...]
+    """For each of its lines the line that it came from; empty when they are the same."""
+    modules: frozenset[str]
+    """The modules of our library that it imports."""
 
 
-def rewritten(code: str, tree: ast.Module, echo: bool) -> tuple[str, tuple[int, ...]]:
-    """The code to run, and for each of its lines the line that it came from (empty: the same)."""
-    place = Places(code)
-    edits: list[Edit] = []
+def rewritten(code: str, tree: ast.Module, echo: bool) -> Rewritten:
+    """The cell with all changes made. `echo`: show the value of its last expression."""
+    found = Tree(code, tree)
+    edits = Edits(found)
     if echo and tree.body and isinstance(last := tree.body[-1], ast.Expr):
-        edits += place.wrap(last, "_rlm_echo((", "))")
-    return applied(code, edits), ()
-
-
-class Places:
-    """Where nodes are in the text: `ast` counts lines and UTF-8 bytes."""
-
-    def __init__(self, code: str) -> None:
-        self._lines = code.split("\n")
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line) + 1)
-
-    def offset(self, line: int, column: int) -> int:
-        """The character at a place."""
-        text = self._lines[line - 1]
-        before = column if text.isascii() else len(text.encode()[:column].decode())
-        return self._starts[line - 1] + before
-
-    def wrap(self, node: ast.stmt | ast.expr, before: str, after: str) -> list[Edit]:
-        """Edits that put text around a node."""
-        start = self.offset(node.lineno, node.col_offset)
-        end = self.offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
-        return [Edit(start, start, before), Edit(end, end, after)]
-
-
-def applied(code: str, edits: list[Edit]) -> str:
-    """The code with all edits made."""
-    for edit in sorted(edits, key=lambda edit: edit.start, reverse=True):
-        code = code[: edit.start] + edit.text + code[edit.end :]
-    return code
+        edits.around(last, "_rlm_echo((", "))")
+    modules: set[str] = set()
+    for node in found.nodes:
+        match node:
+            case ast.Attribute(ctx=ast.Load()):
+                expressions.attribute(node, edits)
+            case ast.Call():
+                expressions.call(node, edits)
+            case ast.GeneratorExp():
+                expressions.generator(node, edits)
+            case ast.Import() | ast.ImportFrom():
+                modules |= statements.imported(node, edits)
+            case ast.Delete():
+                statements.deleted(node, edits)
+            case ast.ClassDef():
+                statements.defined(node, edits)
+    changed, origins = edits.applied()
+    return Rewritten(changed, origins, frozenset(modules))

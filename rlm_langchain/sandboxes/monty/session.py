@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.monty.drive import Asked, Broke, Ended, Stop, drive, replied
 from rlm_langchain.sandboxes.monty.faults import Fault, fault
 from rlm_langchain.sandboxes.monty.frames import Printed
-from rlm_langchain.sandboxes.monty.source import Refused, Source, prepare
+from rlm_langchain.sandboxes.monty.library import global_names, loading
+from rlm_langchain.sandboxes.monty.source import Prepared, Refused, Source, prepare
 from rlm_langchain.types import Answered, Completed, Died, Limits, Plain, Reply, Step, Suspended
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class MontySession:
     def __init__(self, worker: Worker, limits: Limits) -> None:
         self._worker, self._limits = worker, limits
         self._printed = Printed(limits.output, limits.value + FRAME_ROOM, self._stop)
-        self._modules: dict[str, Any] = {}
+        self._modules: set[str] = set()
         self._own: dict[str, None] = {}
         self._names: dict[str, None] = {}
         self._sources: dict[int, Source] = {}
@@ -76,14 +77,13 @@ class MontySession:
         with self._lock:
             self._worker.close()
 
-    def prepare(self, code: str, modules: dict[str, Any], names: Sequence[str]) -> None:
-        """Give cells modules to import, and what `code` defines. Raises `SandboxError` when that fails."""
-        self._modules = modules
+    def prepare(self, code: str) -> None:
+        """Run code that defines what cells may use. Raises `SandboxError` when it fails."""
         prelude = prepare(code, 0, echo=False)
         if isinstance(prelude, Refused):
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
-        self._own = dict.fromkeys([*names, *sorted(prelude.names)])
-        match self._feed(prelude.code, prelude.source):
+        self._own = dict.fromkeys(["context", *global_names(), *sorted(prelude.names)])
+        match self._fed(prelude):
             case Ended(error):
                 if error is not None:
                     raise SandboxError(f"the prelude fails in the monty sandbox: {self._fault(error).text}")
@@ -101,10 +101,6 @@ class MontySession:
         """The names that cells have bound, or all that were bound."""
         return [*self._names] if which == "cells" else [*self._own, *self._names]
 
-    def module(self, name: str) -> Any:
-        """A module of our library; None when it has none of that name."""
-        return self._modules.get(name)
-
     # From a cell to a step.
 
     def _run(self, code: str) -> Step:
@@ -114,11 +110,16 @@ class MontySession:
         if isinstance(cell, Refused):
             return Completed("", cell.sentence)
         self._names.update(dict.fromkeys(sorted(cell.names)))
-        return self._step(self._feed(cell.code, cell.source))
+        return self._step(self._fed(cell))
 
-    def _feed(self, code: str, source: Source | None = None) -> Stop:
-        if source is not None:
-            self._sources[self._worker.feeds] = source
+    def _fed(self, cell: Prepared) -> Stop:
+        for module in sorted(cell.modules - self._modules):
+            self._modules.add(module)
+            self._feed(loading(module))
+        self._sources[self._worker.feeds] = cell.source
+        return self._feed(cell.code)
+
+    def _feed(self, code: str) -> Stop:
         return drive(lambda: self._worker.start(code, self._printed), self._printed, self)
 
     def _step(self, stop: Stop) -> Step:

@@ -40,8 +40,10 @@ class Prepared:
 
     code: str
     source: Source
-    names: frozenset[str]
+    names: frozenset[str] = frozenset()
     """What it binds in the module."""
+    modules: frozenset[str] = frozenset()
+    """The modules of our library that it imports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,12 @@ def _prepare(code: str, cell: int, echo: bool) -> Prepared | Refused:
     if isinstance(tree, str):
         return Refused(tree)
     if tree is None:
-        return Prepared(code, Source(cell, lines), frozenset())
+        return Prepared(code, Source(cell, lines))
     if (sentence := overwritten(tree)) is not None:
         return Refused(sentence)
     names = frozenset(name for _, name in bindings(tree))
-    changed, origins = rewritten(code, tree, echo)
-    return Prepared(changed, Source(cell, lines, origins), names)
+    run = rewritten(code, tree, echo)
+    return Prepared(run.code, Source(cell, lines, run.origins), names, run.modules)
 
 
 def _roomy(do: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -22,7 +22,7 @@ from rlm_langchain.errors import SandboxError
 from rlm_langchain.types import Limits
 
 if TYPE_CHECKING:
-    from pydantic_monty import ExternalModule, Monty, MontySession, SyncSnapshot
+    from pydantic_monty import Monty, MontySession, SyncSnapshot
 
 GRACE = 0.75
 """Seconds over its time after which a worker that does not stop by itself is killed."""
@@ -47,14 +47,14 @@ def binary() -> Path | None:
 class Worker:
     """A process with one REPL. `start` and the snapshots it returns block; `kill` may come from any thread."""
 
-    def __init__(self, limits: Limits, modules: Mapping[str, ExternalModule]) -> None:
+    def __init__(self, limits: Limits) -> None:
         """Start it. Raises `SandboxError`."""
         self.feeds = 0
         """How much code was fed: Monty numbers the sources in its tracebacks so."""
         self._ends = contextlib.ExitStack()
         try:
             pool = self._ends.enter_context(_pool(limits))
-            self._session = self._ends.enter_context(_session(pool, limits, modules))
+            self._session = self._ends.enter_context(_session(pool, limits))
             self._kill = _killer(self._session.worker_pid or 0)
         except Exception as error:
             self._ends.close()
@@ -90,7 +90,7 @@ def _pool(limits: Limits) -> Monty:
     )
 
 
-def _session(pool: Monty, limits: Limits, modules: Mapping[str, ExternalModule]) -> MontySession:
+def _session(pool: Monty, limits: Limits) -> MontySession:
     return pool.checkout(
         limits={
             "max_feed_duration_secs": limits.seconds,
@@ -106,7 +106,6 @@ def _session(pool: Monty, limits: Limits, modules: Mapping[str, ExternalModule])
             "process_time": "zero",
             "random_start": {"seed": limits.seed},
         },
-        external_modules=modules,
     )
 
 
