@@ -31,7 +31,7 @@ STANDARD = """
     json.decoder json.encoder json.scanner keyword linecache locale numbers opcode operator pprint
     queue random re re._casefix re._compiler re._constants re._parser reprlib selectors signal
     statistics string struct textwrap threading token tokenize traceback types typing unicodedata
-    warnings weakref _colorize _opcode_metadata _strptime _pydatetime _pydecimal annotationlib
+    warnings weakref _colorize _opcode_metadata _strptime
 """
 """Modules that programs import most, and what they import."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import threading
@@ -17,6 +18,9 @@ TICK = 0.25
 
 NOISE = 1 << 20
 """Bytes that a worker may write past the protocol, to descriptors 1 and 2, before it is ended."""
+
+PIPE = 1 << 20
+"""Bytes that the pipe to the worker holds: the worker's code then goes through in two or three turns."""
 
 PART = 1 << 18
 """Bytes that are read at once: memory is taken as a frame arrives, not as it announces itself."""
@@ -42,7 +46,7 @@ class Worker:
         self._most = memory + memory // 4 + BASELINE
         self._closing = threading.Lock()
         self._in, self._out, self._noise = (stream.fileno() for stream in self._streams)
-        self._heard, self._tail, self._looked = 0, b"", 0.0
+        self._heard, self._tail, self._silent, self._looked = 0, b"", False, 0.0
         self._reading, self._writing = select.poll(), select.poll()
         self._reading.register(self._out, select.POLLIN)
         self._writing.register(self._in, select.POLLOUT)
@@ -50,6 +54,8 @@ class Worker:
             poll.register(self._noise, select.POLLIN)
         for fd in (self._in, self._out, self._noise):
             os.set_blocking(fd, False)
+        with contextlib.suppress(OSError):  # users without privileges have a quota; the small pipe works too
+            fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE)
 
     @property
     def _streams(self) -> tuple[Any, Any, Any]:
@@ -122,7 +128,8 @@ class Worker:
     def _drain(self) -> None:
         """Take what was written past the protocol, and forget all but its end."""
         part = os.read(self._noise, PART)
-        if not part:
+        if not part and not self._silent:  # a poll would tell of the end for ever
+            self._silent = True
             self._reading.unregister(self._noise)
             self._writing.unregister(self._noise)
         self._heard += len(part)

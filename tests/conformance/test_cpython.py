@@ -3,10 +3,17 @@
 import pytest
 
 from rlm_langchain.sandboxes.cpython import CPythonSandbox
-from rlm_langchain.testing.conformance import SandboxConformance
+from rlm_langchain.testing.conformance import HostileConformance, SandboxConformance
 
 
 class TestCPython(SandboxConformance):
     @pytest.fixture
     def sandbox(self):
+        return CPythonSandbox()
+
+
+class TestCPythonAgainstHostilePrograms(HostileConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sandbox(cls):
         return CPythonSandbox()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Any
-
 from rlm_langchain.sandboxes.worker.plain import dumped
 
-Namespace = dict[str, Any]
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Namespace = dict[str, Any]
 
 
 class Answers:
@@ -57,6 +58,8 @@ class Answers:
         raise NameError(self._unknown(bare))
 
     def _unknown(self, name: str) -> str:
+        import difflib
+
         own = self._own()
         near = difflib.get_close_matches(name, own, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(own) or 'none'}."

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
-import linecache
 from types import CodeType
-from typing import Any
 
-from rlm_langchain.sandboxes.worker.faults import shortened
+from rlm_langchain.sandboxes.worker.faults import remember, shortened
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Namespace = dict[str, Any]
 
 SHOWN = 20_000
 """Characters of the last expression that are shown."""
@@ -15,13 +19,11 @@ SHOWN = 20_000
 CO_COROUTINE = 0x80
 """As in `inspect`, which would be slow to load."""
 
-Namespace = dict[str, Any]
-
 
 def run(code: str, name: str, names: Namespace) -> None:
     """Run a cell. Raises what it raises."""
     tree = ast.parse(code, name)
-    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    remember(name, code)
     last = _taken_off(tree)
     body = _compiled(tree, name, "exec")
     show = last and _compiled(ast.Expression(last.value), name, "eval")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from _random import Random
-from typing import Any
+from collections.abc import Callable
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 PID = 2
 """The process number that programs are told."""
@@ -12,18 +15,29 @@ PID = 2
 
 def rule(seed: int) -> None:
     """Make the system's randomness, and what else differs from process to process, a function of the seed."""
-    bits = Random(seed).getrandbits
-
-    def urandom(size: int, /) -> bytes:
-        """`size` bytes that look random."""
-        return bits(8 * size).to_bytes(size, "little") if size else b""
-
-    os.urandom = urandom
-    os.getrandom = lambda size, flags=0: urandom(size)
+    draw = _drawing(seed)
+    os.urandom = draw
+    os.getrandom = lambda size, flags=0: draw(size)
+    os.environ.clear()
     os.getpid = lambda: PID
     os.getppid = lambda: PID - 1
     system = os.uname_result(("Linux", "rlm", "", "", os.uname().machine))
     os.uname = lambda: system
+
+
+def _drawing(seed: int) -> Callable[[int], bytes]:
+    """A function like `os.urandom`."""
+    drawn: list[Any] = []
+
+    def urandom(size: int, /) -> bytes:
+        """`size` bytes that look random."""
+        if not drawn:
+            from _random import Random
+
+            drawn.append(Random(seed))
+        return drawn[0].getrandbits(8 * size).to_bytes(size, "little") if size else b""
+
+    return urandom
 
 
 def fix_random(module: Any) -> None:

@@ -13,9 +13,12 @@ from _signal import (  # type: ignore[import-not-found]  # `signal` would load `
     setitimer,
     signal,
 )
-from typing import Any
 
 from rlm_langchain.sandboxes.worker.channel import Hold
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 STEP = 1_000
 """Nanoseconds that pass with each look at the clock."""
@@ -28,6 +31,8 @@ _monotonic = time.monotonic
 
 class TimeLimit(BaseException):
     """The cell has used its time. No `Exception`, so that `except Exception` lets it through."""
+
+    __module__ = "builtins"  # for tracebacks: programs see a plain name
 
 
 class Alarm:

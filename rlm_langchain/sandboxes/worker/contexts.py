@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
-from rlm_langchain.sandboxes.worker.lazytext import LazyText
-from rlm_langchain.sandboxes.worker.source import Source
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+    from rlm_langchain.sandboxes.worker.lazytext import LazyText
 
 
 def loaded(context: list[Any] | None, limits: dict[str, Any]) -> Any:
@@ -28,6 +30,8 @@ def loaded(context: list[Any] | None, limits: dict[str, Any]) -> Any:
 def lazy(path: str, length: int, size: int) -> LazyText:
     """A text that is read where it is looked at."""
     from rlm_langchain.sandboxes.worker import lazyre
+    from rlm_langchain.sandboxes.worker.lazytext import LazyText
+    from rlm_langchain.sandboxes.worker.source import Source
 
     lazyre.install()
     return LazyText(Source(os.open(path, os.O_RDONLY), length, size), 0, length)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from traceback import TracebackException
 
@@ -14,6 +14,14 @@ LONGEST = 12_000
 
 OWN = ("<cell ", "<helpers>")
 """How the file names of frames begin that are shown."""
+
+
+_sources: dict[str, str] = {}
+
+
+def remember(name: str, code: str) -> None:
+    """Keep the source of a cell, for the tracebacks that show it."""
+    _sources[name] = code
 
 
 def described(error: BaseException) -> str:
@@ -33,8 +41,11 @@ def shortened(text: str, most: int = LONGEST) -> str:
 
 
 def _formatted(error: BaseException) -> str:
+    import linecache
     import traceback
 
+    for name, code in _sources.items():
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     report = traceback.TracebackException(type(error), error, _own(error.__traceback__), limit=-100)
     for part in _parts(report):
         part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename.startswith(OWN)])

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rlm_langchain.sandboxes.worker.lazytext import LazyText
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 WINDOW = 1 << 20
 AHEAD = 1 << 18

@@ -8,10 +8,13 @@ Not covered: what would copy the whole text (`lower`, `replace`, `+`, `str()`): 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NoReturn
 
 from rlm_langchain.sandboxes.worker.pieces import Pieces
 from rlm_langchain.sandboxes.worker.source import Source
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 WINDOW = 1 << 20
 """Characters that are held at once."""

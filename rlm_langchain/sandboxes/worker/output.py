@@ -7,9 +7,12 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, cast
 
 from rlm_langchain.sandboxes.worker.channel import Hold
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 EAGER = 64
 """So many pieces of a cell's output are handed over at once; later ones wait for company."""
@@ -26,6 +29,8 @@ _now = time.monotonic  # before the clock is fixed
 
 class OutputLimit(BaseException):
     """The cell has printed too much. No `Exception`, so that `except Exception` does not go on printing."""
+
+    __module__ = "builtins"  # for tracebacks: programs see a plain name
 
 
 class Screen(io.RawIOBase):
@@ -79,7 +84,8 @@ class Screen(io.RawIOBase):
 
     def wrapped(self) -> io.TextIOWrapper:
         """A text stream on this screen, for `sys.stdout`."""
-        return io.TextIOWrapper(cast("Any", self), "utf-8", "replaced", line_buffering=True)
+        screen: Any = self
+        return io.TextIOWrapper(screen, "utf-8", "replaced", line_buffering=True)
 
 
 def install(screen: Screen) -> io.TextIOWrapper:

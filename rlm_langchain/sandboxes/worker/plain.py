@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 DEEPEST = 32
 """Levels of lists and dicts."""
@@ -86,7 +88,7 @@ class Plain:
 
     def number(self, value: float, depth: int) -> float:
         """An exact `float` that is finite."""
-        if math.isfinite(value):
+        if abs(value) < float("inf"):
             return float.__float__(value)
         raise ValueError(f"{self._what} holds {float.__repr__(value)}; use None or text for it")
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
 
 from rlm_langchain.sandboxes.worker.plain import dumped, whole
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Ask = tuple[str, Any, Any]
+    """Kind, prompt, context: a call as the program made it."""
+
+    Exchange = Callable[[Sequence[str]], list[Any]]
+    """Sends one wave of calls, as JSON, and waits for as many `[value, error]`."""
 
 BATCH = 10_000
 """Calls that may be asked for at once."""
@@ -18,20 +27,7 @@ TOLD = 5
 class LLMError(Exception):
     """A call was not answered. The text says why."""
 
-
-LLMError.__module__ = "builtins"
-
-
-class Ask(NamedTuple):
-    """A call as the program made it."""
-
-    kind: str
-    prompt: Any
-    context: Any = None
-
-
-Exchange = Callable[[Sequence[str]], list[Any]]
-"""Sends one wave of calls, as JSON, and waits for as many `[value, error]`."""
+    __module__ = "builtins"  # for tracebacks: programs see a plain name
 
 
 class Vocabulary:
@@ -55,16 +51,16 @@ class Vocabulary:
 
     def llm_query(self, prompt: str, context: Any = None) -> str:
         """Ask the sub-model once. Raises LLMError when it does not answer."""
-        return self._one(Ask("llm", prompt, context), "llm_query")  # type: ignore[no-any-return]
+        return self._one(("llm", prompt, context), "llm_query")  # type: ignore[no-any-return]
 
     def llm_query_batched(self, prompts: Iterable[str]) -> list[str | None]:
         """Ask the sub-model many things at once; replies in the same order, None for what failed."""
-        asks = [Ask("llm", prompt) for prompt in _listed(prompts, "llm_query_batched")]
+        asks = [("llm", prompt, None) for prompt in _listed(prompts, "llm_query_batched")]
         return self._many(asks, "llm_query_batched")
 
     def rlm_query(self, query: str, context: Any = None) -> Any:
         """Have a question answered by an RLM of its own. Raises LLMError when it is not."""
-        return self._one(Ask("rlm", query, context), "rlm_query")
+        return self._one(("rlm", query, context), "rlm_query")
 
     def rlm_query_batched(self, queries: Iterable[Any], contexts: Any = None) -> list[Any]:
         """Many at once: queries with contexts (one for each, or one for all), or (query, context) pairs."""
@@ -73,15 +69,15 @@ class Vocabulary:
 
     def recursive_lm(self, query: str, context: Any = None) -> Any:
         """The same as rlm_query."""
-        return self._one(Ask("rlm", query, context), "recursive_lm")
+        return self._one(("rlm", query, context), "recursive_lm")
 
     def budget(self) -> dict[str, Any]:
         """What is left."""
-        return self._one(Ask("budget", ""), "budget")  # type: ignore[no-any-return]
+        return self._one(("budget", "", None), "budget")  # type: ignore[no-any-return]
 
     def _host_call(self, kind: str, prompt: str, context: Any = None) -> Any:
         """Any call of the host: what helpers define further functions with."""
-        return self._one(Ask(str(kind), prompt, context), str(kind))
+        return self._one((str(kind), prompt, context), str(kind))
 
     def _one(self, ask: Ask, word: str) -> Any:
         [(value, error)] = self._exchange([self._encoded(ask, word)])
@@ -99,12 +95,12 @@ class Vocabulary:
         return [value if error is None else None for value, error in replies]
 
     def _encoded(self, ask: Ask, word: str) -> str:
-        if not issubclass(type(ask.prompt), str):
-            raise TypeError(_not_a_text(ask.prompt, word))
-        context = ask.context
+        kind, prompt, context = ask
+        if not issubclass(type(prompt), str):
+            raise TypeError(_not_a_text(prompt, word))
         if context is not None and not issubclass(type(context), str | list | tuple | dict):
             context = _as_text(context, word)
-        return dumped([whole(ask.kind), ask.prompt, context], f"a call of {word}", self._room)
+        return dumped([whole(kind), prompt, context], f"a call of {word}", self._room)
 
 
 def _as_text(context: Any, word: str) -> str:
@@ -139,17 +135,17 @@ def _paired(queries: list[Any], contexts: Any) -> list[Ask]:
         contexts = [contexts] * len(queries)
     if len(contexts) != len(queries):
         raise ValueError(f"{len(queries)} queries need as many contexts, not {len(contexts)}")
-    return [Ask("rlm", query, context) for query, context in zip(queries, contexts, strict=True)]
+    return [("rlm", query, context) for query, context in zip(queries, contexts, strict=True)]
 
 
 def _unpacked(item: Any) -> Ask:
     """A query, a (query, context) pair, or a dict of both."""
     match item:
         case {"query": query, **rest}:
-            return Ask("rlm", query, rest.get("context"))
+            return ("rlm", query, rest.get("context"))
         case (query, context):
-            return Ask("rlm", query, context)
-    return Ask("rlm", item)
+            return ("rlm", query, context)
+    return ("rlm", item, None)
 
 
 def _waves(calls: list[str], room: int) -> Iterable[list[str]]:

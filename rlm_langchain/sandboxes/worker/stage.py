@@ -1,0 +1,99 @@
+"""Where cells are run: with an output, a time limit, and a host that answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from _thread import RLock
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+
+from rlm_langchain.sandboxes.worker.channel import Channel
+from rlm_langchain.sandboxes.worker.clock import Alarm
+from rlm_langchain.sandboxes.worker.faults import described
+from rlm_langchain.sandboxes.worker.output import Screen, install
+from rlm_langchain.sandboxes.worker.vocabulary import LLMError, joined
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+BALLAST = 4 << 20
+"""Bytes set aside, so that a session without memory can still say so, and run `del`."""
+
+
+class Stage:
+    """Runs what a program does, and stops it when its time or its paper is used up."""
+
+    def __init__(self, channel: Channel, output: int, seconds: float) -> None:
+        self._channel, self._output = channel, output
+        self.alarm = Alarm(seconds, channel.hold)
+        self.is_open = False
+        """Whether calls can be made: only a cell may make them."""
+        self._turn = RLock()
+        self._screen = Screen(output, self._show, channel.hold)
+        self._ballast = bytearray(BALLAST)
+
+    def play(self, work: Callable[[], None]) -> str | None:
+        """Do something of the program's. Gives back what it raised, as a program's author reads it."""
+        if not self._ballast:
+            caught(self._set_aside)
+        self._screen = Screen(self._output, self._show, self._channel.hold)
+        stream = install(self._screen)
+        self.alarm.new_cell()
+        errors = [caught(lambda: self._timed(work)), caught(lambda: _flushed(stream))]
+        self._screen.empty()
+        return next((self._told(error) for error in errors if error is not None), None)
+
+    def exchange(self, calls: Sequence[str]) -> list[Any]:
+        """Ask the host, and wait. The cell's time stands still meanwhile. One thread at a time."""
+        with self._turn:
+            if not self.is_open:
+                raise LLMError("calls can only be made while a cell runs")
+            caught(sys.stdout.flush)
+            self.alarm.stop()
+            self._screen.empty()
+            self._screen.held = True
+            self._channel.send(joined(calls))
+            _, replies = self._channel.receive()
+            self._screen.held = False
+            self.alarm.start()
+            return replies  # type: ignore[no-any-return]
+
+    def end(self, frame: str) -> None:
+        """Tell the host how a cell ended. A call that another thread still makes is answered first."""
+        with self._turn:
+            self.is_open = False
+            self._channel.send(frame)
+
+    def _timed(self, work: Callable[[], None]) -> None:
+        try:
+            self.alarm.start()
+            work()
+        finally:
+            self.alarm.stop()
+
+    def _told(self, error: BaseException) -> str:
+        self._ballast = bytearray()
+        return described(error)
+
+    def _set_aside(self) -> None:
+        self._ballast = bytearray(BALLAST)
+
+    def _show(self, text: str) -> None:
+        self._channel.send(json.dumps(["out", text], ensure_ascii=False))
+
+
+def caught(work: Callable[[], None]) -> BaseException | None:
+    """What it raises: whatever that is, it is the program's own affair."""
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001
+        return error
+    return None
+
+
+def _flushed(stream: TextIOWrapper) -> None:
+    """Everything that was printed is on the screen; a program may have closed its output."""
+    if not stream.closed:
+        stream.flush()

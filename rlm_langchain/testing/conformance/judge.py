@@ -1,0 +1,195 @@
+"""Runs one hostile program in a sandbox, and looks for anything that got out.
+
+Secrets are laid out where a program without a sandbox would find them: in a file, in the environment, in a
+global of this module, and behind a port. Call `judged` in a process of its own kind, with nothing else going on:
+it looks at all children and all memory of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict
+
+from rlm_langchain.protocols import Sandbox, SandboxSession
+from rlm_langchain.testing.conformance.lifecycle import children
+from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
+
+CANARY_HOST = "no trap is set"
+
+PORT = 47811
+"""Where the network snippets of the corpus call."""
+
+CALLS = 50
+"""Calls that are answered before the host has had enough."""
+
+OVERTIME = 1.5
+"""Seconds that a step may take on top of its limit."""
+
+GROWTH = 32 << 20
+"""Bytes that the host may grow by in a step."""
+
+
+class Snippet(TypedDict):
+    """One program of the corpus. `{CANARY}` in its code stands for the folder with the secret file."""
+
+    id: str
+    category: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """The secrets of one trial."""
+
+    folder: Path
+    words: tuple[str, ...]
+    listener: socket.socket | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What was seen while a snippet ran."""
+
+    said: str
+    """Everything that the sandbox gave back."""
+    seconds: float
+    """Of the longest step."""
+    growth: int
+    left: set[str]
+    """Processes that were not there before."""
+    next_works: bool
+
+
+@contextlib.contextmanager
+def trap() -> Iterator[Trap]:
+    """Secrets in all their places, until the end of the block."""
+    global CANARY_HOST  # noqa: PLW0603 - a global is what programs look for
+    words = tuple(f"canary-{place}-{secrets.token_hex(8)}" for place in ("file", "key", "host"))
+    with tempfile.TemporaryDirectory(prefix="canary") as folder, _listening() as listener:
+        Path(folder, "secret.txt").write_text(words[0])
+        os.environ["RLM_CANARY_KEY"] = words[1]
+        CANARY_HOST = words[2]
+        yield Trap(Path(folder), words, listener)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[socket.socket | None]:
+    """A port that notes who calls; None when another trial has it."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", PORT))
+        except OSError:
+            yield None
+            return
+        listener.listen()
+        listener.setblocking(False)
+        yield listener
+
+
+def judged(sandbox: Sandbox, snippet: Snippet, limits: Limits) -> tuple[str, ...]:
+    """What is wrong with how a sandbox deals with a snippet: nothing, or a sentence each."""
+    with trap() as laid:
+        trial = _tried(sandbox, snippet["code"].replace("{CANARY}", str(laid.folder)), limits)
+        return tuple(_problems(trial, laid, limits))
+
+
+def _problems(trial: Trial, laid: Trap, limits: Limits) -> Iterator[str]:
+    for word in laid.words:
+        if word in trial.said:
+            yield f"the secret {word} got out"
+    if effects := [path.name for path in laid.folder.glob("**/PWNED*")]:
+        yield f"files were made on the host: {effects}"
+    if _called(laid.listener):
+        yield f"something connected to port {PORT}"
+    if trial.seconds > limits.seconds + OVERTIME:
+        yield f"a step took {trial.seconds:.2f} s with a limit of {limits.seconds:g} s"
+    if trial.growth > GROWTH:
+        yield f"the host grew by {trial.growth >> 20} MB in a step"
+    if trial.left:
+        yield f"processes were left behind: {sorted(trial.left)}"
+    if not trial.next_works:
+        yield "the next session does not work"
+
+
+def _called(listener: socket.socket | None) -> bool:
+    if listener is None:
+        return False
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
+    before = children()
+    session = sandbox.open(None, "", limits)
+    size = _resident()
+    said, seconds = _played(session, code)
+    growth = _resident() - size
+    session.close()
+    left = children() - before
+    return Trial(said, seconds, growth, left, _works(sandbox))
+
+
+def _played(session: SandboxSession, code: str) -> tuple[str, float]:
+    """Run a program and answer its calls, up to the host's patience. What it said, and its longest step."""
+    step, longest = _timed(lambda: session.run(code))
+    said = [*_texts(step)]
+    for _ in range(CALLS):
+        if not isinstance(step, Suspended):
+            break
+        replies = [Reply("ok")] * len(step.calls)
+        step, seconds = _timed(partial(session.resume, replies))
+        longest = max(longest, seconds)
+        said += _texts(step)
+    return "\n".join(said), longest
+
+
+def _timed(go_on: Callable[[], Step]) -> tuple[Step, float]:
+    start = time.monotonic()
+    return go_on(), time.monotonic() - start
+
+
+def _texts(step: Any) -> Iterator[str]:
+    """All the text in a step. No `repr` of it: what a worker sends may be made to explode."""
+    match step:
+        case str():
+            yield step
+        case list() | tuple():
+            for item in step:
+                yield from _texts(item)
+        case dict():
+            yield from _texts([*step.keys(), *step.values()])
+        case Suspended(calls):
+            for call in calls:
+                yield from _texts([call.prompt, call.context])
+        case Completed(stdout, error) | Died(_, stdout, error):
+            yield from _texts([stdout, error])
+        case _ if hasattr(step, "value"):
+            yield from _texts([step.value, step.stdout, step.error])
+
+
+def _works(sandbox: Sandbox) -> bool:
+    session = sandbox.open(None, "", Limits())
+    step = session.run("print(6 * 7)")
+    session.close()
+    return step == Completed("42\n")
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    gc.collect()
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
