@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlm_langchain.prices import Price
     from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
     from rlm_langchain.runnable import RLMRunnable, create_rlm, create_rlm_graph
+    from rlm_langchain.skills import read_skill
     from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "SandboxError": "errors",
     "SandboxSession": "protocols",
     "Strategy": "protocols",
+    "read_skill": "skills",
     "ThreadBusy": "errors",
     "UnknownPlugin": "errors",
     "create_rlm": "runnable",
@@ -76,6 +78,7 @@ __all__ = [
     "UnknownPlugin",
     "create_rlm",
     "create_rlm_graph",
+    "read_skill",
 ]
 
 

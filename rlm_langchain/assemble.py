@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import ContextStore
-from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model, resolve
-from rlm_langchain.plugins import load
-from rlm_langchain.protocols import Strategy
 from rlm_langchain.sandboxes.choice import choose
+from rlm_langchain.skills import AUTO, strategies_of
 
 if TYPE_CHECKING:
     from rlm_langchain.runnable import RLMRunnable
@@ -24,7 +21,7 @@ def assemble(options: RLMRunnable) -> Machine:
         root=root,
         subs=_subs(options.recursive_model or options.root_model),
         sandbox=choose(options.sandbox),
-        strategies=tuple(_strategy(strategy) for strategy in options.strategies),
+        strategies=None if options.strategies == AUTO else strategies_of(options.strategies),
         budget=options.budget,
         limits=options.limits,
         store=ContextStore(options.home),
@@ -36,12 +33,3 @@ def _subs(models: Any) -> tuple[Model, ...]:
     several = models if isinstance(models, list | tuple) else [models]
     return tuple(resolve(model, "sub") for model in several)
 
-
-def _strategy(strategy: str | Path | Strategy) -> Strategy:
-    if isinstance(strategy, Strategy):
-        return strategy
-    if isinstance(strategy, str):
-        loaded = load("strategies", strategy)
-        if isinstance(loaded, Strategy):
-            return loaded
-    raise ConfigurationError(f"{strategy!r} is not a strategy: give a name, or a Strategy")

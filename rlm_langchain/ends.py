@@ -88,7 +88,7 @@ def _question(machine: Machine, path: str, query: str, context: ContextRef | Non
     if context is not None:
         preview = shown(context["preview"], 2_000)
         about = render(profile, "context", about=context["about"], preview=preview)
-    guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies)]
+    guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies_for(context))]
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
 

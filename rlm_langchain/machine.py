@@ -14,6 +14,7 @@ from rlm_langchain.calling import Retry
 from rlm_langchain.context import ContextStore, approximate_tokens
 from rlm_langchain.models import Model
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
+from rlm_langchain.skills import chosen, strategies_of
 from rlm_langchain.tree import Tree, Trees
 from rlm_langchain.types import Budget, ContextRef, Limits, Usage
 
@@ -33,7 +34,8 @@ class Machine:
     subs: tuple[Model, ...]
     """For sub-calls: one per depth, the last one for all below it."""
     sandbox: Sandbox
-    strategies: tuple[Strategy, ...] = ()
+    strategies: tuple[Strategy, ...] | None = ()
+    """None: what suits the context of each run."""
     budget: Budget = Budget()
     limits: Limits = Limits()
     store: ContextStore = field(default_factory=ContextStore)
@@ -64,12 +66,16 @@ class Machine:
         if self.trees.close(run):
             self.receipts(run).unlink(missing_ok=True)
 
+    def strategies_for(self, context: ContextRef | None) -> tuple[Strategy, ...]:
+        """The strategies of a run over this context."""
+        return strategies_of(chosen(context)) if self.strategies is None else self.strategies
+
     def open(self, context: ContextRef | None, tree: Tree) -> SandboxSession:
         """A fresh REPL over a context. Raises `SandboxError`, or `JournalError` for a context that changed."""
         file = None if context is None else self.store.open(context)
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
-        prelude = "\n\n".join(strategy.prelude for strategy in self.strategies if strategy.prelude)
+        prelude = "\n\n".join(strategy.prelude for strategy in self.strategies_for(context) if strategy.prelude)
         return self.sandbox.open(file, prelude, replace(self.limits, seconds=seconds))
 
     def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:

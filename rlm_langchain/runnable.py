@@ -44,8 +44,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """For sub-calls; a list gives one per depth. None: the root model."""
     sandbox: Any = "auto"
     """`auto`, the name of one, or a `Sandbox`."""
-    strategies: Sequence[str | Path | Strategy] = ()
-    """Names, folders of skills, values."""
+    strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()
+    """Names, folders of skills (a `Path`), values; `auto` chooses by the context of each run."""
     budget: Budget = Budget()
     limits: Limits = Limits()
     """Of each cell in the sandbox."""

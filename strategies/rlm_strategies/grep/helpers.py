@@ -1,0 +1,27 @@
+# ruff: noqa
+
+
+def grep(pattern, source=None, window=200, limit=50, ignore_case=True):
+    """Matches of a regular expression with `window` characters around each, at most `limit`."""
+    compiled = re.compile(pattern, re.IGNORECASE) if ignore_case else re.compile(pattern)
+    hits = []
+    for name, text in texts(source):
+        if len(hits) >= limit:
+            break
+        for found in compiled.finditer(text):
+            start, end = found.start(), found.end()
+            around = text[max(0, start - window) : end + window]
+            hits.append({"source": name, "start": start, "match": found.group(0), "text": around})
+            if len(hits) >= limit:
+                break
+    return hits
+
+
+def count(pattern, source=None, ignore_case=True):
+    """How many times a regular expression matches, exactly, in all texts."""
+    compiled = re.compile(pattern, re.IGNORECASE) if ignore_case else re.compile(pattern)
+    total = 0
+    for name, text in texts(source):
+        for found in compiled.finditer(text):
+            total += 1
+    return total

@@ -1,0 +1,36 @@
+# ruff: noqa
+
+
+def transform(items, instruction, batch=20):
+    """Every item rewritten by a model, in order; an item that failed twice is kept as it was."""
+    results = [None for item in items]
+    for size in (batch, 1):
+        missing = [number for number in range(len(items)) if results[number] is None]
+        groups = [missing[i : i + size] for i in range(0, len(missing), size)]
+        replies = ask_all([_transform_prompt(items, group, instruction) for group in groups])
+        for group, reply in zip(groups, replies):
+            for line in reply.split("\n"):
+                number, bar, text = line.strip().partition("|")
+                if bar and number.strip().isdigit() and int(number.strip()) in group and text.strip():
+                    results[int(number.strip())] = text.strip()
+    return [as_text(items[n]) if results[n] is None else results[n] for n in range(len(items))]
+
+
+def _transform_prompt(items, group, instruction):
+    lines = [str(number) + "|" + as_text(items[number]).replace("\n", " ") for number in group]
+    return (
+        instruction + "\nReply with one line per item: its number, '|', and the result. Nothing else, no item left out."
+        + "\n\nItems:\n" + "\n".join(lines)
+    )
+
+
+def write_sections(outline, instruction, material=""):
+    """A long text from an outline (a list of headings): the sections are written in parallel, then joined."""
+    whole = "\n".join(["- " + heading for heading in outline])
+    prompts = [
+        instruction + "\nThe whole text has these sections:\n" + whole + "\n\nWrite only the section '" + heading
+        + "', without its heading, and repeat nothing that belongs to the others.\n\nMaterial:\n" + as_text(material)
+        for heading in outline
+    ]
+    written = ask_all(prompts)
+    return "\n\n".join(["## " + heading + "\n\n" + text.strip() for heading, text in zip(outline, written)])

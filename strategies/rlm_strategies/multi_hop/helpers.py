@@ -1,0 +1,39 @@
+# ruff: noqa
+
+
+def follow(question, start, hops=5, window=300, hits=12):
+    """Facts on the way to an answer, one per hop, as strings. Ends when a model says that it has the answer."""
+    facts, term, tried = [], start, []
+    for hop in range(hops):
+        places = _places(term, window, hits)
+        tried.append(term)
+        reply = llm_query(
+            "Question: " + question + "\nKnown so far: " + ("; ".join(facts) or "nothing")
+            + "\nSearched already: " + ", ".join(tried) + "\n\nWhat the search for '" + term + "' found:\n"
+            + ("\n---\n".join(places) or "nothing") + "\n\nReply with two lines.\nFACT: what this adds, with its exact"
+            + " words, or NONE\nNEXT: the exact name or word to search for next, or DONE when the question can be answered"
+        )
+        fact, next_term = "", "DONE"
+        for line in reply.split("\n"):
+            word, colon, rest = line.strip().partition(":")
+            if word.strip().upper() == "FACT":
+                fact = rest.strip()
+            if word.strip().upper() == "NEXT":
+                next_term = rest.strip().strip(".'\"")
+        if fact and fact.upper() != "NONE":
+            facts.append(fact)
+        if next_term.upper() == "DONE" or next_term in tried or not next_term:
+            break
+        term = next_term
+    return facts
+
+
+def _places(term, window, hits):
+    compiled = re.compile(re.escape(term), re.IGNORECASE)
+    found = []
+    for name, text in texts():
+        for match in compiled.finditer(text):
+            found.append(name + ": " + text[max(0, match.start() - window) : match.end() + window])
+            if len(found) >= hits:
+                return found
+    return found

@@ -1,0 +1,35 @@
+# ruff: noqa
+
+
+def summarise(focus="the main points", source=None, size=50000, target=4000):
+    """One summary of everything, by way of summaries of the parts."""
+    named = texts(source)
+    parts = []
+    for name, text in named:
+        head = "[" + name + "] " if len(named) > 1 else ""
+        for start in range(0, len(text), size):
+            parts.append(head + text[start : start + size])
+    while True:
+        groups, held = [], ""
+        for part in parts:
+            if held and len(held) + len(part) > size:
+                groups.append(held)
+                held = ""
+            held += part + "\n\n"
+        groups = groups + [held] if held else groups
+        if len(groups) <= 1:
+            break
+        prompts = [_summary_prompt(focus, target // 2, group) for group in groups]
+        shorter = [reply for reply in ask_all(prompts) if reply]
+        if sum([len(reply) for reply in shorter]) >= sum([len(group) for group in groups]):
+            groups = shorter[:1]
+            break
+        parts = shorter
+    return llm_query(_summary_prompt(focus, target, groups[0])) if groups else ""
+
+
+def _summary_prompt(focus, length, text):
+    return (
+        "Summarise the text below in at most " + str(length) + " characters. Keep what matters for: " + focus
+        + ". Keep names, numbers and dates exact. Reply with the summary only.\n\nText:\n" + text
+    )

@@ -1,0 +1,173 @@
+"""The built-in strategies: their helpers on a real text, in every sandbox, with a model that reads for real."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain import ConfigurationError, Strategy, create_rlm, read_skill
+from rlm_langchain.skills import installed, strategies_of
+from rlm_langchain.testing import script
+
+STDLIB = Path(sysconfig.get_path("stdlib"))
+FILES = {name: (STDLIB / name).read_text() for name in ("textwrap.py", "heapq.py", "this.py", "bisect.py")}
+TEXT = "\n\n".join(FILES.values())
+
+
+def leaf(prompt: str) -> str:
+    """A model that does what the helpers ask, by code: so what comes back can be checked."""
+    if "Labels: " in prompt:
+        items = re.findall(r"^(\d+): (.*)$", prompt.split("Items:\n")[1], re.MULTILINE)
+        return "\n".join(f"{n}: {'code' if 'def ' in text or 'return' in text else 'prose'}" for n, text in items)
+    if "'number: yes'" in prompt:
+        pairs = re.findall(r"^(\d+): (.*?)  <->  (.*)$", prompt, re.MULTILINE)
+        return "\n".join(f"{n}: {'yes' if a[0] == b[0] else 'no'}" for n, a, b in pairs)
+    if "'|', and the result" in prompt:
+        return "\n".join(f"{n}|{text.upper()}" for n, text in re.findall(r"^(\d+)\|(.*)$", prompt, re.MULTILINE))
+    if "Write only the section" in prompt:
+        return f"About {re.search(r'only the section .(.*?).,', prompt)[1]}."
+    if prompt.startswith("Check a claim"):
+        claim = re.search(r"Claim: (.*)", prompt)[1]
+        return f"{'SUPPORTED' if claim in prompt.split('Evidence:')[1] else 'UNCLEAR'}. See [1]."
+    if "NEXT: " in prompt:
+        following = "heappush" if "search for 'heapify'" in prompt else "DONE"
+        return f"FACT: found {len(prompt) > 500}\nNEXT: {following}"
+    if prompt.startswith("Summarise"):
+        return f"S{len(prompt.split('Text:')[1])}"
+    return f"{prompt.count('def ')} defs"
+
+
+PROGRAMS = {
+    "peek": ("peek()\nFINAL('seen')", lambda got: got == "seen"),
+    "grep": (
+        "FINAL([count(r'^def \\w+'), len(grep(r'def wrap', window=20)), grep('def wrap', window=5)[0]['match']])",
+        lambda got: got[1:] == [2, "def wrap"],
+    ),
+    "partition_map": (
+        "p = partition(size=3000)\nr = partition_map('Count.', size=3000)\n"
+        "FINAL([len(p), len(r), max([len(x) for x in p]), sum([int(x.split(' ')[0]) for x in r])])",
+        lambda got: got[0] == got[1] > 10 and got[2] <= 3000 and got[3] == TEXT.count("def "),
+    ),
+    "summarise": (
+        "FINAL(summarise('names', size=5000, target=500))",
+        lambda got: re.fullmatch(r"S\d+", got) and int(got[1:]) < 5000,
+    ),
+    "classify_count": (
+        "items = [x for x in TEXTLIST if x.strip()][:90]\nlabels = classify(items, ['code', 'prose'])\n"
+        "FINAL([len(labels), tally_of(labels)])",
+        lambda got: got[0] == 90 and sum(got[1].values()) == 90 and set(got[1]) == {"code", "prose"},
+    ),
+    "pairs": (
+        "words = ['apple', 'avocado', 'bean', 'beet', 'corn', 'axe']\n"
+        "c = block_pairs(words, key=lambda w: len(w))\nFINAL([len(c), judge_pairs(c, 'Same first letter?')])",
+        lambda got: got == [3, [["bean", "beet"]]],
+    ),
+    "verify": (
+        "a = verify('Beautiful is better', ['x', 'Beautiful is better than ugly'])\nb = verify('No', ['x'])\n"
+        "FINAL([a['verdict'], b['verdict']])",
+        lambda got: got == ["supported", "unclear"],
+    ),
+    "long_output": (
+        "rows = ['row ' + str(i) for i in range(45)]\nd = transform(rows, 'Upper case.')\n"
+        "FINAL([d == [r.upper() for r in rows], write_sections(['One', 'Two'], 'Write.')])",
+        lambda got: got[0] is True and got[1] == "## One\n\nAbout One.\n\n## Two\n\nAbout Two.",
+    ),
+    "multi_hop": (
+        "FINAL(follow('How does it push?', 'heapify'))",
+        lambda got: got == ["found True", "found True"],
+    ),
+    "hybrid": (
+        "g = gather(['wrap a paragraph', 'heap queue'], k=5)\nr = read('How many?', g, size=3000)\n"
+        "FINAL([len(g), len(r), all([p['text'] in context for p in g])])",
+        lambda got: 5 <= got[0] <= 10 and got[1] >= 2 and got[2],
+    ),
+}
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_helpers_do_their_work_on_a_real_text(name, sandbox):
+    code, right = PROGRAMS[name]
+    code = code.replace("TEXTLIST", "context.split('\\n')")
+    rlm = create_rlm(script(code, leaf=leaf), strategies=[name], sandbox=sandbox)
+    output = rlm.completion("q", TEXT)
+    assert output["status"] == "complete", [r for r in output["trajectory"] if r["type"] == "output"]
+    assert right(output["answer"]), output["answer"]
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize("context", [TEXT, FILES, list(FILES.values())], ids=["str", "dict", "list"])
+def test_all_helpers_load_together_over_every_kind_of_context(context, sandbox):
+    code = "peek()\nFINAL([count('heap'), sum([len(p) for p in partition(size=4000)]) >= 100])"
+    rlm = create_rlm(script(code), strategies=tuple(PROGRAMS), sandbox=sandbox)
+    assert rlm.completion("q", context)["answer"] == [len(re.findall("heap", TEXT, re.IGNORECASE)), True]
+
+
+def test_every_strategy_is_installed_described_and_small():
+    found = {strategy.name: strategy for strategy in installed()}
+    assert set(PROGRAMS) <= set(found)
+    for name in PROGRAMS:
+        assert found[name].description
+        assert len(found[name].guidance) < 900
+        assert found[name].prelude.count("\n") < 100
+
+
+def test_guidance_reaches_the_root_model_and_the_system_prompt_stays_as_it_is():
+    prompts = []
+
+    def tell(*strategies):
+        model = script("FINAL(1)")
+        play = model.function
+        model.function = lambda messages: prompts.append(messages) or play(messages)
+        create_rlm(model, strategies=strategies).invoke("q")
+        return prompts[-1]
+
+    plain, guided = tell(), tell("grep")
+    assert plain[0].content == guided[0].content
+    assert "grep(pattern" in guided[1].content
+    assert "grep(pattern" not in plain[1].content
+
+
+def test_auto_chooses_by_the_shape_of_the_context():
+    def guidance(context):
+        output = create_rlm(script("FINAL(1)"), strategies="auto").completion("q", context)
+        return output["trajectory"][0]["text"]
+
+    assert "classify(items" in guidance(["record"] * 100)
+    assert "summarise(focus)" in guidance("a text")
+    assert "summarise(focus)" not in guidance(["record"] * 100)
+
+
+def test_a_folder_of_skills_is_passed_by_path(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "SKILL.md").write_text(f"---\nname: {name}\ndescription: d\n---\nUse `{name}()`.\n")
+        (tmp_path / name / "helpers.py").write_text(f"def {name}():\n    return '{name}'\n")
+    assert [s.name for s in strategies_of(tmp_path)] == ["one", "two"]
+    rlm = create_rlm(
+        script("FINAL(one() + two() + three())"),
+        strategies=[tmp_path, Strategy("three", "d", "Use three().", "def three():\n    return '3'\n")],
+    )
+    assert rlm.invoke("q")["answer"] == "onetwo3"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no front matter", "front matter"),
+        ("---\nname: x\n---\nbody", "description"),
+        ("---\nname: [\n---\nbody", "no YAML"),
+    ],
+)
+def test_a_skill_that_is_none_says_why(tmp_path, text, said):
+    (tmp_path / "SKILL.md").write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        read_skill(tmp_path)
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(ConfigurationError, match="partition_map"):
+        strategies_of("partition-map")
