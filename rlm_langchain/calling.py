@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import merge_configs
 
 from rlm_langchain.errors import RLMError
 from rlm_langchain.faults import Fault, FaultCode, read_fault
@@ -23,7 +28,6 @@ from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.runnables import RunnableConfig
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """What chat models call the cap on their output."""
@@ -84,18 +88,21 @@ async def complete(  # noqa: PLR0913 - what is asked of whom, and four independe
     gate: AbstractAsyncContextManager[Any] | None = None,
     output_tokens: int | None = None,
     retry: Retry = Retry(),
+    received: Callable[[Completion], None] = lambda _: None,
 ) -> Completion:
     """Ask a model, again when a fault may pass. `gate` is held while a request is in flight, not in between.
 
-    Raises `CallFailed`. Cancelling, our own errors and LangGraph's signals pass through as they are.
+    `received` is told of the reply, which is paid for then, also when a callback fails or a cancel comes after it.
+    Raises `CallFailed`. Cancelling, our own errors, LangGraph's signals and what callbacks raise on purpose
+    (`raise_error`) pass through as they are.
     """
-    call = _Call(model, messages, config, output_tokens)
+    call = _Call(model, messages, config, output_tokens, received)
     while True:
         try:
             async with gate or nullcontext():
                 return await call.ask()
         except Exception as error:
-            if isinstance(error, RLMError) or _is_signal(error):
+            if isinstance(error, RLMError) or _is_signal(error) or _is_from_callback(error):
                 raise
             wait = call.failed(read_fault(error), retry, error)
         await retry.sleep(wait)
@@ -109,6 +116,7 @@ class _Call:
     messages: Sequence[BaseMessage]
     config: RunnableConfig | None
     output_tokens: int | None
+    received: Callable[[Completion], None]
     attempt: int = 0
     waited: float = 0.0
     began: float = 0.0
@@ -116,11 +124,22 @@ class _Call:
     async def ask(self) -> Completion:
         self.attempt += 1
         self.began = self.began or time.monotonic()
-        cap = _cap(self.model.chat, self.output_tokens)
-        reply = await self.model.chat.ainvoke(list(self.messages), self.config, **cap)
+        cap, watch = _cap(self.model.chat, self.output_tokens), _Watch()
+        config = merge_configs(self.config, {"callbacks": [watch]})
+        try:
+            reply: BaseMessage = await self.model.chat.ainvoke(list(self.messages), config, **cap)
+        except BaseException:
+            if watch.reply is not None:
+                self._take(watch.reply)
+            raise
+        return self._take(reply)
+
+    def _take(self, reply: BaseMessage) -> Completion:
         text = text_of(reply)
         usage = usage_of(self.model, self.messages, reply, text)
-        return Completion(text, usage, self.seconds, self.attempt - 1, finish_of(reply))
+        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish_of(reply))
+        self.received(completion)
+        return completion
 
     def failed(self, fault: Fault, retry: Retry, error: Exception) -> float:
         """Seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
@@ -135,6 +154,20 @@ class _Call:
         return time.monotonic() - self.began
 
 
+class _Watch(AsyncCallbackHandler):
+    """Sees a reply at the moment it is there, before other callbacks, which may take long or fail."""
+
+    run_inline = True
+    ignore_chat_model = True
+    reply: BaseMessage | None = None
+
+    async def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Keep it."""
+        for generation in response.generations[0][:1]:
+            if isinstance(generation, ChatGeneration):
+                self.reply = generation.message
+
+
 def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
     """The cap as this chat model takes it with a call; never above the one it was built with."""
     name = next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
@@ -143,6 +176,12 @@ def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
     own = getattr(chat, name)
     # Ollama's own class writes -1 for no cap.
     return {name: min(output_tokens, own) if isinstance(own, int) and own > 0 else output_tokens}
+
+
+def _is_from_callback(error: Exception) -> bool:
+    """Whether a callback raised it, which LangChain lets through only when the callback wants to stop the run."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") == "langchain_core.callbacks.manager" for frame in frames)
 
 
 def _is_signal(error: Exception) -> bool:

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -17,51 +19,78 @@ from rlm_langchain.tree import Tree
 from rlm_langchain.types import Usage
 
 
-async def ask(
-    machine: Machine,
-    tree: Tree,
-    model: Model,
-    messages: Sequence[BaseMessage],
-    place: str,
-    config: RunnableConfig,
-    *,
-    last: bool = False,
-) -> Completion:
-    """The reply of `model`, asked at `place` in the tree. `last` may use what the ledger holds back.
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to a model, and how its reply is found again after a crash."""
+
+    model: Model
+    messages: Sequence[BaseMessage]
+    place: str
+    """In the tree: on whose account it is."""
+    key: str
+    """Of its receipt, from `key_of`."""
+    decided: Any = None
+    """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
+    the one must go on from the other, or the reply would be one to another question."""
+    last: bool = False
+    """Whether it may use what the ledger holds back."""
+
+
+async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig) -> Completion:
+    """The reply to `query`: the one that was received before, in this process or an earlier one, or a new one.
 
     Raises `Refused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
-    `CallFailed` when the provider fails, after retries.
+    `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
     """
-    key = _key(place, model, messages)
-    known = tree.receipts.find(key) if tree.receipts else None
+    known = received(tree, query.key, query.place)
     if known is not None:
-        completion = Completion(**{**known, "usage": Usage(**known["usage"])})
-        tree.ledger.book(completion.usage)
-        return completion
-    ledger = tree.ledger
-    with ledger.reserve(machine.estimate(model, messages, last=last), last=last) as entry, tree.room():
-        async with asyncio.timeout(ledger.seconds_left(last=last)):
-            completion = await complete(
-                model,
-                messages,
-                config=config,
-                gate=tree.gate,
-                output_tokens=machine.cap(last=last),
-                retry=machine.retry,
-            )
-        entry.used = completion.usage
-        if tree.receipts:
-            tree.receipts.write(key, _receipt(completion))
-        return completion
+        return known
+    tree.check()
+    ledger, last = tree.ledger, query.last
+    wanted = machine.estimate(query.model, query.messages, last=last)
+    async with ledger.reserve(wanted, last=last) as entry:
+        with tree.room():
+            async with asyncio.timeout(ledger.seconds_left(last=last)):
+                completion = await complete(
+                    query.model,
+                    query.messages,
+                    config=config,
+                    gate=tree.gate,
+                    output_tokens=machine.cap(last=last),
+                    retry=machine.retry,
+                )
+            entry.used = completion.usage
+            tree.note(query.place, completion.usage)
+            if tree.receipts:
+                tree.receipts.write(query.key, _receipt(query, completion))
+            return completion
 
 
-def _key(place: str, model: Model, messages: Sequence[BaseMessage]) -> str:
+def key_of(model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
+    """What a reply is kept under. Without a place, whoever asks the same in this tree has the same reply."""
     asked = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
     return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
 
 
-def _receipt(completion: Completion) -> dict[str, object]:
+def received(tree: Tree, key: str, place: str) -> Completion | None:
+    """The reply that an earlier process received under this key. It is on the account of the place that asked."""
+    known = tree.receipts.find(key) if tree.receipts else None
+    if known is None:
+        return None
+    usage = Usage(**known["usage"]) if known["place"] == place else Usage()
+    return Completion(known["text"], usage, known["seconds"], known["retries"], known["finish"])
+
+
+def decided(tree: Tree, key: str) -> Any:
+    """What was decided about a question whose reply an earlier process received; None when there is none."""
+    known = tree.receipts.find(key) if tree.receipts else None
+    return known["decided"] if known else None
+
+
+def _receipt(query: Query, completion: Completion) -> dict[str, object]:
     return {
+        "place": query.place,
+        "decided": query.decided,
         "text": completion.text,
         "usage": completion.usage.record(),
         "seconds": completion.seconds,

@@ -13,9 +13,22 @@ from rlm_langchain.types import Budget, Usage
 ONE = Usage(calls=1, input=100, output=50, cost=0.01)
 
 
-def test_what_was_reserved_and_not_used_comes_back():
+async def spend(ledger: Ledger, wanted: Usage = ONE, used: Usage | None = None, *, last: bool = False) -> None:
+    """A call that reserves, and uses, by default all that it reserved."""
+    async with ledger.reserve(wanted, last=last) as entry:
+        await asyncio.sleep(0)
+        entry.used = wanted if used is None else used
+
+
+async def refusals(*calls) -> list[bool]:
+    """Which of these calls, made at once, were refused."""
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    return [isinstance(end, Refused) for end in ends]
+
+
+async def test_what_was_reserved_and_not_used_comes_back():
     ledger = Ledger(Budget(tokens=1000))
-    with ledger.reserve(ONE) as entry:
+    async with ledger.reserve(ONE) as entry:
         assert ledger.left()["tokens"] == 850
         entry.used = Usage(calls=1, input=10, output=5, cost=0.001)
     assert ledger.left()["tokens"] == 985
@@ -23,10 +36,11 @@ def test_what_was_reserved_and_not_used_comes_back():
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, asyncio.CancelledError])
-def test_an_error_or_a_cancel_settles_too(error):
+async def test_an_error_or_a_cancel_settles_too(error):
     ledger = Ledger(Budget(calls=10))
-    with pytest.raises(error), ledger.reserve(ONE):
-        raise error
+    with pytest.raises(error):
+        async with ledger.reserve(ONE):
+            raise error
     assert ledger.left()["calls"] == 10
 
 
@@ -38,40 +52,37 @@ def test_an_error_or_a_cancel_settles_too(error):
         (Budget(usd=0.03), "usd"),
     ],
 )
-def test_a_spent_limit_refuses_by_name_and_what_is_held_back_still_fits(budget, reason):
+async def test_a_spent_limit_refuses_by_name_and_what_is_held_back_still_fits(budget, reason):
     ledger = Ledger(budget, held=ONE)
     for _ in range(2):
-        with ledger.reserve(ONE) as entry:
-            entry.used = ONE
-    with pytest.raises(Refused) as refusal, ledger.reserve(ONE):
-        pass
+        await spend(ledger)
+    with pytest.raises(Refused) as refusal:
+        await spend(ledger)
     assert refusal.value.reason == reason
     assert ledger.stop(ONE) == reason
-    with ledger.reserve(ONE, last=True) as entry:
-        entry.used = ONE
-    with pytest.raises(Refused), ledger.reserve(ONE, last=True):
-        pass
+    await spend(ledger, last=True)
+    with pytest.raises(Refused):
+        await spend(ledger, last=True)
 
 
-def test_no_more_than_half_of_a_limit_is_held_back():
+async def test_no_more_than_half_of_a_limit_is_held_back():
     ledger = Ledger(Budget(tokens=400), held=Usage(calls=1, input=10_000))
-    with ledger.reserve(ONE) as entry:
-        entry.used = ONE
-    with pytest.raises(Refused), ledger.reserve(ONE):
-        pass
+    await spend(ledger)
+    with pytest.raises(Refused):
+        await spend(ledger)
 
 
-def test_time_runs_over_all_processes_of_a_run():
+async def test_time_runs_over_all_processes_of_a_run():
     now = [0.0]
     ledger = Ledger(Budget(seconds=100), elapsed=80, clock=lambda: now[0])
     assert ledger.seconds_left() == pytest.approx(10)
     assert ledger.seconds_left(last=True) == pytest.approx(20)
     now[0] = 10.0
     assert ledger.stop(ONE) == "seconds"
-    with ledger.reserve(ONE, last=True):
+    async with ledger.reserve(ONE, last=True):
         now[0] = 20.0
-    with pytest.raises(Refused), ledger.reserve(ONE, last=True):
-        pass
+    with pytest.raises(Refused):
+        await spend(ledger, last=True)
 
 
 def test_less_than_a_quarter_is_scarce():
@@ -89,30 +100,103 @@ def test_an_unknown_price_makes_the_cost_unknown():
     assert ledger.spent.cost is None
 
 
+async def test_a_call_that_only_reservations_stand_in_the_way_of_waits_for_them():
+    ledger = Ledger(Budget(tokens=1000), held=Usage())
+    used = Usage(calls=1, input=10, output=10)
+    wide = Usage(calls=1, input=500, output=400)
+    assert not any(await refusals(*(spend(ledger, wide, used) for _ in range(5))))
+    assert ledger.spent.tokens == 100
+    # 100 are spent; 900 fit, then 880 are left
+    assert await refusals(*(spend(ledger, wide, used) for _ in range(3))) == [False, True, True]
+
+
+async def test_who_waits_is_served_in_turn_so_that_large_calls_are_not_passed_for_ever():
+    ledger, order = Ledger(Budget(tokens=1000), held=Usage()), []
+
+    async def call(name: str, size: int) -> None:
+        async with ledger.reserve(Usage(1, size)):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(call("a", 600), call("large", 900), call("b", 300), call("c", 300))
+    assert order == ["a", "large", "b", "c"]
+
+
+async def test_who_goes_away_while_waiting_leaves_nothing_behind():
+    ledger, go = Ledger(Budget(calls=2), held=Usage()), asyncio.Event()
+
+    async def call() -> None:
+        async with ledger.reserve(Usage(2)):
+            await go.wait()
+
+    tasks = [asyncio.create_task(call()) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    go.set()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [type(None), asyncio.CancelledError, type(None)]
+    assert ledger.left()["calls"] == 2
+
+
+async def test_a_cancel_just_when_its_turn_came_gives_the_reservation_back():
+    ledger, go = Ledger(Budget(calls=1), held=Usage()), asyncio.Event()
+
+    async def call() -> None:
+        async with ledger.reserve(Usage(1)):
+            await go.wait()
+
+    first, second, third = (asyncio.create_task(call()) for _ in range(3))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    second.cancel()  # admitted by now, and not awake yet
+    go.set()
+    await asyncio.wait([second, third])
+    assert second.cancelled()
+    assert third.exception() is None
+    assert ledger.left()["calls"] == 1
+
+
+async def test_a_call_whose_price_is_unknown_does_not_pass_a_limit_of_dollars():
+    ledger = Ledger(Budget(usd=1.0))
+    with pytest.raises(Refused):
+        await spend(ledger, Usage(calls=1, cost=None))
+
+
 def test_threads_together_never_pass_a_limit():
     ledger = Ledger(Budget(calls=51))
-    admitted = []
 
-    def work(_: int) -> None:
+    def work(_: int) -> list[bool]:
+        return asyncio.run(refusals(*(spend(ledger, Usage(calls=1)) for _ in range(20))))
+
+    with ThreadPoolExecutor(8) as pool:
+        refused = sum(sum(some) for some in pool.map(work, range(10)))
+    assert (ledger.spent.calls, refused) == (50, 150)
+
+
+sizes = st.tuples(st.integers(1, 400), st.integers(0, 400), st.floats(0, 1), st.booleans())
+
+
+@given(st.lists(sizes, max_size=40))
+def test_no_calls_at_once_pass_the_tokens_and_none_is_refused_that_would_have_fitted(calls):
+    ledger = Ledger(Budget(tokens=2000, calls=None), held=Usage(1, 100))
+    most = []
+
+    async def call(read: int, written: int, share: float, fails: bool) -> None:
         try:
-            with ledger.reserve(Usage(calls=1)) as entry:
-                entry.used = Usage(calls=1)
-                admitted.append(1)
+            async with ledger.reserve(Usage(1, read, 0, written)) as entry:
+                most.append(2000 - (ledger.left()["tokens"] or 0))
+                await asyncio.sleep(0)
+                entry.used = Usage(1, int(read * share), 0, int(written * share))
+                if fails:
+                    raise ValueError
         except Refused:
+            assert ledger.spent.tokens + read + written > 1900
+        except ValueError:
             pass
 
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(work, range(200)))
-    assert len(admitted) == ledger.spent.calls == 50
+    async def together() -> None:
+        await asyncio.gather(*(call(*one) for one in calls))
 
-
-@given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 400), st.floats(0, 1)), max_size=40))
-def test_no_sequence_of_calls_passes_the_tokens(calls):
-    ledger = Ledger(Budget(tokens=2000, calls=None))
-    for read, written, share in calls:
-        try:
-            with ledger.reserve(Usage(1, read, 0, written)) as entry:
-                entry.used = Usage(1, int(read * share), 0, int(written * share))
-        except Refused:
-            assert ledger.stop(Usage(1, read, 0, written)) == "tokens"
-    assert ledger.spent.tokens <= 2000
+    asyncio.run(together())
+    assert ledger.spent.tokens <= max(most, default=0) <= 1900
