@@ -56,7 +56,7 @@ PROGRAMS = {
         lambda got: re.fullmatch(r"S\d+", got) and int(got[1:]) < 5000,
     ),
     "classify_count": (
-        "items = [x for x in TEXTLIST if x.strip()][:90]\nlabels = classify(items, ['code', 'prose'])\n"
+        "items = [x for x in TEXTLIST if x.strip()][100:190]\nlabels = classify(items, ['code', 'prose'])\n"
         "FINAL([len(labels), tally_of(labels)])",
         lambda got: got[0] == 90 and sum(got[1].values()) == 90 and set(got[1]) == {"code", "prose"},
     ),
