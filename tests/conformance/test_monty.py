@@ -1,4 +1,4 @@
-"""Monty against the contract of every sandbox."""
+"""Monty against the contract of every sandbox, and against programs that attack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from rlm_langchain.protocols import Sandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
-from rlm_langchain.testing.conformance import SandboxConformance
+from rlm_langchain.testing.conformance import HostileConformance, SandboxConformance
 
 
 class TestMonty(SandboxConformance):
@@ -17,4 +17,11 @@ class TestMonty(SandboxConformance):
 
     @pytest.fixture
     def sandbox(self) -> Sandbox:
+        return MontySandbox()
+
+
+class TestMontyAgainstHostilePrograms(HostileConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def sandbox(cls) -> Sandbox:
         return MontySandbox()

@@ -197,9 +197,7 @@ def main() -> None:
     """Write what plain CPython makes of every cell."""
     held = contexts()
     done = [cell | {"expect": plain(cell["code"], held[cell["context"]])} for cell in cells()]
-    EXPECTED.write_text(
-        json.dumps({"contexts": held, "cells": done}, indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+    EXPECTED.write_text(json.dumps({"contexts": held, "cells": done}, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(f"{len(done)} cells, {len({cell['name'] for cell in done})} names")
 
 

@@ -57,7 +57,7 @@ def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozen
                 None, f"{_lines(error.traceback(), sources)}{_cut(error.display('type-msg'))}\n{NOTHING_RAN}"
             )
         case MontyRuntimeError():
-            return _raised(error.display("type-msg"), error.traceback(), sources, failed_calls)
+            return _raised(_cut(error.display("type-msg")), error.traceback(), sources, failed_calls)
         case MontyCrashedError() if error.timed_out:
             return Fault("time", "it did not stop by itself")
     return Fault("crash", "the worker is gone")
@@ -65,10 +65,10 @@ def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozen
 
 def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
     if re.match(r"TimeoutError: (feed|turn) time limit exceeded", full):
-        return Fault("time", _cut(full))
+        return Fault("time", full)
     if re.match(r"MemoryError: (memory limit exceeded|the worker exceeded its memory limit)", full):
-        return Fault("memory", _cut(full))
-    text = _cut(_renamed(full, failed_calls))
+        return Fault("memory", full)
+    text = _renamed(full, failed_calls)
     hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
     parse = "\n" + NOTHING_RAN if "The monty syntax parser does not" in text and len(frames) == 1 else ""
     return Fault(None, f"{_lines(frames, sources)}{text}{hint}{parse}")

@@ -85,8 +85,8 @@ class MontySession:
         self._own = dict.fromkeys(["context", *global_names(), *sorted(prelude.names)])
         match self._fed(prelude):
             case Ended(error):
-                if error is not None:
-                    raise SandboxError(f"the prelude fails in the monty sandbox: {self._fault(error).text}")
+                if faults := self._faults(error):
+                    raise SandboxError(f"the prelude fails in the monty sandbox: {faults[0].text}")
                 self._printed.take()
             case Asked() | Broke():
                 raise SandboxError("the prelude asks a model while it is loaded; only cells may")
@@ -135,27 +135,27 @@ class MontySession:
 
     def _ended(self, error: MontyError | None) -> Step:
         """The cell is over: look at `answer`, then say how it went."""
-        errors = [error]
-        if not self._is_dead(error) and not self._answers:
+        faults = self._faults(error)
+        if self._death is None and not self._answers:
             match self._feed("_rlm_end()"):
                 case Ended(another):
-                    errors.append(another)
+                    faults += self._faults(another)
                 case Asked() | Broke():
                     self._stop("protocol")
-        if self._is_dead(errors[-1]):
+        if self._death is not None:
             return self._died()
-        text = next((self._fault(failed).text for failed in errors if failed is not None), None)
+        text = next((one.text for one in faults), None)
         stdout = self._printed.take()
         return Answered(self._answers[-1], stdout, text) if self._answers else Completed(stdout, text)
 
-    def _is_dead(self, error: MontyError | None) -> bool:
-        """Whether the session cannot go on after this: then its worker is stopped."""
-        if error is not None and self._death is None and (death := self._fault(error).death):
-            self._stop(death)
-        return self._death is not None
-
-    def _fault(self, error: MontyError) -> Fault:
-        return fault(error, self._sources, frozenset(self._failed))
+    def _faults(self, error: MontyError | None) -> list[Fault]:
+        """What an error means, if there is one. One after which the session cannot go on stops the worker."""
+        if error is None or self._death is not None:
+            return []
+        found = fault(error, self._sources, frozenset(self._failed))
+        if found.death is not None:
+            self._stop(found.death)
+        return [found]
 
     def _stop(self, why: Death) -> None:
         """End the worker. The first reason is the one that is told."""

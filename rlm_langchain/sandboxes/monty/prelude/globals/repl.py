@@ -237,18 +237,36 @@ _SHOWN = 20_000
 
 
 def _rlm_echo(value):
-    """Show the last value of a cell, as a REPL does. Of a long value the beginning."""
+    """Show the last value of a cell, as a REPL does. Of a long value the beginning, of a huge one its size."""
     if value is None:
         return
     if value is _listing[0]:
         print(value)
     elif isinstance(value, str) and len(value) > _SHOWN:
         print(f"{value[:_SHOWN]!r}... ({len(value)} characters)")
-    elif isinstance(value, (list, tuple)) and len(value) > _SHOWN:
-        print(f"{value[:1000]!r}... ({len(value)} items)")
+    elif not _is_small(value):
+        print(f"a {_about(value)}, too large to be shown whole: look at a part")
     else:
         shown = repr(value)
         print(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(shown)} characters)")
+
+
+def _is_small(value):
+    """Whether its `repr` is short work: a value that holds itself many times can be endless."""
+    waiting, seen, size = [value], 0, 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if isinstance(item, str):
+            size += len(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.keys())
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting.extend(item)
+        if seen + len(waiting) > _SHOWN or size > 50 * _SHOWN:
+            return False
+    return True
 
 
 def _rlm_end():
