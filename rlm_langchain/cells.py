@@ -16,7 +16,7 @@ from rlm_langchain.journal import Journal, Repl, fingerprint
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.recursion import errands
-from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import (
     Answered,
@@ -67,6 +67,7 @@ class Execution:
         tree = machine.tree(state["run"], config)
         tree.join(state["path"], journal)
         repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree))
+        tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())
 
     def go_on(self) -> Command[Any]:
@@ -140,12 +141,13 @@ class Execution:
             return [self._served(i, call, None, refusal) for i, call in enumerate(calls)]
         if any(call.kind not in FREE for call in calls):
             return None
-        return [self._served(i, call, self._free(call)) for i, call in enumerate(calls)]
+        return [self._served(i, call, self._free(self.repl.first + i, call)) for i, call in enumerate(calls)]
 
-    def _free(self, call: Call) -> Plain:
+    def _free(self, number: int, call: Call) -> Plain:
         if call.kind == "history":
             return transcript([*self.state["trajectory"], *self.scribe.records])[-HISTORY_KEPT:]
-        return dict(self.tree.ledger.left())
+        place = child_path(self.state["path"], number)
+        return self.tree.once(f"{place} {call.kind}", lambda: dict(self.tree.ledger.left()))
 
     def _served(self, index: int, call: Call, value: Plain, error: str | None = None) -> Reply:
         self._write(

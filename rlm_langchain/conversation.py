@@ -46,7 +46,7 @@ def transcript(records: Sequence[Record]) -> str:
     for record in records:
         if record["type"] == "turn":
             parts.append(f"## Turn {record['turn']}\n\n{record['text']}")
-        elif record["type"] == "question" or record["type"] == "output" or record["type"] == "note":
+        elif record["type"] in ("question", "output") or (record["type"] == "note" and record["to"] == "model"):
             parts.append(record["text"])
     return "\n\n".join(parts)
 

@@ -59,6 +59,8 @@ class Journal:
     def _question(self) -> None:
         """A new question on the same thread: the REPL and the words stay, the account is opened anew."""
         self._before = len(self.turns)
+        self.account: list[TurnRecord | CallRecord] = []
+        """What was paid for since the question."""
         self._root, self._sub, self._seconds, self._asked = Usage(), Usage(), 0.0, 0.0
 
     def add(self, record: Record) -> None:
@@ -68,6 +70,7 @@ class Journal:
                 self._question()
             case "turn":
                 self.turns.append(record)
+                self.account.append(record)
                 self._root = self._root.plus(Usage(**record["usage"]))
                 self._seconds += record["seconds"]
             case "cell":
@@ -76,6 +79,7 @@ class Journal:
                 self._asked = record["time"]
             case "call":
                 self.calls[record["call"]] = record
+                self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
                 self._seconds += max(0.0, record["time"] - self._asked) if self._asked else 0.0
                 self._asked = max(self._asked, record["time"])

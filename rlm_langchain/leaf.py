@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import CallFailed
-from rlm_langchain.door import ask
+from rlm_langchain.door import Query, ask, key_of, received
 from rlm_langchain.journal import fingerprint
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
@@ -43,8 +43,9 @@ class Leaf:
 
     async def reply(self, config: RunnableConfig) -> LeafReply:
         """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
-        if not self.machine.memo:
-            return await self._ask(config)
+        query = self._query()
+        if not self.machine.memo or self._paid(query):
+            return await self._ask(query, config)
         key = f"{self.model.name} {fingerprint(self.call)}"
         known = self.tree.answers.get(key)
         if isinstance(known, str):
@@ -52,14 +53,14 @@ class Leaf:
         if known is not None:
             first = await asyncio.shield(known)
             return LeafReply(first.text, first.error)
-        return await self._first(key, config)
+        return await self._first(key, query, config)
 
-    async def _first(self, key: str, config: RunnableConfig) -> LeafReply:
+    async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
         """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered."""
         flight = self.tree.answers[key] = asyncio.get_running_loop().create_future()
         reply = LeafReply(None, "the call was cancelled")
         try:
-            reply = await self._ask(config)
+            reply = await self._ask(query, config)
         finally:
             flight.set_result(reply)
             del self.tree.answers[key]
@@ -67,13 +68,12 @@ class Leaf:
             self.tree.answers[key] = reply.text
         return reply
 
-    async def _ask(self, config: RunnableConfig) -> LeafReply:
-        messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        wanted = self.machine.estimate(self.model, messages)
+    async def _ask(self, query: Query, config: RunnableConfig) -> LeafReply:
+        wanted = self.machine.estimate(self.model, query.messages)
         if self.model.window is not None and wanted.input > self.model.window:
             return LeafReply(None, self._too_long(wanted.input, self.model.window))
         try:
-            done = await ask(self.machine, self.tree, self.model, messages, self.place, config)
+            done = await ask(self.machine, self.tree, query, config)
             return LeafReply(done.text, None, done.usage, done.retries)
         except Refused as refused:
             return LeafReply(None, f"not asked: {refused}")
@@ -81,6 +81,16 @@ class Leaf:
             return LeafReply(None, str(failed), retries=failed.retries)
         except TimeoutError:
             return LeafReply(None, "the time of the run is over")
+
+    def _paid(self, query: Query) -> bool:
+        """Whether this very call was answered in an earlier process: then its cost is on its own record."""
+        known = received(self.tree, query.key, self.place)
+        return known is not None and known.usage != Usage()
+
+    def _query(self) -> Query:
+        messages: list[BaseMessage] = [HumanMessage(self._prompt())]
+        key = key_of(self.model, messages, "" if self.machine.memo else self.place)
+        return Query(self.model, messages, self.place, key)
 
     def _prompt(self) -> str:
         if self.call.context is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import JournalError
+from rlm_langchain.types import Usage
 
 ROOM = 64 * 1024
 """Bytes allocated for one reply in flight."""
@@ -39,11 +40,19 @@ class Receipts:
                 self._replies = self._read()
             return self._replies.get(key)
 
+    def spent(self) -> list[tuple[str, Usage]]:
+        """What the replies of earlier processes have used, and where in the tree they were asked for."""
+        with self._lock:
+            if self._replies is None:
+                self._replies = self._read()
+            bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
+        return [(place, Usage(**usage)) for place, usage in bills]
+
     def prepare(self) -> None:
         """Make room for one more reply. Raises `JournalError` when the disk is full."""
         with self._lock:
+            self._make_room(self._flying + 1)
             self._flying += 1
-            self._make_room()
 
     def write(self, key: str, reply: Any) -> None:
         """Keep a reply. Raises `JournalError` when it cannot be written."""
@@ -74,8 +83,8 @@ class Receipts:
         self.close()
         self.path.unlink(missing_ok=True)
 
-    def _make_room(self) -> None:
-        wanted = self._end + self._flying * ROOM
+    def _make_room(self, replies: int) -> None:
+        wanted = self._end + replies * ROOM
         if wanted <= self._allocated:
             return
         self._open()
@@ -83,7 +92,6 @@ class Receipts:
         try:
             _allocate(self._file, self._allocated, size)
         except OSError as error:
-            self._flying -= 1
             raise self._full(error) from error
         self._allocated += size
 
@@ -95,9 +103,10 @@ class Receipts:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._full(error) from error
-        self._allocated = os.fstat(self._file).st_size
         if self._replies is None:
             self._replies = self._read()
+        os.ftruncate(self._file, self._end)  # what a killed process had allocated, or half written
+        self._allocated = self._end
 
     def _read(self) -> dict[str, Any]:
         """All receipts. A last line that was cut off by the end of its process is no receipt."""

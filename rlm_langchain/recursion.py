@@ -1,6 +1,7 @@
 """`subcall`: the two ways to answer a call. A leaf is one model call, a child is a run of this same graph.
 
-Whatever goes wrong with a call is a value in its record, and never stops its siblings.
+Whatever goes wrong with a call is a value in its record, and never stops its siblings. A fault of the host, a full
+disk, say, ends the run; but first its siblings that are in flight come home, and their replies are kept.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired, TypedDict
 
-from rlm_langchain.errors import RLMError
+from rlm_langchain.errors import InputError, ModelError, RLMError
 from rlm_langchain.journal import fingerprint
 from rlm_langchain.leaf import Leaf, LeafReply, as_text
 from rlm_langchain.machine import Machine
@@ -101,26 +102,37 @@ class Errands:
             "query": self.errand["query"],
             "context": self.errand["context"],
             "run": self.errand["run"],
-            "path": child_path(self.errand["path"], self.errand["calls"][0]),
+            "path": self.child_path,
         }
 
     @contextmanager
     def child(self) -> Iterator[Child]:
-        """Around a child run: its failure is a value, and its REPLs end with it, however it ends."""
+        """Around a child run: its failure is a value, the host's breaks the tree. Its REPLs end with it."""
         done, before = Child(self), time.monotonic()
         try:
             yield done
-        except RLMError as error:
+        except (ModelError, InputError) as error:
             done.error = str(error)
+        except RLMError as error:
+            self.tree.breaks(error)
         finally:
             done.seconds = time.monotonic() - before
-            self.tree.close(child_path(self.errand["path"], self.errand["calls"][0]))
+            self.tree.close(self.child_path)
+
+    @property
+    def child_path(self) -> str:
+        """Where the child run of this task stands in the tree."""
+        return child_path(self.errand["path"], self.errand["calls"][0])
 
     async def _leaf(self, number: int, call: Call, config: RunnableConfig) -> None:
         model = self.machine.leaf_at(depth_of(self.errand["path"]))
         before = time.monotonic()
         place = child_path(self.errand["path"], number)
-        reply = await Leaf(self.machine, self.tree, model, call, place).reply(config)
+        try:
+            reply = await Leaf(self.machine, self.tree, model, call, place).reply(config)
+        except RLMError as error:
+            self.tree.breaks(error)
+            return
         record = self.record(number, call, reply, time.monotonic() - before)
         record["model"] = model.name
         self.scribe.write(record)
@@ -159,7 +171,9 @@ class Child:
     def record(self) -> dict[str, Any]:
         """Its answer, what it spent, and what it did, as the record of the call that asked for it."""
         errand, outcome = self.errands.errand, self.outcome
-        reply = LeafReply(None, self.error)
+        if outcome is None and self.error is None:
+            return {"trajectory": []}
+        reply = LeafReply(None, self.error, self.errands.tree.spent_below(self.errands.child_path))
         if outcome is not None:
             failed = outcome["status"] == "failed"
             error = f"the child run found no answer ({outcome['stop_reason']})" if failed else None

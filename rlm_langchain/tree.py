@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +14,13 @@ from typing import Any
 
 from aiolimiter import AsyncLimiter
 
+from rlm_langchain.errors import RLMError
 from rlm_langchain.journal import Journal, Repl
 from rlm_langchain.ledger import Ledger
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.receipts import Receipts
-from rlm_langchain.types import Budget
+from rlm_langchain.scribe import child_path
+from rlm_langchain.types import Budget, Plain, Usage
 
 Answers = dict[str, "asyncio.Future[Any] | str"]
 """By model and fingerprint: what was answered in this tree, or will be."""
@@ -60,8 +62,49 @@ class Tree:
         """Model calls that sync nodes wait for."""
         self.receipts: Receipts | None = None
         """Of a run that can be resumed."""
+        self.broken: RLMError | None = None
+        """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
+        self._spent: dict[str, Usage] = {}
+        """By place in the tree."""
         self._joined: set[str] = set()
         self._lock = threading.Lock()
+
+    def keep(self, receipts: Receipts) -> None:
+        """Keep receipts, and book what those that are there say: replies of earlier processes, seen here or not."""
+        for place, usage in receipts.spent():
+            self.note(place, usage)
+            self.ledger.book(usage)
+        self.receipts = receipts
+
+    def breaks(self, error: RLMError) -> None:
+        """Ask nothing more, for this reason; the first one counts."""
+        self.broken = self.broken or error
+
+    def check(self) -> None:
+        """Raise what has broken this tree, if anything has."""
+        if self.broken is not None:
+            raise self.broken
+
+    def note(self, place: str, usage: Usage) -> None:
+        """Remember where in the tree it was that so much was spent."""
+        with self._lock:
+            self._spent[place] = self._spent.get(place, Usage()).plus(usage)
+
+    def spent_below(self, path: str) -> Usage:
+        """What the run at `path` and those below it have spent."""
+        with self._lock:
+            return _sum(usage for place, usage in self._spent.items() if _is_below(place, path))
+
+    def once(self, key: str, make: Callable[[], Plain]) -> Plain:
+        """What `make` gives when it is first asked for: not the same twice, so kept like a reply."""
+        if self.receipts is None:
+            return make()
+        known = self.receipts.find(key)
+        if known is None:
+            known = {"value": make()}
+            self.receipts.write(key, known)
+        value: Plain = known["value"]
+        return value
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -86,8 +129,11 @@ class Tree:
             if path in self._joined:
                 return
             self._joined.add(path)
-        root, sub = journal.usage
-        self.ledger.book(root.plus(sub))
+            known = {above for place in self._spent for above in _places(place)}
+        for place, usage in _spendings(journal):
+            if place not in known:
+                self.note(place, usage)
+                self.ledger.book(usage)
         self.answers.update(journal.answers())
         if not path:
             self.ledger.elapsed += journal.seconds
@@ -107,6 +153,41 @@ class Tree:
         for future in [*self.waiting]:
             future.cancel()
         self.close()
+
+
+def _is_below(place: str, path: str) -> bool:
+    """Whether something was asked by the run at `path` or a run below it."""
+    return not path or place.startswith((f"{path}/", f"{path} "))
+
+
+def _places(place: str) -> Iterator[str]:
+    """A place in the tree, and the runs above it."""
+    yield place
+    parts = place.partition(" ")[0].split("/")
+    yield from ("/".join(parts[:count]) for count in range(1, len(parts) + (" " in place)))
+
+
+def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
+    """What was spent since the question, and where."""
+    for record in journal.account:
+        if record["type"] == "turn":
+            yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
+        elif record["type"] == "call" and "child" in record:
+            yield from _spendings(Journal(record["child"]))
+        elif record["type"] == "call":
+            yield child_path(record["path"], record["call"]), Usage(**record["usage"])
+
+
+def _sum(usages: Iterable[Usage]) -> Usage:
+    total = Usage()
+    for usage in usages:
+        total = total.plus(usage)
+    return total
+
+
+def turn_place(path: str, turn: int) -> str:
+    """Where in the tree a root turn of a run is asked."""
+    return f"{path} turn {turn}"
 
 
 class Cancelled(Exception):
@@ -131,7 +212,7 @@ class Trees:
                 self._alive[run] = Tree(budget)
             tree = self._alive[run]
             if receipts is not None and tree.receipts is None:
-                tree.receipts = Receipts(receipts)
+                tree.keep(Receipts(receipts))
             return tree
 
     def close(self, run: str) -> bool:

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
+from typing_extensions import TypedDict
 
 from rlm_langchain.calling import CallFailed, Completion
 from rlm_langchain.conversation import conversation
-from rlm_langchain.door import ask
+from rlm_langchain.door import Query, ask, decided, key_of
 from rlm_langchain.errors import ModelError
 from rlm_langchain.journal import Journal
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
+from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
 from rlm_langchain.replies import read_reply
 from rlm_langchain.scribe import Scribe, depth_of
-from rlm_langchain.tree import Tree
+from rlm_langchain.tree import Tree, turn_place
 from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
 
 if TYPE_CHECKING:
@@ -43,6 +45,15 @@ HISTORY = 'history = _host_call("history", "")'
 """The cell that gives the REPL the full text that the summary takes the place of."""
 
 
+class Decision(TypedDict):
+    """What a turn is to be. It depends on the account and the clock, so a reply is kept together with it."""
+
+    stop: StopReason | None
+    summary: bool
+    note: str | None
+    """What the model is told beside its question."""
+
+
 @dataclass(slots=True)
 class Turn:
     """One turn of one run, from the look at the limits to the reading of the reply."""
@@ -57,6 +68,9 @@ class Turn:
     """A limit that makes this turn the last one."""
     summary: bool = False
     """The history has grown too long: this turn puts it in short."""
+    decision: Decision | None = None
+    key: str = ""
+    """Of the receipt: of what is asked, without what was decided about it."""
 
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Turn:
@@ -67,24 +81,16 @@ class Turn:
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
         turn._hold()
-        turn.stop = turn._limit()
-        turn.summary = not turn.stop and turn._too_long()
-        if turn.summary:
-            turn.messages.append(HumanMessage(turn._render("summarise")))
-            return turn
-        if turn.stop:
-            turn._note(turn._render("final", reason=REASONS[turn.stop]))
-        elif scarce := tree.ledger.scarce():
-            turn._note(turn._render("scarce", left=", ".join(f"{rest} {name}" for name, rest in scarce.items())))
-        turn.messages = turn._conversation()
+        turn.key = key_of(turn._model, turn.messages, turn._place)
+        turn._go_by(decided(tree, turn.key) or turn._decision())
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
         """The model's reply; None when not even the last call fits. Raises `ModelError`."""
-        model, last = self.machine.runs_at(self.depth), bool(self.stop) and not self.state["path"]
-        place = f"{self.state['path']} turn {len(self.journal.turns)}"
+        model, last = self._model, bool(self.stop) and not self.state["path"]
+        query = Query(model, self.messages, self._place, self.key, self.decision, last)
         try:
-            return await ask(self.machine, self.tree, model, self.messages, place, config, last=last)
+            return await ask(self.machine, self.tree, query, config)
         except (Refused, TimeoutError) as refused:
             self.stop = self.stop or (refused.reason if isinstance(refused, Refused) else "seconds")
             return None
@@ -115,6 +121,32 @@ class Turn:
     def depth(self) -> int:
         """How many runs are above this one."""
         return depth_of(self.state["path"])
+
+    @property
+    def _model(self) -> Model:
+        return self.machine.runs_at(self.depth)
+
+    @property
+    def _place(self) -> str:
+        return turn_place(self.state["path"], len(self.journal.turns))
+
+    def _decision(self) -> Decision:
+        """What this turn is to be, by the account and the clock as they are now."""
+        stop = self._limit()
+        if stop:
+            return Decision(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
+        if self._too_long():
+            return Decision(stop=None, summary=True, note=None)
+        scarce = ", ".join(f"{rest} {name}" for name, rest in self.tree.ledger.scarce().items())
+        return Decision(stop=None, summary=False, note=self._render("scarce", left=scarce) if scarce else None)
+
+    def _go_by(self, decision: Decision) -> None:
+        self.decision, self.stop, self.summary = decision, decision["stop"], decision["summary"]
+        if self.summary:
+            self.messages.append(HumanMessage(self._render("summarise")))
+        elif decision["note"]:
+            self._note(decision["note"])
+            self.messages = self._conversation()
 
     def _conversation(self) -> list[BaseMessage]:
         return conversation([*self.state["trajectory"], *self.scribe.records], self._profile)
