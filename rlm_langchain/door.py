@@ -48,22 +48,24 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     tree.check()
     ledger, last = tree.ledger, query.last
     wanted = machine.estimate(query.model, query.messages, last=last)
-    async with ledger.reserve(wanted, last=last) as entry:
-        with tree.room():
-            async with asyncio.timeout(ledger.seconds_left(last=last)):
-                completion = await complete(
-                    query.model,
-                    query.messages,
-                    config=config,
-                    gate=tree.gate,
-                    output_tokens=machine.cap(last=last),
-                    retry=machine.retry,
-                )
+    async with asyncio.timeout(ledger.seconds_left(last=last)), ledger.reserve(wanted, last=last) as entry:
+
+        def keep(completion: Completion) -> None:
             entry.used = completion.usage
             tree.note(query.place, completion.usage)
             if tree.receipts:
                 tree.receipts.write(query.key, _receipt(query, completion))
-            return completion
+
+        with tree.room():
+            return await complete(
+                query.model,
+                query.messages,
+                config=config,
+                gate=tree.gate,
+                output_tokens=machine.cap(last=last),
+                retry=machine.retry,
+                received=keep,
+            )
 
 
 def key_of(model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
