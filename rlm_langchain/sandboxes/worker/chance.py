@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 PID = 2
 """The process number that programs are told."""
 
+CORES = 2
+"""The number of processors that programs are told."""
+
 
 def rule(seed: int) -> None:
     """Make the system's randomness, and what else differs from process to process, a function of the seed."""
@@ -21,6 +24,7 @@ def rule(seed: int) -> None:
     os.environ.clear()
     os.getpid = lambda: PID
     os.getppid = lambda: PID - 1
+    os.cpu_count = lambda: CORES
     system = os.uname_result(("Linux", "rlm", "", "", os.uname().machine))
     os.uname = lambda: system
 

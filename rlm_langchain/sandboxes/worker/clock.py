@@ -13,8 +13,7 @@ from _signal import (  # type: ignore[import-not-found]  # `signal` would load `
     setitimer,
     signal,
 )
-
-from rlm_langchain.sandboxes.worker.channel import Hold
+from collections.abc import Callable
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
@@ -38,8 +37,8 @@ class TimeLimit(BaseException):
 class Alarm:
     """Ends a cell from within when its time is up. The host kills the worker when that does not help."""
 
-    def __init__(self, seconds: float, hold: Hold) -> None:
-        self._limit, self._hold = seconds, hold
+    def __init__(self, seconds: float, is_held: Callable[[], int]) -> None:
+        self._limit, self._is_held = seconds, is_held
         self._left, self._since = seconds, 0.0
         signal(SIGALRM, self._ring)
 
@@ -69,7 +68,7 @@ class Alarm:
         return TimeLimit(f"this cell ran for more than {self._limit:g} s of its own time")
 
     def _ring(self, number: int, frame: object) -> None:
-        if not self._hold.depth:
+        if not self._is_held():
             raise self._error()
 
 
@@ -151,22 +150,23 @@ def fix_datetime(module: Any) -> None:
     module.datetime = datetime
 
 
-def fix_selectors(module: Any) -> None:
-    """Let waiting in an event loop pass at once, as `time.sleep` does: `asyncio.sleep` then works too."""
-    for kind in ("SelectSelector", "PollSelector", "EpollSelector"):
-        if hasattr(module, kind):
-            _make_patient(getattr(module, kind))
+def fix_selectors(module: Any, pump: Callable[[], bool]) -> None:
+    """Let waiting in an event loop send the calls of tasks, or pass at once, as `time.sleep` does."""
+    for name in ("SelectSelector", "PollSelector", "EpollSelector"):
+        kind = getattr(module, name)
+        kind.select = _patient(kind.select, pump)
 
 
-def _make_patient(kind: Any) -> None:
-    select = kind.select
-
+def _patient(select: Any, pump: Callable[[], bool]) -> Any:
     def patient(self: Any, timeout: float | None = None) -> Any:
-        if timeout is None or timeout <= 0:
-            return select(self, timeout)
         ready = select(self, 0)
-        if not ready:
-            time.sleep(timeout)
-        return ready
+        while not ready and timeout != 0 and pump():
+            ready = select(self, 0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            return select(self, None)
+        time.sleep(max(timeout, 0))
+        return []
 
-    kind.select = patient
+    return patient

@@ -26,11 +26,11 @@ class Repl:
     """One namespace, and the cells that run in it."""
 
     def __init__(self, channel: Channel, limits: dict[str, Any]) -> None:
-        self._stage = Stage(channel, limits["output"], limits["seconds"])
+        self._stage = Stage(channel, limits)
         self._main = ModuleType("__main__")
         self._names = vars(self._main)
         self._answers = Answers(self._names, limits["value"])
-        self._words = Vocabulary(self._stage.exchange, limits["value"])
+        self._words = Vocabulary(self._stage.crew.exchange, limits["value"])
         self._builtins = dict(vars(builtins))
         self._cell = 0
 
@@ -43,7 +43,9 @@ class Repl:
         chance.rule(seed)
         after["random"] = chance.fix_random
         after["datetime"] = clock.fix_datetime
-        after["selectors"] = clock.fix_selectors
+        after["selectors"] = lambda module: clock.fix_selectors(module, self._stage.crew.pump)
+        after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._stage.crew)
+        after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._stage.crew)
 
     def start(self, context: Any, prelude: str) -> str | None:
         """Define what every cell may use. Gives back what went wrong."""
@@ -85,6 +87,12 @@ def main(after: dict[str, Any]) -> None:
     channel.send('["ready"]' if problem is None else ended(problem))
     while True:
         repl.run(channel.receive()[1])
+
+
+def _pools() -> Any:
+    from rlm_langchain.sandboxes.worker import pool
+
+    return pool
 
 
 def _unconfined() -> str | None:

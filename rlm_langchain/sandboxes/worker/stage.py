@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from _thread import RLock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 
 from rlm_langchain.sandboxes.worker.channel import Channel
 from rlm_langchain.sandboxes.worker.clock import Alarm
+from rlm_langchain.sandboxes.worker.crew import Crew
 from rlm_langchain.sandboxes.worker.faults import described
 from rlm_langchain.sandboxes.worker.output import Screen, install
-from rlm_langchain.sandboxes.worker.vocabulary import LLMError, joined
+from rlm_langchain.sandboxes.worker.vocabulary import BATCH, LLMError, joined
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ BALLAST = 4 << 20
 class Stage:
     """Runs what a program does, and stops it when its time or its paper is used up."""
 
-    def __init__(self, channel: Channel, output: int, seconds: float) -> None:
-        self._channel, self._output = channel, output
-        self.alarm = Alarm(seconds, channel.hold)
+    def __init__(self, channel: Channel, limits: dict[str, Any]) -> None:
+        self._channel, self._output, self._room = channel, limits["output"], limits["value"]
+        self.crew = Crew(self._exchanged)
+        self.alarm = Alarm(limits["seconds"], self._is_held)
         self.is_open = False
         """Whether calls can be made: only a cell may make them."""
         self._turn = RLock()
-        self._screen = Screen(output, self._show, channel.hold)
+        self._screen = Screen(self._output, self._show, channel.hold)
         self._ballast = bytearray(BALLAST)
 
     def play(self, work: Callable[[], None]) -> str | None:
@@ -45,7 +47,11 @@ class Stage:
         self._screen.empty()
         return next((self._told(error) for error in errors if error is not None), None)
 
-    def exchange(self, calls: Sequence[str]) -> list[Any]:
+    def _is_held(self) -> bool:
+        """Whether the alarm must wait: raised now, it would break a frame in two, or leave a task to itself."""
+        return bool(self._channel.hold.depth or self.crew.running)
+
+    def _exchanged(self, calls: Sequence[str]) -> list[Any]:
         """Ask the host, and wait. The cell's time stands still meanwhile. One thread at a time."""
         with self._turn:
             if not self.is_open:
@@ -53,12 +59,17 @@ class Stage:
             caught(sys.stdout.flush)
             self.alarm.stop()
             self._screen.empty()
-            self._screen.held = True
-            self._channel.send(joined(calls))
-            _, replies = self._channel.receive()
-            self._screen.held = False
+            replies = [reply for wave in waves(calls, self._room) for reply in self._sent(wave)]
             self.alarm.start()
-            return replies  # type: ignore[no-any-return]
+            return replies
+
+    def _sent(self, wave: Sequence[str]) -> list[Any]:
+        """One wave of calls, and its replies."""
+        self._screen.held = True
+        self._channel.send(joined(wave))
+        _, replies = self._channel.receive()
+        self._screen.held = False
+        return replies  # type: ignore[no-any-return]
 
     def end(self, frame: str) -> None:
         """Tell the host how a cell ended. A call that another thread still makes is answered first."""
@@ -82,6 +93,21 @@ class Stage:
 
     def _show(self, text: str) -> None:
         self._channel.send(json.dumps(["out", text], ensure_ascii=False))
+
+
+def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:
+    """The calls in as few frames as hold them."""
+    wave: list[str] = []
+    size = 0
+    for call in calls:
+        length = len(call.encode()) + 1
+        if wave and (size + length > room or len(wave) == BATCH):
+            yield wave
+            wave, size = [], 0
+        wave.append(call)
+        size += length
+    if wave:
+        yield wave
 
 
 def caught(work: Callable[[], None]) -> BaseException | None:

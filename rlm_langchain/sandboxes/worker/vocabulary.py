@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     """Kind, prompt, context: a call as the program made it."""
 
     Exchange = Callable[[Sequence[str]], list[Any]]
-    """Sends one wave of calls, as JSON, and waits for as many `[value, error]`."""
+    """Takes calls as JSON, and waits for as many `[value, error]`."""
 
 BATCH = 10_000
 """Calls that may be asked for at once."""
@@ -88,9 +88,7 @@ class Vocabulary:
     def _many(self, asks: list[Ask], word: str) -> list[Any]:
         if len(asks) > BATCH:
             raise ValueError(f"{word} takes at most {BATCH:,} items at once, not {len(asks):,}")
-        replies: list[Any] = []
-        for wave in _waves([self._encoded(ask, word) for ask in asks], self._room):
-            replies += self._exchange(wave)
+        replies = self._exchange([self._encoded(ask, word) for ask in asks])
         _tell([(n, error) for n, (_, error) in enumerate(replies) if error is not None], word)
         return [value if error is None else None for value, error in replies]
 
@@ -146,21 +144,6 @@ def _unpacked(item: Any) -> Ask:
         case (query, context):
             return ("rlm", query, context)
     return ("rlm", item, None)
-
-
-def _waves(calls: list[str], room: int) -> Iterable[list[str]]:
-    """The calls in as few frames as hold them."""
-    wave: list[str] = []
-    size = 0
-    for call in calls:
-        length = len(call.encode()) + 1
-        if wave and size + length > room:
-            yield wave
-            wave, size = [], 0
-        wave.append(call)
-        size += length
-    if wave:
-        yield wave
 
 
 def _tell(failed: list[tuple[int, str]], word: str) -> None:

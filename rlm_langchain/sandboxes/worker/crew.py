@@ -1,0 +1,109 @@
+"""Thread pools in step: tasks take turns, and when all of them wait for the host, their calls go out together.
+
+Programs like to write `pool.map(llm_query, chunks)`. With free threads the order of the calls would be up to
+the scheduler, so that no replay could follow, and one call would wait for the other. Here a task runs until it
+asks the host or ends; nothing else runs meanwhile. Whoever waits for a result sends what all the others ask.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock, get_ident
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Exchange = Callable[[Sequence[str]], list[Any]]
+
+STACK = 1 << 20
+"""Bytes of stack for each task."""
+
+MOST = 64
+"""Tasks of one pool that may wait for the host at once."""
+
+
+class Task:
+    """One submitted call, in a thread that runs only when it is its turn."""
+
+    def __init__(self, crew: Crew, future: Any, work: Callable[[], Any]) -> None:
+        self._crew, self.future, self._work = crew, future, work
+        self._turn, self._back = allocate_lock(), allocate_lock()
+        self._turn.acquire()
+        self._back.acquire()
+        self.asks: Sequence[str] = ()
+        self._replies: list[Any] = []
+
+    def begin(self) -> None:
+        """Run until it asks or ends."""
+        import threading
+
+        before = threading.stack_size(STACK)
+        threading.Thread(target=self._run, daemon=True).start()
+        threading.stack_size(before)
+        self._hand_over()
+
+    def go_on(self, replies: list[Any]) -> None:
+        """Run until it asks again or ends."""
+        self.asks, self._replies = (), replies
+        self._hand_over()
+
+    def park(self, calls: Sequence[str]) -> list[Any]:
+        """Wait for the replies to these calls. In the task's own thread."""
+        self.asks = calls
+        self._back.release()
+        self._turn.acquire()
+        return self._replies
+
+    def _hand_over(self) -> None:
+        self._crew.running += 1
+        self._turn.release()
+        self._back.acquire()
+        self._crew.running -= 1
+
+    def _run(self) -> None:
+        self._turn.acquire()
+        self._crew.tasks[get_ident()] = self
+        try:
+            self.future.set_result(self._work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self.future.set_exception(error)
+        self._crew.tasks.pop(get_ident(), None)
+        self._back.release()
+
+
+class Crew:
+    """All tasks of a session, and the one who sends their calls."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.tasks: dict[int, Task] = {}
+        """By thread, in the order in which they began."""
+        self.running = 0
+        """Tasks that are in the middle of a turn: the alarm cannot reach those."""
+        self.refill: list[Callable[[], None]] = []
+        """What starts the next tasks of each pool."""
+
+    def exchange(self, calls: Sequence[str]) -> list[Any]:
+        """Ask the host: at once, or together with the other tasks when this is one."""
+        task = self.tasks.get(get_ident())
+        return self._exchange(calls) if task is None else task.park(calls)
+
+    def pump(self) -> bool:
+        """Send what all waiting tasks ask, and let each go on with its replies. False when none waits."""
+        waiting = [task for task in self.tasks.values() if task.asks]
+        if not waiting:
+            return False
+        replies = iter(self._exchange([call for task in waiting for call in task.asks]))
+        shares = [list(islice(replies, len(task.asks))) for task in waiting]
+        for task, share in zip(waiting, shares, strict=True):
+            task.go_on(share)
+        for fill in self.refill:
+            fill()
+        return True
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Send calls until something is so, or nobody waits any more."""
+        while not done() and self.pump():
+            pass
