@@ -6,15 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from aiolimiter import AsyncLimiter
-
 from rlm_langchain.errors import RLMError
+from rlm_langchain.gate import Gate
 from rlm_langchain.journal import Journal, Repl
 from rlm_langchain.ledger import Ledger
 from rlm_langchain.protocols import SandboxSession
@@ -24,30 +22,6 @@ from rlm_langchain.types import Budget, Plain, Usage
 
 Answers = dict[str, "asyncio.Future[Any] | str"]
 """By model and fingerprint: what was answered in this tree, or will be."""
-
-
-class Gate:
-    """Bounds the model calls of a tree: how many are in flight, and how many begin per minute.
-
-    Held only while a request is in flight, never across recursion.
-    """
-
-    def __init__(self, budget: Budget) -> None:
-        self._flight = asyncio.Semaphore(budget.concurrency)
-        rate = budget.requests_per_minute
-        self._rate = AsyncLimiter(rate, 60) if rate else AsyncExitStack()
-
-    async def __aenter__(self) -> None:
-        await self._rate.__aenter__()
-        await self._flight.acquire()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._flight.release()
 
 
 class Tree:

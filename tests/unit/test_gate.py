@@ -1,0 +1,82 @@
+"""The gate: how many requests at once, and how many in any minute."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from rlm_langchain.gate import Gate
+from rlm_langchain.types import Budget
+
+
+class Hurry(selectors.SelectSelector):
+    """A selector that never waits for a timer: it puts the clock on instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+def run(work: Awaitable[Any]) -> Any:
+    """Run on a loop whose minutes take no time."""
+    hurry = Hurry()
+    loop = asyncio.SelectorEventLoop(hurry)
+    loop.time = lambda: hurry.now  # type: ignore[method-assign]
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+async def begin(gate: Gate, calls: int, lasting: float) -> list[float]:
+    """When each of so many requests, asked for at once, begins."""
+    loop, begun = asyncio.get_running_loop(), []
+
+    async def call() -> None:
+        async with gate:
+            begun.append(loop.time() - 1000)
+            await asyncio.sleep(lasting)
+
+    await asyncio.gather(*(call() for _ in range(calls)))
+    return begun
+
+
+@pytest.mark.parametrize("lasting", [0.0, 7.0, 100.0])
+@pytest.mark.parametrize("concurrency", [1, 3, 32])
+def test_in_no_minute_more_requests_begin_than_allowed(lasting, concurrency):
+    gate = Gate(Budget(requests_per_minute=5, concurrency=concurrency))
+    begun = run(begin(gate, 23, lasting))
+    assert len(begun) == 23
+    assert all(sixth - first >= 60 - 1e-6 for first, sixth in zip(begun, begun[5:], strict=False))
+
+
+def test_the_pace_costs_nothing_that_it_need_not():
+    begun = run(begin(Gate(Budget(requests_per_minute=5)), 11, 1.0))
+    assert begun == pytest.approx([0] * 5 + [60] * 5 + [120])
+
+
+def test_without_a_pace_only_the_flight_is_bounded():
+    assert run(begin(Gate(Budget(concurrency=2)), 6, 10.0)) == pytest.approx([0, 0, 10, 10, 20, 20])
+
+
+def test_who_goes_away_while_waiting_gives_its_place_back():
+    async def go() -> float:
+        gate = Gate(Budget(requests_per_minute=1, concurrency=1))
+        waiting = asyncio.create_task(begin(gate, 3, 0))
+        await asyncio.sleep(30)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        async with gate:
+            return asyncio.get_running_loop().time() - 1000
+
+    assert run(go()) == pytest.approx(60)
