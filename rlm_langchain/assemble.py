@@ -8,6 +8,7 @@ from rlm_langchain.context import ContextStore
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model, resolve
 from rlm_langchain.sandboxes.choice import choose
+from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import AUTO, strategies_of
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ def assemble(options: RLMRunnable) -> Machine:
         limits=options.limits,
         store=ContextStore(options.home),
         memo=options.memo,
+        schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )
 
 
 def _subs(models: Any) -> tuple[Model, ...]:
     several = models if isinstance(models, list | tuple) else [models]
     return tuple(resolve(model, "sub") for model in several)
-

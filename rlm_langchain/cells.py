@@ -88,12 +88,22 @@ class Execution:
                 case Completed(stdout, error):
                     self._output("completed", stdout, error)
                     step = None
+                case Answered(value, stdout, _) if problem := self._misfit(value):
+                    self._output("completed", stdout, f"FINAL was refused, the answer does not fit: {problem}")
+                    step = None
                 case Answered(value, stdout, error):
                     self._output("answered", stdout, error)
                     return self._go("finalise", answer=value, stop_reason=self._closing or "answer")
+                case Died("crash") if self.repl.revives(self._cell):
+                    self._tell("the process of the REPL was gone; a new one was brought to where it was")
+                    step = self._caught_up()
                 case Died(_, stdout, error):
                     self._output("died", stdout, self._render("died", error=error))
                     step = None
+
+    def _misfit(self, value: Plain) -> str | None:
+        schema = self.machine.schema_at(self.state["path"])
+        return None if schema is None else schema.problem(value)
 
     @property
     def _closing(self) -> str | None:

@@ -90,6 +90,8 @@ def _question(machine: Machine, path: str, query: str, context: ContextRef | Non
         about = render(profile, "context", about=context["about"], preview=preview)
     guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies_for(context))]
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
+    if schema := machine.schema_at(path):
+        query = render(profile, "schema", question=query, schema=schema.json)
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
 
 

@@ -14,6 +14,7 @@ from rlm_langchain.calling import Retry
 from rlm_langchain.context import ContextStore, approximate_tokens
 from rlm_langchain.models import Model
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
+from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import chosen, strategies_of
 from rlm_langchain.tree import Tree, Trees
 from rlm_langchain.types import Budget, ContextRef, Limits, Usage
@@ -42,6 +43,8 @@ class Machine:
     retry: Retry = Retry()
     memo: bool = True
     """Whether identical sub-calls of a tree are asked once."""
+    schema: AnswerSchema | None = None
+    """What the answer of the top run must fit."""
     trees: Trees = field(default_factory=Trees)
 
     def runs_at(self, depth: int) -> Model:
@@ -65,6 +68,10 @@ class Machine:
         """Let go of a run. When it has ended, and its last checkpoint is written, nothing can need its receipts."""
         if self.trees.close(run):
             self.receipts(run).unlink(missing_ok=True)
+
+    def schema_at(self, path: str) -> AnswerSchema | None:
+        """What the answer of the run at `path` must fit: child runs answer as they were asked."""
+        return None if path else self.schema
 
     def strategies_for(self, context: ContextRef | None) -> tuple[Strategy, ...]:
         """The strategies of a run over this context."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, ConfigDict, PrivateAttr, create_model
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
@@ -36,7 +36,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     `SandboxError` and `JournalError`. A spent budget does not raise: the output says what ended the run.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
 
     root_model: Any
     """A name, as in `docs/models.md`, or any `BaseChatModel`: writes the code."""
@@ -51,6 +51,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """Of each cell in the sandbox."""
     memo: bool = True
     """Whether identical sub-calls of a run are asked once. False for those who want samples."""
+    answer_schema: Any = Field(default=None, alias="output_schema")
+    """A pydantic model, or a JSON schema: the answer fits it, and is an instance of the model.
+
+    Given as `output_schema`; the attribute of that name is every Runnable's.
+    """
     on_budget: Literal["answer", "raise"] = "answer"
     """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
     checkpointer: Any = None
@@ -125,6 +130,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def _checked(self, output: RLMOutput) -> RLMOutput:
         if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
             raise BudgetExhausted(output)
+        schema = self._build().machine.schema
+        if schema is not None and output.get("status") in ("complete", "partial"):
+            return {**output, "answer": schema.instance(output["answer"])}
         return output
 
     def _build(self) -> Built:

@@ -108,10 +108,11 @@ class Turn:
         self._record(completion, list(reply.cells))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
+        words = self._words(completion.text)
         if self.stop:
-            return self._go("finalise", answer=completion.text.strip() or None, stop_reason=self.stop)
-        if self._talked_before() and completion.text.strip():
-            return self._go("finalise", answer=completion.text.strip(), stop_reason="prose")
+            return self._go("finalise", answer=words, stop_reason=self.stop)
+        if self._talked_before() and words is not None:
+            return self._go("finalise", answer=words, stop_reason="prose")
         if reply.ignored:
             self._note(self._render("ignored", languages=", ".join(reply.ignored)))
         self._note(self._render("nudge"))
@@ -168,6 +169,11 @@ class Turn:
         if self.journal.iterations >= self.machine.budget.iterations:
             return "iterations"
         return self.tree.ledger.stop(self.machine.estimate(self.machine.runs_at(self.depth), self.messages))
+
+    def _words(self, text: str) -> Any:
+        """The answer that a reply without code gives, if it can be one."""
+        schema = self.machine.schema_at(self.state["path"])
+        return (text.strip() or None) if schema is None else schema.read(text)
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
