@@ -149,7 +149,7 @@ class Journal:
 
 @dataclass(slots=True)
 class Repl:
-    """The REPL of one run. It can be closed at any time: the next `advance` rebuilds it."""
+    """The REPL of one run. Its worker may be gone at any time: the next `advance` rebuilds what it held."""
 
     open: Opener
     begun: int = 0
@@ -164,6 +164,9 @@ class Repl:
     diverged: int = 0
     """Replayed calls that were not the recorded ones, and are asked afresh."""
     _session: SandboxSession | None = None
+    _closed: bool = False
+    _revived: int = -1
+    """The last cell that was tried again because its worker was gone."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def advance(self, journal: Journal) -> Step | None:
@@ -173,7 +176,7 @@ class Repl:
         """
         with self._lock:
             if self.begun > len(journal.cells):
-                self.close()
+                self._drop()
             while True:
                 index = self.begun - 1 if self.waiting else self.begun
                 if index == len(journal.cells):
@@ -198,8 +201,19 @@ class Repl:
         index = number - self.first
         return self.waiting[index] if 0 <= index < len(self.waiting) else None
 
+    def revives(self, cell: int) -> bool:
+        """Whether a cell whose worker crashed is worth another try: once, since it need not be the cell's fault."""
+        if self._closed or cell == self._revived:
+            return False
+        self._revived = cell
+        return True
+
     def close(self) -> None:
-        """Let the worker go. Safe from another thread: a cell that runs then ends in `Died`."""
+        """Let the worker go for good. Safe from another thread: a cell that runs then ends in `Died`."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
         session, self._session = self._session, None
         self.waiting, self.begun, self.first = (), 0, 0
         if session is not None:
@@ -236,11 +250,15 @@ class Repl:
                 return step
 
     def _begin(self, code: str) -> Step:
-        if self._session is None:
+        if self._session is None and not self._closed:
             self._session = self.open()
+        session = self._session
+        if self._closed or session is None:
+            self._drop()
+            return Died("crash", "", "the REPL was closed.")
         self.begun += 1
         self.seconds = 0.0
-        return self._take(self._session.run, code)
+        return self._take(session.run, code)
 
     def _give(self, replies: Sequence[Reply]) -> Step:
         if self._session is None:
@@ -255,5 +273,5 @@ class Repl:
         self.seconds += time.perf_counter() - before
         self.waiting = step.calls if isinstance(step, Suspended) else ()
         if isinstance(step, Died):
-            self.close()  # the next `advance` brings a new worker to where this one was
+            self._drop()  # the next `advance` brings a new worker to where this one was
         return step
