@@ -23,7 +23,7 @@ from rlm_langchain.approval import Approval, decide
 from rlm_langchain.cells import Execution
 from rlm_langchain.ends import closing, opening
 from rlm_langchain.machine import Machine
-from rlm_langchain.portal import wait
+from rlm_langchain.portal import in_thread, wait
 from rlm_langchain.recursion import Errand, Errands, below
 from rlm_langchain.turns import Turn
 from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput, Status, StopReason, UsageRecord
@@ -80,6 +80,10 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
     def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
         return Execution.begin(machine, state, config).go_on()
 
+    async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        work = Execution.begin(machine, state, config)
+        return await in_thread(work.go_on, work.repl.close)
+
     def approve(state: RLMState) -> dict[str, Any]:
         return decide(state)
 
@@ -107,7 +111,11 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
     graph.add_node(
         "generate", RunnableLambda(generate, agenerate), destinations=("generate", "execute", "finalise")
     )
-    graph.add_node("execute", execute, destinations=("generate", "approve", "subcall", "finalise"))
+    graph.add_node(
+        "execute",
+        RunnableLambda(execute, aexecute),
+        destinations=("generate", "approve", "subcall", "finalise"),
+    )
     graph.add_node("approve", approve)
     graph.add_node("subcall", RunnableLambda(subcall, asubcall), input_schema=Errand)
     graph.add_node("finalise", finalise)

@@ -1,7 +1,8 @@
-"""Lets a sync node wait for a coroutine: on one private event loop that all sync runs share."""
+"""Between threads and event loops: sync nodes wait for coroutines, and coroutines for what blocks."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +18,31 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 PORTAL = BlockingPortalProvider()
-"""Runs while it is in use; hold it for a run, so that the run's connections are kept."""
+"""The private event loop that all sync runs share. Runs while it is in use; hold it for a run, so that the run's
+connections are kept."""
+
+CELLS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
+"""Threads that wait for sandboxes. A loop's own pool has a few more than the machine has cores: too few for a wide
+wave of child runs, and others want it too."""
 
 
 def wait(tree: Tree, function: Callable[[A], Awaitable[T]], given: A) -> T:
     """The result of `function(given)`. Ends in `CancelledError` when the tree is closed meanwhile."""
     with PORTAL as portal:
         future = portal.start_task_soon(function, given)
-        tree.waiting.add(future)
-        try:
+        with tree.awaiting(future):
             return future.result()
-        finally:
-            tree.waiting.discard(future)
+
+
+async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
+    """`do()`, in a thread. Cancelled, it calls `stop` and waits for the thread: nothing goes on behind our back."""
+    loop = asyncio.get_running_loop()
+    work = loop.run_in_executor(CELLS, copy_context().run, do)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(loop.run_in_executor(CELLS, stop), work, return_exceptions=True)
+        raise
 
 
 def interruptible(do: Callable[[], T], stop: Callable[[], None]) -> T:

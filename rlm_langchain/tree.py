@@ -32,8 +32,9 @@ class Tree:
         self.gate = Gate(budget)
         self.answers: Answers = {}
         self.repls: dict[str, Repl] = {}
-        self.waiting: set[Future[Any]] = set()
+        self._waiting: set[Future[Any]] = set()
         """Model calls that sync nodes wait for."""
+        self._cancelled = False
         self.receipts: Receipts | None = None
         """Of a run that can be resumed."""
         self.broken: RLMError | None = None
@@ -122,9 +123,26 @@ class Tree:
         if not path and self.receipts is not None:
             self.receipts.close()
 
+    @contextmanager
+    def awaiting(self, future: Future[Any]) -> Iterator[None]:
+        """Around the wait for a model call: when the tree is cancelled, so is the call."""
+        with self._lock:
+            self._waiting.add(future)
+            cancelled = self._cancelled
+        if cancelled:
+            future.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
     def cancel(self) -> None:
         """Close, and end what sync nodes wait for."""
-        for future in [*self.waiting]:
+        with self._lock:
+            self._cancelled = True
+            ending = [*self._waiting]
+        for future in ending:
             future.cancel()
         self.close()
 
