@@ -80,7 +80,7 @@ class Completion:
     """Why it stopped, in its provider's words."""
 
 
-async def complete(  # noqa: PLR0913 - what is asked of whom, and four independent options
+async def complete(
     model: Model,
     messages: Sequence[BaseMessage],
     *,

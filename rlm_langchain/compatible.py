@@ -11,9 +11,7 @@ from langchain_openai import ChatOpenAI
 class CompatibleChat(ChatOpenAI):
     """Caps output by the old name, which all of them know, and keeps the cost of a streamed reply."""
 
-    def _get_request_payload(
-        self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
+    def _get_request_payload(self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         payload: dict[str, Any] = super()._get_request_payload(input_, stop=stop, **kwargs)
         if "max_completion_tokens" in payload:
             payload["max_tokens"] = payload.pop("max_completion_tokens")

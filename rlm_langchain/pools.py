@@ -13,7 +13,7 @@ import asyncio
 import atexit
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.request import getproxies, proxy_bypass
 
@@ -128,8 +128,10 @@ def _abandon_all() -> None:
 
 
 def _abandon(pool: Pool | None) -> None:
-    """Release a pool whose loop will never run again, so that it does not complain when it is collected."""
+    """Close a pool whose loop will never run again, so that nothing complains when it is collected."""
     if pool is not None and pool.session.connector is not None:
         # Its public twin returns something to await, and there is no loop to do so.
         pool.session.connector._close()
-        pool.session.detach()
+        # With the connector closed the keeper has nothing to wait for: one step is its end.
+        with suppress(StopIteration):
+            pool.keeper.aclose().send(None)

@@ -75,8 +75,7 @@ def other(provider: str, name: str) -> BaseChatModel:
         raise MissingDependency(f"{provider}:{name} needs a package: {error}") from error
     except Exception as error:
         raise _refusal(provider, name, error) from error
-    for field, variable in chat.lc_secrets.items():
-        _check_secret(chat, field, variable)
+    _check_keys(chat)
     return chat
 
 
@@ -129,11 +128,13 @@ def _ollama_url() -> str:
     return f"{scheme}://{rest.replace('0.0.0.0', '127.0.0.1')}/v1"  # noqa: S104
 
 
-def _check_secret(chat: BaseChatModel, field: str, variable: str) -> None:
-    value = getattr(chat, field, None)
-    secret = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if not secret and not os.environ.get(variable):
-        raise MissingDependency(f"{variable} is not set: {type(chat).__name__} needs it")
+def _check_keys(chat: BaseChatModel) -> None:
+    """Raise `MissingDependency` for a key that is not there: some classes find out by their first request."""
+    for field, variable in chat.lc_secrets.items():
+        value = getattr(chat, field, None)
+        secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if variable.endswith("_API_KEY") and not secret and not os.environ.get(variable):
+            raise MissingDependency(f"{variable} is not set: {type(chat).__name__} needs it")
 
 
 def _refusal(provider: str, name: str, error: Exception) -> ConfigurationError:

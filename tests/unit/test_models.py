@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
 from rlm_langchain.errors import ConfigurationError, MissingDependency
 from rlm_langchain.models import FREE, Model, resolve
@@ -140,6 +143,65 @@ def test_another_provider_needs_langchain(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "langchain.chat_models", None)  # type: ignore[arg-type]
     with pytest.raises(MissingDependency, match="pip install langchain langchain-google-genai"):
         resolve("google_genai:gemini-2.5-pro", "root")
+
+
+def langchain(monkeypatch: pytest.MonkeyPatch, init_chat_model: Callable[..., Any]) -> None:
+    """Install a `langchain` that has this one function."""
+    module = ModuleType("langchain.chat_models")
+    vars(module)["init_chat_model"] = init_chat_model
+    monkeypatch.setitem(sys.modules, "langchain.chat_models", module)
+    monkeypatch.setitem(sys.modules, "langchain", ModuleType("langchain"))
+
+
+class Keyed(FunctionModel):
+    """Finds out by its first request that its key is missing, as some do."""
+
+    acme_api_key: SecretStr = SecretStr("")
+    acme_servers: Any = None
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        return {"acme_api_key": "ACME_API_KEY", "acme_servers": "ACME_SERVERS"}
+
+
+def test_another_provider_is_built_by_langchain_without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def init_chat_model(*names: str, **options: Any) -> Keyed:
+        asked.append((names, options))
+        return Keyed(function=lambda _: "", acme_api_key=SecretStr("key"))
+
+    langchain(monkeypatch, init_chat_model)
+    assert isinstance(resolve("acme:deep-1:latest", "root").chat, Keyed)
+    assert asked == [(("deep-1:latest",), {"model_provider": "acme", "max_retries": 0})]
+
+
+def test_another_providers_missing_key_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    langchain(monkeypatch, lambda *_, **__: Keyed(function=lambda _: ""))
+    with pytest.raises(MissingDependency, match=r"^ACME_API_KEY is not set: Keyed needs it$"):
+        resolve("acme:deep-1", "root")
+    monkeypatch.setenv("ACME_API_KEY", "key")
+    assert resolve("acme:deep-1", "root").name == "acme:deep-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ImportError("Please install langchain-acme"), MissingDependency, "Please install langchain-acme"),
+        (ValueError("Did not find it, set `ACME_API_KEY` (sk-1)"), MissingDependency, "^ACME_API_KEY is not set"),
+        (ValueError("Unsupported provider (sk-1)"), ConfigurationError, "does langchain know 'acme'"),
+    ],
+)
+def test_what_langchain_cannot_build_is_told_without_its_words(
+    error: Exception, kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init_chat_model(*_: str, **__: Any) -> Any:
+        raise error
+
+    langchain(monkeypatch, init_chat_model)
+    with pytest.raises(kind, match=words) as caught:
+        resolve("acme:deep-1", "root")
+    assert "sk-1" not in str(caught.value)
 
 
 def test_a_chat_model_is_described_by_itself() -> None:
