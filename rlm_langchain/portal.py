@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from anyio.from_thread import BlockingPortalProvider
 
@@ -56,3 +56,17 @@ def interruptible(do: Callable[[], T], stop: Callable[[], None]) -> T:
         except KeyboardInterrupt:
             stop()
             raise
+
+
+def abandonable(parts: Iterator[T], stop: Callable[[], None]) -> Iterator[T]:
+    """`parts`, such that Ctrl-C, or leaving early, calls `stop` at once, before LangGraph waits for its threads."""
+    context, end = copy_context(), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
+        try:
+            while (part := pool.submit(context.run, next, parts, end).result()) is not end:
+                yield cast(T, part)
+        except BaseException:
+            stop()
+            raise
+        finally:
+            pool.submit(cast(Generator[T], parts).close).result()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langgraph.graph import StateGraph
@@ -17,7 +18,7 @@ from rlm_langchain.assemble import assemble
 from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.lifecycle import Asked, Built
-from rlm_langchain.portal import interruptible
+from rlm_langchain.portal import abandonable, interruptible
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
@@ -56,6 +57,10 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     Given as `output_schema`; the attribute of that name is every Runnable's.
     """
+    tools: Sequence[Any] = ()
+    """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined."""
+    sub_tools: Sequence[Any] | None = None
+    """Those of child runs. None: the same."""
     on_budget: Literal["answer", "raise"] = "answer"
     """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
     checkpointer: Any = None
@@ -91,8 +96,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
         built, settings = self._build(), self._config(config, threads=SYNC_THREADS)
-        with built.running(input, settings) as (state, _):
-            yield from built.graph.stream(state, settings, **kwargs)
+        with built.running(input, settings) as (state, run):
+            parts = built.graph.stream(state, settings, **kwargs)
+            yield from abandonable(parts, lambda: built.machine.trees.cancel(run))
 
     async def astream(
         self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
@@ -100,8 +106,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Like `stream`, on this event loop."""
         built = await asyncio.to_thread(self._build)
         settings = self._config(config)
-        async with built.arunning(input, settings) as (state, _):
-            async for part in built.graph.astream(state, settings, **kwargs):
+        async with (
+            built.arunning(input, settings) as (state, _),
+            aclosing(cast(AsyncGenerator[Any], built.graph.astream(state, settings, **kwargs))) as parts,
+        ):
+            async for part in parts:
                 yield part
 
     def transform(
