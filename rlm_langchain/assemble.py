@@ -10,6 +10,7 @@ from rlm_langchain.models import Model, resolve
 from rlm_langchain.sandboxes.choice import choose
 from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import AUTO, strategies_of
+from rlm_langchain.tools import tools_of
 
 if TYPE_CHECKING:
     from rlm_langchain.runnable import RLMRunnable
@@ -27,6 +28,10 @@ def assemble(options: RLMRunnable) -> Machine:
         limits=options.limits,
         store=ContextStore(options.home),
         memo=options.memo,
+        tools=(
+            tools_of(options.tools),
+            tools_of(options.tools if options.sub_tools is None else options.sub_tools),
+        ),
         schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )
 

@@ -66,7 +66,7 @@ class Execution:
         journal = Journal(state["trajectory"])
         tree = machine.tree(state["run"], config)
         tree.join(state["path"], journal)
-        repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree))
+        repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree, state["path"]))
         tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())
 

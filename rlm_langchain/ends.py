@@ -12,6 +12,7 @@ from rlm_langchain.journal import Journal
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.tools import guidance as tool_guidance
 from rlm_langchain.types import AnswerRecord, ContextRef, QuestionRecord, Status
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _question(machine: Machine, path: str, query: str, context: ContextRef | Non
         preview = shown(context["preview"], 2_000)
         about = render(profile, "context", about=context["about"], preview=preview)
     guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies_for(context))]
+    guidance.append(tool_guidance(machine.tools_at(path)))
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
     if schema := machine.schema_at(path):
         query = render(profile, "schema", question=query, schema=schema.json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -18,16 +17,7 @@ from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
 from rlm_langchain.tree import Tree
-from rlm_langchain.types import Call, Usage
-
-
-class LeafReply(NamedTuple):
-    """What became of a leaf call: a text, or the sentence of what went wrong."""
-
-    text: str | None
-    error: str | None = None
-    used: Usage = Usage()
-    retries: int = 0
+from rlm_langchain.types import Call, LeafReply, Usage
 
 
 @dataclass(frozen=True, slots=True)

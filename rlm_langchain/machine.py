@@ -16,6 +16,7 @@ from rlm_langchain.models import Model
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
 from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import chosen, strategies_of
+from rlm_langchain.tools import Tools, prelude
 from rlm_langchain.tree import Tree, Trees
 from rlm_langchain.types import Budget, ContextRef, Limits, Usage
 
@@ -43,6 +44,8 @@ class Machine:
     retry: Retry = Retry()
     memo: bool = True
     """Whether identical sub-calls of a tree are asked once."""
+    tools: tuple[Tools, Tools] = ({}, {})
+    """Of the top run, and of child runs."""
     schema: AnswerSchema | None = None
     """What the answer of the top run must fit."""
     trees: Trees = field(default_factory=Trees)
@@ -73,17 +76,25 @@ class Machine:
         """What the answer of the run at `path` must fit: child runs answer as they were asked."""
         return None if path else self.schema
 
+    def tools_at(self, path: str) -> Tools:
+        """The custom tools of the run at `path`."""
+        return self.tools[1] if path else self.tools[0]
+
     def strategies_for(self, context: ContextRef | None) -> tuple[Strategy, ...]:
         """The strategies of a run over this context."""
         return strategies_of(chosen(context)) if self.strategies is None else self.strategies
 
-    def open(self, context: ContextRef | None, tree: Tree) -> SandboxSession:
-        """A fresh REPL over a context. Raises `SandboxError`, or `JournalError` for a context that changed."""
+    def open(self, context: ContextRef | None, tree: Tree, path: str) -> SandboxSession:
+        """A fresh REPL over a context, for the run at `path`.
+
+        Raises `SandboxError`, or `JournalError` for a context that changed.
+        """
         file = None if context is None else self.store.open(context)
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
-        prelude = "\n\n".join(strategy.prelude for strategy in self.strategies_for(context) if strategy.prelude)
-        return self.sandbox.open(file, prelude, replace(self.limits, seconds=seconds))
+        preludes = [*(s.prelude for s in self.strategies_for(context)), prelude(self.tools_at(path))]
+        code = "\n\n".join(text for text in preludes if text)
+        return self.sandbox.open(file, code, replace(self.limits, seconds=seconds))
 
     def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
         """What a call may use at most, as far as it can be known: reserved before it is made."""

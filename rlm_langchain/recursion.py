@@ -18,11 +18,12 @@ from typing_extensions import NotRequired, TypedDict
 
 from rlm_langchain.errors import InputError, ModelError, RLMError
 from rlm_langchain.journal import fingerprint
-from rlm_langchain.leaf import Leaf, LeafReply, as_text
+from rlm_langchain.leaf import Leaf, as_text
 from rlm_langchain.machine import Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
+from rlm_langchain.tools import use
 from rlm_langchain.tree import Tree
-from rlm_langchain.types import Call, CallRecord, ContextRef, Usage
+from rlm_langchain.types import Call, CallRecord, ContextRef, LeafReply, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -125,17 +126,26 @@ class Errands:
         return child_path(self.errand["path"], self.errand["calls"][0])
 
     async def _leaf(self, number: int, call: Call, config: RunnableConfig) -> None:
-        model = self.machine.leaf_at(depth_of(self.errand["path"]))
         before = time.monotonic()
-        place = child_path(self.errand["path"], number)
         try:
-            reply = await Leaf(self.machine, self.tree, model, call, place).reply(config)
+            reply, who = await self._answered(number, call, config)
         except RLMError as error:
             self.tree.breaks(error)
             return
         record = self.record(number, call, reply, time.monotonic() - before)
-        record["model"] = model.name
+        record["model"] = who
         self.scribe.write(record)
+
+    async def _answered(self, number: int, call: Call, config: RunnableConfig) -> tuple[LeafReply, str]:
+        """The reply, and the model that gave it."""
+        path = self.errand["path"]
+        place = child_path(path, number)
+        if call.kind == "tool":
+            return await use(self.machine.tools_at(path), self.tree, call, place, config), ""
+        if call.kind not in ("llm", "rlm"):
+            return LeafReply(None, f"there is nothing here that answers {call.kind!r}"), ""
+        model = self.machine.leaf_at(depth_of(path))
+        return await Leaf(self.machine, self.tree, model, call, place).reply(config), model.name
 
     def record(self, number: int, call: Call, reply: LeafReply, seconds: float) -> CallRecord:
         """What became of a call."""

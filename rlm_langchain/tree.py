@@ -42,6 +42,7 @@ class Tree:
         self._spent: dict[str, Usage] = {}
         """By place in the tree."""
         self._joined: set[str] = set()
+        self._tools = 0
         self._lock = threading.Lock()
 
     def keep(self, receipts: Receipts) -> None:
@@ -80,6 +81,12 @@ class Tree:
             self.receipts.write(key, known)
         value: Plain = known["value"]
         return value
+
+    def take_tool(self) -> bool:
+        """Count one call of a tool; False when there are none left."""
+        with self._lock:
+            self._tools += 1
+            return self._tools <= self.ledger.budget.tool_calls
 
     @contextmanager
     def room(self) -> Iterator[None]:

@@ -137,6 +137,8 @@ class Budget:
     """Model calls in flight at once, for the whole tree."""
     output_tokens: int | None = None
     """A cap on the output of each call."""
+    tool_calls: int = 1000
+    """Calls of custom tools, by each process that works on the run."""
     requests_per_minute: int | None = None
     """Model calls that may begin in any minute, retries included, for the whole tree."""
     approve_above: float | int | None = None
@@ -183,6 +185,15 @@ class Usage(NamedTuple):
             "cost": self.cost,
             "estimated": self.estimated,
         }
+
+
+class LeafReply(NamedTuple):
+    """What became of a call that is no child run: a text, or the sentence of what went wrong."""
+
+    text: str | None
+    error: str | None = None
+    used: Usage = Usage()
+    retries: int = 0
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------

@@ -1,0 +1,122 @@
+"""Custom tools: LangChain tools and plain functions, called by code in the REPL and run in the host.
+
+A call of a tool is a task of the graph like a call of a model: journaled, bounded, kept on disk before its result
+is used, so that no crash runs it again. What a tool may do is its author's choice: it is not confined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langgraph.errors import GraphBubbleUp
+from pydantic import ValidationError
+
+from rlm_langchain.errors import ConfigurationError, RLMError
+from rlm_langchain.sandboxes.reserved import RESERVED
+from rlm_langchain.types import Call, LeafReply, Usage
+
+if TYPE_CHECKING:
+    from rlm_langchain.tree import Tree
+
+Tools = dict[str, BaseTool]
+
+
+def tools_of(given: Iterable[BaseTool | Callable[..., Any]]) -> Tools:
+    """Tools by the names that code calls them by. Raises `ConfigurationError` for a name that cannot be used."""
+    tools: Tools = {}
+    for one in given:
+        tool = one if isinstance(one, BaseTool) else _from_function(one)
+        if not tool.name.isidentifier() or tool.name in RESERVED or tool.name in tools:
+            raise ConfigurationError(
+                f"a tool cannot be called {tool.name!r}: its name is a Python name of its own, none of the REPL's"
+            )
+        tools[tool.name] = tool
+    return tools
+
+
+def prelude(tools: Tools) -> str:
+    """What defines the tools in the REPL: the arguments go out as JSON, the result comes back as JSON."""
+    if not tools:
+        return ""
+    return "import json\n\n\n" + "\n\n\n".join(
+        f"def {name}(*args, **kwargs):\n"
+        f"    call = json.dumps([{name!r}, list(args), kwargs])\n"
+        '    return json.loads(_host_call("tool", call))'
+        for name in tools
+    )
+
+
+def guidance(tools: Tools) -> str:
+    """What the root model reads of them."""
+    if not tools:
+        return ""
+    lines = [f"- `{name}({', '.join(tool.args)})`: {tool.description}" for name, tool in tools.items()]
+    return "\n".join(["More functions in the REPL, which are run outside it:", *lines])
+
+
+async def use(tools: Tools, tree: Tree, call: Call, place: str, config: RunnableConfig) -> LeafReply:
+    """Run the tool that a call names, once: its result as JSON, or the sentence of what went wrong."""
+    key = f"{place} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+    known = tree.receipts.find(key) if tree.receipts else None
+    if known is not None:
+        return LeafReply(known["text"])
+    if not tree.take_tool():
+        return LeafReply(None, "not run: no tool calls are left")
+    reply = await _run(tools, call, tree, config)
+    if tree.receipts and reply.text is not None:
+        tree.receipts.write(key, {"place": place, "text": reply.text, "usage": Usage().record()})
+    return reply
+
+
+async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> LeafReply:
+    try:
+        name, args, kwargs = json.loads(call.prompt)
+        tool = tools[name]
+        named = {**dict(zip(tool.args, args, strict=False)), **kwargs}
+    except (ValueError, KeyError, TypeError):
+        return LeafReply(None, "there is no such tool")
+    if len(args) > len(tool.args):
+        return LeafReply(None, f"{name} takes {len(tool.args)} arguments, not {len(args)}")
+    try:
+        async with tree.gate, asyncio.timeout(tree.ledger.seconds_left()):
+            result = await tool.ainvoke(named, config)
+    except (RLMError, GraphBubbleUp):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a tool raises
+        return LeafReply(None, f"{name} {_what_failed(error)}")
+    return LeafReply(json.dumps(result if _is_plain(result) else str(result), ensure_ascii=False))
+
+
+def _what_failed(error: Exception) -> str:
+    """What the code may know of it: a foreign error's text could hold a key."""
+    match error:
+        case ToolException():
+            return f"says: {error}"
+        case ValidationError():
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            return f"was called wrongly: {faults}"
+        case TimeoutError():
+            return "was not done when the time of the run was over"
+        case _:
+            return f"failed: {type(error).__name__}"
+
+
+def _from_function(function: Callable[..., Any]) -> BaseTool:
+    if not callable(function):
+        raise ConfigurationError(f"a tool is a LangChain tool or a function, not {type(function).__name__}")
+    if asyncio.iscoroutinefunction(function):
+        return StructuredTool.from_function(coroutine=function)
+    return StructuredTool.from_function(function)
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError):
+        return False
