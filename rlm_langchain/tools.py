@@ -117,6 +117,6 @@ def _from_function(function: Callable[..., Any]) -> BaseTool:
 
 def _is_plain(value: Any) -> bool:
     try:
-        return json.loads(json.dumps(value, allow_nan=False)) == value
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
         return False
