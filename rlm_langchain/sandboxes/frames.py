@@ -87,14 +87,19 @@ def replies_frame(replies: Sequence[Reply]) -> bytes:
 
 def parsed(frame: bytes) -> Message:
     """The message in a frame. Raises `BrokenProtocol`, and nothing else."""
+    return _typed(plain(frame))
+
+
+def plain(frame: bytes) -> Any:
+    """The JSON in a frame: plain values only, few and flat enough. Raises `BrokenProtocol`, and nothing else."""
     _measure(frame)
     try:
-        message = _DECODER.decode(frame.decode())
+        value = _DECODER.decode(frame.decode())
     except (ValueError, RecursionError) as error:
         raise BrokenProtocol(f"a frame is no plain JSON: {type(error).__name__}") from None
     if b"\\ud" in frame or b"\\uD" in frame:
-        _refuse_surrogates(message)
-    return _typed(message)
+        _refuse_surrogates(value)
+    return value
 
 
 def _measure(frame: bytes) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlm_langchain.sandboxes.monty.frames import BrokenFrame, Printed, clean, decoded
+from rlm_langchain.sandboxes.frames import BrokenProtocol, plain
+from rlm_langchain.sandboxes.monty.frames import Printed, clean
 from rlm_langchain.types import Call, Plain, Reply
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Sto
                     snapshot = answer
                 case _:
                     return Broke()
-    except BrokenFrame:
+    except BrokenProtocol:
         return Broke()
     except MontyError as error:
         return Ended(error)
@@ -90,12 +91,12 @@ def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncS
         printed.begin()
         return snapshot.resume({"return_value": None})
     if snapshot.function_name == SENT:
-        return _received(snapshot, decoded(printed.end()), desk)
+        return _received(snapshot, plain(printed.end().encode()), desk)
     name = snapshot.function_name[:80]
     return snapshot.resume({"exc_type": "NameError", "message": f"name {name!r} is not defined"})
 
 
-def _received(snapshot: FunctionSnapshot, message: dict[str, Any], desk: Desk) -> SyncSnapshot | Asked:
+def _received(snapshot: FunctionSnapshot, message: Any, desk: Desk) -> SyncSnapshot | Asked:
     match message:
         case {"calls": [*calls]} if calls:
             return Asked(tuple(_call(call) for call in calls), snapshot)
@@ -104,11 +105,11 @@ def _received(snapshot: FunctionSnapshot, message: dict[str, Any], desk: Desk) -
             return snapshot.resume({"return_value": None})
         case {"names": str(which)}:
             return snapshot.resume({"return_value": desk.names(which)})
-    raise BrokenFrame("the worker sent a message of an unknown form")
+    raise BrokenProtocol("the worker sent a message of an unknown form")
 
 
 def _call(item: Any) -> Call:
     match item:
         case [str(kind), str(prompt), (None | str() | list() | dict()) as context]:
             return Call(kind, prompt, context)
-    raise BrokenFrame("the worker sent a call of an unknown form")
+    raise BrokenProtocol("the worker sent a call of an unknown form")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _EXACT_IN_FSTRINGS = sys.version_info >= (3, 12)
@@ -100,6 +101,8 @@ class Edit:
     text: str
     closes: bool
     """It ends a node: what it stands next to was begun before."""
+    origins: tuple[int, ...] = ()
+    """For each line of the text the line that it came from; empty: the line that it stands in."""
 
 
 class Edits:
@@ -120,9 +123,9 @@ class Edits:
         if isinstance(node, ast.alias) or self.tree.is_placed(node):
             self._edits.append(Edit(*self.tree.span(node), text, False))
 
-    def replace(self, start: int, end: int, text: str) -> None:
+    def replace(self, start: int, end: int, text: str, origins: Iterable[int] = ()) -> None:
         """Put text in the place of characters; edits inside of them are not made."""
-        self._edits.append(Edit(start, end, text, False))
+        self._edits.append(Edit(start, end, text, False, tuple(origins)))
 
     def bound(self, node: ast.Attribute) -> None:
         """`x.name` becomes `_rlm_method(x, 'name')`."""
@@ -142,7 +145,7 @@ class Edits:
             kept = code[at : edit.start]
             line += kept.count("\n")
             origins += range(line - kept.count("\n") + 1, line + 1)
-            origins += [line] * edit.text.count("\n")
+            origins += edit.origins[1:] or [line] * edit.text.count("\n")
             line += code.count("\n", edit.start, edit.end)
             pieces += [kept, edit.text]
             at = edit.end

@@ -15,27 +15,43 @@ if TYPE_CHECKING:
 LONGEST = 4_000
 """Characters of an exception's text that are kept: a program can make one of any length."""
 FRAMES = 12
+_UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
 
 HINTS = (
-    (r"parser does not yet support yield", "this Python has no generator like that: build a list and return it"),
-    (r"support class inheritance", "classes here cannot inherit: raise ValueError or RuntimeError themselves, "
-     "and share code by functions"),
+    (
+        r"support yield",
+        "yield works in for, while and if, but not inside try or with, or as a part of an expression",
+    ),
+    (
+        r"support class inheritance",
+        "classes here cannot inherit: raise ValueError or RuntimeError themselves, and share code by functions",
+    ),
     (r"support method decorators", "write plain methods, called with (), and plain functions"),
-    (r"support the 'del' statement", "leave it out, or use d.pop(key)"),
+    (r"support the 'del' statement", "del works alone on its line, for names and items: use d.pop(key)"),
     (r"exception groups", "use plain try and except"),
-    (r"Wildcard imports", "import the names that you need"),
-    (r"No module named", "there are no other packages here; of the standard library re, json, math, collections, "
-     "itertools, functools, datetime, random, statistics, heapq, csv, textwrap, string, operator and a few more"),
-    (r"callable replacement", "build the text in a loop over re.finditer"),
-    (r"cannot suspend in this synchronous context", "models cannot be asked from inside a sort key, "
-     "a __repr__ or a default factory: ask in a loop first, or use llm_query_batched"),
+    (r"[Ww]ildcard imports", "import the names that you need"),
+    (
+        r"No module named",
+        "there are no packages here; of the standard library re, json, csv, math, collections, itertools, "
+        "functools, datetime, random, statistics, heapq, textwrap, string, operator, difflib and a few more",
+    ),
+    (
+        r"a model cannot be asked here",
+        "not in a generator function, a key of list.sort, a default factory or a __repr__: ask in a loop, in a "
+        "comprehension, or with llm_query_batched",
+    ),
     (r"exceptions can only be called with", "an exception takes one text here: raise ValueError('...')"),
-    (r"Permission denied|not supported in this environment|invalid return type", "there are no files and no "
-     "environment here; the text is in `context`"),
-    (r"an object is not an iterator|'list' object is not an iterator", "use next(iter(...))"),
+    (
+        r"Permission denied|not supported in this environment|invalid return type",
+        "there are no files and no environment here; the text is in `context`",
+    ),
+    (r"is not an iterator", "use next(iter(...))"),
     (r"name 'input' is not defined", "nobody can be asked for input here"),
-)  # fmt: skip
+    (r"has no len\(\)", "len() knows no __len__ of your own classes: give them a method"),
+    (r"'super' is not defined", "classes here cannot inherit"),
+)
+"""A pattern in an error, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], faile
         return Fault("memory", full)
     text = _renamed(full, failed_calls)
     hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
-    parse = "\n" + NOTHING_RAN if "The monty syntax parser does not" in text and len(frames) == 1 else ""
+    parse = "\n" + NOTHING_RAN if "The parser does not support" in text and len(frames) == 1 else ""
     return Fault(None, f"{_lines(frames, sources)}{text}{hint}{parse}")
 
 
@@ -79,24 +95,45 @@ def _renamed(text: str, failed_calls: frozenset[str]) -> str:
     kind, _, message = text.partition(": ")
     if kind == "RuntimeError" and message in failed_calls:
         return f"LLMError: {message}"
-    return text.replace("RuntimeError: Internal error in monty: exceptions", "TypeError: exceptions", 1).replace(
-        "The monty syntax parser does not yet", "The parser does not"
-    )
+    if kind == "KeyError" and re.match(r"[^\W\d]", message) and message not in {"None", "True", "False"}:
+        return f"KeyError: {message!r}"
+    text = re.sub(r"external function '\w+' cannot suspend in this synchronous context", _UNASKED, text)
+    text = text.replace("RuntimeError: Internal error in monty: exceptions", "TypeError: exceptions", 1)
+    return text.replace("The monty syntax parser does not yet", "The parser does not")
 
 
 def _lines(frames: list[Frame], sources: Mapping[int, Source]) -> str:
-    """The frames that are in cells, as Python shows them."""
-    shown = []
-    for frame in frames[-FRAMES:]:
-        number = re.fullmatch(r"<python-input-(\d+)>", frame.filename)
-        source = sources.get(int(number[1])) if number else None
-        if source is not None:
-            line = source.line(frame.line)
-            shown.append(
-                f'  File "<cell {source.cell}>", line {line}, in {frame.function_name or "<module>"}\n'
-                f"    {source.text(line)}\n"
-            )
-    return "Traceback (most recent call last):\n" + "".join(shown) if shown else ""
+    """The frames that are in cells, as Python shows them; one that repeats is shown once."""
+    shown: list[str] = []
+    repeated = 0
+    for text in filter(None, (_line(frame, sources) for frame in frames)):
+        if shown and shown[-1] == text:
+            repeated += 1
+        else:
+            shown += [*_repeats(repeated), text]
+            repeated = 0
+    shown += _repeats(repeated)
+    return "Traceback (most recent call last):\n" + "".join(shown[-FRAMES:]) if shown else ""
+
+
+def _repeats(times: int) -> list[str]:
+    return [f"  [the line above {times} more times]\n"] if times else []
+
+
+def _line(frame: Frame, sources: Mapping[int, Source]) -> str | None:
+    number = re.fullmatch(r"<python-input-(\d+)>", frame.filename)
+    source = sources.get(int(number[1])) if number else None
+    if source is None:
+        return None
+    line = source.line(frame.line)
+    file = f"<cell {source.cell}>" if source.cell else "<prelude>"
+    return f'  File "{file}", line {line}, in {_function(frame)}\n    {source.text(line)}\n'
+
+
+def _function(frame: Frame) -> str:
+    """The blocks of a generator have names of ours."""
+    name = frame.function_name or "<module>"
+    return "a generator" if name.startswith("_rlm_") else name
 
 
 def _cut(text: str) -> str:

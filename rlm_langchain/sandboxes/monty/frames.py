@@ -7,18 +7,8 @@ is text on the print channel between two calls without arguments.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn
-
-DEPTH = 64
-"""Levels of a frame: those of a value (32, checked where it is made), and those of the message around it."""
-_INT64 = 1 << 63
-
-
-class BrokenFrame(Exception):
-    """The worker sent what our prelude never sends."""
+from typing import Any, Literal
 
 
 class Printed:
@@ -75,44 +65,6 @@ class _Capped:
         text = "".join(self._pieces)
         self._pieces, self._left = [], self._most
         return text
-
-
-def decoded(text: str) -> dict[str, Any]:
-    """The message in a frame, made of plain values only. Raises `BrokenFrame`."""
-    try:
-        message = json.loads(text, parse_constant=_no_constant)
-        _check(message)
-    except (ValueError, RecursionError) as error:
-        raise BrokenFrame("the worker sent something that is no message") from error
-    if not isinstance(message, dict) or len(message) != 1:
-        raise BrokenFrame("the worker sent a message of an unknown form")
-    return message
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _check(value: Any) -> None:
-    """Raise `ValueError` for what JSON can say but no checkpoint can hold. Loops: depth is no danger."""
-    waiting = [(value, 0)]
-    while waiting:
-        item, depth = waiting.pop()
-        if depth > DEPTH:
-            raise ValueError("too deep")
-        match item:
-            case bool() | None:
-                pass
-            case int() if not -_INT64 <= item < _INT64:
-                raise ValueError("an integer over 64 bits")
-            case float() if not math.isfinite(item):
-                raise ValueError("no finite number")
-            case str():
-                item.encode()
-            case list():
-                waiting += [(part, depth + 1) for part in item]
-            case dict():
-                waiting += [(part, depth + 1) for pair in item.items() for part in pair]
 
 
 def clean(value: Any) -> Any:

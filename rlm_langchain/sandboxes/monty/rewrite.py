@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rlm_langchain.sandboxes.monty import expressions, statements
 from rlm_langchain.sandboxes.monty.edits import Edits, Tree
+from rlm_langchain.sandboxes.monty.generators import without_yields
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +48,7 @@ def rewritten(code: str, tree: ast.Module, echo: bool) -> Rewritten:
             case ast.ClassDef():
                 statements.defined(node, edits)
     changed, origins = edits.applied()
+    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in found.nodes):
+        changed, moved = without_yields(changed)
+        origins = tuple(origins[line - 1] for line in moved) if moved and origins else moved or origins
     return Rewritten(changed, origins, frozenset(modules))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -68,22 +69,30 @@ def _prepare(code: str, cell: int, echo: bool) -> Prepared | Refused:
     if (sentence := overwritten(tree)) is not None:
         return Refused(sentence)
     names = frozenset(name for _, name in bindings(tree))
-    run = rewritten(code, tree, echo)
+    try:
+        run = rewritten(code, tree, echo)
+    except (RecursionError, MemoryError, ValueError, SyntaxError):  # too deep for `ast` to write it down again
+        return Prepared(code, Source(cell, lines), names)
     return Prepared(run.code, Source(cell, lines, run.origins), names, run.modules)
 
 
 def _roomy(do: Callable[[], T]) -> T:
     """`do()` on a thread with a large stack. Setting the size for all new threads for a moment harms none."""
-    done: list[T] = []
+    done: Future[T] = Future()
     with _STACKS:
         before = threading.stack_size(STACK)
         try:
-            thread = threading.Thread(target=lambda: done.append(do()), name="rlm-parse")
-            thread.start()
+            threading.Thread(target=_settle, args=(done, do), name="rlm-parse", daemon=True).start()
         finally:
             threading.stack_size(before)
-    thread.join()
-    return done[0]
+    return done.result()
+
+
+def _settle(done: Future[T], do: Callable[[], T]) -> None:
+    try:
+        done.set_result(do())
+    except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+        done.set_exception(error)
 
 
 _STACKS = threading.Lock()

@@ -19,7 +19,7 @@ _TOLD = 5
 
 
 def _sendable(value, what):
-    """Raise unless the value is JSON: exact types, 64-bit integers, finite floats, no cycle, not too much."""
+    """How many values it holds. Raises unless all are JSON: 64-bit integers, finite floats, no cycle, not too much."""
     size, nodes, waiting = 0, 0, [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -47,6 +47,7 @@ def _sendable(value, what):
             raise ValueError(f"{what} is too large: at most {__rlm_most__:,} bytes can leave the REPL at once")
         if nodes > _NODES:
             raise ValueError(f"{what} holds more than {_NODES:,} items, or holds the same ones many times")
+    return nodes
 
 
 def _parts(item, what):
@@ -76,11 +77,11 @@ def _ask(name, kind, prompts, contexts):
     for call in calls:
         text = json.dumps(call, ensure_ascii=False)
         length = len(text.encode()) + 1
-        if wave and size + length > __rlm_most__:
+        if wave and (size + length > __rlm_most__ or nodes + more > _NODES):
             replies.extend(_send(f'{{"calls":[{",".join(wave)}]}}'))
-            wave, size = [], 0
+            wave, size, nodes = [], 0, 0
         wave.append(text)
-        size += length
+        size, nodes = size + length, nodes + more
     if wave:
         replies.extend(_send(f'{{"calls":[{",".join(wave)}]}}'))
     return replies
@@ -94,8 +95,7 @@ def _call(name, kind, prompt, context, number):
     if context is not None and not isinstance(context, (str, list, tuple, dict)):
         raise TypeError(f"the context of {name} must be text, a list or a dict, not {type(context).__name__}")
     call = [kind, prompt, context]
-    _sendable(call, f"a call of {name}")
-    return call
+    return call, _sendable(call, f"a call of {name}")
 
 
 def _one(name, kind, prompt, context):
