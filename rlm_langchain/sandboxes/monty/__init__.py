@@ -20,11 +20,11 @@ from rlm_langchain.types import ContextFile, Limits
 __all__ = ["MontySandbox"]
 
 GUIDANCE = (
-    "This REPL runs a subset of Python. Not there: class inheritance (raise ValueError, no exception class of your "
-    "own), @property, @staticmethod, __len__ and `<` of your own classes, `yield` inside try or with, threads, files, "
-    "packages; of the standard library only re, json, csv, math, datetime, collections, itertools, functools, "
-    "statistics, heapq, string, textwrap, random, difflib and a few more. Ask models in loops, comprehensions or "
-    "with llm_query_batched, never inside a generator function."
+    "This REPL runs a subset of Python. Not there: class inheritance (raise ValueError, no exception class of "
+    "your own), @property, @staticmethod, __len__ and `<` of your own classes, `yield` inside try or with, "
+    "threads, files, packages; of the standard library only re, json, csv, math, datetime, collections, "
+    "itertools, functools, statistics, heapq, string, textwrap, random, difflib and a few more. Ask models in "
+    "loops, comprehensions or with llm_query_batched, never inside a generator function."
 )
 """What a root model must know; at most 120 tokens."""
 

@@ -73,8 +73,8 @@ def _ask(name, kind, prompts, contexts):
     calls = [
         _call(name, kind, prompts[n], contexts[n], n if len(prompts) > 1 else None) for n in range(len(prompts))
     ]
-    replies, wave, size = [], [], 0
-    for call in calls:
+    replies, wave, size, nodes = [], [], 0, 0
+    for call, more in calls:
         text = json.dumps(call, ensure_ascii=False)
         length = len(text.encode()) + 1
         if wave and (size + length > __rlm_most__ or nodes + more > _NODES):
