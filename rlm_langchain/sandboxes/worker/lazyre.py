@@ -16,9 +16,9 @@ TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from typing import Any
 
-WINDOW = 1 << 20
-AHEAD = 1 << 18
-BEHIND = 1 << 10
+WINDOW = 4 << 20
+AHEAD = 1 << 20
+BEHIND = 1 << 12
 
 _compile = re.compile
 _module = {name: getattr(re, name) for name in ("search", "match", "fullmatch", "findall", "finditer")}
