@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import ContextStore
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.machine import Machine
-from rlm_langchain.models import Model, resolve
+from rlm_langchain.models import Model, Role, resolve
+from rlm_langchain.prices import known
 from rlm_langchain.sandboxes.choice import choose
 from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import AUTO, strategies_of
@@ -18,10 +21,10 @@ if TYPE_CHECKING:
 
 def assemble(options: RLMRunnable) -> Machine:
     """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
-    root = resolve(options.root_model, "root")
+    root, *subs = _models(options)
     return Machine(
         root=root,
-        subs=_subs(options.recursive_model or options.root_model),
+        subs=tuple(subs),
         sandbox=choose(options.sandbox),
         strategies=None if options.strategies == AUTO else strategies_of(options.strategies),
         budget=options.budget,
@@ -36,6 +39,27 @@ def assemble(options: RLMRunnable) -> Machine:
     )
 
 
-def _subs(models: Any) -> tuple[Model, ...]:
-    several = models if isinstance(models, list | tuple) else [models]
-    return tuple(resolve(model, "sub") for model in several)
+def _models(options: RLMRunnable) -> list[Model]:
+    """The root model and those for sub-calls, with their prices."""
+    below = options.recursive_model or options.root_model
+    several = below if isinstance(below, list | tuple) else [below]
+    roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
+    models = [resolve(model, role) for model, role in roles]
+    priced = [replace(m, price=options.prices[m.name]) if m.name in options.prices else m for m in models]
+    _check_prices(options, priced)
+    return priced
+
+
+def _check_prices(options: RLMRunnable, models: list[Model]) -> None:
+    """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
+    names = {model.name for model in models}
+    if strangers := sorted(set(options.prices) - names):
+        raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(names)}")
+    dollars = options.budget.usd is not None or isinstance(options.budget.approve_above, float)
+    unknown = sorted({model.name for model in models if not known(model)})
+    if dollars and unknown:
+        raise ConfigurationError(
+            f"a limit in dollars needs the price of every model, and none is known for {', '.join(unknown)}: "
+            f"give it as prices={{{unknown[0]!r}: Price(input=..., output=...)}}, in dollars for a million tokens, or "
+            "limit `tokens` or `calls` instead"
+        )

@@ -33,6 +33,8 @@ class Query:
     """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
     the one must go on from the other, or the reply would be one to another question."""
     last: bool = False
+    """Whether its run ends with it: then the reply is kept short."""
+    held: bool = False
     """Whether it may use what the ledger holds back."""
 
 
@@ -46,9 +48,9 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     if known is not None:
         return known
     tree.check()
-    ledger, last = tree.ledger, query.last
-    wanted = machine.estimate(query.model, query.messages, last=last)
-    async with asyncio.timeout(ledger.seconds_left(last=last)), ledger.reserve(wanted, last=last) as entry:
+    ledger, held = tree.ledger, query.held
+    wanted = machine.estimate(query.model, query.messages, last=query.last)
+    async with asyncio.timeout(ledger.seconds_left(last=held)), ledger.reserve(wanted, last=held) as entry:
 
         def keep(completion: Completion) -> None:
             entry.used = completion.usage
@@ -62,7 +64,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
                 query.messages,
                 config=config,
                 gate=tree.gate,
-                output_tokens=machine.cap(last=last),
+                output_tokens=machine.cap(last=query.last),
                 retry=machine.retry,
                 received=keep,
             )

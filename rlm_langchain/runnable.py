@@ -19,6 +19,7 @@ from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.lifecycle import Asked, Built
 from rlm_langchain.portal import abandonable, interruptible
+from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
@@ -42,7 +43,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     root_model: Any
     """A name, as in `docs/models.md`, or any `BaseChatModel`: writes the code."""
     recursive_model: Any = None
-    """For sub-calls; a list gives one per depth. None: the root model."""
+    """For sub-calls; a list gives one per depth: its first answers what the top run asks, by a leaf call or as the
+    root of a child run, its second what those child runs ask, and so on; the last one serves all below. None: the
+    root model."""
+    prices: Mapping[str, Price] = {}
+    """What models cost, by their names, where price lists do not know it or you pay another price."""
     sandbox: Any = "auto"
     """`auto`, the name of one, or a `Sandbox`."""
     strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()

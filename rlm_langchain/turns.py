@@ -69,6 +69,8 @@ class Turn:
     summary: bool = False
     """The history has grown too long: this turn puts it in short."""
     decision: Decision | None = None
+    met: StopReason | None = None
+    """A limit that was met after the turn had begun: while others, or time, went on."""
     key: str = ""
     """Of the receipt: of what is asked, without what was decided about it."""
 
@@ -86,16 +88,15 @@ class Turn:
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
-        """The model's reply; None when not even the last call fits. Raises `ModelError`."""
-        model, last = self._model, bool(self.stop) and not self.state["path"]
-        query = Query(model, self.messages, self._place, self.key, self.decision, last)
-        try:
-            return await ask(self.machine, self.tree, query, config)
-        except (Refused, TimeoutError) as refused:
-            self.stop = self.stop or (refused.reason if isinstance(refused, Refused) else "seconds")
-            return None
-        except CallFailed as failed:
-            raise ModelError(f"the root model {model.name} does not answer: {failed}") from failed
+        """The model's reply; when a limit is met on the way to it, that of the last call.
+
+        None when not even that one fits. Raises `ModelError`.
+        """
+        reply = await self._asked(config)
+        if reply is None and self.met is not None:
+            self._go_by(self._ending(self.met))
+            reply = await self._asked(config)
+        return reply
 
     def end(self, completion: Completion | None) -> Command[Any]:
         """Where the run goes from here."""
@@ -118,6 +119,19 @@ class Turn:
         self._note(self._render("nudge"))
         return self._go("generate")
 
+    async def _asked(self, config: RunnableConfig) -> Completion | None:
+        last = bool(self.stop)
+        held = last and not self.state["path"]  # for the run whose answer counts
+        query = Query(self._model, self.messages, self._place, self.key, self.decision, last, held)
+        try:
+            return await ask(self.machine, self.tree, query, config)
+        except (Refused, TimeoutError) as refused:
+            reason = refused.reason if isinstance(refused, Refused) else "seconds"
+            self.met = None if self.stop else reason
+            return None
+        except CallFailed as failed:
+            raise ModelError(f"the root model {self._model.name} does not answer: {failed}") from failed
+
     @property
     def depth(self) -> int:
         """How many runs are above this one."""
@@ -133,13 +147,15 @@ class Turn:
 
     def _decision(self) -> Decision:
         """What this turn is to be, by the account and the clock as they are now."""
-        stop = self._limit()
-        if stop:
-            return Decision(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
+        if stop := self._limit():
+            return self._ending(stop)
         if self._too_long():
             return Decision(stop=None, summary=True, note=None)
         scarce = ", ".join(f"{rest} {name}" for name, rest in self.tree.ledger.scarce().items())
         return Decision(stop=None, summary=False, note=self._render("scarce", left=scarce) if scarce else None)
+
+    def _ending(self, stop: StopReason) -> Decision:
+        return Decision(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
 
     def _go_by(self, decision: Decision) -> None:
         self.decision, self.stop, self.summary = decision, decision["stop"], decision["summary"]
