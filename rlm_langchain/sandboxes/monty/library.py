@@ -32,10 +32,13 @@ class _rlm_Module:
 @cache
 def opening() -> str:
     """What a session begins with. It needs `__rlm_most__`, the bytes that may leave at once."""
-    files = _trees("globals")
-    made = "".join(_function(name, tree, f"({', '.join(_exports(tree))},)") for name, tree in files.items())
-    given = "".join(f"{', '.join(_exports(tree))}, = _rlm_make_{name}()\n" for name, tree in files.items())
-    return f"{tables()}{_MODULE}{made}{given}None\n"
+    code, known = [tables(), _MODULE], {"_rlm_makers", "_rlm_owned"}
+    for name, tree in _trees("globals").items():
+        exports = _exports(tree)
+        code.append(_function(name, tree, f"({', '.join(exports)},)", known))
+        code.append(f"{', '.join(exports)}, = _rlm_make_{name}()\n")
+        known |= {export for export in exports if export.startswith("_rlm_")}
+    return "".join(code) + "None\n"
 
 
 @cache
@@ -56,7 +59,7 @@ def loading(module: str) -> str:
     """Code that defines `_rlm_module_x`, the module `x`."""
     tree = _trees("modules")[module]
     names = ", ".join(f"{name!r}: {name}" for name in _exports(tree))
-    made = _function(module, tree, f"_rlm_Module({module!r}, {{{names}}})")
+    made = _function(module, tree, f"_rlm_Module({module!r}, {{{names}}})", {"_rlm_method"})
     return f"{made}_rlm_module_{module} = _rlm_make_{module}()\nNone\n"
 
 
@@ -74,11 +77,14 @@ def _exports(tree: ast.Module) -> list[str]:
     return [name for name in names if not name.startswith("_") or name.startswith(("_rlm_", "_host_"))]
 
 
-def _function(name: str, tree: ast.Module, returned: str) -> str:
-    """The file as a function that returns what it offers. Comments and docstrings are left out."""
+def _function(name: str, tree: ast.Module, returned: str, known: set[str]) -> str:
+    """The file as a function that returns what it offers; `known` are names of ours that it may use.
+
+    Comments and docstrings are left out.
+    """
     body = "\n".join(ast.unparse(node) for node in _without_docstrings(tree).body)
     used = _names_used(tree)
-    parameters = [f"{name}={name}" for name in sorted(used & set(dir(builtins)))]
+    parameters = [f"{name}={name}" for name in sorted(used & {*dir(builtins), *known})]
     parameters += [f"{NATIVE}{name}={name}" for name in sorted(_native(used))]
     indented = "\n".join("    " + line for line in body.split("\n"))
     return f"def _rlm_make_{name}({', '.join(parameters)}):\n{indented}\n    return {returned}\n"

@@ -18,7 +18,7 @@ _BATCH = 10_000
 _TOLD = 5
 
 
-def _sendable(value, what):
+def _rlm_sendable(value, what):
     """How many values it holds. Raises unless all are JSON: 64-bit integers, finite floats, no cycle, not too much."""
     size, nodes, waiting = 0, 0, [(value, 0)]
     while waiting:
@@ -59,7 +59,7 @@ def _parts(item, what):
     return list(item.keys()) + list(item.values())
 
 
-def _send(text):
+def _rlm_send(text):
     """Send a message; returns what the host says to it."""
     if len(text.encode()) > __rlm_most__ + 100:
         raise ValueError(f"this is too large: at most {__rlm_most__:,} bytes can leave the REPL at once")
@@ -78,12 +78,12 @@ def _ask(name, kind, prompts, contexts):
         text = json.dumps(call, ensure_ascii=False)
         length = len(text.encode()) + 1
         if wave and (size + length > __rlm_most__ or nodes + more > _NODES):
-            replies.extend(_send(f'{{"calls":[{",".join(wave)}]}}'))
+            replies.extend(_rlm_send(f'{{"calls":[{",".join(wave)}]}}'))
             wave, size, nodes = [], 0, 0
         wave.append(text)
         size, nodes = size + length, nodes + more
     if wave:
-        replies.extend(_send(f'{{"calls":[{",".join(wave)}]}}'))
+        replies.extend(_rlm_send(f'{{"calls":[{",".join(wave)}]}}'))
     return replies
 
 
@@ -95,7 +95,7 @@ def _call(name, kind, prompt, context, number):
     if context is not None and not isinstance(context, (str, list, tuple, dict)):
         raise TypeError(f"the context of {name} must be text, a list or a dict, not {type(context).__name__}")
     call = [kind, prompt, context]
-    return call, _sendable(call, f"a call of {name}")
+    return call, _rlm_sendable(call, f"a call of {name}")
 
 
 def _one(name, kind, prompt, context):
@@ -175,106 +175,3 @@ def recursive_lm(query, context):
 def budget():
     """What is left of the run's budget, as a dict."""
     return _one("budget", "budget", "", None)
-
-
-def FINAL(value):
-    """Answer. The last answer of a cell wins."""
-    _sendable(value, "FINAL")
-    _send(f'{{"final": {json.dumps(value, ensure_ascii=False)}}}')
-
-
-def FINAL_VAR(variable):
-    """Answer with a variable, given itself or by its name."""
-    if isinstance(variable, str) and variable.strip().isidentifier():
-        variable = _named(variable.strip())
-    FINAL(variable)
-
-
-def _named(__rlm_name):
-    try:
-        return eval(__rlm_name)
-    except NameError:
-        there = ", ".join(_send('{"names": "cells"}')) or "none"
-        raise NameError(
-            f"FINAL_VAR: no variable is called {__rlm_name!r}; there are: {there}. "
-            "To answer with a text as it is, use FINAL."
-        )
-
-
-def _values(__rlm_which):
-    __rlm_found = {}
-    for __rlm_name in _send(f'{{"names": "{__rlm_which}"}}'):
-        try:
-            __rlm_found[__rlm_name] = eval(__rlm_name)
-        except NameError:
-            pass
-    return __rlm_found
-
-
-_listing = [""]
-
-
-def SHOW_VARS():
-    """The variables that the cells have made, a line for each."""
-    lines = [f"{name}: {_about(value)}" for name, value in _values("cells").items()]
-    _listing[0] = "\n".join(lines) or "no variables yet"
-    return _listing[0]
-
-
-def _about(value):
-    kind = type(value).__name__
-    if isinstance(value, (str, list, tuple, dict, set)):
-        return f"{kind}, length {len(value)}"
-    return f"{kind} {value!r}" if isinstance(value, (int, float)) or value is None else kind
-
-
-def globals():
-    """A copy of the global names: changing it changes nothing."""
-    return _values("all")
-
-
-_SHOWN = 20_000
-
-
-def _rlm_echo(value):
-    """Show the last value of a cell, as a REPL does. Of a long value the beginning, of a huge one its size."""
-    if value is None:
-        return
-    if value is _listing[0]:
-        print(value)
-    elif isinstance(value, str) and len(value) > _SHOWN:
-        print(f"{value[:_SHOWN]!r}... ({len(value)} characters)")
-    elif not _is_small(value):
-        print(f"a {_about(value)}, too large to be shown whole: look at a part")
-    else:
-        shown = repr(value)
-        print(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(shown)} characters)")
-
-
-def _is_small(value):
-    """Whether its `repr` is short work: a value that holds itself many times can be endless."""
-    waiting, seen, size = [value], 0, 0
-    while waiting:
-        item = waiting.pop()
-        seen += 1
-        if isinstance(item, str):
-            size += len(item)
-        elif isinstance(item, dict):
-            waiting.extend(item.keys())
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple, set, frozenset)):
-            waiting.extend(item)
-        if seen + len(waiting) > _SHOWN or size > 50 * _SHOWN:
-            return False
-    return True
-
-
-def _rlm_end():
-    """When a cell ends: an `answer` that is ready is the answer, once."""
-    try:
-        found = eval("answer")
-    except NameError:
-        return
-    if isinstance(found, dict) and "content" in found and found.get("ready"):
-        found["ready"] = False
-        FINAL(found["content"])

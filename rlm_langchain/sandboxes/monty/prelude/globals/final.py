@@ -1,0 +1,108 @@
+"""How a cell answers, and what it can see of its own variables."""
+
+# ruff: noqa
+# mypy: ignore-errors
+
+import json
+
+_SHOWN = 20_000
+
+
+def FINAL(value):
+    """Answer. The last answer of a cell wins."""
+    _rlm_sendable(value, "FINAL")
+    _rlm_send(f'{{"final": {json.dumps(value, ensure_ascii=False)}}}')
+
+
+def FINAL_VAR(variable):
+    """Answer with a variable, given itself or by its name."""
+    if isinstance(variable, str) and variable.strip().isidentifier():
+        variable = _named(variable.strip())
+    FINAL(variable)
+
+
+def _named(__rlm_name):
+    try:
+        return eval(__rlm_name)
+    except NameError:
+        there = ", ".join(_rlm_send('{"names": "cells"}')) or "none"
+        raise NameError(
+            f"FINAL_VAR: no variable is called {__rlm_name!r}; there are: {there}. "
+            "To answer with a text as it is, use FINAL."
+        )
+
+
+def _values(__rlm_which):
+    __rlm_found = {}
+    for __rlm_name in _rlm_send(f'{{"names": "{__rlm_which}"}}'):
+        try:
+            __rlm_found[__rlm_name] = eval(__rlm_name)
+        except NameError:
+            pass
+    return __rlm_found
+
+
+_listing = [""]
+
+
+def SHOW_VARS():
+    """The variables that the cells have made, a line for each."""
+    lines = [f"{name}: {_about(value)}" for name, value in _values("cells").items()]
+    _listing[0] = "\n".join(lines) or "no variables yet"
+    return _listing[0]
+
+
+def _about(value):
+    kind = type(value).__name__
+    if isinstance(value, (str, list, tuple, dict, set)):
+        return f"{kind}, length {len(value)}"
+    return f"{kind} {value!r}" if isinstance(value, (int, float)) or value is None else kind
+
+
+def globals():
+    """A copy of the global names: changing it changes nothing."""
+    return _values("all")
+
+
+def _rlm_echo(value):
+    """Show the last value of a cell, as a REPL does. Of a long value the beginning, of a huge one its size."""
+    if value is None:
+        return
+    if value is _listing[0]:
+        print(value)
+    elif isinstance(value, str) and len(value) > _SHOWN:
+        print(f"{value[:_SHOWN]!r}... ({len(value)} characters)")
+    elif not _is_small(value):
+        print(f"a {_about(value)}, too large to be shown whole: look at a part")
+    else:
+        shown = repr(value)
+        print(shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}... ({len(shown)} characters)")
+
+
+def _is_small(value):
+    """Whether its `repr` is short work: a value that holds itself many times can be endless."""
+    waiting, seen, size = [value], 0, 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if isinstance(item, str):
+            size += len(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.keys())
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting.extend(item)
+        if seen + len(waiting) > _SHOWN or size > 50 * _SHOWN:
+            return False
+    return True
+
+
+def _rlm_end():
+    """When a cell ends: an `answer` that is ready is the answer, once."""
+    try:
+        found = eval("answer")
+    except NameError:
+        return
+    if isinstance(found, dict) and "content" in found and found.get("ready"):
+        found["ready"] = False
+        FINAL(found["content"])
