@@ -60,6 +60,6 @@ def _check_prices(options: RLMRunnable, models: list[Model]) -> None:
     if dollars and unknown:
         raise ConfigurationError(
             f"a limit in dollars needs the price of every model, and none is known for {', '.join(unknown)}: "
-            f"give it as prices={{{unknown[0]!r}: Price(input=..., output=...)}}, in dollars for a million tokens, or "
-            "limit `tokens` or `calls` instead"
+            f"give it with prices={{{unknown[0]!r}: Price(input=..., output=...)}} (dollars per million tokens), "
+            "or limit `tokens` or `calls` instead"
         )
