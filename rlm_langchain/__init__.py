@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlm_langchain.chat_model import ChatRLM
     from rlm_langchain.errors import (
         BudgetExhausted,
         ConfigurationError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BudgetExhausted": "errors",
     "Budget": "types",
+    "ChatRLM": "chat_model",
     "ConfigurationError": "errors",
     "ContextSource": "protocols",
     "InputError": "errors",
@@ -58,6 +60,7 @@ _HOMES = {
 __all__ = [
     "Budget",
     "BudgetExhausted",
+    "ChatRLM",
     "ConfigurationError",
     "ContextSource",
     "InputError",
