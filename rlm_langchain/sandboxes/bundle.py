@@ -26,13 +26,13 @@ EMPTY = ("rlm_langchain", "rlm_langchain.sandboxes")
 """Packages that the worker needs as names only."""
 
 STANDARD = """
-    __future__ _weakrefset ast bisect calendar collections collections.abc concurrent
-    concurrent.futures concurrent.futures._base concurrent.futures.thread contextlib copy copyreg
-    csv dataclasses datetime decimal difflib dis enum fractions functools heapq inspect json
-    json.decoder json.encoder json.scanner keyword linecache locale logging numbers opcode operator
-    pprint queue random re re._casefix re._compiler re._constants re._parser reprlib selectors
-    signal statistics string struct textwrap threading token tokenize traceback types typing
-    unicodedata warnings weakref _colorize _opcode_metadata _strptime
+    __future__ _colorize _opcode_metadata _strptime _weakrefset ast bisect calendar collections
+    collections.abc concurrent concurrent.futures concurrent.futures._base concurrent.futures.thread
+    contextlib copy copyreg csv ctypes ctypes._endian dataclasses datetime decimal difflib dis enum
+    fractions functools heapq inspect json json.decoder json.encoder json.scanner keyword linecache
+    locale logging numbers opcode operator pprint queue random re re._casefix re._compiler
+    re._constants re._parser reprlib selectors signal statistics string struct textwrap threading
+    token tokenize traceback types typing unicodedata warnings weakref
 """
 """Modules that programs import most, and what they import."""
 

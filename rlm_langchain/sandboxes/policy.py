@@ -1,9 +1,11 @@
 """What the kernel lets a worker do: which files it may read, what it may use, and how it is started.
 
 Covered by the kernel: files (Landlock: Python's own and the context, read only), the network and other
-processes (seccomp, Landlock scopes), fork (seccomp), memory and file size (rlimits that the child may not
-raise), the environment (empty). When the host dies, its children die with it.
-Not covered: the names and sizes of files that a program guesses (`stat`), side channels, bugs of the kernel.
+processes (seccomp, Landlock scopes), fork (seccomp), memory, file size and descriptors (rlimits that the child
+may not raise), the environment (empty). A worker of a host that is root gives up its privileges first. When the
+host dies, its workers die with it.
+Not covered: whether a file exists whose name a program guesses, and its size and date (`stat`); side channels;
+bugs of the kernel.
 """
 
 from __future__ import annotations
@@ -26,8 +28,28 @@ BASELINE = 64 << 20
 FILES = 64
 """Descriptors that a worker may have open."""
 
-DENIED = ("memfd_create", "pidfd_open", "prlimit64", "setrlimit")
-"""System calls that sandlock allows and a worker has no use for: memory that no limit counts, and the limits."""
+DENIED = """
+    fchmod fchmodat fchown fchownat utimensat setxattr lsetxattr fsetxattr removexattr lremovexattr
+    fremovexattr
+    inotify_init1 inotify_add_watch fanotify_init
+    listen accept accept4
+    kill tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal pidfd_getfd
+    process_madvise
+    memfd_create memfd_secret mlock mlock2 mlockall mq_open prlimit64 setrlimit
+    setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid
+    chroot settimeofday clock_settime adjtimex clock_adjtime syslog vhangup fsopen fsmount move_mount
+    open_tree
+    setpriority ioprio_set sched_setscheduler sched_setparam sched_setattr sched_setaffinity move_pages
+    migrate_pages
+"""
+"""System calls that sandlock lets through and a worker has no use for.
+
+In this order: to change or watch files that cannot be opened, to be called from outside, to reach other
+processes, memory that no limit counts and the limits themselves, and what only matters to a host that is root.
+"""
+
+DENIED_X86 = "chmod chown lchown utime utimes futimesat inotify_init modify_ldt"
+"""The same for calls that newer processors no longer have."""
 
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store")
 """Where the dynamic linker finds what Python is linked against."""
@@ -47,10 +69,10 @@ def missing() -> str | None:
             f"the cpython sandbox needs Landlock ABI {needed} (Linux 6.12, with landlock in the boot option lsm=), "
             f"and this kernel ({platform.release()}) has {max(here, 0)}: use sandbox='monty'"
         )
-    return None if _python() else "the cpython sandbox cannot tell which file is the Python interpreter"
+    return None if python() else "the cpython sandbox cannot tell which file is the Python interpreter"
 
 
-def _python() -> str | None:
+def python() -> str | None:
     """The interpreter itself, not the link that a virtual environment has to it."""
     executable = getattr(sys, "_base_executable", None) or sys.executable
     return os.path.realpath(executable) if executable else None
@@ -63,7 +85,7 @@ def readable(context: Path | None) -> list[str]:
     stdlib = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
     shared = sysconfig.get_config_var("LDLIBRARY") or ""
     library = os.path.join(sysconfig.get_config_var("LIBDIR") or "", shared)
-    wanted = [_python(), *stdlib, library, *LIBRARIES, None if context is None else os.path.realpath(context)]
+    wanted = [python(), *stdlib, library, *LIBRARIES, None if context is None else os.path.realpath(context)]
     return list(dict.fromkeys(path for path in wanted if path and os.path.exists(path)))
 
 
@@ -81,7 +103,7 @@ def policy(context: Path | None) -> Any:
     return Sandbox(
         fs_readable=paths,
         fs_denied=hidden(paths),
-        extra_deny_syscalls=list(DENIED),
+        extra_deny_syscalls=(DENIED + DENIED_X86 * (platform.machine() == "x86_64")).split(),
         max_processes=1,
         no_coredump=True,
         no_randomize_memory=True,
@@ -95,16 +117,16 @@ def started(context: Path | None, memory: int) -> Any:
     """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
     from sandlock import StdioMode
 
-    command = [_python() or "", "-s", "-S", "-P", "-c", boot()]
+    command = [python() or "", "-s", "-S", "-P", "-c", boot()]
     try:
         process = policy(context).popen(command, *[StdioMode.PIPED] * 3)
     except (RuntimeError, OSError, ValueError) as error:
         raise SandboxError(_not_started(error)) from error
-    _limit(process.pid, memory)
+    limit(process.pid, memory)
     return process
 
 
-def _limit(pid: int | None, memory: int) -> None:
+def limit(pid: int | None, memory: int) -> None:
     """The limits of the kernel, set from outside before any of the program's code has arrived."""
     limits = {
         resource.RLIMIT_AS: memory + BASELINE,

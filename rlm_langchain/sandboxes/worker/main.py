@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import os
 import sys
 import warnings
 from types import ModuleType
 
 from rlm_langchain.sandboxes.reserved import refused
-from rlm_langchain.sandboxes.worker import cells, chance, clock
+from rlm_langchain.sandboxes.worker import cells, chance, clock, privileges
 from rlm_langchain.sandboxes.worker.answers import Answers
 from rlm_langchain.sandboxes.worker.channel import Channel, take_over_standard_streams
 from rlm_langchain.sandboxes.worker.contexts import loaded
@@ -83,7 +82,7 @@ def main(after: dict[str, Any]) -> None:
     channel = take_over_standard_streams()
     _, limits, context, prelude = channel.receive()
     repl = Repl(channel, limits)
-    problem = _unconfined() or _started(repl, after, limits, context, prelude)
+    problem = privileges.left() or _started(repl, after, limits, context, prelude)
     channel.send('["ready"]' if problem is None else ended(problem))
     while True:
         repl.run(channel.receive()[1])
@@ -93,15 +92,6 @@ def _pools() -> Any:
     from rlm_langchain.sandboxes.worker import pool
 
     return pool
-
-
-def _unconfined() -> str | None:
-    """What the kernel lets this process do although it must not. Asked before any code of a program is here."""
-    try:
-        os.close(os.open("/", os.O_RDONLY))
-    except PermissionError:
-        return None
-    return "this process is not confined: it can read the root folder"
 
 
 def _started(repl: Repl, after: dict[str, Any], limits: dict[str, Any], context: Any, prelude: str) -> str | None:
