@@ -5,21 +5,30 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+from collections.abc import Sequence
 
 
 def main() -> None:
-    """Run the command line. A mistake of the user is a sentence and an exit code, never a traceback."""
+    """Be the command: run what this process was given, and end it."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell programmers is noise to who asks a question
+    code = run(sys.argv[1:])
+    gc.freeze()  # a last collection at exit would free what is gone anyway, and take half a second
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code. A mistake of the user is a sentence and a code, never a traceback."""
     from rlm_langchain.cli.app import app
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell programmers is noise to who asks a question
     try:
-        app()
+        app(list(arguments), prog_name="rlm")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except RLMError as error:
         from rlm_langchain.context import visible
 
         print(f"rlm: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigurationError | InputError) else 1)
-    finally:
-        gc.freeze()  # a last collection at exit would free what is gone anyway, and take half a second
+        return 2 if isinstance(error, ConfigurationError | InputError) else 1
+    return 0

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+from rlm_langchain.cli.interrupt import interrupting
 from rlm_langchain.cli.summary import Ended
 from rlm_langchain.cli.views import Silence, Ticking, View, spending
 from rlm_langchain.trace import Trace
@@ -21,11 +17,6 @@ from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput
 
 if TYPE_CHECKING:
     from rlm_langchain.runnable import RLMRunnable
-
-PATIENCE = 0.7
-"""Seconds that an interrupted run has to close what it opened."""
-INTERRUPTED = 130
-"""The exit code that shells give to Ctrl-C."""
 
 
 @dataclass(slots=True)
@@ -40,6 +31,7 @@ class Asking:
     """Everything so far; the view may draw from it."""
     trace: Trace | None = None
     begun: float = field(default_factory=time.monotonic)
+    _left: bool = False
 
     def run(self) -> RLMOutput:
         """Ask, and wait for the answer. Raises what the RLM raises, and `KeyboardInterrupt`."""
@@ -55,13 +47,19 @@ class Asking:
 
     async def _run(self) -> RLMOutput:
         loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._answered())
-        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel)):
+        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel), self._leave):
             try:
                 return await work
             except asyncio.CancelledError:
-                self.view.close()
-                print(farewell(self.told, self.trace), file=sys.stderr, flush=True)
+                self._leave()
                 raise KeyboardInterrupt from None
+
+    def _leave(self) -> None:
+        """Leave the terminal as it was, and say how things stand; once."""
+        if not self._left:
+            self._left = True
+            self.view.close()
+            print(farewell(self.told, self.trace), file=sys.stderr, flush=True)
 
     async def _answered(self) -> RLMOutput:
         output: RLMOutput | None = None
@@ -79,28 +77,6 @@ class Asking:
         self.view.write(record)
         if self.trace:
             self.trace.write(record)
-
-
-@contextmanager
-def interrupting(stop: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C calls `stop`, and ends the process soon after, whatever still hangs: a provider, a lock, a library.
-
-    The sandbox's worker ends with the process. Pressed twice, it ends at once.
-    """
-
-    def interrupted(signum: int, frame: object) -> None:
-        signal.signal(signum, lambda *_: os._exit(INTERRUPTED))
-        timer = threading.Timer(PATIENCE, os._exit, [INTERRUPTED])
-        timer.daemon = True
-        timer.start()
-        stop()
-
-    before = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is interrupted:
-            signal.signal(signal.SIGINT, before)
 
 
 def watch(

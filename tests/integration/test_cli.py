@@ -1,0 +1,361 @@
+"""The command as a person uses it, against a model server on loopback and a real sandbox."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from rlm_langchain.cli import run
+from rlm_langchain.trace import read_trace
+from rlm_langchain.trajectory import Trajectory
+from tests.servers.openai import HANGING, Message, Reply
+from tests.servers.scripted import echo, rlm, serve
+from tests.servers.server import Server
+
+ASK = ("ask", "How long is it?")
+MODEL = ("--model", "openai:scripted")
+
+
+class Done(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command:
+    """Runs `rlm` in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: str | Path) -> Done:
+        self._capture.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Done(code, *self._capture.readouterr())
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("word " * 2_000)
+    return path
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A model that asks twenty times and answers with the length of the context."""
+    code = "replies = llm_query_batched([f'item {i}' for i in range(20)])\nprint(replies[7])\nFINAL(len(context))"
+    with serve(rlm(code)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        yield server
+
+
+def test_the_answer_is_on_standard_output_and_the_work_on_standard_error(
+    command: Command, counting: Server, text: Path
+) -> None:
+    done = command(*ASK, text, *MODEL)
+    assert (done.code, done.out) == (0, "10000\n")
+    shown = done.err
+    pieces = ["question: How long is it?", "turn 1", "| FINAL(len(context))", "asking 20", "> item 7", "complete:"]
+    assert [shown.index(piece) for piece in pieces] == sorted(shown.index(piece) for piece in pieces)
+    assert "1 turn, 20 sub-calls" in shown
+    read = counting.tokens["input"]
+    assert f"models read {read:,} tokens" in shown
+    assert f"the context has about 2,500: {100 * read / 2_500:.2g} % of it" in shown
+
+
+def test_quiet_shows_nothing_but_the_answer(command: Command, counting: Server, text: Path) -> None:
+    assert command(*ASK, text, *MODEL, "--quiet") == Done(0, "10000\n", "")
+
+
+def test_json_is_one_object_with_everything_but_the_steps(command: Command, counting: Server, text: Path) -> None:
+    done = command(*ASK, text, *MODEL, "--json", "-q")
+    told = json.loads(done.out)
+    assert (told["answer"], told["status"], told["stop_reason"]) == (10_000, "complete", "answer")
+    assert told["usage"]["sub"]["calls"] == told["sub_calls"] == 20
+    assert told["context"]["tokens"] == 2_500
+    assert told["cost_usd"] is None
+    assert "trajectory" not in told
+
+
+def test_a_trace_holds_every_step_and_can_be_shown(
+    command: Command, counting: Server, text: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "steps.jsonl"
+    asked = command(*ASK, text, *MODEL, "--trace", trace, "--json")
+    assert json.loads(asked.out)["trace"] == str(trace)
+    kinds = [record["type"] for record in read_trace(trace)]
+    assert kinds == ["question", "turn", "cell", "wave", *["call"] * 20, "output", "answer"]
+    shown = command("show", trace)
+    assert shown.code == 0
+    assert "| FINAL(len(context))" in shown.out
+    assert "complete: the model gave its answer" in shown.out
+    assert shown.out.rstrip().endswith("price unknown")
+
+
+def test_a_trace_of_child_runs_counts_what_was_billed(
+    command: Command, monkeypatch: pytest.MonkeyPatch, text: Path, tmp_path: Path
+) -> None:
+    def script(messages: list[Message]) -> str:
+        if messages[0]["role"] != "system":
+            return echo(messages)
+        if "half" in str(messages[1]["content"]):
+            return "```repl\nFINAL(llm_query(context))\n```"
+        return "```repl\nFINAL(rlm_query_batched(['half?', 'half?'], [context[:5], context[5:9]]))\n```"
+
+    with serve(script) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        trace = tmp_path / "steps.jsonl"
+        done = command(*ASK, text, *MODEL, "--depth", "2", "--trace", trace)
+    told = Trajectory.of(read_trace(trace))
+    assert done.out == '["word ", "word"]\n'
+    assert set(told.runs) == {"", "0", "1"}
+    assert told.spent.total.calls == server.calls == 5
+    assert told.spent.total.input == server.tokens["input"]
+    assert "  [1] question: half?" in command("show", trace).out
+
+
+def test_standard_input_is_a_context(command: Command, counting: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("naïve".encode())))
+    assert command(*ASK, "-", *MODEL, "-q").out == "5\n"
+
+
+def test_several_files_and_folders_become_one_dict(
+    command: Command, counting: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    (folder / "b.txt").write_text("b")
+    monkeypatch.chdir(tmp_path)
+    done = command(*ASK, "text.txt", "folder/", *MODEL)
+    assert done.out == "3\n"
+    assert '"text.txt", "folder/a.txt", "folder/b.txt"' in done.err
+
+
+def test_a_question_needs_no_context(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(rlm("FINAL(context is None)")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL)
+    assert done.out == "true\n"
+    assert "no context" in done.err
+
+
+def test_the_models_may_be_named_by_the_environment(
+    command: Command, counting: Server, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLM_MODEL", "openai:big")
+    monkeypatch.setenv("RLM_SUB_MODEL", "openai:small")
+    assert command(*ASK, text).code == 0
+    assert {request.body["model"] for request in counting.requests} == {"big", "small"}
+
+
+def test_a_model_that_is_named_is_not_mixed_with_one_of_the_environment(
+    command: Command, counting: Server, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLM_SUB_MODEL", "openai:small")
+    assert command(*ASK, text, *MODEL).code == 0
+    assert {request.body["model"] for request in counting.requests} == {"scripted"}
+
+
+def test_limits_end_a_run_with_a_partial_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(rlm("print('looking')", "print('still looking')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL, "--iterations", "2", "--json")
+    told = json.loads(done.out)
+    assert told["stop_reason"] == "iterations"
+    assert "no turns were left" in done.err
+    assert server.calls == 3
+
+
+def test_a_run_without_an_answer_ends_with_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(rlm("x = 1", "x = 2")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL, "--iterations", "1")
+    assert (done.code, done.out) == (1, "")
+    assert "failed: no turns were left" in done.err
+
+
+def test_a_dead_provider_is_a_sentence_and_ends_with_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(echo, rule=lambda _: Reply(status=401, raw=b"{}")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL, "-q")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("rlm: ")
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_answer_cannot_move_a_terminal_and_reaches_a_program_as_it_is(
+    command: Command, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    with serve(rlm("FINAL(chr(27) + '[31mred')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+        done = command(*ASK, *MODEL, "-q")
+    assert done.out == ("\\x1b[31mred\n" if terminal else "\x1b[31mred\n")
+
+
+def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> Any:
+    return pytest.param(arguments, said, environment, id=name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "environment"),
+    [
+        wrong("no model", ["ask", "q"], "no model was named", "local", "OPENROUTER_API_KEY", "OPENAI_BASE_URL"),
+        wrong("empty question", ["ask", "  ", *MODEL], "the question is empty"),
+        wrong("unknown form", ["ask", "q", "--model", "gpt"], "'gpt' is no model name", "vendor/name"),
+        wrong("no key", ["ask", "q", "--model", "openai/gpt-4o"], "OPENROUTER_API_KEY is not set"),
+        wrong("no such file", ["ask", "q", "nowhere.txt", *MODEL], "nowhere.txt"),
+        wrong("empty file", ["ask", "q", "empty.txt", *MODEL], "empty.txt"),
+        wrong("binary file", ["ask", "q", "image.png", *MODEL], "an image"),
+        wrong("empty folder", ["ask", "q", "folder", *MODEL], "no readable text"),
+        wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "cannot be decoded at byte 3"),
+        wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
+        wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
+        wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
+        wrong("trace in no folder", ["ask", "q", *MODEL, "--trace", "no/trace"], "cannot write no/trace"),
+        wrong("no number", ["ask", "q", *MODEL, "--calls", "many"], "--calls"),
+        wrong("negative", ["ask", "q", *MODEL, "--usd", "-1"], "--usd"),
+        wrong("no such option", ["ask", "q", "--magic"], "--magic"),
+        wrong("no such command", ["dance"], "dance"),
+        wrong("no such trace", ["show", "nothing.jsonl"], "cannot read nothing.jsonl"),
+        wrong("no trace", ["show", "latin.txt"], "is no"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_sentence_before_any_model_is_asked(
+    command: Command,
+    counting: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: tuple[str, ...],
+    environment: dict[str, str],
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait\n")
+    monkeypatch.chdir(tmp_path)
+    done = command(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Traceback" not in done.err
+    assert all(piece in done.err for piece in said), done.err
+    assert counting.calls == 0
+
+
+def test_bytes_that_cannot_be_decoded_are_replaced_and_counted(
+    command: Command, counting: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    done = command(*ASK, tmp_path / "latin.txt", *MODEL)
+    assert done.out == "4\n"
+    assert "1 undecodable byte sequence replaced" in done.err
+
+
+def test_the_doctor_names_what_is_there_and_never_a_key(
+    command: Command, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-secret")
+    done = command("doctor")
+    assert done.code == 0
+    assert "sk-or-secret" not in done.out
+    assert "ok OPENROUTER_API_KEY" in done.out
+    assert "OPENAI_API_KEY" in done.out
+    assert str(home) in done.out
+    assert "cpython" in done.out
+    assert "monty" in done.out
+
+
+def test_strategies_and_version_and_help(command: Command) -> None:
+    assert command("strategies").code == 0
+    assert command("--version").out.startswith("rlm-langchain 0.")
+    for name in ("ask", "show", "strategies", "doctor"):
+        assert name in command("--help").out
+        assert command(name, "--help").code == 0
+
+
+def test_python_dash_m_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rlm_langchain", "--version"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("rlm-langchain")
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "sandbox"),
+    [
+        ("the root model", "auto"),
+        ("sub-calls", "cpython"),
+        ("sub-calls", "monty"),
+        ("a cell", "cpython"),
+        ("a cell", "monty"),
+    ],
+)
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
+    tmp_path: Path, text: Path, waits_for: str, sandbox: str
+) -> None:
+    code = {"sub-calls": "llm_query_batched([str(i) for i in range(9)])", "a cell": "while True: pass"}
+
+    def script(messages: list[Message]) -> str | Reply:
+        root = messages[0]["role"] == "system"
+        return f"```repl\n{code[waits_for]}\n```" if root and waits_for in code else HANGING
+
+    trace = tmp_path / "steps.jsonl"
+    with serve(script) as server:
+        environment = {**os.environ, "OPENAI_BASE_URL": server.url}
+        options = ["--sandbox", sandbox, "--trace", str(trace)]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rlm_langchain", *ASK, str(text), *MODEL, *options],
+            env=environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        awaited = {"the root model": "context:", "sub-calls": "asking 9", "a cell": "while True"}[waits_for]
+        assert any(awaited in line for line in process.stderr)
+        workers = children(process.pid)
+        os.kill(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Interrupted after" in err
+    assert f"rlm show {trace}" in err
+    assert "Traceback" not in err
+    assert not [worker for worker in workers if alive(worker)]
+    assert read_trace(trace)
+
+
+def children(parent: int) -> list[int]:
+    """The processes below one, by what the kernel says."""
+    tasks = Path(f"/proc/{parent}/task")
+    found = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+    return found + [below for pid in found for below in children(pid)]
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; one that only waits to be buried does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
