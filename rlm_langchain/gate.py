@@ -1,9 +1,10 @@
-"""Bounds the requests of a tree: how many are in flight, and how many begin in a minute."""
+"""Bounds what a tree does at once: requests in flight, requests that begin in a minute, child runs at work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import threading
+from collections import defaultdict, deque
 from types import TracebackType
 
 from rlm_langchain.types import Budget
@@ -48,3 +49,30 @@ class Pace:
             if len(self._begun) == self._begun.maxlen:
                 await asyncio.sleep(self._begun[0] + MINUTE - loop.time())
             self._begun.append(loop.time())
+
+
+class Levels:
+    """So many child runs work at once on each level, since each of them holds a sandbox.
+
+    A level of its own for each depth: a run that waits for those below it never takes a place from them.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._tasks: dict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(width))
+        self._threads: dict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(width))
+        self._lock = threading.Lock()
+
+    def place(self, depth: int) -> asyncio.Semaphore:
+        """For a task of an event loop: hold it while a run at this depth works."""
+        return self._tasks[depth]
+
+    def place_of_thread(self, depth: int) -> threading.Semaphore:
+        """The same for a thread."""
+        with self._lock:
+            return self._threads[depth]
+
+    def open(self) -> None:
+        """Let all threads through that wait: the tree is cancelled, and they have nothing to do but end."""
+        with self._lock:
+            for places in self._threads.values():
+                places.release(1_000_000)

@@ -91,16 +91,17 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return wait(work.tree, work.leaves, config)
-        with work.child() as done:
-            done.outcome = child.invoke(work.child_input(), below(machine, config))
+        with work.tree.levels.place_of_thread(work.depth), work.child() as done:
+            done.outcome = child.invoke(work.child_input(), below(config))
         return done.record()
 
     async def asubcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
         work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return await work.leaves(config)
-        with work.child() as done:
-            done.outcome = await child.ainvoke(work.child_input(), below(machine, config))
+        async with work.tree.levels.place(work.depth):
+            with work.child() as done:
+                done.outcome = await child.ainvoke(work.child_input(), below(config))
         return done.record()
 
     def finalise(state: RLMState) -> dict[str, Any]:

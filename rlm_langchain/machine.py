@@ -24,6 +24,8 @@ OUTPUT_TOKENS = 4_096
 """Reserved for the output of a call that has no cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
 """For the last call of a run whose tokens or dollars are used up."""
+STEPS = 1_000_000_000
+"""LangGraph's recursion limit: out of the way, since our budget ends a run."""
 MESSAGE_TOKENS = 8
 """What providers add around each message."""
 
@@ -108,9 +110,3 @@ class Machine:
         own = self.budget.output_tokens
         most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
         return min(own or most, most if last else own or most) if capped else own
-
-    @property
-    def steps(self) -> int:
-        """LangGraph's recursion limit for one run: beyond what the budget can take."""
-        calls = self.budget.calls or 1_000_000
-        return 100 + 4 * self.budget.iterations + 4 * calls

@@ -19,7 +19,7 @@ from typing_extensions import NotRequired, TypedDict
 from rlm_langchain.errors import InputError, ModelError, RLMError
 from rlm_langchain.journal import fingerprint
 from rlm_langchain.leaf import Leaf, as_text
-from rlm_langchain.machine import Machine
+from rlm_langchain.machine import STEPS, Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tools import use
 from rlm_langchain.tree import Tree
@@ -121,6 +121,11 @@ class Errands:
             self.tree.close(self.child_path)
 
     @property
+    def depth(self) -> int:
+        """Of the run that asks."""
+        return depth_of(self.errand["path"])
+
+    @property
     def child_path(self) -> str:
         """Where the child run of this task stands in the tree."""
         return child_path(self.errand["path"], self.errand["calls"][0])
@@ -197,9 +202,9 @@ class Child:
         return {"trajectory": self.errands.scribe.records}
 
 
-def below(machine: Machine, config: RunnableConfig) -> RunnableConfig:
-    """The config of a child run: LangGraph's step limit is not our budget, so it is set out of the way."""
-    return {**config, "recursion_limit": machine.steps}
+def below(config: RunnableConfig) -> RunnableConfig:
+    """The config of a child run: a limit on LangGraph's steps that came from a parent is none of ours."""
+    return {**config, "recursion_limit": STEPS}
 
 
 def _length(context: object) -> int:

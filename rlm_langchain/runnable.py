@@ -18,14 +18,14 @@ from rlm_langchain.assemble import assemble
 from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.lifecycle import Asked, Built
+from rlm_langchain.machine import STEPS
 from rlm_langchain.portal import abandonable, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
 LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
-SYNC_THREADS = 256
-"""LangGraph's threads for a sync run: a child run needs one while it works."""
+SPARE_THREADS = 8
 
 
 class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
@@ -82,7 +82,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
-        built, settings = self._build(), self._config(config, threads=SYNC_THREADS)
+        built, settings = self._build(), self._config_of_threads(config)
         with built.running(input, settings) as (state, run):
             output: RLMOutput = interruptible(
                 lambda: built.graph.invoke(state, settings, **kwargs),
@@ -100,7 +100,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
-        built, settings = self._build(), self._config(config, threads=SYNC_THREADS)
+        built, settings = self._build(), self._config_of_threads(config)
         with built.running(input, settings) as (state, run):
             parts = built.graph.stream(state, settings, **kwargs)
             yield from abandonable(parts, lambda: built.machine.trees.cancel(run))
@@ -155,11 +155,15 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             self._built = Built(machine, rlm_graph(machine).compile(checkpointer=self.checkpointer, name="rlm"))
         return self._built
 
-    def _config(self, config: RunnableConfig | None, threads: int | None = None) -> RunnableConfig:
+    def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         """Parents hand LangChain's default of 25 steps down; our budget ends a run, not LangGraph's steps."""
-        settings: RunnableConfig = {**ensure_config(config), "recursion_limit": self._build().machine.steps}
-        if threads is not None and settings.get("max_concurrency") is None:
-            settings["max_concurrency"] = threads
+        return {**ensure_config(config), "recursion_limit": STEPS}
+
+    def _config_of_threads(self, config: RunnableConfig | None) -> RunnableConfig:
+        """For a sync run, where each task of LangGraph holds a thread: no more than can have something to do."""
+        settings = self._config(config)
+        if settings.get("max_concurrency") is None:
+            settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings
 
     def __getstate__(self) -> dict[Any, Any]:

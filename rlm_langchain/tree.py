@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import RLMError
-from rlm_langchain.gate import Gate
-from rlm_langchain.journal import Journal, Repl
+from rlm_langchain.gate import Gate, Levels
+from rlm_langchain.journal import Journal
 from rlm_langchain.ledger import Ledger
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.receipts import Receipts
+from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import child_path
 from rlm_langchain.types import Budget, Plain, Usage
 
@@ -30,6 +31,7 @@ class Tree:
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
         self.gate = Gate(budget)
+        self.levels = Levels(budget.concurrency)
         self.answers: Answers = {}
         self.repls: dict[str, Repl] = {}
         self._waiting: set[Future[Any]] = set()
@@ -151,6 +153,7 @@ class Tree:
             ending = [*self._waiting]
         for future in ending:
             future.cancel()
+        self.levels.open()
         self.close()
 
 
