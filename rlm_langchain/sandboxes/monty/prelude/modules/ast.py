@@ -21,6 +21,8 @@ def literal_eval(text):
             break
         if word == "(" and (before.isalnum() or before in "\"')]}_" and before):
             raise ValueError("malformed literal: a call")
+        if word in "+-" and (before.isalnum() or before in "\"')]}_" and before):
+            raise ValueError("malformed literal: a sum")
         at = token.end()
     if at < len(text) or not text:
         raise ValueError(f"malformed literal at character {at}: {text[at : at + 30]!r}")

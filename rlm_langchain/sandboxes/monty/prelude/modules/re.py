@@ -15,7 +15,7 @@ NOFLAG = 0
 Pattern = _re.Pattern
 Match = _re.Match
 escape = _re.escape
-error = PatternError = _re.PatternError
+error = PatternError = _re.error
 
 
 def _split(pattern, flags):

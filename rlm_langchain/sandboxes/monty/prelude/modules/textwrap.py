@@ -5,24 +5,16 @@
 
 import re
 
-_CHUNKS = re.compile(r"\s+|[^\s-]*[A-Za-z]-(?=[A-Za-z])|[^\s]+?(?=[A-Za-z]-[A-Za-z])[A-Za-z]-|\S+")
 
-
-def _pieces(text, width, hyphens, long_words):
-    """Words, cut after hyphens and where they are longer than a line."""
+def _pieces(text, hyphens):
+    """Words and the blanks between them; words are cut after hyphens."""
     pieces = []
     for word in re.findall(r"\s+|\S+", text):
-        parts = (
-            re.findall(r"\w*[A-Za-z]-(?=[A-Za-z]{2})|.+?(?=\b[A-Za-z]{2}\w*-)|.+", word)
-            if hyphens and "-" in word
-            else [word]
-        )
-        for part in parts:
-            while long_words and len(part) > width and not part.isspace():
-                pieces.append(part[:width])
-                part = part[width:]
-            pieces.append(part)
-    return pieces
+        if hyphens and "-" in word:
+            pieces.extend(re.findall(r"(?:[^-]*[A-Za-z]-(?=[A-Za-z]{2})|--+(?=\w)|[^-]+(?=--)|[^-]*-*)", word))
+        else:
+            pieces.append(word)
+    return [piece for piece in pieces if piece]
 
 
 def wrap(
@@ -39,34 +31,44 @@ def wrap(
     placeholder=" [...]",
     **other,
 ):
+    if width <= 0:
+        raise ValueError(f"invalid width {width} (must be > 0)")
     if expand_tabs:
         text = text.expandtabs()
     if replace_whitespace:
         text = re.sub(r"[\t\n\v\f\r ]", " ", text)
-    room = width - max(len(initial_indent), len(subsequent_indent))
-    lines, line = [], []
-    for piece in _pieces(text, room, break_on_hyphens, break_long_words):
+    waiting, lines = _pieces(text, break_on_hyphens)[::-1], []
+    while waiting:
         indent = subsequent_indent if lines else initial_indent
-        if drop_whitespace and piece.isspace() and not line and (lines or True):
-            if lines or not drop_whitespace:
-                continue
-            continue
-        if sum([len(p) for p in line]) + len(piece) > width - len(indent) and line:
-            lines.append(_line(indent, line, drop_whitespace))
-            line = []
-            if drop_whitespace and piece.isspace():
-                continue
-        line.append(piece)
-    if line and (not drop_whitespace or "".join(line).strip()):
-        lines.append(_line(subsequent_indent if lines else initial_indent, line, drop_whitespace))
+        if drop_whitespace and lines and waiting[-1].isspace():
+            waiting.pop()
+        line = _taken(waiting, width - len(indent), break_long_words, break_on_hyphens)
+        if drop_whitespace and line and line[-1].isspace():
+            line.pop()
+        if line:
+            lines.append(indent + "".join(line))
     if max_lines is not None and len(lines) > max_lines:
         lines = _cut(lines[:max_lines], width, placeholder)
     return lines
 
 
-def _line(indent, pieces, drop):
-    text = "".join(pieces)
-    return indent + (text.rstrip() if drop else text)
+def _taken(waiting, room, long_words, hyphens):
+    """The pieces of the next line. One that fits no line is cut, or stands alone."""
+    line, size = [], 0
+    while waiting and size + len(waiting[-1]) <= room:
+        size += len(waiting[-1])
+        line.append(waiting.pop())
+    if waiting and len(waiting[-1]) > room:
+        left = 1 if room < 1 else room - size
+        if long_words:
+            piece = waiting.pop()
+            hyphen = piece.rfind("-", 0, left) if hyphens and len(piece) > left else -1
+            end = hyphen + 1 if hyphen > 0 and piece[:hyphen].strip("-") else left
+            line.append(piece[:end])
+            waiting.append(piece[end:])
+        elif not line:
+            line.append(waiting.pop())
+    return line
 
 
 def _cut(lines, width, placeholder):
