@@ -12,10 +12,11 @@ from langgraph.types import Command, Send
 
 from rlm_langchain.approval import approval
 from rlm_langchain.conversation import shown, transcript
-from rlm_langchain.journal import Journal, Repl, fingerprint
+from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.recursion import errands
+from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import JournalError
+from rlm_langchain.seal import is_whole, seal
 from rlm_langchain.types import Usage
 
 ROOM = 64 * 1024
@@ -54,9 +55,9 @@ class Receipts:
             self._make_room(self._flying + 1)
             self._flying += 1
 
-    def write(self, key: str, reply: Any) -> None:
+    def write(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply. Raises `JournalError` when it cannot be written."""
-        line = json.dumps([key, reply], ensure_ascii=True).encode() + b"\n"
+        line = json.dumps([key, {**reply, "seal": seal(reply)}], ensure_ascii=True).encode() + b"\n"
         with self._lock:
             self._open()
             try:
@@ -116,12 +117,18 @@ class Receipts:
         whole, newline, _ = data.rpartition(b"\n")
         self._end = len(whole) + len(newline)
         try:
-            return dict(map(json.loads, whole.splitlines()))
+            replies = dict(map(json.loads, whole.splitlines()))
         except (ValueError, TypeError) as error:
-            raise JournalError(
-                f"the receipts in {self.path} are damaged: move the file away to go on without them; "
-                "then replies since the last checkpoint are asked, and paid, again"
-            ) from error
+            raise self._damaged() from error
+        if not all(isinstance(reply, dict) and is_whole(reply) for reply in replies.values()):
+            raise self._damaged()
+        return replies
+
+    def _damaged(self) -> JournalError:
+        return JournalError(
+            f"the receipts in {self.path} are damaged: move the file away to go on without them; "
+            "then replies since the last checkpoint are asked, and paid, again"
+        )
 
     def _full(self, error: OSError) -> JournalError:
         return JournalError(

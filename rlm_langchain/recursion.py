@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired
 
-from rlm_langchain.errors import InputError, ModelError, RLMError
+from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
 from rlm_langchain.journal import fingerprint
 from rlm_langchain.leaf import Leaf, as_text
 from rlm_langchain.machine import STEPS, Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
+from rlm_langchain.seal import is_whole, seal
 from rlm_langchain.tools import use
 from rlm_langchain.tree import Tree
-from rlm_langchain.types import Call, CallRecord, ContextRef, LeafReply, Usage
+from rlm_langchain.types import Call, CallRecord, ContextRef, LeafReply, Sealed, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -34,7 +35,7 @@ PREVIEW = 200
 """Characters of a prompt that its record keeps."""
 
 
-class Errand(TypedDict):
+class Errand(Sealed):
     """What one `subcall` task is sent: the numbers of its calls. Their text is where the cell waits."""
 
     run: str
@@ -55,7 +56,7 @@ def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[
     leaves = [n for n, _ in calls if n not in named]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
     chunks = [leaves[i : i + size] for i in range(0, len(leaves), size)]
-    return [Errand(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
+    sent = [Errand(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
         Errand(
             run=run,
             path=path,
@@ -67,6 +68,9 @@ def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[
         )
         for n, call in children
     ]
+    for errand in sent:
+        errand["seal"] = seal(errand)
+    return sent
 
 
 def _is_child(machine: Machine, path: str, call: Call) -> bool:
@@ -84,7 +88,9 @@ class Errands:
 
     @classmethod
     def begin(cls, machine: Machine, errand: Errand, config: RunnableConfig) -> Errands:
-        """Find the tree that the calls belong to."""
+        """Find the tree that the calls belong to. Raises `JournalError` when this is not what was sent."""
+        if not is_whole(errand):
+            raise JournalError("the checkpoint of this run is damaged: a task was changed; go back with `rlm fork`")
         return cls(machine, errand, machine.tree(errand["run"], config), Scribe())
 
     async def leaves(self, config: RunnableConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from langgraph.config import get_stream_writer
 
+from rlm_langchain.seal import seal
 from rlm_langchain.types import Record
 
 
@@ -19,7 +20,8 @@ class Scribe:
     _stream: Callable[[Any], None] = field(default_factory=get_stream_writer)
 
     def write(self, record: Record) -> None:
-        """Keep a record for state, and show it to who is watching."""
+        """Seal a record, keep it for state, and show it to who is watching."""
+        record["seal"] = seal(record)
         self.records.append(record)
         self._stream(record)
 

@@ -108,11 +108,16 @@ class Tree:
             return self.repls.setdefault(path, Repl(open))
 
     def join(self, path: str, journal: Journal) -> None:
-        """Take over what a run did in earlier processes, the first time that it is seen in this one."""
+        """Take over what a run did in earlier processes, the first time that it is seen in this one.
+
+        Raises `JournalError` when it is not what was written then.
+        """
         with self._lock:
             if path in self._joined:
                 return
             self._joined.add(path)
+        journal.check()
+        with self._lock:
             known = {above for place in self._spent for above in _places(place)}
         for place, usage in _spendings(journal):
             if place not in known:

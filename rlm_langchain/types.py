@@ -226,7 +226,14 @@ class UsageRecord(TypedDict):
     estimated: bool
 
 
-class QuestionRecord(TypedDict):
+class Sealed(TypedDict):
+    """What shows that it was changed on disk."""
+
+    seal: NotRequired[str]
+    """A hash of the rest, see `seal.py`. Every record that the machine writes has one."""
+
+
+class QuestionRecord(Sealed):
     """A question is put to a run."""
 
     type: Literal["question"]
@@ -241,7 +248,7 @@ class QuestionRecord(TypedDict):
     """What the question is about, by reference: a reader wants to know how much there was."""
 
 
-class TurnRecord(TypedDict):
+class TurnRecord(Sealed):
     """The root model wrote something."""
 
     type: Literal["turn"]
@@ -259,7 +266,7 @@ class TurnRecord(TypedDict):
     time: float
 
 
-class CellRecord(TypedDict):
+class CellRecord(Sealed):
     """A cell begins to run."""
 
     type: Literal["cell"]
@@ -271,7 +278,7 @@ class CellRecord(TypedDict):
     time: float
 
 
-class WaveRecord(TypedDict):
+class WaveRecord(Sealed):
     """A cell asks: calls `first` to `first + count - 1` are on their way. The total of a progress bar."""
 
     type: Literal["wave"]
@@ -282,7 +289,7 @@ class WaveRecord(TypedDict):
     time: float
 
 
-class CallRecord(TypedDict):
+class CallRecord(Sealed):
     """A call was answered, or failed after its retries."""
 
     type: Literal["call"]
@@ -308,7 +315,7 @@ class CallRecord(TypedDict):
     """The records of a child run."""
 
 
-class OutputRecord(TypedDict):
+class OutputRecord(Sealed):
     """A cell has ended."""
 
     type: Literal["output"]
@@ -325,7 +332,7 @@ class OutputRecord(TypedDict):
     time: float
 
 
-class NoteRecord(TypedDict):
+class NoteRecord(Sealed):
     """The machine says something: a nudge or a limit to the root model, or news to who reads the trajectory."""
 
     type: Literal["note"]
@@ -335,7 +342,7 @@ class NoteRecord(TypedDict):
     time: float
 
 
-class AnswerRecord(TypedDict):
+class AnswerRecord(Sealed):
     """A run has ended."""
 
     type: Literal["answer"]

@@ -20,7 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 STRATEGIES = ROOT.parent / "strategies"
 
 LAYERS = (
-    {"types", "errors"},
+    {"types", "errors", "seal"},
     {"protocols", "plugins", "scribe"},
     {"context", "sandboxes", "prompts"},
     {"replies", "conversation", "clients", "pools", "compatible", "providers", "prices", "models", "local"},
