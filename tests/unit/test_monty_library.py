@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 
 from rlm_langchain.sandboxes.monty.library import global_names, loading, modules, opening
 
-
 quick = settings(max_examples=40, deadline=None)
 
 
@@ -93,8 +92,20 @@ def test_heaps_pop_in_order(numbers: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mean", "median", "median_low", "median_high", "mode", "multimode", "variance", "pvariance", "stdev"]
-    + ["pstdev", "fmean", "quantiles"],
+    [
+        "mean",
+        "median",
+        "median_low",
+        "median_high",
+        "mode",
+        "multimode",
+        "variance",
+        "pvariance",
+        "stdev",
+        "pstdev",
+        "fmean",
+        "quantiles",
+    ],
 )
 @quick
 @given(numbers=NUMBERS | FLOATS)
@@ -152,9 +163,37 @@ def test_a_literal_is_read_as_python_reads_it(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["f()", "print('x')", "a", "1 if 1 else 2", "[x for x in y]", "'a'.upper()", "__import__('os')", "[1, b]", ""]
-    + ["1_000", "(1, 'a', None, {2: [3.5e3, -4j]})", "'it''s'", "{'a': (1,)}", "  [1,\n2]  ", "b'ab'", "True"]
-    + ["None()", "Truex", "lambda: 1", "{**a}", "'a' + 'b'", "(1)(2)", "'''x'''", "0x1F", "[]()", "set()"],
+    [
+        "f()",
+        "print('x')",
+        "a",
+        "1 if 1 else 2",
+        "[x for x in y]",
+        "'a'.upper()",
+        "__import__('os')",
+        "[1, b]",
+        "",
+        "1_000",
+        "(1, 'a', None, {2: [3.5e3, -4j]})",
+        "'it''s'",
+        "{'a': (1,)}",
+        "  [1,\n2]  ",
+        "b'ab'",
+        "True",
+        "None()",
+        "Truex",
+        "lambda: 1",
+        "{**a}",
+        "'a' + 'b'",
+        "(1)(2)",
+        "'''x'''",
+        "0x1F",
+        "[]()",
+        "set()",
+        "1 + 2",
+        "-5",
+        "{1, 2}",
+    ],
 )
 def test_what_is_no_literal_is_refused(text: str) -> None:
     theirs = outcome(ast.literal_eval, text)
