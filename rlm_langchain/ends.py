@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.conversation import shown
-from rlm_langchain.errors import InputError
-from rlm_langchain.journal import Journal
+from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.journal import DAMAGED, Journal
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.scribe import Scribe, depth_of
@@ -17,6 +18,9 @@ from rlm_langchain.types import AnswerRecord, ContextRef, QuestionRecord, Status
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
+
+_ENDED = ("answer", "status", "stop_reason")
+"""What the record of an answer holds as well as the state."""
 
 
 def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
@@ -81,6 +85,15 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
     }
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Raise `JournalError` when the state of a run, as a saver gave it back, is not what was written."""
+    journal, records = Journal(values.get("trajectory", [])), values.get("trajectory", [])
+    journal.check()
+    last = records[-1] if records else None
+    if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ENDED):
+        raise JournalError(DAMAGED)
 
 
 def _question(machine: Machine, path: str, query: str, context: ContextRef | None) -> str:

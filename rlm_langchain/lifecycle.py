@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
 from rlm_langchain import clients
+from rlm_langchain.ends import check
 from rlm_langchain.errors import InputError
 from rlm_langchain.lease import lease
-from rlm_langchain.machine import Machine
+from rlm_langchain.machine import SEEN, Machine
 from rlm_langchain.portal import PORTAL
 from rlm_langchain.types import RLMInput
 
@@ -40,37 +43,56 @@ class Built(NamedTuple):
 
     @contextmanager
     def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
-        """Everything that a sync run needs, for as long as it needs it."""
-        state = begin(self.machine, asked)
-        run = state["run"] if isinstance(state, dict) else _run_of(self.graph.get_state(config))
+        """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
         with self._held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
+            state = begin(self.machine, asked)
+            run = state["run"] if isinstance(state, dict) else self._run_of(self.graph.get_state(config))
             try:
                 yield Running(state, run)
             finally:
-                self.machine.close(run)
+                self._close(run, config)
 
     @asynccontextmanager
     async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
         """The same on the loop of the caller, which it never blocks."""
-        state = await asyncio.to_thread(begin, self.machine, asked)
-        run = state["run"] if isinstance(state, dict) else _run_of(await self.graph.aget_state(config))
         with self._held(config):
             async with clients.lease():
+                state = await asyncio.to_thread(begin, self.machine, asked)
+                run = state["run"] if isinstance(state, dict) else self._run_of(await self.graph.aget_state(config))
                 try:
                     yield Running(state, run)
                 finally:
-                    await asyncio.shield(asyncio.to_thread(self.machine.close, run))
+                    await asyncio.shield(asyncio.to_thread(self._close, run, config))
+
+    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
+        durable = self.graph.checkpointer not in (None, False)
+        return {"durability": "sync", **given} if durable else given
+
+    def _close(self, run: str, config: RunnableConfig) -> None:
+        """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
+        for seen in {run, *config.get("configurable", {}).get(SEEN, ())}:
+            self.machine.close(seen)
 
     def _held(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share."""
-        thread = config.get("configurable", {}).get("thread_id")
-        if self.graph.checkpointer is None or thread is None:
-            return nullcontext()
-        return lease(self.machine.store.root, str(thread))
+        thread = _thread(config, self.graph.checkpointer)
+        return nullcontext() if thread is None else lease(self.machine.store.root, thread)
+
+    def _run_of(self, state: StateSnapshot) -> str:
+        """The run that a thread holds. Raises `InputError` when there is none, `JournalError` for a damaged one."""
+        run = state.values.get("run")
+        if not isinstance(run, str):
+            raise InputError("there is nothing to resume: this thread has no run")
+        check(state.values)
+        return run
 
 
 def begin(machine: Machine, asked: Asked) -> Begun:
-    """The graph's input: checked, and with the context by reference, before anything else sees it."""
+    """The graph's input: checked, and with the context by reference, before anything else sees it.
+
+    A question without a context is about the ones that its thread has.
+    """
     if asked is None or isinstance(asked, Command):
         return asked
     question = {"query": asked} if isinstance(asked, str) else asked
@@ -80,9 +102,11 @@ def begin(machine: Machine, asked: Asked) -> Begun:
     return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
 
 
-def _run_of(state: StateSnapshot) -> str:
-    """The run that a thread holds. Raises `InputError` when there is none to resume."""
-    run = state.values.get("run")
-    if not isinstance(run, str):
-        raise InputError("there is nothing to resume: this thread has no run")
-    return run
+def _thread(config: RunnableConfig, saver: Any) -> str | None:
+    """What nobody else may work on meanwhile. Threads in memory are of this process alone."""
+    thread = config.get("configurable", {}).get("thread_id")
+    if saver in (None, False) or thread is None:
+        return None
+    return (
+        f"{thread} in memory {os.getpid()} {id(saver.storage)}" if isinstance(saver, InMemorySaver) else str(thread)
+    )

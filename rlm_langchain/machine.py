@@ -26,6 +26,8 @@ LAST_OUTPUT_TOKENS = 1_024
 """For the last call of a run whose tokens or dollars are used up."""
 STEPS = 1_000_000_000
 """LangGraph's recursion limit: out of the way, since our budget ends a run."""
+SEEN = "__rlm_seen__"
+"""Under `configurable`: the runs that an invocation has worked on."""
 MESSAGE_TOKENS = 8
 """What providers add around each message."""
 
@@ -62,7 +64,9 @@ class Machine:
 
     def tree(self, run: str, config: RunnableConfig) -> Tree:
         """The living tree of a run. One that has a thread can be resumed, so it keeps receipts."""
-        durable = "thread_id" in config.get("configurable", {})
+        settings = config.get("configurable", {})
+        settings.get(SEEN, set()).add(run)
+        durable = "thread_id" in settings
         return self.trees.get(run, self.budget, self.receipts(run) if durable else None)
 
     def receipts(self, run: str) -> Path:

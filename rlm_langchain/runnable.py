@@ -17,8 +17,9 @@ from typing_extensions import Self
 from rlm_langchain.assemble import assemble
 from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
+from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built
-from rlm_langchain.machine import STEPS
+from rlm_langchain.machine import SEEN, STEPS
 from rlm_langchain.portal import abandonable, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
@@ -85,7 +86,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         built, settings = self._build(), self._config_of_threads(config)
         with built.running(input, settings) as (state, run):
             output: RLMOutput = interruptible(
-                lambda: built.graph.invoke(state, settings, **kwargs),
+                lambda: built.graph.invoke(state, settings, **built.options(kwargs)),
                 lambda: built.machine.trees.cancel(run),
             )
             return self._checked(output)
@@ -95,14 +96,14 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         built = await asyncio.to_thread(self._build)
         settings = self._config(config)
         async with built.arunning(input, settings) as (state, _):
-            output: RLMOutput = await built.graph.ainvoke(state, settings, **kwargs)
+            output: RLMOutput = await built.graph.ainvoke(state, settings, **built.options(kwargs))
             return self._checked(output)
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
         built, settings = self._build(), self._config_of_threads(config)
         with built.running(input, settings) as (state, run):
-            parts = built.graph.stream(state, settings, **kwargs)
+            parts = built.graph.stream(state, settings, **built.options(kwargs))
             yield from abandonable(parts, lambda: built.machine.trees.cancel(run))
 
     async def astream(
@@ -111,12 +112,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Like `stream`, on this event loop."""
         built = await asyncio.to_thread(self._build)
         settings = self._config(config)
-        async with (
-            built.arunning(input, settings) as (state, _),
-            aclosing(cast(AsyncGenerator[Any], built.graph.astream(state, settings, **kwargs))) as parts,
-        ):
-            async for part in parts:
-                yield part
+        async with built.arunning(input, settings) as (state, _):
+            stream = built.graph.astream(state, settings, **built.options(kwargs))
+            async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
+                async for part in parts:
+                    yield part
 
     def transform(
         self, input: Iterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
@@ -152,12 +152,15 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def _build(self) -> Built:
         if self._built is None:
             machine = assemble(self)
-            self._built = Built(machine, rlm_graph(machine).compile(checkpointer=self.checkpointer, name="rlm"))
+            saver = guarded(self.checkpointer)
+            self._built = Built(machine, rlm_graph(machine).compile(checkpointer=saver, name="rlm"))
         return self._built
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         """Parents hand LangChain's default of 25 steps down; our budget ends a run, not LangGraph's steps."""
-        return {**ensure_config(config), "recursion_limit": STEPS}
+        settings: RunnableConfig = {**ensure_config(config), "recursion_limit": STEPS}
+        settings["configurable"] = {**settings.get("configurable", {}), SEEN: set()}
+        return settings
 
     def _config_of_threads(self, config: RunnableConfig | None) -> RunnableConfig:
         """For a sync run, where each task of LangGraph holds a thread: no more than can have something to do."""

@@ -1,0 +1,1 @@
+"""A program that is killed, what it asks, and who kills it."""

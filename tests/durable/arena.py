@@ -1,0 +1,215 @@
+"""Runs programs, kills them, resumes them, and compares what they had with what they ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tests.durable.play import mark, marks, play
+from tests.durable.program import Program
+from tests.servers.scripted import serve
+from tests.servers.server import Rule, Server
+
+PATIENCE = 120
+"""Seconds after which a program hangs, for certain."""
+
+
+@dataclass
+class Nursery:
+    """The process that forks."""
+
+    process: subprocess.Popen[str]
+
+    def bear(self, program: Program) -> Life:
+        """A new process that runs a program."""
+        program.result.unlink(missing_ok=True)
+        assert self.process.stdin and self.process.stdout
+        path = program.save(Path(program.folder, f"program-{time.monotonic_ns()}.json"))
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+        return Life(program, int(self.process.stdout.readline()), path)
+
+
+@contextmanager
+def nursery(url: str) -> Iterator[Nursery]:
+    """A nursery whose children ask the models at `url`."""
+    environment = {**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
+    command = [sys.executable, "-m", "tests.durable.nursery"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    with process:
+        yield Nursery(process)
+        assert process.stdin
+        process.stdin.close()
+
+
+@dataclass
+class Life:
+    """A process from its birth to its end."""
+
+    program: Program
+    pid: int
+    path: Path
+    born: float = field(default_factory=time.monotonic)
+
+    def wait(self, seconds: float = PATIENCE) -> bool:
+        """Whether it has ended within so many seconds."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            return bool(select.select([handle], [], [], max(0.0, seconds))[0])
+        finally:
+            os.close(handle)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        assert self.wait()
+
+    @property
+    def log(self) -> str:
+        """What it said."""
+        return Path(f"{self.path}.log").read_text()
+
+    def end(self) -> dict[str, Any]:
+        """Its result. Fails when it hangs, or ended without one."""
+        if not self.wait():
+            self.kill()
+        assert self.program.result.exists(), self.log
+        return dict(json.loads(self.program.result.read_text()))
+
+
+def received(program: Program) -> set[str]:
+    """The marks of all replies that are on disk: in whole receipts, and in committed checkpoints."""
+    found: set[str] = set()
+    for path in Path(program.folder, "home", "receipts").glob("*.jsonl"):
+        found |= marks(path.read_bytes().rpartition(b"\n")[0])
+    if program.database.exists():
+        with tempfile.TemporaryDirectory() as copy:
+            for path in program.database.parent.glob(f"{program.database.name}*"):
+                shutil.copy(path, copy)
+            found |= _committed(Path(copy, program.database.name))
+    return found
+
+
+def _committed(database: Path) -> set[str]:
+    found: set[str] = set()
+    connection = sqlite3.connect(database)
+    with suppress(sqlite3.OperationalError):  # no tables yet
+        for table, column in (("checkpoints", "checkpoint"), ("writes", "value")):
+            for (blob,) in connection.execute(f"select {column} from {table}"):
+                found |= marks(blob)
+    connection.close()
+    return found
+
+
+Death = int | float
+"""When a process is killed: at this checkpoint write, or after so many seconds."""
+
+
+@dataclass
+class Survived:
+    """How a program came through, and what it paid twice."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+    asked: list[set[str]] = field(default_factory=list)
+    """By process."""
+    paid_twice: set[str] = field(default_factory=set)
+    """Asked although the reply was on disk, or twice by one process."""
+    in_flight: list[int] = field(default_factory=list)
+    """By process that was resumed: what an earlier one had asked, and not received."""
+
+    def lived(self, had: set[str], asked: list[str]) -> None:
+        """A process has ended: it had these replies when it began, and asked these."""
+        twice = {mark for mark in asked if asked.count(mark) > 1}
+        self.paid_twice |= twice | (had & set(asked))
+        self.in_flight.append(len(set(asked).intersection(*[set().union(*self.asked)])))
+        self.asked.append(set(asked))
+
+
+@dataclass
+class Arena:
+    """A server, and a nursery whose children ask it."""
+
+    server: Server
+    nursery: Nursery
+    folder: Path
+    runs: int = 0
+
+    def program(self, **options: Any) -> Program:
+        """A program in a folder of its own."""
+        self.runs += 1
+        folder = self.folder / str(self.runs)
+        folder.mkdir()
+        return Program(str(folder), **options)
+
+    def whole(self, program: Program) -> dict[str, Any]:
+        """Its result when nobody kills it, and the `seconds` it took."""
+        life = self.nursery.bear(program)
+        return {**life.end(), "seconds": time.monotonic() - life.born}
+
+    def asked(self, since: int = 0) -> list[str]:
+        """The marks of what was asked, in order, also by processes that are dead."""
+        self.server.wait(lambda server: not server.connections)
+        return [mark(request.messages) for request in self.server.requests[since:]]
+
+    def survive(self, program: Program, *deaths: Death) -> Survived:
+        """Run it, let each of `deaths` end it once, resume it after each, and watch what it asks again."""
+        done, resume = Survived(), program.resume
+        for death in (*deaths, None):
+            had, since = received(program), len(self.asked())
+            kill_at = death if isinstance(death, int) else 0
+            life = self.nursery.bear(replace(program, resume=resume, kill_at=kill_at))
+            if death is not None:
+                life.wait(PATIENCE if kill_at else death)
+                life.kill()
+            elif not life.wait():
+                life.kill()
+            done.lived(had, self.asked(since))
+            resume = True
+        done.result = life.end()
+        return done
+
+
+@contextmanager
+def arena(folder: Path, latency: float = 0.004, rule: Rule = lambda _: None) -> Iterator[Arena]:
+    """Where programs live and die."""
+    with serve(play, latency=latency, rule=rule) as server, nursery(server.url) as born:
+        yield Arena(server, born, folder)
+
+
+def story(output: dict[str, Any]) -> list[Any]:
+    """What happened in a run, without the times, and without what only a resumed run notes."""
+    parts: list[Any] = []
+    calls: dict[int, Any] = {}
+    for record in output["trajectory"]:
+        match record:
+            case {"type": "call", "call": number}:
+                calls[number] = [record["value"], record["error"], record.get("child") and story_of(record)]
+            case {"type": "turn" | "output" | "question", "text": text} | {"type": "cell", "code": text}:
+                parts.append(text)
+    return [*parts, *(calls[number] for number in sorted(calls))]
+
+
+def story_of(call: dict[str, Any]) -> list[Any]:
+    """The story of a child run."""
+    return story({"trajectory": call["child"]})

@@ -1,0 +1,164 @@
+"""The program that is killed: one RLM through `ChatOpenAI`, one saver, one thread; its result goes into a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from rlm_langchain import Budget, InputError, RLMError, create_rlm
+from tests.durable.play import CONTEXT, query
+
+
+@dataclass
+class Program:
+    """What a process is told to do."""
+
+    folder: str
+    """Holds everything: `home`, the database, the result."""
+    mode: str = "sync"
+    thread: str = "t"
+    resume: bool = False
+    query: str = field(default_factory=query)
+    context: Any = CONTEXT
+    kill_at: int = 0
+    """End the whole process group at this checkpoint write, from 1; 0: never."""
+    kill_before: bool = False
+    """Before the write instead of after it."""
+    budget: dict[str, Any] = field(default_factory=lambda: {"depth": 3})
+
+    @property
+    def database(self) -> Path:
+        """The checkpoints."""
+        return Path(self.folder, "threads.sqlite")
+
+    @property
+    def result(self) -> Path:
+        """`{"output": ...}` or `{"error": ...}`, and how many checkpoints were written."""
+        return Path(self.folder, "result.json")
+
+    def save(self, path: Path) -> Path:
+        """For another process."""
+        path.write_text(json.dumps(asdict(self)))
+        return path
+
+
+class Death:
+    """Counts checkpoint writes, and kills at the one that was chosen."""
+
+    def __init__(self, program: Program) -> None:
+        self.program, self.puts = program, 0
+
+    def before(self) -> None:
+        self.puts += 1
+        if self.program.kill_before:
+            self._strike()
+
+    def after(self) -> None:
+        if not self.program.kill_before:
+            self._strike()
+
+    def _strike(self) -> None:
+        if self.puts == self.program.kill_at:
+            os.killpg(0, signal.SIGKILL)
+
+
+class DeadlySaver(SqliteSaver):
+    """Ends its process at a checkpoint write."""
+
+    death: Death
+
+    def put(self, *args: Any) -> Any:
+        self.death.before()
+        done = super().put(*args)
+        self.death.after()
+        return done
+
+
+class AsyncDeadlySaver(AsyncSqliteSaver):
+    """Ends its process at a checkpoint write."""
+
+    death: Death
+
+    async def aput(self, *args: Any) -> Any:
+        self.death.before()
+        done = await super().aput(*args)
+        self.death.after()
+        return done
+
+
+@contextmanager
+def saver(program: Program, death: Death) -> Iterator[DeadlySaver]:
+    connection = sqlite3.connect(program.database, check_same_thread=False)
+    opened = DeadlySaver(connection)
+    opened.death = death
+    yield opened
+    connection.close()
+
+
+@asynccontextmanager
+async def asaver(program: Program, death: Death) -> AsyncIterator[AsyncDeadlySaver]:
+    async with AsyncDeadlySaver.from_conn_string(str(program.database)) as opened:
+        opened.death = death
+        yield opened
+
+
+def rlm(program: Program, checkpointer: Any) -> Any:
+    return create_rlm(
+        "openai:scripted",
+        sandbox="cpython",
+        budget=Budget(**program.budget),
+        checkpointer=checkpointer,
+        home=Path(program.folder, "home"),
+    )
+
+
+def question(program: Program) -> dict[str, Any]:
+    return {"query": program.query, "context": program.context}
+
+
+def config(program: Program) -> Any:
+    return {"configurable": {"thread_id": program.thread}}
+
+
+def run(program: Program, death: Death) -> Any:
+    with saver(program, death) as checkpointer:
+        machine = rlm(program, checkpointer)
+        if program.resume:
+            try:
+                return machine.invoke(None, config(program))
+            except InputError:  # it was killed before the thread had a run: nothing was asked yet
+                pass
+        return machine.invoke(question(program), config(program))
+
+
+async def arun(program: Program, death: Death) -> Any:
+    async with asaver(program, death) as checkpointer:
+        machine = rlm(program, checkpointer)
+        if program.resume:
+            try:
+                return await machine.ainvoke(None, config(program))
+            except InputError:
+                pass
+        return await machine.ainvoke(question(program), config(program))
+
+
+def main(program: Program) -> None:
+    """Run, and say how it ended."""
+    death = Death(program)
+    try:
+        output = run(program, death) if program.mode == "sync" else asyncio.run(arun(program, death))
+        said: dict[str, Any] = {"output": output}
+    except RLMError as error:
+        said = {"error": type(error).__name__, "text": str(error)}
+    program.result.write_text(json.dumps({**said, "puts": death.puts}))

@@ -1,0 +1,90 @@
+"""A run is killed, at every checkpoint and at any moment, and goes on: to the same answer, paying nothing twice.
+
+`RLM_KILLS` is how often each way of dying is tried; with 100 or more, every checkpoint is one to die at.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.durable.arena import Arena, Survived, arena, story
+from tests.durable.play import WIDE, query
+from tests.durable.program import Program
+
+KILLS = int(os.environ.get("RLM_KILLS", "4"))
+CONCURRENCY = 32
+MODES = ("sync", "async")
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """One server, and one nursery, for all of them."""
+    with arena(tmp_path_factory.mktemp("durable")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def whole(field: Arena) -> dict[int, dict[str, Any]]:
+    """What runs say that nobody kills, by their width."""
+    return {wide: field.whole(field.program(query=query(wide))) for wide in (10, WIDE)}
+
+
+def check(done: Survived, whole: dict[str, Any]) -> None:
+    """It came to the same end by the same way at the same cost, and nothing was paid twice."""
+    output, expected = done.result["output"], whole["output"]
+    assert output["answer"] == expected["answer"]
+    assert story(output) == story(expected)
+    assert {**output["usage"], "calls": output["sub_calls"]} == {**expected["usage"], "calls": expected["sub_calls"]}
+    assert not done.paid_twice
+    assert max(done.in_flight) <= CONCURRENCY
+
+
+def test_what_was_billed_is_what_the_output_says(field, whole):
+    before = dict(field.server.tokens)
+    output = field.whole(field.program())["output"]
+    billed = {name: count - before[name] for name, count in field.server.tokens.items()}
+    usage = output["usage"]
+    for name in ("input", "output"):
+        assert usage["root"][name] + usage["sub"][name] == billed[name]
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """What is drawn, and from which seed: a test that fails says it."""
+    seed = os.environ.get("RLM_SEED") or str(random.randrange(10**6))
+    print(f"RLM_SEED={seed}")
+    return random.Random(seed)
+
+
+def boundaries(puts: int, chance: random.Random) -> list[int]:
+    every = range(1, puts + 1)
+    return list(every) if KILLS >= 100 else sorted(chance.sample(every, KILLS))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+def test_killed_at_a_checkpoint_it_goes_on(field, whole, chance, mode, before):
+    expected = whole[10]
+    for at in boundaries(expected["puts"], chance):
+        check(field.survive(field.program(mode=mode, kill_before=before), at), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wide", [10, WIDE])
+def test_killed_at_any_moment_it_goes_on(field, whole, chance, mode, wide):
+    for _ in range(KILLS if wide == 10 else -(-KILLS // 4)):
+        at = chance.uniform(0, whole[wide]["seconds"])
+        check(field.survive(field.program(mode=mode, query=query(wide)), at), whole[wide])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_killed_again_and_again_it_goes_on(field, whole, chance, mode):
+    for _ in range(-(-KILLS // 4)):
+        deaths = [chance.uniform(0, whole[10]["seconds"] / 2) for _ in range(4)]
+        check(field.survive(field.program(mode=mode), *deaths), whole[10])
