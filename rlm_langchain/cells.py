@@ -46,6 +46,10 @@ FREE = ("budget", "history")
 """Kinds of calls that cost nothing."""
 HISTORY_KEPT = 2_000_000
 """Characters of history that the REPL is given: the latest."""
+FAILING, IDLE = 25, 1_000
+"""Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
+LAST_WORDS = 2.0
+"""Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
 SLOW_REPLAY = 3.0
 """Seconds of rebuilding that are worth a word to the reader."""
 
@@ -60,6 +64,8 @@ class Execution:
     journal: Journal
     repl: Repl
     scribe: Scribe
+    refused: int = 0
+    """How often the cell was told that there are no more calls."""
 
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
@@ -72,7 +78,19 @@ class Execution:
         return cls(machine, state, tree, journal, repl, Scribe())
 
     def go_on(self) -> Command[Any]:
-        """Run until a model is needed, the answer is there, or the turn's code is done."""
+        """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
+        with self.repl.within(self._seconds()):
+            return self._go_on()
+
+    def _seconds(self) -> float | None:
+        """How long this visit may compute: a little into the time of the last call, unless this is after it."""
+        ledger = self.tree.ledger
+        left, most = ledger.seconds_left(), ledger.seconds_left(last=True)
+        if left is None or most is None:
+            return None
+        return most if self._closing else left + min(LAST_WORDS, (most - left) / 4)
+
+    def _go_on(self) -> Command[Any]:
         step = self._caught_up()
         while True:
             match step:
@@ -81,6 +99,10 @@ class Execution:
                     if code is None:
                         return self._turn_over()
                     step = self._start(code)
+                case Suspended() if circling := self._circling():
+                    self.repl.stop()
+                    self._died("", circling)
+                    step = None
                 case Suspended(calls):
                     served = self._serve(calls)
                     if served is None:
@@ -95,12 +117,22 @@ class Execution:
                 case Answered(value, stdout, error):
                     self._output("answered", stdout, error)
                     return self._go("finalise", answer=value, stop_reason=self._closing or "answer")
+                case Died(_, stdout, _) if self.repl.late:
+                    return self._out_of_time(stdout)
                 case Died("crash") if self.repl.revives(self._cell):
                     self._tell("the process of the REPL was gone; a new one was brought to where it was")
                     step = self._caught_up()
                 case Died(_, stdout, error):
-                    self._output("died", stdout, self._render("died", error=error))
+                    self._died(stdout, error)
                     step = None
+
+    def _circling(self) -> str | None:
+        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, so no budget ends it."""
+        if self.journal.failing + self.refused >= FAILING:
+            return f"{FAILING} times in a row, none of the calls that it waited for was answered."
+        if self.journal.idle >= IDLE:
+            return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
+        return None
 
     def _misfit(self, value: Plain) -> str | None:
         schema = self.machine.schema_at(self.state["path"])
@@ -149,6 +181,7 @@ class Execution:
         refusal = "a person declined this call" if self._declined else None
         refusal = "the run is ending: no more calls" if self._closing else refusal
         if refusal:
+            self.refused += 1
             return [self._served(i, call, None, refusal) for i, call in enumerate(calls)]
         if any(call.kind not in FREE for call in calls):
             return None
@@ -226,6 +259,14 @@ class Execution:
         text = self._render("cell", which=which, output=output)
         left = len(turn["cells"]) - block
         return f"{text}\n\n{self._render('not_run', count=left)}" if error and left else text
+
+    def _died(self, stdout: str, error: str) -> None:
+        self._output("died", stdout, self._render("died", error=error))
+
+    def _out_of_time(self, stdout: str) -> Command[Any]:
+        if self.journal.cells and not self.journal.finished(self._cell):
+            self._died(stdout, "There is no time left.")
+        return self._turn_over()
 
     def _turn_over(self) -> Command[Any]:
         """The last turn's words are the answer when its code gave none; any other turn is followed by one."""

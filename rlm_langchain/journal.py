@@ -46,6 +46,11 @@ class Journal:
         """By cell."""
         self.calls: dict[int, CallRecord] = {}
         """By number; a call that was asked afresh counts with its last answer."""
+        self._wave = -1
+        self.failing = 0
+        """Waves of the last cell since a call of it was answered."""
+        self.idle = 0
+        """Waves of the last cell since a call of it was paid for: since it learnt anything new."""
         self._question()
         self._records = records
         try:
@@ -73,9 +78,13 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
+                self.failing = self.idle = 0
             case "wave":
                 self._asked = record["time"]
+                self._count(record["first"])
             case "call":
+                self.failing = self.failing if record["error"] else 0
+                self.idle = 0 if record["usage"]["calls"] else self.idle
                 self.calls[record["call"]] = record
                 self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
@@ -84,6 +93,13 @@ class Journal:
             case "output":
                 self.outputs[record["cell"]] = record
                 self._seconds += record["seconds"]
+
+    def _count(self, first: int) -> None:
+        """One wave more, unless it is the last one sent again after a crash."""
+        if first != self._wave:
+            self.failing += 1
+            self.idle += 1
+        self._wave = first
 
     def reply(self, number: int, call: Call) -> Reply | None:
         """What was answered to call `number`, unless another call was recorded there: a divergence."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from rlm_langchain.journal import Journal
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.types import Call, CellRecord, Died, Reply, Step, Suspended
 
+LATE = "there is no time left."
 Opener = Callable[[], SandboxSession]
 T = TypeVar("T")
 
@@ -34,6 +36,8 @@ class Repl:
     diverged: int = 0
     """Replayed calls that were not the recorded ones, and are asked afresh."""
     _session: SandboxSession | None = None
+    late: bool = False
+    """Time is over: whatever computed has ended, and nothing more does."""
     _closed: bool = False
     _revived: int = -1
     """The last cell that was tried again because its worker was gone."""
@@ -48,6 +52,8 @@ class Repl:
             if self.begun > len(journal.cells):
                 self._drop()
             while True:
+                if self.late:
+                    return Died("time", "", LATE)
                 index = self.begun - 1 if self.waiting else self.begun
                 if index == len(journal.cells):
                     return None
@@ -78,6 +84,30 @@ class Repl:
         self._revived = cell
         return True
 
+    @contextmanager
+    def within(self, seconds: float | None) -> Iterator[None]:
+        """Around computing that must not take longer than this: a cell that does ends in `Died`."""
+        self.late = False
+        if seconds is None:
+            yield
+            return
+        timer = threading.Timer(seconds, self._too_late)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _too_late(self) -> None:
+        self.late = True
+        self._drop()
+
+    def stop(self) -> None:
+        """Let the worker go with what the running cell did; the next `advance` brings back what was before it."""
+        with self._lock:
+            self._drop()
+
     def close(self) -> None:
         """Let the worker go for good. Safe from another thread: a cell that runs then ends in `Died`."""
         self._closed = True
@@ -100,7 +130,7 @@ class Repl:
         step = self._begin(cell["code"])
         step = self._continue(journal) if isinstance(step, Suspended) else step
         self.replayed += time.perf_counter() - before
-        if output is not None and isinstance(step, Died):
+        if output is not None and isinstance(step, Died) and not self.late:
             raise JournalError(
                 f"cell {cell['cell']} of run {cell['path'] or 'root'} ran to its end before, and now {step.error} "
                 "The context, the sandbox or Python is not what it was: start anew, or go back with `rlm fork`."
@@ -120,10 +150,10 @@ class Repl:
                 return step
 
     def _begin(self, code: str) -> Step:
-        if self._session is None and not self._closed:
+        if self._session is None and not self._closed and not self.late:
             self._session = self.open()
         session = self._session
-        if self._closed or session is None:
+        if self._closed or self.late or session is None:
             self._drop()
             return Died("crash", "", "the REPL was closed.")
         self.begun += 1
