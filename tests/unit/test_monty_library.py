@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import calendar
 import contextlib
 import difflib
@@ -18,6 +19,7 @@ import statistics
 import string
 import textwrap
 import urllib.parse
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -67,6 +69,21 @@ def outcome(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 def test_every_module_loads_and_has_its_name() -> None:
     assert {name: repr(ours(name)) for name in modules()} == {name: f"<module {name!r}>" for name in modules()}
+
+
+def test_no_file_of_the_prelude_uses_a_name_that_is_not_there() -> None:
+    files = resources.files("rlm_langchain.sandboxes.monty").joinpath("prelude")
+    for path in [*files.joinpath("globals").iterdir(), *files.joinpath("modules").iterdir()]:
+        if path.name.endswith(".py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            stored = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            stored |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+            stored |= {
+                n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler)
+            }
+            stored |= {n.asname or n.name for n in ast.walk(tree) if isinstance(n, ast.alias)}
+            used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - stored - {*dir(builtins)}
+            assert not {n for n in used if not n.startswith(("_rlm_", "__rlm_", "_native_"))}, path.name
 
 
 def test_the_vocabulary_is_there() -> None:

@@ -98,9 +98,9 @@ def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncS
 
 def _received(snapshot: FunctionSnapshot, message: Any, desk: Desk) -> SyncSnapshot | Asked:
     match message:
-        case {"calls": [*calls]} if calls:
+        case {"calls": [*calls], **rest} if calls and not rest:
             return Asked(tuple(_call(call) for call in calls), snapshot)
-        case {"final": value}:
+        case {"final": value, **rest} if not rest:
             desk.final(value)
             return snapshot.resume({"return_value": None})
         case {"names": str(which)}:

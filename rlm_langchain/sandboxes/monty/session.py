@@ -71,6 +71,11 @@ class MontySession:
             self._failed |= {reply.error for reply in replies if reply.error is not None}
             return self._step(drive(lambda: replied(waiting, replies), self._printed, self))
 
+    @property
+    def worker_pid(self) -> int:
+        """The worker's process: for diagnosis."""
+        return self._worker.pid
+
     def close(self) -> None:
         """Kill the worker. Safe twice, and from another thread: a `run` that blocks then ends in `Died`."""
         self._stop("crash")

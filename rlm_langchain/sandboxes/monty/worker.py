@@ -13,12 +13,10 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.monty.program import launcher
 from rlm_langchain.types import Limits
 
 if TYPE_CHECKING:
@@ -28,20 +26,6 @@ GRACE = 0.75
 """Seconds over its time after which a worker that does not stop by itself is killed."""
 NO_LIMIT = 1_000_000_000
 """Of suspensions: how many calls a cell makes is the budget's business."""
-
-
-@cache
-def binary() -> Path | None:
-    """The `monty` program that the installed package came with. PATH and MONTY_BIN are not looked at."""
-    try:
-        installed = files("pydantic-monty-runtime") or []
-    except PackageNotFoundError:
-        return None
-    for file in installed:
-        path = Path(str(file.locate()))
-        if file.stem == "monty" and path.parent.name in {"bin", "Scripts"} and path.is_file():
-            return path.resolve()
-    return None
 
 
 class Worker:
@@ -55,7 +39,8 @@ class Worker:
         try:
             pool = self._ends.enter_context(_pool(limits))
             self._session = self._ends.enter_context(_session(pool, limits))
-            self._kill = _killer(self._session.worker_pid or 0)
+            self.pid = self._session.worker_pid or 0
+            self._kill = _killer(self.pid)
         except Exception as error:
             self._ends.close()
             raise SandboxError(f"the monty worker does not start: {error}") from error
@@ -81,7 +66,7 @@ def _pool(limits: Limits) -> Monty:
     from pydantic_monty import Monty
 
     return Monty(
-        binary_path=binary(),
+        binary_path=launcher(),
         min_processes=1,
         max_processes=1,
         request_timeout=limits.seconds + 2 * GRACE,

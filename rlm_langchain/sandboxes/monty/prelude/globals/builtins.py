@@ -59,7 +59,7 @@ def _best(pick, items, key, default):
 def callable(value):
     """Whether it can be called."""
     kind = type(value).__name__
-    return kind in _CALLABLE or _is_type(value) or _native_hasattr(value, "__call__")
+    return kind in _CALLABLE or _native_hasattr(value, "__call__")
 
 
 _CALLABLE = ("function", "builtin_function_or_method", "method", "type", "partial", "bound_method")

@@ -1,0 +1,395 @@
+"""One session of Monty: traps that were found by probing, hints, limits, and what is left behind."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox
+from rlm_langchain.sandboxes.monty.session import MontySession
+from rlm_langchain.testing.conformance.base import echo, finish, stored
+from rlm_langchain.types import Answered, Call, Completed, Died, Limits, Reply, Step, Suspended
+
+Opener = Callable[..., MontySession]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    sessions: list[MontySession] = []
+
+    def opener(context: Any = None, prelude: str = "", **limits: Any) -> MontySession:
+        file = None if context is None else stored(context, tmp_path)
+        sessions.append(MontySandbox().open(file, prelude, Limits(**{"seconds": 10, **limits})))
+        return sessions[-1]
+
+    yield opener
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def session(opened: Opener) -> MontySession:
+    return opened()
+
+
+def said(session: MontySession, code: str) -> Step:
+    return finish(session, session.run(code), echo)
+
+
+def fault(session: MontySession, code: str) -> str:
+    step = said(session, code)
+    assert isinstance(step, Completed)
+    assert step.error is not None
+    return step.error
+
+
+SHARED = "x = ('a' * 1000,)\nfor _ in range(60):\n    x = (x, x)\n"
+
+
+# --- Traps
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["llm_query(x)", "nothing(x)", "nothing({x: 1})", "FINAL(x)", "__rlm_sent__({x})", "print({x}) if 0 else x"],
+)
+def test_a_graph_that_would_never_end_is_not_looked_at_by_the_host(session: MontySession, call: str) -> None:
+    step = said(session, SHARED + call)
+    assert isinstance(step, Completed | Died)
+    assert isinstance(step, Died) or said(session, "print(1)") == Completed("1\n")
+
+
+def test_nothing_that_the_host_has_to_say_can_be_swallowed(session: MontySession) -> None:
+    code = "try:\n    llm_query('a')\nexcept BaseException as e:\n    print('swallowed', e)\nprint('on')"
+    assert session.run(code) == Suspended((Call("llm", "a"),))
+    session.close()
+    assert isinstance(session.resume([Reply("late")]), Died)
+
+
+def test_a_failed_call_shows_our_sentence_and_nothing_else(session: MontySession) -> None:
+    session.run("llm_query('a')")
+    step = session.resume([Reply(error="the provider did not answer")])
+    assert isinstance(step, Completed)
+    assert str(step.error).endswith("LLMError: the provider did not answer")
+
+
+def test_an_error_of_any_length_is_cut(session: MontySession) -> None:
+    error = fault(session, "raise ValueError('x' * 10_000_000)")
+    assert len(error) < 5_000
+    assert "(10000012 characters)" in error
+
+
+def test_a_flood_of_output_ends_the_worker_at_once(opened: Opener) -> None:
+    session = opened(output=50_000, seconds=3600)
+    step = session.run("while True:\n    print('x' * 1000)")
+    assert isinstance(step, Died)
+    assert step.reason == "output"
+    assert len(step.stdout) == 50_000
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = 3\nwhile True:\n    x = x * x",
+        "import math\nmath.factorial(10 ** 7)",
+        SHARED + "repr(x)",
+        "while True: pass",
+    ],
+)
+def test_work_that_does_not_look_at_the_clock_is_ended_too(opened: Opener, code: str) -> None:
+    step = opened(seconds=0.5).run(code)
+    assert isinstance(step, Died)
+    assert step.reason == "time"
+    assert "0.5 seconds" in step.error
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = [0] * 10 ** 9",
+        "nothing(list(range(1_500_000)))",
+        "x = []\nwhile True:\n    x.append('y' * 10 ** 5 + str(len(x)))",
+    ],
+)
+def test_a_session_that_ran_out_of_memory_is_over(
+    opened: Opener, code: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = opened(memory=64 << 20)
+    step = session.run(code)
+    assert isinstance(step, Died)
+    assert step.reason == "memory"
+    assert isinstance(session.run("print(1)"), Died)
+    assert capfd.readouterr() == ("", ""), "the worker's own words are not for the terminal"
+
+
+def test_what_cells_print_is_never_printed_by_the_host(
+    session: MontySession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said(session, "import sys\nprint('out')\nprint('err', file=sys.stderr)\nsys.stdout.write('written')")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_half_a_surrogate_pair_in_a_reply_becomes_a_replacement_character(session: MontySession) -> None:
+    session.run("x = llm_query('a')\nprint(x, len(x))")
+    assert session.resume([Reply("a\ud800b\U0001f600")]) == Completed("a\ufffdb\U0001f600 4\n")
+
+
+def test_a_cell_that_exits_ends_with_a_sentence(session: MontySession) -> None:
+    assert fault(session, "exit()").endswith("SystemExit: the cell ended itself; the REPL goes on")
+    assert fault(session, "import sys\nsys.exit(1)").endswith("the REPL goes on")
+
+
+def test_built_in_types_have_their_methods_when_asked(session: MontySession) -> None:
+    code = "print(hasattr('a', 'upper'), hasattr({}, 'keys'), hasattr([], 'keys'), callable(len), callable(3))"
+    assert said(session, code) == Completed("True True False True False\n")
+
+
+# --- The protocol
+
+
+BROKEN = """
+'nonsense' ~ '[]' ~ '{}' ~ '{"calls": []}' ~ '{"calls": [1]}' ~ '{"calls": [["llm", 5, null]]}' ~ '{"final": NaN}'
+~ '{"final": 1, "calls": []}' ~ '{"names": 1}' ~ '{"final": 1e999}' ~ '{"final": ' + '[' * 99 + ']' * 99 + '}'
+~ '{"final": 99999999999999999999}' ~ '{"final": "\\\\ud800"}' ~ '[' * 100_000
+~ '{"final": [' + '[],' * 200_000 + '1]}'
+"""
+
+
+@pytest.mark.parametrize("text", BROKEN.split("~"), ids=str.strip)
+def test_a_worker_that_breaks_the_protocol_is_killed(session: MontySession, text: str) -> None:
+    step = session.run(f"__rlm_frame__()\nprint({text.strip()}, end='')\n__rlm_sent__()")
+    assert isinstance(step, Died)
+    assert step.reason == "protocol"
+
+
+def test_a_frame_is_counted_as_it_comes(opened: Opener) -> None:
+    step = opened(value=10_000, seconds=3600).run("__rlm_frame__()\nwhile True:\n    print('x' * 1000)")
+    assert isinstance(step, Died)
+    assert step.reason == "protocol"
+
+
+def test_a_forged_frame_can_do_what_a_cell_can_do_anyway(session: MontySession) -> None:
+    code = "__rlm_frame__()\nprint('{\"final\": 5}', end='')\n__rlm_sent__()"
+    assert session.run(code) == Answered(5, "")
+
+
+def test_a_frame_that_is_begun_and_never_sent_is_no_output(session: MontySession) -> None:
+    assert said(session, "__rlm_frame__()\nprint('hidden')") == Completed("")
+    assert said(session, "print('seen')") == Completed("seen\n")
+
+
+def test_builtins_that_a_cell_overwrites_do_not_change_the_vocabulary(session: MontySession) -> None:
+    names = (
+        "len = print = list = isinstance = str = type = enumerate = repr = sorted = range = dict = ValueError = 0"
+    )
+    assert said(session, names) == Completed("")
+    assert session.run("x = llm_query_batched(['a', 'b'])") == Suspended((Call("llm", "a"), Call("llm", "b")))
+    assert session.resume([Reply("1"), Reply(error="no")]) == Completed("[llm_query_batched] item 1 failed: no\n")
+    assert session.run("FINAL({'x': x})") == Answered({"x": ["1", None]}, "")
+
+
+def test_a_batch_that_no_frame_can_hold_goes_out_in_waves(opened: Opener) -> None:
+    session = opened(value=10_000)
+    step = session.run("r = llm_query_batched(['x' * 4000 + str(n) for n in range(5)])\nprint([x[-2] for x in r])")
+    waves = []
+    while isinstance(step, Suspended):
+        waves.append(len(step.calls))
+        step = session.resume([echo(call) for call in step.calls])
+    assert waves == [2, 2, 1]
+    assert step == Completed("['0', '1', '2', '3', '4']\n")
+
+
+def test_a_cell_that_waits_cannot_be_passed_over(session: MontySession) -> None:
+    session.run("llm_query('a')")
+    assert isinstance(session.run("print(1)"), Died)
+
+
+def test_replies_must_be_as_many_as_the_calls(session: MontySession) -> None:
+    session.run("llm_query('a')")
+    with pytest.raises(RuntimeError, match="one reply for each call"):
+        session.resume([])
+
+
+# --- Errors as a root model reads them
+
+HINTS = {
+    "class E(Exception): pass": "cannot inherit",
+    "import numpy": "there are no packages here",
+    "def g():\n    try:\n        yield 1\n    finally: pass": "not inside try or with",
+    "class A:\n    @property\n    def x(self): return 1": "plain methods",
+    "open('x')": "the text is in `context`",
+    "raise ValueError(1, 2)": "one text",
+    "def g():\n    yield llm_query('a')\nlist(g())": "in a loop",
+    "input()": "nobody can be asked",
+    "x = 1; del x": "d.pop(key)",
+    "from math import *": "import the names",
+    "class A:\n    def __len__(self): return 1\nlen(A())": "give them a method",
+}
+
+
+@pytest.mark.parametrize("code", HINTS)
+def test_what_is_not_there_comes_with_a_hint(session: MontySession, code: str) -> None:
+    assert f"Hint: {HINTS[code]}" in fault(session, code) or HINTS[code] in fault(session, code).split("Hint: ")[1]
+
+
+@pytest.mark.parametrize(
+    "code", ["print(1)\nx = = 2", "print(1)\nclass E(Exception): pass", "print(1)\ncontext = 2"]
+)
+def test_a_cell_that_was_not_understood_says_that_nothing_ran(session: MontySession, code: str) -> None:
+    step = session.run(code)
+    assert isinstance(step, Completed)
+    assert step.stdout == ""
+    assert str(step.error).endswith("No code of this cell was run.")
+
+
+def test_a_traceback_shows_the_lines_of_the_cells(opened: Opener) -> None:
+    session = opened(prelude="def half(x):\n    return 1 / x\n")
+    said(session, "def f(x):\n    return half(x)")
+    assert fault(session, "import heapq\ndel heapq\nf(0)") == (
+        "Traceback (most recent call last):\n"
+        '  File "<cell 2>", line 3, in <module>\n    f(0)\n'
+        '  File "<cell 1>", line 2, in f\n    return half(x)\n'
+        '  File "<prelude>", line 2, in half\n    return 1 / x\n'
+        "ZeroDivisionError: division by zero"
+    )
+
+
+def test_a_line_that_repeats_is_shown_once(session: MontySession) -> None:
+    error = fault(session, "def f(n):\n    return f(n + 1)\nf(0)")
+    assert error.count("return f(n + 1)") == 1
+    assert "more times]" in error
+
+
+def test_lines_are_right_after_empty_cells_and_failed_ones(session: MontySession) -> None:
+    for code in ("", "\n", "# nothing", "x = =", "import textwrap", "1 / 0"):
+        session.run(code)
+    assert '"<cell 7>", line 2, in <module>\n    1 / 0' in fault(session, "\n1 / 0")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("{}['a']", "KeyError: 'a'"), ("{}[5]", "KeyError: 5"), ("{}[None]", "KeyError: None")]
+)
+def test_a_missing_key_is_shown_as_python_shows_it(session: MontySession, code: str, error: str) -> None:
+    assert fault(session, code).endswith(error)
+
+
+# --- The last value of a cell
+
+
+def test_a_huge_last_value_is_shown_by_its_size(session: MontySession) -> None:
+    step = said(session, SHARED + "x")
+    assert step == Completed("a tuple, length 2, too large to be shown whole: look at a part\n")
+    assert said(session, "'y' * 30_000") == Completed("'" + "y" * 20_000 + "'... (30000 characters)\n")
+
+
+# --- Opening
+
+
+def test_a_context_that_is_too_large_names_the_sandbox_that_can_read_it(opened: Opener) -> None:
+    with pytest.raises(SandboxError, match="sandbox='cpython'"):
+        opened(context="x" * 2000, loaded=1000)
+
+
+def test_a_context_that_does_not_fit_in_memory_is_an_error_of_the_host(opened: Opener) -> None:
+    with pytest.raises(SandboxError, match="cannot hold this context"):
+        opened(context=["item"] * 400_000, memory=8 << 20)
+
+
+def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
+    from rlm_langchain.types import ContextFile
+
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"a\xffb")
+    session = MontySandbox().open(ContextFile(path, "text", 3, 3), "", Limits())
+    assert session.run("print(context)") == Completed("a\ufffdb\n")
+    session.close()
+
+
+def test_a_prelude_may_not_take_a_reserved_name(opened: Opener) -> None:
+    with pytest.raises(SandboxError, match="`llm_query`"):
+        opened(prelude="def llm_query(p): return 'mine'")
+
+
+def test_a_session_that_cannot_open_leaves_no_worker(opened: Opener) -> None:
+    before = threading.active_count()
+    with pytest.raises(SandboxError, match="ZeroDivisionError"):
+        opened(prelude="1 / 0")
+    assert threading.active_count() == before
+
+
+def test_what_a_root_model_must_know_is_short() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the import itself
+        from bpe_openai import get_encoding
+    assert len(get_encoding("o200k_base").encode(GUIDANCE)) <= 120
+
+
+def test_a_missing_program_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlm_langchain.sandboxes.monty.binary", lambda: None)
+    with pytest.raises(SandboxError, match="pip install"):
+        MontySandbox().open(None, "", Limits())
+
+
+def test_the_program_is_the_one_of_the_package_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from rlm_langchain.sandboxes.monty.program import binary
+
+    monkeypatch.setenv("MONTY_BIN", "/nothing")
+    monkeypatch.setenv("PATH", "")
+    binary.cache_clear()
+    assert MontySandbox().missing() is None
+    session = MontySandbox().open(None, "", Limits())
+    assert session.run("print(2)") == Completed("2\n")
+    session.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="read through /proc")
+def test_a_worker_has_an_empty_environment_and_may_write_no_file(session: MontySession) -> None:
+    process = Path(f"/proc/{session.worker_pid}")
+    assert (process / "environ").read_bytes() == b""
+    assert (process / "cwd").resolve() == Path("/")
+    lines = (process / "limits").read_text().splitlines()[1:]
+    limits = {line[:26].strip(): line[26:].split()[0] for line in lines}
+    assert (limits["Max file size"], limits["Max core file size"], limits["Max open files"]) == ("0", "0", "64")
+
+
+def test_a_launcher_that_was_tidied_away_is_made_again() -> None:
+    from rlm_langchain.sandboxes.monty.program import launcher
+
+    script = launcher()
+    assert script is not None
+    if script.name == "monty" and "rlm-monty-" in str(script):
+        script.unlink()
+    session = MontySandbox().open(None, "", Limits())
+    assert session.run("print(3)") == Completed("3\n")
+    session.close()
+
+
+# --- The library, inside
+
+INSIDE = """
+import ast, calendar, collections, concurrent.futures, contextlib, dataclasses, difflib, fnmatch, functools, heapq
+import html, io, operator, pathlib, pprint, re, statistics, string, sys, textwrap, traceback, types, urllib.parse
+import warnings
+d = {'a': 1, 'b': 3}
+print(f"{max(d, key=d.get)} {'-'.join(map(str.upper, d))} {next(x for x in d)}")
+print(re.sub(r"(\\w) b", lambda m: m.group(1) * 2, "a b"), re.search("a  b # c", "ab", re.VERBOSE).span())
+print(types.SimpleNamespace(a=1), string.digits, html.unescape('&lt;'), textwrap.shorten('a b c d e f', 8))
+print(functools.wraps(len)(len) is len, collections.OrderedDict(a=1), pathlib.PurePosixPath('a/b.c').suffix)
+print(statistics.quantiles([1, 2, 3, 4]), difflib.get_close_matches('ab', ['abc', 'x']))
+print(ast.literal_eval("[1, 'a']"))
+"""
+
+
+def test_every_module_of_the_library_runs_inside(session: MontySession) -> None:
+    assert said(session, INSIDE) == Completed(
+        "b A-B a\naa (0, 2)\nnamespace(a=1) 0123456789 < a [...]\nTrue {'a': 1} .c\n"
+        "[1.25, 2.5, 3.75] ['abc']\n[1, 'a']\n"
+    )
