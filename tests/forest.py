@@ -26,6 +26,9 @@ FAULTS = {
 """Replies that nothing is billed for. The last one is not tried again."""
 
 
+End = Literal["final", "prose", "never"]
+
+
 @dataclass(frozen=True)
 class Said:
     """How a model answers: after which faults, and in how many tokens."""
@@ -49,7 +52,7 @@ class Node:
     """A run: what the cell of each of its turns asks, one thing after the other, and how it ends."""
 
     turns: tuple[tuple[Step, ...], ...]
-    end: Literal["final", "prose", "never"]
+    end: End
     said: tuple[Said, ...]
     """One for each turn; after them turns go well."""
 
@@ -66,7 +69,7 @@ class One:
 class Many:
     """A batch."""
 
-    asked: tuple[Leaf, ...] | tuple[Node, ...]
+    asked: tuple[Leaf | Node, ...]
 
 
 Step = One | Many
@@ -84,7 +87,7 @@ class Grower:
         """A run with so many levels of runs below it, at most."""
         self._left -= 1
         turns = tuple(self._cell(depth) for _ in range(self._chance.choice([0, 1, 1, 2, 2, 3])))
-        end = self._chance.choice(["final", "final", "final", "prose", "never"])
+        end: End = self._chance.choice(["final", "final", "final", "prose", "never"])
         return Node(turns, end, tuple(self._said() for _ in range(self._chance.randint(0, 2))))
 
     def _cell(self, depth: int) -> tuple[Step, ...]:
@@ -92,7 +95,9 @@ class Grower:
 
     def _step(self, depth: int) -> Step:
         below = self._below(depth) if depth and self._chance.random() < 0.6 else ()
-        asked = below or tuple(self._leaf() for _ in range(self._chance.choice([1, 1, 2, 4, 8])))
+        asked: tuple[Leaf | Node, ...] = below or tuple(
+            self._leaf() for _ in range(self._chance.choice([1, 1, 2, 4, 8]))
+        )
         if len(asked) == 1 and self._chance.random() < 0.7:
             return One(asked[0], self._chance.random() < 0.7)
         return Many(asked)
@@ -100,6 +105,9 @@ class Grower:
     def _below(self, depth: int) -> tuple[Node, ...]:
         wanted = min(self._left, self._chance.choice([1, 1, 2, 3]))
         return tuple(self.node(depth - 1) for _ in range(wanted) if self._left > 0)
+
+    def _leaves(self) -> tuple[Leaf, ...]:
+        return tuple(self._leaf() for _ in range(self._chance.choice([1, 1, 2, 4, 8])))
 
     def _leaf(self) -> Leaf:
         return Leaf(self._chance.randint(0, 9), self._chance.choice([0, 10, 400]), self._said())
