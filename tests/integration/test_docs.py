@@ -1,0 +1,179 @@
+"""Everything that the documentation shows is run as it is written: README, docs and examples.
+
+A model is played by a server on loopback, for all the names that the pages use. What it says is written above a
+block, in a comment that a reader does not see:
+
+    <!-- the model writes:
+    FINAL(len(context))
+    ---
+    code of a child run
+    a sub-call replies: yes
+    the last words: so much is known
+    -->
+
+Blocks marked `python` and `bash` are run, in order, each page in a folder of its own; what a block prints is
+compared with the block marked `text` that follows it. Blocks marked `sh` are not run: they install something, or ask
+a model that is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain import models
+from tests.servers.openai import Message
+from tests.servers.scripted import serve
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+BLOCK = re.compile(
+    r"^(?:<!--(?P<script>[^`]*?)-->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+SCRIPT = re.compile(
+    r"\s*the model writes:\n(?P<cells>.*?)"
+    r"(?:a sub-call replies: (?P<reply>[^\n]*)\n)?(?:the last words: (?P<last>[^\n]*)\n)?",
+    re.DOTALL,
+)
+DEFAULT = "the model writes:\nFINAL('an answer')\n"
+EXPECTED = re.compile(r"\s*```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass
+class Player:
+    """Plays all models."""
+
+    cells: tuple[str, ...] = ()
+    """What the first conversation of a root model says in each of its turns, the second one, ..."""
+    reply: str = ""
+    """To every sub-call."""
+    last: str = ""
+    """When a limit has been reached."""
+    heard: list[str] = field(default_factory=list)
+    """The questions of conversations so far."""
+
+    def learn(self, script: str | None) -> None:
+        """Take over what a comment says."""
+        told = SCRIPT.fullmatch(script or DEFAULT)
+        assert told, f"no script: {script}"
+        self.cells, self.heard = tuple(told["cells"].split("---\n")), []
+        self.reply, self.last = told["reply"] or "yes", told["last"] or ""
+
+    def __call__(self, messages: list[Message]) -> str:
+        if messages[0]["role"] != "system":
+            return self.reply
+        if "has to end now" in str(messages[-1]["content"]):
+            return self.last
+        question = str(messages[1]["content"])
+        if question not in self.heard:
+            self.heard.append(question)
+        return f"```repl\n{self.cells[min(self.heard.index(question), len(self.cells) - 1)]}```"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something to run."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    script: str | None
+    expected: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    """What a page shows, in order."""
+    text, found = page.read_text(encoding="utf-8"), []
+    for match in BLOCK.finditer(text):
+        line = text[: match.start("code")].count("\n")
+        then = EXPECTED.match(text, match.end())
+        expected = then["text"] if then else None
+        found.append(Block(page, line, match["language"], match["code"], match["script"], expected))
+    return found
+
+
+def prepared(folder: Path) -> Path:
+    """What the pages ask about."""
+    (folder / "src" / "store").mkdir(parents=True)
+    (folder / "src" / "store" / "files.py").write_text("class StoreError(Exception):\n    pass\n")
+    (folder / "src" / "main.py").write_text("print('hello')\n")
+    chapters = (f"CHAPTER {n}\n\nCall me Ishmael. The whale, again.\n" for n in (1, 2, 3))
+    (folder / "book.txt").write_text("\n".join(chapters))
+    lines = (
+        f"12:{n:02} {'ERROR no space left on device' if n % 4 == 0 else 'INFO all is well'}\n" for n in range(1, 13)
+    )
+    (folder / "big.log").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def player(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Player]:
+    """All models at one server, and the folder that the pages speak of."""
+    playing = Player()
+    monkeypatch.chdir(prepared(tmp_path))
+    with serve(playing) as server:
+        for name in ("OPENAI_BASE_URL", "OPENROUTER_BASE_URL"):
+            monkeypatch.setenv(name, server.url)
+        monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-...")
+        monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        played = models.resolve("openai:local", "root")
+        monkeypatch.setattr("rlm_langchain.local.model", lambda _: played)
+        yield playing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_does_what_it_shows(page: Path, player: Player) -> None:
+    names = {"__name__": "__main__"}
+    for block in blocks(page):
+        player.learn(block.script)
+        if block.language == "python":
+            printed = in_python(block, names)
+        elif block.language == "bash":
+            printed = in_a_shell(block)
+        else:
+            continue
+        if block.expected is not None:
+            assert printed == block.expected, f"{page.name}:{block.line}"
+
+
+def in_python(block: Block, names: dict[str, object]) -> str:
+    """Run a block after those above it; what it printed."""
+    printed = io.StringIO()
+    code = compile("\n" * block.line + block.code, block.page.name, "exec")
+    with contextlib.redirect_stdout(printed):
+        exec(code, names)
+    return printed.getvalue()
+
+
+def in_a_shell(block: Block) -> str:
+    """Run a block's commands; what they gave to standard output."""
+    shell = ["bash", "-euo", "pipefail", "-c", block.code]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"{block.page.name}:{block.line}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_runs(example: Path, player: Player, capsys: pytest.CaptureFixture[str]) -> None:
+    told = re.search(r"^# (the model writes:\n(?:#.*\n)+)", example.read_text(), re.MULTILINE)
+    player.learn(re.sub(r"^# ?", "", told[1], flags=re.MULTILINE) if told else None)
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_page_that_is_linked_is_there() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
