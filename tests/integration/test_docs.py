@@ -12,8 +12,8 @@ block, in a comment that a reader does not see:
     -->
 
 Blocks marked `python` and `bash` are run, in order, each page in a folder of its own; what a block prints is
-compared with the block marked `text` that follows it. Blocks marked `sh` are not run: they install something, or ask
-a model that is not there.
+compared with the block marked `text` that follows it. Blocks marked `sh` are not run: they install
+something, or ask a model that is not there.
 """
 
 from __future__ import annotations
