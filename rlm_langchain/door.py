@@ -58,16 +58,15 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
             if tree.receipts:
                 tree.receipts.write(query.key, _receipt(query, completion))
 
-        with tree.room():
-            return await complete(
-                query.model,
-                query.messages,
-                config=config,
-                gate=tree.gate,
-                output_tokens=machine.cap(last=query.last),
-                retry=machine.retry,
-                received=keep,
-            )
+        return await complete(
+            query.model,
+            query.messages,
+            config=config,
+            gate=tree.gate,
+            output_tokens=machine.cap(last=query.last),
+            retry=machine.retry,
+            received=keep,
+        )
 
 
 def key_of(model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:

@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict, deque
 from types import TracebackType
 
+from rlm_langchain.receipts import Receipts
 from rlm_langchain.types import Budget
 
 MINUTE = 60.0
@@ -14,6 +15,9 @@ MINUTE = 60.0
 
 class Gate:
     """Held while a request is in flight, never between tries and never across recursion."""
+
+    room: Receipts | None = None
+    """Where there must be room for the reply before a request begins."""
 
     def __init__(self, budget: Budget) -> None:
         self._flight = asyncio.Semaphore(budget.concurrency)
@@ -24,6 +28,8 @@ class Gate:
         try:
             if self._pace is not None:
                 await self._pace.turn()
+            if self.room is not None:
+                self.room.prepare()
         except BaseException:
             self._flight.release()
             raise
@@ -31,6 +37,8 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.room is not None:
+            self.room.settle()
         self._flight.release()
 
 

@@ -89,12 +89,15 @@ class Receipts:
         if wanted <= self._allocated:
             return
         self._open()
-        size = max(wanted, self._allocated * 2) - self._allocated
-        try:
-            _allocate(self._file, self._allocated, size)
-        except OSError as error:
-            raise self._full(error) from error
-        self._allocated += size
+        for size in (max(wanted, 2 * self._allocated), wanted):  # in large steps while the disk has room for them
+            try:
+                _allocate(self._file, self._allocated, size - self._allocated)
+            except OSError as error:
+                full = error
+            else:
+                self._allocated = size
+                return
+        raise self._full(full) from full
 
     def _open(self) -> None:
         if self._file >= 0:

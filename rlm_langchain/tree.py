@@ -19,6 +19,7 @@ from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.receipts import Receipts
 from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import child_path
+from rlm_langchain.twins import Twins
 from rlm_langchain.types import Budget, Plain, Usage
 
 Answers = dict[str, "asyncio.Future[Any] | str"]
@@ -33,6 +34,7 @@ class Tree:
         self.gate = Gate(budget)
         self.levels = Levels(budget.concurrency)
         self.answers: Answers = {}
+        self.twins = Twins()
         self.repls: dict[str, Repl] = {}
         self._waiting: set[Future[Any]] = set()
         """Model calls that sync nodes wait for."""
@@ -52,7 +54,7 @@ class Tree:
         for place, usage in receipts.spent():
             self.note(place, usage)
             self.ledger.book(usage)
-        self.receipts = receipts
+        self.receipts = self.gate.room = receipts
 
     def breaks(self, error: RLMError) -> None:
         """Ask nothing more, for this reason; the first one counts."""
@@ -90,18 +92,6 @@ class Tree:
             self._tools += 1
             return self._tools <= self.ledger.budget.tool_calls
 
-    @contextmanager
-    def room(self) -> Iterator[None]:
-        """Around a call: on disk there is room for its reply."""
-        if self.receipts is None:
-            yield
-            return
-        self.receipts.prepare()
-        try:
-            yield
-        finally:
-            self.receipts.settle()
-
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
         """The REPL of the run at `path`, opened when it first runs a cell."""
         with self._lock:
@@ -124,6 +114,7 @@ class Tree:
                 self.note(place, usage)
                 self.ledger.book(usage)
         self.answers.update(journal.answers())
+        self.twins.remember(journal.runs())
         if not path:
             self.ledger.elapsed += journal.seconds
 

@@ -101,7 +101,7 @@ class Life:
 def received(program: Program) -> set[str]:
     """The marks of all replies that are on disk: in whole receipts, and in committed checkpoints."""
     found: set[str] = set()
-    for path in Path(program.folder, "home", "receipts").glob("*.jsonl"):
+    for path in (program.keep / "receipts").glob("*.jsonl"):
         found |= marks(path.read_bytes().rpartition(b"\n")[0])
     if program.database.exists():
         with tempfile.TemporaryDirectory() as copy:

@@ -73,7 +73,17 @@ print(a)
 FINAL(a + llm_query("deeper " + a))
 """,
 )
-PLAYS = {"MID": MID, "LOW": LOW, "ROOT": ROOT}
+SPIN = (
+    """
+word = llm_query("before the long work")
+n = 0
+while n < 20_000_000:
+    n += 1
+FINAL(word + llm_query(f"after {n}"))
+""",
+)
+"""A cell that computes for a second between two calls."""
+PLAYS = {"MID": MID, "LOW": LOW, "ROOT": ROOT, "SPIN": SPIN}
 WIDTH = re.compile(r"all of it\? (\d+)")
 MARK = re.compile(r"r-[0-9a-f]{16}")
 

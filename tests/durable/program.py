@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,8 @@ class Program:
 
     folder: str
     """Holds everything: `home`, the database, the result."""
+    home: str = ""
+    """Where contexts and receipts are kept; in the folder unless said."""
     mode: str = "sync"
     thread: str = "t"
     resume: bool = False
@@ -36,11 +39,18 @@ class Program:
     kill_before: bool = False
     """Before the write instead of after it."""
     budget: dict[str, Any] = field(default_factory=lambda: {"depth": 3})
+    largest: int = 0
+    """Bytes of the longest file that it may write; 0: any. A disk that is full, for one process."""
 
     @property
     def database(self) -> Path:
         """The checkpoints."""
         return Path(self.folder, "threads.sqlite")
+
+    @property
+    def keep(self) -> Path:
+        """Contexts and receipts."""
+        return Path(self.home) if self.home else Path(self.folder, "home")
 
     @property
     def result(self) -> Path:
@@ -119,7 +129,7 @@ def rlm(program: Program, checkpointer: Any) -> Any:
         sandbox="cpython",
         budget=Budget(**program.budget),
         checkpointer=checkpointer,
-        home=Path(program.folder, "home"),
+        home=program.keep,
     )
 
 
@@ -155,10 +165,13 @@ async def arun(program: Program, death: Death) -> Any:
 
 def main(program: Program) -> None:
     """Run, and say how it ended."""
+    if program.largest:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (program.largest, resource.RLIM_INFINITY))
     death = Death(program)
     try:
         output = run(program, death) if program.mode == "sync" else asyncio.run(arun(program, death))
         said: dict[str, Any] = {"output": output}
     except RLMError as error:
         said = {"error": type(error).__name__, "text": str(error)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     program.result.write_text(json.dumps({**said, "puts": death.puts}))
