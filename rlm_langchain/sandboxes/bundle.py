@@ -9,44 +9,42 @@ import sys
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
-OURS = (
-    "rlm_langchain.sandboxes.reserved",
-    "rlm_langchain.sandboxes.worker",
-    *(
-        f"rlm_langchain.sandboxes.worker.{path.stem}"
-        for path in sorted((HERE / "worker").glob("*.py"))
-        if path.stem not in {"__init__", "boot"}
-    ),
-)
+PACKAGE = "rlm_langchain.sandboxes"
 
-EMPTY = ("rlm_langchain", "rlm_langchain.sandboxes")
-"""Packages that the worker needs as names only."""
+LATER = {"cells", "faults", "lazyre", "lazytext", "pieces", "pool", "source"}
+"""Those of our modules that no session needs before its first cell."""
+
+OURS = [path.stem for path in sorted((HERE / "worker").glob("[a-z]*.py")) if path.stem != "boot"]
 
 STANDARD = """
-    __future__ _colorize _opcode_metadata _strptime _weakrefset ast bisect calendar collections
-    collections.abc concurrent concurrent.futures concurrent.futures._base concurrent.futures.thread
-    contextlib copy copyreg csv ctypes ctypes._endian dataclasses datetime decimal difflib dis enum
-    fractions functools heapq inspect json json.decoder json.encoder json.scanner keyword linecache
-    locale logging numbers opcode operator pprint queue random re re._casefix re._compiler
-    re._constants re._parser reprlib selectors signal statistics string struct textwrap threading
-    token tokenize traceback types typing unicodedata warnings weakref
+    _weakrefset ast bisect collections collections.abc contextlib copy copyreg ctypes._endian datetime
+    enum functools heapq json json.decoder json.encoder json.scanner keyword linecache operator random re
+    re._casefix re._compiler re._constants re._parser reprlib string textwrap token tokenize traceback types
+    warnings weakref _colorize _opcode_metadata
 """
-"""Modules that programs import most, and what they import."""
+"""Modules of Python that most programs use: in all not much more than the pipe holds."""
 
 Module = tuple[str, list[str] | None, bytes]
 """The file of a module, the folders of a package, and its code."""
 
 
 @cache
-def bundle() -> bytes:
-    """Everything that `boot.py` reads before its first frame: four bytes of length, then the modules."""
-    modules = {name: packed for name in (*STANDARD.split(), *OURS) if (packed := _packed(name))}
-    modules |= {name: (f"<{name}>", [], marshal.dumps(compile("", name, "exec"))) for name in EMPTY}
-    data = marshal.dumps(modules)
-    return len(data).to_bytes(4, "big") + data
+def first() -> bytes:
+    """What `boot.py` reads first: our modules, and the names of those that come later."""
+    modules = _packed(["__future__", *(f"{PACKAGE}.worker.{name}" for name in OURS if name not in LATER)])
+    for name in ("rlm_langchain", PACKAGE, f"{PACKAGE}.worker"):
+        modules[name] = (f"<{name}>", [], marshal.dumps(compile("", name, "exec")))
+    return _blob((modules, frozenset(_later())))
+
+
+@cache
+def second() -> bytes:
+    """What follows after the first frame: modules that a session without a cell does not need."""
+    return _blob(_later())
 
 
 @cache
@@ -55,21 +53,32 @@ def boot() -> str:
     return (HERE / "worker" / "boot.py").read_text(encoding="utf-8")
 
 
-def _packed(name: str) -> Module | None:
-    """A module of Python's or ours; None for one that is built in, frozen, or not in this version."""
-    spec = _spec(name)
-    if spec is None or not isinstance(spec.origin, str) or not spec.origin.endswith(".py"):
-        return None
+@cache
+def _later() -> dict[str, Module]:
+    ours = [f"{PACKAGE}.worker.{name}" for name in LATER]
+    return _packed([*ours, f"{PACKAGE}.reserved", *STANDARD.split()])
+
+
+def _blob(value: Any) -> bytes:
+    data = marshal.dumps(value)
+    return len(data).to_bytes(4, "big") + data
+
+
+def _packed(names: list[str]) -> dict[str, Module]:
+    """The modules of these names, without those that are built in, frozen, or not in this version."""
+    found = ((name, _spec(name)) for name in names)
+    return {name: _module(name, spec) for name, spec in found if spec and (spec.origin or "").endswith(".py")}
+
+
+def _module(name: str, spec: ModuleSpec) -> Module:
     code = spec.loader.get_code(name)  # type: ignore[union-attr]
-    package = [os.path.dirname(spec.origin)] if spec.submodule_search_locations else None
-    return spec.origin, package, marshal.dumps(code)
+    package = [os.path.dirname(spec.origin or "")] if spec.submodule_search_locations else None
+    return spec.origin or "", package, marshal.dumps(code)
 
 
 def _spec(name: str) -> ModuleSpec | None:
     known = sys.modules.get(name)
-    if known is not None:
-        return known.__spec__
     try:
-        return importlib.util.find_spec(name)
+        return importlib.util.find_spec(name) if known is None else known.__spec__
     except ModuleNotFoundError:
         return None

@@ -2,12 +2,13 @@
 
 The worker is hostile: a frame is measured before memory is taken for it, its crowd and depth are counted
 before it is parsed, and then it must be exactly one of the messages below. Everything else is a
-`BrokenProtocol`, for which the worker is killed.
+`BrokenProtocol`, for which the worker is killed. What goes in is not checked: it is the host's own.
 """
 
 from __future__ import annotations
 
 import json
+import marshal
 import math
 import re
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ class Printed:
 class Asked:
     """The cell waits for the replies to these calls."""
 
+    turn: int
     calls: tuple[Call, ...]
 
 
@@ -56,6 +58,7 @@ class Asked:
 class Ended:
     """The cell ended without an answer."""
 
+    turn: int
     error: str | None
 
 
@@ -63,6 +66,7 @@ class Ended:
 class Given:
     """The cell ended with an answer."""
 
+    turn: int
     value: Plain
     error: str | None
 
@@ -71,18 +75,35 @@ Message = Ready | Printed | Asked | Ended | Given
 
 
 def framed(message: Sequence[Any]) -> bytes:
-    """A message to the worker. Lone surrogates become U+FFFD, since UTF-8 cannot hold them."""
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-    try:
-        body = text.encode()
-    except UnicodeEncodeError:
-        body = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    """A message to the worker, which trusts it: Python's own format, so that reading it needs no module."""
+    body = marshal.dumps(_whole(message))
     return len(body).to_bytes(4, "big") + body
 
 
-def replies_frame(replies: Sequence[Reply]) -> bytes:
-    """The replies to a wave of calls."""
-    return framed(["replies", [[reply.value, reply.error] for reply in replies]])
+def run_frame(turn: int, code: str) -> bytes:
+    """A cell. The worker ends its turn with the same number, so that nothing that it said before can do so."""
+    return framed(["run", turn, code])
+
+
+def replies_frame(turn: int, replies: Sequence[Reply]) -> bytes:
+    """The replies to a wave of calls: the next turn of the same cell."""
+    return framed(["replies", turn, [[reply.value, reply.error] for reply in replies]])
+
+
+def _whole(value: Any) -> Any:
+    """The value with each half of a surrogate pair replaced by U+FFFD: it could not come out again."""
+    match value:
+        case str():
+            return value if value.isascii() else _mended(value)
+        case list() | tuple():
+            return [_whole(item) for item in value]
+        case dict():
+            return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
+
+
+def _mended(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def parsed(frame: bytes) -> Message:
@@ -167,12 +188,12 @@ def _typed(message: Any) -> Message:
             return Ready()
         case ["out", str(text)]:
             return Printed(text)
-        case ["calls", [_, *_] as calls] if len(calls) <= BATCH:
-            return Asked(tuple(map(_call, calls)))
-        case ["done", str() | None as error]:
-            return Ended(error)
-        case ["answer", value, str() | None as error]:
-            return Given(value, error)
+        case ["calls", int(turn), [_, *_] as calls] if len(calls) <= BATCH:
+            return Asked(turn, tuple(map(_call, calls)))
+        case ["done", int(turn), str() | None as error]:
+            return Ended(turn, error)
+        case ["answer", int(turn), value, str() | None as error]:
+            return Given(turn, value, error)
     raise BrokenProtocol("a frame is none of the messages there are")
 
 

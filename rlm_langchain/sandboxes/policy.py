@@ -16,6 +16,8 @@ import platform
 import resource
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +121,17 @@ def started(context: Path | None, memory: int) -> Any:
 
     command = [python() or "", "-s", "-S", "-P", "-c", boot()]
     try:
-        process = policy(context).popen(command, *[StdioMode.PIPED] * 3)
+        process = _starter(os.getpid()).submit(policy(context).popen, command, *[StdioMode.PIPED] * 3).result()
     except (RuntimeError, OSError, ValueError) as error:
         raise SandboxError(_not_started(error)) from error
     limit(process.pid, memory)
     return process
+
+
+@cache
+def _starter(pid: int) -> ThreadPoolExecutor:
+    """A thread that lives as long as this process: the kernel ends a worker with the thread that started it."""
+    return ThreadPoolExecutor(1, thread_name_prefix="rlm-starter")
 
 
 def limit(pid: int | None, memory: int) -> None:

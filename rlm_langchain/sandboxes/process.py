@@ -20,7 +20,7 @@ NOISE = 1 << 20
 """Bytes that a worker may write past the protocol, to descriptors 1 and 2, before it is ended."""
 
 PIPE = 1 << 20
-"""Bytes that the pipe to the worker holds: the worker's code then goes through in two or three turns."""
+"""Bytes that the pipe to the worker holds: then opening a session need not wait until all is read."""
 
 PART = 1 << 18
 """Bytes that are read at once: memory is taken as a frame arrives, not as it announces itself."""
@@ -46,6 +46,7 @@ class Worker:
         self._most = memory + memory // 4 + BASELINE
         self._closing = threading.Lock()
         self._in, self._out, self._noise = (stream.fileno() for stream in self._streams)
+        self._rest = bytearray()
         self._heard, self._tail, self._silent, self._looked = 0, b"", False, 0.0
         self._reading, self._writing = select.poll(), select.poll()
         self._reading.register(self._out, select.POLLIN)
@@ -62,15 +63,24 @@ class Worker:
         return self._process.stdin, self._process.stdout, self._process.stderr
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Write a frame. Raises `Gone`."""
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._in, rest) :]
-            except BlockingIOError:
-                self._wait(self._writing, deadline)
-            except OSError:
-                raise self._ended() from None
+        """Write a frame, behind what is still to be sent. Raises `Gone`."""
+        self.send_later(data)
+        while self._rest:
+            self._wait(self._writing, deadline)
+
+    def send_later(self, data: bytes) -> None:
+        """Write as much as the pipe takes, and keep the rest for the next time. Raises `Gone`."""
+        self._rest += data
+        try:
+            while self._rest:
+                del self._rest[: os.write(self._in, self._rest)]
+        except BlockingIOError:
+            self._reading.register(self._in, select.POLLOUT)
+            return
+        except OSError:
+            raise self._ended() from None
+        with contextlib.suppress(KeyError):
+            self._reading.unregister(self._in)
 
     def receive(self, most: int, deadline: float) -> bytes:
         """The next frame, of at most so many bytes. Raises `Gone`."""
@@ -89,16 +99,13 @@ class Worker:
         """End it now. Safe from any thread, and more than once."""
         self._process.kill()
 
-    def reap(self) -> str:
-        """End it, wait until it has ended, and close its pipes. Gives back how it ended. Safe twice."""
+    def reap(self) -> None:
+        """End it, wait until it has ended, and close its pipes. Safe twice."""
         with self._closing:
             self.kill()
-            with contextlib.suppress(OSError):
-                self._drain()
-            result = self._process.wait(timeout=10)
+            self._process.wait(timeout=10)
             for stream in self._streams:
                 stream.close()
-        return f"{result.reason.name.lower()}, exit code {result.exit_code}, signal {result.signal}"
 
     def _exactly(self, size: int, deadline: float) -> bytes:
         data = bytearray()
@@ -119,8 +126,11 @@ class Worker:
         if now > deadline:
             raise Gone("time", "")
         events = poll.poll(max(1, min(deadline - now, TICK) * 1000))
-        if any(fd == self._noise for fd, _ in events):
+        told = {fd for fd, _ in events}
+        if self._noise in told:
             self._drain()
+        if self._in in told:
+            self.send_later(b"")
         if now - self._looked > TICK:
             self._looked = now
             self._watch()

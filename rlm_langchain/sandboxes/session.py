@@ -11,7 +11,7 @@ from dataclasses import asdict, astuple, replace
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes import frames
-from rlm_langchain.sandboxes.bundle import bundle
+from rlm_langchain.sandboxes.bundle import first, second
 from rlm_langchain.sandboxes.process import Gone, Reason, Worker
 from rlm_langchain.types import Answered, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
 
@@ -42,7 +42,7 @@ class CPythonSession:
     def __init__(self, context: ContextFile | None, prelude: str, limits: Limits) -> None:
         self._limits = limits
         self._turn = threading.Lock()
-        self._calls, self._used = 0, 0.0
+        self._turns, self._calls, self._used = 0, 0, 0.0
         self._printed: list[str] = []
         self._end: Died | None = None
         self._closed = False
@@ -59,7 +59,7 @@ class CPythonSession:
             if self._calls:
                 raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
             self._printed, self._used = [], 0.0
-            return self._step(frames.framed(["run", code]))
+            return self._step(frames.run_frame(self._turns + 1, code))
 
     def resume(self, replies: Sequence[Reply]) -> Step:
         """Give the replies that the cell waits for, one for each call, in order."""
@@ -67,7 +67,7 @@ class CPythonSession:
             if self._end is None and len(replies) != self._calls:
                 raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
             self._calls = 0
-            return self._step(frames.replies_frame(replies))
+            return self._step(frames.replies_frame(self._turns + 1, replies))
 
     def close(self) -> None:
         """Kill the worker and wait until it is gone. Safe twice, and from any thread."""
@@ -87,7 +87,8 @@ class CPythonSession:
         file = [os.path.realpath(context.path), *astuple(context)[1:]] if context else None
         opening = frames.framed(["open", asdict(self._limits), file, prelude])
         try:
-            self._worker.send(bundle() + opening, time.monotonic() + START)
+            self._worker.send(first() + opening, time.monotonic() + START)
+            self._worker.send_later(second())
             message = frames.parsed(self._worker.receive(self._largest, time.monotonic() + START))
         except (Gone, frames.BrokenProtocol) as error:
             raise SandboxError(f"the sandbox did not start: {error}") from None
@@ -108,6 +109,7 @@ class CPythonSession:
     def _exchanged(self, frame: bytes) -> Step:
         if self._worker.is_talking():
             raise frames.BrokenProtocol("the worker speaks although nothing was asked")
+        self._turns += 1
         self._worker.send(frame, time.monotonic() + REPLIES)
         begun = time.monotonic()
         deadline = begun + max(0.0, self._limits.seconds - self._used) + GRACE
@@ -123,15 +125,14 @@ class CPythonSession:
             case frames.Printed(text):
                 self._print(text)
                 return None
-            case frames.Asked(calls):
+            case frames.Asked(self._turns, calls):
                 self._calls = len(calls)
                 return Suspended(calls)
-            case frames.Ended(error):
+            case frames.Ended(self._turns, error):
                 return Completed("".join(self._printed), error)
-            case frames.Given(value, error):
+            case frames.Given(self._turns, value, error):
                 return Answered(value, "".join(self._printed), error)
-            case frames.Ready():
-                raise frames.BrokenProtocol("the worker is ready twice")
+        raise frames.BrokenProtocol("a frame that ends no turn, or another one")
 
     def _print(self, text: str) -> None:
         self._printed.append(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import random
 import tracemalloc
@@ -21,23 +22,23 @@ from rlm_langchain.sandboxes.frames import (
     Message,
     Printed,
     Ready,
-    framed,
     parsed,
     replies_frame,
+    run_frame,
 )
 from rlm_langchain.types import Call, Reply
 
 MESSAGES: list[tuple[object, Message]] = [
     (["ready"], Ready()),
     (["out", "żółć 😀\x00"], Printed("żółć 😀\x00")),
-    (["done", None], Ended(None)),
-    (["done", "Traceback"], Ended("Traceback")),
-    (["answer", {"a": [1, 2.5, None, True]}, None], Given({"a": [1, 2.5, None, True]}, None)),
-    (["answer", "42", "Traceback"], Given("42", "Traceback")),
-    (["calls", [["llm", "p", None]]], Asked((Call("llm", "p"),))),
+    (["done", 1, None], Ended(1, None)),
+    (["done", 7, "Traceback"], Ended(7, "Traceback")),
+    (["answer", 1, {"a": [1, 2.5, None, True]}, None], Given(1, {"a": [1, 2.5, None, True]}, None)),
+    (["answer", 1, "42", "Traceback"], Given(1, "42", "Traceback")),
+    (["calls", 1, [["llm", "p", None]]], Asked(1, (Call("llm", "p"),))),
     (
         ["calls", [["rlm", "q", "c"], ["search", "s", [1, {"k": "v"}]]]],
-        Asked((Call("rlm", "q", "c"), Call("search", "s", [1, {"k": "v"}]))),
+        Asked(2, (Call("rlm", "q", "c"), Call("search", "s", [1, {"k": "v"}]))),
     ),
 ]
 
@@ -52,7 +53,7 @@ def test_a_message_is_read_as_what_it_is(message, read):
 
 
 def deep(levels: int) -> bytes:
-    return b'["answer",' + b"[" * levels + b"]" * levels + b",null]"
+    return b'["answer",1,' + b"[" * levels + b"]" * levels + b",null]"
 
 
 FORGED = {
@@ -65,34 +66,35 @@ FORGED = {
     "empty": b"[]",
     "too many parts": b'["out","a","b"]',
     "an output that is no text": b'["out",1]',
-    "an error that is no text": b'["done",{"a":1}]',
-    "an answer without an error": b'["answer",1]',
-    "no calls": b'["calls",[]]',
-    "calls that are no list": b'["calls","llm"]',
-    "a call that is no list": b'["calls",["llm"]]',
-    "a call with too few parts": b'["calls",[["llm","p"]]]',
-    "a call with too many parts": b'["calls",[["llm","p",null,1]]]',
-    "a prompt that is no text": b'["calls",[["llm",["p"],null]]]',
-    "a context that is a number": b'["calls",[["llm","p",1]]]',
-    "a kind that is no name": b'["calls",[["../x","p",null]]]',
-    "a kind in capitals": b'["calls",[["LLM","p",null]]]',
-    "a kind that is long": encoded(["calls", [["x" * 33, "p", None]]]),
-    "too many calls": encoded(["calls", [["llm", "", None]] * (BATCH + 1)]),
-    "nan": b'["answer",NaN,null]',
-    "infinity": b'["answer",[-Infinity],null]',
-    "a number over all bounds": b'["answer",1e999,null]',
-    "an integer over 64 bits": b'["answer",9223372036854775808,null]',
-    "an integer of a million digits": b'["answer",' + b"9" * 10**6 + b",null]",
-    "half a surrogate pair": b'["answer","\\ud800",null]',
-    "half a surrogate pair in a key": b'["answer",[{"\\uDFFF":1}],null]',
+    "an error that is no text": b'["done",1,{"a":1}]',
+    "an answer without an error": b'["answer",1,1]',
+    "a turn that is no number": b'["done",null,null]',
+    "no calls": b'["calls",1,[]]',
+    "calls that are no list": b'["calls",1,"llm"]',
+    "a call that is no list": b'["calls",1,["llm"]]',
+    "a call with too few parts": b'["calls",1,[["llm","p"]]]',
+    "a call with too many parts": b'["calls",1,[["llm","p",null,1]]]',
+    "a prompt that is no text": b'["calls",1,[["llm",["p"],null]]]',
+    "a context that is a number": b'["calls",1,[["llm","p",1]]]',
+    "a kind that is no name": b'["calls",1,[["../x","p",null]]]',
+    "a kind in capitals": b'["calls",1,[["LLM","p",null]]]',
+    "a kind that is long": encoded(["calls", 1, [["x" * 33, "p", None]]]),
+    "too many calls": encoded(["calls", 1, [["llm", "", None]] * (BATCH + 1)]),
+    "nan": b'["answer",1,NaN,null]',
+    "infinity": b'["answer",1,[-Infinity],null]',
+    "a number over all bounds": b'["answer",1,1e999,null]',
+    "an integer over 64 bits": b'["answer",1,9223372036854775808,null]',
+    "an integer of a million digits": b'["answer",1,' + b"9" * 10**6 + b",null]",
+    "half a surrogate pair": b'["answer",1,"\\ud800",null]',
+    "half a surrogate pair in a key": b'["answer",1,[{"\\uDFFF":1}],null]',
     "no UTF-8": b'["out","\xff"]',
     "a surrogate in UTF-8": b'["out","\xed\xa0\x80"]',
     "too deep": deep(40),
     "far too deep": deep(100_000),
-    "deep and open": b'["answer",' + b"[" * 1_000_000,
-    "deep objects": b'["answer",' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b",null]",
-    "a crowd of lists": b'["answer",[' + b"[]," * 500_000 + b"[]],null]",
-    "a crowd of numbers": encoded(["answer", [0] * (CROWD + 1), None]),
+    "deep and open": b'["answer",1,' + b"[" * 1_000_000,
+    "deep objects": b'["answer",1,' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b",null]",
+    "a crowd of lists": b'["answer",1,[' + b"[]," * 500_000 + b"[]],null]",
+    "a crowd of numbers": encoded(["answer", 1, [0] * (CROWD + 1), None]),
     "control characters": b'["out","\x01"]',
 }
 
@@ -109,7 +111,7 @@ def test_a_forged_frame_is_a_broken_protocol(forgery):
 )
 def test_what_a_text_looks_like_does_not_matter(text):
     assert parsed(encoded(["out", text])) == Printed(text)
-    assert parsed(encoded(["answer", [text, {text: text}], None])) == Given([text, {text: text}], None)
+    assert parsed(encoded(["answer", 1, [text, {text: text}], None])) == Given(1, [text, {text: text}], None)
 
 
 @pytest.mark.parametrize("forgery", ["a crowd of lists", "deep and open", "far too deep"])
@@ -124,7 +126,7 @@ def test_a_forged_frame_takes_no_more_memory_than_a_few_times_its_size(forgery):
 
 
 def test_the_greatest_crowd_fits_into_the_memory_that_a_step_may_take():
-    frame = b'["answer",[' + b'{"":{}},' * (CROWD // 3 - 10) + b"0],null]"
+    frame = b'["answer",1,[' + b'{"":{}},' * (CROWD // 3 - 10) + b"0],null]"
     tracemalloc.start()
     parsed(frame)
     _, peak = tracemalloc.get_traced_memory()
@@ -205,12 +207,12 @@ def told(message: Message) -> object:
             return ["ready"]
         case Printed(text):
             return ["out", text]
-        case Ended(error):
-            return ["done", error]
-        case Given(value, error):
-            return ["answer", value, error]
-        case Asked(calls):
-            return ["calls", [[call.kind, call.prompt, call.context] for call in calls]]
+        case Ended(turn, error):
+            return ["done", turn, error]
+        case Given(turn, value, error):
+            return ["answer", turn, value, error]
+        case Asked(turn, calls):
+            return ["calls", turn, [[call.kind, call.prompt, call.context] for call in calls]]
 
 
 @pytest.mark.parametrize(
@@ -222,11 +224,11 @@ def told(message: Message) -> object:
         ({"\udfff": [1]}, {"\ufffd": [1]}),
     ],
 )
-def test_replies_cross_as_utf8(value, crosses_as):
-    frame = replies_frame([Reply(value), Reply(error="no")])
+def test_replies_cross_whole(value, crosses_as):
+    frame = replies_frame(3, [Reply(value), Reply(error="no")])
     assert int.from_bytes(frame[:4], "big") == len(frame) - 4
-    assert json.loads(frame[4:]) == ["replies", [[crosses_as, None], [None, "no"]]]
+    assert marshal.loads(frame[4:]) == ["replies", 3, [[crosses_as, None], [None, "no"]]]
 
 
-def test_a_cell_crosses_as_utf8():
-    assert json.loads(framed(["run", "print('ż\ud800')"])[4:]) == ["run", "print('ż\ufffd')"]
+def test_a_cell_crosses_whole():
+    assert marshal.loads(run_frame(2, "print('ż\ud800')")[4:]) == ["run", 2, "print('ż\ufffd')"]

@@ -1,58 +1,86 @@
-"""The first lines that run in the confined process: take the bundle from standard input and start it.
-
-Modules come compiled through the pipe, because opening a file costs about 0.2 ms under the supervisor and
-importing the modules that every session needs would open a few hundred.
-"""
-
 # mypy: ignore-errors
+"""The first lines that run in the confined process: take our modules from standard input and start them.
+
+Modules come compiled through the pipe, because opening a file costs about 0.2 ms under the supervisor, and the
+modules that every session needs would have hundreds opened. Ours come first; Python's own follow after the first
+frame, and are taken when one of them is imported, or when there is nothing else to do.
+"""
 
 import os
 import sys
-from marshal import loads  # what it loads comes from the host
-
-
-def _take(size):
-    parts = []
-    while size:
-        part = os.read(0, min(size, 1 << 16))
-        if not part:
-            os._exit(3)
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+from marshal import dumps, loads
 
 
 class Bundled:
-    """Imports modules from the bundle. Our own get builtins that no cell can change under them."""
+    """Imports modules from the pipe. Ours get builtins that no cell can change under them."""
 
-    def __init__(self, modules):
-        self._modules = modules
-        self._builtins = dict(vars(sys.modules["builtins"]))
-        self._spec = sys.modules["_frozen_importlib_external"].spec_from_file_location
+    def __init__(self):
+        self.fd = 0
         self.after = {}
         """What to do with a module once it has been loaded, by its name."""
+        self._modules, self._coming = self._take()
+        self._builtins = dict(vars(sys.modules["builtins"]))
+        self._external = sys.modules["_frozen_importlib_external"]
+
+    def complete(self):
+        """Take the modules that are still in the pipe."""
+        if self._coming:
+            self._coming = ()
+            self._modules.update(self._take())
 
     def find_spec(self, name, path=None, target=None):
-        """A spec for what the bundle holds."""
-        if name not in self._modules:
-            return None
-        origin, package, _ = self._modules[name]
-        return self._spec(name, origin, loader=self, submodule_search_locations=package)
+        """A spec for what came through the pipe, and for what must be changed once it is loaded."""
+        if name in self._coming:
+            self.complete()
+        if name in self._modules:
+            origin, package, _ = self._modules[name]
+            make = self._external.spec_from_file_location
+            return make(name, origin, loader=self, submodule_search_locations=package)
+        if name in self.after:
+            return self._from_file(name, path)
+        return None
 
     def create_module(self, spec):
         """An ordinary module."""
 
     def exec_module(self, module):
         """Run the code of a module."""
-        if module.__name__.startswith("rlm_langchain"):
+        name = module.__name__
+        if name.startswith("rlm_langchain"):
             module.__dict__["__builtins__"] = self._builtins
-        exec(loads(self._modules[module.__name__][2]), module.__dict__)  # noqa: S102, S302
-        self.after.get(module.__name__, id)(module)
+        exec(self.get_code(name), module.__dict__)  # noqa: S102 - the module's own code
+        self.after.get(name, id)(module)
+
+    def get_code(self, name):
+        """The code of a module."""
+        return loads(self._modules[name][2])  # noqa: S302 - it comes from the host
+
+    def _from_file(self, name, path):
+        """A spec that makes this the loader of a module in a file."""
+        spec = self._external.PathFinder.find_spec(name, path)
+        if spec is not None:
+            code = dumps(spec.loader.get_code(name))
+            self._modules[name] = (spec.origin, spec.submodule_search_locations, code)
+            spec.loader = self
+        return spec
+
+    def _take(self):
+        return loads(self._read(int.from_bytes(self._read(4), "big")))  # noqa: S302
+
+    def _read(self, size):
+        parts = []
+        while size:
+            part = os.read(self.fd, min(size, 1 << 20))
+            if not part:
+                os._exit(3)
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
 
 if __name__ == "__main__":
-    bundled = Bundled(loads(_take(int.from_bytes(_take(4), "big"))))  # noqa: S302
-    sys.meta_path.insert(0, bundled)
+    bundled = Bundled()
+    sys.meta_path.insert(2, bundled)  # behind what is built in, before what is in files
     from rlm_langchain.sandboxes.worker.main import main
 
-    main(bundled.after)
+    main(bundled)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PID = 2

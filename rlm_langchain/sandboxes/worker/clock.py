@@ -13,10 +13,10 @@ from _signal import (  # type: ignore[import-not-found]  # `signal` would load `
     setitimer,
     signal,
 )
-from collections.abc import Callable
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 STEP = 1_000

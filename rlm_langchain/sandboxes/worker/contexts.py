@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
@@ -18,6 +17,8 @@ def loaded(context: list[Any] | None, limits: dict[str, Any]) -> Any:
         return None
     path, kind, length, size = context
     if kind == "json":
+        import json
+
         return json.loads(_read(path))
     if size <= limits["loaded"]:
         try:

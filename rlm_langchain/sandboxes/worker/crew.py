@@ -8,11 +8,10 @@ asks the host or ends; nothing else runs meanwhile. Whoever waits for a result s
 from __future__ import annotations
 
 from _thread import allocate_lock, get_ident
-from collections.abc import Callable, Sequence
-from itertools import islice
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Exchange = Callable[[Sequence[str]], list[Any]]
@@ -96,7 +95,7 @@ class Crew:
         if not waiting:
             return False
         replies = iter(self._exchange([call for task in waiting for call in task.asks]))
-        shares = [list(islice(replies, len(task.asks))) for task in waiting]
+        shares = [[next(replies) for _ in task.asks] for task in waiting]
         for task, share in zip(waiting, shares, strict=True):
             task.go_on(share)
         for fill in self.refill:

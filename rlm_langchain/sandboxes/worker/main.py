@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import builtins
 import sys
-import warnings
-from types import ModuleType
 
-from rlm_langchain.sandboxes.reserved import refused
-from rlm_langchain.sandboxes.worker import cells, chance, clock, privileges
+from rlm_langchain.sandboxes.worker import chance, clock, privileges
 from rlm_langchain.sandboxes.worker.answers import Answers
 from rlm_langchain.sandboxes.worker.channel import Channel, take_over_standard_streams
 from rlm_langchain.sandboxes.worker.contexts import loaded
-from rlm_langchain.sandboxes.worker.faults import described
 from rlm_langchain.sandboxes.worker.stage import Stage
-from rlm_langchain.sandboxes.worker.vocabulary import Vocabulary, answering, ended
+from rlm_langchain.sandboxes.worker.vocabulary import Vocabulary, ended
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from typing import Any
+
+HELPERS = "<helpers>"
+"""The file name of the prelude in tracebacks."""
 
 
 class Repl:
@@ -26,7 +25,7 @@ class Repl:
 
     def __init__(self, channel: Channel, limits: dict[str, Any]) -> None:
         self._stage = Stage(channel, limits)
-        self._main = ModuleType("__main__")
+        self._main = type(sys)("__main__")
         self._names = vars(self._main)
         self._answers = Answers(self._names, limits["value"])
         self._words = Vocabulary(self._stage.crew.exchange, limits["value"])
@@ -36,8 +35,6 @@ class Repl:
     def fix(self, after: dict[str, Any], start: float, seed: int) -> None:
         """Make this process like every other that runs the same cells."""
         sys.modules["__main__"] = self._main
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", SyntaxWarning)
         clock.Clock(start, self._stage.alarm).rule()
         chance.rule(seed)
         after["random"] = chance.fix_random
@@ -50,25 +47,28 @@ class Repl:
         """Define what every cell may use. Gives back what went wrong."""
         self._reserved = self._words.names() | self._answers.names() | {"context": context}
         self._restore()
-        error = self._stage.play(lambda: cells.run(prelude, "<helpers>", self._names))
+        error = self._stage.play(lambda: self._define(prelude))
         self._answers.hidden = set(self._names)
         return error and f"the prelude failed: {error}"
 
-    def run(self, code: str) -> None:
+    def _define(self, prelude: str) -> None:
+        """Run the helpers' code: without `cells`, which would load `ast` before the session is open."""
+        exec(compile(prelude, HELPERS, "exec", dont_inherit=True), self._names)  # noqa: S102 - it is the host's
+
+    def run(self, turn: int, code: str) -> None:
         """Run a cell and tell the host how it ended."""
+        from rlm_langchain.sandboxes.reserved import refused
+        from rlm_langchain.sandboxes.worker import cells
+
         self._cell += 1
         name = f"<cell {self._cell}>"
-        self._stage.is_open = True
+        self._stage.turn, self._stage.is_open = turn, True
         error = refused(code) or self._stage.play(lambda: cells.run(code, name, self._names))
         self._restore()
-        self._stage.end(self._outcome(error))
-
-    def _outcome(self, error: str | None) -> str:
         try:
-            answer = self._answers.taken()
+            self._stage.end(self._answers.taken(), error)
         except (TypeError, ValueError) as unfit:
-            return ended(error or described(unfit))
-        return ended(error) if answer is None else answering(answer, error)
+            self._stage.end(None, error or f"{type(unfit).__name__}: {unfit}")
 
     def _restore(self) -> None:
         """Put back what a program may have taken away, by accident or on purpose."""
@@ -77,21 +77,17 @@ class Repl:
         self._names.update(__name__="__main__", __builtins__=builtins)
 
 
-def main(after: dict[str, Any]) -> None:
+def main(bundled: Any) -> None:
     """Serve the host until it closes the pipe."""
     channel = take_over_standard_streams()
+    bundled.fd = channel.incoming
     _, limits, context, prelude = channel.receive()
     repl = Repl(channel, limits)
-    problem = privileges.left() or _started(repl, after, limits, context, prelude)
-    channel.send('["ready"]' if problem is None else ended(problem))
+    problem = privileges.left() or _started(repl, bundled.after, limits, context, prelude)
+    channel.send('["ready"]' if problem is None else ended(0, problem))
+    _warm_up(bundled, prelude)
     while True:
-        repl.run(channel.receive()[1])
-
-
-def _pools() -> Any:
-    from rlm_langchain.sandboxes.worker import pool
-
-    return pool
+        repl.run(*channel.receive()[1:])
 
 
 def _started(repl: Repl, after: dict[str, Any], limits: dict[str, Any], context: Any, prelude: str) -> str | None:
@@ -101,3 +97,21 @@ def _started(repl: Repl, after: dict[str, Any], limits: dict[str, Any], context:
         return f"the context could not be loaded: {type(error).__name__}: {error}"
     repl.fix(after, limits["clock"], limits["seed"])
     return repl.start(value, prelude)
+
+
+def _warm_up(bundled: Any, prelude: str) -> None:
+    """Load what cells need while the host has other things to do, and while there is memory."""
+    bundled.complete()
+    import warnings
+
+    from rlm_langchain.sandboxes.worker import faults
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", SyntaxWarning)
+    faults.remember(HELPERS, prelude)
+
+
+def _pools() -> Any:
+    from rlm_langchain.sandboxes.worker import pool
+
+    return pool

@@ -6,12 +6,12 @@ import codecs
 import io
 import sys
 import time
-from collections.abc import Callable
 
 from rlm_langchain.sandboxes.worker.channel import Hold
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 EAGER = 64

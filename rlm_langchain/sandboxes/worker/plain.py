@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from typing import Any
@@ -35,10 +32,17 @@ HINTS = {
 
 def dumped(value: Any, what: str, room: int) -> str:
     """`value` as JSON of at most `room` bytes. Raises `TypeError` or `ValueError` that names `what`."""
-    text = json.dumps(Plain(what, room).of(value, 0), ensure_ascii=False, separators=(",", ":"))
+    text = Plain(what, room).of(value, 0)
     if len(text) * 4 > room and len(text.encode()) > room:
         raise ValueError(_too_big(what, room))
     return text
+
+
+def quoted(text: str) -> str:
+    """A text without lone surrogates, as JSON."""
+    from _json import encode_basestring
+
+    return encode_basestring(text)
 
 
 def whole(text: str) -> str:
@@ -53,20 +57,23 @@ def _too_big(what: str, room: int) -> str:
 
 
 class Plain:
-    """One walk over one value, which counts what it has seen."""
+    """One walk over one value, which writes it as JSON and counts what it has seen.
+
+    Subclasses are written as what they are made of, tuples as lists.
+    """
 
     def __init__(self, what: str, room: int) -> None:
         self._what, self._room = what, room
         self._left, self._items = room, MOST
 
-    def of(self, value: Any, depth: int) -> Any:
-        """A copy in exact builtin types; subclasses become what they are made of, tuples become lists."""
+    def of(self, value: Any, depth: int) -> str:
+        """Any value."""
+        if value is None or value is True or value is False:
+            return _CONSTANTS[value]
         kind = type(value)
-        if value is None or kind is bool:
-            return value
-        for base, copy in _COPIES.items():
+        for base, write in _WRITERS:
             if issubclass(kind, base):
-                return copy(self, value, depth)
+                return write(self, value, depth)  # type: ignore[no-any-return]
         hint = HINTS.get(kind.__name__, "")
         raise TypeError(
             f"{self._what} holds a value of type {kind.__name__}; only text, numbers, True, False, None, and "
@@ -74,33 +81,34 @@ class Plain:
         )
 
     def text(self, value: str, depth: int) -> str:
-        """An exact `str` without lone surrogates."""
-        self._left -= len(value)
+        """A text, without lone surrogates."""
+        self._left -= str.__len__(value)
         if self._left < 0:
             raise ValueError(_too_big(self._what, self._room))
-        return whole(str.__str__(value))
+        return quoted(whole(str.__str__(value)))
 
-    def integer(self, value: int, depth: int) -> int:
-        """An exact `int` within 64 bits."""
+    def integer(self, value: int, depth: int) -> str:
+        """An integer within 64 bits."""
         if -(2**63) <= value < 2**63:
-            return int.__int__(value)
+            return int.__repr__(value)
         raise ValueError(f"{self._what} holds an integer over 64 bits; use str(...)")
 
-    def number(self, value: float, depth: int) -> float:
-        """An exact `float` that is finite."""
+    def number(self, value: float, depth: int) -> str:
+        """A number that is finite."""
         if abs(value) < float("inf"):
-            return float.__float__(value)
+            return float.__repr__(value)
         raise ValueError(f"{self._what} holds {float.__repr__(value)}; use None or text for it")
 
-    def sequence(self, value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
-        """An exact `list`."""
+    def sequence(self, value: list[Any] | tuple[Any, ...], depth: int) -> str:
+        """A list."""
         self._enter(len(value), depth)
-        return [self.of(item, depth + 1) for item in value]
+        return f"[{','.join([self.of(item, depth + 1) for item in value])}]"
 
-    def mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        """An exact `dict` with text for keys."""
+    def mapping(self, value: dict[Any, Any], depth: int) -> str:
+        """A dict with text for keys."""
         self._enter(len(value), depth)
-        return {self._key(key): self.of(item, depth + 1) for key, item in value.items()}
+        pairs = [f"{self._key(key)}:{self.of(item, depth + 1)}" for key, item in value.items()]
+        return f"{{{','.join(pairs)}}}"
 
     def _key(self, key: Any) -> str:
         if issubclass(type(key), str):
@@ -118,11 +126,13 @@ class Plain:
             raise ValueError(f"{self._what} holds more than {MOST:,} items, or holds the same ones many times")
 
 
-_COPIES: dict[type, Any] = {
-    str: Plain.text,
-    int: Plain.integer,
-    float: Plain.number,
-    list: Plain.sequence,
-    tuple: Plain.sequence,
-    dict: Plain.mapping,
-}
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+
+_WRITERS: tuple[tuple[type, Any], ...] = (
+    (str, Plain.text),
+    (int, Plain.integer),
+    (float, Plain.number),
+    (list, Plain.sequence),
+    (tuple, Plain.sequence),
+    (dict, Plain.mapping),
+)

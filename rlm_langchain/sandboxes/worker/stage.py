@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from _thread import RLock
-from collections.abc import Callable, Iterator, Sequence
-from io import TextIOWrapper
 
 from rlm_langchain.sandboxes.worker.channel import Channel
 from rlm_langchain.sandboxes.worker.clock import Alarm
 from rlm_langchain.sandboxes.worker.crew import Crew
-from rlm_langchain.sandboxes.worker.faults import described
 from rlm_langchain.sandboxes.worker.output import Screen, install
-from rlm_langchain.sandboxes.worker.vocabulary import BATCH, LLMError, joined
+from rlm_langchain.sandboxes.worker.plain import quoted
+from rlm_langchain.sandboxes.worker.vocabulary import BATCH, LLMError, answering, ended, joined
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from io import TextIOWrapper
     from typing import Any
 
 BALLAST = 4 << 20
@@ -32,7 +31,9 @@ class Stage:
         self.alarm = Alarm(limits["seconds"], self._is_held)
         self.is_open = False
         """Whether calls can be made: only a cell may make them."""
-        self._turn = RLock()
+        self.turn = 0
+        """The host's number for what it waits for: the frame that ends the turn must have it."""
+        self._one = RLock()
         self._screen = Screen(self._output, self._show, channel.hold)
         self._ballast = bytearray(BALLAST)
 
@@ -53,7 +54,7 @@ class Stage:
 
     def _exchanged(self, calls: Sequence[str]) -> list[Any]:
         """Ask the host, and wait. The cell's time stands still meanwhile. One thread at a time."""
-        with self._turn:
+        with self._one:
             if not self.is_open:
                 raise LLMError("calls can only be made while a cell runs")
             caught(sys.stdout.flush)
@@ -66,16 +67,19 @@ class Stage:
     def _sent(self, wave: Sequence[str]) -> list[Any]:
         """One wave of calls, and its replies."""
         self._screen.held = True
-        self._channel.send(joined(wave))
-        _, replies = self._channel.receive()
+        self._channel.send(joined(self.turn, wave))
+        _, self.turn, replies = self._channel.receive()
         self._screen.held = False
         return replies  # type: ignore[no-any-return]
 
-    def end(self, frame: str) -> None:
+    def end(self, answer: str | None, error: str | None) -> None:
         """Tell the host how a cell ended. A call that another thread still makes is answered first."""
-        with self._turn:
+        with self._one:
             self.is_open = False
-            self._channel.send(frame)
+            if answer is None:
+                self._channel.send(ended(self.turn, error))
+            else:
+                self._channel.send(answering(self.turn, answer, error))
 
     def _timed(self, work: Callable[[], None]) -> None:
         try:
@@ -85,6 +89,8 @@ class Stage:
             self.alarm.stop()
 
     def _told(self, error: BaseException) -> str:
+        from rlm_langchain.sandboxes.worker.faults import described
+
         self._ballast = bytearray()
         return described(error)
 
@@ -92,7 +98,7 @@ class Stage:
         self._ballast = bytearray(BALLAST)
 
     def _show(self, text: str) -> None:
-        self._channel.send(json.dumps(["out", text], ensure_ascii=False))
+        self._channel.send(f'["out",{quoted(text)}]')
 
 
 def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-
-from rlm_langchain.sandboxes.worker.plain import dumped, whole
+from rlm_langchain.sandboxes.worker.plain import dumped, quoted, whole
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     Ask = tuple[str, Any, Any]
@@ -154,16 +152,20 @@ def _tell(failed: list[tuple[int, str]], word: str) -> None:
         print(f"[{word}] {len(failed) - TOLD} more items failed")
 
 
-def joined(calls: Sequence[str]) -> str:
+def joined(turn: int, calls: Sequence[str]) -> str:
     """A frame that asks for these calls."""
-    return f'["calls",[{",".join(calls)}]]'
+    return f'["calls",{turn},[{",".join(calls)}]]'
 
 
-def ended(error: str | None) -> str:
+def ended(turn: int, error: str | None) -> str:
     """A frame that says how a cell ended without an answer."""
-    return json.dumps(["done", error], ensure_ascii=False)
+    return f'["done",{turn},{_or_null(error)}]'
 
 
-def answering(value: str, error: str | None) -> str:
+def answering(turn: int, value: str, error: str | None) -> str:
     """A frame with the answer of a cell, which is JSON already."""
-    return f'["answer",{value},{json.dumps(error, ensure_ascii=False)}]'
+    return f'["answer",{turn},{value},{_or_null(error)}]'
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else quoted(whole(text))

@@ -1,0 +1,349 @@
+"""The host's side of the cpython sandbox: whatever a worker does, the host gets a step, and keeps nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes import policy
+from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.testing.conformance.lifecycle import children, descriptors
+from rlm_langchain.types import Answered, Call, Completed, ContextFile, Died, Limits, Reply, Suspended
+
+SMALL = Limits(seconds=5, memory=256 << 20)
+
+
+@pytest.fixture
+def opened():
+    sessions = []
+
+    def open_session(limits=SMALL, context=None, prelude=""):
+        sessions.append(CPythonSandbox().open(context, prelude, limits))
+        return sessions[-1]
+
+    yield open_session
+    for session in sessions:
+        session.close()
+
+
+# --- Each defence of the host alone: the worker's own is switched off by the program -----------------
+
+
+def test_the_host_ends_a_cell_that_has_switched_its_alarm_off(opened):
+    session = opened(Limits(seconds=0.5))
+    step = session.run(
+        "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nprint('kept', flush=True)\nwhile True: pass"
+    )
+    assert step == Died(
+        "time", "kept\n", "The cell ran for more than 0.5 s of its own time and could not be interrupted."
+    )
+
+
+def test_the_host_ends_a_worker_that_holds_too_much_memory(opened):
+    session = opened(Limits(seconds=5, memory=256 << 20))
+    session._worker._most = 1 << 20  # as if the address space had no limit
+    assert session.run("import time\nwhile True: pass").reason == "memory"
+
+
+FORGE = """
+import json, os
+def frame(*message):
+    body = json.dumps(message).encode()
+    return len(body).to_bytes(4, 'big') + body
+"""
+
+ATTACKS = {
+    "no frame": ("os.write(4, b'hello there, host')\nwhile True: pass", "protocol"),
+    "a frame of two gigabytes": ("os.write(4, b'\\x7f\\xff\\xff\\xff')\nwhile True: pass", "protocol"),
+    "a frame that is no JSON": ("os.write(4, b'\\0\\0\\0\\x03abc')\nwhile True: pass", "protocol"),
+    "a message that there is not": ("os.write(4, frame('open', 'sesame'))\nwhile True: pass", "protocol"),
+    "being ready twice": ("os.write(4, frame('ready'))\nwhile True: pass", "protocol"),
+    "a value that cannot be": ("os.write(4, frame('answer', 1, 2 ** 70, None))\nwhile True: pass", "protocol"),
+    "more output than there may be": (
+        "piece = frame('out', 'x' * 30000)\nwhile True: os.write(4, piece)",
+        "output",
+    ),
+    "a flood past the protocol": ("while True: os.write(1, b'x' * 65536)", "output"),
+    "a frame that never ends": ("os.write(4, b'\\0\\0\\xff\\xff')\nwhile True: pass", "time"),
+    "the end of another turn": ("os.write(4, frame('done', 0, None))\nwhile True: pass", "protocol"),
+    "closing the pipe": ("os.close(4)\nwhile True: pass", "crash"),
+    "closing all": ("os.closerange(0, 64)", "crash"),
+    "leaving": ("os._exit(0)", "crash"),
+    "becoming another program": ("os.execv('/usr/lib/x86_64-linux-gnu/libc.so.6', ['x'])", "crash"),
+    "a crash": ("import ctypes\nctypes.string_at(0)", "crash"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_worker_that_breaks_the_protocol_is_ended(opened, attack):
+    code, reason = ATTACKS[attack]
+    if "libc.so.6" in code and not Path("/usr/lib/x86_64-linux-gnu/libc.so.6").exists():
+        pytest.skip("there is no other program that it may start")
+    session = opened(Limits(seconds=0.7, output=100_000))
+    step = session.run(FORGE + code)
+    assert isinstance(step, Died), step
+    assert step.reason == reason
+    assert not Path(f"/proc/{session._worker._pid}").exists()
+    assert session.run("print(1)") == Died(reason, "", step.error)
+
+
+def test_a_frame_that_announces_much_takes_no_memory(opened):
+    def resident():
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    session = opened(Limits(seconds=0.5, value=1 << 30))
+    before = resident()
+    assert isinstance(
+        session.run("import os\nos.write(4, b'\\x3f\\xff\\xff\\xff' + b'x' * 1000)\nwhile True: pass"), Died
+    )
+    assert resident() - before < 64 << 20
+
+
+def test_a_forged_answer_is_worth_as_much_as_one_that_was_given(opened):
+    session = opened()
+    assert session.run(FORGE + "os.write(4, frame('answer', 1, 'forged', None))") == Answered("forged", "")
+    assert session.run("print(1)").reason == "protocol", "the cell's real end came as well"
+
+
+def test_a_program_that_steals_its_replies_harms_only_itself(opened):
+    session = opened(Limits(seconds=1))
+    code = (
+        "import os, threading\nthreading.Thread(target=os.read, args=(3, 2), daemon=True).start()\nllm_query('a')"
+    )
+    assert session.run(code) == Suspended((Call("llm", "a"),))
+    step = session.resume([Reply("b" * 1000)])
+    assert isinstance(step, Died) or step.error
+    assert opened().run("print('next')") == Completed("next\n")
+
+
+def test_a_worker_that_speaks_between_cells_is_ended(opened):
+    session = opened()
+    code = "import threading\nthreading.Timer(0, lambda: None)\n"
+    code += "def later():\n    gate.acquire()\n    os.write(4, frame('done', 2, None))\n    done.release()\n"
+    code += "gate, done = threading.Lock(), threading.Lock()\ngate.acquire(); done.acquire()\n"
+    code += "threading.Thread(target=later, daemon=True).start()"
+    assert session.run(FORGE + code) == Completed("")
+    assert session.run("gate.release()\ndone.acquire()").error is None, "the forged end is taken for the real one"
+    assert session.run("print(1)").reason == "protocol"
+
+
+def test_what_is_written_past_the_protocol_harms_nothing(opened):
+    session = opened()
+    assert session.run("import os\nos.write(1, b'raw')\nos.write(2, b'raw')\nprint('fine')") == Completed("fine\n")
+    assert session.run("import sys\nsys.stdout.buffer.write(b'bytes\\xff')\nsys.stdout.flush()") == Completed(
+        "bytes\ufffd"
+    )
+
+
+def test_a_name_of_a_call_that_is_no_name_breaks_the_protocol(opened):
+    assert opened().run("_host_call('../../etc', 'x')").reason == "protocol"
+
+
+# --- The host keeps nothing ---------------------------------------------------------------------------
+
+
+def test_two_hundred_sessions_leave_no_descriptor_and_no_process_and_no_thread():
+    sandbox = CPythonSandbox()
+    sandbox.open(None, "", Limits()).close()
+    before = descriptors(), children(), threading.active_count(), len(os.listdir("/proc/self/task"))
+    for n in range(200):
+        session = sandbox.open(None, "", Limits())
+        if n % 10 == 0:
+            session.run("import os\nos._exit(1)")
+        session.close()
+    after = descriptors(), children(), threading.active_count(), len(os.listdir("/proc/self/task"))
+    assert after == before
+
+
+def test_a_session_that_is_forgotten_is_closed():
+    fds = descriptors()
+    session = CPythonSandbox().open(None, "", Limits())
+    pid = session._worker._pid
+    del session
+    gc.collect()
+    assert not Path(f"/proc/{pid}").exists()
+    assert descriptors() == fds
+
+
+def test_sixty_four_workers_at_once(opened):
+    with ThreadPoolExecutor(8) as pool:
+        sessions = list(pool.map(lambda _: opened(Limits(memory=64 << 20)), range(64)))
+        suspended = list(pool.map(lambda session: session.run("n = llm_query('n')\nprint(n)"), sessions))
+        assert suspended == [Suspended((Call("llm", "n"),))] * 64
+        steps = list(pool.map(lambda pair: pair[1].resume([Reply(str(pair[0]))]), enumerate(sessions)))
+    assert steps == [Completed(f"{n}\n") for n in range(64)]
+
+
+def test_a_session_outlives_the_thread_that_opened_it(opened):
+    sessions = []
+    thread = threading.Thread(target=lambda: sessions.append(opened()))
+    thread.start()
+    thread.join()
+    assert sessions[0].run("print('alive')") == Completed("alive\n")
+
+
+HOST = """
+from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.types import Limits
+session = CPythonSandbox().open(None, "", Limits())
+print(session._worker._pid, flush=True)
+session.run("while True: pass")
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_dies_with_its_host(end):
+    with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, text=True) as host:
+        pid = int(host.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        host.send_signal(end)
+        host.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+            break
+        threading.Event().wait(0.05)
+    else:
+        pytest.fail("the worker is still there")
+
+
+# --- Errors of the host have a way out ------------------------------------------------------------------
+
+
+def test_a_context_that_is_not_there(opened, tmp_path):
+    with pytest.raises(SandboxError, match="context could not be loaded: FileNotFoundError"):
+        opened(context=ContextFile(tmp_path / "none", "text", 1, 1))
+
+
+def test_a_context_that_is_no_json(opened, tmp_path):
+    (tmp_path / "x").write_text("[1,")
+    with pytest.raises(SandboxError, match="context could not be loaded: JSONDecodeError"):
+        opened(context=ContextFile(tmp_path / "x", "json", 1, 3))
+
+
+def test_a_context_that_does_not_fit_into_memory(opened, tmp_path):
+    (tmp_path / "x").write_text("[" + "[]," * 2_000_000 + "[]]")
+    with pytest.raises(SandboxError, match="context could not be loaded: MemoryError"):
+        opened(Limits(memory=64 << 20), ContextFile(tmp_path / "x", "json", 2_000_001, 6_000_004))
+
+
+def test_a_text_that_does_not_fit_into_memory_is_lazy(opened, tmp_path):
+    text = "😀" + "x" * 60_000_000
+    (tmp_path / "x").write_text(text)
+    session = opened(Limits(memory=128 << 20), ContextFile(tmp_path / "x", "text", len(text), len(text) + 3))
+    assert session.run("print(type(context).__name__, len(context), context[:2])") == Completed(
+        "LazyText 60000001 😀x\n"
+    )
+
+
+def test_a_context_behind_a_link_can_be_read(opened, tmp_path):
+    (tmp_path / "real").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    session = opened(context=ContextFile(tmp_path / "link", "text", 4, 4))
+    assert session.run("print(context)") == Completed("text\n")
+
+
+def test_no_descriptors_left(opened, monkeypatch):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fds = descriptors()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fds + 4, hard))
+    try:
+        with pytest.raises(SandboxError, match="ulimit -n"):
+            opened()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert descriptors() <= fds
+
+
+def test_replies_must_fit_the_calls(opened):
+    session = opened()
+    session.run("llm_query_batched(['a', 'b'])")
+    with pytest.raises(SandboxError, match="waits for 2 replies, not for 1"):
+        session.resume([Reply("x")])
+    with pytest.raises(SandboxError, match="call resume before run"):
+        session.run("print(1)")
+    assert session.resume([Reply("x"), Reply("y")]) == Completed("['x', 'y']\n")
+    with pytest.raises(SandboxError, match="waits for 0 replies"):
+        session.resume([Reply("x")])
+
+
+def test_a_batch_that_is_more_than_one_frame_comes_in_waves(opened):
+    session = opened(Limits(value=100_000))
+    step = session.run("print([len(r) for r in llm_query_batched(['x' * 30_000] * 7)])")
+    sizes = []
+    while isinstance(step, Suspended):
+        sizes.append(len(step.calls))
+        step = session.resume([Reply("r")] * len(step.calls))
+    assert sizes == [3, 3, 1]
+    assert step == Completed("[1, 1, 1, 1, 1, 1, 1]\n")
+
+
+def test_a_batch_of_too_many_is_refused(opened):
+    assert "at most 10,000 items" in opened().run("llm_query_batched(['x'] * 10_001)").error
+
+
+def test_a_session_without_memory_can_make_room_again(opened):
+    session = opened(Limits(memory=128 << 20))
+    assert "MemoryError" in session.run("x = []\nwhile True: x.append('y' * 100_000)").error
+    assert session.run("del x\nprint('room')") == Completed("room\n")
+    assert session.run("x = 'y' * 50_000_000\nprint(len(x))") == Completed("50000000\n")
+
+
+# --- Missing pieces are said --------------------------------------------------------------------------
+
+
+def test_other_systems_are_told_what_to_use(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert "sandbox='monty'" in CPythonSandbox().missing()
+    with pytest.raises(SandboxError, match="needs Linux"):
+        CPythonSandbox().open(None, "", Limits())
+
+
+def test_without_sandlock_nothing_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sandlock", None)
+    assert "pip install sandlock" in CPythonSandbox().missing()
+    with pytest.raises(SandboxError, match="pip install sandlock"):
+        CPythonSandbox().open(None, "", Limits())
+
+
+def test_an_old_kernel_is_refused(monkeypatch):
+    import sandlock
+
+    monkeypatch.setattr(sandlock, "landlock_abi_version", lambda: -1)
+    assert "Landlock ABI 6" in CPythonSandbox().missing()
+    with pytest.raises(SandboxError, match=r"Linux 6\.12"):
+        CPythonSandbox().open(None, "", Limits())
+
+
+def test_a_worker_that_is_not_confined_does_not_start(monkeypatch):
+    class Open:
+        def popen(self, command, *streams):
+            return Plain(command)
+
+    class Plain:
+        """A process without any confinement, in the form of sandlock's."""
+
+        def __init__(self, command):
+            pipes = {"stdin": -1, "stdout": -1, "stderr": -1}
+            self._real = subprocess.Popen(command, bufsize=0, **pipes)
+            self.stdin, self.stdout, self.stderr = self._real.stdin, self._real.stdout, self._real.stderr
+            self.pid = self._real.pid
+            self.kill = self._real.kill
+
+        def wait(self, timeout):
+            return self._real.wait(timeout)
+
+    monkeypatch.setattr(policy, "policy", lambda context: Open())
+    with pytest.raises(SandboxError, match="not confined: it can read the root folder"):
+        CPythonSandbox().open(None, "", Limits())
