@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ThreadBusy,
         UnknownPlugin,
     )
+    from rlm_langchain.node import rlm_tool
     from rlm_langchain.prices import Price
     from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
     from rlm_langchain.runnable import RLMRunnable, create_rlm, create_rlm_graph
@@ -51,6 +52,7 @@ _HOMES = {
     "SandboxSession": "protocols",
     "Strategy": "protocols",
     "read_skill": "skills",
+    "rlm_tool": "node",
     "ThreadBusy": "errors",
     "UnknownPlugin": "errors",
     "create_rlm": "runnable",
@@ -82,6 +84,7 @@ __all__ = [
     "create_rlm",
     "create_rlm_graph",
     "read_skill",
+    "rlm_tool",
 ]
 
 

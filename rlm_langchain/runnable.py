@@ -20,6 +20,7 @@ from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built
 from rlm_langchain.machine import SEEN, STEPS
+from rlm_langchain.node import node
 from rlm_langchain.portal import abandonable, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
@@ -79,29 +80,29 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The compiled graph, for parents that want it as a subgraph, and for servers. Built at first use."""
-        return self._build().graph
+        return self.built.graph
 
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
-        built, settings = self._build(), self._config_of_threads(config)
+        built, settings = self.built, self.settings(config, threads=True)
         with built.running(input, settings) as (state, run):
             output: RLMOutput = interruptible(
                 lambda: built.graph.invoke(state, settings, **built.options(kwargs)),
                 lambda: built.machine.trees.cancel(run),
             )
-            return self._checked(output)
+            return self.checked(output)
 
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer, on this event loop."""
-        built = await asyncio.to_thread(self._build)
-        settings = self._config(config)
+        built = await asyncio.to_thread(lambda: self.built)
+        settings = self.settings(config)
         async with built.arunning(input, settings) as (state, _):
             output: RLMOutput = await built.graph.ainvoke(state, settings, **built.options(kwargs))
-            return self._checked(output)
+            return self.checked(output)
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
-        built, settings = self._build(), self._config_of_threads(config)
+        built, settings = self.built, self.settings(config, threads=True)
         with built.running(input, settings) as (state, run):
             parts = built.graph.stream(state, settings, **built.options(kwargs))
             yield from abandonable(parts, lambda: built.machine.trees.cancel(run))
@@ -110,8 +111,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
-        built = await asyncio.to_thread(self._build)
-        settings = self._config(config)
+        built = await asyncio.to_thread(lambda: self.built)
+        settings = self.settings(config)
         async with built.arunning(input, settings) as (state, _):
             stream = built.graph.astream(state, settings, **built.options(kwargs))
             async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
@@ -133,6 +134,17 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         for asked in _last(iter(parts)):
             yield await self.ainvoke(asked, config, **kwargs)
 
+    def as_node(
+        self, *, query: str = "query", context: str = "context", answer: str = "answer", output: str | None = None
+    ) -> Any:
+        """A node for a parent graph: reads the question and the context from these keys of its state, writes these.
+
+        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams with `subgraphs=True`,
+        interrupts and time travel go through the parent.
+        """
+        keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
+        return node(self, cast(Any, keys))
+
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""
         return self.invoke({"query": query, "context": context})
@@ -141,31 +153,32 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """A question and its context; a bare question is taken too."""
         return create_model("RLMInput", query=(str, ...), context=(Any, None))
 
-    def _checked(self, output: RLMOutput) -> RLMOutput:
+    def checked(self, output: RLMOutput) -> RLMOutput:
+        """An output as the options want it: typed, or an error for a spent budget."""
         if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
             raise BudgetExhausted(output)
-        schema = self._build().machine.schema
+        schema = self.built.machine.schema
         if schema is not None and output.get("status") in ("complete", "partial"):
             return {**output, "answer": schema.instance(output["answer"])}
         return output
 
-    def _build(self) -> Built:
+    @property
+    def built(self) -> Built:
+        """The machine and its graph, built at first use."""
         if self._built is None:
             machine = assemble(self)
             saver = guarded(self.checkpointer)
             self._built = Built(machine, rlm_graph(machine).compile(checkpointer=saver, name="rlm"))
         return self._built
 
-    def _config(self, config: RunnableConfig | None) -> RunnableConfig:
-        """Parents hand LangChain's default of 25 steps down; our budget ends a run, not LangGraph's steps."""
+    def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
+        """The graph's config. Parents hand LangChain's default of 25 steps down; a budget ends a run, not steps.
+
+        With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
+        """
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": STEPS}
         settings["configurable"] = {**settings.get("configurable", {}), SEEN: set()}
-        return settings
-
-    def _config_of_threads(self, config: RunnableConfig | None) -> RunnableConfig:
-        """For a sync run, where each task of LangGraph holds a thread: no more than can have something to do."""
-        settings = self._config(config)
-        if settings.get("max_concurrency") is None:
+        if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings
 

@@ -1,0 +1,124 @@
+"""An RLM inside a parent graph, and as a tool of an agent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_tests.unit_tests import ToolsUnitTests
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command
+from typing_extensions import TypedDict
+
+from rlm_langchain import Budget, create_rlm, rlm_tool
+from rlm_langchain.testing import script
+
+
+class Desk(TypedDict, total=False):
+    question: str
+    archive: Any
+    finding: Any
+    report: Any
+
+
+def parent(*rlms: Any, saver: Any = None) -> Any:
+    """A graph whose nodes are RLMs in a row."""
+    graph = StateGraph(Desk)
+    last = START
+    for number, rlm in enumerate(rlms):
+        graph.add_node(f"n{number}", rlm)
+        graph.add_edge(last, f"n{number}")
+        last = f"n{number}"
+    graph.add_edge(last, END)
+    return graph.compile(checkpointer=saver)
+
+
+def as_node(rlm: Any, **keys: str) -> Any:
+    return rlm.as_node(**{"query": "question", "context": "archive", "answer": "finding", **keys})
+
+
+@pytest.fixture(params=["invoke", "ainvoke"])
+def run(request):
+    def go(graph: Any, given: Any, config: Any = None) -> Any:
+        if request.param == "invoke":
+            return graph.invoke(given, config)
+        return asyncio.run(graph.ainvoke(given, config))
+
+    return go
+
+
+def test_a_node_reads_and_writes_the_keys_of_its_parent(run):
+    rlm = create_rlm(script("FINAL([len(context), llm_query('x')])"))
+    end = run(parent(as_node(rlm, output="report")), {"question": "How long?", "archive": "abc"})
+    assert end["finding"] == [3, "<x>"]
+    assert end["report"]["status"] == "complete"
+
+
+def test_several_nodes_in_one_parent_do_not_meet(run):
+    first, second = create_rlm(script("FINAL(context + '1')")), create_rlm(script("FINAL(context + '2')"))
+    graph = parent(as_node(first, answer="archive"), as_node(second), saver=InMemorySaver())
+    assert run(graph, {"question": "q", "archive": "a"}, {"configurable": {"thread_id": "t"}})["finding"] == "a12"
+
+
+def test_langgraph_sees_the_subgraph_and_draws_it():
+    graph = parent(as_node(create_rlm(script("FINAL(1)"))))
+    assert [name for name, _ in graph.get_subgraphs()] == ["n0"]
+    assert "subcall" in graph.get_graph(xray=True).draw_mermaid()
+
+
+def test_records_stream_through_the_parent():
+    graph = parent(as_node(create_rlm(script("FINAL(1)"))))
+    kinds = [part["type"] for _, part in graph.stream({"question": "q"}, stream_mode="custom", subgraphs=True)]
+    assert kinds[0] == "question"
+    assert kinds[-1] == "answer"
+
+
+def test_an_approval_goes_through_the_parent_and_nothing_is_paid_twice(run):
+    asked: list[str] = []
+    code = "a = llm_query('a')\nFINAL([a] + llm_query_batched(['b', 'c', 'd']))"
+    model = script(code, leaf=lambda prompt: asked.append(prompt) or prompt.upper())
+    graph = parent(as_node(create_rlm(model, budget=Budget(approve_above=3))), saver=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    pause = run(graph, {"question": "q"}, config)["__interrupt__"][0].value
+    assert pause["calls"] == 3
+    assert run(graph, Command(resume=True), config)["finding"] == ["A", "B", "C", "D"]
+    assert sorted(asked) == ["a", "b", "c", "d"]
+
+
+def test_nothing_is_left_alive_in_the_parent(run):
+    rlm = create_rlm(script("FINAL(1)"))
+    node = as_node(rlm)
+    run(parent(node), {"question": "q"})
+    assert not rlm.built.machine.trees._alive
+
+
+class TestTool(ToolsUnitTests):
+    """LangChain's own suite for tools."""
+
+    @property
+    def tool_constructor(self) -> Any:
+        return rlm_tool(create_rlm(script("FINAL(len(context))")), "abc")
+
+    @property
+    def tool_constructor_params(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return {"query": "How long?"}
+
+
+async def test_a_tool_answers_over_its_corpus():
+    tool = rlm_tool(create_rlm(script("FINAL(len(context))")), ["one", "two"], name="archive")
+    assert "list of 2" in tool.description
+    assert tool.invoke({"query": "q"}) == "2"
+    message = await tool.ainvoke({"type": "tool_call", "id": "1", "name": "archive", "args": {"query": "q"}})
+    assert message.content == "2"
+    assert message.artifact["status"] == "complete"
+
+
+def test_a_partial_answer_says_so():
+    rlm = create_rlm(script("print(1)", "prose:about 3"), budget=Budget(iterations=1))
+    assert rlm_tool(rlm, "x").invoke({"query": "q"}) == "about 3\n(a partial answer: iterations)"
