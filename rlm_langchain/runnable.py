@@ -139,8 +139,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> Any:
         """A node for a parent graph: reads the question and the context from these keys of its state, writes these.
 
-        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams with `subgraphs=True`,
-        interrupts and time travel go through the parent.
+        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
+        `subgraphs=True`), interrupts and time travel go through the parent.
         """
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
         return node(self, cast(Any, keys))

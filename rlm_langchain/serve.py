@@ -1,0 +1,26 @@
+"""The graph that `langgraph.json` names: what LangGraph's server serves.
+
+The models come from the assistant's configuration (`configurable`: `model`, `sub_model`), else from `RLM_MODEL` and
+`RLM_SUB_MODEL`. No checkpointer is compiled in: the server brings its own. Input is JSON: `query` and `context`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph.state import CompiledStateGraph
+
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.runnable import create_rlm_graph
+
+
+def rlm(config: RunnableConfig) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The graph for one assistant. Raises `ConfigurationError` when no model is named."""
+    chosen = config.get("configurable", {})
+    model = chosen.get("model") or os.environ.get("RLM_MODEL")
+    if not model:
+        raise ConfigurationError("no model is named: set RLM_MODEL, or `model` in the assistant's configurable")
+    sub_model = chosen.get("sub_model") or os.environ.get("RLM_SUB_MODEL") or model
+    return create_rlm_graph(model, recursive_model=sub_model, strategies="auto").compile(name="rlm")
