@@ -184,14 +184,6 @@ def test_sixty_four_workers_at_once(opened):
     assert steps == [Completed(f"{n}\n") for n in range(64)]
 
 
-def test_a_session_outlives_the_thread_that_opened_it(opened):
-    sessions = []
-    thread = threading.Thread(target=lambda: sessions.append(opened()))
-    thread.start()
-    thread.join()
-    assert sessions[0].run("print('alive')") == Completed("alive\n")
-
-
 HOST = """
 from rlm_langchain.sandboxes.cpython import CPythonSandbox
 from rlm_langchain.types import Limits

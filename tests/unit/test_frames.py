@@ -37,7 +37,7 @@ MESSAGES: list[tuple[object, Message]] = [
     (["answer", 1, "42", "Traceback"], Given(1, "42", "Traceback")),
     (["calls", 1, [["llm", "p", None]]], Asked(1, (Call("llm", "p"),))),
     (
-        ["calls", [["rlm", "q", "c"], ["search", "s", [1, {"k": "v"}]]]],
+        ["calls", 2, [["rlm", "q", "c"], ["search", "s", [1, {"k": "v"}]]]],
         Asked(2, (Call("rlm", "q", "c"), Call("search", "s", [1, {"k": "v"}]))),
     ),
 ]

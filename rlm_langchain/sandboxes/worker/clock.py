@@ -146,6 +146,9 @@ def fix_datetime(module: Any) -> None:
         def utcnow(cls) -> Any:
             return cls.fromtimestamp(time.time(), module.UTC).replace(tzinfo=None)
 
+        def __repr__(self) -> str:
+            return f"datetime.{super().__repr__()}"
+
     datetime.__module__, datetime.__qualname__ = "datetime", "datetime"
     module.datetime = datetime
 

@@ -29,7 +29,10 @@ def described(error: BaseException) -> str:
     try:
         return shortened(_formatted(error))
     except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything
-        return f"{type(error).__name__}: (the error could not be shown)"
+        return f"{_name_of(type(error))}: (the error could not be shown)"
+
+
+_name_of = type.__dict__["__name__"].__get__  # past what a metaclass makes of it
 
 
 def shortened(text: str, most: int = LONGEST) -> str:

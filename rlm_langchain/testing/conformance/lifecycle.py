@@ -81,6 +81,13 @@ class LifecycleClauses(Clauses):
         thread.join(10)
         assert steps == [Completed("r\n")]
 
+    def test_a_session_outlives_the_thread_that_opened_it(self, open_session: Opener) -> None:
+        sessions: list[SandboxSession] = []
+        thread = threading.Thread(target=lambda: sessions.append(open_session()))
+        thread.start()
+        thread.join(30)
+        assert output(sessions[0], "print('alive')") == "alive\n"
+
     @needs_proc
     def test_nothing_is_left_behind(self, sandbox: Sandbox) -> None:
         sandbox.open(None, "", Limits()).close()  # what is opened once and kept is no leak
