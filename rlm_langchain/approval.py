@@ -89,6 +89,6 @@ def decide(state: RLMState) -> dict[str, Any]:
 
 def _wanted(machine: Machine, path: str, calls: Sequence[Call]) -> Usage:
     model, total = machine.leaf_at(depth_of(path)), Usage()
-    for call in (call for call in calls if call.kind != "tool"):
+    for call in (call for call in calls if call.kind in ("llm", "rlm")):
         total = total.plus(machine.estimate(model, [HumanMessage(f"{call.prompt}{call.context or ''}")]))
     return total

@@ -10,6 +10,9 @@ from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model, Role, resolve
 from rlm_langchain.prices import known
+from rlm_langchain.retrieval.embedding import Embedder, name_of
+from rlm_langchain.retrieval.option import search_of
+from rlm_langchain.retrieval.repl import KIND
 from rlm_langchain.sandboxes.choice import choose
 from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import AUTO, strategies_of
@@ -21,7 +24,15 @@ if TYPE_CHECKING:
 
 def assemble(options: RLMRunnable) -> Machine:
     """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
-    root, *subs = _models(options)
+    store = ContextStore(options.home)
+    search = search_of(options.retriever, store.root, options.prices)
+    root, *subs = _models(options, search.embedder if search else None)
+    tools = tools_of(options.tools)
+    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools)
+    if search and KIND in {**tools, **sub_tools}:
+        raise ConfigurationError(
+            f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
+        )
     return Machine(
         root=root,
         subs=tuple(subs),
@@ -29,34 +40,34 @@ def assemble(options: RLMRunnable) -> Machine:
         strategies=None if options.strategies == AUTO else strategies_of(options.strategies),
         budget=options.budget,
         limits=options.limits,
-        store=ContextStore(options.home),
+        store=store,
         memo=options.memo,
-        tools=(
-            tools_of(options.tools),
-            tools_of(options.tools if options.sub_tools is None else options.sub_tools),
-        ),
+        tools=(tools, sub_tools),
+        search=search,
         schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )
 
 
-def _models(options: RLMRunnable) -> list[Model]:
+def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
     """The root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
     several = below if isinstance(below, list | tuple) else [below]
     roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
     models = [resolve(model, role) for model, role in roles]
     priced = [replace(m, price=options.prices[m.name]) if m.name in options.prices else m for m in models]
-    _check_prices(options, priced)
+    prices = {model.name: known(model) for model in priced}
+    if embedder is not None:
+        prices[name_of(embedder.model)] = embedder.price is not None
+    _check_prices(options, prices)
     return priced
 
 
-def _check_prices(options: RLMRunnable, models: list[Model]) -> None:
+def _check_prices(options: RLMRunnable, prices: dict[str, bool]) -> None:
     """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
-    names = {model.name for model in models}
-    if strangers := sorted(set(options.prices) - names):
-        raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(names)}")
+    if strangers := sorted(set(options.prices) - set(prices)):
+        raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
     dollars = options.budget.usd is not None or isinstance(options.budget.approve_above, float)
-    unknown = sorted({model.name for model in models if not known(model)})
+    unknown = sorted(name for name, known in prices.items() if not known)
     if dollars and unknown:
         raise ConfigurationError(
             f"a limit in dollars needs the price of every model, and none is known for {', '.join(unknown)}: "

@@ -104,6 +104,8 @@ def _question(machine: Machine, path: str, query: str, context: ContextRef | Non
         about = render(profile, "context", about=context["about"], preview=preview)
     guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies_for(context))]
     guidance.append(tool_guidance(machine.tools_at(path)))
+    if machine.search and (context is not None or machine.search.outside is not None):
+        guidance.append(machine.search.guidance(profile))
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
     if schema := machine.schema_at(path):
         query = render(profile, "schema", question=query, schema=schema.json)

@@ -14,6 +14,8 @@ from rlm_langchain.calling import Retry
 from rlm_langchain.context import ContextStore, approximate_tokens
 from rlm_langchain.models import Model
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
+from rlm_langchain.retrieval.option import Search
+from rlm_langchain.retrieval.repl import PRELUDE as SEARCH_PRELUDE
 from rlm_langchain.schema import AnswerSchema
 from rlm_langchain.skills import chosen, strategies_of
 from rlm_langchain.tools import Tools, prelude
@@ -52,6 +54,10 @@ class Machine:
     """Of the top run, and of child runs."""
     schema: AnswerSchema | None = None
     """What the answer of the top run must fit."""
+    search: Search | None = None
+    """What answers `search` in the REPL; None: there is no such function."""
+    citations: bool = False
+    """Whether the answer of the top run comes with quotes that are looked up in the context."""
     trees: Trees = field(default_factory=Trees)
 
     def runs_at(self, depth: int) -> Model:
@@ -99,6 +105,7 @@ class Machine:
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
         preludes = [*(s.prelude for s in self.strategies_for(context)), prelude(self.tools_at(path))]
+        preludes += [SEARCH_PRELUDE] if self.search else []
         code = "\n\n".join(text for text in preludes if text)
         return self.sandbox.open(file, code, replace(self.limits, seconds=seconds))
 

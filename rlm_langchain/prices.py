@@ -70,6 +70,15 @@ def known(model: Model) -> bool:
     return model.price is not None or bool(model.listing and _tiers(model.listing))
 
 
+def reading(listing: Listing) -> Price | None:
+    """What an embedding model costs, which reads and writes nothing; None when the lists do not tell it."""
+    from datetime import UTC, datetime
+
+    entry = _entry(listing)
+    listed = None if entry is None else entry.get_prices(datetime.now(UTC)).input_mtok
+    return None if listed is None else Price(_at(listed, -1), 0.0)
+
+
 def window(listing: Listing) -> int | None:
     """The context window in tokens, when the lists tell it."""
     entry = _entry(listing)

@@ -20,6 +20,8 @@ from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
 from rlm_langchain.journal import fingerprint
 from rlm_langchain.leaf import Leaf, as_text
 from rlm_langchain.machine import STEPS, Machine
+from rlm_langchain.retrieval.repl import KIND as SEARCH
+from rlm_langchain.retrieval.repl import Answerer
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.seal import is_whole, seal
 from rlm_langchain.tools import use
@@ -45,6 +47,7 @@ class Errand(Sealed):
     query: NotRequired[str]
     """For a child run, which must be able to resume without the cell that asked."""
     context: NotRequired[ContextRef | None]
+    """That of a child run, or what its parent searches."""
     sha256: NotRequired[str]
 
 
@@ -68,7 +71,10 @@ def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[
         )
         for n, call in children
     ]
+    kinds = {n: call.kind for n, call in calls}
     for errand in sent:
+        if any(kinds[n] == SEARCH for n in errand["calls"]):
+            errand["context"] = state.get("context")
         errand["seal"] = seal(errand)
     return sent
 
@@ -153,6 +159,9 @@ class Errands:
         place = child_path(path, number)
         if call.kind == "tool":
             return await use(self.machine.tools_at(path), self.tree, call, place, config), ""
+        if call.kind == SEARCH and self.machine.search is not None:
+            answerer = Answerer(self.machine.search, self.machine.store, self.tree, place)
+            return await answerer.reply(call, self.errand.get("context"), config), ""
         if call.kind not in ("llm", "rlm"):
             return LeafReply(None, f"there is nothing here that answers {call.kind!r}"), ""
         model = self.machine.leaf_at(depth_of(path))

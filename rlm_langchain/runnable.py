@@ -68,6 +68,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined."""
     sub_tools: Sequence[Any] | None = None
     """Those of child runs. None: the same."""
+    retriever: Any = None
+    """What `search(query, k)` in the REPL goes by. `bm25`: words; a LangChain embedding model: words and meaning,
+    fused; a LangChain retriever or vector store: that one. None: there is no `search`."""
     on_budget: Literal["answer", "raise"] = "answer"
     """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
     checkpointer: Any = None

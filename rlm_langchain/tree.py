@@ -75,6 +75,11 @@ class Tree:
         with self._lock:
             return _sum(usage for place, usage in self._spent.items() if _is_below(place, path))
 
+    def spent_at(self, place: str) -> Usage:
+        """What was spent at this very place."""
+        with self._lock:
+            return self._spent.get(place, Usage())
+
     def once(self, key: str, make: Callable[[], Plain]) -> Plain:
         """What `make` gives when it is first asked for: not the same twice, so kept like a reply."""
         if self.receipts is None:

@@ -6,7 +6,8 @@ def gather(queries, k=20, width=1200):
     found, seen = [], set()
     for query in queries if isinstance(queries, list) else [queries]:
         for hit in _search(query, k, width):
-            place = (hit["source"], hit["start"] // width)
+            start = hit["start"]
+            place = (hit["source"], hit["text"] if start is None else start // width)
             if place not in seen:
                 seen.add(place)
                 found.append(hit)
@@ -17,7 +18,7 @@ def read(question, passages, size=40000):
     """Ask about the passages, several per call and in parallel. The replies, in order."""
     prompts, held = [], ""
     for passage in passages:
-        part = "[" + passage["source"] + " @" + str(passage["start"]) + "]\n" + passage["text"] + "\n\n"
+        part = "[" + passage["source"] + " @" + str(passage["start"] or 0) + "]\n" + passage["text"] + "\n\n"
         if held and len(held) + len(part) > size:
             prompts.append(held)
             held = ""

@@ -1,0 +1,95 @@
+"""The index of one context: its passages, found by words, by meaning, or both."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlm_langchain.retrieval.dense import Dense
+from rlm_langchain.retrieval.fusion import fused
+from rlm_langchain.retrieval.lexical import Lexical, Lexicon
+from rlm_langchain.retrieval.passages import cut
+from rlm_langchain.retrieval.sources import Source, contents
+from rlm_langchain.types import ContextFile
+
+TABLE, SOURCES = "passages.npy", "sources.json"
+DEPTH = 100
+"""Of each ranking: the places that are fused, at least."""
+WEIGHTS = (1.0, 1.0)
+"""Of words, and of meaning."""
+
+
+class Hit(NamedTuple):
+    """A passage that was found."""
+
+    source: Source
+    start: int
+    end: int
+    """In characters of the source."""
+    score: float
+    """Of BM25, or the fused one: it orders the hits of one search, and means nothing beside those of another."""
+
+
+class Piece(NamedTuple):
+    """A passage on its way into an index."""
+
+    source: int
+    start: int
+    text: str
+
+
+def pieces(file: ContextFile, sources: list[Source]) -> Iterator[Piece]:
+    """The passages of a context; the sources that they are of are added to the list."""
+    for content in contents(file):
+        number = len(sources)
+        sources.append(content.source)
+        for passage in cut(content.text):
+            yield Piece(number, passage.start, passage.text)
+
+
+def write(file: ContextFile, folder: Path, going: Callable[[], None] = lambda: None) -> None:
+    """Make the index of words. `going` is called for each passage, and may raise to stop."""
+    lexicon, sources = Lexicon(), list[Source]()
+    rows = array("q")
+    for piece in pieces(file, sources):
+        going()
+        rows.extend((piece.source, piece.start, piece.start + len(piece.text)))
+        lexicon.add(piece.text)
+    np.save(folder / TABLE, np.array(rows, np.int64).reshape(-1, 3), allow_pickle=False)
+    told = [[source.at, source.label] for source in sources]
+    (folder / SOURCES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    lexicon.write(folder)
+
+
+class Index:
+    """An index on disk, opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
+        told = json.loads((folder / SOURCES).read_bytes())
+        self._sources = [Source(tuple(at), label) for at, label in told]
+        self._lexical = Lexical(folder)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def search(self, query: str, most: int, meaning: tuple[Dense, Any] | None = None) -> list[Hit]:
+        """The best passages for a query: by its words, and by its vector when one is given with the vectors."""
+        depth = max(DEPTH, most)
+        by_words = self._lexical.search(query, depth)
+        if meaning is None:
+            ranked = list(zip(by_words.numbers.tolist(), by_words.scores.tolist(), strict=True))
+        else:
+            dense, vector = meaning
+            by_meaning = dense.search(vector, depth)
+            ranked = fused(list(zip(WEIGHTS, (by_words.numbers, by_meaning.numbers), strict=True)))
+        return [self._hit(number, score) for number, score in ranked[:most]]
+
+    def _hit(self, number: int, score: float) -> Hit:
+        source, start, end = self._table[number].tolist()
+        return Hit(self._sources[source], start, end, round(score, 6))

@@ -1,0 +1,72 @@
+"""The option `retriever=`: what was given becomes what answers `search` in the REPL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.prices import Price
+from rlm_langchain.prompts import render
+from rlm_langchain.retrieval import needs
+from rlm_langchain.retrieval.embedding import Embedder, identity_of, name_of, price_of
+from rlm_langchain.retrieval.indexes import Indexes
+
+WORDS = "bm25"
+"""What asks for search by words alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What `search` searches: our indexes of the context, or a retriever or vector store of the user's own."""
+
+    indexes: Indexes | None = None
+    outside: Any = None
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedding model that is paid for, if there is one."""
+        return self.indexes.embedder if self.indexes else None
+
+    def guidance(self, profile: str) -> str:
+        """What the root model reads of it."""
+        if self.indexes is None:
+            return render(profile, "search", what="an index that was made before", how="what it goes by")
+        how = (
+            "words and meaning"
+            if self.indexes.embedder
+            else "words, so put likely words of the text into the query"
+        )
+        return render(profile, "search", what="the context", how=how)
+
+
+def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | None:
+    """The search that an option names; None for none.
+
+    Raises `ConfigurationError` for what cannot search, `MissingDependency` without the extra.
+    """
+    if given is None:
+        return None
+    if given == WORDS:
+        needs.check()
+        return Search(Indexes(home / "indexes", None))
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.vectorstores import VectorStore
+
+    if isinstance(given, Embeddings):
+        needs.check()
+        return Search(Indexes(home / "indexes", embedder_of(given, home, prices)))
+    if isinstance(given, BaseRetriever | VectorStore):
+        return Search(outside=given)
+    raise ConfigurationError(
+        f"retriever is {given!r}; give {WORDS!r}, a LangChain embedding model, retriever or vector store"
+    )
+
+
+def embedder_of(model: Any, home: Path, prices: Mapping[str, Price]) -> Embedder:
+    """An embedding model with its price, and the folder of its vectors."""
+    price = prices.get(name_of(model)) or price_of(model)
+    return Embedder(model, home / "vectors", identity_of(model), price)

@@ -1,0 +1,152 @@
+"""`search` in the REPL: what defines it there, and how the host answers it.
+
+A reply carries where the passages are, not their text: the REPL holds that already, and the journal need not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.calling import CallFailed
+from rlm_langchain.ledger import Refused
+from rlm_langchain.retrieval.outside import found_outside
+from rlm_langchain.types import Call, ContextRef, LeafReply, Usage
+
+if TYPE_CHECKING:
+    from rlm_langchain.context import ContextStore
+    from rlm_langchain.retrieval.index import Hit
+    from rlm_langchain.retrieval.indexes import Indexes
+    from rlm_langchain.retrieval.option import Search
+    from rlm_langchain.tree import Tree
+
+KIND = "search"
+"""Of the calls."""
+MOST = 1_000
+"""Passages of one search."""
+
+PRELUDE = '''
+import json
+
+
+def search(query, k=10):
+    """Passages about a query, best first: dicts with text, score, source, start, end."""
+    if not isinstance(query, str):
+        raise TypeError("search takes a query (str), not " + type(query).__name__)
+    found = json.loads(_host_call("search", json.dumps([query, int(k)])))
+    if found["note"]:
+        print("[search] " + found["note"])
+    return [_passage_found(hit) for hit in found["hits"]]
+
+
+def _passage_found(hit):
+    at = hit.pop("at", None)
+    if at is None:
+        return hit
+    text = context
+    for step in at:
+        text = text[step]
+    if isinstance(text, (dict, list)):
+        text = json.dumps(text, ensure_ascii=False)
+    return {"text": str(text[hit["start"]:hit["end"]]), **hit}
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Answers one call of `search`."""
+
+    search: Search
+    store: ContextStore
+    tree: Tree
+    place: str
+    """In the tree."""
+
+    async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+        """What was found, as JSON: kept on disk before it is used, so that no crash makes it be paid again."""
+        key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        receipts = self.tree.receipts
+        known = receipts.find(key) if receipts else None
+        if known is not None:
+            return LeafReply(known["text"], used=self.tree.spent_at(self.place))
+        reply = await self._searched(call, context, config)
+        if receipts and reply.text is not None:
+            receipts.write(key, {"place": self.place, "text": reply.text, "usage": Usage().record()})
+        return reply._replace(used=self.tree.spent_at(self.place))
+
+    async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+        try:
+            query, k = json.loads(call.prompt)
+            most = max(0, min(int(k), MOST))
+        except (ValueError, TypeError):
+            return LeafReply(None, "search takes a query and how many passages to find")
+        try:
+            async with asyncio.timeout(self.tree.ledger.seconds_left()):
+                return await self._found(str(query), most, context, config)
+        except TimeoutError:
+            return LeafReply(None, "the time of the run is over")
+
+    async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+        if self.search.indexes is None:
+            return await found_outside(self.search.outside, query, most, self.tree, config)
+        if context is None or not query.strip() or not most:
+            return said([])
+        file = await asyncio.to_thread(self.store.open, context)
+        try:
+            hits = await self.search.indexes.search(file, context["sha256"], query, most, self._paying)
+            return said([_sent(hit) for hit in hits])
+        except (Refused, CallFailed) as failed:
+            why = f"by words only, since the embedding model was not asked: {failed}"
+            if isinstance(failed, CallFailed):
+                why = f"by words only, since the embedding model does not answer: {failed}"
+            return said(await self._by_words(self.search.indexes, query, most, context), why)
+
+    async def _by_words(self, indexes: Indexes, query: str, most: int, context: ContextRef) -> list[dict[str, Any]]:
+        index = await indexes.index(self.store.open(context), context["sha256"])
+        return [_sent(hit) for hit in await asyncio.to_thread(index.search, query, most)]
+
+    @asynccontextmanager
+    async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
+        """Around a request to the embedding model: its place in the budget, and its receipt."""
+        self.tree.check()
+        async with self.tree.ledger.reserve(wanted) as entry:
+            with self.tree.room():
+                async with self.tree.gate:
+                    failed = False
+                    try:
+                        yield
+                    except Exception:
+                        failed = True
+                        raise
+                    finally:
+                        if not failed:  # a request that was cut off on its way is paid for, as far as we know
+                            entry.used = wanted
+                            self._book(wanted, name)
+
+    def _book(self, used: Usage, name: str) -> None:
+        self.tree.note(self.place, used)
+        if self.tree.receipts:
+            key = f"{self.place} embedding {name}"
+            self.tree.receipts.write(key, {"place": self.place, "usage": used.record()})
+
+
+def said(hits: list[dict[str, Any]], note: str | None = None) -> LeafReply:
+    """A reply as the REPL reads it."""
+    return LeafReply(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
+
+
+def _sent(hit: Hit) -> dict[str, Any]:
+    return {
+        "at": list(hit.source.at),
+        "score": hit.score,
+        "source": hit.source.label,
+        "start": hit.start,
+        "end": hit.end,
+    }

@@ -1,0 +1,79 @@
+"""Vectors that were paid for, by the hash of their text: a text is embedded once, in whatever context it comes.
+
+One SQLite file for each embedding model and its settings. Safe for threads and processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlm_langchain.errors import JournalError
+
+ASKED = 500
+"""Keys of one query: more than SQLite takes as parameters everywhere would be an error."""
+
+
+def key_of(text: str) -> bytes:
+    """What a text's vector is kept under."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).digest()
+
+
+class VectorCache:
+    """The vectors of one embedding model."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        """Those that are there, as rows of float32."""
+        if not self.path.exists():
+            return {}
+        found: dict[bytes, Any] = {}
+        with self._open() as database:
+            for i in range(0, len(keys), ASKED):
+                some = keys[i : i + ASKED]
+                marks = ",".join("?" * len(some))
+                rows = database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
+                found.update((key, np.frombuffer(vector, np.float32)) for key, vector in rows)
+        return found
+
+    def put(self, vectors: Mapping[bytes, Any] | Iterable[tuple[bytes, Any]]) -> None:
+        """Keep these. Raises `JournalError` when the disk does not take them."""
+        rows = [(key, np.asarray(vector, np.float32).tobytes()) for key, vector in dict(vectors).items()]
+        with self._open() as database, database:
+            database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(self._connected()) as database:
+                yield database
+        except sqlite3.OperationalError as error:
+            raise self._unusable(error) from error
+        except sqlite3.DatabaseError as error:
+            self.path.unlink(missing_ok=True)  # what is damaged is worth nothing: it is paid again
+            raise self._unusable(error) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+        database = sqlite3.connect(self.path, timeout=60)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+        return database
+
+    def _unusable(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"vectors cannot be kept in {self.path} ({error}): make room there, or set RLM_HOME to a folder that "
+            "can be written; what is damaged is removed, and made anew when you ask again"
+        )

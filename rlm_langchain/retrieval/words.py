@@ -1,0 +1,78 @@
+"""Words, as BM25 counts them: whatever the language, and in code too.
+
+Lower case, without the plural's `s`; names in code count whole and in parts (`get_userName`: `get_username`, `get`,
+`user`, `name`). Scripts that put no space between words count by pairs of characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+WORD = re.compile(r"\w+")
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+LONGEST = 64
+"""Characters of a word that count: longer ones are data."""
+
+
+class Vocabulary:
+    """Words by number. Grows while `numbers` is asked for texts."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, ...]] = {}
+        """What was worked out before for a word as it is written."""
+
+    def numbers(self, text: str) -> list[int]:
+        """The words of a text, by their numbers."""
+        found: list[int] = []
+        seen = self._seen
+        for word in WORD.findall(text):
+            numbers = seen.get(word)
+            if numbers is None:
+                numbers = seen[word] = tuple(self.known.setdefault(form, len(self.known)) for form in forms(word))
+            found += numbers
+        return found
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, as they count."""
+    return [form for word in WORD.findall(text) for form in forms(word)]
+
+
+def forms(word: str) -> Iterator[str]:
+    """What one run of letters, digits and underscores counts as."""
+    if not word.isascii() and _UNSPACED.search(word):
+        yield from _pairs(word)
+        return
+    yield _stem(word.casefold()[:LONGEST])
+    parts = _PART.findall(word[:LONGEST]) if word.isascii() else word.split("_")
+    if len(parts) > 1:
+        yield from (_stem(part.casefold()) for part in parts if part)
+
+
+def _stem(word: str) -> str:
+    """Without the endings of an English plural."""
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def _pairs(word: str) -> Iterator[str]:
+    """Each two neighbours in a script without spaces; the rest as words."""
+    end = 0
+    for run in _UNSPACED.finditer(word):
+        if run.start() > end:
+            yield from forms(word[end : run.start()])
+        text = run[0]
+        yield from (text[i : i + 2] for i in range(max(1, len(text) - 1)))
+        end = run.end()
+    if end < len(word):
+        yield from forms(word[end:])
