@@ -11,6 +11,7 @@ alive; what a node needs beside it was captured when the graph was built.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -91,7 +92,10 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return wait(work.tree, work.leaves, config)
-        with work.tree.levels.place_of_thread(work.depth), work.child() as done:
+        while (twin := work.twin()) is not None:
+            if (answer := twin.result()) is not None:
+                return work.same(answer)
+        with work.child() as done, work.tree.levels.place_of_thread(work.depth):
             done.outcome = child.invoke(work.child_input(), below(config))
         return done.record()
 
@@ -99,8 +103,11 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return await work.leaves(config)
-        async with work.tree.levels.place(work.depth):
-            with work.child() as done:
+        while (twin := work.twin()) is not None:
+            if (answer := await asyncio.shield(asyncio.wrap_future(twin))) is not None:
+                return work.same(answer)
+        with work.child() as done:
+            async with work.tree.levels.place(work.depth):
                 done.outcome = await child.ainvoke(work.child_input(), below(config))
         return done.record()
 

@@ -12,7 +12,9 @@ import json
 from collections.abc import Sequence
 
 from rlm_langchain.errors import JournalError
+from rlm_langchain.scribe import depth_of
 from rlm_langchain.seal import is_whole
+from rlm_langchain.twins import twin_key
 from rlm_langchain.types import (
     Call,
     CallRecord,
@@ -133,6 +135,14 @@ class Journal:
             f"{call['model']} {call['prompt_sha256']}": call["value"]
             for call in self.calls.values()
             if call["model"] and isinstance(call["value"], str)
+        }
+
+    def runs(self) -> dict[str, str]:
+        """What child runs answered, by their depth and what they were asked: the same need not be asked again."""
+        return {
+            twin_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): call["value"]
+            for call in self.calls.values()
+            if isinstance(call["value"], str) and call.get("child") and call["child"][-1]["status"] == "complete"
         }
 
     def check(self) -> None:

@@ -39,10 +39,10 @@ class Leaf:
         key = f"{self.model.name} {fingerprint(self.call)}"
         known = self.tree.answers.get(key)
         if isinstance(known, str):
-            return LeafReply(known)
+            return LeafReply(known, memo=True)
         if known is not None:
             first = await asyncio.shield(known)
-            return LeafReply(first.text, first.error)
+            return LeafReply(first.text, first.error, memo=True)
         return await self._first(key, query, config)
 
     async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.seal import is_whole, seal
 from rlm_langchain.tools import use
 from rlm_langchain.tree import Tree
+from rlm_langchain.twins import twin_key
 from rlm_langchain.types import Call, CallRecord, ContextRef, LeafReply, Sealed, Usage
 
 if TYPE_CHECKING:
@@ -130,6 +132,8 @@ class Errands:
             self.tree.breaks(error)
         finally:
             done.seconds = time.monotonic() - before
+            if self.machine.memo:
+                self.tree.twins.over(self.twin_key, done.answer)
             self.tree.close(self.child_path)
 
     @property
@@ -151,7 +155,7 @@ class Errands:
             return
         record = self.record(number, call, reply, time.monotonic() - before)
         record["model"] = who
-        self.scribe.write(record)
+        self._write(record, reply)
 
     async def _answered(self, number: int, call: Call, config: RunnableConfig) -> tuple[LeafReply, str]:
         """The reply, and the model that gave it."""
@@ -166,6 +170,28 @@ class Errands:
             return LeafReply(None, f"there is nothing here that answers {call.kind!r}"), ""
         model = self.machine.leaf_at(depth_of(path))
         return await Leaf(self.machine, self.tree, model, call, place).reply(config), model.name
+
+    def twin(self) -> Future[str | None] | None:
+        """The answer of another child run that was asked the same; None when this one is the first."""
+        return self.tree.twins.first(self.twin_key) if self.machine.memo else None
+
+    @property
+    def twin_key(self) -> str:
+        """What child runs that are asked the same have in common."""
+        return twin_key(self.depth + 1, self.errand["sha256"])
+
+    def same(self, answer: str) -> dict[str, Any]:
+        """The record of a call that a twin of its child run has answered."""
+        reply = LeafReply(answer, memo=True)
+        record = self.record(self.errand["calls"][0], Call("rlm", self.errand["query"]), reply, 0.0)
+        record["prompt_sha256"] = self.errand["sha256"]
+        self._write(record, reply)
+        return {"trajectory": self.scribe.records}
+
+    def _write(self, record: CallRecord, reply: LeafReply) -> None:
+        if reply.memo:
+            record["memo"] = True
+        self.scribe.write(record)
 
     def record(self, number: int, call: Call, reply: LeafReply, seconds: float) -> CallRecord:
         """What became of a call."""
@@ -197,6 +223,12 @@ class Child:
     """Its `RLMOutput`."""
     error: str | None = None
     seconds: float = 0.0
+
+    @property
+    def answer(self) -> str | None:
+        """What others that are asked the same are told: only what the run itself took for its answer."""
+        complete = self.outcome is not None and self.outcome["status"] == "complete"
+        return as_text(self.outcome["answer"]) if self.outcome is not None and complete else None
 
     def record(self) -> dict[str, Any]:
         """Its answer, what it spent, and what it did, as the record of the call that asked for it."""

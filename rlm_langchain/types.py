@@ -194,6 +194,8 @@ class LeafReply(NamedTuple):
     error: str | None = None
     used: Usage = Usage()
     retries: int = 0
+    memo: bool = False
+    """Whether it is the reply to the same call, made elsewhere in the tree."""
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -313,6 +315,8 @@ class CallRecord(Sealed):
     time: float
     child: NotRequired[list[Any]]
     """The records of a child run."""
+    memo: NotRequired[bool]
+    """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
 
 
 class OutputRecord(Sealed):
