@@ -120,7 +120,8 @@ _FILES = {
     "src/store.py": "import json\nfrom pathlib import Path\n\n\ndef load(path):\n    # TODO: cache this\n"
     "    return json.loads(Path(path).read_text())\n\n\ndef save(path, data):\n"
     "    Path(path).write_text(json.dumps(data))\n",
-    "src/main.py": "import sys\n\nfrom store import load\n\n\ndef main():\n    print(load(sys.argv[1]))  # TODO: errors\n\n\n"
+    "src/main.py": "import sys\n\nfrom store import load\n\n\ndef main():\n"
+    "    print(load(sys.argv[1]))  # TODO: errors\n\n\n"
     "if __name__ == '__main__':\n    main()\n",
     "tests/test_store.py": "import json\n\nfrom store import save\n\n\ndef test_save(tmp_path):\n"
     "    save(tmp_path / 'x', {'a': 1})\n",

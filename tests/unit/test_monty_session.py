@@ -216,6 +216,13 @@ def test_replies_must_be_as_many_as_the_calls(session: MontySession) -> None:
         session.resume([])
 
 
+def test_sessions_that_wait_do_not_hold_up_others(opened: Opener) -> None:
+    waiting = [opened() for _ in range(30)]
+    assert all(isinstance(session.run("x = llm_query('a')"), Suspended) for session in waiting)
+    assert said(opened(), "print('on')") == Completed("on\n")
+    assert all(session.resume([Reply("b")]) == Completed("") for session in waiting)
+
+
 # --- Errors as a root model reads them
 
 HINTS = {

@@ -1,9 +1,11 @@
 """Runs cells in Monty: a subset of Python, interpreted by a process that has no way to reach anything.
 
-Covered: files, network, processes, environment, the clock and randomness do not exist for a cell; time, memory
-and output are limited, and a worker that breaks a limit is killed; no worker serves two sessions.
-Not covered: Monty's interpreter is the one wall. There is no second one of the operating system behind it, so a
-fault in its native code would be a hole; on Linux, `cpython` has kernel rules instead.
+Covered: files, network, processes and the environment do not exist for a cell; clock and randomness are fixed; time,
+memory and output are limited, and a worker that breaks a limit is killed; no worker serves two sessions.
+Not covered: Monty's interpreter is the one wall, so a fault in its native code would be a hole (on Linux, `cpython`
+has the kernel's rules instead). A cell that calls an unknown function with a huge value makes the host hold a copy for
+a moment: at most what `Limits.memory` lets the cell make, and about as much again. A worker that computes while its
+host is killed ends within the time limit of its cell.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import builtins
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from rlm_langchain.sandboxes.monty.methods import tables
 from rlm_langchain.sandboxes.reserved import bindings
@@ -33,9 +34,9 @@ class _rlm_Module:
 def opening() -> str:
     """What a session begins with. It needs `__rlm_most__`, the bytes that may leave at once."""
     code, known = [tables(), _MODULE], {"_rlm_makers", "_rlm_owned"}
-    for name, tree in _trees("globals").items():
-        exports = _exports(tree)
-        code.append(_function(name, tree, f"({', '.join(exports)},)", known))
+    for name in sorted(_sources("globals")):
+        exports = _exports(_tree("globals", name))
+        code.append(_function("globals", name, f"({', '.join(exports)},)", known))
         code.append(f"{', '.join(exports)}, = _rlm_make_{name}()\n")
         known |= {export for export in exports if export.startswith("_rlm_")}
     return "".join(code) + "None\n"
@@ -44,30 +45,33 @@ def opening() -> str:
 @cache
 def global_names() -> tuple[str, ...]:
     """What it defines for cells."""
-    exports = (name for tree in _trees("globals").values() for name in _exports(tree))
+    exports = (name for file in sorted(_sources("globals")) for name in _exports(_tree("globals", file)))
     return tuple(name for name in exports if not name.startswith("_"))
 
 
 @cache
 def modules() -> frozenset[str]:
     """The modules that cells import from here and not from Monty."""
-    return frozenset(_trees("modules"))
+    return frozenset(_sources("modules"))
 
 
 @cache
 def loading(module: str) -> str:
     """Code that defines `_rlm_module_x`, the module `x`."""
-    tree = _trees("modules")[module]
-    names = ", ".join(f"{name!r}: {name}" for name in _exports(tree))
-    made = _function(module, tree, f"_rlm_Module({module!r}, {{{names}}})", {"_rlm_method"})
+    names = ", ".join(f"{name!r}: {name}" for name in _exports(_tree("modules", module)))
+    made = _function("modules", module, f"_rlm_Module({module!r}, {{{names}}})", {"_rlm_method"})
     return f"{made}_rlm_module_{module} = _rlm_make_{module}()\nNone\n"
 
 
 @cache
-def _trees(folder: str) -> dict[str, ast.Module]:
+def _sources(folder: str) -> dict[str, Traversable]:
     found = files(__package__).joinpath("prelude", folder).iterdir()
-    sources = {file.name[:-3]: file.read_text("utf-8") for file in found if file.name.endswith(".py")}
-    return {name: ast.parse(sources[name]) for name in sorted(sources)}
+    return {file.name[:-3]: file for file in found if file.name.endswith(".py")}
+
+
+@cache
+def _tree(folder: str, name: str) -> ast.Module:
+    return ast.parse(_sources(folder)[name].read_text("utf-8"))
 
 
 def _exports(tree: ast.Module) -> list[str]:
@@ -77,11 +81,12 @@ def _exports(tree: ast.Module) -> list[str]:
     return [name for name in names if not name.startswith("_") or name.startswith(("_rlm_", "_host_"))]
 
 
-def _function(name: str, tree: ast.Module, returned: str, known: set[str]) -> str:
-    """The file as a function that returns what it offers; `known` are names of ours that it may use.
+def _function(folder: str, name: str, returned: str, known: set[str]) -> str:
+    """A file as a function that returns what it offers; `known` are names of ours that it may use.
 
     Comments and docstrings are left out.
     """
+    tree = _tree(folder, name)
     body = "\n".join(ast.unparse(node) for node in _without_docstrings(tree).body)
     used = _names_used(tree)
     parameters = [f"{name}={name}" for name in sorted(used & {*dir(builtins), *known})]
