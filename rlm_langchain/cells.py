@@ -70,9 +70,8 @@ class Execution:
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
         """Find the REPL of this run, or the way to rebuild it."""
-        journal = Journal(state["trajectory"])
         tree = machine.tree(state["run"], config)
-        tree.join(state["path"], journal)
+        journal = tree.journal(state["path"], state["trajectory"])
         repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree, state["path"]))
         tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())

@@ -54,12 +54,24 @@ class Journal:
         self.idle = 0
         """Waves of the last cell since a call of it was paid for: since it learnt anything new."""
         self._question()
+        self._read, self._last = 0, ""
+        """How many records were read, and the seal of the last one."""
+        self.read_on(records)
+
+    def read_on(self, records: Sequence[Record]) -> bool:
+        """Read those that are new in a longer list of the same records; False when it is not that.
+
+        A run of many calls would else read its whole past again at each of them.
+        """
+        if len(records) < self._read or (self._read and records[self._read - 1].get("seal") != self._last):
+            return False
         self._records = records
         try:
-            for record in records:
+            for record in records[self._read :]:
                 self.add(record)
         except (KeyError, TypeError, AttributeError) as error:
             raise JournalError(DAMAGED) from error
+        return True
 
     def _question(self) -> None:
         """A new question on the same thread: the REPL and the words stay, the account is opened anew."""
@@ -70,6 +82,7 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Read one record more."""
+        self._read, self._last = self._read + 1, record.get("seal", "")
         match record["type"]:
             case "question":
                 self._question()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from rlm_langchain.receipts import Receipts
 from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import child_path
 from rlm_langchain.twins import Twins
-from rlm_langchain.types import Budget, Plain, Usage
+from rlm_langchain.types import Budget, Plain, Record, Usage
 
 Answers = dict[str, "asyncio.Future[Any] | str"]
 """By model and fingerprint: what was answered in this tree, or will be."""
@@ -46,6 +46,8 @@ class Tree:
         self._spent: dict[str, Usage] = {}
         """By place in the tree."""
         self._joined: set[str] = set()
+        self._journals: dict[str, Journal] = {}
+        """By the path of the run, as far as they were read."""
         self._tools = 0
         self._lock = threading.Lock()
 
@@ -102,15 +104,23 @@ class Tree:
         with self._lock:
             return self.repls.setdefault(path, Repl(open))
 
-    def join(self, path: str, journal: Journal) -> None:
-        """Take over what a run did in earlier processes, the first time that it is seen in this one.
+    def journal(self, path: str, records: Sequence[Record]) -> Journal:
+        """What the run at `path` has done, read on from where it was read before.
 
-        Raises `JournalError` when it is not what was written then.
+        Its first time in this process, what it did in earlier ones is taken over: the account, the answers. Raises
+        `JournalError` when it is not what was written then.
         """
+        journal = self._journals.get(path)
+        if journal is None or not journal.read_on(records):
+            journal = self._journals[path] = Journal(records)
         with self._lock:
-            if path in self._joined:
-                return
+            is_new = path not in self._joined
             self._joined.add(path)
+        if is_new:
+            self._join(path, journal)
+        return journal
+
+    def _join(self, path: str, journal: Journal) -> None:
         journal.check()
         with self._lock:
             known = {above for place in self._spent for above in _places(place)}
@@ -128,6 +138,8 @@ class Tree:
         with self._lock:
             below = [p for p in self.repls if not path or p == path or p.startswith(f"{path}/")]
             closing = [self.repls.pop(p) for p in below]
+            for closed in below:
+                self._journals.pop(closed, None)
         for repl in closing:
             repl.close()
         if not path and self.receipts is not None:

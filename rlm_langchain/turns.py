@@ -77,9 +77,8 @@ class Turn:
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Turn:
         """Look at what is left; tell the model when it is little, or that this is the last turn."""
-        journal = Journal(state["trajectory"])
         tree = machine.tree(state["run"], config)
-        tree.join(state["path"], journal)
+        journal = tree.journal(state["path"], state["trajectory"])
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
         turn._hold()
