@@ -1,11 +1,11 @@
 """Runs cells in Monty: a subset of Python, interpreted by a process that has no way to reach anything.
 
-Covered: files, network, processes and the environment do not exist for a cell; clock and randomness are fixed; time,
-memory and output are limited, and a worker that breaks a limit is killed; no worker serves two sessions.
-Not covered: Monty's interpreter is the one wall, so a fault in its native code would be a hole (on Linux, `cpython`
-has the kernel's rules instead). A cell that calls an unknown function with a huge value makes the host hold a copy for
-a moment: at most what `Limits.memory` lets the cell make, and about as much again. A worker that computes while its
-host is killed ends within the time limit of its cell.
+Covered: files, network, processes and the environment do not exist for a cell; clock and randomness are fixed;
+time, memory and output are limited, and a worker that breaks a limit is killed; no worker serves two sessions.
+Not covered: Monty's interpreter is the one wall, so a fault in its native code would be a hole (on Linux,
+`cpython` has the kernel's rules instead). A cell that calls an unknown function with a huge value makes the host
+hold a copy for a moment: at most what `Limits.memory` lets the cell make, and about as much again. A worker that
+computes while its host is killed ends within the time limit of its cell.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["MontySandbox"]
 
 GUIDANCE = (
     "This REPL runs a subset of Python. Not there: class inheritance (raise ValueError, no exception class of "
-    "your own), @property, @staticmethod, __len__ and `<` of your own classes, `yield` inside try or with, "
+    "your own), @property, __len__ and `<` of your own classes, `yield` inside try or with, "
     "threads, files, packages; of the standard library only re, json, csv, math, datetime, collections, "
     "itertools, functools, statistics, heapq, string, textwrap, random, difflib and a few more. Ask models in "
     "loops, comprehensions or with llm_query_batched, never inside a generator function."

@@ -125,6 +125,8 @@ class Edits:
 
     def replace(self, start: int, end: int, text: str, origins: Iterable[int] = ()) -> None:
         """Put text in the place of characters; edits inside of them are not made."""
+        if start == end and not text:
+            return
         self._edits.append(Edit(start, end, text, False, tuple(origins)))
 
     def bound(self, node: ast.Attribute) -> None:

@@ -27,7 +27,10 @@ HINTS = (
         r"support class inheritance",
         "classes here cannot inherit: raise ValueError or RuntimeError themselves, and share code by functions",
     ),
-    (r"support method decorators", "write plain methods, called with (), and plain functions"),
+    (
+        r"support method decorators",
+        "write plain methods, called with (); @staticmethod and @classmethod work alone",
+    ),
     (r"support the 'del' statement", "del works alone on its line, for names and items: use d.pop(key)"),
     (r"exception groups", "use plain try and except"),
     (r"[Ww]ildcard imports", "import the names that you need"),

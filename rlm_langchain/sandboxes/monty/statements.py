@@ -67,11 +67,27 @@ def _deletion(target: ast.expr, edits: Edits) -> str | None:
 
 
 def defined(node: ast.ClassDef, edits: Edits) -> None:
-    """A dataclass tells the prelude what its fields are."""
+    """A dataclass tells the prelude what its fields are; static and class methods are made after the class."""
     fields = [item.target.id for item in node.body if _is_field(item)]  # type: ignore[attr-defined]
     for decorator in node.decorator_list:
         if _is_dataclass(decorator):
             edits.around(decorator, f"_rlm_fields({fields!r}, ", ")")
+    made = [line for item in node.body if (line := _made_after(node, item, edits)) is not None]
+    indent = "\n" + " " * node.col_offset
+    end = edits.tree.span(node)[1]
+    edits.replace(end, end, "".join(indent + line for line in made))
+
+
+def _made_after(node: ast.ClassDef, item: ast.stmt, edits: Edits) -> str | None:
+    """The statement that makes a method static, or a class method; its decorator becomes a comment."""
+    match item:
+        case ast.FunctionDef(
+            name=name, decorator_list=[ast.Name(id="staticmethod" | "classmethod" as kind) as how]
+        ):
+            start, end = edits.tree.span(how)
+            edits.replace(edits.tree.code.rfind("@", 0, start), end, f"# {kind}")
+            return f"{node.name}.{name} = _rlm_{kind}({node.name}, {node.name}.{name})"
+    return None
 
 
 def _is_field(item: ast.stmt) -> bool:

@@ -146,3 +146,22 @@ class _rlm_Generator:
 
     def close(self):
         self._at = -1
+
+
+class _rlm_Function:
+    """A function that no instance is given to: a method of a class that stays what it is."""
+
+    def __init__(self, function, given):
+        self._function = function
+        self._given = given
+
+    def __call__(self, *args, **kwargs):
+        return self._function(*self._given, *args, **kwargs)
+
+
+def _rlm_staticmethod(kind, function):
+    return _rlm_Function(function, ())
+
+
+def _rlm_classmethod(kind, function):
+    return _rlm_Function(function, (kind,))
