@@ -126,7 +126,8 @@ def player(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Player]:
     with serve(playing) as server:
         for name in ("OPENAI_BASE_URL", "OPENROUTER_BASE_URL"):
             monkeypatch.setenv(name, server.url)
-        monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-...")
+        for name in ("OPENROUTER_API_KEY", "OPENAI_API_KEY"):
+            monkeypatch.setenv(name, "sk-...")
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         played = models.resolve("openai:local", "root")
         monkeypatch.setattr("rlm_langchain.local.model", lambda _: played)
