@@ -11,11 +11,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.approval import approval
-from rlm_langchain.conversation import shown, transcript
+from rlm_langchain.conversation import shown
 from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
-from rlm_langchain.recursion import errands
+from rlm_langchain.recursion import PREVIEW, errands, known
 from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
@@ -44,9 +44,7 @@ SHOWN = {"default": 8_000, "compact": 1_500}
 """Characters of a cell's output that a root model sees, by profile."""
 FREE = ("budget", "history")
 """Kinds of calls that cost nothing."""
-HISTORY_KEPT = 2_000_000
-"""Characters of history that the REPL is given: the latest."""
-FAILING, IDLE = 25, 1_000
+FAILING, IDLE = 25, 5_000
 """Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
 LAST_WORDS = 2.0
 """Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
@@ -66,6 +64,8 @@ class Execution:
     scribe: Scribe
     refused: int = 0
     """How often the cell was told that there are no more calls."""
+    idle: int = 0
+    """How often it asked only what was known."""
 
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
@@ -129,7 +129,7 @@ class Execution:
         """Why a cell that asks once more is ended: calls that bring nothing cost nothing, so no budget ends it."""
         if self.journal.failing + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
-        if self.journal.idle >= IDLE:
+        if self.idle >= IDLE:
             return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
         return None
 
@@ -181,38 +181,55 @@ class Execution:
         refusal = "the run is ending: no more calls" if self._closing else refusal
         if refusal:
             self.refused += 1
-            return [self._served(i, call, None, refusal) for i, call in enumerate(calls)]
-        if any(call.kind not in FREE for call in calls):
+            return [self._served(i, call, Reply(error=refusal)) for i, call in enumerate(calls)]
+        replies = [self._at_once(self.repl.first + i, call) for i, call in enumerate(calls)]
+        ready = [reply for reply in replies if reply is not None]
+        if len(ready) < len(calls):
             return None
-        return [self._served(i, call, self._free(self.repl.first + i, call)) for i, call in enumerate(calls)]
+        self.idle += 1
+        return [self._served(i, call, reply) for i, (call, reply) in enumerate(zip(calls, ready, strict=True))]
 
-    def _free(self, number: int, call: Call) -> Plain:
-        if call.kind == "history":
-            return transcript([*self.state["trajectory"], *self.scribe.records])[-HISTORY_KEPT:]
-        place = child_path(self.state["path"], number)
-        return self.tree.once(f"{place} {call.kind}", lambda: dict(self.tree.ledger.left()))
+    def _at_once(self, number: int, call: Call) -> Reply | None:
+        """The reply to a call that costs nothing."""
+        match call.kind:
+            case "history":
+                return Reply(self.journal.history())
+            case "budget":
+                place = child_path(self.state["path"], number)
+                return Reply(self.tree.once(f"{place} budget", self._left))
+            case _:
+                answer = known(self.machine, self.tree, self.state["path"], number, call)
+                return None if answer is None else Reply(answer)
 
-    def _served(self, index: int, call: Call, value: Plain, error: str | None = None) -> Reply:
-        self._write(
-            CallRecord(
-                type="call",
-                path=self.state["path"],
-                cell=self._cell,
-                call=self.repl.first + index,
-                kind=call.kind,
-                prompt_sha256=fingerprint(call),
-                prompt_chars=len(call.prompt),
-                preview="",
-                value=value,
-                error=error,
-                usage=Usage().record(),
-                model="",
-                seconds=0.0,
-                retries=0,
-                time=time.time(),
-            )
+    def _left(self) -> Plain:
+        """What is left of the budget, as code sees it."""
+        budget = self.machine.budget
+        turns = max(0, budget.iterations - self.journal.iterations)
+        levels = budget.depth - 1 - depth_of(self.state["path"])
+        return {**self.tree.ledger.left(), "iterations": turns, "depth": levels}
+
+    def _served(self, index: int, call: Call, reply: Reply) -> Reply:
+        record = CallRecord(
+            type="call",
+            path=self.state["path"],
+            cell=self._cell,
+            call=self.repl.first + index,
+            kind=call.kind,
+            prompt_sha256=fingerprint(call),
+            prompt_chars=len(call.prompt),
+            preview="" if call.kind in FREE else call.prompt[:PREVIEW],
+            value=None if call.kind == "history" else reply.value,
+            error=reply.error,
+            usage=Usage().record(),
+            model="",
+            seconds=0.0,
+            retries=0,
+            time=time.time(),
         )
-        return Reply(value, error)
+        if call.kind not in FREE and reply.error is None:
+            record["memo"] = True
+        self._write(record)
+        return reply
 
     def _fan_out(self, calls: Sequence[Call]) -> Command[Any]:
         """Send the calls that the journal has no reply to on their way, each numbered; ask a person first."""

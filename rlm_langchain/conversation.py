@@ -15,6 +15,9 @@ from rlm_langchain.context.safe import visible
 from rlm_langchain.prompts import render
 from rlm_langchain.types import Record
 
+HISTORY_KEPT = 2_000_000
+"""Characters of history that the REPL is given: the latest."""
+
 
 def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
     """The messages for the next turn of a run. A summary takes the place of all that came before it."""
@@ -41,14 +44,17 @@ def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
 
 
 def transcript(records: Sequence[Record]) -> str:
-    """Everything that a root model wrote and was shown, in full: what the REPL holds as `history`."""
+    """Everything that a root model wrote and was shown, in full: what the REPL holds as `history`.
+
+    Of a very long one, the end.
+    """
     parts = []
     for record in records:
         if record["type"] == "turn":
             parts.append(f"## Turn {record['turn']}\n\n{record['text']}")
         elif record["type"] in ("question", "output") or (record["type"] == "note" and record["to"] == "model"):
             parts.append(record["text"])
-    return "\n\n".join(parts)
+    return "\n\n".join(parts)[-HISTORY_KEPT:]
 
 
 def shown(text: str, most: int) -> str:

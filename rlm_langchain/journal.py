@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from rlm_langchain.conversation import transcript
 from rlm_langchain.errors import JournalError
 from rlm_langchain.scribe import depth_of
 from rlm_langchain.seal import is_whole
@@ -51,11 +52,8 @@ class Journal:
         self._wave = -1
         self.failing = 0
         """Waves of the last cell since a call of it was answered."""
-        self.idle = 0
-        """Waves of the last cell since a call of it was paid for: since it learnt anything new."""
         self._question()
-        self._read, self._last = 0, ""
-        """How many records were read, and the seal of the last one."""
+        self._records: list[Record] = []
         self.read_on(records)
 
     def read_on(self, records: Sequence[Record]) -> bool:
@@ -63,11 +61,11 @@ class Journal:
 
         A run of many calls would else read its whole past again at each of them.
         """
-        if len(records) < self._read or (self._read and records[self._read - 1].get("seal") != self._last):
+        read = len(self._records)
+        if len(records) < read or (read and records[read - 1].get("seal") != self._records[-1].get("seal")):
             return False
-        self._records = records
         try:
-            for record in records[self._read :]:
+            for record in records[read:]:
                 self.add(record)
         except (KeyError, TypeError, AttributeError) as error:
             raise JournalError(DAMAGED) from error
@@ -82,7 +80,7 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Read one record more."""
-        self._read, self._last = self._read + 1, record.get("seal", "")
+        self._records.append(record)
         match record["type"]:
             case "question":
                 self._question()
@@ -93,13 +91,12 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
-                self.failing = self.idle = 0
+                self.failing = 0
             case "wave":
                 self._asked = record["time"]
                 self._count(record["first"])
             case "call":
                 self.failing = self.failing if record["error"] else 0
-                self.idle = 0 if record["usage"]["calls"] else self.idle
                 self.calls[record["call"]] = record
                 self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
@@ -113,7 +110,6 @@ class Journal:
         """One wave more, unless it is the last one sent again after a crash."""
         if first != self._wave:
             self.failing += 1
-            self.idle += 1
         self._wave = first
 
     def reply(self, number: int, call: Call) -> Reply | None:
@@ -121,7 +117,14 @@ class Journal:
         record = self.calls.get(number)
         if record is None or record["prompt_sha256"] != fingerprint(call):
             return None
+        if call.kind == "history":
+            return Reply(self.history(record))
         return Reply(record["value"], record["error"])
+
+    def history(self, until: CallRecord | None = None) -> str:
+        """All that was written and shown until the call that asks for it. Derived, so as not to be kept twice."""
+        end = next((i for i, record in enumerate(self._records) if record is until), None)
+        return transcript(self._records[:end])
 
     def finished(self, cell: int) -> bool:
         """Whether a cell has ended."""

@@ -36,7 +36,7 @@ class Leaf:
         query = self._query()
         if not self.machine.memo or self._paid(query):
             return await self._ask(query, config)
-        key = f"{self.model.name} {fingerprint(self.call)}"
+        key = self._memo_key
         known = self.tree.answers.get(key)
         if isinstance(known, str):
             return LeafReply(known, memo=True)
@@ -44,6 +44,15 @@ class Leaf:
             first = await asyncio.shield(known)
             return LeafReply(first.text, first.error, memo=True)
         return await self._first(key, query, config)
+
+    def known(self) -> str | None:
+        """The answer, when it is there already and need not be asked for."""
+        known = self.tree.answers.get(self._memo_key) if self.machine.memo else None
+        return known if isinstance(known, str) and not self._paid(self._query()) else None
+
+    @property
+    def _memo_key(self) -> str:
+        return f"{self.model.name} {fingerprint(self.call)}"
 
     async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
         """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered."""

@@ -81,6 +81,16 @@ def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[
     return sent
 
 
+def known(machine: Machine, tree: Tree, path: str, number: int, call: Call) -> str | None:
+    """The answer to a call that was answered elsewhere in the tree; it costs nothing."""
+    if call.kind not in ("llm", "rlm") or not machine.memo:
+        return None
+    depth = depth_of(path)
+    if _is_child(machine, path, call):
+        return tree.twins.known(twin_key(depth + 1, fingerprint(call)))
+    return Leaf(machine, tree, machine.leaf_at(depth), call, child_path(path, number)).known()
+
+
 def _is_child(machine: Machine, path: str, call: Call) -> bool:
     return call.kind == "rlm" and depth_of(path) + 1 < machine.budget.depth
 

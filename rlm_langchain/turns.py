@@ -150,8 +150,16 @@ class Turn:
             return self._ending(stop)
         if self._too_long():
             return Decision(stop=None, summary=True, note=None)
-        scarce = ", ".join(f"{rest} {name}" for name, rest in self.tree.ledger.scarce().items())
+        scarce = self._scarce()
         return Decision(stop=None, summary=False, note=self._render("scarce", left=scarce) if scarce else None)
+
+    def _scarce(self) -> str:
+        """What there is less than a quarter left of."""
+        scarce = dict(self.tree.ledger.scarce())
+        turns = self.machine.budget.iterations - self.journal.iterations
+        if turns < self.machine.budget.iterations / 4:
+            scarce["turns"] = turns
+        return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
 
     def _ending(self, stop: StopReason) -> Decision:
         return Decision(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))

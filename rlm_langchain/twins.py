@@ -25,6 +25,12 @@ class Twins:
             self._runs[key] = Future()
             return None
 
+    def known(self, key: str) -> str | None:
+        """The answer, when it is there already."""
+        with self._lock:
+            run = self._runs.get(key)
+        return run.result() if run is not None and run.done() else None
+
     def over(self, key: str, answer: str | None) -> None:
         """The first is over. None: it has no answer worth remembering, and the next one may be the first."""
         with self._lock:

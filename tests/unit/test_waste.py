@@ -165,6 +165,14 @@ def test_a_cell_whose_calls_all_fail_does_not_go_on_for_ever(ask):
     assert "none of the calls that it waited for was answered" in seen[0]
 
 
+def test_what_is_known_is_answered_in_place_and_is_in_the_records(ask):
+    cells = "a = llm_query_batched(['x', 'y'])", "b = [llm_query('x'), llm_query('y')]\nFINAL([a == b, b])"
+    output = ask(create_rlm(script(*cells, leaf=Counted())), "q")
+    assert output["answer"][0] is True
+    assert [record.get("memo", False) for record in calls(output)] == [False, False, True, True]
+    assert sum(record["type"] == "wave" for record in output["trajectory"]) == 1
+
+
 def test_a_cell_that_asks_only_what_it_knows_does_not_go_on_for_ever():
     model = script("while llm_query('again') != 'other':\n    pass", "FINAL('gave up')")
     output = create_rlm(model, sandbox="monty").invoke("q")
@@ -172,6 +180,6 @@ def test_a_cell_that_asks_only_what_it_knows_does_not_go_on_for_ever():
 
 
 def test_a_loop_around_a_spent_budget_ends(ask):
-    code = "while True:\n    llm_query_batched([str(i) for i in range(4)])"
+    code = "i = 0\nwhile True:\n    i += 4\n    llm_query_batched([str(i + k) for k in range(4)])"
     output = ask(create_rlm(script(code, "prose:That was all."), budget=Budget(calls=6)), "q")
     assert (output["answer"], output["stop_reason"]) == ("That was all.", "calls")
