@@ -116,8 +116,9 @@ def _question(record: QuestionRecord) -> list[Part]:
 
 def _turn(record: TurnRecord) -> list[Part]:
     used = record["usage"]
+    what = "the history in short" if record.get("summary") else f"turn {record['turn'] + 1}"
     heading = (
-        f"turn {record['turn'] + 1} · {record['model']} · {record['seconds']:.1f} s · "
+        f"{what} · {record['model']} · {record['seconds']:.1f} s · "
         f"read {used['input']:,} tokens, wrote {used['output']:,}"
     )
     again = f" · tried {record['retries'] + 1} times" if record["retries"] else ""

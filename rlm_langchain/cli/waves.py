@@ -18,6 +18,8 @@ class Wave:
     record: WaveRecord
     answered: int = 0
     failed: int = 0
+    remembered: int = 0
+    """Answered by what was asked before."""
     until: float = 0.0
     """When the last reply came."""
 
@@ -40,6 +42,7 @@ class Wave:
         self.until = record["time"]
         if record["error"] is None:
             self.answered += 1
+            self.remembered += record.get("memo", False)
         else:
             self.failed += 1
 
@@ -47,8 +50,9 @@ class Wave:
         """How it went."""
         calls = "1 sub-call" if self.count == 1 else f"{self.count:,} sub-calls"
         went = "answered" if not self.failed else f"{self.answered:,} answered, {self.failed:,} failed"
+        memory = f", {self.remembered:,} from memory" if self.remembered else ""
         seconds = max(0.0, self.until - self.record["time"])
-        return Part("note", f"{calls}: {went} · {seconds:.1f} s", self.record["path"])
+        return Part("note", f"{calls}: {went}{memory} · {seconds:.1f} s", self.record["path"])
 
 
 @dataclass(slots=True)

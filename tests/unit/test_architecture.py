@@ -41,7 +41,7 @@ HEAVY = (
     "langchain_core",
 )
 """Not imported with the package: whoever only wants a name from it should not wait."""
-LONGEST_FILE, LONGEST_FUNCTION, MEDIAN_FUNCTION, MOST_PARAMETERS = 270, 40, 9, 8
+LONGEST_FILE, LONGEST_FUNCTION, MEDIAN_FUNCTION, MOST_PARAMETERS = 320, 40, 9, 8
 LISTS = {"rlm_graph", "ask"}
 """Functions that are as long as what they list: the nodes of the graph, the options of a command."""
 
@@ -120,9 +120,23 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("package", "homes"),
     [
-        ("langgraph", {"graph", "recursion", "runnable", "scribe", "cells", "turns", "approval", "chat_model"}),
+        (
+            "langgraph",
+            {
+                "graph",
+                "recursion",
+                "runnable",
+                "lifecycle",
+                "scribe",
+                "cells",
+                "turns",
+                "approval",
+                "tools",
+                "serve",
+            },
+        ),
         ("faiss", {"retrieval"}),
-        ("rich", {"cli", "demo"}),
+        ("rich", {"cli", "demo", "local"}),
         ("typer", {"cli", "demo"}),
         ("sandlock", {"sandboxes"}),
         ("pydantic_monty", {"sandboxes"}),

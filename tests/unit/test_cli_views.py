@@ -173,6 +173,23 @@ def test_a_resumed_fan_out_that_asks_only_for_the_rest_ends_with_its_cell() -> N
     assert not waves.open
 
 
+def test_what_came_from_memory_is_said() -> None:
+    told = Telling().cell(0, "c").wave(0, 0, 5)
+    for number in range(5):
+        told.call(0, number, memo=number > 2)
+    assert "5 sub-calls: answered, 2 from memory" in lines_of(told.records)
+
+
+def test_a_summary_is_not_told_as_a_turn() -> None:
+    [record] = Telling().turn(3, "So far: nothing.").records
+    assert record["type"] == "turn"
+    record["summary"] = True
+    assert [part.text for part in narrate(record)] == [
+        "the history in short · root · 2.0 s · read 100 tokens, wrote 10",
+        "So far: nothing.",
+    ]
+
+
 def test_calls_that_cost_nothing_are_not_told() -> None:
     assert lines_of(Telling().cell(0, "budget()").call(0, 0, {"calls": 3}, kind="budget").records).count("\n") == 1
 
