@@ -173,9 +173,10 @@ def test_what_is_known_is_answered_in_place_and_is_in_the_records(ask):
     assert sum(record["type"] == "wave" for record in output["trajectory"]) == 1
 
 
-def test_a_cell_that_asks_only_what_it_knows_does_not_go_on_for_ever():
+def test_a_cell_that_asks_only_what_it_knows_does_not_go_on_for_ever(ask, monkeypatch):
+    monkeypatch.setattr("rlm_langchain.cells.IDLE", 50)  # thousands, and a test that takes its time
     model = script("while llm_query('again') != 'other':\n    pass", "FINAL('gave up')")
-    output = create_rlm(model, sandbox="monty").invoke("q")
+    output = ask(create_rlm(model), "q")
     assert (output["answer"], output["sub_calls"]) == ("gave up", 1)
 
 
