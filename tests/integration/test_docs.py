@@ -152,7 +152,7 @@ def test_a_page_does_what_it_shows(page: Path, player: Player) -> None:
 def in_python(block: Block, names: dict[str, object]) -> str:
     """Run a block after those above it; what it printed."""
     printed = io.StringIO()
-    code = compile("\n" * block.line + block.code, block.page.name, "exec")
+    code = compile("\n" * block.line + block.code, block.page.name, "exec", dont_inherit=True)
     with contextlib.redirect_stdout(printed):
         exec(code, names)
     return printed.getvalue()
