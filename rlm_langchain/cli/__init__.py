@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def main() -> None:
@@ -18,17 +18,24 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; its exit code. A mistake of the user is a sentence and a code, never a traceback."""
+    """Run a command; its exit code."""
     from rlm_langchain.cli.app import app
+
+    return sentences(lambda: app(list(arguments), prog_name="rlm"))
+
+
+def sentences(command: Callable[[], int | None]) -> int:
+    """Run a program; its exit code. A mistake of the user is a sentence, never a traceback."""
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
     try:
-        app(list(arguments), prog_name="rlm")
+        return command() or 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
     except RLMError as error:
         from rlm_langchain.context import visible
 
         print(f"rlm: {visible(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1
-    return 0
