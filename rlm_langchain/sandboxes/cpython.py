@@ -26,6 +26,10 @@ class CPythonSandbox:
         """None when this machine can confine a worker fully, else one sentence with the way out."""
         return policy.missing() or _does_not_start()
 
+    def protections(self) -> dict[str, str]:
+        """What confines a worker, each with what enforces it."""
+        return policy.PROTECTIONS
+
     def open(self, context: ContextFile | None, prelude: str, limits: Limits) -> CPythonSession:
         """A fresh REPL. Raises `SandboxError`."""
         why = policy.missing()

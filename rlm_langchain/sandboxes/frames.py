@@ -36,7 +36,7 @@ class BrokenProtocol(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The prelude has run; the first cell may come."""
+    """The prelude has run; and, said once more, all is loaded that the first cell needs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,18 @@ DENIED_X86 = "chmod chown lchown utime utimes futimesat inotify_init modify_ldt"
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store")
 """Where the dynamic linker finds what Python is linked against."""
 
+PROTECTIONS = {
+    "files": "Landlock: Python's own and the context can be read, nothing can be written; seccomp: nothing changed",
+    "network": "seccomp and Landlock: no connection, no datagram, no port, no socket of the host",
+    "processes": "seccomp and Landlock: no fork, no signal to others, no tracing; it dies with its host",
+    "memory": "rlimit on the address space, and the host looks every quarter of a second",
+    "time": "an alarm inside, and the host's wall clock",
+    "output": "a limit inside, and one at the pipe",
+    "secrets": "an empty environment, and no descriptor of the host",
+    "privileges": "no_new_privs; a worker of root gives up its capabilities before it starts",
+}
+"""What confines a worker here, each with what enforces it: for `rlm doctor`."""
+
 
 def missing() -> str | None:
     """None when this machine can confine a worker fully, else what is missing and what to do."""
@@ -82,19 +94,25 @@ def python() -> str | None:
 
 def readable(context: Path | None) -> list[str]:
     """The files and folders that a worker may read."""
+    return [*_pythons_own(), *([] if context is None else [os.path.realpath(context)])]
+
+
+@cache
+def _pythons_own() -> tuple[str, ...]:
+    """The interpreter, its standard library, and the libraries that both are linked against."""
     base = {"base": sys.base_prefix, "installed_base": sys.base_prefix}
     base |= {"platbase": sys.base_exec_prefix, "installed_platbase": sys.base_exec_prefix}
     stdlib = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
-    shared = sysconfig.get_config_var("LDLIBRARY") or ""
-    library = os.path.join(sysconfig.get_config_var("LIBDIR") or "", shared)
-    wanted = [python(), *stdlib, library, *LIBRARIES, None if context is None else os.path.realpath(context)]
-    return list(dict.fromkeys(path for path in wanted if path and os.path.exists(path)))
+    libraries = sysconfig.get_config_var("LIBDIR") or sys.base_prefix
+    shared = [] if libraries.startswith(LIBRARIES) else map(str, Path(libraries).glob("*.so*"))
+    wanted = [python() or "", *stdlib, *LIBRARIES, *shared]
+    return tuple(dict.fromkeys(path for path in wanted if os.path.exists(path)))
 
 
 def hidden(paths: list[str]) -> list[str]:
     """What lies inside the readable folders and is none of a worker's business: other people's packages."""
     inside = [os.path.join(path, name) for path in paths for name in ("site-packages", "dist-packages")]
-    return [path for path in inside if os.path.isdir(path)]
+    return [path for path in (*inside, "/usr/lib/python3/dist-packages") if os.path.isdir(path)]
 
 
 def policy(context: Path | None) -> Any:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, replace
+from pathlib import Path
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes import frames
@@ -20,9 +21,6 @@ GRACE = 0.7
 
 START = 60.0
 """Seconds for Python to start, the context to be loaded and the prelude to run."""
-
-REPLIES = 60.0
-"""Seconds for replies to be taken in: they may be many, and do not count as the cell's own time."""
 
 
 SENTENCES: dict[Reason, str] = {
@@ -44,9 +42,11 @@ class CPythonSession:
         self._turn = threading.Lock()
         self._turns, self._calls, self._used = 0, 0, 0.0
         self._printed: list[str] = []
+        self._size = 0
         self._end: Died | None = None
         self._closed = False
-        self._worker = Worker(context.path if context else None, limits.memory)
+        path = _readable(context) if context else None
+        self._worker = Worker(path, limits.memory)
         try:
             self._start(context, prelude)
         except BaseException:
@@ -58,7 +58,7 @@ class CPythonSession:
         with self._turn:
             if self._calls:
                 raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
-            self._printed, self._used = [], 0.0
+            self._printed, self._size, self._used = [], 0, 0.0
             return self._step(frames.run_frame(self._turns + 1, code))
 
     def resume(self, replies: Sequence[Reply]) -> Step:
@@ -107,17 +107,26 @@ class CPythonSession:
             return self._buried("protocol")
 
     def _exchanged(self, frame: bytes) -> Step:
+        self._await_warmth()
         if self._worker.is_talking():
             raise frames.BrokenProtocol("the worker speaks although nothing was asked")
         self._turns += 1
-        self._worker.send(frame, time.monotonic() + REPLIES)
         begun = time.monotonic()
         deadline = begun + max(0.0, self._limits.seconds - self._used) + GRACE
+        self._worker.send(frame, deadline)
         step = None
         while step is None:
             step = self._heard(frames.parsed(self._worker.receive(self._largest, deadline)))
         self._used += time.monotonic() - begun
         return step
+
+    def _await_warmth(self) -> None:
+        """Before the first cell: until all modules are loaded. That does not count as the cell's time."""
+        if not self._turns:
+            deadline = time.monotonic() + START
+            self._worker.send(b"", deadline)
+            if frames.parsed(self._worker.receive(self._largest, deadline)) != frames.Ready():
+                raise frames.BrokenProtocol("the worker is not ready")
 
     def _heard(self, message: frames.Message) -> Step | None:
         """What a message means; None when the cell goes on."""
@@ -135,10 +144,10 @@ class CPythonSession:
         raise frames.BrokenProtocol("a frame that ends no turn, or another one")
 
     def _print(self, text: str) -> None:
-        self._printed.append(text)
-        if sum(len(part.encode()) for part in self._printed) > self._limits.output:
-            self._printed.pop()
+        self._size += len(text.encode())
+        if self._size > self._limits.output:
             raise Gone("output", "")
+        self._printed.append(text)
 
     def _buried(self, reason: Reason) -> Died:
         """The session is over, and why."""
@@ -150,3 +159,12 @@ class CPythonSession:
     @property
     def _largest(self) -> int:
         return self._limits.value + frames.ENVELOPE
+
+
+def _readable(context: ContextFile) -> Path:
+    """The path of a context that is there. Raises `SandboxError`."""
+    try:
+        context.path.open("rb").close()
+    except OSError as error:
+        raise SandboxError(f"the context could not be loaded: {type(error).__name__}: {error}") from error
+    return context.path

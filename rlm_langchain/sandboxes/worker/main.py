@@ -86,6 +86,7 @@ def main(bundled: Any) -> None:
     problem = privileges.left() or _started(repl, bundled.after, limits, context, prelude)
     channel.send('["ready"]' if problem is None else ended(0, problem))
     _warm_up(bundled, prelude)
+    channel.send('["ready"]')
     while True:
         repl.run(*channel.receive()[1:])
 
