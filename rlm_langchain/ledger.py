@@ -23,7 +23,7 @@ from rlm_langchain.types import Budget, StopReason, Usage
 
 HELD_SHARE = 0.5
 """Of a limit: the most that is held back for the last call. A budget may be too small for both."""
-HELD_TIME = 0.1
+HELD_TIME = 0.2
 """Of the time: held back for the last call, and no more than so many seconds:"""
 HELD_SECONDS = 30.0
 ROUNDING = 1e-9
