@@ -72,7 +72,7 @@ class Execution:
         """Find the REPL of this run, or the way to rebuild it."""
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
-        repl = tree.repl(state["path"], lambda: machine.open(state.get("context"), tree, state["path"]))
+        repl = tree.repl(state["path"], lambda: machine.open(journal.contexts, tree, state["path"]))
         tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())
 
@@ -247,7 +247,7 @@ class Execution:
                 time=time.time(),
             )
         )
-        sends = errands(self.machine, self.state, self._cell, [(n, calls[n - first]) for n in missing])
+        sends = errands(self.machine, self.state, self.journal, [(n, calls[n - first]) for n in missing])
         return self._go([Send("subcall", errand) for errand in sends])
 
     def _output(self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None) -> None:

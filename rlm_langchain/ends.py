@@ -14,7 +14,14 @@ from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.tools import guidance as tool_guidance
-from rlm_langchain.types import AnswerRecord, ContextRef, QuestionRecord, Status
+from rlm_langchain.types import (
+    AnswerRecord,
+    CellRecord,
+    ContextRef,
+    OutputRecord,
+    QuestionRecord,
+    Status,
+)
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -28,26 +35,23 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
     query, path = state.get("query", ""), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
+    journal, scribe = Journal(state.get("trajectory", [])), Scribe()
     context = machine.store.reference(state.get("context"))
-    scribe = Scribe()
+    if context is not None and journal.knows(context):
+        context = None
+    if (cell := journal.given_up) is not None:
+        scribe.write(_given_up(machine, cell))
+    text = _question(machine, journal, path, query, context)
     scribe.write(
-        QuestionRecord(
-            type="question",
-            path=path,
-            query=query,
-            text=_question(machine, path, query, context),
-            time=time.time(),
-            context=context,
-        )
+        QuestionRecord(type="question", path=path, query=query, text=text, time=time.time(), context=context)
     )
     return {
         "query": query,
-        "context": context,
+        "context": None,
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
         "trajectory": scribe.records,
-        "answer": None,
-        "stop_reason": None,
+        **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
     }
 
 
@@ -61,7 +65,8 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     if reason in ("answer", "prose"):
         status = "complete"
     elif answer is None:
-        status, answer = "failed", _found(journal)
+        found = journal.found
+        status, answer = "failed", found and found["text"]
     scribe = Scribe()
     scribe.write(
         AnswerRecord(
@@ -96,23 +101,37 @@ def check(values: Mapping[str, Any]) -> None:
         raise JournalError(DAMAGED)
 
 
-def _question(machine: Machine, path: str, query: str, context: ContextRef | None) -> str:
+def _given_up(machine: Machine, cell: CellRecord) -> OutputRecord:
+    """The end of a cell that another question came in the way of. It is not run again, so it left nothing."""
+    return OutputRecord(
+        type="output",
+        path=cell["path"],
+        cell=cell["cell"],
+        outcome="died",
+        text=render(machine.runs_at(depth_of(cell["path"])).profile, "given_up"),
+        chars=0,
+        error=True,
+        seconds=0.0,
+        time=time.time(),
+    )
+
+
+def _question(machine: Machine, journal: Journal, path: str, query: str, context: ContextRef | None) -> str:
+    """What the root model reads. `context` is new to the REPL; None: there is none, or none that is new."""
     profile = machine.runs_at(depth_of(path)).profile
-    about = render(profile, "no_context")
-    if context is not None:
-        preview = shown(context["preview"], 2_000)
-        about = render(profile, "context", about=context["about"], preview=preview)
+    if schema := machine.schema_at(path):
+        query = render(profile, "schema", question=query, schema=schema.json)
+    about = "" if context is None else _about(profile, journal.next_name, context)
+    if journal.turns:
+        return render(profile, "follow_up", question=query, context=about).strip()
     guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies_for(context))]
     guidance.append(tool_guidance(machine.tools_at(path)))
     if machine.search and (context is not None or machine.search.outside is not None):
         guidance.append(machine.search.guidance(profile))
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
-    if schema := machine.schema_at(path):
-        query = render(profile, "schema", question=query, schema=schema.json)
+    about = about or render(profile, "no_context")
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
 
 
-def _found(journal: Journal) -> str | None:
-    """What the last cell showed: all that a run without an answer has."""
-    outputs = [output for output in journal.outputs.values() if output["chars"]]
-    return outputs[-1]["text"] if outputs else None
+def _about(profile: str, name: str, context: ContextRef) -> str:
+    return render(profile, "context", called=name, about=context["about"], preview=shown(context["preview"], 2_000))

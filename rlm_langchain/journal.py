@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import count
 
 from rlm_langchain.conversation import transcript
 from rlm_langchain.errors import JournalError
@@ -20,6 +21,7 @@ from rlm_langchain.types import (
     Call,
     CallRecord,
     CellRecord,
+    ContextRef,
     OutputRecord,
     Record,
     Reply,
@@ -49,6 +51,8 @@ class Journal:
         """By cell."""
         self.calls: dict[int, CallRecord] = {}
         """By number; a call that was asked afresh counts with its last answer."""
+        self.contexts: dict[str, ContextRef] = {}
+        """What the questions are about, by what the REPL calls it: `context`, `context_1`, ..."""
         self._wave = -1
         self.failing = 0
         """Waves of the last cell since a call of it was answered."""
@@ -84,6 +88,8 @@ class Journal:
         match record["type"]:
             case "question":
                 self._question()
+                if (context := record.get("context")) and not self.knows(context):
+                    self.contexts[self.next_name] = context
             case "turn":
                 self.turns.append(record)
                 self.account.append(record)
@@ -125,6 +131,31 @@ class Journal:
         """All that was written and shown until the call that asks for it. Derived, so as not to be kept twice."""
         end = next((i for i, record in enumerate(self._records) if record is until), None)
         return transcript(self._records[:end])
+
+    def knows(self, context: ContextRef) -> bool:
+        """Whether the REPL has this context already."""
+        there = self.contexts.values()
+        return any(context["sha256"] == known["sha256"] and context["kind"] == known["kind"] for known in there)
+
+    @property
+    def next_name(self) -> str:
+        """What the REPL calls the next context: nothing that a cell may already use for something else."""
+        if not self.contexts:
+            return "context"
+        names = (f"context_{number}" for number in count(len(self.contexts)))
+        return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
+
+    @property
+    def given_up(self) -> CellRecord | None:
+        """The last cell, if it has not ended."""
+        return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
+
+    @property
+    def found(self) -> OutputRecord | None:
+        """The last output since the question that shows something."""
+        cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._before]
+        outputs = [self.outputs[cell] for cell in cells if cell in self.outputs]
+        return next((output for output in reversed(outputs) if output["chars"]), None)
 
     def finished(self, cell: int) -> bool:
         """Whether a cell has ended."""

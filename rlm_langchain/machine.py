@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -96,18 +96,21 @@ class Machine:
         """The strategies of a run over this context."""
         return strategies_of(chosen(context)) if self.strategies is None else self.strategies
 
-    def open(self, context: ContextRef | None, tree: Tree, path: str) -> SandboxSession:
-        """A fresh REPL over a context, for the run at `path`.
+    def open(self, contexts: Mapping[str, ContextRef], tree: Tree, path: str) -> SandboxSession:
+        """A fresh REPL over contexts, by their names, for the run at `path`.
 
         Raises `SandboxError`, or `JournalError` for a context that changed.
         """
-        file = None if context is None else self.store.open(context)
+        files = {name: self.store.open(ref) for name, ref in contexts.items()}
+        context = files.pop("context", None)
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
-        preludes = [*(s.prelude for s in self.strategies_for(context)), prelude(self.tools_at(path))]
+        strategies = self.strategies_for(contexts.get("context"))
+        preludes = [*(strategy.prelude for strategy in strategies), prelude(self.tools_at(path))]
         preludes += [SEARCH_PRELUDE] if self.search else []
         code = "\n\n".join(text for text in preludes if text)
-        return self.sandbox.open(file, code, replace(self.limits, seconds=seconds))
+        limits = replace(self.limits, seconds=seconds)
+        return self.sandbox.open(context, code, limits, *([files] if files else []))
 
     def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
         """What a call may use at most, as far as it can be known: reserved before it is made."""

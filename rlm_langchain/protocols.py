@@ -5,7 +5,7 @@ Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,8 +22,14 @@ class Sandbox(Protocol):
     def missing(self) -> str | None:
         """None when this machine can confine it fully, else what is missing and what to do."""
 
-    def open(self, context: ContextFile | None, prelude: str, limits: Limits) -> SandboxSession:
-        """A fresh REPL with `context` loaded and `prelude` run. Raises `SandboxError`."""
+    def open(
+        self,
+        context: ContextFile | None,
+        prelude: str,
+        limits: Limits,
+        more: Mapping[str, ContextFile] | None = None,
+    ) -> SandboxSession:
+        """A fresh REPL with `context` and `more` of them loaded, and `prelude` run. Raises `SandboxError`."""
 
 
 class SandboxSession(Protocol):

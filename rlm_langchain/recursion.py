@@ -18,7 +18,7 @@ from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired
 
 from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
-from rlm_langchain.journal import fingerprint
+from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.leaf import Leaf, as_text
 from rlm_langchain.machine import STEPS, Machine
 from rlm_langchain.retrieval.repl import KIND as SEARCH
@@ -53,9 +53,9 @@ class Errand(Sealed):
     sha256: NotRequired[str]
 
 
-def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[int, Call]]) -> list[Errand]:
+def errands(machine: Machine, state: RLMState, journal: Journal, calls: Sequence[tuple[int, Call]]) -> list[Errand]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
-    run, path = state["run"], state["path"]
+    run, path, cell = state["run"], state["path"], len(journal.cells) - 1
     children = [(n, call) for n, call in calls if _is_child(machine, path, call)]
     named = {n for n, _ in children}
     leaves = [n for n, _ in calls if n not in named]
@@ -76,7 +76,7 @@ def errands(machine: Machine, state: RLMState, cell: int, calls: Sequence[tuple[
     kinds = {n: call.kind for n, call in calls}
     for errand in sent:
         if any(kinds[n] == SEARCH for n in errand["calls"]):
-            errand["context"] = state.get("context")
+            errand["context"] = journal.contexts.get("context")
         errand["seal"] = seal(errand)
     return sent
 

@@ -6,6 +6,7 @@ Not covered: what `policy.py` names, and what a program tells the models that it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,19 +31,25 @@ class CPythonSandbox:
         """What confines a worker, each with what enforces it."""
         return policy.PROTECTIONS
 
-    def open(self, context: ContextFile | None, prelude: str, limits: Limits) -> CPythonSession:
+    def open(
+        self,
+        context: ContextFile | None,
+        prelude: str,
+        limits: Limits,
+        more: Mapping[str, ContextFile] | None = None,
+    ) -> CPythonSession:
         """A fresh REPL. Raises `SandboxError`."""
         why = policy.missing()
         if why:
             raise SandboxError(why)
-        return CPythonSession(context, prelude, limits)
+        return CPythonSession(context, prelude, limits, more or {})
 
 
 @cache
 def _does_not_start() -> str | None:
     """What goes wrong when a worker is started, tried once."""
     try:
-        session = CPythonSession(None, "", Limits())
+        session = CPythonSession(None, "", Limits(), {})
     except SandboxError as error:
         return f"{error}: use sandbox='monty'"
     step = session.run("1 + 1")

@@ -16,6 +16,7 @@ import platform
 import resource
 import sys
 import sysconfig
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -92,9 +93,9 @@ def python() -> str | None:
     return os.path.realpath(executable) if executable else None
 
 
-def readable(context: Path | None) -> list[str]:
+def readable(contexts: Sequence[Path]) -> list[str]:
     """The files and folders that a worker may read."""
-    return [*_pythons_own(), *([] if context is None else [os.path.realpath(context)])]
+    return [*_pythons_own(), *map(os.path.realpath, contexts)]
 
 
 @cache
@@ -115,11 +116,11 @@ def hidden(paths: list[str]) -> list[str]:
     return [path for path in (*inside, "/usr/lib/python3/dist-packages") if os.path.isdir(path)]
 
 
-def policy(context: Path | None) -> Any:
+def policy(contexts: Sequence[Path]) -> Any:
     """Everything that sandlock is told."""
     from sandlock import Sandbox
 
-    paths = readable(context)
+    paths = readable(contexts)
     return Sandbox(
         fs_readable=paths,
         fs_denied=hidden(paths),
@@ -133,13 +134,13 @@ def policy(context: Path | None) -> Any:
     )
 
 
-def started(context: Path | None, memory: int) -> Any:
+def started(contexts: Sequence[Path], memory: int) -> Any:
     """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
     from sandlock import StdioMode
 
     command = [python() or "", "-s", "-S", "-P", "-c", boot()]
     try:
-        process = _starter(os.getpid()).submit(policy(context).popen, command, *[StdioMode.PIPED] * 3).result()
+        process = _starter(os.getpid()).submit(policy(contexts).popen, command, *[StdioMode.PIPED] * 3).result()
     except (RuntimeError, OSError, ValueError) as error:
         raise SandboxError(_not_started(error)) from error
     limit(process.pid, memory)

@@ -8,6 +8,7 @@ import os
 import select
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,8 +41,8 @@ class Gone(Exception):
 class Worker:
     """A confined process. One thread at a time talks to it; any thread may kill it."""
 
-    def __init__(self, context: Path | None, memory: int) -> None:
-        self._process = started(context, memory)
+    def __init__(self, contexts: Sequence[Path], memory: int) -> None:
+        self._process = started(contexts, memory)
         self._pid: int = self._process.pid or 0
         self._most = memory + memory // 4 + BASELINE
         self._closing = threading.Lock()

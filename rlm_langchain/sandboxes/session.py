@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
@@ -37,7 +37,9 @@ CLOSED = "The session was closed."
 class CPythonSession:
     """One worker, from its start to its end."""
 
-    def __init__(self, context: ContextFile | None, prelude: str, limits: Limits) -> None:
+    def __init__(
+        self, context: ContextFile | None, prelude: str, limits: Limits, more: Mapping[str, ContextFile]
+    ) -> None:
         self._limits = limits
         self._turn = threading.Lock()
         self._turns, self._calls, self._used = 0, 0, 0.0
@@ -45,10 +47,10 @@ class CPythonSession:
         self._size = 0
         self._end: Died | None = None
         self._closed = False
-        path = _readable(context) if context else None
-        self._worker = Worker(path, limits.memory)
+        contexts = {**({"context": context} if context else {}), **more}
+        self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
         try:
-            self._start(context, prelude)
+            self._start(contexts, prelude)
         except BaseException:
             self._worker.reap()
             raise
@@ -82,10 +84,10 @@ class CPythonSession:
         if hasattr(self, "_worker") and not sys.is_finalizing():  # the workers of a dead host die by themselves
             self.close()
 
-    def _start(self, context: ContextFile | None, prelude: str) -> None:
-        """Hand over the code, the limits, the context and the prelude. Raises `SandboxError`."""
-        file = [os.path.realpath(context.path), *astuple(context)[1:]] if context else None
-        opening = frames.framed(["open", asdict(self._limits), file, prelude])
+    def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
+        """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
+        files = {name: [os.path.realpath(file.path), *astuple(file)[1:]] for name, file in contexts.items()}
+        opening = frames.framed(["open", asdict(self._limits), files, prelude])
         try:
             self._worker.send(first() + opening, time.monotonic() + START)
             self._worker.send_later(second())

@@ -36,7 +36,8 @@ class Nursery:
     def bear(self, program: Program) -> Life:
         """A new process that runs a program."""
         program.result.unlink(missing_ok=True)
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         path = program.save(Path(program.folder, f"program-{time.monotonic_ns()}.json"))
         self.process.stdin.write(f"{path}\n")
         self.process.stdin.flush()
@@ -48,9 +49,7 @@ def nursery(url: str) -> Iterator[Nursery]:
     """A nursery whose children ask the models at `url`."""
     environment = {**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
     command = [sys.executable, "-m", "tests.durable.nursery"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     with process:

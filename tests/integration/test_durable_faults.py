@@ -14,7 +14,6 @@ import pytest
 
 from tests.durable.arena import Arena, Life, arena, received, story
 from tests.durable.play import WIDE, query
-from tests.durable.program import Program
 
 MODES = ("sync", "async")
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.durable.arena import Arena, Survived, arena, story
 from tests.durable.play import WIDE, query
-from tests.durable.program import Program
 
 KILLS = int(os.environ.get("RLM_KILLS", "4"))
 CONCURRENCY = 32
@@ -40,7 +38,10 @@ def check(done: Survived, whole: dict[str, Any]) -> None:
     output, expected = done.result["output"], whole["output"]
     assert output["answer"] == expected["answer"]
     assert story(output) == story(expected)
-    assert {**output["usage"], "calls": output["sub_calls"]} == {**expected["usage"], "calls": expected["sub_calls"]}
+    assert {**output["usage"], "calls": output["sub_calls"]} == {
+        **expected["usage"],
+        "calls": expected["sub_calls"],
+    }
     assert not done.paid_twice
     assert max(done.in_flight) <= CONCURRENCY
 

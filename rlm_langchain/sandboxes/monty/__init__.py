@@ -10,6 +10,7 @@ computes while its host is killed ends within the time limit of its cell.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,10 @@ GUIDANCE = (
 """What a root model must know; at most 120 tokens."""
 
 
+_JSON = "_rlm_json_"
+"""What the JSON of a context is called before it is parsed."""
+
+
 @dataclass(frozen=True, slots=True)
 class MontySandbox:
     """The `monty` sandbox: every platform, a subset of Python, 4 ms to start."""
@@ -45,42 +50,53 @@ class MontySandbox:
             return "the monty program is not installed: pip install 'pydantic-monty>=1.4,<1.5'"
         return None
 
-    def open(self, context: ContextFile | None, prelude: str, limits: Limits) -> MontySession:
-        """A fresh REPL with `context` loaded and `prelude` run. Raises `SandboxError`."""
+    def open(
+        self,
+        context: ContextFile | None,
+        prelude: str,
+        limits: Limits,
+        more: Mapping[str, ContextFile] | None = None,
+    ) -> MontySession:
+        """A fresh REPL with `context` and `more` loaded, and `prelude` run. Raises `SandboxError`."""
         if (missing := self.missing()) is not None:
             raise SandboxError(missing)
-        inputs = _inputs(context, limits)
+        contexts = {**({"context": context} if context else {}), **(more or {})}
+        inputs = _inputs(contexts, limits)
         started = Worker(limits)
         session = MontySession(started, limits)
         try:
             _set_up(started, inputs)
-            session.prepare(prelude)
+            session.prepare(prelude, [*contexts] or ["context"])
         except BaseException:
             session.close()
             raise
         return session
 
 
-def _inputs(context: ContextFile | None, limits: Limits) -> dict[str, Any]:
-    """What the REPL is given: the text of the context. Its JSON is parsed in the sandbox, not here."""
-    if context is None:
-        return {"context": None, "__rlm_most__": limits.value}
-    if context.size > limits.loaded:
+def _inputs(contexts: Mapping[str, ContextFile], limits: Limits) -> dict[str, Any]:
+    """What the REPL is given: the texts of the contexts. Their JSON is parsed in the sandbox, not here."""
+    size = sum(file.size for file in contexts.values())
+    if size > limits.loaded:
         raise SandboxError(
-            f"the context has {context.size:,} bytes, and the monty sandbox holds at most {limits.loaded:,} in "
+            f"the context has {size:,} bytes, and the monty sandbox holds at most {limits.loaded:,} in "
             "memory; use sandbox='cpython', which reads longer ones from disk, or raise Limits.loaded and .memory"
         )
-    text = context.path.read_bytes().decode("utf-8", "replace")
-    return {"context" if context.kind == "text" else "_rlm_json": text, "__rlm_most__": limits.value}
+    texts = {
+        name if file.kind == "text" else f"{_JSON}{name}": file.path.read_bytes().decode("utf-8", "replace")
+        for name, file in contexts.items()
+    }
+    return {"context": None, **texts, "__rlm_most__": limits.value}
 
 
 def _set_up(started: Worker, inputs: dict[str, Any]) -> None:
     """Load the context and the vocabulary."""
     from pydantic_monty import MontyError
 
-    parse = "import json\ncontext, _rlm_json, json = json.loads(_rlm_json), None, None\n"
+    unread = [name for name in inputs if name.startswith(_JSON)]
+    parse = [f"{name.removeprefix(_JSON)}, {name} = json.loads({name}), None" for name in unread]
+    lines = ["import json", *parse, "json = None", ""] if parse else []
     try:
-        started.start((parse if "_rlm_json" in inputs else "") + opening(), _ignored, **inputs)
+        started.start("\n".join(lines) + opening(), _ignored, **inputs)
     except MontyError as error:
         raise SandboxError(f"the monty sandbox cannot hold this context: {str(error)[:200]}") from error
 

@@ -82,12 +82,12 @@ class MontySession:
         with self._lock:
             self._worker.close()
 
-    def prepare(self, code: str) -> None:
-        """Run code that defines what cells may use. Raises `SandboxError` when it fails."""
+    def prepare(self, code: str, contexts: Sequence[str]) -> None:
+        """Run code that defines what cells may use, beside these contexts. Raises `SandboxError` when it fails."""
         prelude = prepare(code, 0, echo=False)
         if isinstance(prelude, Refused):
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
-        self._own = dict.fromkeys(["context", *global_names(), *sorted(prelude.names)])
+        self._own = dict.fromkeys([*contexts, *global_names(), *sorted(prelude.names)])
         match self._fed(prelude):
             case Ended(error):
                 if faults := self._faults(error):

@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from rlm_langchain.sandboxes.worker.lazytext import LazyText
 
 
-def loaded(context: list[Any] | None, limits: dict[str, Any]) -> Any:
-    """The value of `context`, given as `[path, kind, length, size]`. Raises `MemoryError`, `ValueError`."""
-    if context is None:
-        return None
+def loaded(context: list[Any], limits: dict[str, Any]) -> Any:
+    """The value of a context, given as `[path, kind, length, size]`. Raises `MemoryError`, `ValueError`."""
     path, kind, length, size = context
     if kind == "json":
         import json

@@ -43,9 +43,9 @@ class Repl:
         after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._stage.crew)
         after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._stage.crew)
 
-    def start(self, context: Any, prelude: str) -> str | None:
+    def start(self, contexts: dict[str, Any], prelude: str) -> str | None:
         """Define what every cell may use. Gives back what went wrong."""
-        self._reserved = self._words.names() | self._answers.names() | {"context": context}
+        self._reserved = self._words.names() | self._answers.names() | {"context": None} | contexts
         self._restore()
         error = self._stage.play(lambda: self._define(prelude))
         self._answers.hidden = set(self._names)
@@ -81,9 +81,9 @@ def main(bundled: Any) -> None:
     """Serve the host until it closes the pipe."""
     channel = take_over_standard_streams()
     bundled.fd = channel.incoming
-    _, limits, context, prelude = channel.receive()
+    _, limits, files, prelude = channel.receive()
     repl = Repl(channel, limits)
-    problem = privileges.left() or _started(repl, bundled.after, limits, context, prelude)
+    problem = privileges.left() or _started(repl, bundled.after, limits, files, prelude)
     channel.send('["ready"]' if problem is None else ended(0, problem))
     _warm_up(bundled, prelude)
     channel.send('["ready"]')
@@ -91,13 +91,13 @@ def main(bundled: Any) -> None:
         repl.run(*channel.receive()[1:])
 
 
-def _started(repl: Repl, after: dict[str, Any], limits: dict[str, Any], context: Any, prelude: str) -> str | None:
+def _started(repl: Repl, after: dict[str, Any], limits: dict[str, Any], files: Any, prelude: str) -> str | None:
     try:
-        value = loaded(context, limits)
+        contexts = {name: loaded(file, limits) for name, file in files.items()}
     except (MemoryError, OSError, ValueError) as error:
         return f"the context could not be loaded: {type(error).__name__}: {error}"
     repl.fix(after, limits["clock"], limits["seed"])
-    return repl.start(value, prelude)
+    return repl.start(contexts, prelude)
 
 
 def _warm_up(bundled: Any, prelude: str) -> None:

@@ -15,13 +15,13 @@ from rlm_langchain.protocols import Sandbox, SandboxSession
 from rlm_langchain.types import Answered, Call, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
 
 Opener = Callable[..., SandboxSession]
-"""`open_session(context=None, prelude="", **limits)`: a session, closed when the test ends."""
+"""`open_session(context=None, prelude="", more=None, **limits)`: a session, closed when the test ends."""
 
 
-def stored(value: str | list[Any] | dict[str, Any], folder: Path) -> ContextFile:
+def stored(value: str | list[Any] | dict[str, Any], folder: Path, name: str = "context") -> ContextFile:
     """The context as the machine would store it."""
     kind = "text" if isinstance(value, str) else "json"
-    path = folder / f"context.{kind}"
+    path = folder / f"{name}.{kind}"
     path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8", newline="")
     return ContextFile(path, kind, len(value), path.stat().st_size)  # type: ignore[arg-type]
 
@@ -84,9 +84,12 @@ class Clauses:
         """Opens sessions, and closes them at the end."""
         sessions: list[SandboxSession] = []
 
-        def opener(context: Any = None, prelude: str = "", **limits: Any) -> SandboxSession:
+        def opener(context: Any = None, prelude: str = "", more: Any = None, **limits: Any) -> SandboxSession:
             file = None if context is None else stored(context, tmp_path)
-            sessions.append(sandbox.open(file, prelude, replace(self.limits, **limits)))
+            files = more and {name: stored(value, tmp_path, name) for name, value in more.items()}
+            sessions.append(
+                sandbox.open(file, prelude, replace(self.limits, **limits), *([files] if files else []))
+            )
             return sessions[-1]
 
         yield opener

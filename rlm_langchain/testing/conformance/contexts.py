@@ -69,6 +69,11 @@ class ContextClauses(Clauses):
     def test_an_empty_text_is_empty(self, open_session: Opener) -> None:
         assert output(open_session(context=""), "print(repr(context), len(context))") == "'' 0\n"
 
+    def test_further_contexts_are_there_by_their_names(self, open_session: Opener) -> None:
+        session = open_session(context="first", more={"context_1": ["a", 1], "context_2": "text"})
+        assert output(session, "print(context, context_1, context_2)") == "first ['a', 1] text\n"
+        assert output(session, "print(context_1[0])") == "a\n"
+
     def test_a_context_can_be_changed_in_place_by_the_cell_that_owns_it(self, open_session: Opener) -> None:
         session = open_session(context=["a"])
         output(session, "context.append('b')")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,7 +23,13 @@ class Unconfined:
         """It confines nothing."""
         return "this is no sandbox"
 
-    def open(self, context: ContextFile | None, prelude: str, limits: Limits) -> UnconfinedSession:
+    def open(
+        self,
+        context: ContextFile | None,
+        prelude: str,
+        limits: Limits,
+        more: Mapping[str, ContextFile] | None = None,
+    ) -> UnconfinedSession:
         """A namespace."""
         return UnconfinedSession({"llm_query": print, "broken": self.broken})
 
