@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 PACKAGE = "rlm_langchain.sandboxes"
 
-LATER = {"cells", "faults", "lazyre", "lazytext", "pieces", "pool", "source"}
+LATER = {"cells", "faults", "lazyre", "lazytext", "matches", "pieces", "pool", "source"}
 """Those of our modules that no session needs before its first cell."""
 
 OURS = [path.stem for path in sorted((HERE / "worker").glob("[a-z]*.py")) if path.stem != "boot"]

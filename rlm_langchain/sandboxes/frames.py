@@ -1,21 +1,19 @@
-"""What crosses the pipe between host and worker, and the checks on what comes out of it.
+"""What a worker says, and the checks on it.
 
 The worker is hostile: a frame is measured before memory is taken for it, its crowd and depth are counted
 before it is parsed, and then it must be exactly one of the messages below. Everything else is a
-`BrokenProtocol`, for which the worker is killed. What goes in is not checked: it is the host's own.
+`BrokenProtocol`, for which the worker is killed.
 """
 
 from __future__ import annotations
 
 import json
-import marshal
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from rlm_langchain.types import Call, Plain, Reply
+from rlm_langchain.types import Call, Plain
 
 ENVELOPE = 256 << 10
 """Bytes that a frame may have on top of the value it carries: output, a traceback, punctuation."""
@@ -72,38 +70,6 @@ class Given:
 
 
 Message = Ready | Printed | Asked | Ended | Given
-
-
-def framed(message: Sequence[Any]) -> bytes:
-    """A message to the worker, which trusts it: Python's own format, so that reading it needs no module."""
-    body = marshal.dumps(_whole(message))
-    return len(body).to_bytes(4, "big") + body
-
-
-def run_frame(turn: int, code: str) -> bytes:
-    """A cell. The worker ends its turn with the same number, so that nothing that it said before can do so."""
-    return framed(["run", turn, code])
-
-
-def replies_frame(turn: int, replies: Sequence[Reply]) -> bytes:
-    """The replies to a wave of calls: the next turn of the same cell."""
-    return framed(["replies", turn, [[reply.value, reply.error] for reply in replies]])
-
-
-def _whole(value: Any) -> Any:
-    """The value with each half of a surrogate pair replaced by U+FFFD: it could not come out again."""
-    match value:
-        case str():
-            return value if value.isascii() else _mended(value)
-        case list() | tuple():
-            return [_whole(item) for item in value]
-        case dict():
-            return {_whole(key): _whole(item) for key, item in value.items()}
-    return value
-
-
-def _mended(text: str) -> str:
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def parsed(frame: bytes) -> Message:

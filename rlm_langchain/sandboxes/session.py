@@ -11,7 +11,7 @@ from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes import frames
+from rlm_langchain.sandboxes import frames, messages
 from rlm_langchain.sandboxes.bundle import first, second
 from rlm_langchain.sandboxes.process import Gone, Reason, Worker
 from rlm_langchain.types import Answered, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
@@ -61,7 +61,7 @@ class CPythonSession:
             if self._calls:
                 raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
             self._printed, self._size, self._used = [], 0, 0.0
-            return self._step(frames.run_frame(self._turns + 1, code))
+            return self._step(messages.run_frame(self._turns + 1, code))
 
     def resume(self, replies: Sequence[Reply]) -> Step:
         """Give the replies that the cell waits for, one for each call, in order."""
@@ -69,7 +69,7 @@ class CPythonSession:
             if self._end is None and len(replies) != self._calls:
                 raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
             self._calls = 0
-            return self._step(frames.replies_frame(self._turns + 1, replies))
+            return self._step(messages.replies_frame(self._turns + 1, replies))
 
     def close(self) -> None:
         """Kill the worker and wait until it is gone. Safe twice, and from any thread."""
@@ -87,7 +87,7 @@ class CPythonSession:
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
         files = {name: [os.path.realpath(file.path), *astuple(file)[1:]] for name, file in contexts.items()}
-        opening = frames.framed(["open", asdict(self._limits), files, prelude])
+        opening = messages.framed(["open", asdict(self._limits), files, prelude])
         try:
             self._worker.send(first() + opening, time.monotonic() + START)
             self._worker.send_later(second())

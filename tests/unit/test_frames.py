@@ -23,9 +23,8 @@ from rlm_langchain.sandboxes.frames import (
     Printed,
     Ready,
     parsed,
-    replies_frame,
-    run_frame,
 )
+from rlm_langchain.sandboxes.messages import replies_frame, run_frame
 from rlm_langchain.types import Call, Reply
 
 MESSAGES: list[tuple[object, Message]] = [

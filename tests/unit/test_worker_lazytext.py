@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.worker import lazyre, lazytext, pieces, source
+from rlm_langchain.sandboxes.worker import lazyre, lazytext, matches, pieces, source
 from rlm_langchain.sandboxes.worker.lazytext import LazyText
 from rlm_langchain.sandboxes.worker.source import Source
 
@@ -49,9 +49,9 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(source, "BLOCK", 5)
     monkeypatch.setattr(source, "WINDOW", 6)
     monkeypatch.setattr(lazytext, "WINDOW", 7)
-    monkeypatch.setattr(lazyre, "WINDOW", 60)
-    monkeypatch.setattr(lazyre, "AHEAD", 40)
-    monkeypatch.setattr(lazyre, "BEHIND", 4)
+    monkeypatch.setattr(matches, "WINDOW", 60)
+    monkeypatch.setattr(matches, "AHEAD", 40)
+    monkeypatch.setattr(matches, "BEHIND", 4)
     monkeypatch.setattr(pieces, "WINDOW", 6)
 
 
@@ -193,8 +193,8 @@ def test_a_part_that_is_too_long_to_copy_is_lazy_too(monkeypatch):
     assert half.count("a") == 5
     assert half[-3:] == "hij"
     assert list(half.split("j")) == text[50:].split("j")
-    monkeypatch.setattr(lazyre, "WINDOW", 30)
-    monkeypatch.setattr(lazyre, "AHEAD", 10)
+    monkeypatch.setattr(matches, "WINDOW", 30)
+    monkeypatch.setattr(matches, "AHEAD", 10)
     assert [m.start() for m in lazyre.compiled("a").finditer(half)] == [0, 10, 20, 30, 40]
 
 

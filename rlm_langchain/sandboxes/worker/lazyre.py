@@ -1,9 +1,4 @@
-"""Regular expressions over a lazy text, in windows.
-
-A match sees at least `AHEAD` characters after its start, and the window grows while a match reaches its end, so
-what is found is what `re` would find, except where a pattern must look further ahead than that to decide
-against a shorter match. Looking behind reaches `BEHIND` characters.
-"""
+"""`re` for lazy texts: the same functions and patterns, which find in windows (see `matches.py`)."""
 
 from __future__ import annotations
 
@@ -11,14 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 
 from rlm_langchain.sandboxes.worker.lazytext import LazyText
+from rlm_langchain.sandboxes.worker.matches import LazyMatch, anchored, found
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from typing import Any
-
-WINDOW = 4 << 20
-AHEAD = 1 << 20
-BEHIND = 1 << 12
 
 _compile = re.compile
 _module = {name: getattr(re, name) for name in ("search", "match", "fullmatch", "findall", "finditer")}
@@ -26,35 +18,6 @@ _module |= {name: getattr(re, name) for name in ("split", "sub", "subn")}
 
 _ARGUMENTS = {"split": 2, "sub": 3, "subn": 3}
 """How many arguments come between the pattern and the flags, where it is not one."""
-
-
-class LazyMatch:
-    """A match in a window, told in places of the whole text."""
-
-    def __init__(self, match: re.Match[str], base: int, text: LazyText) -> None:
-        self._match, self._base, self.string = match, base, text
-
-    def start(self, group: int | str = 0) -> int:
-        """Where a group begins, or -1."""
-        return self.span(group)[0]
-
-    def end(self, group: int | str = 0) -> int:
-        """Where a group ends, or -1."""
-        return self.span(group)[1]
-
-    def span(self, group: int | str = 0) -> tuple[int, int]:
-        """Both."""
-        start, end = self._match.span(group)
-        return (start, end) if start < 0 else (start + self._base, end + self._base)
-
-    def __getitem__(self, group: int | str) -> Any:
-        return self._match[group]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._match, name)
-
-    def __repr__(self) -> str:
-        return f"<re.Match object; span={self.span()}, match={self._match[0]!r}>"
 
 
 class LazyPattern:
@@ -82,27 +45,25 @@ class LazyPattern:
 
     def search(self, string: Any, *bounds: int) -> Any:
         """As in `re`."""
-        return (
-            next(iter(self.finditer(string, *bounds)), None)
-            if _is_lazy(string)
-            else self._pattern.search(string, *bounds)
-        )
+        if not _is_lazy(string):
+            return self._pattern.search(string, *bounds)
+        return next(found(self._pattern, string, *bounds), None)
 
     def match(self, string: Any, *bounds: int) -> Any:
         """As in `re`."""
-        return (
-            anchored(self._pattern, string, *bounds) if _is_lazy(string) else self._pattern.match(string, *bounds)
-        )
+        if not _is_lazy(string):
+            return self._pattern.match(string, *bounds)
+        return anchored(self._pattern, string, *bounds)
 
     def fullmatch(self, string: Any, *bounds: int) -> Any:
-        """As in `re`."""
+        """As in `re`: the text must fit into memory."""
         return self._pattern.fullmatch(str(string) if _is_lazy(string) else string, *bounds)
 
     def finditer(self, string: Any, *bounds: int) -> Iterator[Any]:
         """As in `re`."""
-        return (
-            found(self._pattern, string, *bounds) if _is_lazy(string) else self._pattern.finditer(string, *bounds)
-        )
+        if not _is_lazy(string):
+            return self._pattern.finditer(string, *bounds)
+        return found(self._pattern, string, *bounds)
 
     def findall(self, string: Any, *bounds: int) -> list[Any]:
         """As in `re`."""
@@ -112,9 +73,9 @@ class LazyPattern:
 
     def split(self, string: Any, maxsplit: int = 0) -> list[Any]:
         """As in `re`: all pieces at once, so they must fit into memory."""
-        return (
-            _split(self._pattern, string, maxsplit) if _is_lazy(string) else self._pattern.split(string, maxsplit)
-        )
+        if not _is_lazy(string):
+            return self._pattern.split(string, maxsplit)
+        return _split(self._pattern, string, maxsplit)
 
     def sub(self, repl: Any, string: Any, count: int = 0) -> str:
         """As in `re`: the result must fit into memory."""
@@ -122,11 +83,9 @@ class LazyPattern:
 
     def subn(self, repl: Any, string: Any, count: int = 0) -> tuple[str, int]:
         """As in `re`: the result must fit into memory."""
-        return (
-            _subn(self._pattern, repl, string, count)
-            if _is_lazy(string)
-            else self._pattern.subn(repl, string, count)
-        )
+        if not _is_lazy(string):
+            return self._pattern.subn(repl, string, count)
+        return _subn(self._pattern, repl, string, count)
 
 
 def _is_lazy(text: Any) -> bool:
@@ -141,45 +100,6 @@ def bare(pattern: Any) -> Any:
 def compiled(pattern: Any, flags: int = 0) -> LazyPattern:
     """A pattern that takes lazy texts."""
     return pattern if type(pattern) is LazyPattern else LazyPattern(_compile(bare(pattern), flags))
-
-
-def anchored(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> LazyMatch | None:
-    """A match at `pos`."""
-    end = len(text) if endpos is None else min(endpos, len(text))
-    size = WINDOW
-    while True:
-        base, window, last = _view(text, pos, end, size)
-        match = pattern.match(window, pos - base)
-        if match is None or last or match.end() < len(window):
-            return match and LazyMatch(match, base, text)
-        size *= 2
-
-
-def found(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> Iterator[LazyMatch]:
-    """All matches, in order."""
-    end = len(text) if endpos is None else min(endpos, len(text))
-    size, empty, last = WINDOW, -1, False
-    while not last:
-        base, window, last = _view(text, pos, end, size)
-        trusted = len(window) if last else len(window) - AHEAD
-        again = base + trusted
-        for match in pattern.finditer(window, pos - base):
-            start, stop = base + match.start(), base + match.end()
-            if not last and (match.start() > trusted or match.end() == len(window)):
-                again = base + min(match.start(), trusted)  # it may be cut: look again from here
-                break
-            if not start == stop == empty:  # an empty match is found again where a window begins with it
-                pos, empty = stop, stop if start == stop else -1
-                yield LazyMatch(match, base, text)
-        size = WINDOW if again > pos else 2 * size
-        pos = max(pos, again)
-
-
-def _view(text: LazyText, pos: int, end: int, size: int) -> tuple[int, str, bool]:
-    """What is around a place: where it begins, the characters, and whether they reach the end."""
-    base = max(0, pos - BEHIND)
-    stop = min(end, pos + size)
-    return base, str(text.part(base, max(base, stop))), stop >= end
 
 
 def _all_of(match: LazyMatch) -> Any:

@@ -41,6 +41,7 @@ from rlm_langchain.testing.conformance.hostile import HostileConformance  # noqa
 from rlm_langchain.testing.conformance.lifecycle import LifecycleClauses  # noqa: E402
 from rlm_langchain.testing.conformance.limits import LimitClauses  # noqa: E402
 from rlm_langchain.testing.conformance.names import NameClauses  # noqa: E402
+from rlm_langchain.testing.conformance.pools import PoolClauses  # noqa: E402
 from rlm_langchain.testing.conformance.state import StateClauses  # noqa: E402
 from rlm_langchain.testing.conformance.values import ValueClauses  # noqa: E402
 
@@ -57,5 +58,6 @@ class SandboxConformance(
     LimitClauses,
     LifecycleClauses,
     DeterminismClauses,
+    PoolClauses,
 ):
     """Every clause of the contract. Subclass it with a `sandbox` fixture."""
