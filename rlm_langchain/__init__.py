@@ -24,9 +24,12 @@ if TYPE_CHECKING:
         ThreadBusy,
         UnknownPlugin,
     )
+    from rlm_langchain.hybrid import create_hybrid_rlm
     from rlm_langchain.node import rlm_tool
     from rlm_langchain.prices import Price
     from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
+    from rlm_langchain.retrieval.retriever import RLMRetriever
+    from rlm_langchain.retrieval.store import FAISSStore
     from rlm_langchain.runnable import RLMRunnable, create_rlm, create_rlm_graph
     from rlm_langchain.skills import read_skill
     from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
@@ -37,6 +40,7 @@ _HOMES = {
     "ChatRLM": "chat_model",
     "ConfigurationError": "errors",
     "ContextSource": "protocols",
+    "FAISSStore": "retrieval.store",
     "InputError": "errors",
     "JournalError": "errors",
     "Limits": "types",
@@ -46,6 +50,7 @@ _HOMES = {
     "RLMError": "errors",
     "RLMInput": "types",
     "RLMOutput": "types",
+    "RLMRetriever": "retrieval.retriever",
     "RLMRunnable": "runnable",
     "Sandbox": "protocols",
     "SandboxError": "errors",
@@ -55,6 +60,7 @@ _HOMES = {
     "rlm_tool": "node",
     "ThreadBusy": "errors",
     "UnknownPlugin": "errors",
+    "create_hybrid_rlm": "hybrid",
     "create_rlm": "runnable",
     "create_rlm_graph": "runnable",
 }
@@ -65,6 +71,7 @@ __all__ = [
     "ChatRLM",
     "ConfigurationError",
     "ContextSource",
+    "FAISSStore",
     "InputError",
     "JournalError",
     "Limits",
@@ -74,6 +81,7 @@ __all__ = [
     "RLMError",
     "RLMInput",
     "RLMOutput",
+    "RLMRetriever",
     "RLMRunnable",
     "Sandbox",
     "SandboxError",
@@ -81,6 +89,7 @@ __all__ = [
     "Strategy",
     "ThreadBusy",
     "UnknownPlugin",
+    "create_hybrid_rlm",
     "create_rlm",
     "create_rlm_graph",
     "read_skill",

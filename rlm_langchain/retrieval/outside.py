@@ -27,7 +27,10 @@ async def found_outside(outside: Any, query: str, most: int, tree: Tree, config:
             if isinstance(outside, VectorStore):
                 scored = await _scored(outside, query, most)
             else:
-                scored = [(document, None) for document in await outside.ainvoke(query, config)]
+                scored = [
+                    (document, None)
+                    for document in await outside.ainvoke(query, config, **number_of(outside, most))
+                ]
     except Exception as error:
         if isinstance(error, RLMError | TimeoutError) or _is_signal(error):
             raise
@@ -40,6 +43,11 @@ async def found_outside(outside: Any, query: str, most: int, tree: Tree, config:
 def _is_signal(error: Exception) -> bool:
     """Whether LangGraph is at work: a retriever that is itself a graph may pause, and that is no failure."""
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
+
+
+def number_of(retriever: Any, most: int) -> dict[str, int]:
+    """How many, for a retriever that takes it with a question; others find as many as they were built to."""
+    return {"k": most} if getattr(retriever, "_expects_other_args", False) else {}
 
 
 async def _scored(store: Any, query: str, most: int) -> list[tuple[Document, float | None]]:

@@ -116,18 +116,17 @@ class Answerer:
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
         """Around a request to the embedding model: its place in the budget, and its receipt."""
         self.tree.check()
-        async with self.tree.ledger.reserve(wanted) as entry:
-            async with self.tree.gate:
-                failed = False
-                try:
-                    yield
-                except Exception:
-                    failed = True
-                    raise
-                finally:
-                    if not failed:  # a request that was cut off on its way is paid for, as far as we know
-                        entry.used = wanted
-                        self._book(wanted, name)
+        async with self.tree.ledger.reserve(wanted) as entry, self.tree.gate:
+            failed = False
+            try:
+                yield
+            except Exception:
+                failed = True
+                raise
+            finally:
+                if not failed:  # a request that was cut off on its way is paid for, as far as we know
+                    entry.used = wanted
+                    self._book(wanted, name)
 
     def _book(self, used: Usage, name: str) -> None:
         self.tree.note(self.place, used)

@@ -1,0 +1,117 @@
+"""`RLMRetriever`: the search of the REPL as a LangChain retriever, over anything that can be a context."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import Field, PrivateAttr
+
+from rlm_langchain.context import ContextStore
+from rlm_langchain.context.mapped import mapped
+from rlm_langchain.portal import PORTAL
+from rlm_langchain.retrieval import needs
+from rlm_langchain.retrieval.indexes import Indexes
+from rlm_langchain.retrieval.option import embedder_of
+from rlm_langchain.retrieval.sources import as_text
+from rlm_langchain.types import ContextFile
+
+
+class RLMRetriever(BaseRetriever):
+    """The best `k` passages of a corpus, by words and, with embeddings, by meaning.
+
+    A result's `page_content` is the passage, and its metadata says where it is: `source`, `start`, `end`
+    (characters) and `score`; a passage of a LangChain document has that one's metadata too. The index is made at
+    the first question, and kept. Raises `MissingDependency` without the extra, `InputError` for what cannot be a
+    corpus, `CallFailed` when the embedding model does not answer.
+    """
+
+    corpus: Any
+    """What can be the context of an RLM: documents, texts, a `Path` to a file or folder, ..."""
+    embeddings: Any = None
+    """A LangChain embedding model. None: by words only."""
+    k: int = Field(default=10, ge=1)
+    home: Path | None = None
+    """Where the corpus and its index are kept. None: `RLM_HOME`, else the user's data folder."""
+
+    _opened: Opened | None = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        with PORTAL as portal:
+            return portal.call(self._found, query, k)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
+    ) -> list[Document]:
+        return await self._found(query, k)
+
+    async def _found(self, query: str, k: int | None) -> list[Document]:
+        from asyncio import to_thread
+
+        opened = await to_thread(self._open)
+        if opened.file is None:
+            return []
+        hits = await opened.indexes.search(opened.file, opened.sha256, query, k or self.k)
+        return await to_thread(_documents, opened, hits)
+
+    def _open(self) -> Opened:
+        """The corpus in the store, put there when it is first asked for."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = _opened(self.corpus, self.embeddings, self.home)
+            return self._opened
+
+
+class Opened(NamedTuple):
+    """A corpus that can be searched."""
+
+    file: ContextFile | None
+    """None: there is nothing in it."""
+    sha256: str
+    indexes: Indexes
+    value: Any
+    """In memory, unless it is one text."""
+
+
+def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
+    needs.check()
+    store = ContextStore(home)
+    embedder = None if embeddings is None else embedder_of(embeddings, store.root, {})
+    indexes = Indexes(store.root / "indexes", embedder)
+    ref = store.reference(corpus)
+    if ref is None:
+        return Opened(None, "", indexes, None)
+    file = store.open(ref)
+    value = json.loads(file.path.read_bytes()) if file.kind == "json" else None
+    return Opened(file, ref["sha256"], indexes, value)
+
+
+def _documents(opened: Opened, hits: list[Any]) -> list[Document]:
+    if opened.value is None and opened.file is not None:
+        with mapped(opened.file) as text:
+            return [_document(hit, text.slice(hit.start, hit.end), {}) for hit in hits]
+    return [_document(hit, *_piece(opened.value, hit)) for hit in hits]
+
+
+def _piece(value: Any, hit: Any) -> tuple[str, dict[str, Any]]:
+    """The text of a hit, and the metadata of the document that it is in."""
+    metadata: dict[str, Any] = {}
+    for step in hit.source.at:
+        if step == "page_content" and isinstance(value.get("metadata"), dict):
+            metadata = value["metadata"]
+        value = value[step]
+    return as_text(value)[hit.start : hit.end], metadata
+
+
+def _document(hit: Any, text: str, metadata: dict[str, Any]) -> Document:
+    place = {"start": hit.start, "end": hit.end, "score": hit.score}
+    name = f"{hit.source.label}:{hit.start}-{hit.end}"
+    return Document(id=name, page_content=text, metadata={"source": hit.source.label, **metadata, **place})
