@@ -1,0 +1,84 @@
+"""A program whose run is interrupted. It prints a line when five replies have come, and what is left at its end.
+
+python -m tests.interrupted invoke|stream|ainvoke SANDBOX URL
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import BaseCallbackHandler
+
+from rlm_langchain import Budget, RLMRunnable, create_rlm
+from rlm_langchain.tree import Tree
+from tests.servers.endings import chat
+
+
+def children() -> list[int]:
+    """The processes that this one has started and that have not ended."""
+    return [pid for task in Path("/proc/self/task").iterdir() for pid in _children_of(task)]
+
+
+def _children_of(task: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (task / "children").read_text().split()]
+    except OSError:  # a thread that has just ended
+        return []
+
+
+class Grab(BaseCallbackHandler):
+    """Takes hold of the tree of a run, to look at its account when the run is over. Counts replies as they come."""
+
+    run_inline = True
+
+    def __init__(self, rlm: RLMRunnable, replies: int = 0, then: Callable[[], Any] = lambda: None) -> None:
+        self.trees = rlm.built.machine.trees
+        self.tree: Tree | None = None
+        self._replies, self._then = replies, then
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        (self.tree,) = self.trees._alive.values()
+
+    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
+        self._replies -= 1
+        if self._replies == 0:
+            self._then()
+
+    def left(self) -> dict[str, Any]:
+        assert self.tree is not None
+        return {
+            "spent": self.tree.ledger.spent[:4],
+            "reserved": self.tree.ledger._reserved[:4],
+            "children": children(),
+            "alive": len(self.trees._alive),
+            "threads": sorted(t.name.rstrip("_0123456789") for t in threading.enumerate() if not t.daemon),
+        }
+
+
+def main() -> None:
+    """Run until interrupted."""
+    way, sandbox, url = sys.argv[1:]
+    rlm = create_rlm(chat(url), sandbox=sandbox, budget=Budget(depth=2))
+    grab = Grab(rlm, 5, lambda: print("five", flush=True))
+    config: Any = {"callbacks": [grab]}
+    try:
+        match way:
+            case "invoke":
+                rlm.invoke("ROOT", config)
+            case "stream":
+                for _ in rlm.stream("ROOT", config, stream_mode="custom"):
+                    pass
+            case "ainvoke":
+                asyncio.run(rlm.ainvoke("ROOT", config))
+    except KeyboardInterrupt:
+        print(json.dumps(grab.left()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
