@@ -37,7 +37,7 @@ def first() -> bytes:
     """What `boot.py` reads first: our modules, and the names of those that come later."""
     modules = _packed(["__future__", *(f"{PACKAGE}.worker.{name}" for name in OURS if name not in LATER)])
     for name in ("rlm_langchain", PACKAGE, f"{PACKAGE}.worker"):
-        modules[name] = (f"<{name}>", [], marshal.dumps(compile("", name, "exec")))
+        modules[name] = (f"<{name}>", [f"<{name}>"], marshal.dumps(compile("", name, "exec")))
     return _blob((modules, frozenset(_later())))
 
 

@@ -36,7 +36,7 @@ REFUSED = {"EACCES", "EPERM", "EAGAIN", "ENOSYS", "EXDEV", "not allowed to raise
 
 def confined(code: str) -> str:
     """What a program prints under sandlock's policy, without our worker and our limits."""
-    process = policy.policy(None).popen(
+    process = policy.policy([]).popen(
         [policy.python(), "-I", "-S", "-c", code], StdioMode.NULL, StdioMode.PIPED, StdioMode.PIPED
     )
     with process:
@@ -91,7 +91,7 @@ def test_the_kernel_refuses_to_look_or_touch(attempt, folder):
 
 
 def test_the_packages_of_others_cannot_be_read(tmp_path):
-    hidden = policy.hidden(policy.readable(None))
+    hidden = policy.hidden(policy.readable([]))
     if not hidden:
         pytest.skip("this Python has no packages of its own")
     code = ATTEMPT.format(attempt=f"os.listdir({hidden[0]!r})")
@@ -100,9 +100,7 @@ def test_the_packages_of_others_cannot_be_read(tmp_path):
 
 
 def test_the_context_can_be_read_and_not_written(folder):
-    from rlm_langchain.sandboxes.policy import policy as made
-
-    process = made(folder / "file").popen(
+    process = policy.policy([folder / "file"]).popen(
         [policy.python(), "-I", "-S", "-c", f"print(open('{folder}/file').read()); open('{folder}/file', 'a')"],
         StdioMode.NULL,
         StdioMode.PIPED,

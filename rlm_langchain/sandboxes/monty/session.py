@@ -15,6 +15,7 @@ from rlm_langchain.sandboxes.monty.faults import Fault, fault
 from rlm_langchain.sandboxes.monty.frames import Printed
 from rlm_langchain.sandboxes.monty.library import global_names, loading
 from rlm_langchain.sandboxes.monty.source import Prepared, Refused, Source, prepare
+from rlm_langchain.sandboxes.reserved import RESERVED
 from rlm_langchain.types import Answered, Completed, Died, Limits, Plain, Reply, Step, Suspended
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class MontySession:
         self._printed = Printed(limits.output, limits.value + FRAME_ROOM, self._stop)
         self._modules: set[str] = set()
         self._own: dict[str, None] = {}
+        self._reserved = RESERVED
         self._names: dict[str, None] = {}
         self._sources: dict[int, Source] = {}
         self._cells = 0
@@ -87,6 +89,7 @@ class MontySession:
         prelude = prepare(code, 0, echo=False)
         if isinstance(prelude, Refused):
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
+        self._reserved = RESERVED.union(contexts)
         self._own = dict.fromkeys([*contexts, *global_names(), *sorted(prelude.names)])
         match self._fed(prelude):
             case Ended(error):
@@ -111,7 +114,7 @@ class MontySession:
     def _run(self, code: str) -> Step:
         self._cells += 1
         self._answers, self._failed = [], set()
-        cell = prepare(code, self._cells)
+        cell = prepare(code, self._cells, reserved=self._reserved)
         if isinstance(cell, Refused):
             return Completed("", cell.sentence)
         self._names.update(dict.fromkeys(sorted(cell.names)))

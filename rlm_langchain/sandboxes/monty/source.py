@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rlm_langchain.sandboxes.monty.rewrite import rewritten
-from rlm_langchain.sandboxes.reserved import bindings, overwritten, parsed
+from rlm_langchain.sandboxes.reserved import RESERVED, bindings, overwritten, parsed
 
 T = TypeVar("T")
 
@@ -54,19 +54,19 @@ class Refused:
     sentence: str
 
 
-def prepare(code: str, cell: int, echo: bool = True) -> Prepared | Refused:
+def prepare(code: str, cell: int, echo: bool = True, reserved: frozenset[str] = RESERVED) -> Prepared | Refused:
     """Read a cell. What this Python cannot parse goes to Monty as it is: its grammar is a newer one."""
-    return _roomy(lambda: _prepare(code.replace("\r\n", "\n").replace("\r", "\n"), cell, echo))
+    return _roomy(lambda: _prepare(code.replace("\r\n", "\n").replace("\r", "\n"), cell, echo, reserved))
 
 
-def _prepare(code: str, cell: int, echo: bool) -> Prepared | Refused:
+def _prepare(code: str, cell: int, echo: bool, reserved: frozenset[str]) -> Prepared | Refused:
     lines = tuple(code.split("\n"))
     tree = parsed(code)
     if isinstance(tree, str):
         return Refused(tree)
     if tree is None:
         return Prepared(code, Source(cell, lines))
-    if (sentence := overwritten(tree)) is not None:
+    if (sentence := overwritten(tree, reserved)) is not None:
         return Refused(sentence)
     names = frozenset(name for _, name in bindings(tree))
     try:

@@ -14,8 +14,8 @@ from marshal import dumps, loads
 class Bundled:
     """Imports modules from the pipe. Ours get builtins that no cell can change under them."""
 
-    def __init__(self):
-        self.fd = 0
+    def __init__(self, fd=0):
+        self.fd = fd
         self.after = {}
         """What to do with a module once it has been loaded, by its name."""
         self._modules, self._coming = self._take()

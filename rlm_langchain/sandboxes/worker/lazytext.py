@@ -128,13 +128,13 @@ class LazyText:
 
     lines = splitlines
 
-    def split(self, sep: str | None = None, maxsplit: int = -1) -> Pieces:
+    def split(self, sep: str | None = None, maxsplit: int = -1) -> Pieces | list[str]:
         """The pieces between separators, as a lazy list."""
         if sep is None or maxsplit >= 0:
             raise self.too_long("split() without a separator, or with maxsplit,")
         if not sep:
             raise ValueError("empty separator")
-        return Pieces(self, sep, False)
+        return Pieces(self, sep, False) if len(self) else [""]
 
     def __repr__(self) -> str:
         return f"<lazy text of {len(self):,} characters: {self.part(0, min(60, len(self)))!r}...>"

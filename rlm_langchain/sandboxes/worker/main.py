@@ -63,7 +63,9 @@ class Repl:
         self._cell += 1
         name = f"<cell {self._cell}>"
         self._stage.turn, self._stage.is_open = turn, True
-        error = refused(code) or self._stage.play(lambda: cells.run(code, name, self._names))
+        error = refused(code, frozenset(self._reserved)) or self._stage.play(
+            lambda: cells.run(code, name, self._names)
+        )
         self._restore()
         try:
             self._stage.end(self._answers.taken(), error)

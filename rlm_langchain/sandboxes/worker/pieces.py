@@ -16,27 +16,27 @@ WINDOW = 1 << 18
 
 
 class Pieces:
-    """Like the list that `str.split` or `str.splitlines` would make."""
+    """Like the list that `str.split` or `str.splitlines` would make of a text that is not empty."""
 
     def __init__(self, text: LazyText, sep: str | None, keepends: bool) -> None:
         self._text, self._sep, self._keepends = text, sep, keepends
         self._marks = [(0, 0)]
         """How many pieces, and characters, come before each window that was seen."""
-        self._total: int | None = None
-        self._near: tuple[int, list[str]] = (0, [])
-        """The window that was read last, and where."""
+        self._is_seen = False
+        """Whether the last mark is the end."""
+        self._near: tuple[int, list[str], int] = (-1, [], 0)
+        """The window that was read last: where it begins, its pieces, and where the next one begins."""
 
     def __iter__(self) -> Iterator[str]:
         at = 0
-        while pieces := self._window(at):
-            yield from map(self._bare, pieces)
-            at += sum(map(len, pieces))
-        yield from [""] * self._extra()
+        while at < len(self._text):
+            pieces, at = self._window(at)
+            yield from pieces
 
     def __len__(self) -> int:
-        while self._total is None:
+        while not self._is_seen:
             self._advance()
-        return self._total
+        return self._marks[-1][0]
 
     def __getitem__(self, key: int | slice) -> Any:
         if isinstance(key, slice):
@@ -47,54 +47,40 @@ class Pieces:
         return f"<lazy list of the pieces of {self._text!r}>"
 
     def _at(self, number: int) -> str:
-        while self._total is None and self._marks[-1][0] <= number:
+        while not self._is_seen and self._marks[-1][0] <= number:
             self._advance()
-        if self._total is not None and number >= self._total:
+        if number >= self._marks[-1][0]:
             raise IndexError("list index out of range")
         before, at = self._marks[bisect_right(self._marks, (number, 1 << 62)) - 1]
-        pieces = self._window(at)
-        return self._bare(pieces[number - before]) if number - before < len(pieces) else ""
+        return self._window(at)[0][number - before]
 
     def _advance(self) -> None:
         """See one more window, or the end."""
         count, at = self._marks[-1]
-        pieces = self._window(at)
-        if pieces:
-            self._marks.append((count + len(pieces), at + sum(map(len, pieces))))
-        else:
-            self._total = count + self._extra()
+        if at < len(self._text):
+            pieces, at = self._window(at)
+            self._marks.append((count + len(pieces), at))
+        self._is_seen = at == len(self._text)
 
-    def _window(self, at: int) -> list[str]:
-        """Whole pieces, ends included, from a place on; none at the end."""
-        if self._near[0] != at or not self._near[1]:
-            self._near = (at, self._read(at))
-        return self._near[1]
+    def _window(self, at: int) -> tuple[list[str], int]:
+        """Whole pieces from a place on, and where the next ones begin."""
+        if self._near[0] != at:
+            self._near = (at, *self._read(at))
+        return self._near[1:]
 
-    def _read(self, at: int) -> list[str]:
+    def _read(self, at: int) -> tuple[list[str], int]:
         size = WINDOW
-        while at < len(self._text):
+        while True:
             stop = min(at + size, len(self._text))
-            pieces = self._cut(str(self._text.part(at, stop)))
-            if stop == len(self._text):
-                return [piece for piece in pieces if piece]
-            if len(pieces) > 1:
-                return pieces[:-1]
+            pieces, used = self._cut(str(self._text.part(at, stop)), stop == len(self._text))
+            if used:
+                return pieces, at + used
             size *= 2
-        return []
 
-    def _cut(self, window: str) -> list[str]:
-        """The pieces of a window with their ends; the last one may go on."""
+    def _cut(self, window: str, is_last: bool) -> tuple[list[str], int]:
+        """The pieces of a window, and how far they go: but in the last window, the last piece may go on."""
         if self._sep is None:
-            return window.splitlines(keepends=True)
+            used = len(window) - (0 if is_last else len(window.splitlines(keepends=True)[-1]))
+            return window[:used].splitlines(self._keepends), used
         pieces = window.split(self._sep)
-        return [piece + self._sep for piece in pieces[:-1]] + pieces[-1:]
-
-    def _bare(self, piece: str) -> str:
-        """A piece as it is given out."""
-        if self._sep is not None:
-            return piece.removesuffix(self._sep)
-        return piece if self._keepends else piece.splitlines()[0]
-
-    def _extra(self) -> int:
-        """One empty piece after a separator at the very end, as `split` has it and `splitlines` does not."""
-        return int(self._sep is not None and (not len(self._text) or self._text.endswith(self._sep)))
+        return (pieces, len(window)) if is_last else (pieces[:-1], len(window) - len(pieces[-1]))

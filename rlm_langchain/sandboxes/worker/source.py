@@ -95,9 +95,18 @@ class Source:
             data = self.read(first, min(step, last - first))
             parts = data.count(needle)
             total += parts
-            rest = data.split(needle, parts)[-1]  # may hold the beginning of one more
-            first += len(data) - min(len(rest), len(needle) - 1)
+            rest = len(data) - _end_of_last(data, needle, parts)  # may hold the beginning of one more
+            first += len(data) - min(rest, len(needle) - 1)
         return total
+
+
+def _end_of_last(data: bytes, needle: bytes, parts: int) -> int:
+    """Where the last of the occurrences ends that `count` has counted."""
+    if not parts:
+        return 0
+    if needle[:1] not in needle[1:]:  # no occurrence can overlap another one
+        return data.rfind(needle) + len(needle)
+    return len(data) - len(data.split(needle, parts)[-1])
 
 
 def _begun(data: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_langchain.testing.conformance.base import Clauses, Opener, output
+from rlm_langchain.testing.conformance.base import Clauses, Opener, fault, output
 
 TEXT = "żółw line one\nsecond line 😀\nthird LINE\n" * 3000
 
@@ -73,6 +73,7 @@ class ContextClauses(Clauses):
         session = open_session(context="first", more={"context_1": ["a", 1], "context_2": "text"})
         assert output(session, "print(context, context_1, context_2)") == "first ['a', 1] text\n"
         assert output(session, "print(context_1[0])") == "a\n"
+        assert "context_1" in fault(session, "context_1 = 'mine'")
 
     def test_a_context_can_be_changed_in_place_by_the_cell_that_owns_it(self, open_session: Opener) -> None:
         session = open_session(context=["a"])
