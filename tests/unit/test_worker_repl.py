@@ -139,6 +139,12 @@ def test_too_much_output_is_told(repl, pipes):
     assert "OutputLimit: this cell printed more than 1,000 bytes" in heard[-1][2]
 
 
+def test_too_much_output_before_a_call_is_told_and_nothing_is_asked(repl, pipes):
+    heard = ran(repl, pipes, "print('x' * 5000, end='')\nllm_query('a')")
+    assert [frame[0] for frame in heard] == ["out", "done"]
+    assert "OutputLimit" in heard[-1][2]
+
+
 def test_output_without_an_end_of_line_is_kept(repl, pipes):
     assert ran(repl, pipes, "print('a', end='')\n1 / 0")[0] == ["out", "a"]
     assert ran(repl, pipes, "import sys\nprint('b', end='')\nsys.stdout.close()") == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from _thread import RLock
 
 from rlm_langchain.sandboxes.worker.channel import Channel
@@ -15,7 +14,6 @@ from rlm_langchain.sandboxes.worker.vocabulary import BATCH, LLMError, answering
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from io import TextIOWrapper
     from typing import Any
 
 BALLAST = 4 << 20
@@ -42,9 +40,9 @@ class Stage:
         if not self._ballast:
             caught(self._set_aside)
         self._screen = Screen(self._output, self._show, self._channel.hold)
-        stream = install(self._screen)
+        self._stream = install(self._screen)
         self.alarm.new_cell()
-        errors = [caught(lambda: self._timed(work)), caught(lambda: _flushed(stream))]
+        errors = [caught(lambda: self._timed(work)), caught(self._flush)]
         self._screen.empty()
         return next((self._told(error) for error in errors if error is not None), None)
 
@@ -57,7 +55,7 @@ class Stage:
         with self._one:
             if not self.is_open:
                 raise LLMError("calls can only be made while a cell runs")
-            caught(sys.stdout.flush)
+            self._flush()
             self.alarm.stop()
             self._screen.empty()
             replies = [reply for wave in waves(calls, self._room) for reply in self._sent(wave)]
@@ -86,7 +84,13 @@ class Stage:
             self.alarm.start()
             work()
         finally:
-            self.alarm.stop()
+            while caught(self.alarm.stop) is not None:
+                pass  # it rang while it was being switched off
+
+    def _flush(self) -> None:
+        """Put everything that was printed on the screen. A program may have closed its output."""
+        if not self._stream.closed:
+            self._stream.flush()
 
     def _told(self, error: BaseException) -> str:
         from rlm_langchain.sandboxes.worker.faults import described
@@ -123,9 +127,3 @@ def caught(work: Callable[[], None]) -> BaseException | None:
     except BaseException as error:  # noqa: BLE001
         return error
     return None
-
-
-def _flushed(stream: TextIOWrapper) -> None:
-    """Everything that was printed is on the screen; a program may have closed its output."""
-    if not stream.closed:
-        stream.flush()
