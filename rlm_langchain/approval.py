@@ -51,6 +51,8 @@ def approval(
         return None
     agreed = asked["until"] if asked and asked["granted"] else above
     wanted = _wanted(machine, state["path"], calls)
+    if not wanted.calls:
+        return None  # tools and searches spend no model call
     after = ledger.spent.plus(wanted)
     reached = after.calls if isinstance(above, int) else after.cost
     if reached is not None and reached <= agreed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rlm_langchain.calling import takes_cap
 from rlm_langchain.context import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.machine import Machine
@@ -59,7 +60,19 @@ def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
     if embedder is not None:
         prices[name_of(embedder.model)] = embedder.price is not None
     _check_prices(options, prices)
+    _check_caps(options, priced)
     return priced
+
+
+def _check_caps(options: RLMRunnable, models: list[Model]) -> None:
+    """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
+    budget = options.budget
+    uncapped = sorted({model.name for model in models if takes_cap(model.chat) is None})
+    if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
+        raise ConfigurationError(
+            f"a limit on tokens or dollars needs models whose replies can be capped: {', '.join(uncapped)} takes "
+            "no max_tokens. Use another class for it, or limit `calls` or `seconds` instead"
+        )
 
 
 def _check_prices(options: RLMRunnable, prices: dict[str, bool]) -> None:

@@ -168,9 +168,14 @@ class _Watch(AsyncCallbackHandler):
                 self.reply = generation.message
 
 
+def takes_cap(chat: BaseChatModel) -> str | None:
+    """What this chat model calls the cap on its output; None when it takes none."""
+    return next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
+
+
 def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
     """The cap as this chat model takes it with a call; never above the one it was built with."""
-    name = next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
+    name = takes_cap(chat)
     if output_tokens is None or name is None:
         return {}
     own = getattr(chat, name)

@@ -235,6 +235,7 @@ class Execution:
         """Send the calls that the journal has no reply to on their way, each numbered; ask a person first."""
         first = self.repl.first
         if asking := approval(self.machine, self.state, self.tree.ledger, first, calls):
+            self.tree.close(self.state["path"])  # a person may take days: no worker waits with us
             return self._go("approve", approval=asking)
         missing = [first + i for i, call in enumerate(calls) if self.journal.reply(first + i, call) is None]
         self._write(

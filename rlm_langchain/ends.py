@@ -89,6 +89,8 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "cost_usd": root.plus(sub).cost,
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
+        # The next question on this thread is a run of its own, with receipts of its own.
+        "run": None,
     }
 
 

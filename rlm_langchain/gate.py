@@ -5,12 +5,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict, deque
+from collections.abc import Callable
 from types import TracebackType
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from rlm_langchain.receipts import Receipts
 from rlm_langchain.types import Budget
 
 MINUTE = 60.0
+
+
+T = TypeVar("T")
+
+
+class PerLoop(Generic[T]):
+    """One of a kind for each event loop: asyncio's locks belong to one, and a tree may be worked on by several."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def here(self) -> T:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._made:
+            self._made[loop] = self._make()
+        return self._made[loop]
 
 
 class Gate:
@@ -20,18 +41,18 @@ class Gate:
     """Where there must be room for the reply before a request begins."""
 
     def __init__(self, budget: Budget) -> None:
-        self._flight = asyncio.Semaphore(budget.concurrency)
+        self._flights: PerLoop[asyncio.Semaphore] = PerLoop(lambda: asyncio.Semaphore(budget.concurrency))
         self._pace = Pace(budget.requests_per_minute) if budget.requests_per_minute else None
 
     async def __aenter__(self) -> None:
-        await self._flight.acquire()
+        await self._flights.here().acquire()
         try:
             if self._pace is not None:
                 await self._pace.turn()
             if self.room is not None:
                 self.room.prepare()
         except BaseException:
-            self._flight.release()
+            self._flights.here().release()
             raise
 
     async def __aexit__(
@@ -39,7 +60,7 @@ class Gate:
     ) -> None:
         if self.room is not None:
             self.room.settle()
-        self._flight.release()
+        self._flights.here().release()
 
 
 class Pace:
@@ -48,12 +69,12 @@ class Pace:
     def __init__(self, rate: int) -> None:
         self._begun: deque[float] = deque(maxlen=rate)
         """When the latest turns were, by the clock of event loops."""
-        self._next = asyncio.Lock()
+        self._next: PerLoop[asyncio.Lock] = PerLoop(asyncio.Lock)
 
     async def turn(self) -> None:
         """Return when the next request may begin."""
         loop = asyncio.get_running_loop()
-        async with self._next:
+        async with self._next.here():
             if len(self._begun) == self._begun.maxlen:
                 await asyncio.sleep(self._begun[0] + MINUTE - loop.time())
             self._begun.append(loop.time())
@@ -66,13 +87,15 @@ class Levels:
     """
 
     def __init__(self, width: int) -> None:
-        self._tasks: dict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(width))
+        self._tasks: PerLoop[dict[int, asyncio.Semaphore]] = PerLoop(
+            lambda: defaultdict(lambda: asyncio.Semaphore(width))
+        )
         self._threads: dict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(width))
         self._lock = threading.Lock()
 
     def place(self, depth: int) -> asyncio.Semaphore:
         """For a task of an event loop: hold it while a run at this depth works."""
-        return self._tasks[depth]
+        return self._tasks.here()[depth]
 
     def place_of_thread(self, depth: int) -> threading.Semaphore:
         """The same for a thread."""

@@ -37,12 +37,11 @@ class Leaf:
         if not self.machine.memo or self._paid(query):
             return await self._ask(query, config)
         key = self._memo_key
-        known = self.tree.answers.get(key)
-        if isinstance(known, str):
-            return LeafReply(known, memo=True)
-        if known is not None:
-            first = await asyncio.shield(known)
-            return LeafReply(first.text, first.error, memo=True)
+        while (known := self.tree.answers.get(key)) is not None:
+            if isinstance(known, str):
+                return LeafReply(known, memo=True)
+            if (first := await asyncio.shield(known)) is not None:
+                return LeafReply(first.text, first.error, memo=True)
         return await self._first(key, query, config)
 
     def known(self) -> str | None:
@@ -55,9 +54,12 @@ class Leaf:
         return f"{self.model.name} {fingerprint(self.call)}"
 
     async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
-        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered."""
+        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered.
+
+        Who waits for a call that was broken off has no reply by it, and asks again.
+        """
         flight = self.tree.answers[key] = asyncio.get_running_loop().create_future()
-        reply = LeafReply(None, "the call was cancelled")
+        reply = None
         try:
             reply = await self._ask(query, config)
         finally:

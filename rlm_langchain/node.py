@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool
@@ -32,12 +32,12 @@ def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = inner.settings(config, threads=True)
         with built.running(asked(state), settings) as (begun, _):
-            return _written(inner.checked(graph.invoke(begun, settings)), keys)
+            return _written(inner.checked(cast(RLMOutput, graph.invoke(begun, settings))), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = inner.settings(config)
         async with built.arunning(asked(state), settings) as (begun, _):
-            return _written(inner.checked(await graph.ainvoke(begun, settings)), keys)
+            return _written(inner.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
 
     return RunnableLambda(ask, aask, name="rlm")
 

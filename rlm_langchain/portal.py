@@ -63,7 +63,7 @@ def abandonable(parts: Iterator[T], stop: Callable[[], None]) -> Iterator[T]:
     context, end = copy_context(), object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
-            while (part := pool.submit(context.run, next, parts, end).result()) is not end:
+            while (part := pool.submit(context.run, lambda: next(parts, end)).result()) is not end:
                 yield cast(T, part)
         except BaseException:
             stop()

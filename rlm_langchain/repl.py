@@ -101,7 +101,8 @@ class Repl:
 
     def _too_late(self) -> None:
         self.late = True
-        self._drop()
+        if (session := self._session) is not None:
+            session.close()  # what computes ends in `Died`; the thread that waits for it does the rest
 
     def stop(self) -> None:
         """Let the worker go with what the running cell did; the next `advance` brings back what was before it."""
@@ -161,10 +162,11 @@ class Repl:
         return self._take(session.run, code)
 
     def _give(self, replies: Sequence[Reply]) -> Step:
-        if self._session is None:
+        session = self._session
+        if session is None:
             return Died("crash", "", "the REPL was closed.")
         self.first += len(self.waiting)
-        return self._take(self._session.resume, replies)
+        return self._take(session.resume, replies)
 
     def _take(self, do: Callable[[T], Step], given: T) -> Step:
         """Let the sandbox compute, by the clock, and remember what it waits for."""

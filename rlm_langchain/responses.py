@@ -29,7 +29,12 @@ def text_of(reply: BaseMessage) -> str:
     said = str(reply.text)
     if thoughts := _THOUGHTS.match(said):
         said = said[thoughts.end() :]
-    return said or _refusal(reply) or _called_code(reply)
+    return _whole(said or _refusal(reply) or _called_code(reply))
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters, which no file and no checkpoint can hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _refusal(reply: BaseMessage) -> str:

@@ -44,7 +44,7 @@ class AnswerSchema:
         """The answer in a reply without code, when that is JSON which fits; else None."""
         try:
             answer = json.loads(words.strip().removeprefix("```json").strip("`\n "))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return answer if self.problem(answer) is None else None
 

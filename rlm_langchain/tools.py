@@ -79,18 +79,18 @@ async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> 
         name, args, kwargs = json.loads(call.prompt)
         tool = tools[name]
         named = {**dict(zip(tool.args, args, strict=False)), **kwargs}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return LeafReply(None, "there is no such tool")
     if len(args) > len(tool.args):
         return LeafReply(None, f"{name} takes {len(tool.args)} arguments, not {len(args)}")
     try:
-        async with tree.gate, asyncio.timeout(tree.ledger.seconds_left()):
+        async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
             result = await tool.ainvoke(named, config)
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
         return LeafReply(None, f"{name} {_what_failed(error)}")
-    return LeafReply(json.dumps(result if _is_plain(result) else str(result), ensure_ascii=False))
+    return LeafReply(json.dumps(result if _is_plain(result) else str(result)))
 
 
 def _what_failed(error: Exception) -> str:

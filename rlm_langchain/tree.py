@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Tree:
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
         self.gate = Gate(budget)
+        self.tool_gate = Gate(replace(budget, requests_per_minute=None))
+        """For custom tools, which take no model's turn."""
         self.levels = Levels(budget.concurrency)
         self.answers: Answers = {}
         self.twins = Twins()

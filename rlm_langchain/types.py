@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, NotRequired
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
+from rlm_langchain.errors import ConfigurationError
+
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
 
@@ -143,6 +145,26 @@ class Budget:
     """Model calls that may begin in any minute, retries included, for the whole tree."""
     approve_above: float | int | None = None
     """Ask a person before a fan-out that would take the run past this: a float is dollars, an int is calls."""
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigurationError` for a limit that no run could keep."""
+        for name in (
+            "iterations",
+            "depth",
+            "concurrency",
+            "calls",
+            "tokens",
+            "output_tokens",
+            "requests_per_minute",
+        ):
+            self._demand(name, 1)
+        for name in ("usd", "seconds", "tool_calls"):
+            self._demand(name, 0)
+
+    def _demand(self, name: str, least: int) -> None:
+        given = getattr(self, name)
+        if given is not None and given < least:
+            raise ConfigurationError(f"Budget({name}={given!r}): {name} cannot be less than {least}")
 
 
 class Usage(NamedTuple):

@@ -85,7 +85,7 @@ class Answerer:
         try:
             query, k = json.loads(call.prompt)
             most = max(0, min(int(k), MOST))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             return LeafReply(None, "search takes a query and how many passages to find")
         try:
             async with asyncio.timeout(self.tree.ledger.seconds_left()):

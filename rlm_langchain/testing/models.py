@@ -20,6 +20,8 @@ class FunctionModel(BaseChatModel):
 
     function: Callable[[list[BaseMessage]], str | AIMessage]
     model_name: str = "function"
+    max_tokens: int | None = None
+    """Words of a reply, at most; also given with a call."""
 
     @property
     def _llm_type(self) -> str:
@@ -33,7 +35,8 @@ class FunctionModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         reply = self.function(messages)
-        message = reply if isinstance(reply, AIMessage) else self._billed(messages, reply)
+        cap = kwargs.get("max_tokens", self.max_tokens)
+        message = reply if isinstance(reply, AIMessage) else self._billed(messages, _capped(reply, cap))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -43,13 +46,18 @@ class FunctionModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return self._generate(messages)
+        return self._generate(messages, **kwargs)
 
     def _billed(self, messages: list[BaseMessage], reply: str) -> AIMessage:
         read = sum(len(str(message.content).split()) for message in messages)
         written = len(reply.split())
         usage = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
         return AIMessage(content=reply, usage_metadata=usage, response_metadata={"model_name": self.model_name})
+
+
+def _capped(reply: str, words: int | None) -> str:
+    said = reply.split()
+    return reply if words is None or len(said) <= words else " ".join(said[:words])
 
 
 def script(

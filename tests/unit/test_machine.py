@@ -293,7 +293,7 @@ def test_a_person_is_asked_before_a_fan_out_that_costs_more(ask):
         pause = rlm.invoke("q", config)["__interrupt__"][0].value
         assert (pause["calls"], pause["spent_calls"], asked) == (3, 2, ["a"])
         assert ask(rlm, Command(resume=said), config)["answer"] == answer
-        assert asked == ["a", *(["b", "c", "d"] if said else [])]
+        assert sorted(asked) == ["a", *(["b", "c", "d"] if said else [])]
 
 
 def test_nothing_is_left_running_when_a_run_is_over(ask):
