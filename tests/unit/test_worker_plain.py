@@ -7,7 +7,7 @@ import json
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_langchain.sandboxes.worker.plain import DEEPEST, MOST, dumped, whole
@@ -25,6 +25,7 @@ plain_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(plain_values)
 def test_plain_values_cross_unchanged(value):
     assert json.loads(dumped(value, "it", ROOM)) == value
@@ -118,6 +119,7 @@ def test_the_deepest_value_crosses():
     assert json.loads(dumped(nested(DEEPEST), "it", ROOM)) == nested(DEEPEST)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_whole_text_encodes_and_keeps_its_good_characters(text):
     mended = whole(text)
