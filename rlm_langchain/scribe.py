@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from langgraph.config import get_stream_writer
-
 from rlm_langchain.seal import seal
 from rlm_langchain.types import Record
+
+
+def _stream_of_this_node() -> Callable[[Any], None]:
+    from langgraph.config import get_stream_writer  # who only reads records need not wait for LangGraph
+
+    return get_stream_writer()
 
 
 @dataclass(slots=True)
@@ -17,7 +21,7 @@ class Scribe:
     """The records of one node's work. Make it inside the node: it takes the node's stream."""
 
     records: list[Record] = field(default_factory=list)
-    _stream: Callable[[Any], None] = field(default_factory=get_stream_writer)
+    _stream: Callable[[Any], None] = field(default_factory=_stream_of_this_node)
 
     def write(self, record: Record) -> None:
         """Seal a record, keep it for state, and show it to who is watching."""

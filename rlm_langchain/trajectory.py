@@ -187,4 +187,5 @@ def bare(record: Record) -> Record:
         return record
     rest = record.copy()
     del rest["child"]
+    rest.pop("seal", None)  # it was of the whole
     return rest
