@@ -1,9 +1,14 @@
 """The cpython sandbox keeps the contract."""
 
+import sys
+
 import pytest
 
 from rlm_langchain.sandboxes.cpython import CPythonSandbox
 from rlm_langchain.testing.conformance import HostileConformance, SandboxConformance
+
+if sys.platform != "linux":
+    pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
 
 
 class TestCPython(SandboxConformance):

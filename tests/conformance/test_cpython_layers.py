@@ -8,6 +8,10 @@ import subprocess
 import sys
 
 import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
+
 from sandlock import StdioMode
 
 from rlm_langchain.sandboxes import policy

@@ -19,6 +19,9 @@ from rlm_langchain.sandboxes.cpython import CPythonSandbox
 from rlm_langchain.testing.conformance.lifecycle import children, descriptors
 from rlm_langchain.types import Answered, Call, Completed, ContextFile, Died, Limits, Reply, Suspended
 
+if sys.platform != "linux":
+    pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
+
 SMALL = Limits(seconds=5, memory=256 << 20)
 
 
