@@ -21,16 +21,14 @@ from langchain_core.messages import HumanMessage
 
 from rlm_langchain.calling import complete
 from rlm_langchain.models import resolve
-from rlm_langchain.sandboxes.bundle import bundle
-from rlm_langchain.sandboxes.choice import choose
+from rlm_langchain.sandboxes.bundle import first, second
 from tests.durable.program import Program, main
 
 
 def warm() -> None:
     """What every child would do first."""
     asyncio.run(_ask())
-    bundle()
-    choose("cpython")
+    first(), second()
 
 
 async def _ask() -> None:

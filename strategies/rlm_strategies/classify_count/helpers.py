@@ -26,8 +26,12 @@ def tally_of(labels):
 def _label_prompt(items, group, labels, question):
     lines = [str(number) + ": " + as_text(items[number]).replace("\n", " ") for number in group]
     return (
-        question + "\nLabels: " + ", ".join(labels) + "\n\nReply with one line per item, 'number: label', and nothing"
-        + " else. Every item gets exactly one of the labels.\n\nItems:\n" + "\n".join(lines)
+        question
+        + "\nLabels: "
+        + ", ".join(labels)
+        + "\n\nReply with one line per item, 'number: label', and nothing"
+        + " else. Every item gets exactly one of the labels.\n\nItems:\n"
+        + "\n".join(lines)
     )
 
 

@@ -19,8 +19,10 @@ def transform(items, instruction, batch=20):
 def _transform_prompt(items, group, instruction):
     lines = [str(number) + "|" + as_text(items[number]).replace("\n", " ") for number in group]
     return (
-        instruction + "\nReply with one line per item: its number, '|', and the result. Nothing else, no item left out."
-        + "\n\nItems:\n" + "\n".join(lines)
+        instruction
+        + "\nReply with one line per item: its number, '|', and the result. Nothing else, no item left out."
+        + "\n\nItems:\n"
+        + "\n".join(lines)
     )
 
 
@@ -28,8 +30,13 @@ def write_sections(outline, instruction, material=""):
     """A long text from an outline (a list of headings): the sections are written in parallel, then joined."""
     whole = "\n".join(["- " + heading for heading in outline])
     prompts = [
-        instruction + "\nThe whole text has these sections:\n" + whole + "\n\nWrite only the section '" + heading
-        + "', without its heading, and repeat nothing that belongs to the others.\n\nMaterial:\n" + as_text(material)
+        instruction
+        + "\nThe whole text has these sections:\n"
+        + whole
+        + "\n\nWrite only the section '"
+        + heading
+        + "', without its heading, and repeat nothing that belongs to the others.\n\nMaterial:\n"
+        + as_text(material)
         for heading in outline
     ]
     written = ask_all(prompts)

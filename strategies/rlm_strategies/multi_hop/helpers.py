@@ -8,9 +8,17 @@ def follow(question, start, hops=5, window=300, hits=12):
         places = _places(term, window, hits)
         tried.append(term)
         reply = llm_query(
-            "Question: " + question + "\nKnown so far: " + ("; ".join(facts) or "nothing")
-            + "\nSearched already: " + ", ".join(tried) + "\n\nWhat the search for '" + term + "' found:\n"
-            + ("\n---\n".join(places) or "nothing") + "\n\nReply with two lines.\nFACT: what this adds, with its exact"
+            "Question: "
+            + question
+            + "\nKnown so far: "
+            + ("; ".join(facts) or "nothing")
+            + "\nSearched already: "
+            + ", ".join(tried)
+            + "\n\nWhat the search for '"
+            + term
+            + "' found:\n"
+            + ("\n---\n".join(places) or "nothing")
+            + "\n\nReply with two lines.\nFACT: what this adds, with its exact"
             + " words, or NONE\nNEXT: the exact name or word to search for next, or DONE when the question can be answered"
         )
         fact, next_term = "", "DONE"

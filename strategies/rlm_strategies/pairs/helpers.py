@@ -33,4 +33,8 @@ def judge_pairs(pairs, question, batch=25):
 
 def _pair_prompt(group, question):
     lines = [str(n + 1) + ": " + as_text(a) + "  <->  " + as_text(b) for n, (a, b) in enumerate(group)]
-    return question + "\nReply with one line per pair, 'number: yes' or 'number: no', nothing else.\n\n" + "\n".join(lines)
+    return (
+        question
+        + "\nReply with one line per pair, 'number: yes' or 'number: no', nothing else.\n\n"
+        + "\n".join(lines)
+    )

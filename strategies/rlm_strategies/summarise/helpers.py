@@ -30,6 +30,10 @@ def summarise(focus="the main points", source=None, size=50000, target=4000):
 
 def _summary_prompt(focus, length, text):
     return (
-        "Summarise the text below in at most " + str(length) + " characters. Keep what matters for: " + focus
-        + ". Keep names, numbers and dates exact. Reply with the summary only.\n\nText:\n" + text
+        "Summarise the text below in at most "
+        + str(length)
+        + " characters. Keep what matters for: "
+        + focus
+        + ". Keep names, numbers and dates exact. Reply with the summary only.\n\nText:\n"
+        + text
     )

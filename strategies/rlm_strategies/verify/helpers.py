@@ -14,7 +14,10 @@ def verify(claim, evidence, size=60000):
     reply = llm_query(
         "Check a claim against the evidence below, and against nothing else. The first word of your reply is SUPPORTED,"
         + " CONTRADICTED or UNCLEAR; then one sentence that says why, with the number of the piece that decides it.\n\n"
-        + "Claim: " + claim + "\n\nEvidence:\n" + text
+        + "Claim: "
+        + claim
+        + "\n\nEvidence:\n"
+        + text
     )
     first = reply.strip().split(" ")[0].strip(".:,*\n").lower() if reply.strip() else ""
     verdict = first if first in ("supported", "contradicted", "unclear") else "unclear"
