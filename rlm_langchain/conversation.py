@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from rlm_langchain.context.safe import visible
-from rlm_langchain.prompts import render
+from rlm_langchain.prompts import opening, render
 from rlm_langchain.types import Record
 
 HISTORY_KEPT = 2_000_000
@@ -21,15 +21,14 @@ HISTORY_KEPT = 2_000_000
 
 def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
     """The messages for the next turn of a run. A summary takes the place of all that came before it."""
-    system = SystemMessage(render(profile, "system"))
-    messages: list[BaseMessage] = [system]
+    messages = _opening(profile)
     heard: list[str] = []
     question = ""
     for record in records:
         if record["type"] == "question":
             question = record["text"]
         if record["type"] == "turn" and record.get("summary"):
-            messages, heard = [system], [question, render(profile, "resumed", summary=record["text"])]
+            messages, heard = _opening(profile), [question, render(profile, "resumed", summary=record["text"])]
         elif record["type"] == "turn":
             messages.append(HumanMessage("\n\n".join(heard)))
             messages.append(AIMessage(record["text"] or "(an empty reply)"))
@@ -41,6 +40,11 @@ def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
     if heard:
         messages.append(HumanMessage("\n\n".join(heard)))
     return messages
+
+
+def _opening(profile: str) -> list[BaseMessage]:
+    kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
+    return [kinds[role](text) for role, text in opening(profile)]
 
 
 def transcript(records: Sequence[Record]) -> str:

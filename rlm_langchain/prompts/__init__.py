@@ -1,19 +1,36 @@
 """What models read. One `.md` per prompt, in a folder per profile; a hole in a prompt is an error.
 
 A profile that lacks a prompt uses the default one. `system` is the same bytes in every run, so that providers
-can cache it; what is particular to a run comes after it.
+can cache it; what is particular to a run comes after it. Behind it may stand examples, as a conversation: lines
+`=== user` and `=== assistant` begin its turns.
 """
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from string import Template
+
+_SPEAKER = re.compile(r"^=== (user|assistant)\n", re.MULTILINE)
 
 
 def render(profile: str, name: str, **values: object) -> str:
     """The prompt `name` of a profile, filled in. Raises `KeyError` for a missing value."""
     return _template(profile, name).substitute(values)
+
+
+@cache
+def opening(profile: str) -> tuple[tuple[str, str], ...]:
+    """How every conversation of a profile begins: the system prompt and its examples, as (role, text)."""
+    system, *turns = _SPEAKER.split(render(profile, "system"))
+    examples = zip(turns[::2], turns[1::2], strict=True)
+    return (("system", system.strip()), *((role, text.strip()) for role, text in examples))
+
+
+def has(profile: str, name: str) -> bool:
+    """Whether a profile has a prompt of this name of its own."""
+    return files(__package__).joinpath(profile, f"{name}.md").is_file()
 
 
 @cache

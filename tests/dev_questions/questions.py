@@ -1,172 +1,257 @@
-"""The questions, each with the program that computes its answer."""
+"""What is asked, and how the truth is computed: in plain Python, each time, from the same texts."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Any, Literal
+
+from tests.dev_questions import texts
+
+Truth = bool | float | str | tuple[str, ...]
+"""A yes or no, a number, a text, or texts in any order."""
 
 
-class Question(NamedTuple):
-    """What is asked of which context, and the answer, as a function of the context."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question over a text, and what is right."""
 
-    context: str
-    text: str
-    answer: Callable[[Any], int | float | str]
+    name: str
+    set: Literal["dev", "held"]
+    context: Callable[[], Any]
+    query: str
+    truths: Callable[[Any], list[Truth]]
+    """More than one where the words of the question can be read in two ways."""
+    folder: bool = False
+    """Whether the context is given as a folder on disk."""
 
 
-def _lines(text: str) -> list[str]:
+def best(scores: dict[str, float]) -> str:
+    """The one name with the highest score. A question whose answer is a tie is no question."""
+    (first, top), (_, second) = Counter(scores).most_common(2)
+    if top == second:
+        raise ValueError(f"a tie at {top}: {first!r}")
+    return first
+
+
+def lines(text: str) -> list[str]:
     return text.split("\n")
 
 
-def _most(counts: Counter[str]) -> str:
-    return counts.most_common(1)[0][0]
+def rows(text: str) -> list[list[str]]:
+    return [line.split("|") for line in lines(text)[1:]]
 
 
-DEV = [
-    Question("stdlib", "How many files are there?", len),
-    Question("stdlib", "Which file is the longest, by characters?", lambda c: max(c, key=lambda p: len(c[p]))),
-    Question("stdlib", "How many lines are there in argparse.py?", lambda c: len(c["argparse.py"].splitlines())),
-    Question(
-        "stdlib",
-        "How many files import the module re with a line 'import re'?",
-        lambda c: sum(bool(re.search(r"^import re$", t, re.M)) for t in c.values()),
+def per_package(items: list[dict[str, Any]]) -> dict[str, float]:
+    totals: Counter[str] = Counter()
+    for item in items:
+        totals[item["package"]] += item["lines"]
+    del totals[""]
+    return dict(totals)
+
+
+def words_of_capitals(text: str) -> list[Truth]:
+    return [
+        len(set(re.findall(r"\b[A-Z]{4,}\b", text))),
+        len({w for w in re.findall(r"\w{4,}", text) if w.isupper()}),
+    ]
+
+
+def peps(text: str) -> list[str]:
+    return re.findall(r"\bPEP\s+(\d+)", text)
+
+
+def sections(text: str) -> list[str]:
+    return re.findall(r"^== (\S+) ==$", text, re.MULTILINE)
+
+
+def folders(files: dict[str, str]) -> Counter[str]:
+    return Counter(path.rpartition("/")[0] for path in files if "/" in path)
+
+
+def names_of(text: str) -> dict[str, float]:
+    return dict(Counter(line.partition(",")[2] for line in lines(text)[1:]))
+
+
+LIBRARY = [
+    ("How many files are in the asyncio folder?", lambda c: [sum(p.startswith("asyncio/") for p in c)]),
+    (
+        "Over all files, how many lines start with 'class '?",
+        lambda c: [sum(line.startswith("class ") for t in c.values() for line in lines(t))],
     ),
-    Question(
-        "stdlib",
-        "How many classes are defined in all files together? Count lines that start with 'class '.",
-        lambda c: sum(len(re.findall(r"^class ", t, re.M)) for t in c.values()),
+    ("Which file has the most lines?", lambda c: [best({p: t.count("\n") for p, t in c.items()})]),
+    (
+        "Which file contains the string 'lambda' most often?",
+        lambda c: [best({p: t.count("lambda") for p, t in c.items()})],
     ),
-    Question(
-        "stdlib",
-        "Which file contains the word 'deprecated' most often?",
-        lambda c: max(c, key=lambda p: c[p].count("deprecated")),
+    (
+        "In which file is the class HTTPServer defined?",
+        lambda c: [p for p, t in c.items() if re.search(r"^class HTTPServer\b", t, re.MULTILINE)],
     ),
-    Question(
-        "stdlib", "How many files in the folder email are there?", lambda c: sum(p.startswith("email/") for p in c)
+    (
+        "What is the value of HTTP_PORT in http/client.py?",
+        lambda c: [int(re.search(r"^HTTP_PORT = (\d+)", c["http/client.py"], re.MULTILINE)[1])],
     ),
-    Question(
-        "stdlib",
-        "In which file is the class OrderedDict defined?",
-        lambda c: next(p for p, t in c.items() if re.search(r"^class OrderedDict\b", t, re.M)),
+    (
+        "How many files contain the line 'import threading'?",
+        lambda c: [
+            sum(any(line.strip() == "import threading" for line in lines(t)) for t in c.values()),
+            sum("import threading" in t for t in c.values()),
+            sum("import threading" in lines(t) for t in c.values()),
+        ],
     ),
-    Question(
-        "stdlib",
-        "How often does the word TODO occur in all files together?",
-        lambda c: sum(t.count("TODO") for t in c.values()),
+    (
+        "Name the three files with the most characters.",
+        lambda c: [tuple(p for p, _ in Counter({p: len(t) for p, t in c.items()}).most_common(3))],
     ),
-    Question("topics", "How many lines does the text have?", lambda c: len(_lines(c))),
-    Question(
-        "topics",
-        "How many chapters are there? Each begins with a line like '=== name ==='.",
-        lambda c: len(re.findall(r"^=== .* ===$", c, re.M)),
-    ),
-    Question("topics", "How often does the word 'iterator' occur?", lambda c: len(re.findall(r"\biterator\b", c))),
-    Question(
-        "topics",
-        "Which is the longest line, in characters? Give its length.",
-        lambda c: max(len(line) for line in _lines(c)),
-    ),
-    Question(
-        "topics",
-        "How many lines contain both 'class' and 'method'?",
-        lambda c: sum("class" in line and "method" in line for line in _lines(c)),
-    ),
-    Question(
-        "topics",
-        "What is the name of the last chapter? Chapters begin with a line like '=== name ==='.",
-        lambda c: re.findall(r"^=== (.*) ===$", c, re.M)[-1],
-    ),
-    Question(
-        "characters",
-        "Each line is code;category;name. What is the name of U+00DF?",
-        lambda c: re.search(r"^U\+00DF;\w+;(.*)$", c, re.M)[1],
-    ),
-    Question(
-        "characters",
-        "Each line is code;category;name. How many characters have the category Lu?",
-        lambda c: sum(line.split(";")[1] == "Lu" for line in _lines(c)),
-    ),
-    Question(
-        "characters",
-        "Each line is code;category;name. Which category is the most frequent?",
-        lambda c: _most(Counter(line.split(";")[1] for line in _lines(c))),
-    ),
-    Question(
-        "characters", "How many names contain the word GREEK?", lambda c: sum("GREEK" in line for line in _lines(c))
-    ),
-    Question(
-        "characters",
-        "Each line is code;category;name. How many different categories are there?",
-        lambda c: len({line.split(";")[1] for line in _lines(c)}),
-    ),
-    Question("definitions", "How many records are there?", len),
-    Question(
-        "definitions",
-        "Each record is 'file:line kind name details'. How many are classes?",
-        lambda c: sum(r.split(" ")[1] == "class" for r in c),
-    ),
-    Question(
-        "definitions",
-        "Each record is 'file:line kind name details'. Which function name occurs most often?",
-        lambda c: _most(Counter(r.split(" ")[2] for r in c if r.split(" ")[1] == "def")),
-    ),
-    Question(
-        "definitions",
-        "Each record ends with args=N for functions. What is the largest number of args?",
-        lambda c: max(int(r.rpartition("args=")[2]) for r in c if "args=" in r),
-    ),
-    Question(
-        "definitions",
-        "Each record is 'file:line kind name details'. Which file has the most records?",
-        lambda c: _most(Counter(r.split(":")[0] for r in c)),
-    ),
-    Question(
-        "definitions",
-        "How many functions take exactly 3 arguments (args=3)?",
-        lambda c: sum(r.endswith("args=3") for r in c),
+    ("Does any file mention 'Gutenberg'?", lambda c: [any("Gutenberg" in t for t in c.values())]),
+    (
+        "What is the average number of characters per file, rounded to a whole number?",
+        lambda c: [round(sum(map(len, c.values())) / len(c))],
     ),
 ]
 
-HELD_OUT = [
-    Question("entities", "How many entries does this table have?", len),
-    Question(
-        "entities",
-        "How many of the names start with a capital letter?",
-        lambda c: sum(name[0].isupper() for name in c),
+REFERENCE = [
+    (
+        "How often does the word 'exception' occur, ignoring case?",
+        lambda c: [c.lower().count("exception"), len(re.findall(r"\bexception\b", c, re.IGNORECASE))],
     ),
-    Question("entities", "Which name is the longest?", lambda c: max(c, key=len)),
-    Question(
-        "entities",
-        "How many of the names do not end with a semicolon?",
-        lambda c: sum(not name.endswith(";") for name in c),
+    ("How many lines are longer than 72 characters?", lambda c: [sum(len(line) > 72 for line in lines(c))]),
+    ("What is the longest line?", lambda c: [best({line.strip(): len(line) for line in lines(c)})]),
+    ("At which index does the word 'coroutine' first occur?", lambda c: [c.find("coroutine")]),
+    ("How many different words consist of capital letters only and have four letters or more?", words_of_capitals),
+    (
+        "Show me the last line in which the word 'yield' appears.",
+        lambda c: [[line.strip() for line in lines(c) if "yield" in line][-1]],
     ),
-    Question(
-        "aliases",
-        "Every line reads 'alias = locale'. What locale does 'bokmal' stand for?",
-        lambda c: re.search(r"^bokmal = (.*)$", c, re.M)[1],
+    (
+        "How many different PEPs does the text refer to (for example PEP 484)?",
+        lambda c: [len(set(peps(c))), len(set(re.findall(r"PEP (\d+)", c)))],
     ),
-    Question(
-        "aliases",
-        "Every line reads 'alias = locale'. Count the different locales on the right-hand side.",
-        lambda c: len({line.split(" = ")[1] for line in _lines(c)}),
+    (
+        "Which letter from a to z is used least, ignoring case?",
+        lambda c: [best({x: -c.lower().count(x) for x in ascii_lowercase})],
     ),
-    Question("aliases", "How many aliases begin with 'de'?", lambda c: sum(x.startswith("de") for x in _lines(c))),
-    Question("aliases", "Tell me how many lines mention utf8.", lambda c: sum("utf8" in x for x in _lines(c))),
-    Question("manual", "Count the occurrences of the string 'Return' in the text.", lambda c: c.count("Return")),
-    Question(
-        "manual",
-        "What is the total number of words, if words are separated by white space?",
-        lambda c: len(c.split()),
+    (
+        "How many empty lines are there?",
+        lambda c: [sum(not line for line in lines(c)), sum(not line.strip() for line in lines(c))],
     ),
-    Question("manual", "How many blank lines are in this text?", lambda c: sum(not x.strip() for x in _lines(c))),
-    Question(
-        "manual",
-        "Methods are introduced like ' |  name('. How many times is '__eq__(' introduced like that?",
-        lambda c: len(re.findall(r"^ \|  __eq__\(", c, re.M)),
+]
+
+CHARACTERS = [
+    ("How many characters belong to category Sm?", lambda c: [sum(row[2] == "Sm" for row in rows(c))]),
+    (
+        "Which code has the character named GREEK SMALL LETTER OMEGA?",
+        lambda c: [next(row[0] for row in rows(c) if row[1] == "GREEK SMALL LETTER OMEGA")],
     ),
-    Question(
-        "manual", "How many lines are longer than 79 characters?", lambda c: sum(len(x) > 79 for x in _lines(c))
+    ("What is U+20AC called?", lambda c: [next(row[1] for row in rows(c) if row[0] == "U+20AC")]),
+    ("How many different categories are used?", lambda c: [len({row[2] for row in rows(c)})]),
+    ("Which category is the most common?", lambda c: [best(dict(Counter(row[2] for row in rows(c))))]),
+    ("What do all the numeric values add up to?", lambda c: [sum(float(row[3]) for row in rows(c) if row[3])]),
+    (
+        "How many names begin with 'LATIN CAPITAL LETTER'?",
+        lambda c: [sum(row[1].startswith("LATIN CAPITAL LETTER") for row in rows(c))],
     ),
+    ("Which name is the longest?", lambda c: [best({row[1]: len(row[1]) for row in rows(c)})]),
+]
+
+MODULES = [
+    ("Which file has the most classes?", lambda c: [best({i["file"]: i["classes"] for i in c})]),
+    (
+        "How many functions are there in the package asyncio in total?",
+        lambda c: [sum(i["functions"] for i in c if i["package"] == "asyncio")],
+    ),
+    ("How many files do not have a docstring?", lambda c: [sum(not i["docstring"] for i in c)]),
+    (
+        "What is the mean number of lines of the files in the email package, to one decimal?",
+        lambda c: [round(sum(n := [i["lines"] for i in c if i["package"] == "email"]) / len(n), 1)],
+    ),
+    ("Leaving out files without a package, which package has the most lines?", lambda c: [best(per_package(c))]),
+]
+
+FRAMEWORKS = [
+    (
+        "How many files sit in the folder messages, counting subfolders?",
+        lambda c: [sum(p.startswith("messages/") for p in c)],
+    ),
+    (
+        "Where is the class RunnableLambda defined?",
+        lambda c: [p for p, t in c.items() if re.search(r"^class RunnableLambda\b", t, re.MULTILINE)],
+    ),
+    (
+        "Count the lines in which '@deprecated' appears.",
+        lambda c: [sum("@deprecated" in line for t in c.values() for line in lines(t))],
+    ),
+    ("Which folder holds the largest number of files?", lambda c: [best(dict(folders(c)))]),
+    (
+        "In which file do we find the most occurrences of 'async def'?",
+        lambda c: [best({p: t.count("async def") for p, t in c.items()})],
+    ),
+]
+
+DOCSTRINGS = [
+    (
+        "Every entry begins with a line like '== module.name =='. How many entries does this manual have?",
+        lambda c: [len(sections(c))],
+    ),
+    (
+        "Every entry begins with a line like '== module.name =='. How many different modules have entries?",
+        lambda c: [
+            len({s.rpartition(".")[0] for s in sections(c)}),
+            len({s.partition(".")[0] for s in sections(c)}),
+        ],
+    ),
+    (
+        "What is the first line of the entry '== shutil.copymode =='?",
+        lambda c: [lines(c.partition("== shutil.copymode ==\n")[2])[0]],
+    ),
+    (
+        "I need the number of lines that start with 'Return'.",
+        lambda c: [sum(line.startswith("Return") for line in lines(c))],
+    ),
+]
+
+ENTITIES = [
+    ("How many rows does the table have, without the header?", lambda c: [len(lines(c)) - 1]),
+    (
+        "Give me the code point for the name 'hearts;'.",
+        lambda c: [next(line.partition(",")[2] for line in lines(c) if line.startswith("hearts;,"))],
+    ),
+    (
+        "How many names stand for more than one code point?",
+        lambda c: [sum(" " in line.partition(",")[2] for line in lines(c)[1:])],
+    ),
+    ("Which code point has the greatest number of names?", lambda c: [best(names_of(c))]),
+]
+
+TOPICS = [
+    (
+        "In how many of the articles does the word 'generator' appear?",
+        lambda c: [sum("generator" in t for t in c), sum("generator" in t.lower() for t in c)],
+    ),
+    ("What is the first line of the longest article?", lambda c: [lines(max(c, key=len))[0]]),
+]
+
+
+def _set(
+    name: str, which: Literal["dev", "held"], context: Callable[[], Any], asked: list[Any], *, folder: bool = False
+) -> list[Question]:
+    return [
+        Question(f"{name}-{n}", which, context, query, truths, folder)
+        for n, (query, truths) in enumerate(asked, start=1)
+    ]
+
+
+QUESTIONS = [
+    *_set("library", "dev", texts.library, LIBRARY, folder=True),
+    *_set("reference", "dev", texts.reference, REFERENCE),
+    *_set("characters", "dev", texts.characters, CHARACTERS),
+    *_set("modules", "dev", texts.modules, MODULES),
+    *_set("frameworks", "held", texts.frameworks, FRAMEWORKS, folder=True),
+    *_set("docstrings", "held", texts.docstrings, DOCSTRINGS),
+    *_set("entities", "held", texts.entities, ENTITIES),
+    *_set("topics", "held", texts.topics, TOPICS),
 ]

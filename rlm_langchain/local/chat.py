@@ -1,0 +1,84 @@
+"""The local model as a chat model: waits for its server, and holds a root's replies to code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import PrivateAttr, SecretStr
+
+from rlm_langchain.compatible import CompatibleChat
+from rlm_langchain.local.process import LocalServer
+from rlm_langchain.prompts import opening
+
+
+class LocalChat(CompatibleChat):
+    """A model on a `LocalServer`. A conversation that opens with a system prompt is a root's: code only."""
+
+    _server: LocalServer = PrivateAttr()
+    _slot: int = PrivateAttr(default=0)
+
+    @classmethod
+    def on(cls, server: LocalServer, slot: int, **options: Any) -> LocalChat:
+        """A chat model on this server, whose conversations are kept in this slot."""
+        key = SecretStr(server.key)
+        chat = cls(model=server.name, base_url=server.url, api_key=key, temperature=0.0, **options)
+        chat._server, chat._slot = server, slot
+        return chat
+
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
+        own = {"id_slot": self._slot, **_grammar(payload["messages"])}
+        payload["extra_body"] = own | (payload.get("extra_body") or {})
+        return payload
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        self._server.ready().result()
+        return super()._generate(*args, **kwargs)
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        await _ready(self._server)
+        return await super()._agenerate(*args, **kwargs)
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        self._server.ready().result()
+        yield from super()._stream(*args, **kwargs)
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        await _ready(self._server)
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+
+
+async def _ready(server: LocalServer) -> None:
+    # Shielded: others wait for the same, and cancelling one of them must not cancel it for all.
+    await asyncio.shield(asyncio.wrap_future(server.ready()))
+
+
+def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a root's reply may be. Before anything has been printed, an answer has to be computed.
+
+    After two turns without an error the reply has to answer; a reply that was given before is not drawn again.
+    """
+    if messages[0]["role"] != "system":
+        return {}
+    examples = sum(role == "assistant" for role, _ in opening("compact"))
+    wrote = [message["content"] for message in messages if message["role"] == "assistant"][examples:]
+    last = str(messages[-1]["content"])
+    root = "block" if len(wrote) < 2 or "Error" in last else "answering"
+    root = "final" if "last turn" in last else root
+    value = "any" if wrote else "computed"
+    again = {"temperature": 0.7, "seed": len(wrote)} if len(wrote) > 1 and wrote[-1] in wrote[:-1] else {}
+    return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
+
+
+@cache
+def _rules() -> str:
+    return files(__package__).joinpath("reply.gbnf").read_text(encoding="utf-8")

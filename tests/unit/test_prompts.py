@@ -1,0 +1,57 @@
+"""The prompts: short, whole, and the same bytes in every run."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.resources import files
+
+import bpe_openai
+import pytest
+
+from rlm_langchain import create_rlm
+from rlm_langchain.prompts import opening, render
+from rlm_langchain.testing import script
+
+
+def tokens(text: str) -> int:
+    with warnings.catch_warnings(action="ignore"):  # it reads its tables in an old way, when it first needs them
+        return len(bpe_openai.get_encoding("o200k_base").encode(text))
+
+
+@pytest.mark.parametrize(("profile", "most"), [("default", 900), ("compact", 350)])
+def test_a_system_prompt_is_short_with_all_its_examples(profile, most):
+    assert tokens(render(profile, "system")) <= most
+
+
+@pytest.mark.parametrize("profile", ["default", "compact"])
+def test_examples_are_a_conversation(profile):
+    roles = [role for role, _ in opening(profile)]
+    assert roles[0] == "system"
+    assert roles[1:] == ["user", "assistant"] * (len(roles) // 2)
+    assert all(text and "===" not in text for _, text in opening(profile))
+
+
+def test_the_system_prompt_is_the_same_bytes_in_every_run():
+    seen = []
+
+    def first(query, context):
+        model = script("FINAL(1)")
+        play = model.function
+        model.function = lambda messages: seen.append(messages[0].content) or play(messages)
+        create_rlm(model, strategies=["grep"] if context else []).completion(query, context)
+
+    first("one", None)
+    first("another $question", "a text")
+    assert seen[0] == seen[1] == opening("default")[0][1]
+
+
+def test_a_hole_in_a_prompt_is_an_error():
+    with pytest.raises(KeyError, match="reason"):
+        render("default", "final")
+
+
+def test_every_prompt_of_a_small_profile_has_a_default_or_is_asked_for_by_type():
+    folder = files("rlm_langchain.prompts")
+    default = {file.name for file in folder.joinpath("default").iterdir()}
+    own = {file.name for file in folder.joinpath("compact").iterdir()}
+    assert own - default <= {"context_dict.md", "context_str.md", "context_list.md"}
