@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from importlib.resources import files
 
-import bpe_openai
 import pytest
 
 from rlm_langchain import create_rlm
@@ -14,7 +13,9 @@ from rlm_langchain.testing import script
 
 
 def tokens(text: str) -> int:
-    with warnings.catch_warnings(action="ignore"):  # it reads its tables in an old way, when it first needs them
+    with warnings.catch_warnings(action="ignore"):  # it reads its tables in an old way
+        import bpe_openai
+
         return len(bpe_openai.get_encoding("o200k_base").encode(text))
 
 
