@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from rlm_langchain.conversation import shown
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
 from rlm_langchain.machine import Machine
-from rlm_langchain.prompts import render
+from rlm_langchain.prompts import has, render
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.tools import guidance as tool_guidance
 from rlm_langchain.types import (
@@ -26,6 +27,8 @@ from rlm_langchain.types import (
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
 
+GLIMPSE = 160
+"""Characters of a context that a small model is shown."""
 _ENDED = ("answer", "status", "stop_reason")
 """What the record of an answer holds as well as the state."""
 
@@ -136,4 +139,14 @@ def _question(machine: Machine, journal: Journal, path: str, query: str, context
 
 
 def _about(profile: str, name: str, context: ContextRef) -> str:
-    return render(profile, "context", called=name, about=context["about"], preview=shown(context["preview"], 2_000))
+    """What is said of a context: in a profile's own words for its type, where it has some."""
+    own = f"context_{re.split('[ ,]', context['about'], maxsplit=1)[0]}"
+    return render(
+        profile,
+        own if has(profile, own) else "context",
+        called=name,
+        about=context["about"],
+        short=re.split(r", [\d,]+ characters", context["about"], maxsplit=1)[0],
+        preview=shown(context["preview"], 2_000),
+        glimpse=context["preview"][:GLIMPSE],
+    )
