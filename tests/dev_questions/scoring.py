@@ -15,8 +15,8 @@ YES, NO = {"yes", "true"}, {"no", "false", "none", "not"}
 
 
 def right(answer: Any, truths: Iterable[Truth], query: str) -> bool:
-    """Whether the answer states one of the truths."""
-    return any(_states(answer, truth, query) for truth in truths)
+    """Whether the answer states one of the truths. No answer is never right."""
+    return answer is not None and any(_states(answer, truth, query) for truth in truths)
 
 
 def _states(answer: Any, truth: Truth, query: str) -> bool:
