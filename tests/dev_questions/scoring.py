@@ -11,7 +11,7 @@ from tests.dev_questions.questions import Truth
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])", re.IGNORECASE)
 TOLERANCE = 1e-3
 """Relative, for numbers that are not whole."""
-YES, NO = {"yes", "true"}, {"no", "false", "none", "not"}
+YES, NO = {"yes", "true"}, {"no", "false", "none"}
 
 
 def right(answer: Any, truths: Iterable[Truth], query: str) -> bool:
