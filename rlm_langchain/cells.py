@@ -114,7 +114,7 @@ class Execution:
                     self._output("completed", stdout, f"FINAL was refused, the answer does not fit: {problem}")
                     step = None
                 case Answered(value, stdout, error):
-                    self._output("answered", stdout, error)
+                    self._output("answered", stdout, error, value=value)
                     return self._go("finalise", answer=value, stop_reason=self._closing or "answer")
                 case Died(_, stdout, _) if self.repl.late:
                     return self._out_of_time(stdout)
@@ -251,20 +251,23 @@ class Execution:
         sends = errands(self.machine, self.state, self.journal, [(n, calls[n - first]) for n in missing])
         return self._go([Send("subcall", errand) for errand in sends])
 
-    def _output(self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None) -> None:
-        self._write(
-            OutputRecord(
-                type="output",
-                path=self.state["path"],
-                cell=self._cell,
-                outcome=outcome,
-                text=self._shown(stdout, error),
-                chars=len(stdout),
-                error=error is not None,
-                seconds=self.repl.seconds,
-                time=time.time(),
-            )
+    def _output(
+        self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None, **answer: Plain
+    ) -> None:
+        record = OutputRecord(
+            type="output",
+            path=self.state["path"],
+            cell=self._cell,
+            outcome=outcome,
+            text=self._shown(stdout, error),
+            chars=len(stdout),
+            error=error is not None,
+            seconds=self.repl.seconds,
+            time=time.time(),
         )
+        if "value" in answer:
+            record["value"] = answer["value"]
+        self._write(record)
 
     def _shown(self, stdout: str, error: str | None) -> str:
         turn = self.journal.turns[-1]

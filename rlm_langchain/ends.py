@@ -64,6 +64,8 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     root, sub = journal.usage
     reason = state.get("stop_reason") or "answer"
     answer = state.get("answer")
+    if not journal.gave(answer):
+        raise JournalError(DAMAGED)
     status: Status = "partial"
     if reason in ("answer", "prose"):
         status = "complete"

@@ -35,6 +35,10 @@ def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
     return [*records, *(record for write in writes for record in write)]
 
 
+SNAPSHOT = 1_000
+"""Steps after which a checkpoint holds the whole trajectory again. Until then reading it is to walk back: 0.1 s."""
+
+
 class RLMRun(RLMInput):
     """What the graph is given: a question and its context, and for a child run its place in the tree."""
 
@@ -52,7 +56,7 @@ class RLMState(TypedDict, total=False):
     """Names the tree of runs in this process; children carry their root's."""
     path: str
     """The place in the tree, as in the records."""
-    trajectory: Annotated[list[Record], DeltaChannel(append)]
+    trajectory: Annotated[list[Record], DeltaChannel(append, snapshot_frequency=SNAPSHOT)]
     approval: Approval | None
     """What a person was asked last, and said."""
     answer: Any

@@ -1,8 +1,9 @@
-"""Between LangGraph and its saver: what goes wrong there is an error of ours, that says what to do.
+"""Between LangGraph and its saver: what goes wrong there is an error of ours, and what is read is data only.
 
-Savers raise whatever their database, driver or serialiser raises. A copy of the saver takes its place in the
-graph, of a class that is the saver's own with every method translated: it shares the saver's connection, and is
-one to whoever asks.
+Savers raise whatever their database, driver or serialiser raises, and LangGraph's serialiser, as it comes, makes
+objects of any class that a row names. Our state is plain, so none is needed. A copy of the saver takes its place in
+the graph, of a class that is the saver's own with every method translated, and with a serialiser that allows no
+class of anybody's: it shares the saver's connection, and is one to whoever asks.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
 
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
+from rlm_langchain.seal import SEAL, seal
 
-READS = ("get_tuple", "aget_tuple", "get_delta_channel_history", "aget_delta_channel_history")
+READS = ("get_tuple", "aget_tuple")
+HISTORIES = ("get_delta_channel_history", "aget_delta_channel_history")
 LISTS = ("list", "alist")
-WRITES = ("put", "aput", "put_writes", "aput_writes")
+PUTS = ("put", "aput")
+WRITES = ("put_writes", "aput_writes")
 
 
 def guarded(saver: Any) -> Any:
@@ -28,45 +33,97 @@ def guarded(saver: Any) -> Any:
         return saver
     twin = copy.copy(saver)
     twin.__class__ = _guarded_class(saver.__class__)
+    twin.serde = _strict(saver.serde)
     return twin
+
+
+def _strict(serde: Any) -> Any:
+    """LangGraph's serialiser with an empty list of classes; a serialiser of somebody else, as it is."""
+    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+    if type(serde) is EncryptedSerializer:
+        return EncryptedSerializer(serde.cipher, _strict(serde.serde))
+    return JsonPlusSerializer(allowed_msgpack_modules=None) if type(serde) is JsonPlusSerializer else serde
 
 
 @cache
 def _guarded_class(kind: Any) -> Any:
-    makers = dict.fromkeys(READS, _method) | dict.fromkeys(WRITES, _method) | dict.fromkeys(LISTS, _listing)
-    methods = {name: make(getattr(kind, name)) for name, make in makers.items() if hasattr(kind, name)}
+    ways = dict.fromkeys(READS, (_reading, "read", _checked))
+    ways |= dict.fromkeys(HISTORIES, (_reading, "read", _same))
+    ways |= dict.fromkeys(LISTS, (_listing, "read", _checked))
+    ways |= dict.fromkeys(PUTS, (_putting, "written", _same))
+    ways |= dict.fromkeys(WRITES, (_reading, "written", _same))
+    methods = {name: make(getattr(kind, name), what, look) for name, (make, what, look) in ways.items()}
     return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
-def _method(method: Callable[..., Any]) -> Callable[..., Any]:
-    what = "written" if "put" in method.__name__ else "read"
+Method = Callable[..., Any]
 
+
+def _reading(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         with translated(what):
-            return method(*args, **kwargs)
+            return look(method(*args, **kwargs))
 
     @wraps(method)
     async def acall(*args: Any, **kwargs: Any) -> Any:
         with translated(what):
-            return await method(*args, **kwargs)
+            return look(await method(*args, **kwargs))
 
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def _listing(method: Callable[..., Any]) -> Callable[..., Any]:
+def _listing(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        with translated("read"):
-            yield from method(*args, **kwargs)
+        with translated(what):
+            yield from map(look, method(*args, **kwargs))
 
     @wraps(method)
     async def acall(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with translated("read"):
+        with translated(what):
             async for found in method(*args, **kwargs):
-                yield found
+                yield look(found)
 
     return acall if inspect.isasyncgenfunction(method) else call
+
+
+def _putting(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    write = _reading(method, what, look)
+
+    @wraps(method)
+    def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
+        sealed = {**metadata, SEAL: _seal_of(checkpoint, metadata)}
+        return write(saver, config, checkpoint, sealed, *rest, **more)
+
+    return call
+
+
+def _same(found: Any) -> Any:
+    return found
+
+
+def _checked(found: Any) -> Any:
+    """A checkpoint as it was read, if it is the one that was written. Raises `JournalError`."""
+    if found is None:
+        return None
+    own = found.metadata.get(SEAL) or _seal_of(found.checkpoint, found.metadata)  # no seal: from another writer
+    asked = found.config["configurable"]["checkpoint_id"]
+    if own != _seal_of(found.checkpoint, found.metadata) or asked != found.checkpoint["id"]:
+        raise JournalError(
+            "a checkpoint is not what was written: go back to an earlier one with `rlm fork`, or ask again on a "
+            "new thread"
+        )
+    return found
+
+
+def _seal_of(checkpoint: Any, metadata: Any) -> str:
+    """Over all that says how a run goes on. Its records carry seals of their own."""
+    parts = [checkpoint[key] for key in ("id", "ts", "channel_versions", "versions_seen", "channel_values")]
+    parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
+    return seal({"parts": json.loads(json.dumps(parts, default=lambda _: None))})
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 from rlm_langchain.conversation import transcript
 from rlm_langchain.errors import JournalError
@@ -149,6 +150,13 @@ class Journal:
     def given_up(self) -> CellRecord | None:
         """The last cell, if it has not ended."""
         return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
+
+    def gave(self, answer: Any) -> bool:
+        """Whether this is what the last cell answered, if it was a cell that answered."""
+        last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
+        if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
+            return bool(last.get("value") == answer)
+        return True
 
     @property
     def found(self) -> OutputRecord | None:

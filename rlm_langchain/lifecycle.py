@@ -81,11 +81,10 @@ class Built(NamedTuple):
 
     def _run_of(self, state: StateSnapshot) -> str:
         """The run that a thread holds. Raises `InputError` when there is none, `JournalError` for a damaged one."""
-        run = state.values.get("run")
-        if not isinstance(run, str):
+        if not state.values.get("trajectory"):
             raise InputError("there is nothing to resume: this thread has no run")
         check(state.values)
-        return run
+        return state.values.get("run") or uuid.uuid4().hex
 
 
 def begin(machine: Machine, asked: Asked) -> Begun:

@@ -353,6 +353,8 @@ class OutputRecord(Sealed):
     chars: int
     """How long the printed text was before it was cut."""
     error: bool
+    value: NotRequired[Plain]
+    """The answer, of a cell that gave one."""
     seconds: float
     """Computing, without the waiting."""
     time: float

@@ -50,12 +50,14 @@ def nursery(url: str) -> Iterator[Nursery]:
     environment = {**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
     command = [sys.executable, "-m", "tests.durable.nursery"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout
-    assert process.stdout.readline() == "ready\n"
     with process:
-        yield Nursery(process)
         assert process.stdin
-        process.stdin.close()
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield Nursery(process)
+        finally:
+            process.stdin.close()
 
 
 @dataclass
@@ -180,6 +182,7 @@ class Arena:
             life = self.nursery.bear(replace(program, resume=resume, kill_at=kill_at))
             if death is not None:
                 life.wait(PATIENCE if kill_at else death)
+                assert not kill_at or not program.result.exists(), "nobody killed it"
                 life.kill()
             elif not life.wait():
                 life.kill()

@@ -69,17 +69,20 @@ class Death:
     def __init__(self, program: Program) -> None:
         self.program, self.puts = program, 0
 
-    def before(self) -> None:
+    def before(self) -> int:
+        """A checkpoint is about to be written. Gives its number."""
         self.puts += 1
         if self.program.kill_before:
-            self._strike()
+            self._strike(self.puts)
+        return self.puts
 
-    def after(self) -> None:
+    def after(self, put: int) -> None:
+        """This checkpoint is written."""
         if not self.program.kill_before:
-            self._strike()
+            self._strike(put)
 
-    def _strike(self) -> None:
-        if self.puts == self.program.kill_at:
+    def _strike(self, put: int) -> None:
+        if put == self.program.kill_at:
             os.killpg(0, signal.SIGKILL)
 
 
@@ -89,9 +92,9 @@ class DeadlySaver(SqliteSaver):
     death: Death
 
     def put(self, *args: Any) -> Any:
-        self.death.before()
+        number = self.death.before()
         done = super().put(*args)
-        self.death.after()
+        self.death.after(number)
         return done
 
 
@@ -101,9 +104,9 @@ class AsyncDeadlySaver(AsyncSqliteSaver):
     death: Death
 
     async def aput(self, *args: Any) -> Any:
-        self.death.before()
+        number = self.death.before()
         done = await super().aput(*args)
-        self.death.after()
+        self.death.after(number)
         return done
 
 

@@ -133,6 +133,8 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
                 "approval",
                 "tools",
                 "serve",
+                "guard",
+                "threads",
             },
         ),
         ("faiss", {"retrieval"}),
