@@ -6,21 +6,27 @@ A node of its own, since LangGraph runs an interrupted node again from its top: 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import HumanMessage
-from langgraph.types import interrupt
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
-from rlm_langchain.errors import JournalError
-from rlm_langchain.ledger import Ledger
+from rlm_langchain.agreement import total
+from rlm_langchain.errors import ConfigurationError, JournalError
 from rlm_langchain.machine import Machine
-from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.scribe import Scribe, child_path, depth_of
+from rlm_langchain.tree import Tree
 from rlm_langchain.types import Call, NoteRecord, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
+
+
+SAVER = "__pregel_checkpointer"
+"""Where LangGraph tells a node which saver its graph has, be it its parent's."""
 
 
 class Approval(TypedDict):
@@ -30,7 +36,7 @@ class Approval(TypedDict):
     """The number of the first call of the fan-out."""
     calls: int
     estimated_usd: float | None
-    """At most, for this fan-out; None when the price is unknown."""
+    """For this fan-out, if each reply is as long as may be; None when the price is unknown."""
     spent_calls: int
     spent_usd: float | None
     until: float | int
@@ -39,33 +45,36 @@ class Approval(TypedDict):
     """None: not answered yet."""
 
 
-def approval(
-    machine: Machine, state: RLMState, ledger: Ledger, first: int, calls: Sequence[Call]
-) -> Approval | None:
-    """The question that these calls need answered first; None when they may go."""
-    above = machine.budget.approve_above
-    if above is None:
-        return None
-    asked = state.get("approval")
+def approval(machine: Machine, state: RLMState, tree: Tree, calls: Mapping[int, Call]) -> Approval | None:
+    """The question that these calls, by their numbers, need answered first; None when they may go."""
+    wanted = {child_path(state["path"], n): _wanted(machine, state["path"], call) for n, call in calls.items()}
+    wanted = {place: usage for place, usage in wanted.items() if usage.calls}  # tools spend no model call
+    first, asked, agreement = min(calls, default=-1), state.get("approval"), tree.agreement
     if asked and asked["granted"] and asked["first"] == first:
+        agreement.allow(wanted)
         return None
-    agreed = asked["until"] if asked and asked["granted"] else above
-    wanted = _wanted(machine, state["path"], calls)
-    if not wanted.calls:
-        return None  # tools and searches spend no model call
-    after = ledger.spent.plus(wanted)
-    reached = after.calls if isinstance(above, int) else after.cost
-    if reached is not None and reached <= agreed:
+    reached = agreement.request(wanted) if wanted else None
+    if reached is None:
         return None
+    spent = tree.ledger.spent
     return Approval(
         first=first,
-        calls=len(calls),
-        estimated_usd=wanted.cost,
-        spent_calls=ledger.spent.calls,
-        spent_usd=ledger.spent.cost,
-        until=(reached or 0) + above,
+        calls=len(wanted),
+        estimated_usd=total(wanted.values()).cost,
+        spent_calls=spent.calls,
+        spent_usd=spent.cost,
+        until=reached + (agreement.above or 0),
         granted=None,
     )
+
+
+def recall(state: RLMState, tree: Tree) -> None:
+    """What was agreed to before, in this process or an earlier one. The calls of the last fan-out are over."""
+    tree.agreement.extend(state.get("agreed"))
+    asked = state.get("approval")
+    if asked and asked["granted"]:
+        tree.agreement.extend(asked["until"])
+    tree.agreement.over(state["path"])
 
 
 def decide(state: RLMState) -> dict[str, Any]:
@@ -89,8 +98,29 @@ def decide(state: RLMState) -> dict[str, Any]:
     return {"trajectory": scribe.records, "approval": Approval(**{**asked, "granted": granted})}
 
 
-def _wanted(machine: Machine, path: str, calls: Sequence[Call]) -> Usage:
-    model, total = machine.leaf_at(depth_of(path)), Usage()
-    for call in (call for call in calls if call.kind in ("llm", "rlm")):
-        total = total.plus(machine.estimate(model, [HumanMessage(f"{call.prompt}{call.context or ''}")]))
-    return total
+def check_saver(machine: Machine, config: RunnableConfig) -> None:
+    """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
+    if machine.budget.approve_above is not None and config.get("configurable", {}).get(SAVER) is None:
+        raise ConfigurationError(
+            "approve_above pauses a run, which needs a checkpointer to be kept in and a thread to be found by: "
+            "create_rlm(..., checkpointer=InMemorySaver()) and config={'configurable': {'thread_id': ...}}"
+        )
+
+
+def questions(output: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a run that has paused wants to know, of one run or of several that ask at once: `Approval`s, with the
+    `id` and the `path` of each. Empty when the run has ended."""
+    asked = [{"id": one.id, **one.value} for one in output.get("__interrupt__", ()) if isinstance(one.value, dict)]
+    return [one for one in asked if one.get("ask") == "approve"]
+
+
+def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]) -> Command[Any]:
+    """What to invoke the same thread with: `answer` says yes or no to each of the `questions`."""
+    return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
+
+
+def _wanted(machine: Machine, path: str, call: Call) -> Usage:
+    """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
+    if call.kind not in ("llm", "rlm"):
+        return Usage()
+    return machine.estimate(machine.leaf_at(depth_of(path)), [HumanMessage(f"{call.prompt}{call.context or ''}")])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
-from rlm_langchain.approval import approval
+from rlm_langchain.approval import approval, recall
 from rlm_langchain.conversation import shown
 from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
@@ -72,6 +72,7 @@ class Execution:
         """Find the REPL of this run, or the way to rebuild it."""
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
+        recall(state, tree)
         repl = tree.repl(state["path"], lambda: machine.open(journal.contexts, tree, state["path"]))
         tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())
@@ -146,7 +147,8 @@ class Execution:
     def _declined(self) -> bool:
         """Whether a person said no to the calls that the cell waits for."""
         asked = self.state.get("approval")
-        return asked is not None and asked["granted"] is False and asked["first"] == self.repl.first
+        waited_for = range(self.repl.first, self.repl.first + len(self.repl.waiting))
+        return asked is not None and asked["granted"] is False and asked["first"] in waited_for
 
     @property
     def _cell(self) -> int:
@@ -181,13 +183,18 @@ class Execution:
         refusal = "the run is ending: no more calls" if self._closing else refusal
         if refusal:
             self.refused += 1
-            return [self._served(i, call, Reply(error=refusal)) for i, call in enumerate(calls)]
+            return [self._refused(i, call, refusal) for i, call in enumerate(calls)]
         replies = [self._at_once(self.repl.first + i, call) for i, call in enumerate(calls)]
         ready = [reply for reply in replies if reply is not None]
         if len(ready) < len(calls):
             return None
         self.idle += 1
         return [self._served(i, call, reply) for i, (call, reply) in enumerate(zip(calls, ready, strict=True))]
+
+    def _refused(self, index: int, call: Call, why: str) -> Reply:
+        """No, unless the call was answered before."""
+        known = self.journal.reply(self.repl.first + index, call)
+        return known or self._served(index, call, Reply(error=why))
 
     def _at_once(self, number: int, call: Call) -> Reply | None:
         """The reply to a call that costs nothing."""
@@ -234,10 +241,11 @@ class Execution:
     def _fan_out(self, calls: Sequence[Call]) -> Command[Any]:
         """Send the calls that the journal has no reply to on their way, each numbered; ask a person first."""
         first = self.repl.first
-        if asking := approval(self.machine, self.state, self.tree.ledger, first, calls):
+        numbered = {first + i: call for i, call in enumerate(calls)}
+        missing = {n: call for n, call in numbered.items() if self.journal.reply(n, call) is None}
+        if asking := approval(self.machine, self.state, self.tree, missing):
             self.tree.close(self.state["path"])  # a person may take days: no worker waits with us
             return self._go("approve", approval=asking)
-        missing = [first + i for i, call in enumerate(calls) if self.journal.reply(first + i, call) is None]
         self._write(
             WaveRecord(
                 type="wave",
@@ -248,7 +256,8 @@ class Execution:
                 time=time.time(),
             )
         )
-        sends = errands(self.machine, self.state, self.journal, [(n, calls[n - first]) for n in missing])
+        agreed = self.tree.agreement.until
+        sends = errands(self.machine, self.state, self.journal, list(missing.items()), agreed)
         return self._go([Send("subcall", errand) for errand in sends])
 
     def _output(

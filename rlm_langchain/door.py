@@ -51,6 +51,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     ledger, held = tree.ledger, query.held
     wanted = machine.estimate(query.model, query.messages, last=query.last)
     async with asyncio.timeout(ledger.seconds_left(last=held)), ledger.reserve(wanted, last=held) as entry:
+        tree.agreement.asked(query.place)
 
         def keep(completion: Completion) -> None:
             entry.used = completion.usage

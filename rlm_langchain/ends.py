@@ -53,6 +53,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         "context": None,
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
+        "agreed": state.get("agreed") if path else None,
         "trajectory": scribe.records,
         **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
     }

@@ -20,7 +20,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from typing_extensions import NotRequired, TypedDict
 
-from rlm_langchain.approval import Approval, decide
+from rlm_langchain.approval import Approval, check_saver, decide
 from rlm_langchain.cells import Execution
 from rlm_langchain.ends import closing, opening
 from rlm_langchain.machine import Machine
@@ -44,6 +44,7 @@ class RLMRun(RLMInput):
 
     run: NotRequired[str]
     path: NotRequired[str]
+    agreed: NotRequired[float | int | None]
 
 
 class RLMState(TypedDict, total=False):
@@ -59,6 +60,8 @@ class RLMState(TypedDict, total=False):
     trajectory: Annotated[list[Record], DeltaChannel(append, snapshot_frequency=SNAPSHOT)]
     approval: Approval | None
     """What a person was asked last, and said."""
+    agreed: float | int | None
+    """How far a person lets the tree go without being asked: what a child run is told when it begins."""
     answer: Any
     status: Status
     stop_reason: StopReason
@@ -71,7 +74,8 @@ class RLMState(TypedDict, total=False):
 def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]:
     """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
 
-    def prepare(state: RLMState) -> dict[str, Any]:
+    def prepare(state: RLMState, config: RunnableConfig) -> dict[str, Any]:
+        check_saver(machine, config)
         return opening(machine, state)
 
     def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:

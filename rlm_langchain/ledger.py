@@ -115,6 +115,12 @@ class Ledger:
         return refusal.reason if refusal else None
 
     @property
+    def gone(self) -> Usage:
+        """What is spent and what is reserved."""
+        with self._lock:
+            return self.spent.plus(self._reserved)
+
+    @property
     def seconds(self) -> float:
         """Since the run began, over all its processes."""
         return self.elapsed + self.clock() - self._begun
@@ -129,9 +135,7 @@ class Ledger:
 
     def left(self) -> dict[str, float | int | None]:
         """What is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
-        with self._lock:
-            gone = self.spent.plus(self._reserved)
-        limit = self.budget
+        gone, limit = self.gone, self.budget
         return {
             "calls": _left(limit.calls, gone.calls),
             "tokens": _left(limit.tokens, gone.tokens),

@@ -51,9 +51,17 @@ class Errand(Sealed):
     context: NotRequired[ContextRef | None]
     """That of a child run, or what its parent searches."""
     sha256: NotRequired[str]
+    agreed: NotRequired[float | int | None]
+    """How far a person lets the tree go without being asked."""
 
 
-def errands(machine: Machine, state: RLMState, journal: Journal, calls: Sequence[tuple[int, Call]]) -> list[Errand]:
+def errands(
+    machine: Machine,
+    state: RLMState,
+    journal: Journal,
+    calls: Sequence[tuple[int, Call]],
+    agreed: float | int | None,
+) -> list[Errand]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
     children = [(n, call) for n, call in calls if _is_child(machine, path, call)]
@@ -70,6 +78,7 @@ def errands(machine: Machine, state: RLMState, journal: Journal, calls: Sequence
             query=call.prompt,
             context=machine.store.reference(call.context),
             sha256=fingerprint(call),
+            agreed=agreed,
         )
         for n, call in children
     ]
@@ -128,6 +137,7 @@ class Errands:
             "context": self.errand["context"],
             "run": self.errand["run"],
             "path": self.child_path,
+            "agreed": self.errand.get("agreed"),
         }
 
     @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rlm_langchain.agreement import Agreement, total
 from rlm_langchain.errors import RLMError
 from rlm_langchain.gate import Gate, Levels
 from rlm_langchain.journal import Journal
@@ -31,6 +32,7 @@ class Tree:
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
+        self.agreement = Agreement(budget.approve_above, self.ledger)
         self.gate = Gate(budget)
         self.tool_gate = Gate(replace(budget, requests_per_minute=None))
         """For custom tools, which take no model's turn."""
@@ -77,7 +79,7 @@ class Tree:
     def spent_below(self, path: str) -> Usage:
         """What the run at `path` and those below it have spent."""
         with self._lock:
-            return _sum(usage for place, usage in self._spent.items() if _is_below(place, path))
+            return total(usage for place, usage in self._spent.items() if _is_below(place, path))
 
     def spent_at(self, place: str) -> Usage:
         """What was spent at this very place."""
@@ -193,13 +195,6 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
             yield from _spendings(Journal(record["child"]))
         elif record["type"] == "call":
             yield child_path(record["path"], record["call"]), Usage(**record["usage"])
-
-
-def _sum(usages: Iterable[Usage]) -> Usage:
-    total = Usage()
-    for usage in usages:
-        total = total.plus(usage)
-    return total
 
 
 def turn_place(path: str, turn: int) -> str:
