@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -237,5 +236,3 @@ def test_a_price_for_a_model_that_is_not_used_is_a_slip(ask):
 
 def test_calls_limited_by_a_person_are_no_dollars(ask):
     create_rlm(spender(), budget=Budget(approve_above=5)).graph  # noqa: B018 - builds it
-
-

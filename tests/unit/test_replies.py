@@ -24,7 +24,9 @@ def test_other_languages_are_not_run_and_are_named():
     assert reply == ((), ("json", "bash"))
 
 
-@pytest.mark.parametrize("text", ["The answer is 42.", "", "```\nThe answer is 42.\n```", "```\nParis\n```", "``` ```"])
+@pytest.mark.parametrize(
+    "text", ["The answer is 42.", "", "```\nThe answer is 42.\n```", "```\nParis\n```", "``` ```"]
+)
 def test_prose_is_no_code(text):
     assert read_reply(text).cells == ()
 
