@@ -59,6 +59,11 @@ class LocalServer:
         with self._lock:
             self._end()
 
+    def release(self) -> None:
+        """End it for good, and give its port back."""
+        self.close()
+        self._port.close()
+
     def forget(self) -> None:
         """In a fork of this process: the server is the parent's, and must not live for our sake."""
         self._lock = threading.Lock()
@@ -167,7 +172,7 @@ def shared(
 def close_all() -> None:
     """End every server of this process."""
     for server in _servers.values():
-        server.close()
+        server.release()
 
 
 def _forget_all() -> None:
