@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 SHOWN = {"default": 8_000, "compact": 1_500}
 """Characters of a cell's output that a root model sees, by profile."""
+SHOWN_SHARE = 0.15
+"""Of the root model's window: what the outputs of one turn take of it at most."""
+CHARS_PER_TOKEN = 4
 FREE = ("budget", "history")
 """Kinds of calls that cost nothing."""
 FAILING, IDLE = 25, 5_000
@@ -282,12 +285,19 @@ class Execution:
         turn = self.journal.turns[-1]
         block = sum(cell["turn"] == turn["turn"] for cell in self.journal.cells)
         printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
-        most = SHOWN[self._profile]
+        most = self._room() // max(1, len(turn["cells"]))
         output = shown(printed, most) if printed.strip() else self._render("silent")
         which = f" of block {block}" if len(turn["cells"]) > 1 else ""
         text = self._render("cell", which=which, output=output)
         left = len(turn["cells"]) - block
         return f"{text}\n\n{self._render('not_run', count=left)}" if error and left else text
+
+    def _room(self) -> int:
+        """Characters that a turn may show: a small window would be full after a few."""
+        model = self.machine.runs_at(depth_of(self.state["path"]))
+        cells = len(self.journal.turns[-1]["cells"])
+        usual = SHOWN[model.profile] * max(1, cells)
+        return usual if model.window is None else min(usual, int(model.window * SHOWN_SHARE * CHARS_PER_TOKEN))
 
     def _died(self, stdout: str, error: str) -> None:
         self._output("died", stdout, self._render("died", error=error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -12,7 +12,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from rlm_langchain.calling import CallFailed, Completion
-from rlm_langchain.conversation import conversation
+from rlm_langchain.conversation import clip, conversation
 from rlm_langchain.door import Query, ask, decided, key_of
 from rlm_langchain.errors import ModelError
 from rlm_langchain.journal import Journal
@@ -37,10 +37,15 @@ REASONS: dict[StopReason, str] = {
 }
 
 
+CHARS_PER_TOKEN = 4
 TURN_TOKENS = 3_000
 """By which a turn makes the next prompt longer, at most: its reply, and what its cells have shown."""
 HISTORY_SHARE = 0.6
 """Of the root model's window: a longer history is put in short, once, and the prefix is stable again."""
+SUMMARY_SHARE = 0.15
+"""Of the window: what a summary may take of it. Of a longer one, the middle is left out."""
+SAVED_SHARE = 0.2
+"""Of the window: what a summary has to make room for. Else each one would soon be followed by the next."""
 HISTORY = 'history = _host_call("history", "")'
 """The cell that gives the REPL the full text that the summary takes the place of."""
 
@@ -102,7 +107,8 @@ class Turn:
         if completion is None:
             return self._go("finalise", stop_reason=self.stop)
         if self.summary:
-            self._record(completion, [HISTORY])
+            most = int((self._model.window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
+            self._record(replace(completion, text=clip(completion.text, most)), [HISTORY])
             return self._go("execute")
         reply = read_reply(completion.text)
         self._record(completion, list(reply.cells))
@@ -206,11 +212,12 @@ class Turn:
 
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""
-        model = self.machine.runs_at(self.depth)
-        steps = self.journal.steps_since_summary
-        if model.window is None or steps < 2:
+        window = self._model.window
+        if window is None or self.journal.steps_since_summary < 2:
             return False
-        return self.machine.estimate(model, self.messages).input > model.window * HISTORY_SHARE
+        size = self.machine.estimate(self._model, self.messages).input
+        saved = self.machine.estimate(self._model, self.messages[2:]).input
+        return size > window * HISTORY_SHARE and saved > window * SAVED_SHARE
 
     def _record(self, completion: Completion, cells: list[str]) -> None:
         record = TurnRecord(
