@@ -45,6 +45,7 @@ def assemble(options: RLMRunnable) -> Machine:
         memo=options.memo,
         tools=(tools, sub_tools),
         search=search,
+        citations=options.citations,
         schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )
 

@@ -11,6 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.approval import approval, recall
+from rlm_langchain.citations import answer_of, cited
+from rlm_langchain.citations import problem as quote_problem
 from rlm_langchain.conversation import shown
 from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
@@ -69,6 +71,8 @@ class Execution:
     """How often the cell was told that there are no more calls."""
     idle: int = 0
     """How often it asked only what was known."""
+    unfound: int = 0
+    """Quotes of the answer that is sent back for them."""
 
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
@@ -138,8 +142,14 @@ class Execution:
         return None
 
     def _misfit(self, value: Plain) -> str | None:
-        schema = self.machine.schema_at(self.state["path"])
-        return None if schema is None else schema.problem(value)
+        """Why an answer goes back to the model: it does not fit its schema, or, once, its quotes are not there."""
+        schema, cites = self.machine.schema_at(self.state["path"]), self.machine.cites_at(self.state["path"])
+        problem = None if schema is None else schema.problem(answer_of(value) if cites else value)
+        if problem or not cites or self._closing or self.journal.sent_back:
+            return problem
+        unfound = cited(self.machine.store, self.journal.contexts, value).unfound
+        self.unfound = len(unfound)
+        return quote_problem(unfound) if unfound else None
 
     @property
     def _closing(self) -> str | None:
@@ -279,6 +289,8 @@ class Execution:
         )
         if "value" in answer:
             record["value"] = answer["value"]
+        if self.unfound:
+            record["unfound"], self.unfound = self.unfound, 0
         self._write(record)
 
     def _shown(self, stdout: str, error: str | None) -> str:

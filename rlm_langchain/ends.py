@@ -8,6 +8,9 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
+from rlm_langchain.citations import cited
 from rlm_langchain.conversation import shown
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
@@ -18,6 +21,7 @@ from rlm_langchain.tools import guidance as tool_guidance
 from rlm_langchain.types import (
     AnswerRecord,
     CellRecord,
+    Citation,
     ContextRef,
     OutputRecord,
     QuestionRecord,
@@ -31,6 +35,13 @@ GLIMPSE = 160
 """Characters of a context that a small model is shown."""
 _ENDED = ("answer", "status", "stop_reason")
 """What the record of an answer holds as well as the state."""
+
+
+class Evidence(TypedDict, total=False):
+    """What the output of a run with citations has besides."""
+
+    citations: list[Citation]
+    dropped_citations: int
 
 
 def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
@@ -73,17 +84,21 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     elif answer is None:
         found = journal.found
         status, answer = "failed", found and found["text"]
-    scribe = Scribe()
-    scribe.write(
-        AnswerRecord(
-            type="answer",
-            path=state["path"],
-            answer=answer,
-            status=status,
-            stop_reason=reason,
-            time=time.time(),
-        )
+    scribe, evidence = Scribe(), Evidence()
+    if machine.cites_at(state["path"]):
+        answer, citations, unfound = cited(machine.store, journal.contexts, answer)
+        evidence = Evidence(citations=citations, dropped_citations=len(unfound))
+    record = AnswerRecord(
+        type="answer",
+        path=state["path"],
+        answer=answer,
+        status=status,
+        stop_reason=reason,
+        time=time.time(),
     )
+    if "citations" in evidence:
+        record["citations"] = evidence["citations"]
+    scribe.write(record)
     if not state["path"]:
         machine.trees.end(state["run"])
     return {
@@ -97,6 +112,7 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "sub_calls": sub.calls,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
+        **evidence,
     }
 
 
@@ -129,6 +145,8 @@ def _question(machine: Machine, journal: Journal, path: str, query: str, context
     profile = machine.runs_at(depth_of(path)).profile
     if schema := machine.schema_at(path):
         query = render(profile, "schema", question=query, schema=schema.json)
+    if machine.cites_at(path):
+        query = render(profile, "citations", question=query)
     about = "" if context is None else _about(profile, journal.next_name, context)
     if journal.turns:
         return render(profile, "follow_up", question=query, context=about).strip()

@@ -27,7 +27,7 @@ from rlm_langchain.machine import Machine
 from rlm_langchain.portal import in_thread, wait
 from rlm_langchain.recursion import Errand, Errands, below
 from rlm_langchain.turns import Turn
-from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput, Status, StopReason, UsageRecord
+from rlm_langchain.types import Citation, ContextRef, Record, RLMInput, RLMOutput, Status, StopReason, UsageRecord
 
 
 def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
@@ -69,6 +69,8 @@ class RLMState(TypedDict, total=False):
     cost_usd: float | None
     iterations: int
     sub_calls: int
+    citations: list[Citation]
+    dropped_citations: int
 
 
 def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]:

@@ -82,6 +82,8 @@ class Journal:
         self.account: list[TurnRecord | CallRecord] = []
         """What was paid for since the question."""
         self._root, self._sub, self._seconds, self._asked = Usage(), Usage(), 0.0, 0.0
+        self.sent_back = False
+        """Whether an answer was, for its quotes."""
 
     def add(self, record: Record) -> None:
         """Read one record more."""
@@ -111,6 +113,7 @@ class Journal:
                 self._asked = max(self._asked, record["time"])
             case "output":
                 self.outputs[record["cell"]] = record
+                self.sent_back = self.sent_back or "unfound" in record
                 self._seconds += record["seconds"]
 
     def _count(self, first: int) -> None:

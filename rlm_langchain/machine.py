@@ -88,6 +88,10 @@ class Machine:
         """What the answer of the run at `path` must fit: child runs answer as they were asked."""
         return None if path else self.schema
 
+    def cites_at(self, path: str) -> bool:
+        """Whether the answer of the run at `path` comes with quotes: that of the top run may."""
+        return self.citations and not path
+
     def tools_at(self, path: str) -> Tools:
         """The custom tools of the run at `path`."""
         return self.tools[1] if path else self.tools[0]

@@ -71,6 +71,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     retriever: Any = None
     """What `search(query, k)` in the REPL goes by. `bm25`: words; a LangChain embedding model: words and meaning,
     fused; a LangChain retriever or vector store: that one. None: there is no `search`."""
+    citations: bool = False
+    """Whether the answer comes with quotes that the host has found in the context: `output["citations"]`."""
     on_budget: Literal["answer", "raise"] = "answer"
     """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
     checkpointer: Any = None

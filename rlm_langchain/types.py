@@ -358,6 +358,8 @@ class OutputRecord(Sealed):
     seconds: float
     """Computing, without the waiting."""
     time: float
+    unfound: NotRequired[int]
+    """Quotes of its answer that are not in the context, for which it was sent back."""
 
 
 class NoteRecord(Sealed):
@@ -370,6 +372,18 @@ class NoteRecord(Sealed):
     time: float
 
 
+class Citation(TypedDict):
+    """A quote that stands in the context, word for word."""
+
+    quote: str
+    """As the context has it."""
+    source: str
+    """The key or number of the item that it is in, `context` for a text."""
+    start: int
+    end: int
+    """In characters of the source."""
+
+
 class AnswerRecord(Sealed):
     """A run has ended."""
 
@@ -379,6 +393,7 @@ class AnswerRecord(Sealed):
     status: Status
     stop_reason: StopReason
     time: float
+    citations: NotRequired[list[Citation]]
 
 
 Record = (
@@ -408,3 +423,7 @@ class RLMOutput(TypedDict):
     sub_calls: int
     """Model calls other than the top run's root turns."""
     trajectory: list[Record]
+    citations: NotRequired[list[Citation]]
+    """With `citations=True`: the quotes of the answer, each found in the context."""
+    dropped_citations: NotRequired[int]
+    """How many quotes of the answer are not in the context, and were left out."""

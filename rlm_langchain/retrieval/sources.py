@@ -51,6 +51,18 @@ def values(context: Any) -> Iterator[tuple[Source, str]]:
         yield from _walk((key,), item)
 
 
+def strings(context: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a list or dict as it is, small ones too, by its label."""
+    waiting: list[tuple[tuple[Step, ...], Any]] = [((key,), item) for key, item in _items(context)]
+    waiting.reverse()
+    while waiting:
+        at, item = waiting.pop()
+        if isinstance(item, str):
+            yield _label(at[:-1] if len(at) > 1 and at[-1] == "page_content" else at), item
+        elif isinstance(item, dict | list):
+            waiting += reversed([((*at, key), inner) for key, inner in _items(item)])
+
+
 def as_text(item: Any) -> str:
     """The text of an item: that of a document, JSON of other records. The same in the host and in the REPL."""
     return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
