@@ -26,6 +26,7 @@ from rlm_langchain.types import (
     OutputRecord,
     QuestionRecord,
     Status,
+    StopReason,
 )
 
 if TYPE_CHECKING:
@@ -75,15 +76,7 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     journal = Journal(state["trajectory"])
     root, sub = journal.usage
     reason = state.get("stop_reason") or "answer"
-    answer = state.get("answer")
-    if not journal.gave(answer):
-        raise JournalError(DAMAGED)
-    status: Status = "partial"
-    if reason in ("answer", "prose"):
-        status = "complete"
-    elif answer is None:
-        found = journal.found
-        status, answer = "failed", found and found["text"]
+    status, answer = _verdict(journal, reason, state.get("answer"))
     scribe, evidence = Scribe(), Evidence()
     if machine.cites_at(state["path"]):
         answer, citations, unfound = cited(machine.store, journal.contexts, answer)
@@ -114,6 +107,17 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "run": None,
         **evidence,
     }
+
+
+def _verdict(journal: Journal, reason: StopReason, answer: Any) -> tuple[Status, Any]:
+    """How the run ended, and with what: without an answer, with what was found so far."""
+    if not journal.gave(answer):
+        raise JournalError(DAMAGED)
+    if reason in ("answer", "prose"):
+        return "complete", answer
+    if answer is not None:
+        return "partial", answer
+    return "failed", journal.found and journal.found["text"]
 
 
 def check(values: Mapping[str, Any]) -> None:

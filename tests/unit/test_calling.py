@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.errors import GraphInterrupt
 
 from rlm_langchain.calling import CallFailed, Completion, Retry, complete
@@ -195,15 +197,16 @@ async def test_output_is_capped_by_the_name_that_the_model_knows(
 ) -> None:
     received: list[Any] = []
 
-    class Capped(FunctionModel):
+    class Capped(BaseChatModel):
         __annotations__ = {name: Any}
         locals()[name] = own
+        _llm_type = "capped"
 
-        async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **given: Any) -> Any:
+        def _generate(self, *args: Any, **given: Any) -> ChatResult:
             received.append(given.get(name))
-            return self._generate(messages)
+            return ChatResult(generations=[ChatGeneration(message=AIMessage("yes"))])
 
-    await complete(Model("m", Capped(function=lambda _: "yes")), HI, output_tokens=asked)
+    await complete(Model("m", Capped()), HI, output_tokens=asked)
     assert received == [sent]
 
 

@@ -57,5 +57,6 @@ def test_a_cell_that_kills_its_own_worker_gets_one_more_try_and_the_model_is_tol
 
 
 def test_no_worker_outlives_its_run():
+    others = workers()
     create_rlm(script("x = llm_query('a')", "FINAL(1)"), sandbox="cpython").invoke("q")
-    assert workers() == []
+    assert set(workers()) <= set(others)
