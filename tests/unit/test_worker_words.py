@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from rlm_langchain.sandboxes import frames
 from rlm_langchain.sandboxes.worker.answers import Answers
 from rlm_langchain.sandboxes.worker.crew import Crew
-from rlm_langchain.sandboxes.worker.stage import waves
+from rlm_langchain.sandboxes.worker.plain import dumped
+from rlm_langchain.sandboxes.worker.stage import CALL, values_in, waves
 from rlm_langchain.sandboxes.worker.vocabulary import LLMError, Vocabulary, answering, ended, joined
 
 
@@ -283,3 +285,11 @@ def test_a_future_that_nobody_will_fulfil_is_not_waited_for(pool):
     install_waiting(module, pool.crew)
     with pytest.raises(TimeoutError, match="1 futures will never be done"):
         list(module.as_completed([Future()]))
+
+
+def test_a_wave_is_no_crowd():
+    call = dumped(["rlm", "q,[{", [[0], {"a,": '["'}] * 10_000], "a call", 1 << 20)
+    assert values_in(call) == frames._values(frames._STRING.sub(b"", call.encode())) + 1
+    assert values_in(dumped(["llm", "a,b,[]", '],["'], "a call", 100)) == CALL
+    frame = [joined(1, wave).encode() for wave in waves([call] * 5, 1 << 24)]
+    assert [len(frames.parsed(wave).calls) for wave in frame] == [2, 2, 1]

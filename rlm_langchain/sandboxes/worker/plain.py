@@ -10,7 +10,7 @@ DEEPEST = 32
 """Levels of lists and dicts."""
 
 MOST = 100_000
-"""Items of one value, all levels together."""
+"""Items of one value, all levels together; a list within one counts twice, as its brackets do at the host."""
 
 HINTS = {
     "set": "Use sorted(...) or list(...).",
@@ -119,7 +119,7 @@ class Plain:
         )
 
     def _enter(self, items: int, depth: int) -> None:
-        self._items -= items
+        self._items -= items + (depth > 0)
         if depth >= DEEPEST:
             raise ValueError(f"{self._what} is nested deeper than {DEEPEST} levels, or holds itself")
         if self._items < 0:

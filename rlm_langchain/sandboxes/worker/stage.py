@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 BALLAST = 4 << 20
 """Bytes set aside, so that a session without memory can still say so, and run `del`."""
 
+CROWD = 110_000
+"""Values that one wave of calls may hold: less than the host reads in a frame, more than one call has."""
+
+CALL = 4
+"""Values that a call counts for, with a text for its context or with none."""
+
 
 class Stage:
     """Runs what a program does, and stops it when its time or its paper is used up."""
@@ -108,16 +114,26 @@ class Stage:
 def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:
     """The calls in as few frames as hold them."""
     wave: list[str] = []
-    size = 0
+    size = crowd = 0
     for call in calls:
-        length = len(call.encode()) + 1
-        if wave and (size + length > room or len(wave) == BATCH):
+        length, values = len(call.encode()) + 1, values_in(call)
+        if wave and (size + length > room or crowd + values > CROWD or len(wave) == BATCH):
             yield wave
-            wave, size = [], 0
+            wave, size, crowd = [], 0, 0
         wave.append(call)
-        size += length
+        size, crowd = size + length, crowd + values
     if wave:
         yield wave
+
+
+def values_in(call: str) -> int:
+    """How many values the host will count in a call: commas and brackets, but for those in texts."""
+    if not call.endswith(("]]", "}]")):
+        return CALL
+    import re
+
+    bones = re.sub(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', "", call)
+    return 1 + sum(map(bones.count, ",[{"))
 
 
 def caught(work: Callable[[], None]) -> BaseException | None:

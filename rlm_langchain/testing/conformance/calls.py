@@ -166,3 +166,16 @@ class CallClauses(Clauses):
     def test_a_thousand_calls_in_a_row_work(self, session: SandboxSession) -> None:
         step = session.run("n = 0\nfor i in range(1000):\n    n += len(llm_query(str(i)))\nprint(n)")
         assert finish(session, step, echo) == Completed(f"{sum(len(str(i)) + 2 for i in range(1000))}\n")
+
+    def test_a_batch_of_many_items_is_no_broken_protocol(self, session: SandboxSession) -> None:
+        code = "rows = [{'row': [1, '[{,']}] * 9_000\nprint(rlm_query_batched(['q'] * 7, [rows] * 7))"
+        assert output(session, code, lambda call: Reply(len(call.context or ()))) == f"{[9_000] * 7}\n"
+
+    @pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", "{'a': {}}", "{'a': [], 'b': 0}"])
+    @pytest.mark.parametrize("most", [33_000, 49_000, 60_000, 99_000])
+    def test_a_crowd_crosses_or_is_an_error_of_the_cell(
+        self, session: SandboxSession, item: str, most: int
+    ) -> None:
+        code = f"try:\n    n = rlm_query('q', [{item}] * {most})\nexcept ValueError as e:\n    n = e\nprint(n)"
+        told = output(session, code, lambda call: Reply(len(call.context or ())))
+        assert told == f"{most}\n" or "100,000 items" in told

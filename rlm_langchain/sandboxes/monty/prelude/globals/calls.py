@@ -12,7 +12,8 @@ import json
 
 LLMError = RuntimeError  # exceptions cannot be subclassed here; the host shows the right name
 _DEPTH = 32
-_NODES = 100_000
+_NODES = 100_000  # in one value; a list counts twice
+_CROWD = 110_000  # in one message: less than the host reads
 _INT64 = 2**63
 _BATCH = 10_000
 _TOLD = 5
@@ -35,6 +36,7 @@ def _rlm_sendable(value, what):
             if item - item != 0.0:
                 raise ValueError(f"{what} holds {item}, which is no finite number")
         elif isinstance(item, (list, tuple, dict)):
+            nodes += 1  # the host counts brackets
             if depth >= _DEPTH:
                 raise ValueError(f"{what} is nested more than {_DEPTH} levels deep, or contains itself")
             waiting.extend([(part, depth + 1) for part in _parts(item, what)])
@@ -77,7 +79,7 @@ def _ask(name, kind, prompts, contexts):
     for call, more in calls:
         text = json.dumps(call, ensure_ascii=False)
         length = len(text.encode()) + 1
-        if wave and (size + length > __rlm_most__ or nodes + more > _NODES):
+        if wave and (size + length > __rlm_most__ or nodes + more > _CROWD):
             replies.extend(_rlm_send(f'{{"calls":[{",".join(wave)}]}}'))
             wave, size, nodes = [], 0, 0
         wave.append(text)
