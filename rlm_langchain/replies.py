@@ -11,6 +11,8 @@ import threading
 import warnings
 from typing import NamedTuple
 
+from rlm_langchain.sandboxes.reserved import parse
+
 _OPENING = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+-]*)[^\n`]*$", re.MULTILINE)
 _LANGUAGES = {"repl", "python", "py", "python3"}
 _PARSED = 200_000
@@ -74,6 +76,6 @@ def _parse(code: str) -> ast.Module | None:
         return None
     try:
         with _quiet, warnings.catch_warnings(action="ignore"):
-            return ast.parse(code)
+            return parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

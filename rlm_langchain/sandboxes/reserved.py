@@ -76,13 +76,24 @@ def parsed(code: str) -> ast.Module | str | None:
         return f"This cell has {len(code):,} characters; at most {LONGEST:,} are read. {_NOTHING_RAN}"
     _hush()
     try:
-        return ast.parse(code, filename=_FILENAME)
+        return parse(code, _FILENAME)
     except SyntaxError:
         return None
     except (RecursionError, MemoryError):
         return f"This cell is nested too deeply to be read; write it in steps. {_NOTHING_RAN}"
     except ValueError:
         return f"This cell holds NUL or half a surrogate pair, which no program may. {_NOTHING_RAN}"
+
+
+def parse(code: str, filename: str = "<unknown>") -> ast.Module:
+    """`ast.parse` for programs with threads. In Python 3.11 they share the counter of its depth, and it may find
+    fault with that when others parse or collect garbage meanwhile: then it is worth another try."""
+    for _ in range(100):
+        try:
+            return ast.parse(code, filename)
+        except SystemError:
+            continue
+    return ast.parse(code, filename)
 
 
 def _hush() -> None:

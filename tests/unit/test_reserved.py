@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rlm_langchain.sandboxes.reserved import LONGEST, RESERVED, refused
+from rlm_langchain.sandboxes.reserved import LONGEST, RESERVED, parse, refused
 
 BINDING = [
     "context = 1",
@@ -109,3 +112,32 @@ def test_a_doubtful_escape_makes_no_warning_and_does_not_hide_an_assignment() ->
         warnings.simplefilter("always")
         assert "`context`" in (refused('x = "\\d"\ncontext = 1') or "")
     assert caught == []
+
+
+class Loop:
+    """Garbage whose end runs code, in whichever thread collects it."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        sum(range(100))
+
+
+@pytest.fixture
+def _busy_collector() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(10)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("_busy_collector")
+def test_threads_that_parse_and_collect_garbage_are_not_in_each_others_way() -> None:
+    code = "\n".join(f"x{i} = f(a[{i}] + (b * {i}) for b in c if d)" for i in range(30))
+
+    def work(_: int) -> int:
+        return sum(len([Loop() for _ in range(5)]) == 5 and len(parse(code).body) == 30 for _ in range(100))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(work, range(8))) == 800

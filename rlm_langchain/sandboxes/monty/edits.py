@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rlm_langchain.sandboxes.reserved import parse
+
 _EXACT_IN_FSTRINGS = sys.version_info >= (3, 12)
 
 
@@ -54,10 +56,10 @@ class Tree:
             return True
         start, end = self.span(node)
         try:
-            there = ast.parse(self.code[start:end].strip(), mode="eval").body
+            there = parse(self.code[start:end].strip()).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
-        return ast.dump(there) == ast.dump(node)
+        return [ast.dump(part) for part in there] == [f"Expr(value={ast.dump(node)})"]
 
     def _in_fstring(self, node: ast.AST) -> bool:
         around: ast.AST | None = node

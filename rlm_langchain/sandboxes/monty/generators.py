@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from rlm_langchain.sandboxes.monty.cutting import END, Cutting, Uncut, inside, returned, yields
 from rlm_langchain.sandboxes.monty.edits import Edits, Tree
-from rlm_langchain.sandboxes.reserved import parsed
+from rlm_langchain.sandboxes.reserved import parse, parsed
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -51,7 +51,7 @@ def _bare(node: ast.FunctionDef) -> ast.FunctionDef:
 
 def _origins(made: ast.AST, text: str) -> list[int]:
     """For each line of the new text, the line that its statement had."""
-    again = ast.parse(text).body[0]
+    again = parse(text).body[0]
     lines = [0] * (text.count("\n") + 1)
     statements = (n for n in ast.walk(made) if isinstance(n, ast.stmt))
     for before, now in zip(statements, (n for n in ast.walk(again) if isinstance(n, ast.stmt)), strict=False):
@@ -89,7 +89,7 @@ def _cut(node: ast.FunctionDef) -> ast.FunctionDef:
 
 
 def _block(number: int, body: list[ast.stmt]) -> ast.FunctionDef:
-    made = cast(ast.FunctionDef, ast.parse(f"def _rlm_{number}(): pass").body[0])
+    made = cast(ast.FunctionDef, parse(f"def _rlm_{number}(): pass").body[0])
     made.body = body
     made.lineno = body[-1].lineno
     return made

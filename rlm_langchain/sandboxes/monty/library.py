@@ -14,7 +14,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from rlm_langchain.sandboxes.monty.methods import tables
-from rlm_langchain.sandboxes.reserved import bindings
+from rlm_langchain.sandboxes.reserved import bindings, parse
 
 NATIVE = "_native_"
 """What the prelude writes before the name of a built-in function that it replaces."""
@@ -71,7 +71,7 @@ def _sources(folder: str) -> dict[str, Traversable]:
 
 @cache
 def _tree(folder: str, name: str) -> ast.Module:
-    return ast.parse(_sources(folder)[name].read_text("utf-8"))
+    return parse(_sources(folder)[name].read_text("utf-8"))
 
 
 def _exports(tree: ast.Module) -> list[str]:
