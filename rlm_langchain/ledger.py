@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from math import inf
+from math import floor, inf
 
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import Budget, StopReason, Usage
@@ -139,8 +139,8 @@ class Ledger:
         return {
             "calls": _left(limit.calls, gone.calls),
             "tokens": _left(limit.tokens, gone.tokens),
-            "usd": None if limit.usd is None else round(max(0.0, limit.usd - (gone.cost or 0.0)), 6),
-            "seconds": None if limit.seconds is None else round(max(0.0, limit.seconds - self.seconds), 1),
+            "usd": None if limit.usd is None else _down(limit.usd - (gone.cost or 0.0), 1e6),
+            "seconds": None if limit.seconds is None else _down(limit.seconds - self.seconds, 10),
         }
 
     def scarce(self) -> dict[str, float | int]:
@@ -221,6 +221,11 @@ class Ledger:
 
 def _left(limit: int | None, gone: int) -> int | None:
     return None if limit is None else max(0, limit - gone)
+
+
+def _down(left: float, parts: float) -> float:
+    """Cut to so many parts of one. Rounded up, there would seem to be more left than there is."""
+    return floor(max(0.0, left) * parts + ROUNDING) / parts
 
 
 def _minus(usage: Usage, other: Usage) -> Usage:

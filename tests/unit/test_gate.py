@@ -3,39 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Awaitable
-from typing import Any
 
 import pytest
 
 from rlm_langchain.gate import Gate
 from rlm_langchain.types import Budget
-
-
-class Hurry(selectors.SelectSelector):
-    """A selector that never waits for a timer: it puts the clock on instead."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        ready = super().select(0)
-        if not ready and timeout:
-            self.now += timeout
-        return ready
-
-
-def run(work: Awaitable[Any]) -> Any:
-    """Run on a loop whose minutes take no time."""
-    hurry = Hurry()
-    loop = asyncio.SelectorEventLoop(hurry)
-    loop.time = lambda: hurry.now  # type: ignore[method-assign]
-    try:
-        return loop.run_until_complete(work)
-    finally:
-        loop.close()
+from tests.clock import run_in_no_time
 
 
 async def begin(gate: Gate, calls: int, lasting: float) -> list[float]:
@@ -55,18 +28,18 @@ async def begin(gate: Gate, calls: int, lasting: float) -> list[float]:
 @pytest.mark.parametrize("concurrency", [1, 3, 32])
 def test_in_no_minute_more_requests_begin_than_allowed(lasting, concurrency):
     gate = Gate(Budget(requests_per_minute=5, concurrency=concurrency))
-    begun = run(begin(gate, 23, lasting))
+    begun = run_in_no_time(begin(gate, 23, lasting))
     assert len(begun) == 23
     assert all(sixth - first >= 60 - 1e-6 for first, sixth in zip(begun, begun[5:], strict=False))
 
 
 def test_the_pace_costs_nothing_that_it_need_not():
-    begun = run(begin(Gate(Budget(requests_per_minute=5)), 11, 1.0))
+    begun = run_in_no_time(begin(Gate(Budget(requests_per_minute=5)), 11, 1.0))
     assert begun == pytest.approx([0] * 5 + [60] * 5 + [120])
 
 
 def test_without_a_pace_only_the_flight_is_bounded():
-    assert run(begin(Gate(Budget(concurrency=2)), 6, 10.0)) == pytest.approx([0, 0, 10, 10, 20, 20])
+    assert run_in_no_time(begin(Gate(Budget(concurrency=2)), 6, 10.0)) == pytest.approx([0, 0, 10, 10, 20, 20])
 
 
 def test_who_goes_away_while_waiting_gives_its_place_back():
@@ -79,4 +52,4 @@ def test_who_goes_away_while_waiting_gives_its_place_back():
         async with gate:
             return asyncio.get_running_loop().time() - 1000
 
-    assert run(go()) == pytest.approx(60)
+    assert run_in_no_time(go()) == pytest.approx(60)
