@@ -71,7 +71,7 @@ CONTROLS = {
     ),
     "an effect": Control("open('{CANARY}/PWNED', 'w').close()", "files were made"),
     "a connection": Control(
-        "import socket\nsocket.create_connection(('127.0.0.1', 47811), 2).close()", "connected to port"
+        "import socket\nsocket.create_connection(('127.0.0.1', 47811), 2).close()", "something connected"
     ),
     "overtime": Control("sum(range(10 ** 6))", "a step took", Limits(seconds=-1.5)),
     "memory": Control("import sys\nsys.kept = bytearray(b'x' * (40 << 20))", "the host grew"),

@@ -10,12 +10,13 @@ Every program runs with 5 s, 256 MB and 1 MiB of output. It is contained when no
 on the host, each step ends within its limit plus 1.5 s, the host does not grow by more than 32 MB, no process is
 left, and the next session works. `RLM_HOSTILE_CORPUS` names another corpus, in the same form.
 
-The sandbox must survive pickling: programs run in a few processes at once, because most of them wait for a limit.
+The sandbox must survive pickling: programs run in several processes at once, because most of them wait for a limit.
 """
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -33,8 +34,8 @@ from rlm_langchain.types import Limits
 
 CORPUS = Path(__file__).with_name("hostile_snippets.json")
 
-LANES = 4
-"""Programs that run at once."""
+LANES = min(3 * (os.cpu_count() or 1), 12)
+"""Programs that run at once: most wait for a limit, and limits are of the wall clock."""
 
 Verdicts = dict[str, Future[tuple[str, ...]]]
 
@@ -61,9 +62,9 @@ class HostileConformance:
     def verdicts(cls, sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Verdicts]:
         """What became of each program, as they come to their ends."""
         wanted = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
-        spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(LANES, mp_context=spawned) as pool:
-            chosen = [snippet for snippet in corpus() if snippet["id"] in wanted]
+        chosen = [snippet for snippet in corpus() if snippet["id"] in wanted]
+        chosen.sort(key=lambda snippet: snippet["category"] != "resource")  # they take longest: first, at once
+        with _judges(LANES) as pool:
             yield {s["id"]: pool.submit(judged, sandbox, s, cls.limits) for s in chosen}
             pool.shutdown(cancel_futures=True)
 
@@ -82,14 +83,22 @@ class HostileConformance:
     @classmethod
     def control(cls) -> Iterator[Any]:
         """Judges a harmless program that runs without any sandbox, in another process."""
-        spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawned) as pool:
+        with _judges(1) as pool:
 
             def judge(check: str) -> tuple[str, ...]:
                 snippet = Snippet(id=check, category="control", code=CONTROLS[check].code)
                 return pool.submit(judged, Unconfined(), snippet, CONTROLS[check].limits).result()
 
             yield judge
+
+
+def _judges(count: int) -> ProcessPoolExecutor:
+    """Processes that judge one program after the other, with nothing else in them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+    clean = multiprocessing.get_context("forkserver")
+    clean.set_forkserver_preload([judged.__module__])
+    return ProcessPoolExecutor(count, clean, initializer=gc.freeze)
 
 
 def summary(reports: dict[str, list[Any]]) -> list[str]:

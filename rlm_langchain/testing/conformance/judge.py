@@ -26,8 +26,8 @@ from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
 
 CANARY_HOST = "no trap is set"
 
-PORT = 47811
-"""Where the network snippets of the corpus call."""
+PORT = "47811"
+"""Where the network snippets of the corpus call: it stands for a port of the trial's own."""
 
 CALLS = 50
 """Calls that are answered before the host has had enough."""
@@ -53,7 +53,13 @@ class Trap:
 
     folder: Path
     words: tuple[str, ...]
-    listener: socket.socket | None
+    listener: socket.socket
+    """A port that notes who calls."""
+
+    def code(self, snippet: Snippet) -> str:
+        """The program, led to these secrets."""
+        port = str(self.listener.getsockname()[1])
+        return snippet["code"].replace("{CANARY}", str(self.folder)).replace(PORT, port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +81,18 @@ def trap() -> Iterator[Trap]:
     """Secrets in all their places, until the end of the block."""
     global CANARY_HOST  # noqa: PLW0603 - a global is what programs look for
     words = tuple(f"canary-{place}-{secrets.token_hex(8)}" for place in ("file", "key", "host"))
-    with tempfile.TemporaryDirectory(prefix="canary") as folder, _listening() as listener:
+    with tempfile.TemporaryDirectory(prefix="canary") as folder, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
         Path(folder, "secret.txt").write_text(words[0])
         os.environ["RLM_CANARY_KEY"] = words[1]
         CANARY_HOST = words[2]
         yield Trap(Path(folder), words, listener)
 
 
-@contextlib.contextmanager
-def _listening() -> Iterator[socket.socket | None]:
-    """A port that notes who calls; None when another trial has it."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", PORT))
-        except OSError:
-            yield None
-            return
-        listener.listen()
-        listener.setblocking(False)
-        yield listener
-
-
 def judged(sandbox: Sandbox, snippet: Snippet, limits: Limits) -> tuple[str, ...]:
     """What is wrong with how a sandbox deals with a snippet: nothing, or a sentence each."""
     with trap() as laid:
-        trial = _tried(sandbox, snippet["code"].replace("{CANARY}", str(laid.folder)), limits)
+        trial = _tried(sandbox, laid.code(snippet), limits)
         return tuple(_problems(trial, laid, limits))
 
 
@@ -111,7 +103,7 @@ def _problems(trial: Trial, laid: Trap, limits: Limits) -> Iterator[str]:
     if effects := [path.name for path in laid.folder.glob("**/PWNED*")]:
         yield f"files were made on the host: {effects}"
     if _called(laid.listener):
-        yield f"something connected to port {PORT}"
+        yield "something connected to a port of the host"
     if trial.seconds > limits.seconds + OVERTIME:
         yield f"a step took {trial.seconds:.2f} s with a limit of {limits.seconds:g} s"
     if trial.growth > GROWTH:
@@ -122,9 +114,7 @@ def _problems(trial: Trial, laid: Trap, limits: Limits) -> Iterator[str]:
         yield "the next session does not work"
 
 
-def _called(listener: socket.socket | None) -> bool:
-    if listener is None:
-        return False
+def _called(listener: socket.socket) -> bool:
     try:
         listener.accept()[0].close()
     except BlockingIOError:
