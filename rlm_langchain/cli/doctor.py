@@ -42,7 +42,7 @@ def examine() -> Iterator[Finding]:
     for package in ("rlm-langchain", "langgraph", "langchain-core", "langchain-openai"):
         yield Finding("machine", package, True, version(package))
     for name in plugins.names("sandboxes"):
-        yield _sandbox(name)
+        yield from _sandbox(name)
     for key, models in KEYS.items():
         there = bool(os.environ.get(key))
         yield Finding("models", key, there or None, models if there else f"not set; for {models}")
@@ -59,12 +59,17 @@ def usable(findings: list[Finding]) -> bool:
     return any(found.good for found in findings if found.topic == "sandboxes")
 
 
-def _sandbox(name: str) -> Finding:
+def _sandbox(name: str) -> Iterator[Finding]:
+    """Whether a sandbox runs here, and what protects the host from it, as far as it says so."""
     try:
-        missing = plugins.load("sandboxes", name)().missing()
+        sandbox = plugins.load("sandboxes", name)()
+        missing = sandbox.missing()
     except (RLMError, ImportError) as error:
         missing = str(error)
-    return Finding("sandboxes", name, missing is None, missing or "runs here, fully confined")
+    yield Finding("sandboxes", name, missing is None, missing or "runs here, fully confined")
+    protections: dict[str, str] = {} if missing else getattr(sandbox, "protections", dict)()
+    for what, how in protections.items():
+        yield Finding("sandboxes", f"  {what}", None, how)
 
 
 def _data() -> Finding:

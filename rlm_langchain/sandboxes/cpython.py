@@ -29,7 +29,7 @@ class CPythonSandbox:
 
     def protections(self) -> dict[str, str]:
         """What confines a worker, each with what enforces it."""
-        return policy.PROTECTIONS
+        return {"kernel": policy.kernel(), **policy.PROTECTIONS}
 
     def open(
         self,

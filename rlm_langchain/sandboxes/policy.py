@@ -61,11 +61,12 @@ PROTECTIONS = {
     "files": "Landlock: Python's own and the context can be read, nothing can be written; seccomp: nothing changed",
     "network": "seccomp and Landlock: no connection, no datagram, no port, no socket of the host",
     "processes": "seccomp and Landlock: no fork, no signal to others, no tracing; it dies with its host",
-    "memory": "rlimit on the address space, and the host looks every quarter of a second",
+    "memory": "rlimit on the address space, which ends in MemoryError; the host looks every quarter of a second",
     "time": "an alarm inside, and the host's wall clock",
     "output": "a limit inside, and one at the pipe",
     "secrets": "an empty environment, and no descriptor of the host",
     "privileges": "no_new_privs; a worker of root gives up its capabilities before it starts",
+    "not covered": "that a file exists, whose name a program guesses, its size and date; faults of the kernel",
 }
 """What confines a worker here, each with what enforces it: for `rlm doctor`."""
 
@@ -85,6 +86,14 @@ def missing() -> str | None:
             f"and this kernel ({platform.release()}) has {max(here, 0)}: use sandbox='monty'"
         )
     return None if python() else "the cpython sandbox cannot tell which file is the Python interpreter"
+
+
+def kernel() -> str:
+    """What this kernel has of what a worker needs."""
+    from sandlock import landlock_abi_version, min_landlock_abi
+
+    here, needed = landlock_abi_version(), min_landlock_abi()
+    return f"Linux {platform.release()}, seccomp, Landlock ABI {here} ({needed} is needed)"
 
 
 def python() -> str | None:

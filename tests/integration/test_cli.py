@@ -284,6 +284,26 @@ def test_the_doctor_names_what_is_there_and_never_a_key(
     assert "monty" in done.out
 
 
+def test_the_doctor_says_what_protects_from_each_sandbox(command: Command) -> None:
+    sandboxes = command("doctor").out.partition("sandboxes\n")[2].partition("\n\n")[0]
+    cpython, monty = sandboxes.split("ok monty")
+    for what in ("files", "network", "processes", "memory", "time", "output", "secrets", "not covered"):
+        assert f"  {what} " in monty
+        assert sys.platform != "linux" or f"  {what} " in cpython
+    if sys.platform == "linux":
+        assert all(word in cpython for word in ("Landlock ABI", "seccomp", "rlimit", "MemoryError", "wall clock"))
+
+
+def test_the_doctor_says_what_to_do_about_a_sandbox_that_cannot_run(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sandlock", None)
+    [line] = [line for line in command("doctor").out.splitlines() if " cpython " in line]
+    assert line.strip().startswith("--")
+    assert "pip install sandlock" in line or sys.platform != "linux"
+    assert "sandbox='monty'" in line
+
+
 def test_strategies_and_version_and_help(command: Command) -> None:
     assert command("strategies").code == 0
     assert command("--version").out.startswith("rlm-langchain 0.")

@@ -3,9 +3,9 @@
 Covered: files, network, processes and the environment do not exist for a cell; clock and randomness are fixed;
 time, memory and output are limited, and a worker that breaks a limit is killed; no worker serves two sessions.
 Not covered: Monty's interpreter is the one wall, so a fault in its native code would be a hole (on Linux,
-`cpython` has the kernel's rules instead). A cell that calls an unknown function with a huge value makes the host
-hold a copy for a moment: at most what `Limits.memory` lets the cell make, and about as much again. A worker that
-computes while its host is killed ends within the time limit of its cell.
+`cpython` has the kernel's rules instead). A cell that calls an unknown function with a huge value, or raises an
+error with a huge text, makes the host hold a copy or two for a moment: of at most what `Limits.memory` lets the
+cell make. A worker that computes while its host is killed ends within the time limit of its cell.
 """
 
 from __future__ import annotations
@@ -33,6 +33,18 @@ GUIDANCE = (
 """What a root model must know; at most 120 tokens."""
 
 
+PROTECTIONS = {
+    "files": "there are none for a cell; the worker may write no file and open few (rlimits)",
+    "network": "there is none for a cell",
+    "processes": "there are none for a cell; each session has a worker of its own, killed at its end",
+    "memory": "counted by the interpreter, which ends the session",
+    "time": "two limits of the interpreter, and the host's wall clock",
+    "output": "counted by the host as it comes",
+    "secrets": "an empty environment",
+    "not covered": "the interpreter is the one wall: no rules of the kernel stand behind it",
+}
+"""What confines a cell, each with what enforces it: for `rlm doctor`."""
+
 _JSON = "_rlm_json_"
 """What the JSON of a context is called before it is parsed."""
 
@@ -49,6 +61,10 @@ class MontySandbox:
         if binary() is None:
             return "the monty program is not installed: pip install 'pydantic-monty>=1.4,<1.5'"
         return None
+
+    def protections(self) -> dict[str, str]:
+        """What confines a cell, each with what enforces it."""
+        return PROTECTIONS
 
     def open(
         self,
