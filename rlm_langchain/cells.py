@@ -80,7 +80,7 @@ class Execution:
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
         recall(state, tree)
-        repl = tree.repl(state["path"], lambda: machine.open(journal.contexts, tree, state["path"]))
+        repl = tree.repl(state["path"], lambda: machine.open(journal, tree, state["path"]))
         tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())
 

@@ -58,7 +58,16 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         scribe.write(_given_up(machine, cell))
     text = _question(machine, journal, path, query, context)
     scribe.write(
-        QuestionRecord(type="question", path=path, query=query, text=text, time=time.time(), context=context)
+        QuestionRecord(
+            type="question",
+            path=path,
+            query=query,
+            text=text,
+            time=time.time(),
+            context=context,
+            sandbox=machine.sandbox.name,
+            strategies=[s.name for s in machine.strategies_for(journal.contexts.get("context", context))],
+        )
     )
     return {
         "query": query,

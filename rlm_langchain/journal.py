@@ -23,7 +23,9 @@ from rlm_langchain.types import (
     CallRecord,
     CellRecord,
     ContextRef,
+    NoteRecord,
     OutputRecord,
+    QuestionRecord,
     Record,
     Reply,
     TurnRecord,
@@ -54,6 +56,10 @@ class Journal:
         """By number; a call that was asked afresh counts with its last answer."""
         self.contexts: dict[str, ContextRef] = {}
         """What the questions are about, by what the REPL calls it: `context`, `context_1`, ..."""
+        self.sandbox: str | None = None
+        """In which the cells have run."""
+        self.strategies: list[str] = []
+        """By name: whose helpers the cells may use."""
         self._wave = -1
         self.failing = 0
         """Waves of the last cell since a call of it was answered."""
@@ -91,8 +97,12 @@ class Journal:
         match record["type"]:
             case "question":
                 self._question()
+                self.sandbox = self.sandbox or record.get("sandbox")
+                self._helpers(record)
                 if (context := record.get("context")) and not self.knows(context):
                     self.contexts[self.next_name] = context
+            case "note":
+                self._helpers(record)
             case "turn":
                 self.turns.append(record)
                 self.account.append(record)
@@ -115,6 +125,9 @@ class Journal:
                 self.outputs[record["cell"]] = record
                 self.sent_back = self.sent_back or "unfound" in record
                 self._seconds += record["seconds"]
+
+    def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
+        self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
 
     def _count(self, first: int) -> None:
         """One wave more, unless it is the last one sent again after a crash."""
@@ -205,12 +218,14 @@ class Journal:
 
     def check(self) -> None:
         """Raise `JournalError` when what came from a disk is not what was written: changed, or not all of it."""
+        if not all(is_whole(record) for record in self._records):
+            raise JournalError(DAMAGED)
         gaps = [
             [turn["turn"] for turn in self.turns] != list(range(len(self.turns))),
             [cell["cell"] for cell in self.cells] != list(range(len(self.cells))),
             any(cell["cell"] not in self.outputs for cell in self.cells[:-1]),
         ]
-        if any(gaps) or not all(is_whole(record) for record in self._records):
+        if any(gaps):
             raise JournalError(DAMAGED)
 
     @property

@@ -70,9 +70,9 @@ class Leaf:
         return reply
 
     async def _ask(self, query: Query, config: RunnableConfig) -> LeafReply:
-        wanted = self.machine.estimate(self.model, query.messages)
-        if self.model.window is not None and wanted.input > self.model.window:
-            return LeafReply(None, self._too_long(wanted.input, self.model.window))
+        size = self.machine.size(query.messages)
+        if self.model.window is not None and size > self.model.window:
+            return LeafReply(None, self._too_long(size, self.model.window))
         try:
             done = await ask(self.machine, self.tree, query, config)
             return LeafReply(done.text, None, done.usage, done.retries)

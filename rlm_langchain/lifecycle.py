@@ -44,7 +44,7 @@ class Built(NamedTuple):
     @contextmanager
     def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
-        with self._held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
+        with self.held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
             state = begin(self.machine, asked)
             run = state["run"] if isinstance(state, dict) else self._run_of(self.graph.get_state(config))
             try:
@@ -55,7 +55,7 @@ class Built(NamedTuple):
     @asynccontextmanager
     async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
         """The same on the loop of the caller, which it never blocks."""
-        with self._held(config):
+        with self.held(config):
             async with clients.lease():
                 state = await asyncio.to_thread(begin, self.machine, asked)
                 run = state["run"] if isinstance(state, dict) else self._run_of(await self.graph.aget_state(config))
@@ -74,14 +74,14 @@ class Built(NamedTuple):
         for seen in {run, *config.get("configurable", {}).get(SEEN, ())}:
             self.machine.close(seen)
 
-    def _held(self, config: RunnableConfig) -> AbstractContextManager[None]:
+    def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share."""
         thread = _thread(config, self.graph.checkpointer)
         return nullcontext() if thread is None else lease(self.machine.store.root, thread)
 
     def _run_of(self, state: StateSnapshot) -> str:
         """The run that a thread holds. Raises `InputError` when there is none, `JournalError` for a damaged one."""
-        if not state.values.get("trajectory"):
+        if not state.values.get("trajectory") and not state.next:
             raise InputError("there is nothing to resume: this thread has no run")
         check(state.values)
         return state.values.get("run") or uuid.uuid4().hex

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,8 +10,11 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain import prices
+from rlm_langchain.bound import most_tokens
 from rlm_langchain.calling import Retry
 from rlm_langchain.context import ContextStore, approximate_tokens
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.journal import Journal
 from rlm_langchain.models import Model
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
 from rlm_langchain.retrieval.option import Search
@@ -100,27 +103,48 @@ class Machine:
         """The strategies of a run over this context."""
         return strategies_of(chosen(context)) if self.strategies is None else self.strategies
 
-    def open(self, contexts: Mapping[str, ContextRef], tree: Tree, path: str) -> SandboxSession:
-        """A fresh REPL over contexts, by their names, for the run at `path`.
+    def open(self, journal: Journal, tree: Tree, path: str) -> SandboxSession:
+        """A fresh REPL for the run at `path`, over the contexts of its journal.
 
-        Raises `SandboxError`, or `JournalError` for a context that changed.
+        Raises `SandboxError`, `JournalError` for a context that changed, and `ConfigurationError` when what its
+        cells have used is not here.
         """
-        files = {name: self.store.open(ref) for name, ref in contexts.items()}
+        if journal.sandbox not in (None, self.sandbox.name):
+            raise ConfigurationError(
+                f"this run used the sandbox {journal.sandbox!r}, and this RLM has {self.sandbox.name!r}: "
+                f"there its cells may do something else. Resume it with sandbox={journal.sandbox!r}"
+            )
+        files = {name: self.store.open(ref) for name, ref in journal.contexts.items()}
         context = files.pop("context", None)
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
-        strategies = self.strategies_for(contexts.get("context"))
-        preludes = [*(strategy.prelude for strategy in strategies), prelude(self.tools_at(path))]
+        preludes = [strategy.prelude for strategy in self._strategies_in(journal)]
+        preludes.append(prelude(self.tools_at(path)))
         preludes += [SEARCH_PRELUDE] if self.search else []
         code = "\n\n".join(text for text in preludes if text)
         limits = replace(self.limits, seconds=seconds)
         return self.sandbox.open(context, code, limits, *([files] if files else []))
 
+    def _strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
+        """Those whose helpers the cells of a run may use."""
+        if self.strategies is None:
+            return strategies_of(journal.strategies)
+        if missing := sorted(set(journal.strategies) - {strategy.name for strategy in self.strategies}):
+            raise ConfigurationError(
+                f"this run had the strategies {journal.strategies}, whose helpers its cells may use, and this RLM "
+                f"lacks {', '.join(missing)}: give them too; more are welcome"
+            )
+        return self.strategies
+
     def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
-        """What a call may use at most, as far as it can be known: reserved before it is made."""
-        read = sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+        """What a call may use at most: reserved before it is made."""
+        read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
         wanted = Usage(calls=1, input=read, output=self.cap(last=last) or OUTPUT_TOKENS)
         return wanted._replace(cost=prices.cost(model, wanted))
+
+    def size(self, messages: Sequence[BaseMessage]) -> int:
+        """About how many tokens these messages are: what a window has to hold."""
+        return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
 
     def cap(self, *, last: bool = False) -> int | None:
         """The cap on a reply: with a limit on tokens or dollars there must be one, to know what to reserve."""

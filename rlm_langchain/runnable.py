@@ -24,6 +24,7 @@ from rlm_langchain.node import node
 from rlm_langchain.portal import abandonable, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
+from rlm_langchain.threads import afork, fork, other_thread
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
 LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
@@ -138,6 +139,27 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         parts = [part async for part in input]
         for asked in _last(iter(parts)):
             yield await self.ainvoke(asked, config, **kwargs)
+
+    def fork(self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None) -> RunnableConfig:
+        """Begin a new thread with what another one was before its turn `at`, counted from 1.
+
+        The thread, or the checkpoint, is the one that `config` names; without `at`, it goes on from where that
+        stands. `thread` names the new one. Nothing is asked yet: this RLM, whose models, strategies and budget may
+        be others, goes on with the config that it gives. Raises `InputError`.
+        """
+        built, to = self.built, other_thread(config, thread)
+        with built.held(to):
+            fork(built.machine, built.graph, config, at, to)
+        return to
+
+    async def afork(
+        self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None
+    ) -> RunnableConfig:
+        """Like `fork`, for savers that are async."""
+        built, to = await asyncio.to_thread(lambda: self.built), other_thread(config, thread)
+        with built.held(to):
+            await afork(built.machine, built.graph, config, at, to)
+        return to
 
     def as_node(
         self, *, query: str = "query", context: str = "context", answer: str = "answer", output: str | None = None

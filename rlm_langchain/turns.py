@@ -38,8 +38,8 @@ REASONS: dict[StopReason, str] = {
 
 
 CHARS_PER_TOKEN = 4
-TURN_TOKENS = 3_000
-"""By which a turn makes the next prompt longer, at most: its reply, and what its cells have shown."""
+TURN_TOKENS = 8_000
+"""By which a turn makes what the next prompt may be longer: its reply, and what its cells have shown."""
 HISTORY_SHARE = 0.6
 """Of the root model's window: a longer history is put in short, once, and the prefix is stable again."""
 SUMMARY_SHARE = 0.15
@@ -215,8 +215,8 @@ class Turn:
         window = self._model.window
         if window is None or self.journal.steps_since_summary < 2:
             return False
-        size = self.machine.estimate(self._model, self.messages).input
-        saved = self.machine.estimate(self._model, self.messages[2:]).input
+        size = self.machine.size(self.messages)
+        saved = self.machine.size(self.messages[2:])
         return size > window * HISTORY_SHARE and saved > window * SAVED_SHARE
 
     def _record(self, completion: Completion, cells: list[str]) -> None:

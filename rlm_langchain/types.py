@@ -270,6 +270,10 @@ class QuestionRecord(Sealed):
     """Seconds since the epoch, as in every record."""
     context: NotRequired[ContextRef | None]
     """What the question is about, by reference: a reader wants to know how much there was."""
+    sandbox: NotRequired[str]
+    """In which its cells run. A REPL that is gone is rebuilt in the same."""
+    strategies: NotRequired[list[str]]
+    """Whose helpers its cells may use."""
 
 
 class TurnRecord(Sealed):
@@ -370,6 +374,8 @@ class NoteRecord(Sealed):
     to: Literal["model", "reader"]
     text: str
     time: float
+    strategies: NotRequired[list[str]]
+    """Whose helpers there are from here on, beside those before."""
 
 
 class Citation(TypedDict):
