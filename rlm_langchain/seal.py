@@ -22,5 +22,8 @@ def seal(content: Mapping[str, Any]) -> str:
 
 
 def is_whole(content: Mapping[str, Any]) -> bool:
-    """Whether content carries the seal that belongs on it."""
-    return content.get(SEAL) == seal(content)
+    """Whether content carries the seal that belongs on it. What JSON cannot hold was never sealed."""
+    try:
+        return content.get(SEAL) == seal(content)
+    except (TypeError, ValueError, RecursionError):
+        return False
