@@ -42,7 +42,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/pip
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
 	@echo "Installing rlm_langchain and its development tools into $(VENV) (about two minutes) ..."
-	@$(PIP) --editable '.[local,retrieval]' --group dev
+	@$(PIP) --editable '.[local,retrieval,agents,mcp]' --group dev
 	@touch $@
 
 # Debian and Ubuntu leave `ensurepip` out of Python: there the system's pip puts a pip into the environment.
