@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def difference(step: Step, expect: dict[str, Any]) -> str | None:
 
 @pytest.mark.parametrize("name", AT_LEAST)
 def test_ordinary_cells_do_what_they_do_in_cpython(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     sandbox = load("sandboxes", name)()
     failed = {}
@@ -46,9 +47,9 @@ def test_ordinary_cells_do_what_they_do_in_cpython(
         if why is not None:
             failed[cell["name"]] = why
     passed = len(HELD["cells"]) - len(failed)
-    with capsys.disabled():
-        print(f"\nordinary cells, {name}: {passed}/{len(HELD['cells'])}")
-        print("".join(f"  {cell}: {why}\n" for cell, why in failed.items()), end="")
+    record_property("ordinary cells", f"{name:10} {passed}/{len(HELD['cells'])}")
+    for cell, why in failed.items():
+        record_property("ordinary cells", f"{name:10}   {cell}: {why}")
     assert passed >= AT_LEAST[name]
 
 
