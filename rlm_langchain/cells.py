@@ -13,13 +13,14 @@ from langgraph.types import Command, Send
 from rlm_langchain.approval import approval, recall
 from rlm_langchain.citations import answer_of, cited
 from rlm_langchain.citations import problem as quote_problem
-from rlm_langchain.conversation import shown
 from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
+from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
 from rlm_langchain.recursion import PREVIEW, errands, known
 from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import Scribe, child_path, depth_of
+from rlm_langchain.telling import told
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import (
     Answered,
@@ -42,11 +43,6 @@ from rlm_langchain.types import (
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
 
-SHOWN = {"default": 8_000, "compact": 1_500}
-"""Characters of a cell's output that a root model sees, by profile."""
-SHOWN_SHARE = 0.15
-"""Of the root model's window: what the outputs of one turn take of it at most."""
-CHARS_PER_TOKEN = 4
 FREE = ("budget", "history")
 """Kinds of calls that cost nothing."""
 FAILING, IDLE = 25, 5_000
@@ -281,7 +277,7 @@ class Execution:
             path=self.state["path"],
             cell=self._cell,
             outcome=outcome,
-            text=self._shown(stdout, error),
+            text=told(self._model, self.journal, stdout, error),
             chars=len(stdout),
             error=error is not None,
             seconds=self.repl.seconds,
@@ -293,26 +289,8 @@ class Execution:
             record["unfound"], self.unfound = self.unfound, 0
         self._write(record)
 
-    def _shown(self, stdout: str, error: str | None) -> str:
-        turn = self.journal.turns[-1]
-        block = sum(cell["turn"] == turn["turn"] for cell in self.journal.cells)
-        printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
-        most = self._room() // max(1, len(turn["cells"]))
-        output = shown(printed, most) if printed.strip() else self._render("silent")
-        which = f" of block {block}" if len(turn["cells"]) > 1 else ""
-        text = self._render("cell", which=which, output=output)
-        left = len(turn["cells"]) - block
-        return f"{text}\n\n{self._render('not_run', count=left)}" if error and left else text
-
-    def _room(self) -> int:
-        """Characters that a turn may show: a small window would be full after a few."""
-        model = self.machine.runs_at(depth_of(self.state["path"]))
-        cells = len(self.journal.turns[-1]["cells"])
-        usual = SHOWN[model.profile] * max(1, cells)
-        return usual if model.window is None else min(usual, int(model.window * SHOWN_SHARE * CHARS_PER_TOKEN))
-
     def _died(self, stdout: str, error: str) -> None:
-        self._output("died", stdout, self._render("died", error=error))
+        self._output("died", stdout, render(self._model.profile, "died", error=error))
 
     def _out_of_time(self, stdout: str) -> Command[Any]:
         if self.journal.cells and not self.journal.finished(self._cell):
@@ -326,11 +304,8 @@ class Execution:
         return self._go("finalise")
 
     @property
-    def _profile(self) -> str:
-        return self.machine.runs_at(depth_of(self.state["path"])).profile
-
-    def _render(self, name: str, **values: object) -> str:
-        return render(self._profile, name, **values)
+    def _model(self) -> Model:
+        return self.machine.runs_at(depth_of(self.state["path"]))
 
     def _tell(self, text: str) -> None:
         self._write(NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time()))

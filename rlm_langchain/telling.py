@@ -1,0 +1,34 @@
+"""What a root model is told of a cell: what it printed, cut once and fenced, and what was not run."""
+
+from __future__ import annotations
+
+from rlm_langchain.conversation import shown
+from rlm_langchain.journal import Journal
+from rlm_langchain.models import Model
+from rlm_langchain.prompts import render
+
+SHOWN = {"default": 8_000, "compact": 1_500}
+"""Characters of a cell's output that a root model sees, by profile."""
+SHOWN_SHARE = 0.15
+"""Of the root model's window: what the outputs of one turn take of it at most."""
+CHARS_PER_TOKEN = 4
+
+
+def told(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
+    """What the model reads of the cell that has just ended, the last one of the journal."""
+    turn = journal.turns[-1]
+    cells = len(turn["cells"])
+    block = sum(cell["turn"] == turn["turn"] for cell in journal.cells)
+    printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
+    most = _room(model, cells) // max(1, cells)
+    output = shown(printed, most) if printed.strip() else render(model.profile, "silent")
+    which = f" of block {block}" if cells > 1 else ""
+    text = render(model.profile, "cell", which=which, output=output)
+    left = cells - block
+    return f"{text}\n\n{render(model.profile, 'not_run', count=left)}" if error and left else text
+
+
+def _room(model: Model, cells: int) -> int:
+    """Characters that a turn may show: a small window would be full after a few."""
+    usual = SHOWN[model.profile] * max(1, cells)
+    return usual if model.window is None else min(usual, int(model.window * SHOWN_SHARE * CHARS_PER_TOKEN))
