@@ -16,7 +16,7 @@ from rlm_langchain.retrieval.option import search_of
 from rlm_langchain.retrieval.repl import KIND
 from rlm_langchain.sandboxes.choice import choose
 from rlm_langchain.schema import AnswerSchema
-from rlm_langchain.skills import AUTO, strategies_of
+from rlm_langchain.skills import is_auto, strategies_of
 from rlm_langchain.tools import tools_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def assemble(options: RLMRunnable) -> Machine:
         root=root,
         subs=tuple(subs),
         sandbox=choose(options.sandbox),
-        strategies=None if options.strategies == AUTO else strategies_of(options.strategies),
+        strategies=strategies_of(options.strategies),
+        auto=is_auto(options.strategies),
         budget=options.budget,
         limits=options.limits,
         store=store,

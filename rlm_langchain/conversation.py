@@ -7,20 +7,25 @@ the next one, and providers can cache it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from rlm_langchain.context.safe import visible
 from rlm_langchain.prompts import opening, render
-from rlm_langchain.types import Record
+from rlm_langchain.types import QuestionRecord, Record
 
 HISTORY_KEPT = 2_000_000
 """Characters of history that the REPL is given: the latest."""
 
 
-def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
-    """The messages for the next turn of a run. A summary takes the place of all that came before it."""
+def conversation(
+    records: Sequence[Record], profile: str, whole: Callable[[QuestionRecord], str] | None = None
+) -> list[BaseMessage]:
+    """The messages for the next turn of a run. A summary takes the place of all that came before it.
+
+    `whole` gives the context of a question that comes with it: the records hold a reference.
+    """
     messages = _opening(profile)
     heard: list[str] = []
     question = ""
@@ -33,7 +38,10 @@ def conversation(records: Sequence[Record], profile: str) -> list[BaseMessage]:
             messages.append(HumanMessage("\n\n".join(heard)))
             messages.append(AIMessage(record["text"] or "(an empty reply)"))
             heard = []
-        elif record["type"] == "question" or record["type"] == "output":
+        elif record["type"] == "question":
+            heard.append(record["text"])
+            heard += [whole(record)] if whole and record.get("whole") else []
+        elif record["type"] == "output":
             heard.append(record["text"])
         elif record["type"] == "note" and record["to"] == "model":
             heard.append(record["text"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
@@ -16,6 +16,7 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import has, render
+from rlm_langchain.protocols import Strategy
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.tools import guidance as tool_guidance
 from rlm_langchain.types import (
@@ -56,19 +57,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         context = None
     if (cell := journal.given_up) is not None:
         scribe.write(_given_up(machine, cell))
-    text = _question(machine, journal, path, query, context)
-    scribe.write(
-        QuestionRecord(
-            type="question",
-            path=path,
-            query=query,
-            text=text,
-            time=time.time(),
-            context=context,
-            sandbox=machine.sandbox.name,
-            strategies=[s.name for s in machine.strategies_for(journal.contexts.get("context", context))],
-        )
-    )
+    scribe.write(_asked(machine, journal, path, query, context))
     return {
         "query": query,
         "context": None,
@@ -78,6 +67,26 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         "trajectory": scribe.records,
         **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
     }
+
+
+def _asked(machine: Machine, journal: Journal, path: str, query: str, context: ContextRef | None) -> QuestionRecord:
+    """The record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
+    ways = machine.strategies_for(journal.contexts.get("context", context), path)
+    record = QuestionRecord(
+        type="question",
+        path=path,
+        query=query,
+        text=_question(machine, journal, path, query, context, ways),
+        time=time.time(),
+        context=context,
+        sandbox=machine.sandbox.name,
+        strategies=[way.name for way in ways],
+    )
+    if machine.auto:
+        record["chosen"] = True
+    if context is not None and not journal.turns and any(way.whole for way in ways):
+        record["whole"] = True
+    return record
 
 
 def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
@@ -153,8 +162,15 @@ def _given_up(machine: Machine, cell: CellRecord) -> OutputRecord:
     )
 
 
-def _question(machine: Machine, journal: Journal, path: str, query: str, context: ContextRef | None) -> str:
-    """What the root model reads. `context` is new to the REPL; None: there is none, or none that is new."""
+def _question(
+    machine: Machine,
+    journal: Journal,
+    path: str,
+    query: str,
+    context: ContextRef | None,
+    ways: Sequence[Strategy],
+) -> str:
+    """What the root model reads."""
     profile = machine.runs_at(depth_of(path)).profile
     if schema := machine.schema_at(path):
         query = render(profile, "schema", question=query, schema=schema.json)
@@ -163,7 +179,7 @@ def _question(machine: Machine, journal: Journal, path: str, query: str, context
     about = "" if context is None else _about(profile, journal.next_name, context)
     if journal.turns:
         return render(profile, "follow_up", question=query, context=about).strip()
-    guidance = [machine.sandbox.guidance, *(strategy.guidance for strategy in machine.strategies_for(context))]
+    guidance = [machine.sandbox.guidance, *(way.guidance for way in ways)]
     guidance.append(tool_guidance(machine.tools_at(path)))
     if machine.search and (context is not None or machine.search.outside is not None):
         guidance.append(machine.search.guidance(profile))

@@ -60,6 +60,8 @@ class Journal:
         """In which the cells have run."""
         self.strategies: list[str] = []
         """By name: whose helpers the cells may use."""
+        self.whole = False
+        """Whether the root model was given the whole context with the question."""
         self._wave = -1
         self.failing = 0
         """Waves of the last cell since a call of it was answered."""
@@ -99,6 +101,7 @@ class Journal:
                 self._question()
                 self.sandbox = self.sandbox or record.get("sandbox")
                 self._helpers(record)
+                self.whole = record.get("whole", False)
                 if (context := record.get("context")) and not self.knows(context):
                     self.contexts[self.next_name] = context
             case "note":

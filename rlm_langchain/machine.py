@@ -20,10 +20,12 @@ from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
 from rlm_langchain.retrieval.option import Search
 from rlm_langchain.retrieval.repl import PRELUDE as SEARCH_PRELUDE
 from rlm_langchain.schema import AnswerSchema
-from rlm_langchain.skills import chosen, strategies_of
+from rlm_langchain.scribe import depth_of
+from rlm_langchain.skills import strategies_of
 from rlm_langchain.tools import Tools, prelude
 from rlm_langchain.tree import Tree, Trees
 from rlm_langchain.types import Budget, ContextRef, Limits, Usage
+from rlm_langchain.ways import ways
 
 OUTPUT_TOKENS = 4_096
 """Reserved for the output of a call that has no cap of its own."""
@@ -45,8 +47,9 @@ class Machine:
     subs: tuple[Model, ...]
     """For sub-calls: one per depth, the last one for all below it."""
     sandbox: Sandbox
-    strategies: tuple[Strategy, ...] | None = ()
-    """None: what suits the context of each run."""
+    strategies: tuple[Strategy, ...] = ()
+    auto: bool = False
+    """Whether there are also those that suit the context of each run."""
     budget: Budget = Budget()
     limits: Limits = Limits()
     store: ContextStore = field(default_factory=ContextStore)
@@ -99,9 +102,9 @@ class Machine:
         """The custom tools of the run at `path`."""
         return self.tools[1] if path else self.tools[0]
 
-    def strategies_for(self, context: ContextRef | None) -> tuple[Strategy, ...]:
-        """The strategies of a run over this context."""
-        return strategies_of(chosen(context)) if self.strategies is None else self.strategies
+    def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
+        """The strategies of the run at `path` over this context."""
+        return ways(self, self.runs_at(depth_of(path)), context)
 
     def open(self, journal: Journal, tree: Tree, path: str) -> SandboxSession:
         """A fresh REPL for the run at `path`, over the contexts of its journal.
@@ -127,14 +130,13 @@ class Machine:
 
     def _strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
         """Those whose helpers the cells of a run may use."""
-        if self.strategies is None:
-            return strategies_of(journal.strategies)
-        if missing := sorted(set(journal.strategies) - {strategy.name for strategy in self.strategies}):
+        missing = sorted(set(journal.strategies) - {strategy.name for strategy in self.strategies})
+        if missing and not self.auto:
             raise ConfigurationError(
                 f"this run had the strategies {journal.strategies}, whose helpers its cells may use, and this RLM "
                 f"lacks {', '.join(missing)}: give them too; more are welcome"
             )
-        return self.strategies
+        return (*self.strategies, *strategies_of(missing))
 
     def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
         """What a call may use at most: reserved before it is made."""

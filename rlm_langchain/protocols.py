@@ -56,6 +56,9 @@ class Strategy:
     """What the root model reads: a few lines with a code example."""
     prelude: str = ""
     """Python that runs in the sandbox before the first cell and defines helpers."""
+    whole: float = 0.0
+    """Up to this share of the root model's window, the context itself is in its first prompt, and words are an
+    answer. The strategy is left out where the context is longer. 0: never."""
 
 
 class ContextSource(Protocol):

@@ -1,5 +1,7 @@
 """Strategies from names, folders of skills and values; and which of them suit a context.
 
+`auto` stands for those that suit the context of each run, and may be one name among others.
+
 A skill folder is the Agent Skills layout: `SKILL.md`, whose front matter has `name` and `description` and whose
 body is what the root model reads, and beside it, if there is something to define, `helpers.py`.
 """
@@ -7,7 +9,7 @@ body is what the root model reads, and beside it, if there is something to defin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -18,28 +20,48 @@ from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import ContextRef
 
 AUTO = "auto"
+DIRECT = "direct"
+"""The strategy for a context that the root model can read as it is."""
+Wanted = str | Path | Strategy | Iterable[str | Path | Strategy]
 MANY = 50
 """Items of a list from which on they are records to label and count rather than documents to read."""
 
 
-def strategies_of(wanted: str | Path | Strategy | Iterable[str | Path | Strategy]) -> tuple[Strategy, ...]:
+def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
     """The strategies that a user means. A folder stands for itself or for the skill folders in it.
 
-    Raises `ConfigurationError` or `UnknownPlugin`, which lists what is installed.
+    Raises `ConfigurationError`, which lists what is installed, also for two that have one name.
     """
-    several = [wanted] if isinstance(wanted, str | Path | Strategy) else wanted
-    return tuple(strategy for one in several for strategy in _strategies(one))
+    found: dict[str, Strategy] = {}
+    for strategy in (strategy for one in _several(wanted) for strategy in _strategies(one)):
+        if found.setdefault(strategy.name, strategy) != strategy:
+            raise ConfigurationError(f"two different strategies are called {strategy.name!r}: rename one")
+    return tuple(found.values())
+
+
+def is_auto(wanted: Wanted) -> bool:
+    """Whether strategies are to be chosen by the context, beside those that are named."""
+    return AUTO in [one for one in _several(wanted) if isinstance(one, str)]
 
 
 def installed() -> tuple[Strategy, ...]:
     """All strategies that are installed. One that is broken is named in a warning and left out."""
     found = []
+    for name, strategy in each_installed():
+        if isinstance(strategy, Exception):
+            warnings.warn(f"the strategy {name!r} is broken and is left out: {strategy!r}", stacklevel=2)
+        else:
+            found.append(strategy)
+    return tuple(found)
+
+
+def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
+    """The names of all that are installed, each with the strategy or with what is wrong with it."""
     for name in names("strategies"):
         try:
-            found.append(_loaded(name))
+            yield name, _loaded(name)
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises when it is loaded
-            warnings.warn(f"the strategy {name!r} is broken and is left out: {error!r}", stacklevel=2)
-    return tuple(found)
+            yield name, error
 
 
 def read_skill(folder: Path) -> Strategy:
@@ -56,11 +78,12 @@ def read_skill(folder: Path) -> Strategy:
         description=str(head["description"]),
         guidance=body.strip(),
         prelude=helpers.read_text(encoding="utf-8") if helpers.is_file() else "",
+        whole=_share(head.get("whole", 0.0), file),
     )
 
 
 def chosen(context: ContextRef | None) -> tuple[str, ...]:
-    """The names of the built-in strategies that suit the shape and size of a context."""
+    """The names of the built-in strategies that suit the shape of a context that is not short."""
     if context is None:
         return ("long_output", "verify")
     if context["kind"] == "json" and context["length"] >= MANY and context["about"].startswith("list"):
@@ -68,12 +91,16 @@ def chosen(context: ContextRef | None) -> tuple[str, ...]:
     return ("peek", "grep", "partition_map", "summarise")
 
 
+def _several(wanted: Wanted) -> list[str | Path | Strategy]:
+    return [wanted] if isinstance(wanted, str | Path | Strategy) else [*wanted]
+
+
 def _strategies(one: str | Path | Strategy) -> list[Strategy]:
     if isinstance(one, Strategy):
         return [one]
     if isinstance(one, Path):
         return _in_folder(one)
-    return [_loaded(one)]
+    return [] if one == AUTO else [_loaded(one)]
 
 
 def _in_folder(folder: Path) -> list[Strategy]:
@@ -93,6 +120,12 @@ def _loaded(name: str) -> Strategy:
     if not isinstance(strategy, Strategy):
         raise ConfigurationError(f"the plug-in {name!r} is {type(strategy).__name__}, not a Strategy")
     return strategy
+
+
+def _share(value: object, file: Path) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"whole in {file} is {value!r}: give a share of the root model's window, 0 to 1")
+    return float(value)
 
 
 def _front_matter(text: str, file: Path) -> tuple[dict[str, object], str]:

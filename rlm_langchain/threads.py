@@ -99,8 +99,9 @@ def _values(machine: Machine, state: StateSnapshot, at: int | None) -> dict[str,
 
 def _more_ways(machine: Machine, journal: Journal) -> list[NoteRecord]:
     """Tells the model of strategies that this machine has, and that it was not told of before."""
-    every = machine.strategies_for(journal.contexts.get("context"))
-    new = [strategy for strategy in every if strategy.name not in journal.strategies]
+    every = machine.strategies_for(journal.contexts.get("context"), "")
+    # What wants the context in the first prompt comes too late.
+    new = [one for one in every if one.name not in journal.strategies and not one.whole]
     if not new:
         return []
     guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)

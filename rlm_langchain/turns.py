@@ -24,6 +24,7 @@ from rlm_langchain.replies import read_reply
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.tree import Tree, turn_place
 from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
+from rlm_langchain.ways import whole_text
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -117,7 +118,7 @@ class Turn:
         words = self._words(completion.text)
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
-        if self._talked_before() and words is not None:
+        if (self._talked_before() or self.journal.whole) and words is not None:
             return self._go("finalise", answer=words, stop_reason="prose")
         if reply.ignored:
             self._note(self._render("ignored", languages=", ".join(reply.ignored)))
@@ -179,7 +180,10 @@ class Turn:
             self.messages = self._conversation()
 
     def _conversation(self) -> list[BaseMessage]:
-        return conversation([*self.state["trajectory"], *self.scribe.records], self._profile)
+        records = [*self.state["trajectory"], *self.scribe.records]
+        return conversation(
+            records, self._profile, lambda asked: whole_text(self.machine.store, asked, self._profile)
+        )
 
     @property
     def _profile(self) -> str:

@@ -274,6 +274,10 @@ class QuestionRecord(Sealed):
     """In which its cells run. A REPL that is gone is rebuilt in the same."""
     strategies: NotRequired[list[str]]
     """Whose helpers its cells may use."""
+    chosen: NotRequired[bool]
+    """True: by the shape and the size of the context, `strategies="auto"`."""
+    whole: NotRequired[bool]
+    """True: the context is short, and the root model is given all of it after `text`. It stands in no record."""
 
 
 class TurnRecord(Sealed):

@@ -49,7 +49,7 @@ def ask(  # noqa: PLR0913 - a command line has as many options as it has
     ] = "auto",
     strategy: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A way to work, see `rlm strategies`. May be given often."),
+        typer.Option(metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."),
     ] = None,
     usd: Annotated[float | None, typer.Option(metavar="N", min=0, help="Limit: dollars.")] = None,
     calls: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: model calls of all kinds.")] = None,
@@ -90,7 +90,7 @@ def ask(  # noqa: PLR0913 - a command line has as many options as it has
             rlm = inputs.build(
                 **inputs.models(model, sub_model),
                 sandbox=sandbox,
-                strategies=strategy or (),
+                strategies=[inputs.strategy(one) for one in strategy or ()],
                 budget=inputs.budget(limits),
             )
             reference = inputs.context(context or (), strict=strict)
@@ -111,15 +111,18 @@ def show(
 
 
 @app.command()
-def strategies() -> None:
-    """List the strategies that are installed, and when to use each."""
-    from rlm_langchain import plugins
+def strategies(
+    what: Annotated[
+        str | None, typer.Argument(metavar="show", help="With a name: what it says and defines.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Of a strategy, or a folder of skills.")
+    ] = None,
+) -> None:
+    """List the strategies that are installed, and when to use each; `show NAME` prints one."""
+    from rlm_langchain.cli import strategies as shelf
 
-    names = plugins.names("strategies")
-    for name in names:
-        print(f"{name:20} {plugins.load('strategies', name).description}")
-    if not names:
-        print("no strategies are installed")
+    shelf.run(what, name)
 
 
 @app.command()

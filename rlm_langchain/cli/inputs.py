@@ -47,6 +47,11 @@ def budget(limits: Mapping[str, float | int | None]) -> Budget:
     return Budget(**given)
 
 
+def strategy(name: str) -> str | Path:
+    """A strategy by name, or a folder of skills by path."""
+    return Path(name) if os.sep in name or name.startswith(".") else name
+
+
 def check(query: str) -> str:
     """The question. Raises `InputError` when there is none."""
     if not query.strip():

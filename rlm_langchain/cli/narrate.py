@@ -111,7 +111,10 @@ def one_line(text: str, most: int = 100) -> str:
 def _question(record: QuestionRecord) -> list[Part]:
     about = record.get("context")
     told = f"question: {record['query'].strip()}"
-    return [Part("heading", told), Part("note", f"context: {about['about']}" if about else "no context")]
+    parts = [Part("heading", told), Part("note", f"context: {about['about']}" if about else "no context")]
+    if ways := ", ".join(record.get("strategies", ())):
+        parts.append(Part("note", f"strategies: {ways}{', chosen by the context' * record.get('chosen', False)}"))
+    return parts
 
 
 def _turn(record: TurnRecord) -> list[Part]:

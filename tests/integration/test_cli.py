@@ -305,11 +305,46 @@ def test_the_doctor_says_what_to_do_about_a_sandbox_that_cannot_run(
 
 
 def test_strategies_and_version_and_help(command: Command) -> None:
-    assert command("strategies").code == 0
+    assert "partition_map        Cut everything into pieces" in command("strategies").out
+    shown = command("strategies", "show", "grep")
+    assert "Search with code" in shown.out
+    assert "def grep(pattern" in shown.out
+    assert command("strategies", "show", "gerp").code == command("strategies", "shwo", "grep").code == 2
     assert command("--version").out.startswith("rlm-langchain 0.")
     for name in ("ask", "show", "strategies", "doctor"):
         assert name in command("--help").out
         assert command(name, "--help").code == 0
+
+
+def test_a_folder_of_skills_is_shown_and_used(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "skills" / "loud"
+    folder.mkdir(parents=True)
+    (folder / "SKILL.md").write_text("---\nname: loud\ndescription: Shouts.\n---\nUse `loud(text)`.\n")
+    (folder / "helpers.py").write_text("def loud(text):\n    return text.upper()\n")
+    assert "def loud(text)" in command("strategies", "show", folder).out
+    with serve(rlm("FINAL(loud('yes'))")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-...")
+        done = command(*ASK, folder, *MODEL, "--strategy", "auto", "--strategy", tmp_path / "skills")
+    assert (done.code, done.out) == (0, "YES\n")
+    assert "strategies: loud, direct, chosen by the context" in done.err
+
+
+def test_a_broken_strategy_is_named_beside_the_list(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "torn_strategy-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: torn-strategy\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[rlm_langchain.strategies]\ntorn = torn_strategy:torn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    done = command("strategies")
+    assert done.code == 0
+    assert "the strategy 'torn' is broken and is left out" in done.err
+    assert "torn" not in done.out
+    assert "peek" in done.out
 
 
 def test_python_dash_m_is_the_same_command() -> None:

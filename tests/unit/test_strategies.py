@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+import rlm_strategies
 
 from rlm_langchain import ConfigurationError, Strategy, create_rlm, read_skill
 from rlm_langchain.skills import installed, strategies_of
@@ -110,9 +112,35 @@ def test_every_strategy_is_installed_described_and_small():
     found = {strategy.name: strategy for strategy in installed()}
     assert set(PROGRAMS) <= set(found)
     for name in PROGRAMS:
+        helpers = Path(rlm_strategies.__file__).parent / name / "helpers.py"
         assert found[name].description
         assert len(found[name].guidance) < 900
-        assert found[name].prelude.count("\n") < 100
+        assert len(helpers.read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no such model')", "no such model"),
+        ("broken = 'not a strategy'", "not a Strategy"),
+        ("import a_module_that_is_not_there", "a_module_that_is_not_there"),
+        ("", "broken"),
+    ],
+)
+def test_a_broken_plug_in_is_named_and_left_out(tmp_path, monkeypatch, code, said):
+    folder = tmp_path / "broken_strategy-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-strategy\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[rlm_langchain.strategies]\nbroken = broken_strategy:broken\n")
+    (tmp_path / "broken_strategy.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_strategy", raising=False)
+    with pytest.warns(UserWarning, match="the strategy 'broken' is broken and is left out") as warned:
+        found = [strategy.name for strategy in installed()]
+    assert said in str(warned[0].message)
+    assert "broken" not in found
+    assert set(PROGRAMS) <= set(found)
+    assert create_rlm(script("FINAL(1)"), strategies="auto").invoke("q")["answer"] == 1
 
 
 def test_guidance_reaches_the_root_model_and_the_system_prompt_stays_as_it_is():
@@ -131,14 +159,31 @@ def test_guidance_reaches_the_root_model_and_the_system_prompt_stays_as_it_is():
     assert "grep(pattern" not in plain[1].content
 
 
-def test_auto_chooses_by_the_shape_of_the_context():
-    def guidance(context):
-        output = create_rlm(script("FINAL(1)"), strategies="auto").completion("q", context)
-        return output["trajectory"][0]["text"]
+def test_auto_chooses_by_the_shape_and_size_of_the_context_and_says_so():
+    def told(context, strategies="auto"):
+        [question, *_] = create_rlm(script("FINAL(1)"), strategies=strategies).completion("q", context)[
+            "trajectory"
+        ]
+        return question
 
-    assert "classify(items" in guidance(["record"] * 100)
-    assert "summarise(focus)" in guidance("a text")
-    assert "summarise(focus)" not in guidance(["record"] * 100)
+    records, text = told(["record"] * 5_000), told("a text " * 5_000)
+    assert "classify(items" in records["text"]
+    assert "summarise(focus)" in text["text"]
+    assert "summarise(focus)" not in records["text"]
+    assert (text["strategies"], text["chosen"]) == (["peek", "grep", "partition_map", "summarise"], True)
+    assert told("a text")["strategies"] == ["direct"]
+    assert told(None)["strategies"] == ["long_output", "verify"]
+    assert "chosen" not in told("a text", "grep")
+
+
+def test_auto_goes_together_with_strategies_of_ones_own():
+    own = Strategy("grep", "d", "Use `mine()`.", "def mine():\n    return 'mine'\n")
+    rlm = create_rlm(script("FINAL([mine(), len(partition(size=1000))])"), strategies=["auto", own])
+    output = rlm.completion("q", "word " * 10_000)
+    assert output["answer"] == ["mine", 50]
+    assert output["trajectory"][0]["strategies"] == ["grep", "peek", "partition_map", "summarise"]
+    with pytest.raises(ConfigurationError, match="two different strategies are called 'grep'"):
+        _ = create_rlm(script("FINAL(1)"), strategies=["grep", own]).graph
 
 
 def test_a_folder_of_skills_is_passed_by_path(tmp_path):
@@ -160,6 +205,8 @@ def test_a_folder_of_skills_is_passed_by_path(tmp_path):
         ("no front matter", "front matter"),
         ("---\nname: x\n---\nbody", "description"),
         ("---\nname: [\n---\nbody", "no YAML"),
+        ("---\nname: x\ndescription: d\nwhole: all\n---\nbody", "whole"),
+        ("---\nname: x\ndescription: d\nwhole: 2\n---\nbody", "share"),
     ],
 )
 def test_a_skill_that_is_none_says_why(tmp_path, text, said):

@@ -1,0 +1,41 @@
+"""`rlm strategies`: what is installed, and what one of them says and defines."""
+
+from __future__ import annotations
+
+import sys
+
+from rlm_langchain.cli.inputs import strategy
+from rlm_langchain.context import visible
+from rlm_langchain.errors import InputError
+from rlm_langchain.skills import each_installed, strategies_of
+
+USE = "rlm strategies, or rlm strategies show NAME"
+
+
+def run(what: str | None, name: str | None) -> None:
+    """List them, or show one. Raises `InputError` for anything else, `ConfigurationError` for a name of none."""
+    if what is None:
+        _list()
+    elif what == "show" and name:
+        _show(name)
+    else:
+        raise InputError(f"say {USE}")
+
+
+def _list() -> None:
+    """One line each; what is broken is named beside the list, and stops nothing."""
+    found = list(each_installed())
+    for name, one in found:
+        if isinstance(one, Exception):
+            print(f"rlm: the strategy {name!r} is broken and is left out: {visible(repr(one))}", file=sys.stderr)
+        else:
+            print(f"{name:20} {visible(one.description)}")
+    if not found:
+        print("no strategies are installed")
+
+
+def _show(name: str) -> None:
+    for one in strategies_of(strategy(name)):
+        print(f"# {one.name}: {visible(one.description)}\n\n{visible(one.guidance.strip())}\n")
+        if one.prelude.strip():
+            print(f"# defined in the REPL\n\n{visible(one.prelude.strip())}\n")
