@@ -35,7 +35,7 @@ def main() -> int:
         )
         print(" parameters on this machine. The first time, the model is downloaded (1.1 GB).", flush=True)
         rlm = inputs.build(root_model="local", budget=inputs.budget({"iterations": TURNS}))
-        ended = watch(rlm, QUESTION, inputs.context([str(library)], strict=False))
+        ended = watch(rlm, {"query": QUESTION, "context": inputs.context([str(library)], strict=False)})
         truth = most_often(WORD, library)
     finish(ended, json=False, quiet=False)
     return compare(ended.output, truth)

@@ -21,20 +21,55 @@ from filelock import FileLock, Timeout
 
 from rlm_langchain.errors import ThreadBusy
 
+GLANCE = 0.2
+"""Seconds for which somebody who only looks whether a thread is held may hold it."""
+
 
 @contextmanager
 def lease(home: Path, thread: str) -> Iterator[None]:
     """Hold a thread while working on it. Raises `ThreadBusy` when somebody else does."""
-    name = hashlib.sha256(thread.encode()).hexdigest()[:32]
-    folder = home / "leases"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    holder = folder / f"{name}.json"
+    lock = _lock(home, thread)
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    holder = lock.with_suffix(".json")
     try:
-        with FileLock(folder / f"{name}.lock", blocking=False, thread_local=False):
+        with FileLock(lock, timeout=GLANCE, poll_interval=GLANCE / 4, thread_local=False):
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
             yield
     except Timeout as busy:
         raise ThreadBusy(f"another process works on the thread {thread!r}{_who(holder)}; wait for it") from busy
+
+
+def is_held(home: Path, thread: str) -> bool:
+    """Whether somebody works on a thread."""
+    return _is_locked(_lock(home, thread))
+
+
+def held_since(home: Path) -> float | None:
+    """When the oldest of all that is being worked on began; None when nothing is."""
+    locks = [lock for lock in (home / "leases").glob("*.lock") if _is_locked(lock)]
+    return min((_since(lock.with_suffix(".json")) for lock in locks), default=None)
+
+
+def _lock(home: Path, thread: str) -> Path:
+    return home / "leases" / f"{hashlib.sha256(thread.encode()).hexdigest()[:32]}.lock"
+
+
+def _is_locked(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, blocking=False, thread_local=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _since(holder: Path) -> float:
+    """When a lease was taken, as its note says; a note that cannot be read is as old as may be."""
+    try:
+        return float(json.loads(holder.read_text())["since"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0
 
 
 def _who(holder: Path) -> str:

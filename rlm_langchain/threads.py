@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
@@ -16,6 +16,7 @@ from langgraph.types import StateSnapshot
 
 from rlm_langchain.ends import check
 from rlm_langchain.errors import InputError
+from rlm_langchain.graph import rlm_graph
 from rlm_langchain.journal import Journal
 from rlm_langchain.machine import Machine
 from rlm_langchain.prompts import render
@@ -48,6 +49,11 @@ async def afork(machine: Machine, graph: Graph, config: RunnableConfig, at: int 
                 found = state
                 break
     await graph.aupdate_state(to, _values(machine, found, at), as_node=_node(found))
+
+
+def reader(saver: Any) -> Graph:
+    """A graph to look at the threads of a saver with. It has no parts to run with."""
+    return rlm_graph(cast(Machine, None)).compile(checkpointer=saver, name="rlm")
 
 
 def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:

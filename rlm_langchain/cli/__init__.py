@@ -37,5 +37,5 @@ def sentences(command: Callable[[], int | None]) -> int:
     except RLMError as error:
         from rlm_langchain.context import visible
 
-        print(f"rlm: {visible(str(error))}", file=sys.stderr)
+        print("\n".join([f"rlm: {visible(str(error))}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1

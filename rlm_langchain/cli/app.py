@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from rlm_langchain.cli.options import Setup, Shown, grouped
 
 app = typer.Typer(
     name="rlm",
@@ -30,7 +31,8 @@ def _main(
 
 
 @app.command()
-def ask(  # noqa: PLR0913 - a command line has as many options as it has
+@grouped
+def ask(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
     context: Annotated[
         list[str] | None,
@@ -39,63 +41,78 @@ def ask(  # noqa: PLR0913 - a command line has as many options as it has
         ),
     ] = None,
     *,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Writes the code. Default: RLM_MODEL.")] = None,
-    sub_model: Annotated[
+    thread: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Answers sub-calls. Default: RLM_SUB_MODEL, else the same model."),
+        typer.Option(metavar="NAME", help="Keep the run under this name, or go on with the conversation there."),
     ] = None,
-    sandbox: Annotated[
-        str, typer.Option(metavar="NAME", help="Where the code runs: auto, cpython, monty.")
-    ] = "auto",
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."),
-    ] = None,
-    usd: Annotated[float | None, typer.Option(metavar="N", min=0, help="Limit: dollars.")] = None,
-    calls: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: model calls of all kinds.")] = None,
-    tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: tokens read and written.")] = None,
-    seconds: Annotated[float | None, typer.Option(metavar="N", min=0, help="Limit: wall clock.")] = None,
-    iterations: Annotated[int | None, typer.Option(metavar="N", min=1, help="Limit: turns of each run.")] = None,
-    depth: Annotated[int | None, typer.Option(metavar="N", min=1, help="Levels of runs below each other.")] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", min=1, help="Model calls at once.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the answer.")] = False,
-    trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep every step in this file, as JSON Lines.")
-    ] = None,
+    setup: Setup,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse undecodable bytes.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but the answer.")] = False,
+    shown: Shown,
 ) -> None:
     """Ask a question, and watch it being answered.
 
     The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, 1 when there
     is none, 2 when something was asked or set up wrongly, 130 after Ctrl-C.
     """
-    from rlm_langchain.cli import inputs
-    from rlm_langchain.cli.asking import watch
-    from rlm_langchain.cli.summary import finish
-    from rlm_langchain.trace import Trace
+    from rlm_langchain.cli import inputs, work
 
-    limits = {
-        "usd": usd,
-        "calls": calls,
-        "tokens": tokens,
-        "seconds": seconds,
-        "iterations": iterations,
-        "depth": depth,
-        "concurrency": concurrency,
-    }
-    with nullcontext() if trace is None else Trace(trace) as kept:
-        with inputs.preparing():
-            question = inputs.check(query)
-            rlm = inputs.build(
-                **inputs.models(model, sub_model),
-                sandbox=sandbox,
-                strategies=[inputs.strategy(one) for one in strategy or ()],
-                budget=inputs.budget(limits),
-            )
-            reference = inputs.context(context or (), strict=strict)
-        ended = watch(rlm, question, reference, trace=kept, quiet=quiet)
-    raise typer.Exit(finish(ended, json=json, quiet=quiet))
+    raise typer.Exit(work.ask(query, thread, setup, shown, lambda: inputs.context(context or (), strict=strict)))
+
+
+@app.command()
+@grouped
+def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup, shown: Shown) -> None:
+    """Go on with a run that was begun with `rlm ask --thread NAME` and was stopped, killed, or lost its model.
+
+    Nothing that was answered is asked, or paid, again. It has the options that it was begun with; others that are
+    given here take their place.
+    """
+    from rlm_langchain.cli import work
+
+    raise typer.Exit(work.resume(name, setup, shown))
+
+
+@app.command()
+@grouped
+def fork(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    *,
+    at: Annotated[
+        int | None,
+        typer.Option(metavar="TURN", min=1, help="Go back to before this turn. Default: to its end."),
+    ] = None,
+    new: Annotated[
+        str | None, typer.Option("--as", metavar="NEW", help="The name of the new thread. Default: NAME-2, ...")
+    ] = None,
+    setup: Setup,
+    shown: Shown,
+) -> None:
+    """Go back to a turn of a run, and on from there in a new thread, with other models, strategies or limits.
+
+    The turns before are not paid again. The old thread stays as it is.
+    """
+    from rlm_langchain.cli import work
+
+    raise typer.Exit(work.fork(name, at, new, setup, shown))
+
+
+@app.command()
+def runs(
+    *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
+) -> None:
+    """List the runs that are kept: how far each came, what it cost, and when something last happened."""
+    from rlm_langchain.cli import listing
+
+    listing.show(json=json)
+
+
+@app.command()
+def forget(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Remove runs that are kept, for good. `rlm gc` then frees what only they referred to."""
+    from rlm_langchain.cli.threads import Threads
+
+    for name in names:
+        Threads().forget(name)
 
 
 @app.command()

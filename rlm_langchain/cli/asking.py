@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.approval import answered, questions
+from rlm_langchain.cli import approving
 from rlm_langchain.cli.interrupt import interrupting
+from rlm_langchain.cli.keeping import Keeping
 from rlm_langchain.cli.summary import Ended
+from rlm_langchain.cli.threads import output_of, since_question
 from rlm_langchain.cli.views import Silence, Ticking, View, spending
+from rlm_langchain.errors import RLMError
 from rlm_langchain.trace import Trace
-from rlm_langchain.trajectory import Trajectory
+from rlm_langchain.trajectory import Trajectory, flat
 from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput
 
 if TYPE_CHECKING:
+    from langgraph.types import Command
+
     from rlm_langchain.runnable import RLMRunnable
 
 
@@ -24,19 +34,26 @@ class Asking:
     """A question to an RLM, and who watches it being answered."""
 
     rlm: RLMRunnable
-    query: str
-    context: ContextRef | None
-    view: View
-    told: Trajectory
-    """Everything so far; the view may draw from it."""
+    asked: RLMInput | None
+    """None: goes on with the thread that is kept."""
+    kept: Keeping
+    quiet: bool = False
     trace: Trace | None = None
+    told: Trajectory = field(default_factory=Trajectory)
+    """Everything so far; the view may draw from it."""
     begun: float = field(default_factory=time.monotonic)
+    view: View = field(default_factory=Silence)
     _left: bool = False
 
     def run(self) -> RLMOutput:
         """Ask, and wait for the answer. Raises what the RLM raises, and `KeyboardInterrupt`."""
+        self.view = choose(self.told, quiet=self.quiet)
         try:
             return asyncio.run(self._run())
+        except RLMError as error:
+            if self.kept.thread is not None and self.told.runs:
+                error.add_note(f"What was paid is kept: `{way_on(self.kept.thread)}` goes on.")
+            raise
         finally:
             self.view.close()
 
@@ -59,34 +76,72 @@ class Asking:
         if not self._left:
             self._left = True
             self.view.close()
-            print(farewell(self.told, self.trace), file=sys.stderr, flush=True)
+            print(farewell(self.told, self.trace, self.kept.thread), file=sys.stderr, flush=True)
 
     async def _answered(self) -> RLMOutput:
-        output: RLMOutput | None = None
-        asked = RLMInput(query=self.query, context=self.context)
-        async for path, mode, event in self.rlm.astream(asked, stream_mode=["custom", "values"], subgraphs=True):
+        async with self.kept.at_work(self.rlm) as (rlm, config):
+            given: RLMInput | Command[Any] | None = self.asked
+            if given is None:
+                await self._recall(rlm, config)
+            values = await self._until_it_waits(rlm, given, config)
+            while questions(values):
+                given = await self._decided(values)
+                values = await self._until_it_waits(rlm, given, config)
+            return output_of(values)
+
+    async def _until_it_waits(self, rlm: RLMRunnable, given: Any, config: RunnableConfig | None) -> dict[str, Any]:
+        """Let it work until it has ended, or waits for a person; its state then."""
+        values: dict[str, Any] = {}
+        async for path, mode, event in rlm.astream(given, config, stream_mode=["custom", "values"], subgraphs=True):
             if mode == "custom":
                 self._tell(event)
             elif not path:
-                output = cast(RLMOutput, {key: event.get(key) for key in RLMOutput.__annotations__})
-        assert output is not None  # noqa: S101 - the graph ends in `finalise` or raises
-        return output
+                values = event
+        return values
+
+    async def _recall(self, rlm: RLMRunnable, config: RunnableConfig | None) -> None:
+        """What was done before this process belongs to the account, and to the trace."""
+        state = await rlm.graph.aget_state(config or {})
+        for record in flat(since_question(state.values.get("trajectory", []))):
+            self._note(record)
+
+    async def _decided(self, values: dict[str, Any]) -> Command[Any]:
+        """What a person says to what the run waits for."""
+        self.view.close()
+        said = await asyncio.to_thread(answered, values, approving.granted)
+        self.view = choose(self.told, quiet=self.quiet)
+        return said
 
     def _tell(self, record: Record) -> None:
-        self.told.add(record)
+        self._note(record)
         self.view.write(record)
+
+    def _note(self, record: Record) -> None:
+        self.told.add(record)
         if self.trace:
             self.trace.write(record)
 
 
 def watch(
-    rlm: RLMRunnable, query: str, context: ContextRef | None, *, trace: Trace | None = None, quiet: bool = False
+    rlm: RLMRunnable,
+    asked: RLMInput | None,
+    *,
+    kept: Keeping = Keeping(),  # noqa: B008 - a frozen value
+    trace: Trace | None = None,
+    quiet: bool = False,
 ) -> Ended:
     """Ask a question, show how it is answered, and keep its steps in a trace when there is one."""
-    told = Trajectory()
-    asking = Asking(rlm, query, context, choose(told, quiet=quiet), told, trace)
+    if rlm.budget.approve_above is not None:
+        approving.check()
+    asking = Asking(rlm, asked, kept, quiet, trace)
     output = asking.run()
-    return Ended(output, context, asking.seconds, str(trace.path) if trace else None)
+    return Ended(output, context_of(output), asking.seconds, str(trace.path) if trace else None, kept.thread)
+
+
+def context_of(output: RLMOutput) -> ContextRef | None:
+    """What was asked about; in a conversation the last context that was given."""
+    questions = (record for record in reversed(output["trajectory"]) if record["type"] == "question")
+    return next((context for question in questions if (context := question.get("context"))), None)
 
 
 def choose(told: Trajectory, *, quiet: bool) -> View:
@@ -103,10 +158,18 @@ def choose(told: Trajectory, *, quiet: bool) -> View:
     return Drawing(console, told)
 
 
-def farewell(told: Trajectory, trace: Trace | None) -> str:
+def farewell(told: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
     """What to tell who interrupts a run: what it cost, and how to go on."""
     look = f"`rlm show {trace.path}` shows how far it came" if trace else "--trace FILE would keep a record"
+    on = "To go on, run the same command again: it begins anew; --thread NAME would have kept it."
+    if thread is not None:
+        on = f"To go on from here: {way_on(thread)}"
     return (
-        f"\nInterrupted after {spending(told.spent.total)}; nothing more is asked or paid.\n"
-        f"To go on, run the same command again: it begins anew. To look back: {look}."
+        f"\nInterrupted after {spending(told.spent.total)}; nothing more is asked or paid.\n{on}\n"
+        f"To look back: {look}."
     )
+
+
+def way_on(thread: str) -> str:
+    """The command that goes on with a thread, to be copied."""
+    return f"rlm resume {shlex.quote(thread)}"

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,10 @@ from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.types import Budget, ContextRef
 
 if TYPE_CHECKING:
+    from rlm_langchain.cli.options import Setup
     from rlm_langchain.runnable import RLMRunnable
+
+LIMITS = ("usd", "calls", "tokens", "seconds", "iterations", "depth", "concurrency")
 
 NO_MODEL = """\
 no model was named. Name one in one of these ways, or set RLM_MODEL to it:
@@ -23,13 +28,27 @@ no model was named. Name one in one of these ways, or set RLM_MODEL to it:
   --model openai:NAME             OpenAI with OPENAI_API_KEY, or any compatible server with OPENAI_BASE_URL set"""
 
 
-def models(model: str | None, sub_model: str | None) -> dict[str, str]:
-    """The models that were named, or else those that the environment names. Raises `ConfigurationError`."""
-    root = model or os.environ.get("RLM_MODEL")
-    sub = sub_model or (None if model else os.environ.get("RLM_SUB_MODEL"))
+def named(setup: Setup) -> Setup:
+    """With the models that were named, or else those that the environment names. Raises `ConfigurationError`."""
+    root = setup.model or os.environ.get("RLM_MODEL")
+    sub = setup.sub_model or (None if setup.model else os.environ.get("RLM_SUB_MODEL"))
     if not root:
         raise ConfigurationError(NO_MODEL)
-    return {"root_model": root, **({"recursive_model": sub} if sub else {})}
+    return replace(
+        setup, model=root, sub_model=sub, strategy=[_absolute(one) for one in setup.strategy or ()] or None
+    )
+
+
+def made_of(setup: Setup) -> RLMRunnable:
+    """The RLM that options describe. Raises `ConfigurationError`."""
+    limits: dict[str, Any] = {name: getattr(setup, name) for name in LIMITS}
+    return build(
+        root_model=setup.model,
+        recursive_model=setup.sub_model,
+        sandbox=setup.sandbox or "auto",
+        strategies=[strategy(one) for one in setup.strategy or ()],
+        budget=budget({**limits, "approve_above": _approve_above(setup.approve_above)}),
+    )
 
 
 def build(**options: Any) -> RLMRunnable:
@@ -50,6 +69,25 @@ def budget(limits: Mapping[str, float | int | None]) -> Budget:
 def strategy(name: str) -> str | Path:
     """A strategy by name, or a folder of skills by path."""
     return Path(name) if os.sep in name or name.startswith(".") else name
+
+
+def _absolute(name: str) -> str:
+    """A folder of skills is found again from wherever the run is gone on with."""
+    found = strategy(name)
+    return str(found.absolute()) if isinstance(found, Path) else name
+
+
+def _approve_above(given: str | None) -> float | int | None:
+    """Calls when it is a whole number, dollars otherwise."""
+    if given is None:
+        return None
+    try:
+        limit = float(given.removeprefix("$")) if "$" in given or "." in given else int(given)
+    except ValueError:
+        limit = -1
+    if not 0 <= limit < inf:
+        raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), or dollars (0.50)")
+    return limit
 
 
 def check(query: str) -> str:

@@ -22,6 +22,8 @@ class Ended:
     seconds: float
     trace: str | None = None
     """Where its steps are kept."""
+    thread: str | None = None
+    """The name under which it can be gone on with."""
 
     @property
     def used(self) -> Usage:
@@ -64,7 +66,13 @@ class Ended:
             told = ("sha256", "kind", "length", "size", "about")
             context = {key: value for key, value in self.context.items() if key in told}
             context["tokens"] = self.context_tokens
-        return {**rest, "seconds": round(self.seconds, 3), "context": context, "trace": self.trace}
+        return {
+            **rest,
+            "seconds": round(self.seconds, 3),
+            "context": context,
+            "trace": self.trace,
+            "thread": self.thread,
+        }
 
     def json(self) -> str:
         """One line of ASCII, so that no terminal and no encoding can stumble over what an answer holds."""

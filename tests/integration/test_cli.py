@@ -10,39 +10,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from rlm_langchain.cli import run
 from rlm_langchain.trace import read_trace
 from rlm_langchain.trajectory import Trajectory
+from tests.commands import Command, Done
 from tests.servers.openai import HANGING, Message, Reply
 from tests.servers.scripted import echo, rlm, serve
 from tests.servers.server import Server
 
 ASK = ("ask", "How long is it?")
 MODEL = ("--model", "openai:scripted")
-
-
-class Done(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Command:
-    """Runs `rlm` in this process."""
-
-    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
-        self._capture = capture
-
-    def __call__(self, *arguments: str | Path) -> Done:
-        self._capture.readouterr()
-        code = run([str(argument) for argument in arguments])
-        return Done(code, *self._capture.readouterr())
 
 
 @pytest.fixture

@@ -1,0 +1,342 @@
+"""Runs that the command keeps: gone on with after what stopped them, listed, forked, talked to, forgotten."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_langchain.lease import lease
+from rlm_langchain.trace import read_trace
+from tests.commands import Command
+from tests.servers.openai import HANGING, Message, Reply
+from tests.servers.scripted import serve
+from tests.servers.server import Request, Server
+
+MODEL = ("--model", "openai:scripted")
+TURNS = (
+    "first = llm_query('one')",
+    "both = [first, *llm_query_batched(['two', 'three'])]\nprint(both)",
+    "FINAL([len(context), *both])",
+    "FINAL(['again', *both])",
+)
+ANSWER = '[4, "<one>", "<two>", "<three>"]\n'
+
+
+def script(messages: list[Message]) -> str:
+    """Plays its turns over all questions of a thread."""
+    if messages[0]["role"] != "system":
+        return f"<{messages[0]['content']}>"
+    turn = sum(message["role"] == "assistant" for message in messages)
+    return f"```repl\n{TURNS[min(turn, len(TURNS) - 1)]}\n```"
+
+
+class Fate(dict[str, Reply]):
+    """What becomes of requests, by what they are called, as long as a test says so."""
+
+    def __call__(self, request: Request) -> Reply | None:
+        return self.get(called(request))
+
+
+def called(request: Request) -> str:
+    """The prompt of a sub-call, and which turn it is for a root call."""
+    if request.messages[0]["role"] != "system":
+        return str(request.messages[0]["content"])
+    return f"turn {1 + sum(message['role'] == 'assistant' for message in request.messages)}"
+
+
+@pytest.fixture
+def fate() -> Fate:
+    return Fate()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, fate: Fate) -> Iterator[Server]:
+    with serve(script, rule=fate) as serving:
+        monkeypatch.setenv("OPENAI_BASE_URL", serving.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        yield serving
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("word")
+    return path
+
+
+@pytest.fixture
+def done(command: Command, server: Server, text: Path) -> Server:
+    """A run of three turns is kept as `book`."""
+    assert command("ask", "How long?", text, *MODEL, "--thread", "book", "-q").out == ANSWER
+    return server
+
+
+def asked(server: Server, since: int = 0) -> list[str]:
+    return sorted(called(request) for request in server.requests[since:])
+
+
+def runs(command: Command) -> list[dict[str, Any]]:
+    return list(json.loads(command("runs", "--json").out))
+
+
+def test_a_run_that_lost_its_model_goes_on_with_the_options_it_was_begun_with(
+    command: Command, server: Server, fate: Fate, text: Path
+) -> None:
+    fate["turn 3"] = Reply(status=401, raw=b"{}")
+    options = ("--sub-model", "openai:small", "--iterations", "7", "--sandbox", "monty", "--thread", "book")
+    failed = command("ask", "How long?", text, *MODEL, *options)
+    assert failed.code == 1
+    assert failed.err.splitlines()[-1] == "What was paid is kept: `rlm resume book` goes on."
+    [kept] = runs(command)
+    assert (kept["thread"], kept["state"], kept["turns"], kept["calls"]) == ("book", "stopped", 2, 5)
+    fate.clear()
+    since = server.calls
+    resumed = command("resume", "book", "--json")
+    told = json.loads(resumed.out)
+    assert (resumed.code, told["answer"], told["thread"]) == (0, json.loads(ANSWER), "book")
+    assert asked(server, since) == ["turn 3"]
+    assert {request.body["model"] for request in server.requests} == {"scripted", "small"}
+    [kept] = runs(command)
+    assert (kept["state"], kept["turns"], kept["calls"], kept["question"]) == ("complete", 3, 6, "How long?")
+
+
+def test_ctrl_c_says_how_to_go_on_and_nothing_is_paid_twice(
+    command: Command, server: Server, fate: Fate, text: Path, tmp_path: Path
+) -> None:
+    fate["turn 3"] = HANGING
+    arguments = ["ask", "How long?", str(text), *MODEL, "--thread", "my book"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlm_langchain", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    server.wait(lambda server: server.calls == 6)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "To go on from here: rlm resume 'my book'" in err
+    fate.clear()
+    since = server.calls
+    trace = tmp_path / "steps.jsonl"
+    resumed = command("resume", "my book", "--trace", trace)
+    assert (resumed.code, resumed.out) == (0, ANSWER)
+    assert asked(server, since) == ["turn 3"]
+    assert [record["type"] for record in read_trace(trace)].count("turn") == 3, "the trace begins with the question"
+
+
+def test_killed_at_once_a_run_goes_on(command: Command, server: Server, fate: Fate, text: Path) -> None:
+    fate["turn 3"] = HANGING
+    arguments = ["ask", "How long?", str(text), *MODEL, "--thread", "book", "-q"]
+    process = subprocess.Popen([sys.executable, "-m", "rlm_langchain", *arguments], start_new_session=True)
+    server.wait(lambda server: server.calls == 6)
+    [kept] = runs(command)
+    assert kept["state"] == "running"
+    busy = command("resume", "book")
+    assert (busy.code, "another process works on" in busy.err) == (1, True)
+    assert command("forget", "book").code == 1
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert runs(command)[0]["state"] == "stopped"
+    fate.clear()
+    since = server.calls
+    assert command("resume", "book", "-q").out == ANSWER
+    assert asked(server, since) == ["turn 3"]
+
+
+def test_the_next_question_goes_on_with_the_same_repl_and_the_same_models(command: Command, done: Server) -> None:
+    since = done.calls
+    second = command("ask", "And again?", "--thread", "book")
+    assert (second.code, second.out) == (0, '["again", "<one>", "<two>", "<three>"]\n')
+    assert asked(done, since) == ["turn 4"]
+    [kept] = runs(command)
+    assert (kept["question"], kept["turns"], kept["model"]) == ("And again?", 4, "openai:scripted")
+
+
+def test_a_run_that_has_ended_says_its_answer_again_and_asks_nothing(command: Command, done: Server) -> None:
+    since = done.calls
+    again = command("resume", "book")
+    assert (again.code, again.out, done.calls) == (0, ANSWER, since)
+    assert "This run has ended" in again.err
+
+
+def test_a_fork_goes_back_to_a_turn_with_another_model(command: Command, done: Server) -> None:
+    since = done.calls
+    forked = command("fork", "book", "--at", "3", "--model", "openai:other")
+    assert (forked.code, forked.out) == (0, ANSWER)
+    assert "book-2: goes on from book, turn 3" in forked.err
+    assert asked(done, since) == ["turn 3"]
+    assert done.requests[-1].body["model"] == "other"
+    assert {(kept["thread"], kept["model"]) for kept in runs(command)} == {
+        ("book", "openai:scripted"),
+        ("book-2", "openai:other"),
+    }
+    since = done.calls
+    assert command("fork", "book", "--at", "2", "--as", "mine", "-q").out == ANSWER
+    assert asked(done, since) == ["three", "turn 2", "turn 3", "two"]
+    copy = command("fork", "book", "-q")
+    assert (copy.code, copy.out) == (0, ANSWER)
+    assert command("ask", "?", "--thread", "book-3", "-q").out.startswith('["again"')
+
+
+def test_a_fork_may_have_strategies_and_limits_of_its_own(command: Command, done: Server) -> None:
+    forked = command(
+        "fork", "book", "--at", "3", "--strategy", "peek", "--iterations", "9", "--as", "more", "--json"
+    )
+    assert json.loads(forked.out)["status"] == "complete"
+    assert command("ask", "?", "--thread", "more", "--strategy", "grep", "-q").code == 0
+
+
+def test_the_table_of_runs_is_for_people(command: Command, done: Server) -> None:
+    lines = command("runs").out.splitlines()
+    assert lines[0].split() == ["thread", "state", "turns", "calls", "cost", "when", "question"]
+    assert lines[1].split()[:5] == ["book", "complete", "3", "6", "?"]
+    assert lines[1].endswith("How long?")
+
+
+def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
+    command: Command, server: Server, home: Path
+) -> None:
+    assert "no runs are kept yet" in command("runs").out
+    assert command("runs", "--json").out == "[]\n"
+    assert not list(home.iterdir())
+
+
+def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: Path) -> None:
+    assert command("forget", "book").code == 0
+    assert runs(command) == []
+    assert sqlite3.connect(home / "threads.sqlite").execute("select count(*) from checkpoints").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resume", "nobody"], "no run is kept as 'nobody': `rlm runs` lists"),
+        (["resume", "book", "--strategy", "peek"], "rlm fork book --strategy"),
+        (["fork", "nobody", "--at", "1"], "no run is kept as 'nobody'"),
+        (["forget", "nobody"], "no run is kept as 'nobody'"),
+        (["fork", "book", "--at", "9"], "no turn 9 to go back to: this thread has made 3"),
+        (["fork", "book", "--at", "2", "--as", "book"], "on the thread 'book' already"),
+        (["ask", "q", *MODEL, "--thread", " "], "no run can be kept as ' '"),
+        (["ask", "q", *MODEL, "--thread", "a\x1b[31m"], "no run can be kept as 'a\\\\x1b[31m'"),
+        (["ask", "q", *MODEL, "--approve-above", "much"], "give a number of calls (20), or dollars (0.50)"),
+        (["ask", "q", *MODEL, "--approve-above", "-1"], "--approve-above -1: give a number"),
+        (["ask", "q", "--thread", "book", "--sandbox", "jail"], "no sandbox is called 'jail'"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_asks_no_model(
+    command: Command, done: Server, arguments: list[str], said: str
+) -> None:
+    since = done.calls
+    wrong = command(*arguments)
+    assert (wrong.code, wrong.out, done.calls) == (2, "", since)
+    assert said in wrong.err
+    assert "Traceback" not in wrong.err
+
+
+def test_a_file_of_threads_that_is_none_is_a_sentence(command: Command, server: Server, home: Path) -> None:
+    (home / "threads.sqlite").write_bytes(b"this is no database" * 1_000)
+    for arguments in (["runs"], ["resume", "book"], ["ask", "q", *MODEL, "--thread", "book"]):
+        wrong = command(*arguments)
+        assert (wrong.code, wrong.out) == (1, "")
+        assert wrong.err.startswith("rlm: a checkpoint cannot be read (DatabaseError)")
+
+
+def test_options_that_were_changed_on_disk_are_refused(command: Command, done: Server, home: Path) -> None:
+    with sqlite3.connect(home / "threads.sqlite") as connection:
+        connection.execute("update checkpoints set metadata = replace(metadata, 'scripted', 'scripted\\\", \\\"x')")
+    wrong = command("ask", "q", "--thread", "book")
+    assert wrong.code == 1
+    assert "damaged" in wrong.err
+
+
+class Person(io.StringIO):
+    """Somebody at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("thread", [(), ("--thread", "book")])
+@pytest.mark.parametrize("said", ["y\n", "n\n", ""])
+def test_a_person_is_asked_before_a_fan_out(
+    command: Command,
+    server: Server,
+    text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    thread: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Person(said))
+    ended = command("ask", "How long?", text, *MODEL, "--approve-above", "3", *thread)
+    assert (
+        "2 sub-calls are about to be made, for a price that is not known; so far there were 3 model calls"
+        in ended.err
+    )
+    assert ("two" in asked(server)) == (said == "y\n")
+    assert (ended.out == ANSWER) == (said == "y\n")
+    assert ended.code == 0 or said != "y\n"
+
+
+def test_without_a_terminal_nobody_can_be_asked(
+    command: Command, server: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlm_langchain.cli.approving.TERMINAL", tmp_path / "none")
+    done = command("ask", "How long?", text, *MODEL, "--approve-above", "3")
+    assert (done.code, done.out, server.calls) == (2, "", 0)
+    assert "there is no terminal here to ask at" in done.err
+
+
+def test_ctrl_c_at_the_question_keeps_the_run_waiting(command: Command, server: Server, text: Path) -> None:
+    ours, theirs = pty.openpty()
+    arguments = ["ask", "How long?", str(text), *MODEL, "--approve-above", "3", "--thread", "book"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rlm_langchain", *arguments],
+        stdin=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert any("asking" in line or "about to be made" in line for line in until(process.stderr, "[y/N] "))
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 130
+    assert "rlm resume book" in err
+    assert runs(command)[0]["state"] == "waiting"
+    refused = command("resume", "book", "--approve-above", "100")
+    assert refused.code in (0, 2)
+
+
+def until(stream: Any, end: str) -> list[str]:
+    """What is written, up to a prompt that ends no line."""
+    said = ""
+    while not said.endswith(end):
+        piece = stream.read(1)
+        assert piece, said
+        said += piece
+    return said.splitlines()
+
+
+def test_a_thread_that_is_leased_is_running(command: Command, done: Server, home: Path) -> None:
+    with lease(home, "book"):
+        assert runs(command)[0]["state"] == "running"
+    assert runs(command)[0]["state"] == "complete"
