@@ -135,6 +135,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
                 "serve",
                 "guard",
                 "threads",
+                "cli",
             },
         ),
         ("faiss", {"retrieval"}),
