@@ -6,9 +6,10 @@ question. So a chain or an agent that takes a chat model can be given contexts o
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing
+from operator import itemgetter
+from typing import Any, Literal, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -18,37 +19,42 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.callbacks.manager import BaseRunManager
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langchain_core.tools import BaseTool
-from pydantic import BaseModel
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
+from pydantic import BaseModel, Field, PrivateAttr
 
-from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.chat_calls import Asked, Memory, model_name
+from rlm_langchain.chat_reply import thinking, thought, thoughts
+from rlm_langchain.chat_structured import answer_schema, parser_of
+from rlm_langchain.chat_tools import Given, bound
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.runnable import RLMRunnable
-from rlm_langchain.types import RLMInput, RLMOutput
+from rlm_langchain.types import RLMOutput
 
-Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
-
-
-class Question(NamedTuple):
-    """What a conversation asks of an RLM."""
-
-    query: str
-    context: Any
+EVENTS: dict[str, Any] = {"stream_mode": ["custom", "values"]}
 
 
 class ChatRLM(BaseChatModel):
     """An RLM behind LangChain's chat model interface.
 
-    Tools that are bound become functions of the REPL: the RLM calls them itself, and its reply holds no tool calls.
+    Raises what its RLM raises, and `InputError` for messages that ask nothing or hold pictures.
     """
 
     rlm: RLMRunnable
-    long: int = 4_000
+    long: int = Field(default=4_000, ge=1)
     """Characters from which on a message is context rather than conversation."""
+    tools_in: Literal["repl", "reply"] = "repl"
+    """Where bound tools are called. `repl`: by code, which keeps their results out of prompts; what only the caller
+    can run is handed back. `reply`: all are handed back, for an agent's own loop with its approvals and hooks."""
+    reasoning: bool = True
+    """Whether replies hold what the RLM did, as reasoning. A stream shows it while it happens."""
+    stop: list[str] | None = None
+    """Words that end a reply, unless a call brings its own."""
+
+    _memory: Memory = PrivateAttr(default_factory=Memory)
 
     @property
     def _llm_type(self) -> str:
@@ -56,13 +62,21 @@ class ChatRLM(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {"model_name": self.model_name, "long": self.long}
+        return {"model_name": self.model_name, "long": self.long, "tools_in": self.tools_in}
 
     @property
     def model_name(self) -> str:
-        """That of the root model."""
-        model = self.rlm.root_model
-        return model if isinstance(model, str) else getattr(model, "model_name", type(model).__name__)
+        """That of the root model, after `rlm:`."""
+        return model_name(self.rlm.root_model)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        named = kwargs.get("model") or self.model_name
+        told = LangSmithParams(ls_provider="rlm", ls_model_name=named, ls_model_type="chat")
+        return {**told, "ls_stop": stop} if stop else told
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        able = ("text_inputs", "text_outputs", "tool_calling", "tool_choice", "structured_output")
+        return cast(ModelProfile, {**dict.fromkeys(able, True), "reasoning_output": self.reasoning})
 
     def _generate(
         self,
@@ -71,8 +85,9 @@ class ChatRLM(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        output = self._with(kwargs).invoke(self._asked(messages), _below(CallbackManager, run_manager))
-        return self._result(output, stop)
+        asked = self._asked(kwargs)
+        output = asked.rlm.invoke(asked.input(messages, self.long), _below(CallbackManager, run_manager))
+        return self._result(asked, output, stop)
 
     async def _agenerate(
         self,
@@ -81,86 +96,94 @@ class ChatRLM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        output = await self._with(kwargs).ainvoke(self._asked(messages), _below(AsyncCallbackManager, run_manager))
-        return self._result(output, stop)
+        asked = self._asked(kwargs)
+        config = _below(AsyncCallbackManager, run_manager)
+        return self._result(asked, await asked.rlm.ainvoke(asked.input(messages, self.long), config), stop)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        asked, state = self._asked(kwargs), dict[str, Any]()
+        config = _below(CallbackManager, run_manager)
+        stream = asked.rlm.stream(asked.input(messages, self.long), config, **EVENTS)
+        with closing(cast(Generator[Any], stream)) as parts:
+            for part in parts:
+                for chunk in self._chunks(part, state):
+                    if run_manager:
+                        run_manager.on_llm_new_token("", chunk=chunk)
+                    yield chunk
+        for chunk in asked.end(state, stop or self.stop):
+            if run_manager:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        asked, state = self._asked(kwargs), dict[str, Any]()
+        config = _below(AsyncCallbackManager, run_manager)
+        stream = asked.rlm.astream(asked.input(messages, self.long), config, **EVENTS)
+        async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
+            async for part in parts:
+                for chunk in self._chunks(part, state):
+                    if run_manager:
+                        await run_manager.on_llm_new_token("", chunk=chunk)
+                    yield chunk
+        for chunk in asked.end(state, stop or self.stop):
+            if run_manager:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
 
     def bind_tools(
-        self, tools: Sequence[Tool], *, tool_choice: str | None = None, **kwargs: Any
+        self, tools: Sequence[Given], *, tool_choice: Any = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Make tools functions of the REPL. Raises `ConfigurationError` for a tool that is only a description."""
-        for tool in tools:
-            if isinstance(tool, dict | type):
-                raise ConfigurationError(
-                    "an RLM calls its tools itself, so it takes functions and LangChain tools, not schemas of them"
-                )
-        return self.bind(tools=tuple(tools), **kwargs)
+        """Let replies use tools, as `tools_in` says. A `tool_choice` of `any`, or of a name, asks for a reply that
+        is a call. Raises `ConfigurationError` for one that names no tool."""
+        bound(tools, tool_choice, self.tools_in)
+        choice = {} if tool_choice is None else {"tool_choice": tool_choice}
+        return self.bind(tools=list(tools), **choice, **kwargs)
 
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """Answers that fit a pydantic model or a JSON schema: `output_schema` of the RLM, checked in the host."""
-        typed = self.rlm.model_copy(update={"answer_schema": schema})
+        """Answers that fit a pydantic model, a TypedDict or a JSON schema: the host checks them, and the root model
+        is told what does not fit. `method` and `strict`, which other models need, make no difference."""
+        if unknown := set(kwargs) - {"method", "strict", "tools"}:
+            raise ConfigurationError(f"with_structured_output does not take {', '.join(sorted(unknown))}")
+        format_ = {"kwargs": {"method": kwargs.get("method", "json_schema")}, "schema": schema}
+        more = {"tools": list(kwargs["tools"])} if kwargs.get("tools") else {}
+        model = self.bind(response_format=answer_schema(schema), ls_structured_output_format=format_, **more)
+        parse = parser_of(schema)
+        if not include_raw:
+            return model | parse
+        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parse, parsing_error=lambda _: None)
+        failed = RunnablePassthrough.assign(parsed=lambda _: None)
+        either = parsed.with_fallbacks([failed], exception_key="parsing_error")
+        return cast(Runnable[LanguageModelInput, Any], RunnableMap(raw=model) | either)
 
-        def ask(given: LanguageModelInput) -> Any:
-            return _structured(typed.invoke(self._asked(self._messages(given))), include_raw)
+    def _asked(self, kwargs: dict[str, Any]) -> Asked:
+        return self._memory.asked(self.rlm, kwargs, self.tools_in)
 
-        async def aask(given: LanguageModelInput) -> Any:
-            return _structured(await typed.ainvoke(self._asked(self._messages(given))), include_raw)
-
-        return RunnableLambda(ask, aask)
-
-    def _messages(self, given: LanguageModelInput) -> list[BaseMessage]:
-        return self._convert_input(given).to_messages()
-
-    def _with(self, kwargs: dict[str, Any]) -> RLMRunnable:
-        tools = kwargs.get("tools", ())
-        return self.rlm.model_copy(update={"tools": (*self.rlm.tools, *tools)}) if tools else self.rlm
-
-    def _asked(self, messages: Sequence[BaseMessage]) -> RLMInput:
-        query, context = question(messages, self.long)
-        return {"query": query, "context": context}
-
-    def _result(self, output: RLMOutput, stop: list[str] | None) -> ChatResult:
-        message = AIMessage(
-            content=_cut(_as_text(output["answer"]), stop),
-            usage_metadata=_usage(output),
-            response_metadata={
-                "model_name": self.model_name,
-                "status": output["status"],
-                "stop_reason": output["stop_reason"],
-                "cost_usd": output["cost_usd"],
-            },
-        )
+    def _result(self, asked: Asked, output: RLMOutput, stop: list[str] | None) -> ChatResult:
+        reasoning = thoughts(output["trajectory"]) if self.reasoning else ""
+        message = asked.told(output, stop or self.stop).message(reasoning)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-
-def question(messages: Sequence[BaseMessage], long: int) -> Question:
-    """The question and the context in a conversation. Raises `InputError` when nobody asks anything."""
-    asking = next((i for i in reversed(range(len(messages))) if messages[i].type == "human"), None)
-    if asking is None or not messages[asking].text.strip():
-        raise InputError("there is no human message to answer")
-    query, rest = _apart(messages[asking].text, long)
-    others = [m for i, m in enumerate(messages) if i != asking and m.text.strip()]
-    told = [m.text for m in others if m.type == "system" and len(m.text) < long]
-    read = [m for m in others if not (m.type == "system" and len(m.text) < long)]
-    context = [{"role": m.type, "content": m.text} for m in read]
-    if rest:
-        context.append({"role": "human", "content": rest})
-    whole: Any = context[0]["content"] if len(context) == 1 else context
-    return Question("\n\n".join([*told, query]), whole or None)
-
-
-def _apart(text: str, long: int) -> tuple[str, str]:
-    """A long message is a question and what it is about: the question is its first or its last paragraph."""
-    if len(text) < long:
-        return text, ""
-    head, _, after = text.partition("\n\n")
-    before, _, tail = text.rpartition("\n\n")
-    if after and len(head) < long and head.rstrip().endswith(("?", ":")):
-        return head, after
-    if before and len(tail) < long:
-        return tail, before
-    return "Do what the text in `context` asks for; it begins with its instructions or ends with them.", text
+    def _chunks(self, part: Any, state: dict[str, Any]) -> Iterator[ChatGenerationChunk]:
+        """What a part of the graph's stream adds to the reply; the graph's state is noted."""
+        mode, event = part
+        if mode == "values":
+            state.update(event)
+        elif self.reasoning and (text := thought(event)):
+            yield ChatGenerationChunk(message=thinking(text))
 
 
 def _below(kind: type[BaseCallbackManager], run: BaseRunManager | None) -> RunnableConfig:
@@ -172,33 +195,3 @@ def _below(kind: type[BaseCallbackManager], run: BaseRunManager | None) -> Runna
     manager.add_tags(run.inheritable_tags)
     manager.add_metadata(run.inheritable_metadata)
     return {"callbacks": manager}
-
-
-def _structured(output: RLMOutput, include_raw: bool) -> Any:
-    if not include_raw:
-        return output["answer"] if output["status"] != "failed" else None
-    failed = output["status"] == "failed"
-    raw = AIMessage(content=_as_text(output["answer"]), usage_metadata=_usage(output))
-    return {"raw": raw, "parsed": None if failed else output["answer"], "parsing_error": None}
-
-
-def _as_text(answer: Any) -> str:
-    if isinstance(answer, BaseModel):
-        return answer.model_dump_json()
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-
-
-def _cut(text: str, stop: list[str] | None) -> str:
-    ends = [text.find(word) for word in stop or () if word in text]
-    return text[: min(ends)] if ends else text
-
-
-def _usage(output: RLMOutput) -> UsageMetadata:
-    both = [output["usage"]["root"], output["usage"]["sub"]]
-    read, written = sum(u["input"] for u in both), sum(u["output"] for u in both)
-    return UsageMetadata(
-        input_tokens=read,
-        output_tokens=written,
-        total_tokens=read + written,
-        input_token_details=InputTokenDetails(cache_read=sum(u["cached"] for u in both)),
-    )

@@ -41,11 +41,11 @@ class AnswerSchema:
         return "; ".join(faults[:MOST]) or None
 
     def read(self, words: str) -> Any:
-        """The answer in a reply without code, when that is JSON which fits; else None."""
+        """The answer in a reply without code, when that is JSON which fits, or words that do; else None."""
         try:
             answer = json.loads(words.strip().removeprefix("```json").strip("`\n "))
         except (ValueError, RecursionError):
-            return None
+            answer = words.strip() or None
         return answer if self.problem(answer) is None else None
 
     def instance(self, answer: Any) -> Any:
