@@ -26,6 +26,8 @@ class Request:
     body: dict[str, Any]
     headers: dict[str, str]
     """Names in lower case."""
+    raw: bytes = field(repr=False)
+    """The body, byte for byte."""
     state: Literal["received", "sent", "dropped", "lost"] = "received"
     """`dropped`: by the server, on purpose. `lost`: the client went away before the reply was sent."""
 
@@ -116,7 +118,7 @@ class Server:
             case "GET", "/stats":
                 self._tell(exchange, self.stats())
             case "GET", "/requests":
-                self._tell(exchange, [vars(request) for request in self.requests])
+                self._tell(exchange, [{**vars(request), "raw": None} for request in self.requests])
             case "GET", "/v1/models":
                 self._tell(exchange, {"object": "list", "data": [{"id": "scripted", "object": "model"}]})
             case _:
@@ -126,7 +128,7 @@ class Server:
         exchange.reply(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
     def _ask(self, exchange: Exchange) -> None:
-        request = Request(self.calls, json.loads(exchange.body), exchange.headers)
+        request = Request(self.calls, json.loads(exchange.body), exchange.headers, exchange.body)
         with self.changed:
             self.requests.append(request)
             self.in_flight += 1
