@@ -116,6 +116,23 @@ def forget(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
 
 
 @app.command()
+def gc(
+    *,
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="What was used since stays: 30d, 12h, 90m.")
+    ] = "30d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+) -> None:
+    """Free the disk of contexts, indexes and receipts that no run which is kept refers to.
+
+    What a run at work may need is never removed.
+    """
+    from rlm_langchain.cli import collecting
+
+    print(collecting.collect(older_than, dry_run=dry_run))
+
+
+@app.command()
 def show(
     trace: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `rlm ask --trace FILE` wrote.")],
     *,

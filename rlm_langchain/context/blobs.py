@@ -99,16 +99,19 @@ class Blobs:
         self._use(sha256)
         return path
 
-    def collect(self, older_than: float, keep: Collection[str]) -> Collected:
-        """Remove what was not used for so many seconds, except what is to be kept, and what crashes left."""
+    def collect(self, older_than: float, keep: Collection[str], *, dry_run: bool = False) -> Collected:
+        """Remove what was not used for so many seconds, except what is to be kept, and what crashes left.
+
+        With `dry_run`, say only what that would be.
+        """
         now, removed, size = time.time(), [], 0
         for path in sorted(self.folder.glob("*/*")):
             sha256 = path.name.partition(".")[0]
-            if sha256 not in keep and (freed := _remove(path, now - older_than)) is not None:
+            if sha256 not in keep and (freed := _remove(path, now - older_than, dry_run=dry_run)) is not None:
                 size += freed
                 removed += [sha256] if path.name == sha256 else []
         for path in self.folder.glob(f"{_UNFINISHED}*"):
-            size += _remove(path, now - max(older_than, _ABANDONED)) or 0
+            size += _remove(path, now - max(older_than, _ABANDONED), dry_run=dry_run) or 0
         return Collected(tuple(removed), size)
 
     @contextmanager
@@ -183,11 +186,12 @@ class Writer:
             self._blobs.seals.remember(path, blob.sha256, Stamp.of(path))
 
 
-def _remove(path: Path, before: float) -> int | None:
+def _remove(path: Path, before: float, *, dry_run: bool) -> int | None:
     """Remove a file that was last used before that time; the bytes it had, or None if it stays."""
     with suppress(OSError):
         found = path.stat()
         if found.st_mtime < before:
-            path.unlink()
+            if not dry_run:
+                path.unlink()
             return found.st_size
     return None

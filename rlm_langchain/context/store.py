@@ -86,10 +86,11 @@ class ContextStore:
         value: list[Any] | dict[str, Any] = json.loads(content)
         return value
 
-    def collect(self, *, older_than: float, keep: Collection[str]) -> Collected:
+    def collect(self, *, older_than: float, keep: Collection[str], dry_run: bool = False) -> Collected:
         """Remove what was not used for `older_than` seconds, except the sha256 in `keep`, and crashed writes.
 
+        With `dry_run`, say only what that would be.
         A use is a `reference` or an `open`, counted to the hour. Files that are referenced in place are not
         touched.
         """
-        return self._blobs.collect(older_than, keep)
+        return self._blobs.collect(older_than, keep, dry_run=dry_run)

@@ -66,7 +66,7 @@ class Indexes:
             await in_thread(lambda: write(file, folder, lambda: _unless(stop)), stop.set)
 
         name = _name("words", sha256, file.kind)
-        return await self._found(name, Index, make)
+        return await self._found(name, sha256, Index, make)
 
     async def _vectors(self, file: ContextFile, sha256: str, count: int, paying: Paying) -> Dense:
         from rlm_langchain.retrieval import dense
@@ -78,9 +78,10 @@ class Indexes:
             rows = await _embedded(file, count, embedder, paying)
             await in_thread(lambda: dense.write(rows, folder), lambda: None)
 
-        return await self._found(_name("vectors", sha256, file.kind, embedder.identity), dense.Dense, make)
+        name = _name("vectors", sha256, file.kind, embedder.identity)
+        return await self._found(name, sha256, dense.Dense, make)
 
-    async def _found(self, name: str, opened: Callable[[Path], T], make: Callable[[Path], Any]) -> T:
+    async def _found(self, name: str, sha256: str, opened: Callable[[Path], T], make: Callable[[Path], Any]) -> T:
         """What is kept under a name, made first when it is not there; by one at a time, whoever asks."""
         with self._lock:
             if name in self._open:
@@ -90,7 +91,7 @@ class Indexes:
         async with AsyncFileLock(self._shelf.lock(name), thread_local=False):
             folder = await asyncio.to_thread(self._shelf.find, name)
             if folder is None:
-                with self._shelf.making(name) as unfinished:
+                with self._shelf.making(name, sha256) as unfinished:
                     await make(unfinished)
                 folder = self._shelf.path(name)
         found = await asyncio.to_thread(opened, folder)

@@ -11,15 +11,18 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rlm_langchain.context.blobs import Collected
 from rlm_langchain.context.seals import Stamp, hash_of
 from rlm_langchain.errors import JournalError
 
 _META = "meta.json"
+_SOURCE = "source"
+"""The file that says of which context an index is."""
 _UNFINISHED = "unfinished-"
 _ABANDONED = 86_400
 """Seconds after which an unfinished folder belongs to a process that was killed."""
@@ -49,10 +52,10 @@ class Shelf:
         return None
 
     @contextmanager
-    def making(self, name: str) -> Iterator[Path]:
+    def making(self, name: str, source: str = "") -> Iterator[Path]:
         """An empty folder to fill; at the end it is the index. An error leaves nothing.
 
-        Raises `JournalError` when the disk does not take it.
+        `source` is the sha256 of the context that it is of. Raises `JournalError` when the disk does not take it.
         """
         path = self.path(name)
         with self._explained():
@@ -60,6 +63,7 @@ class Shelf:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
         try:
             with self._explained():
+                (folder / _SOURCE).write_text(source, encoding="utf-8")
                 yield folder
                 (folder / _META).write_text(json.dumps(_files(folder)), encoding="utf-8")
                 with suppress(FileExistsError):
@@ -74,16 +78,21 @@ class Shelf:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path.with_suffix(".lock")
 
-    def collect(self, *, older_than: float) -> int:
-        """Remove the indexes that were not used for so many seconds, and what crashes left; how many."""
-        now, removed = time.time(), 0
+    def collect(self, *, older_than: float, keep: Collection[str] = (), dry_run: bool = False) -> Collected:
+        """Remove the indexes that were not used for so many seconds, and what crashes left.
+
+        Except those of contexts in `keep`, by sha256. With `dry_run`, say only what that would be.
+        """
+        now, removed, size = time.time(), [], 0
         for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_UNFINISHED}*")]:
             age = max(older_than, _ABANDONED) if path.name.startswith(_UNFINISHED) else older_than
             with suppress(OSError):
-                if path.stat().st_mtime < now - age:
-                    shutil.rmtree(path)
-                    removed += 1
-        return removed
+                if path.stat().st_mtime < now - age and _source(path) not in keep:
+                    size += sum(file.stat().st_size for file in path.iterdir())
+                    removed.append(path.name)
+                    if not dry_run:
+                        shutil.rmtree(path)
+        return Collected(tuple(removed), size)
 
     def _intact(self, path: Path) -> bool:
         try:
@@ -107,6 +116,12 @@ class Shelf:
                 f"an index cannot be stored under {self.root} ({error.strerror}): "
                 "make room there, or set RLM_HOME to a folder that can be written"
             ) from error
+
+
+def _source(folder: Path) -> str | None:
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / _SOURCE).read_text(encoding="utf-8")
+    return None
 
 
 def _files(folder: Path) -> dict[str, str]:

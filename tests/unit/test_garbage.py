@@ -1,0 +1,161 @@
+"""What is on disk and needed by no run goes, when it is old; everything else stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from rlm_langchain import Budget, InputError, JournalError, create_rlm
+from rlm_langchain.cli import collecting
+from rlm_langchain.cli.threads import Threads
+from rlm_langchain.context import ContextStore
+from rlm_langchain.garbage import Freed, References, areferences, collect, references
+from rlm_langchain.lease import lease
+from rlm_langchain.testing import FunctionModel, script
+
+DAY = 86_400.0
+THREAD: Any = {"configurable": {"thread_id": "t"}}
+
+
+def age(home: Path, days: float = 40) -> None:
+    """Nothing in the home was used for so long."""
+    for path in [*home.rglob("*")]:
+        os.utime(path, (time.time() - days * DAY,) * 2)
+
+
+def blobs(home: Path) -> set[str]:
+    return {path.name for path in (home / "contexts").glob("*/*")}
+
+
+def stored(text: str) -> str:
+    ref = ContextStore().reference(text)
+    assert ref
+    return ref["sha256"]
+
+
+def test_what_a_thread_refers_to_stays_and_what_is_old_and_nobodys_goes(home: Path) -> None:
+    saver = InMemorySaver()
+    rlm = create_rlm(script("FINAL(len(context))"), checkpointer=saver)
+    rlm.invoke({"query": "q", "context": "kept"}, THREAD)
+    old = stored("nobody's")
+    age(home)
+    fresh = stored("also nobody's")
+    kept = references(saver)
+    assert old not in kept.contexts
+    would = collect(home, kept, older_than=30 * DAY, dry_run=True)
+    assert would == Freed(1, 0, 0, len("nobody's"))
+    assert old in blobs(home)
+    assert collect(home, kept, older_than=30 * DAY) == would
+    assert blobs(home) == {fresh, *kept.contexts}
+    assert asyncio.run(areferences(saver)) == kept
+    assert rlm.invoke("again", THREAD)["answer"] == 4
+
+
+def test_pieces_of_child_runs_that_are_not_done_stay(home: Path) -> None:
+    """Only a task that waits in a checkpoint names them."""
+
+    def plays(messages: list[Any]) -> str:
+        if messages[0].type != "system":
+            return str(messages[0].content)
+        if "child" in messages[1].content:
+            return "```repl\nFINAL('+'.join(llm_query_batched([context, '2', '3'])))\n```"
+        return "```repl\nFINAL(rlm_query('child', context[:5]))\n```"
+
+    rlm = create_rlm(
+        FunctionModel(function=plays),
+        budget=Budget(depth=2, approve_above=2),
+        checkpointer=(saver := InMemorySaver()),
+    )
+    assert "__interrupt__" in rlm.invoke({"query": "q", "context": "piece by piece"}, THREAD)
+    age(home)
+    freed = collect(home, references(saver), older_than=30 * DAY)
+    assert freed == Freed(0, 0, 0, 0)
+    assert rlm.invoke(Command(resume=True), THREAD)["answer"] == "piece+2+3"
+
+
+def test_receipts_stay_while_their_run_may_be_resumed(home: Path) -> None:
+    rlm = create_rlm(
+        script("FINAL(llm_query_batched(['a', 'b']))"), budget=Budget(approve_above=1), checkpointer=InMemorySaver()
+    )
+    assert "__interrupt__" in rlm.invoke("q", THREAD)
+    [receipts] = (home / "receipts").iterdir()
+    age(home)
+    assert collect(home, references(rlm.checkpointer), older_than=30 * DAY).receipts == 0
+    assert receipts.exists()
+    assert collect(home, References(), older_than=50 * DAY).receipts == 0
+    assert collect(home, References(), older_than=30 * DAY).receipts == 1
+    assert not receipts.exists()
+
+
+def test_nothing_goes_that_was_used_since_a_run_at_work_began(home: Path) -> None:
+    old = stored("in use, says nobody")
+    age(home)
+    with lease(home, "somebody's"):
+        [note] = (home / "leases").glob("*.json")
+        note.write_text(json.dumps({"since": time.time() - 60 * DAY}))
+        assert collect(home, References(), older_than=30 * DAY).contexts == 0
+        note.write_text("torn")
+        assert collect(home, References(), older_than=30 * DAY).contexts == 0
+        note.write_text(json.dumps({"since": time.time()}))
+        assert collect(home, References(), older_than=30 * DAY, dry_run=True).contexts == 1
+    note.write_text(json.dumps({"since": time.time() - 60 * DAY}))
+    assert collect(home, References(), older_than=30 * DAY).contexts == 1, "its run is over"
+    assert old not in blobs(home)
+
+
+def test_indexes_go_with_their_contexts(home: Path) -> None:
+    saver = InMemorySaver()
+    search = "FINAL(search('word')[0]['text'])"
+    rlm = create_rlm(script(search), retriever="bm25", checkpointer=saver)
+    rlm.invoke({"query": "q", "context": "a word of mine"}, THREAD)
+    create_rlm(script(search), retriever="bm25").completion("q", "a word of nobody's")
+    age(home)
+    freed = collect(home, references(saver), older_than=30 * DAY)
+    assert (freed.contexts, freed.indexes) == (1, 1)
+    assert len([*(home / "indexes").glob("??/" + "?" * 64)]) == 1
+
+
+def test_what_was_used_within_the_last_hours_always_stays(home: Path) -> None:
+    stored("new")
+    assert collect(home, References(), older_than=0) == Freed(0, 0, 0, 0)
+    age(home, days=0.2)
+    assert collect(home, References(), older_than=0).contexts == 1
+
+
+def test_a_damaged_checkpoint_stops_the_collection(home: Path) -> None:
+    with Threads().opened() as saver:
+        create_rlm(script("FINAL(1)"), checkpointer=saver).invoke({"query": "q", "context": "c"}, THREAD)
+        saver.conn.execute("update checkpoints set checkpoint = x'c1' where rowid = 1")
+        saver.conn.commit()
+    age(home)
+    with pytest.raises(JournalError):
+        collecting.collect("30d", dry_run=False)
+    assert len(blobs(home)) == 1
+
+
+def test_the_command_keeps_what_its_threads_refer_to_and_says_what_went(home: Path) -> None:
+    assert collecting.collect("30d", dry_run=False) == "nothing to remove"
+    with Threads().opened() as saver:
+        create_rlm(script("FINAL(1)"), checkpointer=saver).invoke({"query": "q", "context": "c" * 99}, THREAD)
+    stored("x" * 2_000_000)
+    age(home)
+    assert collecting.collect("5w", dry_run=True) == "would free 2.0 MB: 1 context"
+    assert collecting.collect("5w", dry_run=False) == "freed 2.0 MB: 1 context"
+    assert len(blobs(home)) == 1
+    Threads().forget("t")
+    age(home)
+    assert collecting.collect("720h", dry_run=False).endswith(": 1 context")
+
+
+@pytest.mark.parametrize("said", ["30", "d", "-1d", "a month", "1y"])
+def test_an_age_needs_a_unit(said: str) -> None:
+    with pytest.raises(InputError, match="is no age"):
+        collecting.seconds(said)
