@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import Completion, complete
 from rlm_langchain.machine import Machine
+from rlm_langchain.marks import marked
 from rlm_langchain.models import Model
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import Usage
@@ -34,6 +35,8 @@ class Query:
     the one must go on from the other, or the reply would be one to another question."""
     last: bool = False
     """Whether its run ends with it: then the reply is kept short."""
+    grows: bool = False
+    """Whether later prompts begin with this one: then it is worth a place in the provider's cache."""
     held: bool = False
     """Whether it may use what the ledger holds back."""
 
@@ -61,7 +64,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
 
         return await complete(
             query.model,
-            query.messages,
+            marked(query.messages) if query.grows and query.model.marks else query.messages,
             config=config,
             gate=tree.gate,
             output_tokens=machine.cap(last=query.last),

@@ -72,6 +72,8 @@ _TOO_LONG = re.compile(
     r"|(input|prompt) tokens? exceed|too many (input |prompt )?tokens|exceeds? the maximum number of tokens",
     re.IGNORECASE,
 )
+_LOST_LOOP = re.compile(r"event loop is closed|attached to a different loop", re.IGNORECASE)
+"""A client has kept a connection of an event loop that is over."""
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
 _REFUSED = re.compile(
     r"content[ _]?(filter|policy|management)|moderation|flagged|ResponsibleAI|safety", re.IGNORECASE
@@ -121,6 +123,8 @@ def _code(causes: list[BaseException], status: int | None) -> FaultCode:
         return "too_long"
     if status in (400, 403, 422) and _REFUSED.search(words):
         return "refused_by_provider"
+    if status is None and _LOST_LOOP.search(words):
+        return "connection"
     if status is None:
         return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
     return _STATUS.get(status, "server_error" if status >= 500 else "bad_request")

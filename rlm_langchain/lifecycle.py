@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
+from langchain_core.messages import BaseMessage, get_buffer_string
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
@@ -19,12 +21,14 @@ from rlm_langchain.ends import check
 from rlm_langchain.errors import InputError
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SEEN, Machine
-from rlm_langchain.portal import PORTAL
+from rlm_langchain.portal import portal
 from rlm_langchain.types import RLMInput
 
-Asked = RLMInput | str | Command[Any] | None
+Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
 Begun = dict[str, Any] | Command[Any] | None
+PARENT = "__pregel_checkpointer"
+"""Under `configurable`, LangGraph's: what a node's subgraphs are to use as their saver, maybe None."""
 
 
 class Running(NamedTuple):
@@ -44,7 +48,7 @@ class Built(NamedTuple):
     @contextmanager
     def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
-        with self.held(config), PORTAL as portal, portal.wrap_async_context_manager(clients.lease()):
+        with self.held(config), portal() as loop, loop.wrap_async_context_manager(clients.lease()):
             state = begin(self.machine, asked)
             run = state["run"] if isinstance(state, dict) else self._run_of(self.graph.get_state(config))
             try:
@@ -64,10 +68,14 @@ class Built(NamedTuple):
                 finally:
                     await asyncio.shield(asyncio.to_thread(self._close, run, config))
 
-    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+    def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
-        durable = self.graph.checkpointer not in (None, False)
+        durable = self._saver(config) not in (None, False)
         return {"durability": "sync", **given} if durable else given
+
+    def _saver(self, config: RunnableConfig) -> Any:
+        """Our own saver, when it is used: a run inside another graph is a part of that one's thread."""
+        return None if PARENT in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, run: str, config: RunnableConfig) -> None:
         """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
@@ -76,7 +84,7 @@ class Built(NamedTuple):
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share."""
-        thread = _thread(config, self.graph.checkpointer)
+        thread = _thread(config, self._saver(config))
         return nullcontext() if thread is None else lease(self.machine.store.root, thread)
 
     def _run_of(self, state: StateSnapshot) -> str:
@@ -94,11 +102,23 @@ def begin(machine: Machine, asked: Asked) -> Begun:
     """
     if asked is None or isinstance(asked, Command):
         return asked
-    question = {"query": asked} if isinstance(asked, str) else asked
-    if not isinstance(question, dict) or not isinstance(question.get("query"), str):
+    question = asked if isinstance(asked, dict) else {"query": _words(asked)}
+    if not isinstance(question.get("query"), str):
         raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
     reference = machine.store.reference(question.get("context"))
     return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
+
+
+def _words(asked: Any) -> Any:
+    """A question as LangChain's prompts put it. Who says what is told when there is an exchange in it."""
+    if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
+        return asked.to_string()
+    messages = asked.to_messages() if isinstance(asked, PromptValue) else asked
+    messages = [messages] if isinstance(messages, BaseMessage) else messages
+    if not isinstance(messages, list | tuple) or not all(isinstance(one, BaseMessage) for one in messages):
+        return asked
+    told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
+    return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
 
 
 def _thread(config: RunnableConfig, saver: Any) -> str | None:

@@ -142,7 +142,8 @@ class Machine:
         """What a call may use at most: reserved before it is made."""
         read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
         wanted = Usage(calls=1, input=read, output=self.cap(last=last) or OUTPUT_TOKENS)
-        return wanted._replace(cost=prices.cost(model, wanted))
+        written = read if model.marks else 0  # into the provider's cache, which costs more than to read
+        return wanted._replace(cost=prices.cost(model, wanted, written))
 
     def size(self, messages: Sequence[BaseMessage]) -> int:
         """About how many tokens these messages are: what a window has to hold."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from rlm_langchain import prices
+from rlm_langchain.adopted import adopted
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.marks import wants_marks
 from rlm_langchain.prices import Listing, Price
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Model:
     """What it costs, instead of what price lists say."""
     listing: Listing | None = None
     """Where to find it in price lists; None: in none of them."""
+    marks: bool = False
+    """Whether its provider caches only what is marked in a prompt."""
 
 
 def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
@@ -80,13 +84,13 @@ def _provided(name: str, provider: str, rest: str) -> Model:
         case "openrouter":
             chat, listing = providers.openrouter(rest), Listing("openrouter", rest)
             price = FREE if rest.endswith(":free") else None
-            return Model(name, chat, profile, prices.window(listing), price, listing)
+            return Model(name, chat, profile, prices.window(listing), price, listing, rest.startswith("anthropic/"))
         case "ollama":
             return Model(name, providers.ollama(rest), profile, price=FREE)
         case "openai":
             return _described(name, providers.openai(rest), profile)
         case _:
-            return _described(name, providers.other(provider, rest), profile)
+            return _described(name, adopted(providers.other(provider, rest)), profile)
 
 
 def _given(chat: Any) -> Model:
@@ -97,13 +101,13 @@ def _given(chat: Any) -> Model:
             f"a model is a name or a LangChain chat model, not {type(chat).__name__}. The names are:\n{FORMS}"
         )
     name = _own_name(chat)
-    return _described(name, chat, _profile(name))
+    return _described(name, adopted(chat), _profile(name))
 
 
 def _described(name: str, chat: BaseChatModel, profile: Profile) -> Model:
     listing = _listing(chat)
     window = (chat.profile or {}).get("max_input_tokens") or (prices.window(listing) if listing else None)
-    return Model(name, chat, profile, window, None, listing)
+    return Model(name, chat, profile, window, None, listing, wants_marks(chat))
 
 
 def _own_name(chat: BaseChatModel) -> str:

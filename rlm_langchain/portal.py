@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import math
+import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from anyio.from_thread import BlockingPortalProvider
+from anyio import CapacityLimiter, to_thread
+from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
 if TYPE_CHECKING:
     from rlm_langchain.tree import Tree
@@ -17,21 +23,65 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 A = TypeVar("A")
 
-PORTAL = BlockingPortalProvider()
-"""The private event loop that all sync runs share. Runs while it is in use; hold it for a run, so that the run's
-connections are kept."""
+_providers = [BlockingPortalProvider()]
+"""The last one is of this process. Those before it are of processes that it was forked from, whose loops are not
+here: to let go of them would be to wait for their threads."""
+
+
+@cache
+def _kept(provider: int) -> BlockingPortalProvider:
+    """The provider, whose loop is kept when its first run is over: clients of others, cached by their packages,
+    hold connections that belong to it, and would fail on another one. It ends with the process.
+    """
+    kept = _providers[provider]
+    kept.__enter__()
+    atexit.register(_end, provider)
+    return kept
+
+
+def _end(provider: int) -> None:
+    if provider == len(_providers) - 1:
+        _providers[provider].__exit__(None, None, None)
+
+
+def _forked() -> None:
+    _providers.append(BlockingPortalProvider())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+IN_SYNC_RUN: ContextVar[bool] = ContextVar("in_sync_run", default=False)
+"""Whether a sync run waits for what runs here: then its saver, which what is below it shares, may be sync only."""
 
 CELLS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
 """Threads that wait for sandboxes. A loop's own pool has a few more than the machine has cores: too few for a wide
 wave of child runs, and others want it too."""
 
 
+@contextmanager
+def portal() -> Iterator[BlockingPortal]:
+    """The private event loop that all sync runs share; hold it for a run, so that its connections are kept."""
+    with _kept(len(_providers) - 1) as loop:
+        yield loop
+
+
 def wait(tree: Tree, function: Callable[[A], Awaitable[T]], given: A) -> T:
     """The result of `function(given)`. Ends in `CancelledError` when the tree is closed meanwhile."""
-    with PORTAL as portal:
-        future = portal.start_task_soon(function, given)
+
+    async def called() -> T:
+        IN_SYNC_RUN.set(True)
+        return await function(given)
+
+    with portal() as loop:
+        future = loop.start_task_soon(called)
         with tree.awaiting(future):
             return future.result()
+
+
+async def in_own_thread(do: Callable[[], T]) -> T:
+    """`do()`, in a thread that is its own: it may wait for others that want one too, and a pool would run out."""
+    return await to_thread.run_sync(do, abandon_on_cancel=True, limiter=CapacityLimiter(math.inf))
 
 
 async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:

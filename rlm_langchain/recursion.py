@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired
@@ -51,6 +51,8 @@ class Errand(Sealed):
     context: NotRequired[ContextRef | None]
     """That of a child run, or what its parent searches."""
     sha256: NotRequired[str]
+    tool: NotRequired[ContextRef]
+    """The call of a tool, which may pause as a child run may: it goes on without the cell too."""
     agreed: NotRequired[float | int | None]
     """How far a person lets the tree go without being asked."""
 
@@ -65,7 +67,8 @@ def errands(
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
     children = [(n, call) for n, call in calls if _is_child(machine, path, call)]
-    named = {n for n, _ in children}
+    tools = [(n, call) for n, call in calls if call.kind == "tool"]
+    named = {n for n, _ in [*children, *tools]}
     leaves = [n for n, _ in calls if n not in named]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
     chunks = [leaves[i : i + size] for i in range(0, len(leaves), size)]
@@ -82,6 +85,9 @@ def errands(
         )
         for n, call in children
     ]
+    for n, call in tools:
+        text = cast(ContextRef, machine.store.reference(call.prompt))
+        sent.append(Errand(run=run, path=path, cell=cell, calls=[n], tool=text))
     kinds = {n: call.kind for n, call in calls}
     for errand in sent:
         if any(kinds[n] == SEARCH for n in errand["calls"]):
@@ -125,10 +131,16 @@ class Errands:
 
         After a crash their texts are gone, and nothing is asked: `execute` rebuilds the REPL and sends them anew.
         """
-        repl = self.tree.repls.get(self.errand["path"])
-        calls = [(n, repl.call(n)) for n in self.errand["calls"]] if repl else []
+        calls = [(n, self._call(n)) for n in self.errand["calls"]]
         await asyncio.gather(*(self._leaf(n, call, config) for n, call in calls if call is not None))
         return {"trajectory": self.scribe.records}
+
+    def _call(self, number: int) -> Call | None:
+        """What is asked."""
+        if "tool" in self.errand:
+            return Call("tool", str(self.machine.store.load(self.errand["tool"])))
+        repl = self.tree.repls.get(self.errand["path"])
+        return repl.call(number) if repl else None
 
     def child_input(self) -> Any:
         """What the child run is asked."""

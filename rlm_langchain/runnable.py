@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+import copy
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.runnables.graph import Graph
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
@@ -21,27 +24,31 @@ from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built
 from rlm_langchain.machine import SEEN, STEPS
 from rlm_langchain.node import node
-from rlm_langchain.portal import abandonable, interruptible
+from rlm_langchain.portal import IN_SYNC_RUN, abandonable, in_own_thread, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
+from rlm_langchain.shapes import input_model, output_model, whole
 from rlm_langchain.threads import afork, fork, other_thread
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
 LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
 SPARE_THREADS = 8
+_BUILDING = threading.RLock()
+"""One machine for all the threads of a batch: it holds the account of each run, the thread of each saver."""
 
 
 class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """A recursive language model: answers a question over a context of any length.
 
-    Input: `{"query": ..., "context": ...}`, or a question alone. The context is a `str`, a list of them, LangChain
-    documents or messages, a dict, a `Path` to a file or folder, an open file, or None. Output: `RLMOutput`.
+    Input: `{"query": ..., "context": ...}`, or a question: a text, a prompt, messages. The context is a `str`,
+    a list of them, LangChain documents or messages, a dict, a `Path` to a file or folder, an open file, or None.
+    Output: `RLMOutput`.
 
     Raises `InputError` for input that cannot be used, `ModelError` when the root model does not answer,
     `SandboxError` and `JournalError`. A spent budget does not raise: the output says what ended the run.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, extra="forbid")
 
     root_model: Any
     """A name, as in `docs/models.md`, or any `BaseChatModel`: writes the code."""
@@ -90,27 +97,46 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
+        return self._invoke(input, config, kwargs, lambda _: None)
+
+    def _invoke(
+        self, input: Asked, config: RunnableConfig | None, kwargs: dict[str, Any], begun: Callable[[str], None]
+    ) -> RLMOutput:
         built, settings = self.built, self.settings(config, threads=True)
         with built.running(input, settings) as (state, run):
+            begun(run)
             output: RLMOutput = interruptible(
-                lambda: built.graph.invoke(state, settings, **built.options(kwargs)),
+                lambda: built.graph.invoke(state, settings, **built.options(kwargs, settings)),
                 lambda: built.machine.trees.cancel(run),
             )
             return self.checked(output)
 
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
-        """Answer, on this event loop."""
+        """Answer, on this event loop; inside a sync run, whose saver may be sync only, in a thread."""
+        if IN_SYNC_RUN.get():
+            return await self._ainvoke_in_thread(input, config, kwargs)
         built = await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config)
         async with built.arunning(input, settings) as (state, _):
-            output: RLMOutput = await built.graph.ainvoke(state, settings, **built.options(kwargs))
+            output: RLMOutput = await built.graph.ainvoke(state, settings, **built.options(kwargs, settings))
             return self.checked(output)
+
+    async def _ainvoke_in_thread(
+        self, input: Asked, config: RunnableConfig | None, kwargs: dict[str, Any]
+    ) -> RLMOutput:
+        runs: list[str] = []
+        try:
+            return await in_own_thread(lambda: self._invoke(input, config, kwargs, runs.append))
+        except asyncio.CancelledError:
+            for run in runs:
+                self.built.machine.trees.cancel(run)
+            raise
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
         built, settings = self.built, self.settings(config, threads=True)
         with built.running(input, settings) as (state, run):
-            parts = built.graph.stream(state, settings, **built.options(kwargs))
+            parts = built.graph.stream(state, settings, **built.options(kwargs, settings))
             yield from abandonable(parts, lambda: built.machine.trees.cancel(run))
 
     async def astream(
@@ -120,7 +146,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         built = await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config)
         async with built.arunning(input, settings) as (state, _):
-            stream = built.graph.astream(state, settings, **built.options(kwargs))
+            stream = built.graph.astream(state, settings, **built.options(kwargs, settings))
             async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
                 async for part in parts:
                     yield part
@@ -129,16 +155,40 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: Iterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[RLMOutput]:
         """In a chain that streams: the output, once. The next step could do nothing with our events."""
-        for asked in _last(input):
+        asked = whole(input)
+        if asked is not None:
             yield self.invoke(asked, config, **kwargs)
 
     async def atransform(
         self, input: AsyncIterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RLMOutput]:
         """Like `transform`, on this event loop."""
-        parts = [part async for part in input]
-        for asked in _last(iter(parts)):
+        asked = whole([part async for part in input])
+        if asked is not None:
             yield await self.ainvoke(asked, config, **kwargs)
+
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's typed streams, with `version="v3"`: `values`, `messages`, `subgraphs`, ... of a run."""
+        if kwargs.get("version") != "v3":
+            return super().stream_events(input, config, **kwargs)
+        return self._with_our_streams().stream_events(input, config, **kwargs)
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangChain's events. With `version="v3"`, to be awaited: LangGraph's typed streams."""
+        if kwargs.get("version") != "v3":
+            return super().astream_events(input, config, **kwargs)
+
+        async def events() -> Any:
+            graph = await asyncio.to_thread(self._with_our_streams)
+            return await graph.astream_events(input, config, **kwargs)
+
+        return events()
+
+    def _with_our_streams(self) -> Any:
+        """The graph, with our `stream`: LangGraph makes typed streams of whatever that of a graph gives."""
+        graph: Any = copy.copy(self.graph)
+        graph.stream, graph.astream = self.stream, self.astream
+        return graph
 
     def fork(self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None) -> RunnableConfig:
         """Begin a new thread with what another one was before its turn `at`, counted from 1.
@@ -178,10 +228,23 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
         """A question and its context; a bare question is taken too."""
-        return create_model("RLMInput", query=(str, ...), context=(Any, None))
+        return input_model()
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """An `RLMOutput`, with the type of its answer."""
+        return output_model(self.answer_schema)
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The machine, to be drawn: alone, or as a part of a chain."""
+        return self.graph.get_graph(config, xray=xray)
 
     def checked(self, output: RLMOutput) -> RLMOutput:
-        """An output as the options want it: typed, or an error for a spent budget."""
+        """An output as the options want it: typed, or an error for a spent budget.
+
+        What LangGraph's own options made of it (`stream_mode`, `version`) is left as it is.
+        """
+        if not isinstance(output, dict):
+            return output
         if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
             raise BudgetExhausted(output)
         schema = self.built.machine.schema
@@ -193,10 +256,13 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def built(self) -> Built:
         """The machine and its graph, built at first use."""
         if self._built is None:
-            machine = assemble(self)
-            saver = guarded(self.checkpointer)
-            self._built = Built(machine, rlm_graph(machine).compile(checkpointer=saver, name="rlm"))
+            with _BUILDING:
+                self._built = self._built or self._build()
         return self._built
+
+    def _build(self) -> Built:
+        machine, saver = assemble(self), guarded(self.checkpointer)
+        return Built(machine, rlm_graph(machine).compile(checkpointer=saver, name=self.name or "rlm"))
 
     def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
         """The graph's config. Parents hand LangChain's default of 25 steps down; a budget ends a run, not steps.
@@ -213,20 +279,22 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Options can be pickled, what was built from them cannot: it is built again."""
         return {**super().__getstate__(), "__pydantic_private__": {"_built": None}}
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other options, and a graph of its own."""
-        copy = super().model_copy(update=update, deep=deep)
-        copy._built = None
-        return copy
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Other options make another machine."""
+        super().__setattr__(name, value)
+        if name in type(self).model_fields:
+            self._built = None
 
+    def __copy__(self) -> Self:
+        """The options; a copy has a graph of its own."""
+        copied = super().__copy__()
+        copied._built = None
+        return copied
 
-def _last(parts: Iterator[Asked]) -> Iterator[Asked]:
-    """What a chain's step gives as a whole: its parts together, as LangChain adds them up."""
-    whole: Any = None
-    for part in parts:
-        whole = part if whole is None or isinstance(part, dict) else whole + part
-    if whole is not None:
-        yield whole
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """The same, with copies of the options."""
+        options = self.__copy__()
+        return super(RLMRunnable, options).__deepcopy__(memo)
 
 
 def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:

@@ -18,6 +18,7 @@ from langgraph.errors import GraphBubbleUp
 from pydantic import ValidationError
 
 from rlm_langchain.errors import ConfigurationError, RLMError
+from rlm_langchain.portal import in_own_thread
 from rlm_langchain.sandboxes.reserved import RESERVED
 from rlm_langchain.types import Call, LeafReply, Usage
 
@@ -85,12 +86,19 @@ async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> 
         return LeafReply(None, f"{name} takes {len(tool.args)} arguments, not {len(args)}")
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
-            result = await tool.ainvoke(named, config)
+            result = await _result(tool, named, config)
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
         return LeafReply(None, f"{name} {_what_failed(error)}")
     return LeafReply(json.dumps(result if _is_plain(result) else str(result)))
+
+
+async def _result(tool: BaseTool, named: dict[str, Any], config: RunnableConfig) -> Any:
+    """A plain function has a thread of its own: what it does may use tools again, and wait for them."""
+    if isinstance(tool, StructuredTool) and tool.coroutine is None:
+        return await in_own_thread(lambda: tool.invoke(named, config))
+    return await tool.ainvoke(named, config)
 
 
 def _what_failed(error: Exception) -> str:

@@ -128,7 +128,7 @@ class Turn:
     async def _asked(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
         held = last and not self.state["path"]  # for the run whose answer counts
-        query = Query(self._model, self.messages, self._place, self.key, self.decision, last, held)
+        query = Query(self._model, self.messages, self._place, self.key, self.decision, last, True, held)
         try:
             return await ask(self.machine, self.tree, query, config)
         except (Refused, TimeoutError) as refused:

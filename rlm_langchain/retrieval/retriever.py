@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from rlm_langchain.context import ContextStore
 from rlm_langchain.context.mapped import mapped
-from rlm_langchain.portal import PORTAL
+from rlm_langchain.portal import portal
 from rlm_langchain.retrieval import needs
 from rlm_langchain.retrieval.indexes import Indexes
 from rlm_langchain.retrieval.option import embedder_of
@@ -45,8 +45,8 @@ class RLMRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        with PORTAL as portal:
-            return portal.call(self._found, query, k)
+        with portal() as loop:
+            return loop.call(self._found, query, k)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None

@@ -81,7 +81,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Status line, headers and body in one write: one packet, one wake-up of the client."""
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Own"
+        lines = [f"HTTP/1.1 {status} {phrase}", *(f"{k}: {v}" for k, v in headers.items())]
         self.transport.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
 

@@ -59,9 +59,36 @@ def tool_call(name: str, **arguments: Any) -> dict[str, Any]:
     return {"id": "call_0", "type": "function", "function": call}
 
 
+@dataclass(frozen=True)
+class OpenAI:
+    """The dialect of chat completions."""
+
+    path: str = "/chat/completions"
+
+    def billed(self, body: dict[str, Any], reply: Reply) -> dict[str, Any] | None:
+        """The usage object that goes with a reply."""
+        return billed(body, reply)
+
+    def counts(self, usage: dict[str, Any]) -> dict[str, int]:
+        """The same in the words of `Server.tokens`."""
+        return {
+            "input": usage.get("prompt_tokens") or 0,
+            "output": usage.get("completion_tokens") or 0,
+            "cached": (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+        }
+
+    def completion(self, number: int, body: dict[str, Any], reply: Reply) -> bytes:
+        """The body of a reply that is not streamed."""
+        return completion(number, body, reply)
+
+    def events(self, number: int, body: dict[str, Any], reply: Reply) -> list[bytes]:
+        """The chunks of a streamed reply."""
+        return events(number, body, reply)
+
+
 def counted(messages: list[Message], reply: Reply) -> dict[str, Any]:
     """Usage by the rule that four characters are a token, rounded up."""
-    prompt = sum(-(-len(str(message.get("content") or "")) // 4) for message in messages)
+    prompt = sum(-(-len(text_of(message)) // 4) for message in messages)
     output = -(-len(reply.text or "") // 4)
     return {
         "prompt_tokens": prompt,
@@ -69,6 +96,12 @@ def counted(messages: list[Message], reply: Reply) -> dict[str, Any]:
         "total_tokens": prompt + output,
         "prompt_tokens_details": {"cached_tokens": reply.cached},
     }
+
+
+def text_of(message: Message) -> str:
+    """The words of a message, whether they are a text or blocks of it."""
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
 
 
 def billed(body: dict[str, Any], reply: Reply) -> dict[str, Any] | None:

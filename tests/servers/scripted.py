@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.servers.openai import Message, Reply
+from tests.servers.anthropic import Anthropic
+from tests.servers.openai import Message, OpenAI, Reply, text_of
 from tests.servers.server import Rule, Script, Server
 
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
@@ -29,13 +30,20 @@ CERTIFICATE = Path(__file__).with_name("certificate.pem")
 
 @contextmanager
 def serve(
-    script: Script, *, latency: float = 0.0, rule: Rule = lambda _: None, port: int = 0, tls: bool = False
+    script: Script,
+    *,
+    latency: float = 0.0,
+    rule: Rule = lambda _: None,
+    port: int = 0,
+    tls: bool = False,
+    dialect: OpenAI | Anthropic | None = None,
 ) -> Iterator[Server]:
     """The server, in a thread of its own, until the block ends. Raises what the script raised.
 
     With `tls` it speaks HTTPS, and its certificate is `CERTIFICATE`.
     """
-    server, ready, stop = Server(script, latency, rule, tls=tls), threading.Event(), asyncio.Event()
+    server = Server(script, latency, rule, tls=tls, dialect=dialect or OpenAI())
+    ready, stop = threading.Event(), asyncio.Event()
     listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     run = listen(server, listener, ready.set, stop)
     thread = threading.Thread(target=asyncio.run, args=(run,), name="scripted", daemon=True)
@@ -83,7 +91,7 @@ def first(count: int, reply: Reply) -> Rule:
 
 def echo(messages: list[Message]) -> str:
     """Says the last message back."""
-    return str(messages[-1]["content"])
+    return text_of(messages[-1])
 
 
 def rlm(code: str, then: str = "FINAL('no more')") -> Script:

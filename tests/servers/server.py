@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.servers.anthropic import Anthropic
 from tests.servers.http import Connection, Exchange
-from tests.servers.openai import FOREVER, Message, Reply, as_reply, billed, completion, events, failure
+from tests.servers.openai import FOREVER, Message, OpenAI, Reply, as_reply, failure
 
 Script = Callable[[list[Message]], str | Reply | None]
 """What the model says to these messages."""
@@ -33,7 +34,8 @@ class Request:
 
     @property
     def messages(self) -> list[Message]:
-        return list(self.body["messages"])
+        system = self.body.get("system")
+        return [*([{"role": "system", "content": system}] if system else []), *self.body["messages"]]
 
 
 Rule = Callable[[Request], Reply | None]
@@ -53,6 +55,7 @@ class Server:
     latency: float = 0.0
     rule: Rule = lambda _: None
     tls: bool = False
+    dialect: OpenAI | Anthropic = field(default_factory=OpenAI)
     url: str = ""
     """Ends in `/v1`: what a client calls its base URL."""
     requests: list[Request] = field(default_factory=list)
@@ -113,7 +116,7 @@ class Server:
     def handle(self, exchange: Exchange) -> None:
         """Answer one HTTP request."""
         match exchange.method, exchange.path:
-            case "POST", path if path.endswith("/chat/completions"):
+            case "POST", path if path.endswith(self.dialect.path):
                 self._ask(exchange)
             case "GET", "/stats":
                 self._tell(exchange, self.stats())
@@ -166,22 +169,20 @@ class Server:
             exchange.abort()
             return
         if reply.raw is None:
-            self._bill(billed(request.body, reply) or {})
+            self._bill(self.dialect.billed(request.body, reply))
         self._ended(request, "sent")
         json_headers = {"Content-Type": "application/json", **reply.headers}
         if reply.raw is not None:
             exchange.reply(reply.status, json_headers, reply.raw)
         elif request.body.get("stream"):
             sse_headers = {"Content-Type": "text/event-stream", **reply.headers}
-            exchange.reply_in_chunks(sse_headers, events(request.number, request.body, reply))
+            exchange.reply_in_chunks(sse_headers, self.dialect.events(request.number, request.body, reply))
         else:
-            body = completion(request.number, request.body, reply)
+            body = self.dialect.completion(request.number, request.body, reply)
             exchange.reply(reply.status, json_headers, body)
 
-    def _bill(self, usage: dict[str, Any]) -> None:
-        self.tokens["input"] += usage.get("prompt_tokens") or 0
-        self.tokens["output"] += usage.get("completion_tokens") or 0
-        self.tokens["cached"] += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    def _bill(self, usage: dict[str, Any] | None) -> None:
+        self.tokens.update(self.dialect.counts(usage or {}))
 
     def _ended(self, request: Request, state: Literal["sent", "dropped", "lost"]) -> None:
         with self.changed:

@@ -23,7 +23,19 @@ LAYERS = (
     {"types", "errors", "seal"},
     {"protocols", "plugins", "scribe"},
     {"context", "sandboxes", "prompts"},
-    {"replies", "conversation", "clients", "pools", "compatible", "providers", "prices", "models", "local"},
+    {
+        "replies",
+        "conversation",
+        "clients",
+        "pools",
+        "adopted",
+        "marks",
+        "compatible",
+        "providers",
+        "prices",
+        "models",
+        "local",
+    },
 )
 """From left to right as data flows: a layer imports itself and those before it. What is not named comes after."""
 LAST = {"cli", "demo", "bench", "__main__"}

@@ -207,7 +207,7 @@ def test_what_langchain_cannot_build_is_told_without_its_words(
 def test_a_chat_model_is_described_by_itself() -> None:
     chat = ChatOpenAI(model="gpt-4o-mini", api_key="k")  # type: ignore[arg-type]
     model = resolve(chat, "sub")
-    assert (model.name, model.chat, model.window) == ("gpt-4o-mini", chat, 128_000)
+    assert (model.name, model.chat.model_name, model.window) == ("gpt-4o-mini", "gpt-4o-mini", 128_000)  # type: ignore[attr-defined]
     assert model.listing == Listing("https://api.openai.com/v1/", "gpt-4o-mini")
 
 

@@ -36,6 +36,7 @@ class Worker:
         self.feeds = 0
         """How much code was fed: Monty numbers the sources in its tracebacks so."""
         self._ends = contextlib.ExitStack()
+        _check_process()
         try:
             pool = self._ends.enter_context(_pool(limits))
             self._session = self._ends.enter_context(_session(pool, limits))
@@ -60,6 +61,20 @@ class Worker:
         self._kill()
         self._ends.close()
         self._kill = _nothing
+
+
+_users: set[int] = set()
+"""The processes that have used Monty: this one, and those that it was forked from."""
+
+
+def _check_process() -> None:
+    """Raise `SandboxError` where Monty would wait for ever: in a process that was forked after it had begun."""
+    _users.add(os.getpid())
+    if len(_users) > 1:
+        raise SandboxError(
+            "this process was forked from one that had used Monty, whose threads are not here: fork before the "
+            "first run, start processes with `spawn`, or use sandbox='cpython'"
+        )
 
 
 def _pool(limits: Limits) -> Monty:

@@ -1,0 +1,42 @@
+"""What goes into an RLM and what comes out, as pydantic models: for tools, servers and whoever draws a form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, Field, create_model
+from typing_extensions import get_type_hints
+
+from rlm_langchain.types import RLMOutput
+
+
+def input_model() -> type[BaseModel]:
+    """A question and its context."""
+    return create_model(
+        "RLMInput",
+        query=(str, Field(description="The question, complete in itself.")),
+        context=(Any, Field(None, description="What the question is about, of any length: a text, a list, ...")),
+    )
+
+
+def output_model(answer: Any) -> type[BaseModel]:
+    """An `RLMOutput` whose answer fits `answer`, when that is a pydantic model."""
+    hints = get_type_hints(RLMOutput)
+    if isinstance(answer, type) and issubclass(answer, BaseModel):
+        hints["answer"] = answer | None
+    fields: dict[str, Any] = {
+        name: (hint, ... if name in RLMOutput.__required_keys__ else None) for name, hint in hints.items()
+    }
+    return create_model("RLMOutput", **fields)
+
+
+def whole(parts: Iterable[Any]) -> Any:
+    """What a chain's step gives in parts, as LangChain adds them up; of what does not add up, the last one."""
+    whole: Any = None
+    for part in parts:
+        try:
+            whole = part if whole is None else whole + part
+        except TypeError:
+            whole = part
+    return whole
