@@ -104,7 +104,7 @@ async def complete(
         except Exception as error:
             if isinstance(error, RLMError) or _is_signal(error) or _is_from_callback(error):
                 raise
-            wait = call.failed(read_fault(error), retry, error)
+            wait = call.failed(read_fault(error), retry)
         await retry.sleep(wait)
 
 
@@ -141,12 +141,13 @@ class _Call:
         self.received(completion)
         return completion
 
-    def failed(self, fault: Fault, retry: Retry, error: Exception) -> float:
+    def failed(self, fault: Fault, retry: Retry) -> float:
         """Seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
         wait = retry.wait(self.attempt, fault)
         self.waited += wait
         if not fault.passing or retry.gives_up(self.attempt, self.waited):
-            raise CallFailed(fault.code, fault.sentence, self.attempt - 1, self.seconds) from error
+            # Whoever prints the chain of an error would print the provider's words, too.
+            raise CallFailed(fault.code, fault.sentence, self.attempt - 1, self.seconds) from None
         return wait
 
     @property

@@ -64,7 +64,8 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
 
 async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
     wait = request.extensions.get("timeout", {})
-    url = URL(str(request.url), encoded=True)
+    # Who is asking stands in a header by now; aiohttp would refuse to be told twice.
+    url = URL(str(request.url.copy_with(username=None, password=None)), encoded=True)
     return await pool.session.request(
         request.method,
         url,

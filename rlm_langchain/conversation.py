@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from rlm_langchain.context.safe import visible
+from rlm_langchain.context.safe import quotable
 from rlm_langchain.prompts import opening, render
 from rlm_langchain.types import QuestionRecord, Record
 
@@ -70,8 +70,9 @@ def transcript(records: Sequence[Record]) -> str:
 
 
 def shown(text: str, most: int) -> str:
-    """Printed text as a model may see it: cut in the middle, made visible, fenced so that it stays a quotation."""
-    cut = visible(clip(text.rstrip("\n"), most))
+    """Printed text as a model may see it: cut in the middle, made visible, without power over
+    prompts, fenced so that it stays a quotation."""
+    cut = quotable(clip(text.rstrip("\n"), most))
     longest = max((len(run) for run in re.findall(r"`+", cut)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{cut}\n{fence}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from rlm_langchain.citations import cited
+from rlm_langchain.context import quotable
 from rlm_langchain.conversation import shown
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
@@ -172,6 +173,7 @@ def _question(
 ) -> str:
     """What the root model reads."""
     profile = machine.runs_at(depth_of(path)).profile
+    query = quotable(query) if path else query  # code has put it together, out of who knows what
     if schema := machine.schema_at(path):
         query = render(profile, "schema", question=query, schema=schema.json)
     if machine.cites_at(path):

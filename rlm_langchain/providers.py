@@ -74,7 +74,7 @@ def other(provider: str, name: str) -> BaseChatModel:
     except ImportError as error:
         raise MissingDependency(f"{provider}:{name} needs a package: {error}") from error
     except Exception as error:
-        raise _refusal(provider, name, error) from error
+        raise _refusal(provider, name, error) from None
     _check_keys(chat)
     return chat
 

@@ -29,3 +29,13 @@ def _sockets(request: pytest.FixtureRequest) -> Iterator[None]:
         socket_allow_hosts(["127.0.0.1", "localhost", "::1"], allow_unix_socket=True)
     yield
     enable_socket()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end of a run what its programs, texts and cells came to, in numbers."""
+    from tests.counts import sections
+
+    for title, lines in sections(terminalreporter.stats):
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rlm_langchain.context.about import approximate_tokens
 from rlm_langchain.context.blobs import Collected
-from rlm_langchain.context.safe import visible
+from rlm_langchain.context.safe import quotable, visible
 from rlm_langchain.context.store import ContextStore, home
 
-__all__ = ["Collected", "ContextStore", "approximate_tokens", "home", "visible"]
+__all__ = ["Collected", "ContextStore", "approximate_tokens", "home", "quotable", "visible"]

@@ -9,7 +9,7 @@ from itertools import islice
 from types import NoneType
 from typing import Any
 
-from rlm_langchain.context.safe import visible
+from rlm_langchain.context.safe import quotable
 
 PREVIEW = 300
 """Characters of a preview."""
@@ -33,7 +33,7 @@ def approximate_tokens(text: str | int) -> int:
 
 def preview(text: str) -> str:
     """The first characters of a text, with all that is in them to be seen."""
-    return visible(text[:PREVIEW])[:PREVIEW]
+    return quotable(text[:PREVIEW])[:PREVIEW]
 
 
 def head(data: bytes) -> str:
@@ -100,7 +100,7 @@ def names(keys: Iterable[str]) -> str:
 def quoted(name: str) -> str:
     """A name from outside as part of a line: quoted, cut, nothing in it hidden and no line broken."""
     cut = name if len(name) <= _NAME else f"{name[:_NAME]}…"
-    return visible(json.dumps(cut, ensure_ascii=False))
+    return quotable(json.dumps(cut, ensure_ascii=False))
 
 
 def line(*parts: str) -> str:

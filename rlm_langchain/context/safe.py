@@ -1,9 +1,10 @@
-"""Makes every character of a text show, for previews, outputs and terminals.
+"""Makes every character of a text show, for previews, outputs and terminals; and takes its power over prompts.
 
 Covered: control characters (so ANSI escapes, backspaces, carriage returns), direction marks and overrides,
 zero-width and other invisible characters, tag characters and variation selectors that can carry a hidden
-message, line separators other than a newline, lone surrogates.
-Not covered: letters that look alike, and what the text says.
+message, line separators other than a newline, lone surrogates. For prompts also the marks by which chat
+templates tell who speaks: a server that renders a prompt to one text would take them for its own.
+Not covered: letters that look alike, what the text says, and marks of templates that are not listed here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ _INVISIBLE = re.compile(
     "]+"
 )
 
+_MARKS = re.compile(
+    r"<(?=\|[^<>\n]{1,60}\|>)"  # ChatML, Llama 3, Phi, Harmony, Command R
+    "|<(?=\uff5c[^<>\n]{1,60}\uff5c>)"  # DeepSeek
+    r"|<(?=<?/?(?:s|bos|eos|pad|unk|SYS|(?:start|end)_of_(?:turn|image)|tool_(?:call|response)|think)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|ARGS|THINK|gMASK|sop)\])"
+)
+
 
 def visible(text: str) -> str:
     r"""The text with each character that cannot be seen written as its escape; `\n` and `\t` stay.
@@ -30,6 +38,15 @@ def visible(text: str) -> str:
     already there stays as it is, so the escape cannot be undone.
     """
     return _INVISIBLE.sub(_escape, text)
+
+
+def quotable(text: str) -> str:
+    r"""The text as a prompt may hold it: visible, and its marks of chat templates broken (`\x3c|im_start|>`)."""
+    return _MARKS.sub(_hexadecimal, visible(text))
+
+
+def _hexadecimal(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):x}"
 
 
 def _escape(match: re.Match[str]) -> str:

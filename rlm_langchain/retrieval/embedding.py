@@ -100,7 +100,7 @@ class Embedder:
                 waited += wait
                 if not fault.passing or self.retry.gives_up(attempt, waited):
                     seconds = time.monotonic() - began
-                    raise CallFailed(fault.code, fault.sentence, attempt - 1, seconds) from failed.error
+                    raise CallFailed(fault.code, fault.sentence, attempt - 1, seconds) from None
             await self.retry.sleep(wait)
 
     def _usage(self, texts: Sequence[str]) -> Usage:

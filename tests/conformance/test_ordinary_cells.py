@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,19 @@ def test_ordinary_cells_do_what_they_do_in_cpython(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     sandbox = load("sandboxes", name)()
-    failed = {}
-    for cell in HELD["cells"]:
-        session = sandbox.open(stored(HELD["contexts"][cell["context"]], tmp_path), "", Limits(seconds=10))
-        why = difference(finish(session, session.run(cell["code"]), host), cell["expect"])
-        session.close()
-        if why is not None:
-            failed[cell["name"]] = why
+    files = {kind: stored(context, tmp_path, kind) for kind, context in HELD["contexts"].items()}
+
+    def played(cell: dict[str, Any]) -> str | None:
+        session = sandbox.open(files[cell["context"]], "", Limits(seconds=10))
+        try:
+            return difference(finish(session, session.run(cell["code"]), host), cell["expect"])
+        finally:
+            session.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        differences = pool.map(played, HELD["cells"])
+        whys = zip(HELD["cells"], differences, strict=True)
+        failed = {cell["name"]: why for cell, why in whys if why is not None}
     passed = len(HELD["cells"]) - len(failed)
     record_property("ordinary cells", f"{name:10} {passed}/{len(HELD['cells'])}")
     for cell, why in failed.items():

@@ -82,7 +82,8 @@ async def test_any_other_fault_ends_the_call_at_once(error: Exception, clock: Cl
     with pytest.raises(CallFailed) as caught:
         await complete(failing(error), HI, retry=clock.retry)
     assert (caught.value.retries, clock.slept) == (0, [])
-    assert caught.value.__cause__ is error
+    assert caught.value.__suppress_context__, "the provider's words are in no traceback"
+    assert caught.value.__context__ is error, "a debugger finds them"
 
 
 async def test_the_last_fault_is_told_without_the_providers_words(clock: Clock) -> None:
