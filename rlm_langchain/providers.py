@@ -73,7 +73,7 @@ def other(provider: str, name: str) -> BaseChatModel:
         chat: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0)
     except ImportError as error:
         raise MissingDependency(f"{provider}:{name} needs a package: {error}") from error
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whose words could hold a key
         raise _refusal(provider, name, error) from None
     _check_keys(chat)
     return chat
