@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnknownPlugin,
     )
     from rlm_langchain.hybrid import create_hybrid_rlm
+    from rlm_langchain.middleware import RLMContextMiddleware
     from rlm_langchain.node import rlm_tool
     from rlm_langchain.prices import Price
     from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
@@ -47,6 +48,7 @@ _HOMES = {
     "MissingDependency": "errors",
     "ModelError": "errors",
     "Price": "prices",
+    "RLMContextMiddleware": "middleware",
     "RLMError": "errors",
     "RLMInput": "types",
     "RLMOutput": "types",
@@ -78,6 +80,7 @@ __all__ = [
     "MissingDependency",
     "ModelError",
     "Price",
+    "RLMContextMiddleware",
     "RLMError",
     "RLMInput",
     "RLMOutput",

@@ -51,15 +51,19 @@ class Query(BaseModel):
 def rlm_tool(
     rlm: RLMRunnable, context: Any, *, name: str = "ask_corpus", description: str | None = None
 ) -> BaseTool:
-    """A tool for agents: questions over a fixed corpus of any length. The artifact of a call is the `RLMOutput`."""
+    """A tool for agents: questions over a fixed corpus of any length. The artifact of a call is the `RLMOutput`.
+
+    Each call is a question of its own, durable where the agent is: a checkpointer of the RLM is not used.
+    """
+    rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     reference = rlm.built.machine.store.reference(context)
     about = reference["about"] if reference else "nothing"
 
     def ask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:
-        return _told(rlm.invoke({"query": query, "context": reference}, config))
+        return told(rlm.invoke({"query": query, "context": reference}, config))
 
     async def aask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:
-        return _told(await rlm.ainvoke({"query": query, "context": reference}, config))
+        return told(await rlm.ainvoke({"query": query, "context": reference}, config))
 
     return StructuredTool.from_function(
         ask,
@@ -80,7 +84,7 @@ def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
     return {keys["answer"]: output["answer"], **whole}
 
 
-def _told(output: RLMOutput) -> tuple[str, RLMOutput]:
+def told(output: RLMOutput) -> tuple[str, RLMOutput]:
     """What the agent reads: the answer, and a word on it when it is not complete."""
     answer = output["answer"] if isinstance(output["answer"], str) else f"{output['answer']}"
     doubt = "" if output["status"] == "complete" else f"\n(a {output['status']} answer: {output['stop_reason']})"

@@ -150,6 +150,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
                 "cli",
             },
         ),
+        ("langchain", {"middleware"}),
         ("faiss", {"retrieval"}),
         ("rich", {"cli", "demo", "local"}),
         ("typer", {"cli", "demo"}),

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -94,8 +95,8 @@ def test_nothing_is_left_alive_in_the_parent(run):
     assert not rlm.built.machine.trees._alive
 
 
-class TestTool(ToolsUnitTests):
-    """LangChain's own suite for tools."""
+class Suite:
+    """What LangChain's suites for tools want to know."""
 
     @property
     def tool_constructor(self) -> Any:
@@ -108,6 +109,21 @@ class TestTool(ToolsUnitTests):
     @property
     def tool_invoke_params_example(self) -> dict[str, Any]:
         return {"query": "How long?"}
+
+
+class TestToolUnit(Suite, ToolsUnitTests):
+    """How it describes itself."""
+
+
+class TestToolIntegration(Suite, ToolsIntegrationTests):
+    """How it is called."""
+
+
+def test_questions_of_an_agent_do_not_become_one_conversation():
+    rlm = create_rlm(script("FINAL([len(context), llm_query('x')])"), checkpointer=InMemorySaver())
+    tool, config = rlm_tool(rlm, "abc"), {"configurable": {"thread_id": "t"}}
+    assert [tool.invoke({"query": q}, config) for q in ("first", "second")] == ["[3, '<x>']"] * 2
+    assert not rlm.checkpointer.storage
 
 
 async def test_a_tool_answers_over_its_corpus():
