@@ -147,6 +147,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
                 "serve",
                 "guard",
                 "threads",
+                "middleware",
                 "cli",
             },
         ),
