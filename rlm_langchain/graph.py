@@ -23,6 +23,8 @@ from typing_extensions import NotRequired, TypedDict
 from rlm_langchain.approval import Approval, check_saver, decide
 from rlm_langchain.cells import Execution
 from rlm_langchain.ends import closing, opening
+from rlm_langchain.errors import JournalError
+from rlm_langchain.journal import DAMAGED
 from rlm_langchain.machine import Machine
 from rlm_langchain.portal import in_thread, wait
 from rlm_langchain.recursion import Errand, Errands, below
@@ -32,6 +34,8 @@ from rlm_langchain.types import Citation, ContextRef, Record, RLMInput, RLMOutpu
 
 def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
     """The reducer of the trajectory: records are only ever added, and a checkpoint stores only the new ones."""
+    if not all(isinstance(write, list) for write in writes):
+        raise JournalError(DAMAGED)
     return [*records, *(record for write in writes for record in write)]
 
 

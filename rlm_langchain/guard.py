@@ -109,9 +109,8 @@ def _checked(found: Any) -> Any:
     """A checkpoint as it was read, if it is the one that was written. Raises `JournalError`."""
     if found is None:
         return None
-    own = found.metadata.get(SEAL) or _seal_of(found.checkpoint, found.metadata)  # no seal: from another writer
     asked = found.config["configurable"]["checkpoint_id"]
-    if own != _seal_of(found.checkpoint, found.metadata) or asked != found.checkpoint["id"]:
+    if not _is_written(found.checkpoint, found.metadata) or asked != found.checkpoint["id"]:
         raise JournalError(
             "a checkpoint is not what was written: go back to an earlier one with `rlm fork`, or ask again on a "
             "new thread"
@@ -119,9 +118,19 @@ def _checked(found: Any) -> Any:
     return found
 
 
+def _is_written(checkpoint: Any, metadata: Any) -> bool:
+    """Whether a checkpoint carries the seal that belongs on it; one of another writer, who seals nothing, must at
+    least have the form that LangGraph reads."""
+    own = _seal_of(checkpoint, metadata)
+    if SEAL in metadata:
+        return bool(metadata[SEAL] == own)
+    parents = metadata.get("parents") or {}
+    return isinstance(parents, dict) and all(isinstance(key, str) for key in (*metadata, *parents))
+
+
 def _seal_of(checkpoint: Any, metadata: Any) -> str:
     """Over all that says how a run goes on. Its records carry seals of their own."""
-    parts = [checkpoint[key] for key in ("id", "ts", "channel_versions", "versions_seen", "channel_values")]
+    parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
     parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
     return seal({"parts": json.loads(json.dumps(parts, default=lambda _: None))})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -225,18 +227,20 @@ def test_no_run_survives_its_process() -> None:
         program = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True)
         try:
             server.wait(busy, 120)
+            every = [pid for pid in Path("/proc").glob("[0-9]*") if in_session(pid, program)]
+            ends = [os.pidfd_open(int(pid.name)) for pid in every]
+            assert len(ends) > 1
         finally:
             program.kill()
             program.wait()
-        server.wait(lambda s: not s.connections)
-        for pid in Path("/proc").glob("[0-9]*"):
-            assert session_of(pid) != program.pid
+        for end in ends:
+            assert select.select([end], [], [], 30)[0], "a process goes on"
+            os.close(end)
 
 
-def session_of(pid: Path) -> int | None:
-    """The session that a process belongs to; None for one that has ended."""
+def in_session(pid: Path, program: subprocess.Popen[bytes]) -> bool:
+    """Whether a process belongs to the session that a program began."""
     try:
-        state, _, _, session = (pid / "stat").read_text().rpartition(")")[2].split()[:4]
+        return int((pid / "stat").read_text().rpartition(")")[2].split()[3]) == program.pid
     except OSError:
-        return None
-    return None if state == "Z" else int(session)
+        return False
