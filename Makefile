@@ -14,11 +14,14 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 
+# A class, or the functions of a file, stay together: they share servers. The first files are those that take longest.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+
 .PHONY: test check docs demo clean
 .DEFAULT_GOAL := test
 
 test: check
-	@$(BIN)/python -m pytest --quiet --cov=rlm_langchain --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest --quiet $(PARALLEL) --cov=rlm_langchain --cov-report=term:skip-covered --cov-fail-under=90
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --quiet .

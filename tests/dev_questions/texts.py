@@ -51,8 +51,13 @@ def modules() -> list[dict[str, Any]]:
     return [_counted(path, text) for path, text in library().items()]
 
 
+@cache
+def _tree(path: str) -> ast.Module:
+    return ast.parse(library()[path])
+
+
 def _counted(path: str, text: str) -> dict[str, Any]:
-    nodes = [*ast.walk(ast.parse(text))]
+    nodes = [*ast.walk(_tree(path))]
     package, slash, _ = path.rpartition("/")
     return {
         "file": path,
@@ -60,7 +65,7 @@ def _counted(path: str, text: str) -> dict[str, Any]:
         "lines": len(text.splitlines()),
         "classes": sum(isinstance(node, ast.ClassDef) for node in nodes),
         "functions": sum(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in nodes),
-        "docstring": bool(ast.get_docstring(ast.parse(text))),
+        "docstring": bool(ast.get_docstring(_tree(path))),
     }
 
 
@@ -84,8 +89,8 @@ def _folder(package: str) -> Path:
 def docstrings() -> str:
     """A manual made of the docstrings of the library's functions: `== module.name ==`, then what it says."""
     parts = []
-    for path, text in library().items():
-        for node in ast.parse(text).body:
+    for path in library():
+        for node in _tree(path).body:
             said = isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node)
             if said:
                 module = path.removesuffix(".py").replace("/", ".")

@@ -110,8 +110,9 @@ JUNK: tuple[Any, ...] = (
 
 def mutated(records: list[Any], chance: random.Random) -> list[Any]:
     """The journal after an accident."""
-    records = copy.deepcopy(records)
+    records = [*records]
     at = chance.randrange(len(records))
+    records[at] = copy.deepcopy(records[at])
     match chance.randrange(10):
         case 0:
             del records[at]
