@@ -23,6 +23,7 @@ from rlm_langchain.types import (
     CallRecord,
     CellRecord,
     ContextRef,
+    Excerpt,
     NoteRecord,
     OutputRecord,
     QuestionRecord,
@@ -40,7 +41,10 @@ DAMAGED = (
 
 def fingerprint(call: Call) -> str:
     """A hash of everything that decides the answer to a call."""
-    parts = json.dumps([call.kind, call.prompt, call.context], ensure_ascii=True)
+    context: Any = call.context
+    if isinstance(context, Excerpt):
+        context = [context.file.sha256, context.start, context.stop]
+    parts = json.dumps([call.kind, call.prompt, context], ensure_ascii=True)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 

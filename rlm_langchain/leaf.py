@@ -17,7 +17,9 @@ from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
 from rlm_langchain.tree import Tree
-from rlm_langchain.types import Call, LeafReply, Usage
+from rlm_langchain.types import Call, Excerpt, LeafReply, Usage
+
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Leaf:
 
     async def reply(self, config: RunnableConfig) -> LeafReply:
         """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
+        if isinstance(piece := self.call.context, Excerpt) and piece.stop - piece.start > self.machine.limits.value:
+            return LeafReply(None, self._too_long((piece.stop - piece.start) // BYTES_PER_TOKEN))
         query = self._query()
         if not self.machine.memo or self._paid(query):
             return await self._ask(query, config)
@@ -72,7 +76,7 @@ class Leaf:
     async def _ask(self, query: Query, config: RunnableConfig) -> LeafReply:
         size = self.machine.size(query.messages)
         if self.model.window is not None and size > self.model.window:
-            return LeafReply(None, self._too_long(size, self.model.window))
+            return LeafReply(None, self._too_long(size))
         try:
             done = await ask(self.machine, self.tree, query, config)
             return LeafReply(done.text, None, done.usage, done.retries)
@@ -99,13 +103,18 @@ class Leaf:
         context = as_text(self.call.context)
         return render(self.model.profile, "subcall", prompt=self.call.prompt, context=context)
 
-    def _too_long(self, tokens: int, window: int) -> str:
+    def _too_long(self, tokens: int) -> str:
+        window = "no text as long as that" if self.model.window is None else f"{self.model.window:,}"
         return (
-            f"not asked: about {tokens:,} tokens, and {self.model.name} reads {window:,}; "
+            f"not asked: about {tokens:,} tokens, and {self.model.name} reads {window}; "
             "cut the text and ask about the parts with llm_query_batched"
         )
 
 
 def as_text(value: object) -> str:
     """A value as a model reads it."""
+    if isinstance(value, Excerpt):
+        with value.file.path.open("rb") as file:
+            file.seek(value.start)
+            return file.read(value.stop - value.start).decode("utf-8", "replace")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -28,7 +28,7 @@ from rlm_langchain.seal import is_whole, seal
 from rlm_langchain.tools import use
 from rlm_langchain.tree import Tree
 from rlm_langchain.twins import twin_key
-from rlm_langchain.types import Call, CallRecord, ContextRef, LeafReply, Sealed, Usage
+from rlm_langchain.types import Call, CallRecord, ContextRef, Excerpt, LeafReply, Sealed, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -287,6 +287,8 @@ def below(config: RunnableConfig) -> RunnableConfig:
 
 
 def _length(context: object) -> int:
+    if isinstance(context, Excerpt):
+        return context.stop - context.start
     return 0 if context is None else len(as_text(context))
 
 

@@ -38,6 +38,18 @@ class ContextFile:
     """Characters of a text, items of a list or object."""
     size: int
     """Bytes."""
+    sha256: str = ""
+    """Of these bytes: what a call that names a part of them is known by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Part of a text that a sandbox was given, by its place: what a child run is about need not leave the REPL."""
+
+    file: ContextFile
+    start: int
+    """Bytes, as `stop`: the first that belongs to it, and the first that does not."""
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +78,7 @@ class Call:
     kind: str
     """`llm`: one model call. `rlm`: a child run. `budget`: what is left. More with plug-ins."""
     prompt: str
-    context: str | list[Any] | dict[str, Any] | None = None
+    context: str | list[Any] | dict[str, Any] | Excerpt | None = None
 
 
 @dataclass(frozen=True, slots=True)

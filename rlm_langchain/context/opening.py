@@ -14,7 +14,7 @@ from rlm_langchain.types import ContextFile, ContextRef
 def open_reference(ref: ContextRef, blobs: Blobs) -> ContextFile:
     """The file, checked. Raises `JournalError` when it is missing, damaged or changed."""
     path = _in_place(Path(ref["path"]), ref, blobs.seals) if "path" in ref else _stored(ref, blobs)
-    return ContextFile(path, ref["kind"], ref["length"], ref["size"])
+    return ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
 
 
 def _stored(ref: ContextRef, blobs: Blobs) -> Path:

@@ -12,6 +12,7 @@ from rlm_langchain.context import (
     binary,
     data,
     documents,
+    excerpts,
     files,
     folders,
     messages,
@@ -29,6 +30,7 @@ from rlm_langchain.types import ContextFile, ContextRef
 SOURCES: tuple[Source, ...] = (
     reference,
     text,
+    excerpts,
     binary,
     folders,
     files,

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from rlm_langchain.types import Call, Plain
+from rlm_langchain.types import Call, ContextFile, Excerpt, Plain
 
 ENVELOPE = 256 << 10
 """Bytes that a frame may have on top of the value it carries: output, a traceback, punctuation."""
@@ -72,9 +74,13 @@ class Given:
 Message = Ready | Printed | Asked | Ended | Given
 
 
-def parsed(frame: bytes) -> Message:
-    """The message in a frame. Raises `BrokenProtocol`, and nothing else."""
-    return _typed(plain(frame))
+Texts = Mapping[str, ContextFile]
+"""The contexts of a session, by the names they have in its REPL."""
+
+
+def parsed(frame: bytes, texts: Texts = MappingProxyType({})) -> Message:
+    """The message in a frame, which may name parts of these texts. Raises `BrokenProtocol`, and nothing else."""
+    return _typed(plain(frame), texts)
 
 
 def plain(frame: bytes) -> Any:
@@ -148,14 +154,14 @@ def _refuse_surrogates(value: Any) -> None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _typed(message: Any) -> Message:
+def _typed(message: Any, texts: Texts) -> Message:
     match message:
         case ["ready"]:
             return Ready()
         case ["out", str(text)]:
             return Printed(text)
         case ["calls", int(turn), [_, *_] as calls] if len(calls) <= BATCH:
-            return Asked(turn, tuple(map(_call, calls)))
+            return Asked(turn, tuple(_call(call, texts) for call in calls))
         case ["done", int(turn), str() | None as error]:
             return Ended(turn, error)
         case ["answer", int(turn), value, str() | None as error]:
@@ -163,11 +169,19 @@ def _typed(message: Any) -> Message:
     raise BrokenProtocol("a frame is none of the messages there are")
 
 
-def _call(call: Any) -> Call:
+def _call(call: Any, texts: Texts) -> Call:
     match call:
         case [str(kind), str(prompt), None | str() | list() | dict() as context] if _KIND.fullmatch(kind):
             return Call(kind, prompt, context)
+        case ["rlm", str(prompt), None, [str(name), int(start), int(stop)]]:
+            return Call("rlm", prompt, _excerpt(texts.get(name), start, stop))
     raise BrokenProtocol("a frame asks for something that is no call")
+
+
+def _excerpt(text: ContextFile | None, start: int, stop: int) -> Excerpt:
+    if text is None or text.kind != "text" or not 0 <= start <= stop <= text.size:
+        raise BrokenProtocol("a frame names a part of a text that is not there")
+    return Excerpt(text, start, stop)
 
 
 _KIND = re.compile("[a-z][a-z0-9_]{0,31}")

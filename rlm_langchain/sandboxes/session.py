@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rlm_langchain.errors import SandboxError
@@ -47,7 +47,7 @@ class CPythonSession:
         self._size = 0
         self._end: Died | None = None
         self._closed = False
-        contexts = {**({"context": context} if context else {}), **more}
+        self._contexts = contexts = {**({"context": context} if context else {}), **more}
         self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
         try:
             self._start(contexts, prelude)
@@ -86,7 +86,7 @@ class CPythonSession:
 
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
-        files = {name: [os.path.realpath(file.path), *astuple(file)[1:]] for name, file in contexts.items()}
+        files = {name: _given(file) for name, file in contexts.items()}
         opening = messages.framed(["open", asdict(self._limits), files, prelude])
         try:
             self._worker.send(first() + opening, time.monotonic() + START)
@@ -118,7 +118,8 @@ class CPythonSession:
         self._worker.send(frame, deadline)
         step = None
         while step is None:
-            step = self._heard(frames.parsed(self._worker.receive(self._largest, deadline)))
+            frame = self._worker.receive(self._largest, deadline)
+            step = self._heard(frames.parsed(frame, self._contexts))
         self._used += time.monotonic() - begun
         return step
 
@@ -161,6 +162,11 @@ class CPythonSession:
     @property
     def _largest(self) -> int:
         return self._limits.value + frames.ENVELOPE
+
+
+def _given(file: ContextFile) -> list[str | int]:
+    """What the worker needs to know of a context."""
+    return [os.path.realpath(file.path), file.kind, file.length, file.size]
 
 
 def _readable(context: ContextFile) -> Path:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WINDOW = 1 << 20
 """Characters that are held at once."""
 
+LONG = 1 << 20
+"""Characters of a slice that is told apart by its place when a child run is asked about it."""
+
 LARGEST = 64 << 20
 """Characters of the longest slice that is copied; a longer one is lazy too."""
 
@@ -48,9 +51,24 @@ class LazyText:
 
     def part(self, start: int, stop: int) -> Any:
         """A slice: a `str`, or lazy when it is very long."""
+        lazy = LazyText(self._source, self._start + start, self._start + stop)
         if stop - start > LARGEST:
-            return LazyText(self._source, self._start + start, self._start + stop)
-        return self._source.text(self._start + start, self._start + stop)
+            return lazy
+        text = self._source.text(lazy._start, lazy._stop)
+        return Part(text, lazy) if len(text) >= LONG else text
+
+    @property
+    def origin(self) -> LazyText:
+        """Where it comes from: from there."""
+        return self
+
+    def bytes(self) -> tuple[int, int]:
+        """Where in the file it begins, and where it ends."""
+        return self._source.byte_of(self._start), self._source.byte_of(self._stop)
+
+    def is_of(self, whole: object) -> bool:
+        """Whether it is part of that text."""
+        return type(whole) is LazyText and whole._source is self._source
 
     def _stepped(self, places: range) -> str:
         if not places:
@@ -70,7 +88,10 @@ class LazyText:
     def __eq__(self, other: object) -> bool:
         if type(other) is LazyText:
             return (self._start, self._stop) == (other._start, other._stop)
-        return type(other) is str and len(other) == len(self) and self.startswith(other)
+        if not issubclass(type(other), str):
+            return False
+        text = str(other)
+        return len(text) == len(self) and self.startswith(text)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -167,6 +188,18 @@ class LazyText:
             f"{what} would copy a text of {len(self):,} characters, which may not fit into memory; "
             "work on slices (context[a:b]), or use find, count, splitlines, re"
         )
+
+
+class Part(str):
+    """A long slice of a lazy text, which knows where it comes from."""
+
+    origin: LazyText
+
+    def __new__(cls, text: str, origin: LazyText) -> Part:
+        """The text, and its place."""
+        part = super().__new__(cls, text)
+        part.origin = origin
+        return part
 
 
 def _bytes(text: str) -> bytes:

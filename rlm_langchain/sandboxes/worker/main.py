@@ -46,6 +46,7 @@ class Repl:
     def start(self, contexts: dict[str, Any], prelude: str) -> str | None:
         """Define what every cell may use. Gives back what went wrong."""
         self._reserved = self._words.names() | self._answers.names() | {"context": None} | contexts
+        self._words.contexts = contexts
         self._restore()
         error = self._stage.play(lambda: self._define(prelude))
         self._answers.hidden = set(self._names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlm_langchain.sandboxes.worker.contexts import place_of
 from rlm_langchain.sandboxes.worker.plain import dumped, quoted, whole
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
@@ -33,6 +34,8 @@ class Vocabulary:
 
     def __init__(self, exchange: Exchange, room: int) -> None:
         self._exchange, self._room = exchange, room
+        self.contexts: dict[str, Any] = {}
+        """The texts of which a child run may be given a part without its leaving the REPL."""
 
     def names(self) -> dict[str, Any]:
         """What the REPL defines, apart from the answer and the context."""
@@ -94,6 +97,8 @@ class Vocabulary:
         kind, prompt, context = ask
         if not issubclass(type(prompt), str):
             raise TypeError(_not_a_text(prompt, word))
+        if kind == "rlm" and isinstance(context, str) and (place := place_of(context, self.contexts)):
+            return dumped([kind, prompt, None, place], f"a call of {word}", self._room)
         if context is not None and not issubclass(type(context), str | list | tuple | dict):
             context = _as_text(context, word)
         return dumped([whole(kind), prompt, context], f"a call of {word}", self._room)

@@ -37,6 +37,11 @@ LAMBDAS = {
 }
 
 
+def items(call: Call) -> Reply:
+    """Replies with how many items the context of a call has."""
+    return Reply(len(call.context) if isinstance(call.context, list) else 0)
+
+
 class CallClauses(Clauses):
     """Calls and replies."""
 
@@ -169,7 +174,7 @@ class CallClauses(Clauses):
 
     def test_a_batch_of_many_items_is_no_broken_protocol(self, session: SandboxSession) -> None:
         code = "rows = [{'row': [1, '[{,']}] * 9_000\nprint(rlm_query_batched(['q'] * 7, [rows] * 7))"
-        assert output(session, code, lambda call: Reply(len(call.context or ()))) == f"{[9_000] * 7}\n"
+        assert output(session, code, items) == f"{[9_000] * 7}\n"
 
     @pytest.mark.parametrize("item", ["0", "[]", "{}", "[0]", "{'a': {}}", "{'a': [], 'b': 0}"])
     @pytest.mark.parametrize("most", [33_000, 49_000, 60_000, 99_000])
@@ -177,5 +182,5 @@ class CallClauses(Clauses):
         self, session: SandboxSession, item: str, most: int
     ) -> None:
         code = f"try:\n    n = rlm_query('q', [{item}] * {most})\nexcept ValueError as e:\n    n = e\nprint(n)"
-        told = output(session, code, lambda call: Reply(len(call.context or ())))
+        told = output(session, code, items)
         assert told == f"{most}\n" or "100,000 items" in told
