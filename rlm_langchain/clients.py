@@ -1,11 +1,17 @@
 """HTTP for models by name: clients that hold nothing, and find the pool of the loop that is running.
 
 Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, ...). Not covered: SOCKS, `.netrc`.
+
+A server that refuses a request may repeat the key that it was sent. It is taken out of the refusal here, before
+an SDK makes an exception of it, which callbacks, traces and logs are shown.
 """
 
 from __future__ import annotations
 
 import atexit
+import base64
+import binascii
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -54,12 +60,17 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
         except BaseException:
             pool.busy -= 1
             raise
-        return httpx2.Response(
+        received = httpx2.Response(
             response.status,
             headers=response.raw_headers,
             stream=_Body(response, pool, request),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": (response.reason or "").encode()},
         )
+        if received.is_error:
+            await received.aread()
+            await received.aclose()
+            return _without_secrets(request, received)
+        return received
 
 
 async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
@@ -124,7 +135,12 @@ class _LazyTransport(httpx2.BaseTransport):
     """httpx's own transport, built when it is first needed."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        return _sync_transport().handle_request(request)
+        received = _sync_transport().handle_request(request)
+        if received.is_error:
+            received.read()
+            received.close()
+            return _without_secrets(request, received)
+        return received
 
 
 @cache
@@ -132,3 +148,45 @@ def _sync_transport() -> httpx2.HTTPTransport:
     transport = httpx2.HTTPTransport(verify=_certificates())
     atexit.register(transport.close)
     return transport
+
+
+_HEADERS = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGNORECASE)
+"""Of a request: those whose values are nobody else's business."""
+_PARTS = ("content-encoding", "content-length", "transfer-encoding")
+"""Of a reply: what its headers say of a body that is another one now."""
+_SHORTEST = 8
+"""Characters of a secret. Shorter words are in many a sentence."""
+
+
+def _without_secrets(request: httpx2.Request, received: httpx2.Response) -> httpx2.Response:
+    """A refusal that was read, without what the request held in confidence."""
+    secrets = sorted(_secrets(request), key=len, reverse=True)
+
+    def cleared(text: bytes) -> bytes:
+        for secret in secrets:
+            text = text.replace(secret, b"***")
+        return text
+
+    headers = [(name, value) for name, value in received.headers.raw if name.decode().lower() not in _PARTS]
+    return httpx2.Response(
+        received.status_code,
+        headers=[(name, cleared(value)) for name, value in headers],
+        content=cleared(received.content),
+        extensions=received.extensions,
+    )
+
+
+def _secrets(request: httpx2.Request) -> set[bytes]:
+    """What a request holds in confidence: in its headers, in its URL."""
+    values = {value for name, value in request.headers.multi_items() if _HEADERS.fullmatch(name)}
+    values |= {value for name, value in request.url.params.multi_items() if _HEADERS.fullmatch(name)}
+    words = {word for value in values for word in value.split()} | {request.url.password}
+    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= _SHORTEST}
+
+
+def _password(word: str) -> str:
+    """That of a user who is named as HTTP's `Basic` does it; of any other word nothing."""
+    try:
+        return base64.b64decode(word, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
@@ -10,6 +12,11 @@ from langchain_openai import ChatOpenAI
 
 class CompatibleChat(ChatOpenAI):
     """Caps output by the old name, which all of them know, and keeps the cost of a streamed reply."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Its settings, and of its URL the server only: the rest may hold a password."""
+        for name, value in super().__repr_args__():
+            yield name, urlsplit(value).hostname if name == "openai_api_base" and value else value
 
     def _get_request_payload(self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         payload: dict[str, Any] = super()._get_request_payload(input_, stop=stop, **kwargs)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
+from rlm_langchain.brief import brief
 from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
@@ -274,6 +275,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The options, as tracers keep them: a model by its name, since its URL and headers may hold keys."""
+        for name, value in super().__repr_args__():
+            yield name, brief(value)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Options can be pickled, what was built from them cannot: it is built again."""
