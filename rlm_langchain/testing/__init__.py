@@ -1,5 +1,18 @@
-"""What our own tests stand on, for authors of plug-ins too."""
+"""What our own tests stand on, for authors of plug-ins too. The suites for sandboxes need pytest."""
+
+from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.testing.models import FunctionModel, script
 
-__all__ = ["FunctionModel", "script"]
+if TYPE_CHECKING:
+    from rlm_langchain.testing.conformance import HostileConformance, SandboxConformance
+
+__all__ = ["FunctionModel", "HostileConformance", "SandboxConformance", "script"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("HostileConformance", "SandboxConformance"):
+        from rlm_langchain.testing import conformance
+
+        return getattr(conformance, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

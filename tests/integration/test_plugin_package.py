@@ -1,0 +1,149 @@
+"""A package that is not ours, installed by pip: its plug-ins are found by entry point, and used like the built-in ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain import InputError, create_rlm, plugins
+from rlm_langchain.cli import run as command
+from rlm_langchain.sandboxes.choice import choose
+from rlm_langchain.testing import script
+from rlm_langchain.testing.conformance.hostile import CORPUS
+
+PACKAGE = Path(__file__).parents[1] / "plugin_package"
+QUICK = ("import", "introspection", "filesystem", "env", "format", "protocol")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the package is installed, as pip does it."""
+    target = tmp_path_factory.mktemp("site")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    options = ["--no-build-isolation", "--no-index", "--target", str(target), str(PACKAGE)]
+    done = subprocess.run([*install, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package in this process, until the test ends."""
+    monkeypatch.syspath_prepend(site)
+    yield site
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_example"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.md", "# One\n\nfirst\n\n## Two\n\nsecond")
+        file.writestr("b/c.txt", "plain")
+        file.writestr("image.png", b"\x89PNG\0\0")
+    return path
+
+
+def test_all_three_are_found_by_entry_point(installed: Path) -> None:
+    assert "screened" in plugins.names("sandboxes")
+    assert "headings" in plugins.names("strategies")
+    assert "archives" in plugins.names("contexts")
+
+
+def test_without_the_package_they_are_not_there(archive: Path) -> None:
+    assert "screened" not in plugins.names("sandboxes")
+    with pytest.raises(InputError, match="texts.zip"):
+        create_rlm(script("FINAL(1)")).completion("q", archive)
+
+
+def test_all_three_work_together(installed: Path, archive: Path) -> None:
+    code = "print(outline(context['a.md']))\nFINAL([list(context), llm_query('hi')])"
+    rlm = create_rlm(script(code), sandbox="screened", strategies=["headings"])
+    output = rlm.completion("What is in it?", archive)
+    assert output["answer"] == [["a.md", "b/c.txt"], "<hi>"]
+    shown = next(record["text"] for record in output["trajectory"] if record["type"] == "output")
+    assert "(1, 'One', 0, 14), (2, 'Two', 14, 28)" in shown
+
+
+def test_the_sandbox_refuses_what_is_not_on_its_list(installed: Path) -> None:
+    rlm = create_rlm(script("import hashlib\nprint(1)", "FINAL('after')"), sandbox="screened")
+    output = rlm.completion("q")
+    shown = next(record["text"] for record in output["trajectory"] if record["type"] == "output")
+    assert "hashlib cannot be imported here" in shown
+    assert output["answer"] == "after"
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty", "screened"])
+def test_the_helpers_of_the_strategy_run_in_every_sandbox(installed: Path, sandbox: str) -> None:
+    rlm = create_rlm(script("FINAL(len(outline(context)))"), sandbox=choose(sandbox), strategies=["headings"])
+    assert rlm.completion("q", "# a\n## b\ntext\n#no heading\n### c")["answer"] == 3
+
+
+def test_an_archive_of_another_kind_and_one_that_is_none(installed: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "texts.tar.gz"
+    with tarfile.open(packed, "w:gz") as file:
+        member = tarfile.TarInfo("a.txt")
+        member.size = 5
+        file.addfile(member, io.BytesIO(b"hello"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        file.addfile(link)
+    rlm = create_rlm(script("FINAL(context)"))
+    assert rlm.completion("q", packed)["answer"] == {"a.txt": "hello"}
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK\3\4 and nothing else")
+    with pytest.raises(InputError, match="cannot be read as an archive"):
+        rlm.completion("q", broken)
+    (tmp_path / "text.txt").write_text("ours")
+    assert rlm.completion("q", tmp_path / "text.txt")["answer"] == "ours"
+
+
+def test_the_command_knows_them(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "screened" in told
+    assert "a cell with any other one does not run" in told
+    assert command(["strategies"]) == 0
+    assert "headings" in capsys.readouterr().out
+
+
+def test_the_sandbox_keeps_the_contract(site: Path, tmp_path: Path) -> None:
+    """The whole public suite, and those hostile programs that wait for no limit: the others are Monty's to contain."""
+    chosen = [one for one in json.loads(CORPUS.read_text("utf-8")) if one["category"] in QUICK]
+    corpus = tmp_path / "corpus.json"
+    corpus.write_text(json.dumps(chosen))
+    paths = os.pathsep.join([str(site), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "RLM_HOSTILE_CORPUS": str(corpus)}
+    run = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        [*run, str(PACKAGE / "conformance.py")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3_000:]
+    assert f"{len(chosen)} passed" not in done.stdout, "the suite has more than the programs"
+    assert "passed" in done.stdout.splitlines()[-1]
