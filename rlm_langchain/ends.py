@@ -143,6 +143,8 @@ def check(values: Mapping[str, Any]) -> None:
     """Raise `JournalError` when the state of a run, as a saver gave it back, is not what was written."""
     journal, records = Journal(values.get("trajectory", [])), values.get("trajectory", [])
     journal.check()
+    if not records and values.get("path") is not None:  # a run that has begun has its question
+        raise JournalError(DAMAGED)
     last = records[-1] if records else None
     if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ENDED):
         raise JournalError(DAMAGED)

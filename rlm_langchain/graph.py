@@ -33,8 +33,11 @@ from rlm_langchain.types import Citation, ContextRef, Record, RLMInput, RLMOutpu
 
 
 def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
-    """The reducer of the trajectory: records are only ever added, and a checkpoint stores only the new ones."""
-    if not all(isinstance(write, list) for write in writes):
+    """The reducer of the trajectory: records are only ever added, and a checkpoint stores only the new ones.
+
+    Raises `JournalError` for a write that is none: what LangGraph makes of a row whose class it does not allow.
+    """
+    if not all(type(write) is list for write in writes):
         raise JournalError(DAMAGED)
     return [*records, *(record for write in writes for record in write)]
 

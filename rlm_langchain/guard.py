@@ -25,6 +25,8 @@ HISTORIES = ("get_delta_channel_history", "aget_delta_channel_history")
 LISTS = ("list", "alist")
 PUTS = ("put", "aput")
 WRITES = ("put_writes", "aput_writes")
+UNKNOWN = "serialization type"
+"""What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
 
 
 def guarded(saver: Any) -> Any:
@@ -143,6 +145,8 @@ def translated(what: str) -> Iterator[None]:
     except RLMError:
         raise
     except (NotImplementedError, asyncio.InvalidStateError) as error:
+        if UNKNOWN in str(error):
+            raise JournalError(_sentence(what, error)) from error
         raise ConfigurationError(
             f"this saver cannot be used here ({type(error).__name__}): `invoke` needs a saver with sync methods, "
             "`ainvoke` one with async methods, AsyncSqliteSaver for example"

@@ -6,7 +6,15 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage, get_buffer_string
@@ -17,11 +25,12 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
 from rlm_langchain import clients
+from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
 from rlm_langchain.errors import InputError
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SEEN, Machine
-from rlm_langchain.portal import portal
+from rlm_langchain.portal import in_thread, portal
 from rlm_langchain.types import RLMInput
 
 Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
@@ -50,7 +59,7 @@ class Built(NamedTuple):
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
         with self.held(config), portal() as loop, loop.wrap_async_context_manager(clients.lease()):
             state = begin(self.machine, asked)
-            run = state["run"] if isinstance(state, dict) else self._run_of(self.graph.get_state(config))
+            run = self._run_of(state, self.graph.get_state(config) if self._has_thread(config) else None)
             try:
                 yield Running(state, run)
             finally:
@@ -59,14 +68,14 @@ class Built(NamedTuple):
     @asynccontextmanager
     async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
         """The same on the loop of the caller, which it never blocks."""
-        with self.held(config):
-            async with clients.lease():
-                state = await asyncio.to_thread(begin, self.machine, asked)
-                run = state["run"] if isinstance(state, dict) else self._run_of(await self.graph.aget_state(config))
-                try:
-                    yield Running(state, run)
-                finally:
-                    await asyncio.shield(asyncio.to_thread(self._close, run, config))
+        async with self.aheld(config), clients.lease():
+            state = await asyncio.to_thread(begin, self.machine, asked)
+            kept = await self.graph.aget_state(config) if self._has_thread(config) else None
+            run = self._run_of(state, kept)
+            try:
+                yield Running(state, run)
+            finally:
+                await asyncio.shield(asyncio.to_thread(self._close, run, config))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
@@ -84,15 +93,48 @@ class Built(NamedTuple):
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share."""
-        thread = _thread(config, self._saver(config))
-        return nullcontext() if thread is None else lease(self.machine.store.root, thread)
+        saver = self._saver(config)
+        thread = _thread(config, saver)
+        return nullcontext() if thread is None else _leased(self.machine.store.root, saver, thread)
 
-    def _run_of(self, state: StateSnapshot) -> str:
-        """The run that a thread holds. Raises `InputError` when there is none, `JournalError` for a damaged one."""
-        if not state.values.get("trajectory") and not state.next:
+    def aheld(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
+        """The same, without blocking the loop."""
+        return _in_threads(self.held(config))
+
+    def _has_thread(self, config: RunnableConfig) -> bool:
+        """Whether there may be something to go on from."""
+        return self._saver(config) not in (None, False) and "thread_id" in config.get("configurable", {})
+
+    def _run_of(self, begun: Begun, kept: StateSnapshot | None) -> str:
+        """The run of a new question, or the one that a thread holds.
+
+        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged.
+        """
+        values = kept.values if kept else {}
+        check(values)
+        if isinstance(begun, dict):
+            return str(begun["run"])
+        if not values.get("trajectory") and not (kept and kept.next):
             raise InputError("there is nothing to resume: this thread has no run")
-        check(state.values)
-        return state.values.get("run") or uuid.uuid4().hex
+        return values.get("run") or uuid.uuid4().hex
+
+
+@contextmanager
+def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
+    """On this machine, and wherever else the saver's database is used."""
+    with lease(home, thread), database_lease(saver, thread):
+        yield
+
+
+@asynccontextmanager
+async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[None]:
+    """Around what waits for a lock or a database, without blocking the loop."""
+    with_it = ExitStack()
+    try:
+        await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
+        yield
+    finally:
+        await asyncio.shield(asyncio.to_thread(with_it.close))
 
 
 def begin(machine: Machine, asked: Asked) -> Begun:

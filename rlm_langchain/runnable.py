@@ -208,7 +208,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> RunnableConfig:
         """Like `fork`, for savers that are async."""
         built, to = await asyncio.to_thread(lambda: self.built), other_thread(config, thread)
-        with built.held(to):
+        async with built.aheld(to):
             await afork(built.machine, built.graph, config, at, to)
         return to
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from tests.durable.play import mark, marks, play
 from tests.durable.program import Program
 from tests.servers.scripted import serve
@@ -104,7 +106,9 @@ def received(program: Program) -> set[str]:
     found: set[str] = set()
     for path in (program.keep / "receipts").glob("*.jsonl"):
         found |= marks(path.read_bytes().rpartition(b"\n")[0])
-    if program.database.exists():
+    if program.postgres:
+        found |= _in_postgres(program)
+    elif program.database.exists():
         with tempfile.TemporaryDirectory() as copy:
             for path in program.database.parent.glob(f"{program.database.name}*"):
                 shutil.copy(path, copy)
@@ -120,6 +124,20 @@ def _committed(database: Path) -> set[str]:
             for (blob,) in connection.execute(f"select {column} from {table}"):
                 found |= marks(blob)
     connection.close()
+    return found
+
+
+def _in_postgres(program: Program) -> set[str]:
+    found: set[str] = set()
+    with psycopg.connect(program.postgres) as connection:
+        for table, column in (
+            ("checkpoints", "checkpoint::text"),
+            ("checkpoint_blobs", "blob"),
+            ("checkpoint_writes", "blob"),
+        ):
+            query = f"select {column} from {table} where thread_id = %s"
+            for (value,) in connection.execute(query, (program.thread,)):
+                found |= marks(value or b"")
     return found
 
 

@@ -7,13 +7,15 @@ import json
 import os
 import resource
 import signal
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -39,6 +41,8 @@ class Program:
     kill_before: bool = False
     """Before the write instead of after it."""
     budget: dict[str, Any] = field(default_factory=lambda: {"depth": 3})
+    postgres: str = ""
+    """Where the checkpoints are, if not in SQLite: a connection string."""
     largest: int = 0
     """Bytes of the longest file that it may write; 0: any. A disk that is full, for one process."""
 
@@ -86,8 +90,8 @@ class Death:
             os.killpg(0, signal.SIGKILL)
 
 
-class DeadlySaver(SqliteSaver):
-    """Ends its process at a checkpoint write."""
+class Deadly(BaseCheckpointSaver[str]):
+    """Ends its process at a checkpoint write. Comes before the class of a saver."""
 
     death: Death
 
@@ -98,8 +102,8 @@ class DeadlySaver(SqliteSaver):
         return done
 
 
-class AsyncDeadlySaver(AsyncSqliteSaver):
-    """Ends its process at a checkpoint write."""
+class AsyncDeadly(BaseCheckpointSaver[str]):
+    """The same, for async savers."""
 
     death: Death
 
@@ -110,18 +114,43 @@ class AsyncDeadlySaver(AsyncSqliteSaver):
         return done
 
 
+class DeadlySqlite(Deadly, SqliteSaver):
+    pass
+
+
+class DeadlyPostgres(Deadly, PostgresSaver):
+    pass
+
+
+class AsyncDeadlySqlite(AsyncDeadly, AsyncSqliteSaver):
+    pass
+
+
+class AsyncDeadlyPostgres(AsyncDeadly, AsyncPostgresSaver):
+    pass
+
+
 @contextmanager
-def saver(program: Program, death: Death) -> Iterator[DeadlySaver]:
-    connection = sqlite3.connect(program.database, check_same_thread=False)
-    opened = DeadlySaver(connection)
-    opened.death = death
-    yield opened
-    connection.close()
+def saver(program: Program, death: Death) -> Iterator[Deadly]:
+    """The saver that a program says: SQLite in its folder, or Postgres."""
+    opening = (
+        DeadlyPostgres.from_conn_string(program.postgres)
+        if program.postgres
+        else DeadlySqlite.from_conn_string(str(program.database))
+    )
+    with opening as opened:
+        opened.death = death
+        yield opened
 
 
 @asynccontextmanager
-async def asaver(program: Program, death: Death) -> AsyncIterator[AsyncDeadlySaver]:
-    async with AsyncDeadlySaver.from_conn_string(str(program.database)) as opened:
+async def asaver(program: Program, death: Death) -> AsyncIterator[AsyncDeadly]:
+    opening = (
+        AsyncDeadlyPostgres.from_conn_string(program.postgres)
+        if program.postgres
+        else AsyncDeadlySqlite.from_conn_string(str(program.database))
+    )
+    async with opening as opened:
         opened.death = death
         yield opened
 

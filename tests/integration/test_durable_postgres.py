@@ -1,0 +1,144 @@
+"""Runs over Postgres: killed and resumed, one process at a time, forked, and read with no class of anybody's.
+
+The server is one of the tests' own. Without Postgres on this machine they are skipped, but not where `CI` is set:
+`apt-get install postgresql`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from rlm_langchain import ThreadBusy, create_rlm
+from rlm_langchain.database import database_lease
+from rlm_langchain.garbage import references
+from rlm_langchain.testing import script
+from tests.durable.arena import Arena, arena, story
+from tests.durable.postgres import postgres, tool
+from tests.durable.program import Program
+
+pytestmark = pytest.mark.skipif(
+    not (tool("initdb") and tool("pg_ctl")) and not os.environ.get("CI"),
+    reason="there is no Postgres on this machine: apt-get install postgresql",
+)
+KILLS = -(-int(os.environ.get("RLM_KILLS", "4")) // 2)
+MODES = ("sync", "async")
+OPTIONS: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres() as address:
+        with PostgresSaver.from_conn_string(address) as saver:
+            saver.setup()
+        yield address
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with arena(tmp_path_factory.mktemp("postgres")) as opened:
+        yield opened
+
+
+def program(field: Arena, database: str, mode: str, **options: Any) -> Program:
+    return field.program(mode=mode, postgres=database, thread=f"{mode} {field.runs}", **options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_killed_at_a_checkpoint_it_goes_on(field: Arena, database: str, mode: str) -> None:
+    expected = field.whole(program(field, database, mode))
+    puts = expected["puts"]
+    for i in range(KILLS):
+        before = bool(i % 2)
+        at = 1 + (i * puts // KILLS + puts // (2 * KILLS)) % puts
+        done = field.survive(program(field, database, mode, kill_before=before), at)
+        output = done.result["output"]
+        assert story(output) == story(expected["output"])
+        assert output["answer"] == expected["output"]["answer"]
+        assert output["usage"] == expected["output"]["usage"]
+        assert not done.paid_twice
+
+
+def thread(name: str) -> Any:
+    return {"configurable": {"thread_id": name}}
+
+
+def test_forks_conversations_and_references_work_as_with_other_savers(database: str) -> None:
+    with PostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script("a = llm_query('x')", "FINAL([a, context])", "FINAL('more')"), checkpointer=saver)
+        first = rlm.invoke({"query": "q", "context": "c"}, thread("talk"))
+        assert first["answer"] == ["<x>", "c"]
+        assert rlm.invoke("and?", thread("talk"))["answer"] == "more"
+        assert rlm.invoke(None, rlm.fork(thread("talk"), at=2))["answer"] == ["<x>", "c"]
+        context = first["trajectory"][0]["context"]["sha256"]
+        assert context in references(saver).contexts
+
+
+def test_a_thread_that_another_machine_works_on_is_refused(database: str, tmp_path: Any) -> None:
+    """Two homes are two machines: only the database is shared."""
+    busy: list[str] = []
+
+    def leaf(prompt: str) -> str:
+        with PostgresSaver.from_conn_string(database) as other:
+            twin = create_rlm(script("FINAL('stolen')"), checkpointer=other, home=tmp_path / "other")
+            with pytest.raises(ThreadBusy, match="works on the thread 'shared', with the same database"):
+                twin.invoke("q", thread("shared"))
+        busy.append(prompt)
+        return prompt
+
+    with PostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script("FINAL(llm_query('x'))", leaf=leaf), checkpointer=saver, home=tmp_path / "one")
+        assert rlm.invoke("q", thread("shared"))["answer"] == "x"
+    assert busy == ["x"]
+
+
+async def test_async_runs_hold_the_thread_too_and_the_loop_goes_on(database: str) -> None:
+    async with AsyncPostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script("FINAL(1)"), checkpointer=saver)
+        with database_lease(_Other(database), "asleep"):
+            ticks = 0
+
+            async def tick() -> None:
+                nonlocal ticks
+                while True:
+                    await asyncio.sleep(0.01)
+                    ticks += 1
+
+            ticking = asyncio.ensure_future(tick())
+            with pytest.raises(ThreadBusy):
+                await rlm.ainvoke("q", thread("asleep"))
+            ticking.cancel()
+            assert ticks > 10
+        assert (await rlm.ainvoke("q", thread("asleep")))["answer"] == 1
+
+
+class _Other(PostgresSaver):
+    """Somebody else's saver of the same database."""
+
+    def __init__(self, database: str) -> None:
+        self.conn = psycopg.connect(database)
+
+    def __del__(self) -> None:
+        self.conn.close()
+
+
+def test_pools_are_savers_too(database: str) -> None:
+    with ConnectionPool(database, min_size=1, max_size=1, kwargs=OPTIONS) as pool:
+        rlm = create_rlm(script("FINAL(1)"), checkpointer=PostgresSaver(pool))
+        assert rlm.invoke("q", thread("pool"))["answer"] == 1
+
+    async def pooled() -> Any:
+        async with AsyncConnectionPool(database, min_size=1, max_size=1, kwargs=OPTIONS) as pool:
+            rlm = create_rlm(script("FINAL(1)"), checkpointer=AsyncPostgresSaver(pool))
+            return await rlm.ainvoke("q", thread("async pool"))
+
+    assert asyncio.run(pooled())["answer"] == 1
