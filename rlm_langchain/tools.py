@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.errors import GraphBubbleUp
@@ -91,14 +92,39 @@ async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> 
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
         return LeafReply(None, f"{name} {_what_failed(error)}")
-    return LeafReply(json.dumps(result if _is_plain(result) else str(result)))
+    return LeafReply(json.dumps(_value(result)))
+
+
+def _value(result: Any) -> Any:
+    """What code gets of a result. Content blocks, as tools of MCP servers give them, are text if that is all."""
+    if not _is_plain(result):
+        return str(result)
+    blocks = result if isinstance(result, list) else []
+    if blocks and all(isinstance(block, dict) and block.get("type") == "text" for block in blocks):
+        return "\n".join(str(block.get("text", "")) for block in blocks)
+    return result
 
 
 async def _result(tool: BaseTool, named: dict[str, Any], config: RunnableConfig) -> Any:
     """A plain function has a thread of its own: what it does may use tools again, and wait for them."""
+    given: Any = named
+    if tool.response_format == "content_and_artifact":
+        given = ToolCall(name=tool.name, args=named, id="repl", type="tool_call")
     if isinstance(tool, StructuredTool) and tool.coroutine is None:
-        return await in_own_thread(lambda: tool.invoke(named, config))
-    return await tool.ainvoke(named, config)
+        result = await in_own_thread(lambda: tool.invoke(given, config))
+    else:
+        result = await tool.ainvoke(given, config)
+    return _of_message(result) if isinstance(result, ToolMessage) else result
+
+
+def _of_message(message: ToolMessage) -> Any:
+    """What a message of a tool holds for code: the data that MCP servers send beside the text, else the text."""
+    if message.status == "error":
+        raise ToolException(str(message.text))
+    data = message.artifact.get("structured_content") if isinstance(message.artifact, dict) else None
+    if not isinstance(data, dict):
+        return message.content
+    return data["result"] if data.keys() == {"result"} else data
 
 
 def _what_failed(error: Exception) -> str:

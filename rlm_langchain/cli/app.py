@@ -167,3 +167,26 @@ def doctor() -> None:
     findings = list(examine())
     print("\n".join(report(findings)))
     raise typer.Exit(0 if usable(findings) else 1)
+
+
+@app.command()
+@grouped
+def mcp(
+    *,
+    setup: Setup,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="What may be read. Default: the current folder. May be given often."),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="[HOST:]PORT", help="Serve over HTTP, at /mcp, not stdio; 0: any port."),
+    ] = None,
+) -> None:
+    """Serve `ask`, `load_context` and `search` to clients of the Model Context Protocol.
+
+    The limits hold for each question. With RLM_MCP_TOKEN set, HTTP clients have to send it.
+    """
+    from rlm_langchain.cli.serving import serve
+
+    serve(setup, root or [Path.cwd()], http)
