@@ -17,7 +17,7 @@ from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
-from rlm_langchain.recursion import PREVIEW, errands, known
+from rlm_langchain.recursion import PREVIEW, Told, errands, known
 from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.telling import told
@@ -76,6 +76,7 @@ class Execution:
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
         recall(state, tree)
+        machine.reading(tree, state, journal)
         repl = tree.repl(state["path"], lambda: machine.open(journal, tree, state["path"]))
         tree.check()
         return cls(machine, state, tree, journal, repl, Scribe())
@@ -266,7 +267,8 @@ class Execution:
             )
         )
         agreed = self.tree.agreement.until
-        sends = errands(self.machine, self.state, self.journal, list(missing.items()), agreed)
+        tops = self.tree.reading.contexts if self.tree.reading else []
+        sends = errands(self.machine, self.state, self.journal, list(missing.items()), Told(agreed, tops))
         return self._go([Send("subcall", errand) for errand in sends])
 
     def _output(

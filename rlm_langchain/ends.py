@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from rlm_langchain.citations import cited
 from rlm_langchain.context import quotable
 from rlm_langchain.conversation import shown
+from rlm_langchain.coverage import Read, in_records
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
 from rlm_langchain.machine import Machine
@@ -25,11 +26,13 @@ from rlm_langchain.types import (
     CellRecord,
     Citation,
     ContextRef,
+    Coverage,
     OutputRecord,
     QuestionRecord,
     Status,
     StopReason,
 )
+from rlm_langchain.ways import whole_text
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -41,10 +44,11 @@ _ENDED = ("answer", "status", "stop_reason")
 
 
 class Evidence(TypedDict, total=False):
-    """What the output of a run with citations has besides."""
+    """What the output of a run has besides: with citations, and with a context."""
 
     citations: list[Citation]
     dropped_citations: int
+    coverage: Coverage
 
 
 def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
         "agreed": state.get("agreed") if path else None,
+        "tops": state.get("tops") if path else None,
         "trajectory": scribe.records,
         **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
     }
@@ -96,10 +101,8 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     root, sub = journal.usage
     reason = state.get("stop_reason") or "answer"
     status, answer = _verdict(journal, reason, state.get("answer"))
-    scribe, evidence = Scribe(), Evidence()
-    if machine.cites_at(state["path"]):
-        answer, citations, unfound = cited(machine.store, journal.contexts, answer)
-        evidence = Evidence(citations=citations, dropped_citations=len(unfound))
+    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, answer)
+    read, coverage = _read(machine, state, journal)
     record = AnswerRecord(
         type="answer",
         path=state["path"],
@@ -110,6 +113,10 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     )
     if "citations" in evidence:
         record["citations"] = evidence["citations"]
+    if read:
+        record["read"] = read
+    if coverage is not None:
+        record["coverage"] = evidence["coverage"] = coverage
     scribe.write(record)
     if not state["path"]:
         machine.trees.end(state["run"])
@@ -126,6 +133,29 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "run": None,
         **evidence,
     }
+
+
+def _cited(machine: Machine, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
+    """The answer without its quotes, and those of them that were found, where they are wanted."""
+    if not machine.cites_at(state["path"]):
+        return answer, Evidence()
+    answer, citations, unfound = cited(machine.store, journal.contexts, answer)
+    return answer, Evidence(citations=citations, dropped_citations=len(unfound))
+
+
+def _read(machine: Machine, state: RLMState, journal: Journal) -> tuple[Read, Coverage | None]:
+    """What the root model of this run was shown of the contexts; and of the top run, what the tree has read."""
+    reading = machine.reading(machine.trees.get(state["run"], machine.budget), state, journal)
+    if not reading.contexts:
+        return [], None
+    records, read = state["trajectory"], Read()
+    profile = machine.runs_at(depth_of(state["path"])).profile
+    for record in records:
+        if record["type"] in ("question", "output"):
+            read += reading.read(record["text"])
+        if record["type"] == "question" and record.get("whole"):
+            read += reading.all_of(record["context"]) or reading.read(whole_text(machine.store, record, profile))
+    return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
 
 
 def _verdict(journal: Journal, reason: StopReason, answer: Any) -> tuple[Status, Any]:

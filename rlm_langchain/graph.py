@@ -29,7 +29,17 @@ from rlm_langchain.machine import Machine
 from rlm_langchain.portal import in_thread, wait
 from rlm_langchain.recursion import Errand, Errands, below
 from rlm_langchain.turns import Turn
-from rlm_langchain.types import Citation, ContextRef, Record, RLMInput, RLMOutput, Status, StopReason, UsageRecord
+from rlm_langchain.types import (
+    Citation,
+    ContextRef,
+    Coverage,
+    Record,
+    RLMInput,
+    RLMOutput,
+    Status,
+    StopReason,
+    UsageRecord,
+)
 
 
 def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
@@ -52,6 +62,7 @@ class RLMRun(RLMInput):
     run: NotRequired[str]
     path: NotRequired[str]
     agreed: NotRequired[float | int | None]
+    tops: NotRequired[list[ContextRef]]
 
 
 class RLMState(TypedDict, total=False):
@@ -69,6 +80,8 @@ class RLMState(TypedDict, total=False):
     """What a person was asked last, and said."""
     agreed: float | int | None
     """How far a person lets the tree go without being asked: what a child run is told when it begins."""
+    tops: list[ContextRef] | None
+    """The contexts of the top run, in a child run."""
     answer: Any
     status: Status
     stop_reason: StopReason
@@ -78,6 +91,7 @@ class RLMState(TypedDict, total=False):
     sub_calls: int
     citations: list[Citation]
     dropped_citations: int
+    coverage: Coverage
 
 
 def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -13,6 +14,7 @@ from rlm_langchain import prices
 from rlm_langchain.bound import most_tokens
 from rlm_langchain.calling import Retry
 from rlm_langchain.context import ContextStore, approximate_tokens
+from rlm_langchain.coverage import Reading, Shelf
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.journal import Journal
 from rlm_langchain.models import Model
@@ -65,6 +67,8 @@ class Machine:
     citations: bool = False
     """Whether the answer of the top run comes with quotes that are looked up in the context."""
     trees: Trees = field(default_factory=Trees)
+    shelf: Shelf = field(default_factory=Shelf)
+    """Indexes by which it is known what models have read."""
 
     def runs_at(self, depth: int) -> Model:
         """The root model of a run at this depth."""
@@ -80,6 +84,14 @@ class Machine:
         settings.get(SEEN, set()).add(run)
         durable = "thread_id" in settings
         return self.trees.get(run, self.budget, self.receipts(run) if durable else None)
+
+    def reading(self, tree: Tree, state: Mapping[str, Any], journal: Journal) -> Reading:
+        """What tells which parts of the top run's contexts models have read."""
+        if tree.reading is None:
+            tree.reading = Reading(self.store, self.shelf)
+        tops = state.get("tops")
+        tree.reading.about(journal.contexts.values() if tops is None else tops)
+        return tree.reading
 
     def receipts(self, run: str) -> Path:
         """Where the receipts of a run are."""

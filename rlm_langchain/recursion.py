@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired
@@ -55,6 +55,15 @@ class Errand(Sealed):
     """The call of a tool, which may pause as a child run may: it goes on without the cell too."""
     agreed: NotRequired[float | int | None]
     """How far a person lets the tree go without being asked."""
+    tops: NotRequired[list[ContextRef]]
+    """The contexts of the top run."""
+
+
+class Told(NamedTuple):
+    """What a child run is told of the tree that it is in."""
+
+    agreed: float | int | None
+    tops: list[ContextRef]
 
 
 def errands(
@@ -62,7 +71,7 @@ def errands(
     state: RLMState,
     journal: Journal,
     calls: Sequence[tuple[int, Call]],
-    agreed: float | int | None,
+    told: Told,
 ) -> list[Errand]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
@@ -81,7 +90,8 @@ def errands(
             query=call.prompt,
             context=machine.store.reference(call.context),
             sha256=fingerprint(call),
-            agreed=agreed,
+            agreed=told.agreed,
+            tops=told.tops,
         )
         for n, call in children
     ]
@@ -150,6 +160,7 @@ class Errands:
             "run": self.errand["run"],
             "path": self.child_path,
             "agreed": self.errand.get("agreed"),
+            "tops": self.errand.get("tops", []),
         }
 
     @contextmanager
@@ -187,7 +198,19 @@ class Errands:
             return
         record = self.record(number, call, reply, time.monotonic() - before)
         record["model"] = who
+        if call.kind in ("llm", "rlm") and reply.error is None and not reply.memo:
+            await self._note_reading(record, call)
         self._write(record, reply)
+
+    async def _note_reading(self, record: CallRecord, call: Call) -> None:
+        """Which parts of the context stood in the prompt: only here is its text at hand."""
+        reading = self.tree.reading
+        if reading is None or not reading.contexts:
+            return
+        text = call.prompt if call.context is None else f"{call.prompt}\n{as_text(call.context)}"
+        read = reading.read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.read, text)
+        if read:
+            record["read"] = read
 
     async def _answered(self, number: int, call: Call, config: RunnableConfig) -> tuple[LeafReply, str]:
         """The reply, and the model that gave it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.agreement import Agreement, total
+from rlm_langchain.coverage import Reading
 from rlm_langchain.errors import RLMError
 from rlm_langchain.gate import Gate, Levels
 from rlm_langchain.journal import Journal
@@ -45,6 +46,8 @@ class Tree:
         self._cancelled = False
         self.receipts: Receipts | None = None
         """Of a run that can be resumed."""
+        self.reading: Reading | None = None
+        """What tells which parts of the contexts models have read; None until a run of it begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
         self._spent: dict[str, Usage] = {}

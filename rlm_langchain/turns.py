@@ -85,6 +85,7 @@ class Turn:
         """Look at what is left; tell the model when it is little, or that this is the last turn."""
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
+        machine.reading(tree, state, journal)
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
         turn._hold()

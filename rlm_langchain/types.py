@@ -359,6 +359,8 @@ class CallRecord(Sealed):
     """The records of a child run."""
     memo: NotRequired[bool]
     """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
+    read: NotRequired[list[list[int]]]
+    """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
 
 
 class OutputRecord(Sealed):
@@ -406,6 +408,27 @@ class Citation(TypedDict):
     """In characters of the source."""
 
 
+class Span(TypedDict):
+    """A piece of a context."""
+
+    source: str
+    """The key or number of the item that it is in, `context` for a text."""
+    start: int
+    end: int
+    """In characters of the source."""
+
+
+class Coverage(TypedDict):
+    """How much of a context stood in what models were asked or shown, and where."""
+
+    share: float
+    """Of its text, from 0 to 1. At least so much: short stretches and changed words do not count."""
+    where: list[Span]
+    """In order; when there are very many, the longest."""
+    left_out: int
+    """How many pieces are not in `where`."""
+
+
 class AnswerRecord(Sealed):
     """A run has ended."""
 
@@ -416,6 +439,10 @@ class AnswerRecord(Sealed):
     stop_reason: StopReason
     time: float
     citations: NotRequired[list[Citation]]
+    read: NotRequired[list[list[int]]]
+    """As in the record of a call: what the root model of this run was shown itself."""
+    coverage: NotRequired[Coverage]
+    """Of the whole tree, in the top run's record."""
 
 
 Record = (
@@ -449,3 +476,5 @@ class RLMOutput(TypedDict):
     """With `citations=True`: the quotes of the answer, each found in the context."""
     dropped_citations: NotRequired[int]
     """How many quotes of the answer are not in the context, and were left out."""
+    coverage: NotRequired[Coverage]
+    """How much of the context models have read; not there without a context, or for one of more than 256 MB."""

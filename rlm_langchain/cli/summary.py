@@ -47,7 +47,12 @@ class Ended:
         turns = _count(output["iterations"], "turn")
         calls = _count(output["sub_calls"], "sub-call")
         took = f"{turns}, {calls} · {self.seconds:.1f} s{dollars(used.cost)}"
-        return [f"{output['status']}: {STOPS[output['stop_reason']]} · {took}", self._reading()]
+        return [f"{output['status']}: {STOPS[output['stop_reason']]} · {took}", self._reading() + self._coverage()]
+
+    def _coverage(self) -> str:
+        """Which share of the context itself was among what models have read, when that is known."""
+        coverage = self.output.get("coverage")
+        return "" if coverage is None else f"; of its text they were shown {100 * coverage['share']:.2g} %"
 
     def _reading(self) -> str:
         read, wrote = self.used.input, self.used.output

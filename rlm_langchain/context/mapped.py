@@ -16,7 +16,7 @@ STEP = 1 << 16
 class MappedText:
     """UTF-8 on disk. Marks are made in one pass when they are first needed; text in ASCII needs none."""
 
-    def __init__(self, data: mmap.mmap, file: ContextFile) -> None:
+    def __init__(self, data: bytes | mmap.mmap, file: ContextFile) -> None:
         self.data = data
         self._ascii = file.length == file.size
         self._marks: list[int] = []

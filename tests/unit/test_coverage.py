@@ -1,0 +1,213 @@
+"""Coverage: which share of a context models have read, and where: by its words in what they were shown."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from langchain_core.documents import Document
+from langgraph.checkpoint.memory import InMemorySaver
+
+from rlm_langchain import Budget, create_rlm
+from rlm_langchain.context import ContextStore
+from rlm_langchain.coverage import Reading, Shelf
+from rlm_langchain.places import MARK, Places
+from rlm_langchain.testing import FunctionModel, script
+
+words = random.Random(7)
+LINES = [
+    f"{n:05} {' '.join(words.sample(('heron', 'quince', 'mast', 'Köln', 'reed', 'keel'), 5))}" for n in range(900)
+]
+TEXT = "\n".join(LINES)
+
+
+def run(code, context=TEXT, **options):
+    return create_rlm(script(*([code] if isinstance(code, str) else code)), **options).completion("q", context)
+
+
+def covered(output, text=TEXT):
+    """The pieces of the text that the output names."""
+    return [text[span["start"] : span["end"]] for span in output["coverage"]["where"]]
+
+
+def test_what_was_never_shown_is_not_read():
+    output = run("FINAL(sum(line.count('heron') for line in context.split('\\n')))")
+    assert output["coverage"]["share"] < 0.02
+    assert covered(output) == [TEXT[:300]]  # the preview
+    assert output["trajectory"][-1]["coverage"] == output["coverage"]
+
+
+def test_a_piece_that_was_asked_about_is_read_and_the_call_says_where():
+    output = run("FINAL(llm_query('What is this?\\n' + context[9000:12000]))")
+    assert covered(output)[1:] == [TEXT[9000:12000]]
+    [call] = [record for record in output["trajectory"] if record["type"] == "call"]
+    encoded = TEXT.encode()
+    assert [encoded[start:end].decode() for _, start, end in call["read"]] == [TEXT[9000:12000]]
+    share = len(TEXT[:300].encode()) + len(TEXT[9000:12000].encode())
+    assert output["coverage"]["share"] == pytest.approx(share / len(encoded), abs=1e-5)
+
+
+def test_what_was_read_twice_counts_once():
+    code = "llm_query(context[:9000])\nllm_query('again: ' + context[3000:9000])\nprint(context[:4000])\nFINAL(1)"
+    assert covered(run(code)) == [TEXT[:9000]]
+
+
+def test_partitions_cover_everything():
+    code = "FINAL(len(partition_map('Count.', size=4000)))"
+    output = run(code, strategies=["partition_map"])
+    assert output["coverage"] == {
+        "share": 1.0,
+        "where": [{"source": "context", "start": 0, "end": len(TEXT)}],
+        "left_out": 0,
+    }
+
+
+def test_numbered_lines_are_read_although_they_stand_in_other_words():
+    code = "FINAL(len(classify([x for x in context.split('\\n')][300:700], ['a', 'b'])))"
+    output = run(code, strategies=["classify_count"])
+    read = sum(len(piece) for piece in covered(output)[1:])
+    assert output["coverage"]["left_out"] > 0 or read > 0.9 * sum(map(len, LINES[300:700]))
+    assert 0.4 < output["coverage"]["share"] < 0.47
+
+
+def test_what_a_cell_printed_is_read_as_far_as_it_was_shown():
+    output = run(["print(context[:30000])", "FINAL(1)"])
+    head, tail = covered(output)
+    assert TEXT.startswith(head)
+    assert 3_900 <= len(head) <= 4_000
+    assert TEXT[:30000].endswith(tail)
+
+
+def test_a_call_that_was_not_answered_has_read_nothing():
+    def leaf(prompt):
+        raise ConnectionRefusedError
+
+    code = "try:\n    llm_query(context[3000:9000])\nexcept Exception:\n    FINAL('no')"
+    output = create_rlm(script(code, leaf=leaf), budget=Budget(calls=2)).completion("q", TEXT)
+    assert covered(output) == [TEXT[:300]]
+
+
+def test_child_runs_read_too_whatever_their_context_is():
+    model = script(
+        "FINAL(rlm_query('KID', context[20000:30000]))",
+        children={"KID": ["print(context[1000:1500])\nllm_query(context[5000:7000])", "FINAL('done')"]},
+    )
+    output = create_rlm(model, budget=Budget(depth=2)).completion("q", TEXT)
+    assert covered(output) == [TEXT[:300], TEXT[20000:20300], TEXT[21000:21500], TEXT[25000:27000]]
+
+
+def test_a_context_that_is_given_whole_is_read_whole():
+    output = create_rlm(script("prose:done"), strategies="auto").completion("q", {"a": "short", "b": "texts"})
+    assert output["coverage"]["share"] == 1.0
+    assert output["coverage"]["where"] == [
+        {"source": "a", "start": 0, "end": 5},
+        {"source": "b", "start": 0, "end": 5},
+    ]
+
+
+CONTEXTS = {
+    "list": (LINES, "{n}", "x"),
+    "dict": ({f"k{n}": line for n, line in enumerate(LINES)}, "k{n}", "context['k' + str(n)]"),
+    "documents": ([Document(line) for line in LINES], "{n}", "x['page_content']"),
+    "records": ([{"id": n, "body": line} for n, line in enumerate(LINES)], "{n}.body", "x['body']"),
+}
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_places_are_those_of_the_items(name, sandbox):
+    context, label, item = CONTEXTS[name]
+    code = (
+        f"for n in (500, 700):\n    x = context[n] if {isinstance(context, list)} else None\n    llm_query({item})"
+    )
+    where = run([code, "FINAL(1)"], context, sandbox=sandbox)["coverage"]["where"]
+    for n in (500, 700):
+        assert {"source": label.format(n=n), "start": 0, "end": len(LINES[n])} in where
+
+
+def test_a_file_that_is_used_in_place_is_measured(tmp_path: Path):
+    (tmp_path / "t.txt").write_text(TEXT, encoding="utf-8", newline="")
+    assert covered(run("FINAL(llm_query(context[9000:9500]))", tmp_path / "t.txt"))[-1] == TEXT[9000:9500]
+
+
+def test_without_a_context_and_for_a_very_long_one_there_is_no_figure(monkeypatch):
+    assert "coverage" not in create_rlm(script("FINAL(1)")).invoke("q")
+    monkeypatch.setitem(__import__("rlm_langchain.coverage").coverage.LARGEST, "text", 1000)
+    assert "coverage" not in run("FINAL(llm_query(context[9000:9500]))")
+
+
+def test_a_thread_that_goes_on_measures_each_question_of_its_own_contexts():
+    other = TEXT[::-1]
+    rlm = create_rlm(script("FINAL(1)", "llm_query(context_1[5000:6000])\nFINAL(2)"), checkpointer=InMemorySaver())
+    config = {"configurable": {"thread_id": "t"}}
+    rlm.invoke({"query": "q", "context": TEXT}, config)
+    where = rlm.invoke({"query": "q", "context": other}, config)["coverage"]["where"]
+    assert {"source": "context_1", "start": 5000, "end": 6000} in where
+    assert {"source": "context", "start": 0, "end": 300} in where
+
+
+def test_a_resumed_run_knows_what_was_read_before():
+    turns = iter(
+        [
+            "```repl\nllm_query(context[9000:9900])\n```",
+            RuntimeError("down"),
+            "```repl\nFINAL(llm_query(context[15000:15500]))\n```",
+        ]
+    )
+
+    def play(messages):
+        if messages[0].type != "system":
+            return "a reply"
+        turn = next(turns)
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
+
+    def fresh():
+        return create_rlm(FunctionModel(function=play), checkpointer=saver)
+
+    saver, config = InMemorySaver(), {"configurable": {"thread_id": "t"}}
+    with pytest.raises(Exception, match="does not answer"):
+        fresh().invoke({"query": "q", "context": TEXT}, config)
+    assert covered(fresh().invoke(None, config)) == [TEXT[:300], TEXT[9000:9900], TEXT[15000:15500]]
+
+
+letters = some.text("abé漢😀 \n", min_size=0, max_size=30)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=some.data())
+def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
+    text = data.draw(some.text("ab é漢", min_size=200, max_size=600))
+    start = data.draw(some.integers(0, len(text) - 60))
+    end = data.draw(some.integers(start + 50, len(text)))
+    said = data.draw(letters) + "§" + text[start:end] + "§" + data.draw(letters)
+    places = Places(text.encode())
+    found = places.found(said)
+    assert sum(e - s for s, e in found) >= len(text[start:end].encode()) or text.count(text[start:end]) > 1
+    for s, e in found:
+        assert places.data[s:e].decode() in said
+
+
+def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(home, monkeypatch):
+    monkeypatch.setattr("rlm_langchain.places.MARKS", 4_000)
+    text = "".join(f"{n:05} is the number of a line that is like all the others.\n" for n in range(4_000))
+    store, reading = ContextStore(), Reading(ContextStore(), Shelf())
+    reading.about([ref := store.reference(text)])
+    places = reading.shelf.places(store, ref)
+    assert round(len(places) / len(places._marks)) == 4 * MARK
+    got = [reading.read(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
+    assert reading.coverage(chain.from_iterable(got))["share"] == 1.0
+    assert reading.coverage(chain.from_iterable(got[:3]))["share"] == pytest.approx(30_000 / len(text), abs=0.005)
+
+
+def test_an_answer_names_the_longest_pieces_and_says_how_many_more_there_are(home, monkeypatch):
+    monkeypatch.setattr("rlm_langchain.coverage.TOLD", 3)
+    code = "for n in range(10):\n    llm_query(context[2000 * n + 1000:2000 * n + 1100 + 20 * n])\nFINAL(1)"
+    coverage = run(code)["coverage"]
+    assert [span["end"] - span["start"] for span in coverage["where"]] == [300, 260, 280]
+    assert coverage["left_out"] == 8
