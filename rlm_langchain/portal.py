@@ -9,10 +9,11 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakSet
 
 from anyio import CapacityLimiter, to_thread
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
@@ -50,6 +51,10 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+_OPEN: WeakSet[Generator[Any]] = WeakSet()
+_ENDING = threading.Event()
+"""The process ends: no pool takes work any more."""
 
 IN_SYNC_RUN: ContextVar[bool] = ContextVar("in_sync_run", default=False)
 """Whether a sync run waits for what runs here: then its saver, which what is below it shares, may be sync only."""
@@ -119,4 +124,23 @@ def abandonable(parts: Iterator[T], stop: Callable[[], None]) -> Iterator[T]:
             stop()
             raise
         finally:
-            pool.submit(cast(Generator[T], parts).close).result()
+            close = cast(Generator[T], parts).close
+            if _ENDING.is_set():
+                context.run(close)
+            else:
+                pool.submit(context.run, close).result()
+
+
+def closed_at_exit(stream: Generator[T]) -> Generator[T]:
+    """`stream`, closed when the process ends in its midst. Later there would be no loop for it to end on: it would
+    wait for ever."""
+    _OPEN.add(stream)
+    return stream
+
+
+@atexit.register
+def _close_all() -> None:
+    _ENDING.set()
+    for stream in list(_OPEN):
+        with suppress(ValueError):  # a daemon thread is at work in it
+            stream.close()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,10 +24,11 @@ from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built
 from rlm_langchain.machine import SEEN, STEPS
 from rlm_langchain.node import node
-from rlm_langchain.portal import IN_SYNC_RUN, abandonable, in_own_thread, interruptible
+from rlm_langchain.portal import IN_SYNC_RUN, in_own_thread, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.shapes import input_model, output_model, whole
+from rlm_langchain.streams import EVENTFUL, aparts, parts, streaming
 from rlm_langchain.threads import afork, fork, other_thread
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
@@ -134,23 +134,25 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             raise
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """What happens as it happens: LangGraph's `stream_mode`s. Records come in mode `custom`."""
-        built, settings = self.built, self.settings(config, threads=True)
-        with built.running(input, settings) as (state, run):
-            parts = built.graph.stream(state, settings, **built.options(kwargs, settings))
-            yield from abandonable(parts, lambda: built.machine.trees.cancel(run))
+        """The output, once, as chains want it. With a `stream_mode`, what happens as it happens, as in LangGraph.
+
+        Records come in mode `custom`.
+        """
+        if kwargs.keys() & EVENTFUL:
+            yield from parts(self, input, config, kwargs)
+        else:
+            yield self.invoke(input, config, **kwargs)
 
     async def astream(
         self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
-        built = await asyncio.to_thread(lambda: self.built)
-        settings = self.settings(config)
-        async with built.arunning(input, settings) as (state, _):
-            stream = built.graph.astream(state, settings, **built.options(kwargs, settings))
-            async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
-                async for part in parts:
+        if kwargs.keys() & EVENTFUL:
+            async with aclosing(aparts(self, input, config, kwargs)) as stream:
+                async for part in stream:
                     yield part
+        else:
+            yield await self.ainvoke(input, config, **kwargs)
 
     def transform(
         self, input: Iterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
@@ -172,24 +174,18 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """LangGraph's typed streams, with `version="v3"`: `values`, `messages`, `subgraphs`, ... of a run."""
         if kwargs.get("version") != "v3":
             return super().stream_events(input, config, **kwargs)
-        return self._with_our_streams().stream_events(input, config, **kwargs)
+        return streaming(self).stream_events(input, config, **kwargs)
 
     def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangChain's events. With `version="v3"`, to be awaited: LangGraph's typed streams."""
         if kwargs.get("version") != "v3":
-            return super().astream_events(input, config, **kwargs)
+            return super().astream_events(input, config, **{"stream_mode": "updates", **kwargs})
 
         async def events() -> Any:
-            graph = await asyncio.to_thread(self._with_our_streams)
+            graph = await asyncio.to_thread(streaming, self)
             return await graph.astream_events(input, config, **kwargs)
 
         return events()
-
-    def _with_our_streams(self) -> Any:
-        """The graph, with our `stream`: LangGraph makes typed streams of whatever that of a graph gives."""
-        graph: Any = copy.copy(self.graph)
-        graph.stream, graph.astream = self.stream, self.astream
-        return graph
 
     def fork(self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None) -> RunnableConfig:
         """Begin a new thread with what another one was before its turn `at`, counted from 1.

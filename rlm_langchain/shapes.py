@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, Field, create_model
-from typing_extensions import get_type_hints
+from typing_extensions import NotRequired, get_args, get_origin, get_type_hints
 
 from rlm_langchain.types import RLMOutput
 
@@ -22,12 +22,12 @@ def input_model() -> type[BaseModel]:
 
 def output_model(answer: Any) -> type[BaseModel]:
     """An `RLMOutput` whose answer fits `answer`, when that is a pydantic model."""
-    hints = get_type_hints(RLMOutput)
+    fields: dict[str, Any] = {}
+    for name, hint in get_type_hints(RLMOutput, include_extras=True).items():
+        optional: bool = get_origin(hint) is cast(Any, NotRequired)
+        fields[name] = (get_args(hint)[0], None) if optional else (hint, ...)
     if isinstance(answer, type) and issubclass(answer, BaseModel):
-        hints["answer"] = answer | None
-    fields: dict[str, Any] = {
-        name: (hint, ... if name in RLMOutput.__required_keys__ else None) for name, hint in hints.items()
-    }
+        fields["answer"] = (answer | None, ...)
     return create_model("RLMOutput", **fields)
 
 

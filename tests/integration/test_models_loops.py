@@ -127,3 +127,19 @@ def test_a_forked_process_has_a_loop_of_its_own_and_ends_in_peace(home: Any) -> 
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert server.calls == 6
+
+
+LEFT = """
+from rlm_langchain import create_rlm
+from rlm_langchain.testing import script
+
+stream = create_rlm(script("FINAL(llm_query('a'))"), sandbox="monty").stream("q", stream_mode="updates")
+assert next(stream).keys() == {"prepare"}
+"""
+
+
+def test_a_program_may_end_in_the_midst_of_a_stream(home: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LEFT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,52 @@
+"""What happens in a run, as it happens: the streams of its graph, with everything that a run needs around them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+from rlm_langchain.portal import abandonable, closed_at_exit
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
+    from rlm_langchain.lifecycle import Asked
+    from rlm_langchain.runnable import RLMRunnable
+
+EVENTFUL = {"stream_mode", "subgraphs"}
+"""What asks `stream` for more than the output."""
+
+
+def parts(rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]) -> Iterator[Any]:
+    """The parts of a sync stream. One that is left open is closed when the process ends, if not before."""
+
+    def stream() -> Generator[Any]:
+        built, settings = rlm.built, rlm.settings(config, threads=True)
+        with built.running(asked, settings) as (state, run):
+            stream = built.graph.stream(state, settings, **built.options(options, settings))
+            yield from abandonable(stream, lambda: built.machine.trees.cancel(run))
+
+    return closed_at_exit(stream())
+
+
+async def aparts(
+    rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]
+) -> AsyncGenerator[Any]:
+    """The same on this event loop."""
+    built = await asyncio.to_thread(lambda: rlm.built)
+    settings = rlm.settings(config)
+    async with built.arunning(asked, settings) as (state, _):
+        stream = built.graph.astream(state, settings, **built.options(options, settings))
+        async with aclosing(cast(AsyncGenerator[Any], stream)) as found:
+            async for part in found:
+                yield part
+
+
+def streaming(rlm: RLMRunnable) -> Any:
+    """The graph, with our `stream`: LangGraph makes its typed streams of whatever that of a graph gives."""
+    graph: Any = copy.copy(rlm.graph)
+    graph.stream, graph.astream = rlm.stream, rlm.astream
+    return graph
