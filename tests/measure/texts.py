@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -67,6 +68,21 @@ def docstrings(count: int, most: int) -> Task:
         context[key], questions = _undocumented(key, _read(path))
         found += questions
     return Task("docstrings", {k: v for k, v in context.items() if v.strip()}, _some(found, count))
+
+
+def code_lines(count: int, most: int) -> Task:
+    """The same context; a line of code that stands there once, its words in no order, asks for its passage."""
+    context, found = docstrings(0, most).context, list[Question]()
+    times = Counter(line.strip() for text in context.values() for line in text.splitlines())
+    for key, text in context.items():
+        at = 0
+        for line in text.splitlines(keepends=True):
+            words = re.findall(r"\w+", line)
+            if 4 <= len(words) <= 12 and times[line.strip()] == 1:
+                query = " ".join(sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest()))
+                found.append(Question(query, key, at, at + len(line)))
+            at += len(line)
+    return Task("lines of code", context, _some(found, count))
 
 
 def glosses(folder: Path, count: int) -> Task:
