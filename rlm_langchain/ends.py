@@ -27,6 +27,7 @@ from rlm_langchain.types import (
     Citation,
     ContextRef,
     Coverage,
+    NoteRecord,
     OutputRecord,
     QuestionRecord,
     Status,
@@ -62,6 +63,8 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         context = None
     if (cell := journal.given_up) is not None:
         scribe.write(_given_up(machine, cell))
+    for note in more_ways(machine, journal, path) if journal.turns else ():
+        scribe.write(note)
     scribe.write(_asked(machine, journal, path, query, context))
     return {
         "query": query,
@@ -73,6 +76,19 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         "trajectory": scribe.records,
         **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
     }
+
+
+def more_ways(machine: Machine, journal: Journal, path: str) -> list[NoteRecord]:
+    """Tells the model of strategies that this machine has, and that it was not told of when it began."""
+    every = machine.strategies_for(journal.contexts.get("context"), path)
+    # What wants the context in the first prompt comes too late.
+    new = [one for one in every if one.name not in journal.strategies and not one.whole]
+    if not new:
+        return []
+    guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
+    text = render(machine.runs_at(depth_of(path)).profile, "more_ways", guidance=guidance)
+    names = [strategy.name for strategy in new]
+    return [NoteRecord(type="note", path=path, to="model", text=text, time=time.time(), strategies=names)]
 
 
 def _asked(machine: Machine, journal: Journal, path: str, query: str, context: ContextRef | None) -> QuestionRecord:

@@ -2,8 +2,8 @@
 
 The lease is a lock on a file that the kernel lets go of when its process ends, however it ends: so it expires at
 that moment, never earlier under a long run, and never later. It guards processes that share `RLM_HOME`, on one
-machine or over a file system that passes locks on. Not covered: processes that share a Postgres saver, and no
-folder.
+machine or over a file system that passes locks on. For machines that share a Postgres database there is a second
+one in `database.py`. Not covered: those that share another saver, and no folder.
 """
 
 from __future__ import annotations

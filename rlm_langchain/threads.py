@@ -6,7 +6,6 @@ and the replies that they had are not paid for again.
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any, cast
 
@@ -14,12 +13,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
-from rlm_langchain.ends import check
+from rlm_langchain.ends import check, more_ways
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.journal import Journal
 from rlm_langchain.machine import Machine
-from rlm_langchain.prompts import render
 from rlm_langchain.seal import seal
 from rlm_langchain.types import NoteRecord, Record
 
@@ -99,20 +97,12 @@ def _values(machine: Machine, state: StateSnapshot, at: int | None) -> dict[str,
         )
     check(state.values)
     run = uuid.uuid4().hex if state.next else None
-    records: list[Record] = [*state.values["trajectory"], *_more_ways(machine, _journal(state))]
+    records: list[Record] = [*state.values["trajectory"], *_told(more_ways(machine, _journal(state), ""))]
     return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}
 
 
-def _more_ways(machine: Machine, journal: Journal) -> list[NoteRecord]:
-    """Tells the model of strategies that this machine has, and that it was not told of before."""
-    every = machine.strategies_for(journal.contexts.get("context"), "")
-    # What wants the context in the first prompt comes too late.
-    new = [one for one in every if one.name not in journal.strategies and not one.whole]
-    if not new:
-        return []
-    guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
-    text = render(machine.root.profile, "more_ways", guidance=guidance)
-    names = [strategy.name for strategy in new]
-    note = NoteRecord(type="note", path="", to="model", text=text, time=time.time(), strategies=names)
-    note["seal"] = seal(note)
-    return [note]
+def _told(notes: list[NoteRecord]) -> list[NoteRecord]:
+    """Sealed: they are written into a checkpoint here, by no node."""
+    for note in notes:
+        note["seal"] = seal(note)
+    return notes

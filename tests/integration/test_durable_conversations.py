@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import JournalError, ModelError, RLMOutput, create_rlm
+from rlm_langchain import JournalError, ModelError, RLMOutput, Strategy, create_rlm
 from rlm_langchain.testing import FunctionModel, script
 
 THREAD: Any = {"configurable": {"thread_id": "talk"}}
@@ -131,6 +131,22 @@ def test_a_cell_that_waits_when_another_question_comes_leaves_nothing_behind(ask
     assert output["answer"] == [0, False, False]
     given_up = [record for record in output["trajectory"] if record["type"] == "output"][1]
     assert "given up" in given_up["text"]
+
+
+def test_strategies_that_come_with_a_later_question_are_told_of(ask):
+    shout = Strategy("shout", "loud", "Use `shout(text)`.", "def shout(text):\n    return text.upper() + '!'")
+    saver, heard = InMemorySaver(), []
+
+    def play(messages):
+        heard.append([str(message.content) for message in messages])
+        return "```repl\nFINAL(shout(a))\n```" if len(heard) > 1 else "```repl\na = 'one'\nFINAL(a)\n```"
+
+    ask(create_rlm(FunctionModel(function=play), checkpointer=saver), "1")
+    louder = create_rlm(FunctionModel(function=play), checkpointer=saver, strategies=shout)
+    assert ask(louder, "2")["answer"] == "ONE!"
+    assert ask(louder, "3")["answer"] == "ONE!"
+    assert sum("Use `shout(text)`." in text for text in heard[-1]) == 1, "once"
+    assert heard[1][: len(heard[0])] == heard[0]
 
 
 def test_a_context_that_changed_between_two_questions_is_refused(ask, tmp_path):
