@@ -30,6 +30,7 @@ for part in (
     "limits",
     "lifecycle",
     "determinism",
+    "hostile",
 ):
     pytest.register_assert_rewrite(f"{__name__}.{part}")
 

@@ -20,10 +20,10 @@ import gc
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pytest
 
@@ -33,17 +33,35 @@ from rlm_langchain.testing.conformance.judge import Snippet, judged
 from rlm_langchain.types import Limits
 
 CORPUS = Path(__file__).with_name("hostile_snippets.json")
+MORE = Path(__file__).with_name("hostile_more.json")
+"""What that corpus covers thinly: the worker's own objects, system calls by number, threads that outlive a cell."""
 
 LANES = min(3 * (os.cpu_count() or 1), 12)
 """Programs that run at once: most wait for a limit, and limits are of the wall clock."""
 
-Verdicts = dict[str, Future[tuple[str, ...]]]
+Verdict = tuple[str, ...]
+
+
+class Verdicts(NamedTuple):
+    """What became of each program."""
+
+    of: dict[str, Future[Verdict]]
+    again: Callable[[Snippet], Verdict]
+    """A second look, by itself."""
+
+    def on(self, snippet: Snippet) -> Verdict:
+        """What is wrong. A step that took too long while others ran is no proof: that is looked at once more."""
+        problems = self.of[snippet["id"]].result()
+        late = bool(problems) and all(problem.startswith("a step took") for problem in problems)
+        return self.again(snippet) if late else problems
 
 
 def corpus() -> list[Snippet]:
     """The programs."""
-    path = Path(os.environ.get("RLM_HOSTILE_CORPUS", CORPUS))
-    return cast("list[Snippet]", json.loads(path.read_text(encoding="utf-8")))
+    other = os.environ.get("RLM_HOSTILE_CORPUS")
+    paths = [Path(other)] if other else [CORPUS, MORE]
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return cast("list[Snippet]", [snippet for snippets in read for snippet in snippets])
 
 
 class HostileConformance:
@@ -65,7 +83,13 @@ class HostileConformance:
         chosen = [snippet for snippet in corpus() if snippet["id"] in wanted]
         chosen.sort(key=lambda snippet: snippet["category"] != "resource")  # they take longest: first, at once
         with _judges(LANES) as pool:
-            yield {s["id"]: pool.submit(judged, sandbox, s, cls.limits) for s in chosen}
+            found = {s["id"]: pool.submit(judged, sandbox, s, cls.limits) for s in chosen}
+
+            def again(snippet: Snippet) -> Verdict:
+                wait(found.values())
+                return pool.submit(judged, sandbox, snippet, cls.limits).result()
+
+            yield Verdicts(found, again)
             pool.shutdown(cancel_futures=True)
 
     @pytest.mark.parametrize("snippet", corpus(), ids=lambda snippet: snippet["id"])
@@ -73,7 +97,7 @@ class HostileConformance:
         self, sandbox: Sandbox, snippet: Snippet, verdicts: Verdicts, record_property: Any
     ) -> None:
         record_property("hostile", (sandbox.name, snippet["category"]))
-        assert verdicts[snippet["id"]].result() == ()
+        assert verdicts.on(snippet) == ()
 
     @pytest.mark.parametrize("check", CONTROLS)
     def test_without_a_sandbox_it_is_seen(self, check: str, control: Any) -> None:

@@ -134,7 +134,7 @@ def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
 
 
 def _played(session: SandboxSession, code: str) -> tuple[str, float]:
-    """Run a program and answer its calls, up to the host's patience. What it said, and its longest step."""
+    """Run a program, answer its calls up to the host's patience, run a cell. What was said, and the longest step."""
     step, longest = _timed(lambda: session.run(code))
     said = [*_texts(step)]
     for _ in range(CALLS):
@@ -142,6 +142,10 @@ def _played(session: SandboxSession, code: str) -> tuple[str, float]:
             break
         replies = [Reply("ok")] * len(step.calls)
         step, seconds = _timed(partial(session.resume, replies))
+        longest = max(longest, seconds)
+        said += _texts(step)
+    if not isinstance(step, Suspended):  # whatever it has done to its REPL, the next cell ends as well
+        step, seconds = _timed(lambda: session.run("print('the next cell')"))
         longest = max(longest, seconds)
         said += _texts(step)
     return "\n".join(said), longest
