@@ -134,7 +134,7 @@ def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
 
 
 def _played(session: SandboxSession, code: str) -> tuple[str, float]:
-    """Run a program, answer its calls up to the host's patience, run a cell. What was said, and the longest step."""
+    """Run a program, answer its calls, run another cell. What was said, and the longest step."""
     step, longest = _timed(lambda: session.run(code))
     said = [*_texts(step)]
     for _ in range(CALLS):
