@@ -62,8 +62,17 @@ class Dense:
             self._index.nprobe = max(1, round(self._index.nlist * VISITED))
         self.width = int(self._index.d)
 
-    def search(self, vector: Any, most: int) -> Ranked:
-        """The passages whose vectors are nearest, best first, with their cosines."""
-        scores, numbers = self._index.search(unit(vector), min(most, self._index.ntotal))
+    def search(self, vector: Any, most: int, among: Any = None) -> Ranked:
+        """The passages whose vectors are nearest, best first, with their cosines; `among` as for words."""
+        wanted = None if among is None else self._only(among)
+        scores, numbers = self._index.search(unit(vector), min(most, self._index.ntotal), params=wanted)
         there = numbers[0] >= 0
         return Ranked(numbers[0][there], scores[0][there])
+
+    def _only(self, among: Any) -> Any:
+        """What tells FAISS which passages may be found."""
+        faiss = library("faiss")
+        chosen = faiss.IDSelectorBatch(np.flatnonzero(among))
+        if isinstance(self._index, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(sel=chosen, nprobe=self._index.nprobe)
+        return faiss.SearchParameters(sel=chosen)

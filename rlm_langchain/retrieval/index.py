@@ -14,6 +14,7 @@ from rlm_langchain.retrieval.dense import Dense
 from rlm_langchain.retrieval.fusion import fused, weight_of_words
 from rlm_langchain.retrieval.lexical import Lexical, Lexicon
 from rlm_langchain.retrieval.passages import cut
+from rlm_langchain.retrieval.slices import Slice
 from rlm_langchain.retrieval.sources import Source, contents
 from rlm_langchain.types import ContextFile
 
@@ -76,18 +77,31 @@ class Index:
     def __len__(self) -> int:
         return len(self._table)
 
-    def search(self, query: str, most: int, meaning: tuple[Dense, Any] | None = None) -> list[Hit]:
-        """The best passages for a query: by its words, and by its vector when one is given with the vectors."""
-        depth = max(DEPTH, most)
-        by_words = self._lexical.search(query, depth)
+    def search(
+        self, query: str, most: int, meaning: tuple[Dense, Any] | None = None, part: Slice | None = None
+    ) -> list[Hit]:
+        """The best passages for a query: by its words, and by its vector when one is given with the vectors.
+
+        Of a part of the context, when one is given: then places are those in the part.
+        """
+        depth, among = max(DEPTH, most), None if part is None else self._among(part)
+        by_words = self._lexical.search(query, depth, among)
         if meaning is None:
             ranked = list(zip(by_words.numbers.tolist(), by_words.scores.tolist(), strict=True))
         else:
             dense, vector = meaning
-            by_meaning = dense.search(vector, depth)
+            by_meaning = dense.search(vector, depth, among)
             weights = weight_of_words(by_words.met), 1.0
             ranked = fused(list(zip(weights, (by_words.numbers, by_meaning.numbers), strict=True)))
-        return [self._hit(number, score) for number, score in ranked[:most]]
+        hits = [self._hit(number, score) for number, score in ranked[:most]]
+        return hits if part is None else [part.seen(hit) for hit in hits]
+
+    def _among(self, part: Slice) -> Any:
+        """Of each passage, whether it is in a part of the context."""
+        if part.items is None:
+            return (self._table[:, 1] < part.end) & (self._table[:, 2] > part.start)
+        wanted = [number for number, source in enumerate(self._sources) if source.at[0] in part.items]
+        return np.isin(self._table[:, 0], wanted)
 
     def _hit(self, number: int, score: float) -> Hit:
         source, start, end = self._table[number].tolist()

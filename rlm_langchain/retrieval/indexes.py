@@ -18,6 +18,7 @@ from rlm_langchain.portal import in_thread
 from rlm_langchain.retrieval.embedding import Embedder, Paying, unpaid
 from rlm_langchain.retrieval.passages import LONGEST, SHORTEST, SIZE
 from rlm_langchain.retrieval.shelf import Shelf
+from rlm_langchain.retrieval.slices import Slice, Slices
 from rlm_langchain.types import ContextFile
 
 if TYPE_CHECKING:
@@ -39,14 +40,21 @@ class Indexes:
 
     def __init__(self, root: Path, embedder: Embedder | None) -> None:
         self.embedder = embedder
+        self.slices = Slices()
         self._shelf = Shelf(root)
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     async def search(
-        self, file: ContextFile, sha256: str, query: str, most: int, paying: Paying = unpaid
+        self,
+        file: ContextFile,
+        sha256: str,
+        query: str,
+        most: int,
+        paying: Paying = unpaid,
+        part: Slice | None = None,
     ) -> list[Hit]:
-        """The best passages of a context, by words and, with an embedding model, by meaning.
+        """The best passages of a context or of a part of it, by words and, with an embedding model, by meaning.
 
         Raises `CallFailed` when the embedding model fails, and what `paying` raises.
         """
@@ -55,7 +63,16 @@ class Indexes:
         if self.embedder is not None and len(index):
             dense = await self._vectors(file, sha256, len(index), paying)
             meaning = (dense, await self.embedder.query(query, paying))
-        return await asyncio.to_thread(index.search, query, most, meaning)
+        return await asyncio.to_thread(index.search, query, most, meaning, part)
+
+    def ready(self, file: ContextFile, sha256: str) -> bool:
+        """Whether everything that a search of a context needs is made already."""
+        names = [_name("words", sha256, file.kind)]
+        if self.embedder is not None:
+            names.append(_name("vectors", sha256, file.kind, self.embedder.identity))
+        with self._lock:
+            missing = [name for name in names if name not in self._open]
+        return all(self._shelf.find(name) is not None for name in missing)
 
     async def index(self, file: ContextFile, sha256: str) -> Index:
         """The index of words of a context."""

@@ -54,12 +54,16 @@ class Lexical:
         there = (folder / "params.index.json").exists()
         self._model = bm25s.BM25.load(folder, mmap=True, show_progress=False) if there else None
 
-    def search(self, query: str, most: int) -> Ranked:
-        """The passages that have words of the query, best first; of equals the first in the context first."""
+    def search(self, query: str, most: int, among: Any = None) -> Ranked:
+        """The passages that have words of the query, best first; of equals the first in the context first.
+
+        `among` says of each passage whether it may be found.
+        """
         known = [] if self._model is None else self._model.get_tokens_ids(words(query))
         if self._model is None or not known:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        found = best(self._model.get_scores_from_ids(known), most)
+        scores = self._model.get_scores_from_ids(known)
+        found = best(scores if among is None else scores * among, most)
         return found._replace(met=_met(self._model.scores, known, found.scores))
 
 

@@ -11,20 +11,21 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import CallFailed
 from rlm_langchain.ledger import Refused
 from rlm_langchain.retrieval.outside import found_outside
-from rlm_langchain.types import Call, ContextRef, LeafReply, Usage
+from rlm_langchain.types import Call, ContextFile, ContextRef, LeafReply, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.context import ContextStore
     from rlm_langchain.retrieval.index import Hit
     from rlm_langchain.retrieval.indexes import Indexes
     from rlm_langchain.retrieval.option import Search
+    from rlm_langchain.retrieval.slices import Slice
     from rlm_langchain.tree import Tree
 
 KIND = "search"
@@ -57,6 +58,14 @@ def _passage_found(hit):
         text = json.dumps(text, ensure_ascii=False)
     return {"text": str(text[hit["start"]:hit["end"]]), **hit}
 '''
+
+
+class Where(NamedTuple):
+    """A context that is searched, or a part of it."""
+
+    file: ContextFile
+    sha256: str
+    part: Slice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +107,28 @@ class Answerer:
             return await found_outside(self.search.outside, query, most, self.tree, config)
         if context is None or not query.strip() or not most:
             return said([])
-        file = await asyncio.to_thread(self.store.open, context)
+        where = await asyncio.to_thread(self._where, self.search.indexes, context)
         try:
-            hits = await self.search.indexes.search(file, context["sha256"], query, most, self._paying)
+            hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
             return said([_sent(hit) for hit in hits])
         except (Refused, CallFailed) as failed:
             why = f"by words only, since the embedding model was not asked: {failed}"
             if isinstance(failed, CallFailed):
                 why = f"by words only, since the embedding model does not answer: {failed}"
-            return said(await self._by_words(self.search.indexes, query, most, context), why)
+            index = await self.search.indexes.index(*where[:2])
+            hits = await asyncio.to_thread(index.search, query, most, None, where.part)
+            return said([_sent(hit) for hit in hits], why)
 
-    async def _by_words(self, indexes: Indexes, query: str, most: int, context: ContextRef) -> list[dict[str, Any]]:
-        index = await indexes.index(self.store.open(context), context["sha256"])
-        return [_sent(hit) for hit in await asyncio.to_thread(index.search, query, most)]
+    def _where(self, indexes: Indexes, context: ContextRef) -> Where:
+        """What to search for passages of a context: itself, or the whole that it is a slice of."""
+        file = self.store.open(context)
+        for above in self.tree.reading.contexts if self.tree.reading else ():
+            if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
+                continue
+            whole = self.store.open(above)
+            if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
+                return Where(whole, above["sha256"], part)
+        return Where(file, context["sha256"])
 
     @asynccontextmanager
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:

@@ -139,6 +139,53 @@ def test_a_child_run_searches_its_own_slice():
     assert output["answer"] == "[0, 'context']"
 
 
+SLICES = {
+    "item of a dict": (TEXTS, "context['boats.txt']", "context", "context"),
+    "some of a dict": (TEXTS, "{'b': context['boats.txt'], 'c': context['birds.txt']}", "b", "context['b']"),
+    "some of a list": (list(TEXTS.values()), "context[1:]", "0", "context[0]"),
+    "documents": ([Document(text) for text in TEXTS.values()], "context[1:]", "0", "context[0]['page_content']"),
+    "records": ([{"id": i, "body": text} for i, text in enumerate(TEXTS.values())], "context[1:]", "0", None),
+    "piece of a text": ("\n\n".join(TEXTS.values()), "context[context.index('A sch'):]", "context", "context"),
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+@pytest.mark.parametrize("retriever", ["bm25", "embeddings"])
+def test_children_inherit_the_index_for_their_slice(home, name, retriever):
+    context, piece, source, text = SLICES[name]
+    look = f"{text}[h[0]['start']:h[0]['end']] == h[0]['text']" if text else "True"
+    child = (
+        f"h = search('keel', 5)\n"
+        f"FINAL(str([h[0]['source'], 'keel' in h[0]['text'], {look}, any('quince' in x['text'] for x in h)]))"
+    )
+    model = script(f"search('x')\nFINAL(rlm_query('KID', {piece}))", children={"KID": [child]})
+    embeddings = Topics()
+    output = create_rlm(
+        model, retriever=embeddings if retriever == "embeddings" else "bm25", budget=Budget(depth=2)
+    ).completion("q", context)
+    assert output["answer"] == str([source, True, True, False])
+    assert len([*(home / "indexes").glob("??/" + "?" * 64)]) == (2 if retriever == "embeddings" else 1)
+    assert len(embeddings.asked) == len(set(embeddings.asked))
+
+
+@pytest.mark.parametrize("piece", ["context['boats.txt'].upper()", "{'x': 'keel, but not of the context'}"])
+def test_what_is_no_slice_has_an_index_of_its_own(home, piece):
+    model = script(
+        f"search('x')\nFINAL(rlm_query('KID', {piece}))", children={"KID": ["FINAL(str(len(search('keel'))))"]}
+    )
+    assert create_rlm(model, retriever="bm25", budget=Budget(depth=2)).completion("q", TEXTS)["answer"] == "1"
+    assert len([*(home / "indexes").glob("??/" + "?" * 64)]) == 2
+
+
+def test_a_slice_of_what_was_never_searched_pays_for_itself_only(home):
+    model, embeddings = (
+        script("FINAL(rlm_query('KID', context['boats.txt']))", children={"KID": [HYBRID]}),
+        Topics(),
+    )
+    create_rlm(model, retriever=embeddings, budget=Budget(depth=2)).completion("q", TEXTS)
+    assert embeddings.asked == [TEXTS["boats.txt"]]
+
+
 def test_searches_at_once_share_one_index_and_one_payment(home):
     model = Topics()
     code = """
