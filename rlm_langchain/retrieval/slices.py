@@ -1,8 +1,8 @@
 """The context of a child run as a part of one above it, whose index then serves both.
 
 A child's context is mostly a slice of its parent's: characters of a text, or items of a list or dict. Where the
-index of the whole is there already, searching the part of it costs nothing, and passages are ranked by words that are
-rare in the whole. A context that is no slice, or whose parent was never searched, has an index of its own.
+index of the whole is there already, searching the part of it costs nothing, and passages are ranked by words that
+are rare in the whole. A context that is no slice, or whose parent was never searched, has an index of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Slice(NamedTuple):
     end: int = 0
     """In characters, of a text in a text."""
     items: dict[Step, Step | None] | None = None
-    """Of a list or dict: items of the whole, and what they are called in the slice; None: the slice is this item."""
+    """Of a list or dict: items of the whole, and what the slice calls them; None: the slice is this item."""
 
     def seen(self, hit: Hit) -> Hit:
         """A hit in the whole, as one in the slice."""

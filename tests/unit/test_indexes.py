@@ -40,6 +40,17 @@ def test_beyond_a_number_of_vectors_only_cells_near_the_query_are_searched(tmp_p
     assert (first.numbers[0], round(float(first.scores[0]), 3)) == (7, 1.0)
 
 
+@pytest.mark.parametrize("exact", [4_000, 3_000])
+def test_a_search_may_be_among_some_of_the_vectors(tmp_path: Path, exact):
+    vectors = rows(4_000)
+    dense.write(vectors, tmp_path, exact)
+    among = np.arange(4_000) % 5 == 2
+    found = dense.Dense(tmp_path).search(vectors[7], 20, among)
+    assert found.numbers[0] == 7
+    assert len(found.numbers) == 20
+    assert among[found.numbers].all()
+
+
 def test_a_million_vectors_are_still_compared_one_by_one():
     assert dense.EXACT == 1_000_000
 
