@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.durable.arena import Arena, Life, arena, received, story
-from tests.durable.play import WIDE, query
+from tests.durable.play import WIDE, mark, query
+from tests.servers.openai import SERVER_ERROR, Reply, failure
+from tests.servers.server import Request
 
 MODES = ("sync", "async")
 
@@ -89,6 +92,63 @@ def test_a_disk_that_is_full_is_our_error_and_with_room_the_run_goes_on_unpaid(f
     assert story(second["output"]) == story(whole[WIDE]["output"])
     assert second["output"]["usage"] == whole[WIDE]["output"]["usage"]
     assert len(field.asked(since)) == len(set(field.asked(since)))
+
+
+class Outage:
+    """A provider that fails for a while: whom it sends away, and whom it has answered."""
+
+    def __init__(self, field: Arena, reply: Reply, fails: Callable[[Request], bool]) -> None:
+        self.field, self.reply, self.fails = field, reply, fails
+        self.failed = 0
+        self.answered: list[str] = []
+
+    def __enter__(self) -> Outage:
+        self.field.server.rule = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.field.server.rule = lambda _: None
+
+    def __call__(self, request: Request) -> Reply | None:
+        if self.fails(request):
+            self.failed += 1
+            return self.reply
+        self.answered.append(mark(request.messages))
+        return None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_provider_that_fails_for_a_while_is_asked_again_and_nothing_is_answered_twice(field, whole, mode):
+    since, tries = field.server.calls, Counter[str]()
+
+    def is_early(request: Request) -> bool:
+        tries[mark(request.messages)] += 1
+        return since + 8 <= request.number < since + 30 and tries[mark(request.messages)] <= 2
+
+    with Outage(field, SERVER_ERROR, is_early) as outage:
+        output = field.whole(field.program(mode=mode))["output"]
+    assert outage.failed > 10
+    assert story(output) == story(whole[10]["output"])
+    assert len(outage.answered) == len(set(outage.answered))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("turns", [0, 2, 4])
+def test_a_provider_that_is_down_ends_the_run_and_when_it_is_back_the_run_goes_on(field, whole, mode, turns):
+    def is_late(request: Request) -> bool:
+        roles = [message["role"] for message in request.messages]
+        root = len(roles) > 1 and "ROOT:" in str(request.messages[1]["content"])
+        return root and roles.count("assistant") >= turns
+
+    program = field.program(mode=mode)
+    with Outage(field, failure(401), is_late) as outage:
+        first = field.whole(program)
+        assert first["error"] == "ModelError"
+        outage.fails = lambda _: False
+        second = field.whole(replace(program, resume=True))
+    assert story(second["output"]) == story(whole[10]["output"])
+    assert second["output"]["usage"] == whole[10]["output"]["usage"]
+    assert len(outage.answered) == len(set(outage.answered))
 
 
 @pytest.fixture
