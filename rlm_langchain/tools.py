@@ -58,8 +58,20 @@ def guidance(tools: Tools) -> str:
     """What the root model reads of them."""
     if not tools:
         return ""
-    lines = [f"- `{name}({', '.join(tool.args)})`: {tool.description}" for name, tool in tools.items()]
+    lines = [
+        f"- `{name}({', '.join(_told(*argument) for argument in tool.args.items())})`: {tool.description}"
+        for name, tool in tools.items()
+    ]
     return "\n".join(["More functions in the REPL, which are run outside it:", *lines])
+
+
+def _told(name: str, schema: Any) -> str:
+    """An argument with its type and what it is when it is left out, as far as its schema says so."""
+    told = schema if isinstance(schema, dict) else {}
+    kinds = [kind.get("type") for kind in (told, *told.get("anyOf", ()))]
+    kind = " | ".join(str(kind) for kind in kinds if isinstance(kind, str))
+    default = f" = {told['default']!r}" if "default" in told else ""
+    return f"{name}{f': {kind}' if kind else ''}{default}"
 
 
 async def use(tools: Tools, tree: Tree, call: Call, place: str, config: RunnableConfig) -> LeafReply:
@@ -85,6 +97,10 @@ async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> 
         return LeafReply(None, "there is no such tool")
     if len(args) > len(tool.args):
         return LeafReply(None, f"{name} takes {len(tool.args)} arguments, not {len(args)}")
+    if strange := sorted(set(kwargs) - set(tool.args)):  # what the host fills in is not for code to set
+        return LeafReply(
+            None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(tool.args) or 'none'}"
+        )
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
             result = await _result(tool, named, config)

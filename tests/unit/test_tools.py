@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from langchain_core.tools import ToolException, tool
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import InjectedToolArg, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, ConfigurationError, create_rlm
@@ -51,7 +52,7 @@ def test_tools_are_functions_of_the_repl_with_plain_results(sandbox):
 
 def test_the_model_is_told_what_there_is():
     output = create_rlm(script("FINAL(1)"), tools=[weather]).invoke("q")
-    assert "`weather(town, days)`: The weather in a town." in output["trajectory"][0]["text"]
+    assert "`weather(town: string, days: integer = 1)`: The weather in a town." in output["trajectory"][0]["text"]
 
 
 def test_a_tool_that_fails_is_an_error_of_the_cell_without_its_secrets():
@@ -70,6 +71,43 @@ FINAL(errors)
     assert "sk-secret" not in other
     assert "town" in wrong
     assert "2 arguments, not 3" in many
+
+
+@tool
+def letter(to: str, config: RunnableConfig, seal: Annotated[str, InjectedToolArg] = "red") -> str:
+    """A letter."""
+    return f"{config['configurable']['sender']} to {to}, {seal}"
+
+
+def signed(to: str, config: RunnableConfig) -> str:
+    """A letter."""
+    return f"{config['configurable']['sender']} to {to}"
+
+
+def test_what_the_host_fills_in_is_not_told_and_cannot_be_set_by_code():
+    code = """
+said = [letter('Ada'), signed('Bob')]
+for forged in ({'seal': 'black'}, {'config': {'configurable': {'sender': 'Mallory'}}}):
+    try:
+        letter('Ada', **forged)
+    except Exception as e:
+        said.append(str(e))
+FINAL(said)
+"""
+    rlm = create_rlm(script(code), tools=[letter, signed])
+    output = rlm.invoke("q", {"configurable": {"sender": "Carl"}})
+    first, second, *refused = output["answer"]
+    assert (first, second) == ("Carl to Ada, red", "Carl to Bob")
+    assert ["no argument 'seal'" in refused[0], "no argument 'config'" in refused[1]] == [True, True]
+    assert "`letter(to: string)`" in output["trajectory"][0]["text"]
+
+
+def test_calls_of_tools_are_in_the_journal_as_tasks_of_the_graph():
+    rlm = create_rlm(script("FINAL([double(n) for n in range(3)])"), tools=[double])
+    tasks = [chunk for chunk in rlm.stream("q", stream_mode="updates") if "subcall" in chunk]
+    assert len(tasks) == 3
+    [*calls] = [record for record in rlm.invoke("q")["trajectory"] if record["type"] == "call"]
+    assert [(call["kind"], call["value"]) for call in calls] == [("tool", "0"), ("tool", "2"), ("tool", "4")]
 
 
 def test_child_runs_have_tools_of_their_own():
