@@ -50,6 +50,7 @@ class Gate:
             if self._pace is not None:
                 await self._pace.turn()
             if self.room is not None:
+                await self.room.ready()
                 self.room.prepare()
         except BaseException:
             self._flights.here().release()

@@ -8,6 +8,7 @@ it comes; against a loss of power they are as safe as the disk's cache.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -48,6 +49,11 @@ class Receipts:
                 self._replies = self._read()
             bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
         return [(place, Usage(**usage)) for place, usage in bills]
+
+    async def ready(self) -> None:
+        """Have the file open: what takes the disk a while is not done on the event loop. Raises `JournalError`."""
+        if self._file < 0:
+            await asyncio.to_thread(self._opened)
 
     def prepare(self) -> None:
         """Make room for one more reply. Raises `JournalError` when the disk is full."""
@@ -98,6 +104,10 @@ class Receipts:
                 self._allocated = size
                 return
         raise self._full(full) from full
+
+    def _opened(self) -> None:
+        with self._lock:
+            self._open()
 
     def _open(self) -> None:
         if self._file >= 0:

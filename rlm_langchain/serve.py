@@ -6,7 +6,9 @@ The models come from the assistant's configuration (`configurable`: `model`, `su
 
 from __future__ import annotations
 
+import asyncio
 import os
+from functools import lru_cache
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -15,12 +17,23 @@ from langgraph.graph.state import CompiledStateGraph
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.runnable import create_rlm_graph
 
+ASSISTANTS = 16
+"""Graphs that are kept: the server asks for one with each run."""
 
-def rlm(config: RunnableConfig) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The graph for one assistant. Raises `ConfigurationError` when no model is named."""
+
+async def rlm(config: RunnableConfig) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The graph for one assistant. Raises `ConfigurationError` when no model is named.
+
+    Built in a thread: the server's event loop is for everybody, and refuses what blocks it.
+    """
     chosen = config.get("configurable", {})
     model = chosen.get("model") or os.environ.get("RLM_MODEL")
     if not model:
         raise ConfigurationError("no model is named: set RLM_MODEL, or `model` in the assistant's configurable")
     sub_model = chosen.get("sub_model") or os.environ.get("RLM_SUB_MODEL") or model
+    return await asyncio.to_thread(_graph, str(model), str(sub_model))
+
+
+@lru_cache(ASSISTANTS)
+def _graph(model: str, sub_model: str) -> CompiledStateGraph[Any, Any, Any, Any]:
     return create_rlm_graph(model, recursive_model=sub_model, strategies="auto").compile(name="rlm")

@@ -84,6 +84,7 @@ async def use(tools: Tools, tree: Tree, call: Call, place: str, config: Runnable
         return LeafReply(None, "not run: no tool calls are left")
     reply = await _run(tools, call, tree, config)
     if tree.receipts and reply.text is not None:
+        await tree.receipts.ready()
         tree.receipts.write(key, {"place": place, "text": reply.text, "usage": Usage().record()})
     return reply
 

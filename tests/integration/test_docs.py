@@ -9,6 +9,7 @@ block, in a comment that a reader does not see:
     code of a child run
     a sub-call replies: yes
     the last words: so much is known
+    the agent calls: a_tool {"query": "..."}
     -->
 
 Blocks marked `python` and `bash` are run, in order, each page in a folder of its own; what a block prints is
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import runpy
@@ -32,7 +34,7 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain import models
-from tests.servers.openai import Message
+from tests.servers.openai import Message, Reply, tool_call
 from tests.servers.scripted import serve
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +45,25 @@ BLOCK = re.compile(
 )
 SCRIPT = re.compile(
     r"\s*the model writes:\n(?P<cells>.*?)"
-    r"(?:a sub-call replies: (?P<reply>[^\n]*)\n)?(?:the last words: (?P<last>[^\n]*)\n)?",
+    r"(?:a sub-call replies: (?P<reply>[^\n]*)\n)?(?:the last words: (?P<last>[^\n]*)\n)?"
+    r"(?:the agent calls: (?P<tool>\w+) (?P<args>[^\n]*)\n)?",
     re.DOTALL,
 )
+MODELS = dict.fromkeys(("openrouter.py", "quickstart.py"), "openai/gpt-4o")
+"""What is given to an example as `--model`, where it is a model of OpenRouter."""
+SHOWN = {
+    "agent_tool.py": "Name: ask_book\n\n3 times\n",
+    "chain.py": "{'errors': 3}\n",
+    "code_conversation.py": "['store/files.py']\n{'store/files.py': 2}\n",
+    "custom_sandbox.py": "runs: FINAL(context[:7])\nCHAPTER\n",
+    "custom_strategy.py": "3 chapters\n",
+    "extraction.py": "300 invoices, in total 3750.0 dollars; the first: name='Ada Lovelace' total=12.5\n",
+    "hybrid_rag.py": "['store/files.py']\n",
+    "openrouter.py": "the code asks 3 models\n  0: Ishmael meets the whale.\n",
+    "quickstart.py": "['store/files.py']\ncomplete after 1 turns and 0 sub-calls\n",
+    "subgraph_approval.py": "May it make 3 calls? Yes.\n['Ishmael meets the whale.'",
+}
+"""Among what each prints."""
 DEFAULT = "the model writes:\nFINAL('an answer')\n"
 EXPECTED = re.compile(r"\s*```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -60,6 +78,8 @@ class Player:
     """To every sub-call."""
     last: str = ""
     """When a limit has been reached."""
+    call: Reply | None = None
+    """What the model of an agent asks for; then it repeats what it hears."""
     heard: list[str] = field(default_factory=list)
     """The questions of conversations so far."""
 
@@ -69,10 +89,13 @@ class Player:
         assert told, f"no script: {script}"
         self.cells, self.heard = tuple(told["cells"].split("---\n")), []
         self.reply, self.last = told["reply"] or "yes", told["last"] or ""
+        calls = [tool_call(told["tool"], **json.loads(told["args"]))] if told["tool"] else []
+        self.call = Reply("", extra={"tool_calls": calls}, finish="tool_calls") if calls else None
 
-    def __call__(self, messages: list[Message]) -> str:
+    def __call__(self, messages: list[Message]) -> str | Reply:
         if messages[0]["role"] != "system":
-            return self.reply
+            said = str(messages[-1]["content"]) if messages[-1]["role"] == "tool" else self.call
+            return said if self.call and said else self.reply
         if "has to end now" in str(messages[-1]["content"]):
             return self.last
         question = str(messages[1]["content"])
@@ -167,11 +190,16 @@ def in_a_shell(block: Block) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_runs(example: Path, player: Player, capsys: pytest.CaptureFixture[str]) -> None:
-    told = re.search(r"^# (the model writes:\n(?:#.*\n)+)", example.read_text(), re.MULTILINE)
+def test_an_example_runs_and_is_short(
+    example: Path, player: Player, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = example.read_text()
+    told = re.search(r"^# (the model writes:\n(?:#.*\n)+)", text, re.MULTILINE)
     player.learn(re.sub(r"^# ?", "", told[1], flags=re.MULTILINE) if told else None)
+    monkeypatch.setattr(sys, "argv", [str(example), "--model", MODELS.get(example.name, "openai:gpt-4o")])
     runpy.run_path(str(example), run_name="__main__")
-    assert capsys.readouterr().out.strip()
+    assert SHOWN[example.name] in capsys.readouterr().out
+    assert text.count("\n") <= 40
 
 
 def test_every_page_that_is_linked_is_there() -> None:
