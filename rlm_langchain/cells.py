@@ -169,7 +169,9 @@ class Execution:
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
         if self.repl.diverged > diverged:
-            self._tell(f"{self.repl.diverged - diverged} replayed calls differ from the journal; asked afresh")
+            self._tell(
+                f"replayed calls that are not the recorded ones: {self.repl.diverged - diverged}; asked afresh"
+            )
         if self.repl.replayed - replayed > SLOW_REPLAY:
             self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
         return step
