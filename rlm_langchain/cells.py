@@ -168,10 +168,8 @@ class Execution:
     def _caught_up(self) -> Step | None:
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
-        if self.repl.diverged > diverged:
-            self._tell(
-                f"replayed calls that are not the recorded ones: {self.repl.diverged - diverged}; asked afresh"
-            )
+        if changed := self.repl.diverged - diverged:
+            self._tell(f"replayed calls that are not the recorded ones: {changed}; asked afresh")
         if self.repl.replayed - replayed > SLOW_REPLAY:
             self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
         return step
