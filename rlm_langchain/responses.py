@@ -34,7 +34,7 @@ def text_of(reply: BaseMessage) -> str:
 
 def _whole(text: str) -> str:
     """Without halves of characters, which no file and no checkpoint can hold."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _refusal(reply: BaseMessage) -> str:
