@@ -20,6 +20,7 @@ from rlm_langchain.errors import ModelError
 from rlm_langchain.local import process
 from rlm_langchain.local.chat import LocalChat
 from rlm_langchain.local.process import LocalServer
+from rlm_langchain.prompts import opening
 from rlm_langchain.replies import read_reply
 from tests import tiny_gguf
 
@@ -99,6 +100,17 @@ def test_a_wild_models_reply_is_held_to_one_block_that_ends(server: LocalServer)
     (cell,) = read_reply(str(reply.content)).cells
     assert reply.content == f"```python\n{cell}```"
     assert cell.count("\n") <= 20
+
+
+@pytest.mark.parametrize("shown", ["Output:\n7", "Output:\nNameError: no", "This is the last turn: no time."])
+def test_later_turns_are_held_to_code_too(shown: str, server: LocalServer) -> None:
+    turn = [("assistant", "```python\nprint(7)\n```"), ("user", shown)]
+    told = [*opening("compact"), ("user", "How many?"), *turn, *turn]
+    reply = chat(server, max_tokens=7_000).invoke(told)
+    assert reply.response_metadata["finish_reason"] == "stop"
+    (cell,) = read_reply(str(reply.content)).cells
+    assert reply.content == f"```python\n{cell}```"
+    assert cell.splitlines()[-1].startswith("FINAL(") or "Error" in shown
 
 
 def test_a_sub_call_is_not_held_to_code(server: LocalServer) -> None:
