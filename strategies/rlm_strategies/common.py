@@ -29,3 +29,16 @@ def texts(source=None):
 def ask_all(prompts):
     """The replies to many prompts, in order; "" for one that failed."""
     return [reply or "" for reply in llm_query_batched(prompts)] if prompts else []
+
+
+def in_batches(numbers, items, most, size=30000):
+    """Numbers of items in groups of at most `most`, and about `size` characters: what one call reads well."""
+    groups, length = [[]], 0
+    for number in numbers:
+        more = len(as_text(items[number]))
+        if groups[-1] and (len(groups[-1]) >= most or length + more > size):
+            groups.append([])
+            length = 0
+        groups[-1].append(number)
+        length += more
+    return groups if groups[-1] else []

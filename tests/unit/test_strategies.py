@@ -108,6 +108,46 @@ def test_all_helpers_load_together_over_every_kind_of_context(context, sandbox):
     assert rlm.completion("q", context)["answer"] == [len(re.findall("heap", TEXT, re.IGNORECASE)), True]
 
 
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_long_items_go_out_in_smaller_batches(sandbox):
+    asked = []
+    items = "items = ['def ' + 'x' * 9000] * 7\n"
+    code = f"{items}FINAL([classify(items, ['code', 'prose']), len(transform(items, 'Up.'))])"
+    rlm = create_rlm(
+        script(code, leaf=lambda prompt: asked.append(prompt) or leaf(prompt)),
+        strategies=["classify_count", "long_output"],
+        sandbox=sandbox,
+        memo=False,
+    )
+    assert rlm.completion("q", TEXT)["answer"] == [["code"] * 7, 7]
+    assert len(asked) == 6
+    assert max(map(len, asked)) < 31_000
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_a_model_that_does_not_shorten_cannot_make_a_summary_endless(sandbox):
+    rlm = create_rlm(
+        script("FINAL(summarise(size=2000, target=1000))", leaf=lambda prompt: prompt * 2),
+        strategies=["summarise"],
+        sandbox=sandbox,
+    )
+    output = rlm.completion("q", TEXT[:20_000])
+    assert output["status"] == "complete"
+    assert 10 <= output["sub_calls"] < 40
+
+
+def test_following_goes_on_by_meaning_where_the_words_are_not_there():
+    seen = []
+    code = "FINAL(follow('Who paints?', 'the painter of herons'))"
+    rlm = create_rlm(
+        script(code, leaf=lambda prompt: seen.append(prompt) or "FACT: NONE\nNEXT: DONE"),
+        strategies=["multi_hop"],
+        retriever="bm25",
+    )
+    assert rlm.completion("q", ["Ada is a painter.", "Bob sails."])["status"] == "complete"
+    assert "0: Ada is a painter." in seen[0]
+
+
 def test_every_strategy_is_installed_described_and_small():
     found = {strategy.name: strategy for strategy in installed()}
     assert set(PROGRAMS) <= set(found)

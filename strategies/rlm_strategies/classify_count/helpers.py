@@ -6,7 +6,7 @@ def classify(items, labels, question="Which label fits?", batch=40):
     found = [None for item in items]
     for attempt in range(2):
         missing = [number for number in range(len(items)) if found[number] is None]
-        groups = [missing[i : i + batch] for i in range(0, len(missing), batch)]
+        groups = in_batches(missing, items, batch)
         replies = ask_all([_label_prompt(items, group, labels, question) for group in groups])
         for group, reply in zip(groups, replies):
             for number, label in _labels_in(reply, labels):

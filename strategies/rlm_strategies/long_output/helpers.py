@@ -6,7 +6,7 @@ def transform(items, instruction, batch=20):
     results = [None for item in items]
     for size in (batch, 1):
         missing = [number for number in range(len(items)) if results[number] is None]
-        groups = [missing[i : i + size] for i in range(0, len(missing), size)]
+        groups = in_batches(missing, items, size)
         replies = ask_all([_transform_prompt(items, group, instruction) for group in groups])
         for group, reply in zip(groups, replies):
             for line in reply.split("\n"):

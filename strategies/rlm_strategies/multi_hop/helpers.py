@@ -44,4 +44,9 @@ def _places(term, window, hits):
             found.append(name + ": " + text[max(0, match.start() - window) : match.end() + window])
             if len(found) >= hits:
                 return found
+    if not found:
+        try:
+            found = [hit["source"] + ": " + hit["text"] for hit in search(term, hits)]
+        except NameError:
+            found = []
     return found

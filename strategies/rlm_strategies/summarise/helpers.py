@@ -3,6 +3,7 @@
 
 def summarise(focus="the main points", source=None, size=50000, target=4000):
     """One summary of everything, by way of summaries of the parts."""
+    most = min(target // 2, size // 3)
     named = texts(source)
     parts = []
     for name, text in named:
@@ -19,12 +20,8 @@ def summarise(focus="the main points", source=None, size=50000, target=4000):
         groups = groups + [held] if held else groups
         if len(groups) <= 1:
             break
-        prompts = [_summary_prompt(focus, target // 2, group) for group in groups]
-        shorter = [reply for reply in ask_all(prompts) if reply]
-        if sum([len(reply) for reply in shorter]) >= sum([len(group) for group in groups]):
-            groups = shorter[:1]
-            break
-        parts = shorter
+        prompts = [_summary_prompt(focus, most, group) for group in groups]
+        parts = [reply[: size // 3] for reply in ask_all(prompts) if reply]
     return llm_query(_summary_prompt(focus, target, groups[0])) if groups else ""
 
 
