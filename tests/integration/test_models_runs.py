@@ -17,7 +17,7 @@ CONTEXT = "word " * 20_000
 
 
 def script(messages: list[Message]) -> Reply:
-    """A root that answers in its first turn; every reply costs an eighth of a dollar, with two tokens from a cache."""
+    """A root that answers in its first turn. Every reply costs an eighth of a dollar; two tokens were cached."""
     return Reply(CODE if messages[0]["role"] == "system" else "leaf", cost=0.125, cached=2)
 
 
