@@ -109,7 +109,7 @@ def test_each_limit_ends_in_an_answer_and_is_never_passed(ask, depth, limits, re
 )
 def test_time_stops_models_and_cells_and_leaves_enough_for_an_answer(ask, depth, model, monkeypatch):
     monkeypatch.setattr("rlm_langchain.ledger.HELD_TIME", 0.8)  # of a busy machine's time
-    output = ask(create_rlm(model, budget=Budget(seconds=5, depth=depth)), "q")
+    output = ask(create_rlm(model, budget=Budget(seconds=12, depth=depth)), "q")
     assert (output["answer"], output["status"]) == ("the best that root knows", "partial")
     assert output["stop_reason"] == "seconds"
 
@@ -120,7 +120,7 @@ def test_a_root_model_that_does_not_reply_in_time_is_asked_once_more_for_the_ans
     def play(messages: list[BaseMessage]) -> str:
         return "Seven." if LAST in messages[-1].content else "hang"
 
-    output = ask(create_rlm(Patient(function=play), budget=Budget(seconds=5)), "q")
+    output = ask(create_rlm(Patient(function=play), budget=Budget(seconds=12)), "q")
     assert (output["answer"], output["status"], output["stop_reason"]) == ("Seven.", "partial", "seconds")
 
 
@@ -140,7 +140,7 @@ def test_an_answer_that_code_gives_when_time_is_over_is_kept(ask, monkeypatch):
     def play(messages: list[BaseMessage]) -> str:
         return str(messages[0].content) if level(messages) == "leaf" else f"```repl\n{code}\n```"
 
-    output = ask(create_rlm(Patient(function=play), budget=Budget(seconds=5)), "q")
+    output = ask(create_rlm(Patient(function=play), budget=Budget(seconds=12)), "q")
     assert (output["answer"], output["status"]) == (["a", "b"], "complete")
 
 
