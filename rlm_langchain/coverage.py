@@ -19,8 +19,9 @@ from rlm_langchain.errors import JournalError
 from rlm_langchain.places import SHORTEST, Places, Stretch, merged
 from rlm_langchain.types import ContextRef, Coverage, Record, Span
 
-LARGEST = {"text": 256 << 20, "json": 64 << 20}
-"""Bytes of a context that is measured: an index is kept in memory, and the texts of a list or dict are too."""
+MAPPED, LOADED = 256 << 20, 64 << 20
+"""Bytes of a context that is measured: of a text in the store, and of what has to be in memory for it, the texts of a
+list or dict, and a file in place, which its owner may cut off at any time."""
 WARM = 1 << 20
 """Bytes of a context from which on its index is made ahead, beside the first turn."""
 QUICK = 1 << 14
@@ -112,7 +113,7 @@ class Reading:
     def _places(self) -> Iterator[tuple[int, Places]]:
         """The indexes of what is measured. A context that is gone, or was changed, is measured no more."""
         for number, ref in enumerate(self.contexts):
-            if ref["size"] <= LARGEST[ref["kind"]]:
+            if ref["size"] <= (MAPPED if ref["kind"] == "text" and "path" not in ref else LOADED):
                 try:
                     yield number, self.shelf.places(self.store, ref)
                 except JournalError:  # who needs the text itself says so; an answer needs no figure

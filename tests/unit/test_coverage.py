@@ -136,8 +136,11 @@ def test_a_file_that_is_used_in_place_is_measured(tmp_path: Path):
 
 def test_without_a_context_and_for_a_very_long_one_there_is_no_figure(monkeypatch):
     assert "coverage" not in create_rlm(script("FINAL(1)")).invoke("q")
-    monkeypatch.setitem(__import__("rlm_langchain.coverage").coverage.LARGEST, "text", 1000)
+    monkeypatch.setattr("rlm_langchain.coverage.MAPPED", 1000)
     assert "coverage" not in run("FINAL(llm_query(context[9000:9500]))")
+    assert "coverage" in run("FINAL(1)", LINES)
+    monkeypatch.setattr("rlm_langchain.coverage.LOADED", 1000)
+    assert "coverage" not in run("FINAL(1)", LINES)
 
 
 def test_a_thread_that_goes_on_measures_each_question_of_its_own_contexts():
