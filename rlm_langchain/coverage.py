@@ -20,8 +20,8 @@ from rlm_langchain.places import SHORTEST, Places, Stretch, merged
 from rlm_langchain.types import ContextRef, Coverage, Record, Span
 
 MAPPED, LOADED = 256 << 20, 64 << 20
-"""Bytes of a context that is measured: of a text in the store, and of what has to be in memory for it, the texts of a
-list or dict, and a file in place, which its owner may cut off at any time."""
+"""Bytes of a context that is measured: of a text in the store, and of what has to be in memory for it, the texts of
+a list or dict, and a file in place, which its owner may cut off at any time."""
 WARM = 1 << 20
 """Bytes of a context from which on its index is made ahead, beside the first turn."""
 QUICK = 1 << 14
