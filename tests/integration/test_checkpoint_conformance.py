@@ -13,6 +13,7 @@ import pytest
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.report import CapabilityReport
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -134,3 +135,29 @@ def test_a_class_that_a_row_names_is_not_made_whatever_the_saver_allows(tmp_path
 
 PICKLED = b"cos\n_exit\n(I3\ntR."
 """Ends the process of whoever unpickles it."""
+
+
+class Cipher:
+    """Stands for a real one: hides what it is given, and knows when that was not its own."""
+
+    def encrypt(self, plaintext: bytes) -> tuple[str, bytes]:
+        return "flipped", bytes(byte ^ 0x5A for byte in plaintext)
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        assert ciphername == "flipped"
+        return bytes(byte ^ 0x5A for byte in ciphertext)
+
+
+def test_a_saver_that_encrypts_stays_one(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "threads.sqlite", check_same_thread=False)
+    saver = SqliteSaver(connection, serde=EncryptedSerializer(Cipher()))
+    rlm = create_rlm(
+        script("secret = llm_query('a secret')", "FINAL(secret)", "FINAL(secret * 2)"), checkpointer=saver
+    )
+    assert rlm.invoke("q", THREAD)["answer"] == "<a secret>"
+    assert rlm.invoke("again", THREAD)["answer"] == "<a secret><a secret>"
+    connection.commit()
+    connection.close()
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"a secret" not in written
+    assert bytes(byte ^ 0x5A for byte in b"a secret") in written
