@@ -16,8 +16,11 @@ class Hurry(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
+        self.hurries = True
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        if not self.hurries:
+            return super().select(timeout)
         ready = super().select(0 if timeout is not None else 0.01)
         if not ready and timeout:
             self.now += timeout
@@ -34,4 +37,7 @@ def run_in_no_time(work: Coroutine[Any, Any, T]) -> T:
         return loop
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(work)
+        try:
+            return runner.run(work)
+        finally:
+            hurry.hurries = False  # the end of a loop waits for its threads, 300 seconds at most since Python 3.12
