@@ -13,10 +13,10 @@ from typing import Any
 def adopted(chat: Any) -> Any:
     """A copy that sends through our pools, and leaves it to us to try again; or the chat model as it is."""
     kinds = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
-    if "langchain_openai" in kinds and not (chat.http_async_client or chat.openai_proxy):
+    if "langchain_openai" in kinds and chat.root_async_client and not (chat.http_async_client or chat.openai_proxy):
         client = _ours(chat.root_async_client)
         return chat.model_copy(update={"root_async_client": client, "async_client": client.chat.completions})
-    if type(chat).__module__.startswith("langchain_anthropic.") and not chat.anthropic_proxy:
+    if "langchain_anthropic" in kinds and not chat.anthropic_proxy:
         copied = chat.model_copy()
         vars(copied)["_async_client"] = _ours(chat._async_client)
         return copied

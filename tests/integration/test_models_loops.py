@@ -70,6 +70,10 @@ class Foreign(ChatOpenAI):
     """One that brings a client."""
 
 
+class Claude(ChatAnthropic):
+    """One of a user's own."""
+
+
 def test_a_client_that_a_user_has_chosen_is_kept() -> None:
     mine = httpx2.AsyncClient(headers={"X-Mine": "yes"})
     with serve(SCRIPT) as server:
@@ -77,6 +81,20 @@ def test_a_client_that_a_user_has_chosen_is_kept() -> None:
         assert resolve(chat, "root").chat is chat
         assert create_rlm(chat, sandbox="monty").invoke("q")["answer"] == "a"
         assert server.requests[0].headers["x-mine"] == "yes"
+
+
+def test_a_model_that_brings_both_of_its_clients_keeps_them() -> None:
+    theirs = ChatOpenAI(model="m", api_key="k")  # type: ignore[arg-type]
+    chat = ChatOpenAI(model="m", client=theirs.client, async_client=theirs.async_client)
+    assert chat.root_async_client is None
+    assert resolve(chat, "root").chat is chat
+
+
+def test_a_subclass_of_either_providers_class_leaves_retries_to_us() -> None:
+    openai: Any = resolve(Foreign(model="m", api_key="k"), "root").chat  # type: ignore[arg-type]
+    claude: Any = resolve(Claude(model="claude-sonnet-4-6", api_key="k"), "root").chat  # type: ignore[call-arg, arg-type]
+    assert (type(openai), type(claude)) == (Foreign, Claude)
+    assert (openai.root_async_client.max_retries, claude._async_client.max_retries) == (0, 0)
 
 
 def test_a_model_that_is_taken_over_is_the_same_but_for_its_connections() -> None:
@@ -93,6 +111,7 @@ def test_a_model_that_is_taken_over_is_the_same_but_for_its_connections() -> Non
 
 FORK = """
 import os, sys
+from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI
 from rlm_langchain import SandboxError, create_rlm
 from rlm_langchain.testing import script
