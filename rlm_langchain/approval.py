@@ -16,17 +16,13 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.agreement import total
 from rlm_langchain.errors import ConfigurationError, JournalError
-from rlm_langchain.machine import Machine
+from rlm_langchain.machine import SAVER, Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import Call, NoteRecord, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
-
-
-SAVER = "__pregel_checkpointer"
-"""Where LangGraph tells a node which saver its graph has, be it its parent's."""
 
 
 class Approval(TypedDict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
@@ -14,7 +14,7 @@ from rlm_langchain.chat_reply import Told, as_text, cut
 from rlm_langchain.chat_structured import answer_schema
 from rlm_langchain.chat_tools import Bound, bound
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.types import RLMInput, RLMOutput
+from rlm_langchain.types import RLMInput, RLMOutput, output_of
 
 if TYPE_CHECKING:
     from rlm_langchain.runnable import RLMRunnable
@@ -48,7 +48,7 @@ class Asked(NamedTuple):
 
     def end(self, state: dict[str, Any], stop: Sequence[str] | None) -> Iterator[ChatGenerationChunk]:
         """The rest of a stream, when the last state of its graph is here."""
-        output = cast(RLMOutput, {key: state.get(key) for key in RLMOutput.__annotations__})
+        output = output_of(state)
         for message in self.told(self.rlm.checked(output), stop).chunks():
             yield ChatGenerationChunk(message=message)
 

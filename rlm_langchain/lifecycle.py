@@ -29,15 +29,13 @@ from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
 from rlm_langchain.errors import InputError
 from rlm_langchain.lease import lease
-from rlm_langchain.machine import SEEN, Machine
+from rlm_langchain.machine import SAVER, SEEN, Machine
 from rlm_langchain.portal import in_thread, portal
 from rlm_langchain.types import RLMInput
 
 Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
 Begun = dict[str, Any] | Command[Any] | None
-PARENT = "__pregel_checkpointer"
-"""Under `configurable`, LangGraph's: what a node's subgraphs are to use as their saver, maybe None."""
 
 
 class Running(NamedTuple):
@@ -84,7 +82,7 @@ class Built(NamedTuple):
 
     def _saver(self, config: RunnableConfig) -> Any:
         """Our own saver, when it is used: a run inside another graph is a part of that one's thread."""
-        return None if PARENT in config.get("configurable", {}) else self.graph.checkpointer
+        return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, run: str, config: RunnableConfig) -> None:
         """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""

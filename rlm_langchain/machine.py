@@ -35,6 +35,8 @@ LAST_OUTPUT_TOKENS = 1_024
 """For the last call of a run whose tokens or dollars are used up."""
 STEPS = 1_000_000_000
 """LangGraph's recursion limit: out of the way, since our budget ends a run."""
+SAVER = "__pregel_checkpointer"
+"""Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
 SEEN = "__rlm_seen__"
 """Under `configurable`: the runs that an invocation has worked on."""
 MESSAGE_TOKENS = 8

@@ -23,7 +23,7 @@ from rlm_langchain.context import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError, MissingDependency, RLMError
 from rlm_langchain.retrieval.retriever import RLMRetriever
 from rlm_langchain.runnable import RLMRunnable
-from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput
+from rlm_langchain.types import ContextRef, Record, RLMInput, output_of
 
 try:
     from mcp.server.fastmcp import Context, FastMCP
@@ -219,7 +219,7 @@ async def _answer(desk: Desk, query: str, names: Sequence[str], ctx: Context[Any
         elif progress := _progress(event):
             turns += 1
             await ctx.report_progress(turns, None, progress)
-    output = desk.rlm.checked(cast(RLMOutput, {key: state.get(key) for key in RLMOutput.__annotations__}))
+    output = desk.rlm.checked(output_of(state))
     usage = output["usage"]
     return Answer(
         answer=output["answer"],

@@ -85,11 +85,6 @@ class Receipts:
                 os.close(self._file)
             self._file = -1
 
-    def remove(self) -> None:
-        """The run has ended, and its last checkpoint is written: nothing here is needed any more."""
-        self.close()
-        self.path.unlink(missing_ok=True)
-
     def _make_room(self, replies: int) -> None:
         wanted = self._end + replies * ROOM
         if wanted <= self._allocated:

@@ -6,9 +6,10 @@ JSON types only, so that any saver can store them and none needs to import us to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NotRequired
+from typing import Any, Literal, NamedTuple, NotRequired, cast
 
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
@@ -478,3 +479,8 @@ class RLMOutput(TypedDict):
     """How many quotes of the answer are not in the context, and were left out."""
     coverage: NotRequired[Coverage]
     """How much of the context models have read; not there without a context, or for one of more than 256 MB."""
+
+
+def output_of(state: Mapping[str, Any]) -> RLMOutput:
+    """The state of a run that has ended, as a caller is given it."""
+    return cast(RLMOutput, {key: state.get(key) for key in RLMOutput.__annotations__})

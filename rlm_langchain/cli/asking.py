@@ -16,12 +16,12 @@ from rlm_langchain.cli import approving
 from rlm_langchain.cli.interrupt import interrupting
 from rlm_langchain.cli.keeping import Keeping
 from rlm_langchain.cli.summary import Ended
-from rlm_langchain.cli.threads import output_of, since_question
+from rlm_langchain.cli.threads import since_question
 from rlm_langchain.cli.views import Silence, Ticking, View, spending
 from rlm_langchain.errors import RLMError
 from rlm_langchain.trace import Trace
 from rlm_langchain.trajectory import Trajectory, flat
-from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput
+from rlm_langchain.types import ContextRef, Record, RLMInput, RLMOutput, output_of
 
 if TYPE_CHECKING:
     from langgraph.types import Command

@@ -17,7 +17,7 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.guard import guarded, translated
 from rlm_langchain.lease import is_held, lease
 from rlm_langchain.threads import Graph, reader
-from rlm_langchain.types import Record, RLMOutput
+from rlm_langchain.types import Record, RLMOutput, output_of
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite import SqliteSaver
@@ -149,11 +149,6 @@ def since_question(records: list[Record]) -> list[Record]:
     """What belongs to the last question."""
     asked = [i for i, record in enumerate(records) if record["type"] == "question"]
     return records[asked[-1] :] if asked else []
-
-
-def output_of(values: dict[str, Any]) -> RLMOutput:
-    """A state that has ended, as a caller is given it."""
-    return cast(RLMOutput, {key: values.get(key) for key in RLMOutput.__annotations__})
 
 
 def _look(graph: Graph, name: str) -> Kept | None:
