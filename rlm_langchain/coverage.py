@@ -3,7 +3,8 @@
 Counted: what stands word for word in the prompt of a sub-call that was answered, in what a cell printed and the
 root model was shown, in a question (the preview, a context that is given whole), at any depth of the tree.
 Not counted: what only code has looked at; embedding models; stretches of fewer than 32 bytes; text that was changed
-on its way. So it is a lower bound. Of a text that stands at several places, one counts.
+on its way; rules and padding that stand alone; the rest of a prompt that would have to be compared with too many
+places. So it is a lower bound. Of a text that stands at several places, one counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 from rlm_langchain.context import ContextStore
 from rlm_langchain.errors import JournalError
-from rlm_langchain.places import SHORTEST, Places, Stretch, merged
+from rlm_langchain.places import SHORTEST, Effort, Places, Stretch, merged
 from rlm_langchain.types import ContextRef, Coverage, Record, Span
 
 MAPPED, LOADED = 256 << 20, 64 << 20
@@ -86,7 +87,8 @@ class Reading:
         """Where the contexts stand in a text."""
         if len(text) < SHORTEST // 4:
             return []
-        found = ((number, places.found(text)) for number, places in self._places())
+        effort = Effort.on(text)
+        found = ((number, places.found(text, effort)) for number, places in self._places())
         return [[number, start, end] for number, stretches in found for start, end in stretches]
 
     def all_of(self, ref: ContextRef | None) -> Read:

@@ -1,7 +1,8 @@
 """Where in a context the words of a prompt stand: an index of its bytes, and the longest matches in it.
 
-Every stretch of a text is found that stands in the context byte for byte, when it is long enough to hold one of the
-marks whole. Marks are `MARK` bytes long and a step apart: 16 bytes up to 10 MB, 64 in 40 MB, 256 in 160 MB.
+A stretch of a text is found that stands in the context byte for byte, when it is long enough to hold one of the
+marks whole. Marks are `MARK` bytes long and a step apart: 16 bytes up to 10 MB, 64 in 40 MB, 256 in 160 MB. Rules
+and padding bear none, and when the `Effort` for a text is used up no more of it is found: it is a lower bound.
 """
 
 from __future__ import annotations
@@ -29,8 +30,23 @@ SIEVE = 1 << 20
 TRIED = 8
 """Places of one mark that are compared: of a text that stands at many, one is meant, and any of them will do."""
 
+VARIETY = 4
+"""Different bytes that a mark has at least: `--------` and `0,0,0,0,` stand everywhere, and say nothing."""
+
 Stretch = tuple[int, int]
 """Where bytes begin and end."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """How many places may still be compared with one text, in all contexts together."""
+
+    left: int
+
+    @classmethod
+    def on(cls, text: str) -> Effort:
+        """Enough for one place in each 4 characters; of a long text less, so that its end is near too."""
+        return cls(min(64 + len(text) // 4, 65_536))
 
 
 @dataclass(slots=True)
@@ -52,7 +68,8 @@ class Places:
         while len(data) // step > MARKS:
             step *= 2
         places = range(0, max(0, len(data) - MARK + 1), step)
-        self._marks = array("Q", sorted([crc32(data[i : i + MARK]) << 32 | i for i in places]))
+        marks = ((data[i : i + MARK], i) for i in places)
+        self._marks = array("Q", sorted([crc32(mark) << 32 | i for mark, i in marks if len({*mark}) >= VARIETY]))
         self._sieve = bytearray(SIEVE)
         for packed in self._marks:
             self._sieve[packed >> 44] |= 1 << (packed >> 32 & 7)
@@ -75,15 +92,16 @@ class Places:
     def __len__(self) -> int:
         return len(self.data)
 
-    def found(self, text: str) -> list[Stretch]:
-        """The stretches of the context that stand in a text."""
+    def found(self, text: str, effort: Effort) -> list[Stretch]:
+        """The stretches of the context that stand in a text, as far as the effort goes."""
         said, at, found, sieve = text.encode("utf-8", "replace"), 0, list[Stretch](), self._sieve
-        while at <= len(said) - MARK:
+        while at <= len(said) - MARK and effort.left > 0:
             key = crc32(said[at : at + MARK])
             if not sieve[key >> 12] >> (key & 7) & 1:  # written out here: most of a prompt ends here
                 at += 1
                 continue
-            begin, length, right = max(self._matches(said, at, key), key=lambda match: match[1], default=(0, 0, 0))
+            matches = self._matches(said, at, key, effort)
+            begin, length, right = max(matches, key=lambda match: match[1], default=(0, 0, 0))
             if length >= SHORTEST:
                 found.append(self._whole((begin, begin + length)))
                 at += right
@@ -100,13 +118,14 @@ class Places:
             end -= 1
         return start, end
 
-    def _matches(self, said: bytes, at: int, key: int) -> Iterator[tuple[int, int, int]]:
+    def _matches(self, said: bytes, at: int, key: int, effort: Effort) -> Iterator[tuple[int, int, int]]:
         """For each place of the mark at `at`: where a match around it begins, its length, how much is ahead."""
         mark = said[at : at + MARK]
         i = bisect_left(self._marks, key << 32)
         for packed in self._marks[i : i + TRIED]:
-            if packed >> 32 != key:
+            if packed >> 32 != key or effort.left <= 0:
                 return
+            effort.left -= 1
             place = packed & 0xFFFFFFFF
             if self.data[place : place + MARK] == mark:
                 right = MARK + _same(said, at + MARK, self.data, place + MARK)

@@ -15,7 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.context import ContextStore
 from rlm_langchain.coverage import Reading, Shelf
-from rlm_langchain.places import MARK, Places
+from rlm_langchain.places import MARK, VARIETY, Effort, Places
 from rlm_langchain.testing import FunctionModel, script
 
 words = random.Random(7)
@@ -190,8 +190,11 @@ def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
     end = data.draw(some.integers(start + 50, len(text)))
     said = data.draw(letters) + "§" + text[start:end] + "§" + data.draw(letters)
     places = Places(text.encode())
-    found = places.found(said)
-    assert sum(e - s for s, e in found) >= len(text[start:end].encode()) or text.count(text[start:end]) > 1
+    found = places.found(said, Effort(1_000))
+    first, last = len(text[:start].encode()), len(text[:end].encode())
+    marks = [places.data[i : i + MARK] for i in range(-(-first // MARK) * MARK, last - MARK + 1, MARK)]
+    is_plain = all(len(set(mark)) < VARIETY for mark in marks)
+    assert sum(e - s for s, e in found) >= last - first or text.count(text[start:end]) > 1 or is_plain
     for s, e in found:
         assert places.data[s:e].decode() in said
 
@@ -214,3 +217,35 @@ def test_an_answer_names_the_longest_pieces_and_says_how_many_more_there_are(hom
     coverage = run(code)["coverage"]
     assert [span["end"] - span["start"] for span in coverage["where"]] == [300, 260, 280]
     assert coverage["left_out"] == 8
+
+
+RULES = ["|" + "-" * 20, "-" * 31 + "|", "-|" * 15 + "+"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_that_stand_everywhere_are_compared_with_nothing(rule):
+    places, effort = Places(f"{'-' * 80}\n{'-|' * 40}\n".encode() * 160), Effort(1_000)
+    assert places.found(rule * 700, effort) == []
+    assert effort.left == 1_000
+
+
+def test_one_prompt_is_compared_with_so_many_places_and_no_more(home):
+    """Each stretch of 16 bytes stands in the context, and none of 32: as bad as it gets."""
+    some_words = [f"{n:04}abcdefghijkl" for n in range(1_000)]
+    text = "".join(word + "#" * 16 for word in some_words)
+    said = "".join(word + "?" for word in some_words)
+    effort = Effort(50)
+    assert Places(text.encode()).found(said + text, effort) == []
+    assert effort.left == 0
+    assert Places(text.encode()).found(said + text, Effort(2_000)) == [(0, len(text))]
+
+
+def test_all_contexts_together_get_the_compares_of_one_prompt(home, monkeypatch):
+    given = []
+    monkeypatch.setattr(Places, "found", lambda _, text, effort: given.append(effort) or [])
+    reading = Reading(store := ContextStore(), Shelf())
+    reading.about([store.reference(TEXT), store.reference(TEXT[::-1])])
+    reading.read(TEXT)
+    assert given[0] is given[1]
+    assert Effort.on("x" * 16_384).left < 4_200
+    assert Effort.on("x" * 10_000_000).left == 65_536
