@@ -49,6 +49,7 @@ class Repl:
         self._words.contexts = contexts
         self._restore()
         error = self._stage.play(lambda: self._define(prelude))
+        self._names.setdefault("answer", {"ready": False})  # models trained on it write answer["content"] = ...
         self._answers.hidden = set(self._names)
         return error and f"the prelude failed: {error}"
 

@@ -55,6 +55,10 @@ class AnswerClauses(Clauses):
     def test_a_ready_answer_dict_is_the_answer(self, session: SandboxSession) -> None:
         assert answered(session, "answer = {'content': 42, 'ready': True}") == 42
 
+    def test_an_answer_dict_is_there_from_the_start(self, session: SandboxSession) -> None:
+        assert session.run("answer['content'] = 4") == Completed("")
+        assert answered(session, "answer['content'] += 1\nanswer['ready'] = True") == 5
+
     def test_an_answer_dict_that_is_not_ready_is_none(self, session: SandboxSession) -> None:
         assert session.run("answer = {'content': 42, 'ready': False}") == Completed("")
         assert answered(session, "answer['content'] += 1\nanswer['ready'] = True") == 43
