@@ -16,10 +16,11 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.agreement import total
 from rlm_langchain.errors import ConfigurationError, JournalError
+from rlm_langchain.leaf import as_text
 from rlm_langchain.machine import SAVER, Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
-from rlm_langchain.types import Call, NoteRecord, Usage
+from rlm_langchain.types import Call, Excerpt, NoteRecord, Usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph import RLMState
@@ -119,4 +120,12 @@ def _wanted(machine: Machine, path: str, call: Call) -> Usage:
     """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
     if call.kind not in ("llm", "rlm"):
         return Usage()
-    return machine.estimate(machine.leaf_at(depth_of(path)), [HumanMessage(f"{call.prompt}{call.context or ''}")])
+    return machine.estimate(machine.leaf_at(depth_of(path)), [HumanMessage(_said(machine, call))])
+
+
+def _said(machine: Machine, call: Call) -> str:
+    """What a model may read of a call. A piece that is longer than any prompt is for a child run, or for nobody."""
+    context = call.context
+    if context is None or (isinstance(context, Excerpt) and context.stop - context.start > machine.limits.value):
+        return call.prompt
+    return call.prompt + as_text(context)

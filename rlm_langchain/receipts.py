@@ -19,6 +19,8 @@ from rlm_langchain.errors import JournalError
 from rlm_langchain.seal import is_whole, seal
 from rlm_langchain.types import Usage
 
+TOOL = " tool "
+"""In the key of what a tool gave back, behind its place."""
 ROOM = 64 * 1024
 """Bytes allocated for one reply in flight."""
 
@@ -49,6 +51,11 @@ class Receipts:
                 self._replies = self._read()
             bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
         return [(place, Usage(**usage)) for place, usage in bills]
+
+    def tools(self) -> set[str]:
+        """Where in the tree the tools were called that earlier processes have run."""
+        self.find("")
+        return {key.partition(TOOL)[0] for key in self._replies or () if TOOL in key}
 
     async def ready(self) -> None:
         """Have the file open: what takes the disk a while is not done on the event loop. Raises `JournalError`."""

@@ -88,7 +88,7 @@ def errands(
             cell=cell,
             calls=[n],
             query=call.prompt,
-            context=machine.store.reference(call.context),
+            context=None if call.context is None else machine.store.made(call.context),
             sha256=fingerprint(call),
             agreed=told.agreed,
             tops=told.tops,
@@ -96,7 +96,7 @@ def errands(
         for n, call in children
     ]
     for n, call in tools:
-        text = cast(ContextRef, machine.store.reference(call.prompt))
+        text = cast(ContextRef, machine.store.made(call.prompt))
         sent.append(Errand(run=run, path=path, cell=cell, calls=[n], tool=text))
     kinds = {n: call.kind for n, call in calls}
     for errand in sent:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.portal import in_own_thread
+from rlm_langchain.receipts import TOOL
 from rlm_langchain.sandboxes.reserved import RESERVED
 from rlm_langchain.types import Call, LeafReply, Usage
 
@@ -76,11 +77,11 @@ def _told(name: str, schema: Any) -> str:
 
 async def use(tools: Tools, tree: Tree, call: Call, place: str, config: RunnableConfig) -> LeafReply:
     """Run the tool that a call names, once: its result as JSON, or the sentence of what went wrong."""
-    key = f"{place} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+    key = f"{place}{TOOL}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
     known = tree.receipts.find(key) if tree.receipts else None
     if known is not None:
         return LeafReply(known["text"])
-    if not tree.take_tool():
+    if not tree.take_tool(place):
         return LeafReply(None, "not run: no tool calls are left")
     reply = await _run(tools, call, tree, config)
     if tree.receipts and reply.text is not None:

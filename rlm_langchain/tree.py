@@ -55,7 +55,8 @@ class Tree:
         self._joined: set[str] = set()
         self._journals: dict[str, Journal] = {}
         """By the path of the run, as far as they were read."""
-        self._tools = 0
+        self._tools: set[str] = set()
+        """The places in the tree where a tool was called, in this process or before."""
         self._lock = threading.Lock()
 
     def keep(self, receipts: Receipts) -> None:
@@ -63,6 +64,7 @@ class Tree:
         for place, usage in receipts.spent():
             self.note(place, usage)
             self.ledger.book(usage)
+        self._tools.update(receipts.tools())
         self.receipts = self.gate.room = receipts
 
     def breaks(self, error: RLMError) -> None:
@@ -100,11 +102,11 @@ class Tree:
         value: Plain = known["value"]
         return value
 
-    def take_tool(self) -> bool:
+    def take_tool(self, place: str) -> bool:
         """Count one call of a tool; False when there are none left."""
         with self._lock:
-            self._tools += 1
-            return self._tools <= self.ledger.budget.tool_calls
+            self._tools.add(place)
+            return len(self._tools) <= self.ledger.budget.tool_calls
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
         """The REPL of the run at `path`, opened when it first runs a cell."""
@@ -135,6 +137,7 @@ class Tree:
             if place not in known:
                 self.note(place, usage)
                 self.ledger.book(usage)
+        self._tools.update(_tools_of(journal))
         self.answers.update(journal.answers())
         self.twins.remember(journal.runs())
         if not path:
@@ -198,6 +201,15 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
             yield from _spendings(Journal(record["child"]))
         elif record["type"] == "call":
             yield child_path(record["path"], record["call"]), Usage(**record["usage"])
+
+
+def _tools_of(journal: Journal) -> Iterator[str]:
+    """Where tools were called since the question."""
+    for record in journal.account:
+        if record["type"] == "call" and "child" in record:
+            yield from _tools_of(Journal(record["child"]))
+        elif record["type"] == "call" and record["kind"] == "tool":
+            yield child_path(record["path"], record["call"])
 
 
 def turn_place(path: str, turn: int) -> str:

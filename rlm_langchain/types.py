@@ -153,7 +153,7 @@ class Budget:
     output_tokens: int | None = None
     """A cap on the output of each call."""
     tool_calls: int = 1000
-    """Calls of custom tools, by each process that works on the run."""
+    """Calls of custom tools, of the whole tree, over all resumes."""
     requests_per_minute: int | None = None
     """Model calls that may begin in any minute, retries included, for the whole tree."""
     approve_above: float | int | None = None

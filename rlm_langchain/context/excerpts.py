@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Iterator
 from typing import Any
 
-from rlm_langchain.context.intake import Intake
-from rlm_langchain.context.streams import copy, reading
+from rlm_langchain.context.decoding import BLOCK
+from rlm_langchain.context.intake import Intake, text_ref
+from rlm_langchain.errors import JournalError
 from rlm_langchain.types import ContextRef, Excerpt
 
 
@@ -15,22 +18,28 @@ def accepts(value: Any) -> bool:
 
 
 def refer(value: Excerpt, intake: Intake) -> ContextRef | None:
-    """The part, as a text in the store; None for an empty one."""
-    if value.start == value.stop:
-        return None
-    name = str(value.file.path)
-    with reading(name), value.file.path.open("rb") as file:
-        file.seek(value.start)
-        return copy(_Part(file, value.stop - value.start), name, intake)
+    """The part, as a text in the store; None for an empty one. It is text, whatever it begins with."""
+    characters, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
+    with intake.blobs.writer() as writer:
+        for block in _blocks(value):
+            text = decoder.decode(block, not block)
+            writer.write(text.encode())
+            characters += len(text)
+        return text_ref(writer.commit(), characters) if characters else None
 
 
-class _Part:
-    """The next bytes of a file, and no more."""
-
-    def __init__(self, file: Any, size: int) -> None:
-        self._file, self._left = file, size
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._file.read(min(size, self._left))
-        self._left -= len(data)
-        return data
+def _blocks(value: Excerpt) -> Iterator[bytes]:
+    """Its bytes, and an empty block. Raises `JournalError` when its file cannot be read any more."""
+    left = value.stop - value.start
+    try:
+        with value.file.path.open("rb") as file:
+            file.seek(value.start)
+            while left and (block := file.read(min(BLOCK, left))):
+                left -= len(block)
+                yield block
+    except OSError as error:
+        raise JournalError(
+            f"the context {value.file.path} cannot be read any more ({error.strerror}): put it back as it was, or "
+            "ask again in a new run"
+        ) from error
+    yield b""

@@ -31,7 +31,6 @@ from rlm_langchain.types import ContextFile, ContextRef
 SOURCES: tuple[Source, ...] = (
     reference,
     text,
-    excerpts,
     binary,
     plugged,
     folders,
@@ -43,6 +42,9 @@ SOURCES: tuple[Source, ...] = (
     others,
 )
 """What can be a context, in the order in which they are asked. Each is a module, and satisfies `Source`."""
+
+MADE: tuple[Source, ...] = (excerpts, text, data)
+"""What a program in a sandbox can make a context of."""
 
 
 def home() -> Path:
@@ -74,6 +76,14 @@ class ContextStore:
         intake = Intake(self._blobs, strict)
         source = next((source for source in SOURCES if source.accepts(context)), None)
         return source.refer(context, intake) if source else None
+
+    def made(self, value: Any) -> ContextRef | None:
+        """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.
+
+        A value that looks like a reference is a dict like any other: a program cannot name what it was not given.
+        """
+        source = next(source for source in MADE if source.accepts(value))
+        return source.refer(value, Intake(self._blobs, strict=False))
 
     def open(self, ref: ContextRef) -> ContextFile:
         """The bytes of a context, checked. Raises `JournalError` that names what is missing or changed."""

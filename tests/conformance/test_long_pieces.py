@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import Budget, create_rlm
+from rlm_langchain import Budget, Price, create_rlm
 from rlm_langchain.context import ContextStore
 from rlm_langchain.journal import fingerprint
 from rlm_langchain.sandboxes import frames
@@ -59,7 +60,7 @@ def test_a_child_gets_the_piece_that_the_code_cut(store, limits, code, start, st
     call = asked(store, limits, code)
     assert isinstance(call.context, Excerpt)
     assert (call.context.start, call.context.stop) == (len(LONG[:start].encode()), len(LONG[:stop].encode()))
-    assert store.load(store.reference(call.context)) == LONG[start:stop]
+    assert store.load(store.made(call.context)) == LONG[start:stop]
 
 
 @pytest.mark.parametrize("code", ["rlm_query('q', context[:1000])", "llm_query('q', context[:1_200_000])"])
@@ -74,7 +75,7 @@ def test_what_stands_in_no_context_goes_as_it_is(store, limits):
 def test_a_piece_too_long_for_any_frame_can_be_asked_about_all_the_same(store, limits):
     text = "0123456789abcdef" * (1 << 20)
     call = asked(store, limits, "rlm_query('q', context[16:])", text)
-    assert store.load(store.reference(call.context)) == text[16:]
+    assert store.load(store.made(call.context)) == text[16:]
 
 
 def test_a_call_is_known_by_the_text_and_the_place_and_not_by_the_folder(tmp_path):
@@ -136,6 +137,28 @@ def test_a_leaf_reads_a_piece_that_fits(tmp_path):
     rlm = create_rlm(FunctionModel(function=play), sandbox="cpython", home=tmp_path)
     assert rlm.invoke({"query": "q", "context": LONG})["answer"] == "lines"
     assert LONG[:1_100_000] in heard[0]
+
+
+@pytest.mark.parametrize("begins", ["%PDF-1.7 it says", "PK\x03\x04", "\ufeffwith a mark", "\x7fELF"])
+def test_a_piece_is_text_whatever_it_begins_with(store, begins):
+    text = "x" * 1000 + begins + LONG
+    call = asked(store, Limits(), "rlm_query('q', context[1000:])", text)
+    assert store.load(store.made(call.context)) == text[1000:]
+
+
+def test_an_estimate_counts_what_a_leaf_reads_of_a_piece(tmp_path):
+    code = "FINAL(rlm_query('q', context[:1_100_000]))"
+    budget = Budget(approve_above=0.5, output_tokens=10)
+    rlm = create_rlm(
+        script(code),
+        sandbox="cpython",
+        budget=budget,
+        prices={"function": Price(1.0, 1.0)},
+        home=tmp_path,
+        checkpointer=InMemorySaver(),
+    )
+    paused = rlm.invoke({"query": "q", "context": LONG}, {"configurable": {"thread_id": "t"}})
+    assert paused["__interrupt__"][0].value["estimated_usd"] > 0.5
 
 
 def test_a_reply_of_the_child_comes_back_into_the_cell(store, limits):

@@ -9,8 +9,9 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import InjectedToolArg, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
-from rlm_langchain import Budget, ConfigurationError, create_rlm
+from rlm_langchain import Budget, ConfigurationError, ModelError, create_rlm
 from rlm_langchain.testing import FunctionModel, script
 
 ran: list[Any] = []
@@ -160,3 +161,33 @@ def test_a_name_that_the_repl_has_is_refused(name):
     renamed = tool(name)(weather)
     with pytest.raises(ConfigurationError, match=name):
         _ = create_rlm(script("FINAL(1)"), tools=[renamed]).graph
+
+
+@pytest.mark.parametrize("wait", ["pause", "crash"])
+def test_calls_of_tools_are_counted_over_all_resumes(wait):
+    code = "print(weather('Rome'), weather('Paris'))\nprint(llm_query_batched(['a', 'b', 'c', 'd']))"
+    more = "said = []\nfor n in range(3):\n    try:\n        said.append(weather(f'town {n}')['town'])\n"
+    more += "    except LLMError as e:\n        said.append(str(e))\nFINAL(said)"
+    budget = Budget(tool_calls=3, approve_above=2 if wait == "pause" else None)
+    saver, thread = InMemorySaver(), {"configurable": {"thread_id": "t"}}
+    plays, heard = script(code, more).function, []
+
+    def model(messages: list[Any]) -> Any:
+        heard.append(messages)
+        if wait == "crash" and len(heard) == 6:  # the second turn, after four sub-calls
+            raise ValueError("gone")
+        return plays(messages)
+
+    rlm = create_rlm(
+        FunctionModel(function=model), tools=[weather], budget=budget, checkpointer=saver, sandbox="monty"
+    )
+    if wait == "pause":
+        rlm.invoke("q", thread)
+        output = rlm.invoke(Command(resume=True), thread)
+    else:
+        with pytest.raises(ModelError):
+            rlm.invoke("q", thread)
+        output = rlm.invoke(None, thread)
+    assert output["answer"][0] == "town 0"
+    assert all("no tool calls are left" in said for said in output["answer"][1:])
+    assert len(ran) == 3
