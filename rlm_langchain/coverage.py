@@ -45,7 +45,7 @@ class Shelf:
 
     def places(self, store: ContextStore, ref: ContextRef) -> Places:
         """The index of a context. Raises `JournalError` when that is missing or was changed."""
-        key = f"{ref['kind']} {ref['sha256']}"
+        key = _key(ref)
         with self._lock:
             is_first = key not in self._made
             made = self._made.setdefault(key, Future())
@@ -69,6 +69,8 @@ class Reading:
     store: ContextStore
     shelf: Shelf
     contexts: list[ContextRef] = field(default_factory=list)
+    _held: dict[str, Places] = field(default_factory=dict)
+    """Their indexes, however many: the shelf keeps a few for the next run."""
 
     def about(self, contexts: Iterable[ContextRef]) -> None:
         """Measure these; the index of a long one is begun at once."""
@@ -117,9 +119,15 @@ class Reading:
         for number, ref in enumerate(self.contexts):
             if ref["size"] <= (MAPPED if ref["kind"] == "text" and "path" not in ref else LOADED):
                 try:
-                    yield number, self.shelf.places(self.store, ref)
+                    yield number, self._index(ref)
                 except JournalError:  # who needs the text itself says so; an answer needs no figure
                     continue
+
+    def _index(self, ref: ContextRef) -> Places:
+        key = _key(ref)
+        if (held := self._held.get(key)) is None:
+            held = self._held[key] = self.shelf.places(self.store, ref)
+        return held
 
 
 def in_records(records: Iterable[Record]) -> Iterator[list[int]]:
@@ -129,6 +137,10 @@ def in_records(records: Iterable[Record]) -> Iterator[list[int]]:
             yield from record.get("read", ())
         if record["type"] == "call":
             yield from in_records(record.get("child", ()))
+
+
+def _key(ref: ContextRef) -> str:
+    return f"{ref['kind']} {ref['sha256']}"
 
 
 def _spans(number: int, places: Places, stretch: Stretch) -> Iterator[Span]:

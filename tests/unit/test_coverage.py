@@ -249,3 +249,14 @@ def test_all_contexts_together_get_the_compares_of_one_prompt(home, monkeypatch)
     assert given[0] is given[1]
     assert Effort.on("x" * 16_384).left < 4_200
     assert Effort.on("x" * 10_000_000).left == 65_536
+
+
+def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
+    built, of = [], Places.of
+    monkeypatch.setattr(Places, "of", lambda file, *, ours: built.append(file) or of(file, ours=ours))
+    texts = [TEXT, TEXT[::-1], TEXT.upper(), TEXT.swapcase()]
+    reading = Reading(store := ContextStore(), Shelf())
+    reading.about([store.reference(text) for text in texts])
+    read = [stretch for text in texts for stretch in reading.read(text)]
+    assert reading.coverage(read)["share"] == 1.0
+    assert len(built) == len(texts)
