@@ -32,8 +32,8 @@ class Asked(NamedTuple):
     rlm: RLMRunnable
     tools: Bound
     model: str
-    given: dict[str, Any]
-    """Held, so that what the key of a memory is made of lives as long as the memory."""
+    held: Any = None
+    """So that what the key of a memory is made of lives as long as the memory."""
 
     def input(self, messages: Sequence[BaseMessage], long: int) -> RLMInput:
         """The question in a conversation. Raises `InputError`."""
@@ -63,12 +63,19 @@ class Memory(dict[Any, Asked]):
                 f"a ChatRLM does not take {', '.join(sorted(unknown))}: set that on the models of its RLM"
             )
         given = {key: value for key, value in kwargs.items() if key not in IGNORED and value is not None}
-        key = (id(rlm), tools_in, *((name, _key(value)) for name, value in sorted(given.items())))
-        if key not in self:
-            self[key] = _built(rlm, given, tools_in)
+        options = [getattr(rlm, name) for name in type(rlm).model_fields]
+        key = (
+            id(rlm),
+            *map(id, options),
+            tools_in,
+            *((name, _key(value)) for name, value in sorted(given.items())),
+        )
+        asked = self.get(key)
+        if asked is None:
+            self[key] = asked = _built(rlm, given, tools_in)._replace(held=(rlm, options, given))
             for old in list(self)[:-REMEMBERED]:
                 self.pop(old, None)
-        return self[key]
+        return asked
 
 
 def model_name(model: Any) -> str:
@@ -81,16 +88,19 @@ def _built(rlm: RLMRunnable, given: dict[str, Any], tools_in: Any) -> Asked:
     tools = bound(given.get("tools", ()), given.get("tool_choice"), tools_in)
     wanted = answer_schema(given.get("response_format"))
     before = rlm.answer_schema if wanted is None else wanted
-    update: dict[str, Any] = {"answer_schema": tools.schema(before), "tools": (*rlm.tools, *tools.here)}
+    update: dict[str, Any] = {
+        "answer_schema": tools.schema(before),
+        "tools": (*rlm.tools, *tools.here),
+        "checkpointer": None,
+    }
     if "model" in given:
         update["root_model"] = given["model"]
     changed = {key: value for key, value in update.items() if value != getattr(rlm, key)}
-    changes = bool(tools.here or "answer_schema" in changed or "model" in given)
+    changes = bool(tools.here or "model" in given or changed.keys() & {"answer_schema", "checkpointer"})
     return Asked(
         rlm.model_copy(update=update) if changes else rlm,
         tools,
         model_name(given.get("model", rlm.root_model)),
-        given,
     )
 
 

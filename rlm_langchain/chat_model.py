@@ -38,7 +38,8 @@ EVENTS: dict[str, Any] = {"stream_mode": ["custom", "values"]}
 
 
 class ChatRLM(BaseChatModel):
-    """An RLM behind LangChain's chat model interface.
+    """An RLM behind LangChain's chat model interface. Each call is a question of its own, durable where it is asked
+    within a graph that is: a checkpointer of the RLM is not used.
 
     Raises what its RLM raises, and `InputError` for messages that ask nothing or hold pictures.
     """

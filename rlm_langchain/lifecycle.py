@@ -27,7 +27,7 @@ from langgraph.types import Command, StateSnapshot
 from rlm_langchain import clients
 from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SAVER, SEEN, Machine
 from rlm_langchain.portal import in_thread, portal
@@ -90,10 +90,14 @@ class Built(NamedTuple):
             self.machine.close(seen)
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
-        """The thread that `config` names, for this process alone, where there is a saver to share."""
+        """The thread that `config` names, for this process alone, where there is a saver to share.
+
+        Raises `ConfigurationError` when it names none.
+        """
         saver = self._saver(config)
-        thread = _thread(config, saver)
-        return nullcontext() if thread is None else _leased(self.machine.store.root, saver, thread)
+        if saver in (None, False):
+            return nullcontext()
+        return _leased(self.machine.store.root, saver, _thread(config, saver))
 
     def aheld(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
         """The same, without blocking the loop."""
@@ -101,7 +105,7 @@ class Built(NamedTuple):
 
     def _has_thread(self, config: RunnableConfig) -> bool:
         """Whether there may be something to go on from."""
-        return self._saver(config) not in (None, False) and "thread_id" in config.get("configurable", {})
+        return self._saver(config) not in (None, False)
 
     def _run_of(self, begun: Begun, kept: StateSnapshot | None) -> str:
         """The run of a new question, or the one that a thread holds.
@@ -161,11 +165,14 @@ def _words(asked: Any) -> Any:
     return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
 
 
-def _thread(config: RunnableConfig, saver: Any) -> str | None:
+def _thread(config: RunnableConfig, saver: Any) -> str:
     """What nobody else may work on meanwhile. Threads in memory are of this process alone."""
     thread = config.get("configurable", {}).get("thread_id")
-    if saver in (None, False) or thread is None:
-        return None
+    if thread is None:
+        raise ConfigurationError(
+            "a checkpointer keeps runs by the name of their thread, and none was named: ask with "
+            "config={'configurable': {'thread_id': ...}}, or make the RLM without a checkpointer"
+        )
     return (
         f"{thread} in memory {os.getpid()} {id(saver.storage)}" if isinstance(saver, InMemorySaver) else str(thread)
     )

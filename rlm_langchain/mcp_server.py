@@ -123,8 +123,10 @@ class Desk:
 def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
     """An MCP server that is not running yet. Files are read below `roots` only.
 
-    Its contexts have names for as long as it lives, the same for all its clients.
+    Its contexts have names for as long as it lives, the same for all its clients. Each call is a question of its
+    own: a checkpointer of the RLM is not used.
     """
+    rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     desk = Desk(rlm, tuple(roots))
     server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING")
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from httpx import HTTPStatusError
 from langchain_mcp_adapters.client import MultiServerMCPClient
+from langgraph.checkpoint.memory import InMemorySaver
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -141,6 +142,14 @@ async def test_texts_and_folders_have_names_and_several_are_read_together(folder
         assert re.fullmatch("text-[0-9a-f]{8}", text)
         answer = await session.call_tool("ask", {"query": "q", "contexts": ["all", text]})
         assert answer.structuredContent["answer"] == {"all": "dict", text: "str"}
+
+
+async def test_a_checkpointer_of_the_rlm_is_not_used_since_questions_have_no_thread(folder):
+    async with desk(folder, "FINAL(len(context))", checkpointer=(saver := InMemorySaver())) as session:
+        await session.call_tool("load_context", {"text": "abc", "name": "t"})
+        answer = await session.call_tool("ask", {"query": "q", "contexts": ["t"]})
+        assert answer.structuredContent["answer"] == 3
+    assert not saver.storage
 
 
 @pytest.mark.parametrize(

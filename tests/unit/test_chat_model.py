@@ -14,9 +14,11 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import InjectedToolCallId, tool
 from langchain_tests.unit_tests import ChatModelUnitTests
+from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, Field
 
 from rlm_langchain import Budget, ChatRLM, ConfigurationError, InputError, create_rlm
+from rlm_langchain.chat_calls import Memory
 from rlm_langchain.chat_question import question
 from rlm_langchain.chat_tools import bound
 from rlm_langchain.testing import script
@@ -274,3 +276,28 @@ def sum_of(chunks):
     for chunk in chunks:
         whole = chunk if whole is None else whole + chunk
     return whole
+
+
+async def test_a_checkpointer_of_the_rlm_is_not_used_since_calls_have_no_thread():
+    saver = InMemorySaver()
+    model = ChatRLM(rlm=create_rlm(script("FINAL('hello')"), sandbox="monty", checkpointer=saver))
+    assert (model.invoke("q").text, (await model.ainvoke("q")).text) == ("hello", "hello")
+    assert "".join(chunk.text for chunk in model.stream("q")) == "hello"
+    assert not saver.storage
+
+
+def test_a_bound_model_goes_by_the_options_that_its_rlm_has_now():
+    model = chat("print(1)", "FINAL(str(double(21)))")
+    bound_model = model.bind_tools([double])
+    assert bound_model.invoke("q").text == "42"
+    model.rlm.budget = Budget(iterations=1)
+    assert bound_model.invoke("q").text != "42"
+
+
+def test_a_call_whose_rlm_another_thread_forgets_has_it_all_the_same():
+    class Forgetful(Memory):
+        def __setitem__(self, key, asked):
+            """Another thread has filled the memory since."""
+
+    rlm = create_rlm(script("FINAL('hello')"), sandbox="monty")
+    assert Forgetful().asked(rlm, {}, "repl").rlm is rlm

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
 from pydantic import BaseModel
 
-from rlm_langchain import Budget, create_rlm
+from rlm_langchain import Budget, ConfigurationError, create_rlm
 from rlm_langchain.testing import FunctionModel, script
 
 ANSWER = RunnableLambda(lambda output: output["answer"])
@@ -111,3 +114,23 @@ async def test_events_of_version_2_name_the_runs():
     rlm = create_rlm(script("FINAL(llm_query('x'))"))
     names = [event["name"] async for event in rlm.astream_events("q", version="v2")]
     assert {"generate", "execute", "subcall", "finalise"} <= set(names)
+
+
+@pytest.mark.parametrize("config", [None, {"configurable": {"thread_id": None}}], ids=["no config", "no name"])
+async def test_a_checkpointer_without_a_thread_is_told_what_to_do(config):
+    rlm = create_rlm(script("FINAL(1)"), checkpointer=InMemorySaver())
+    told = "config={'configurable': {'thread_id': ...}}"
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        rlm.invoke("q", config)
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        await rlm.ainvoke("q", config)
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        [*rlm.stream("q", config, stream_mode="custom")]
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        [part async for part in rlm.astream("q", config, stream_mode="custom")]
+
+
+def test_inside_a_graph_the_thread_is_that_ones_even_if_it_has_none():
+    rlm = create_rlm(script("FINAL(1)"), checkpointer=InMemorySaver())
+    graph = StateGraph(dict).add_node("n", lambda _: {"answer": rlm.invoke("q")["answer"]}).add_edge(START, "n")
+    assert graph.compile().invoke({"x": 1}) == {"answer": 1}
