@@ -1,8 +1,10 @@
 """Garbage: contexts, indexes and receipts on disk that no run needs any more.
 
 What a thread refers to is kept, in whichever of its checkpoints, so that going back in it works too. What nobody
-refers to goes when it was not used for a while. While runs are at work, on threads of any saver, nothing goes that
-was used since the first of them began: they may have it open, and their checkpoints may not name it yet.
+refers to goes when it was not used for a while. While runs hold threads of this home (see `lease.py`), with any
+saver, nothing goes that was used since the first of them began: they may have it open, and their checkpoints may
+not name it yet. A run that holds none, as a node of a parent graph or without a saver, is not seen. What it uses
+counts as used when it opened or stored it, to the hour: it is safe while it takes an hour less than `older_than`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel
 
 from rlm_langchain.context import ContextStore
 from rlm_langchain.lease import held_since
@@ -98,7 +102,7 @@ def _found(parts: Iterable[Any]) -> References:
 
 
 def _dicts(parts: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Every dict in values, however deep; also in what LangGraph wraps around them: a `Send`, a snapshot."""
+    """Every dict in values, however deep; also in messages, and in what LangGraph wraps: `Send`s, snapshots."""
     waiting = [*parts]
     while waiting:
         value = waiting.pop()
@@ -107,5 +111,7 @@ def _dicts(parts: Iterable[Any]) -> Iterator[dict[str, Any]]:
             waiting += value.values()
         elif isinstance(value, list | tuple | set):
             waiting += value
+        elif isinstance(value, BaseModel):
+            waiting += [vars(value), value.model_extra]
         elif hasattr(value, "arg"):
             waiting.append(value.arg)

@@ -16,7 +16,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command
 
 from rlm_langchain.context import ContextStore
-from rlm_langchain.errors import ConfigurationError, InputError, MissingDependency
+from rlm_langchain.errors import ConfigurationError, InputError, JournalError, MissingDependency
 from rlm_langchain.moved import Mover
 from rlm_langchain.node import told
 from rlm_langchain.runnable import RLMRunnable
@@ -107,3 +107,5 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             return self._mover.context(runtime.state["messages"], contexts)
         except InputError as error:
             raise ToolException(str(error)) from error
+        except JournalError as error:
+            raise ToolException(f"the text of {', '.join(contexts)} is no longer there: {error}") from error

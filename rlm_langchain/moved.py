@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from rlm_langchain.context import ContextStore
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextRef
 
 M = TypeVar("M", bound=BaseMessage)
@@ -25,8 +25,10 @@ SHOWN, ASKED = 900, 2_000
 
 
 class Cut(NamedTuple):
-    """A conversation in two parts."""
+    """A conversation in parts."""
 
+    system: list[BaseMessage]
+    """Instructions: they stay, wherever they were."""
     before: list[BaseMessage]
     kept: list[BaseMessage]
 
@@ -45,6 +47,8 @@ class Mover:
 
     def shorter(self, message: M) -> M:
         """The message, with a handle in place of a long text."""
+        if isinstance(message, SystemMessage):
+            return message  # instructions are to be followed, not to be asked about
         if isinstance(message, AIMessage) and not isinstance(message.content, str):
             return message  # blocks of a model may be signed, and have to go back as they came
         text = str(message.text)
@@ -54,7 +58,7 @@ class Mover:
         what = (
             f"what {message.name or 'the tool'} gave back" if isinstance(message, ToolMessage) else "this message"
         )
-        note = f"{self._moved(what, len(text), handle(ref))}\n\n{_ends(text)}"
+        note = f"{self._moved(f'{len(text):,} characters of {what}', handle(ref))}\n\n{_ends(text)}"
         others = [b for b in _blocks(message) if isinstance(b, dict) and b.get("type") != "text"]
         content: Any = [{"type": "text", "text": note}, *others] if others else note
         return self._without_artifact(_with(message, content, {MOVED: {handle(ref): ref}}))
@@ -64,15 +68,19 @@ class Mover:
         shorter = [self.shorter(message) for message in messages]
         cut = _cut(shorter, self.history)
         if cut is not None:
-            return [self._note(cut.before), *cut.kept]
+            return [*cut.system, self._note(cut.before), *cut.kept]
         return shorter if any(a is not b for a, b in zip(shorter, messages, strict=True)) else None
 
     def context(self, messages: Sequence[BaseMessage], handles: Sequence[str]) -> Any:
-        """What handles in a conversation stand for. Raises `InputError` for one that is not in it."""
+        """What handles in a conversation stand for.
+
+        Raises `InputError` for one that is not in it, and `JournalError` when its text is gone.
+        """
         known = references(messages)
         if missing := [one for one in handles if one not in known]:
             raise InputError(f"there is no context {', '.join(missing)} here, but: {', '.join(known) or 'none'}")
         if len(handles) == 1:
+            self.store.open(known[handles[0]])
             return known[handles[0]]
         return {one: self.store.load(known[one]) for one in handles}
 
@@ -81,11 +89,15 @@ class Mover:
         earlier = next((m.response_metadata[HISTORY] for m in before if HISTORY in m.response_metadata), None)
         known = references(before)
         said = [message for message in before if HISTORY not in message.response_metadata]
-        items = cast(list[Any], self.store.load(self._reference(said)))
+        items, lost = cast(list[Any], self.store.load(self._reference(said))), ""
         if earlier:
-            items = [*cast(list[Any], self.store.load(known.pop(earlier))), *items]
+            try:
+                items = [*cast(list[Any], self.store.load(known.pop(earlier))), *items]
+            except JournalError as error:  # an agent need not end with it, but has to know
+                lost = f"What was said before that is no longer there: {error}"
         ref = self._reference(items)
-        told = [self._moved(f"the conversation so far ({len(items)} messages)", ref["size"], handle(ref))]
+        what = f"{ref['size']:,} bytes of the conversation so far ({len(items)} messages)"
+        told = [self._moved(what, handle(ref)), *([lost] if lost else [])]
         asked = [message for message in said if message.type == "human"]
         told += [f"The last thing that was asked in it:\n\n{_ends(asked[-1].text, ASKED)}"] if asked else []
         if known:
@@ -94,9 +106,9 @@ class Mover:
             "\n\n".join(told), response_metadata={MOVED: {**known, handle(ref): ref}, HISTORY: handle(ref)}
         )
 
-    def _moved(self, what: str, size: int, name: str) -> str:
+    def _moved(self, what: str, name: str) -> str:
         return (
-            f"[{size:,} characters of {what} were moved out of this conversation. They are the context `{name}`: "
+            f"[{what} were moved out of this conversation. They are the context `{name}`: "
             f'ask about them with `{self.tool}(query=..., contexts=["{name}"])`.]'
         )
 
@@ -137,18 +149,20 @@ def size_of(message: BaseMessage) -> int:
 
 def _cut(messages: Sequence[BaseMessage], most: int) -> Cut | None:
     """A conversation that is too long: half of what it may be is kept, and no result without its call."""
-    sizes = [size_of(message) for message in messages]
-    if sum(sizes) <= most:
+    system = [message for message in messages if isinstance(message, SystemMessage)]
+    messages = [message for message in messages if not isinstance(message, SystemMessage)]
+    sizes, fixed = [size_of(message) for message in messages], sum(map(size_of, system))
+    if not messages or sum(sizes) + fixed <= most:
         return None
-    at, room = len(messages) - 1, most // 2 - sizes[-1]
+    at, room = len(messages) - 1, most // 2 - fixed - sizes[-1]
     while at > 0 and sizes[at - 1] <= room:
         at -= 1
         room -= sizes[at]
     while at > 0 and isinstance(messages[at], ToolMessage):
         at -= 1
-    before = list(messages[:at])
+    before = messages[:at]
     fresh = [message for message in before if HISTORY not in message.response_metadata]
-    return Cut(before, list(messages[at:])) if fresh else None
+    return Cut(system, before, messages[at:]) if fresh else None
 
 
 def _with(message: M, content: Any, metadata: dict[str, Any]) -> M:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from typing import Any
 
@@ -13,6 +14,7 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     HumanMessage,
+    SystemMessage,
     ToolMessage,
     messages_from_dict,
     messages_to_dict,
@@ -26,6 +28,8 @@ from pydantic import Field
 import rlm_langchain
 from rlm_langchain import ConfigurationError, InputError, MissingDependency, RLMContextMiddleware, create_rlm
 from rlm_langchain.context import ContextStore
+from rlm_langchain.garbage import collect
+from rlm_langchain.garbage import references as referred
 from rlm_langchain.moved import Mover, references
 from rlm_langchain.testing import FunctionModel, script
 
@@ -109,6 +113,32 @@ def test_a_moved_text_is_found_again_by_other_objects_from_the_checkpoint(tmp_pa
     assert again[-1].content == f"{NEEDLE} in a; {NEEDLE} in b"
 
 
+def test_what_was_moved_is_not_collected_while_a_checkpoint_mentions_it(home):
+    """In its messages' metadata, in the note that stands for older ones, in an artifact."""
+
+    @tool(response_format="content_and_artifact")
+    def look() -> tuple[str, dict[str, str]]:
+        """Look."""
+        return log("c"), {"whole": log("d")}
+
+    def looks(messages: list[BaseMessage]) -> AIMessage:
+        last = messages[-1]
+        return AIMessage("done") if isinstance(last, ToolMessage) else AIMessage("", tool_calls=[call("look")])
+
+    saver = InMemorySaver()
+    one = agent(Played(function=looks), saver=saver, tools=[look], long=1_000, history=2_000)
+    messages = run(one, "Look.", THREAD, "invoke")
+    messages = run(one, "Look again. " + "x" * 900, THREAD, "invoke")
+    there = [*references(messages).values(), *(m.artifact for m in messages if getattr(m, "artifact", None))]
+    assert len(there) >= 3
+    kept = referred(saver)
+    assert {ref["sha256"] for ref in there} <= kept.contexts
+    for path in home.rglob("*"):
+        os.utime(path, (1, 1))
+    collect(home, kept, older_than=86_400)
+    assert [ContextStore().load(ref) for ref in there]
+
+
 def test_without_a_checkpointer_whoever_has_the_messages_can_ask():
     first = run(agent(Played(function=detective)), "Where is it?", None, "invoke")
     kept = messages_from_dict(json.loads(json.dumps(messages_to_dict(first))))
@@ -135,6 +165,38 @@ def test_a_handle_that_is_not_there_is_told_to_the_agent():
     messages = run(agent(Played(function=guess)), "q", None, "invoke")
     assert messages[2].status == "error"
     assert messages[-1].content == "there is no context ctx_0 here, but: none"
+
+
+def test_a_moved_context_that_is_gone_is_told_to_the_agent(home):
+    """Alone, or with others; the agent goes on."""
+
+    def asks(messages: list[BaseMessage]) -> AIMessage:
+        if isinstance(messages[-1], ToolMessage) and "ask_context" in (messages[-1].name or ""):
+            return AIMessage(messages[-1].text)
+        if isinstance(messages[-1], ToolMessage):
+            for path in (home / "contexts").glob("*/*"):
+                path.unlink()
+            names = [*references(messages)]
+            some = [call("ask_context", query="q", contexts=c) for c in (names, names[:1])]
+            return AIMessage("", tool_calls=some)
+        return AIMessage("", tool_calls=[call("fetch", name="a"), call("fetch", name="b")])
+
+    messages = run(agent(Played(function=asks)), "Where?", None, "invoke")
+    told = [m for m in messages if isinstance(m, ToolMessage) and m.name == "ask_context"]
+    assert [m.status for m in told] == ["error", "error"]
+    assert all(m.text.startswith("the text of ctx_") and "no longer there" in m.text for m in told)
+
+
+def test_an_agent_whose_older_history_is_gone_goes_on_and_says_so(home):
+    moving = mover()
+    conversation = moving.conversation(turns(0, 40))
+    for path in (home / "contexts").glob("*/*"):
+        path.unlink()
+    longer = moving.conversation([*conversation, *turns(40, 40)])
+    assert "no longer there" in longer[0].text
+    [name] = references(longer)
+    assert "question 79" in longer[-5].text
+    assert moving.store.load(moving.context(longer, [name]))
 
 
 def mover(**options: Any) -> Mover:
@@ -185,6 +247,27 @@ def test_what_was_moved_earlier_can_still_be_asked_about_when_its_message_is_his
     [name] = references([shelved])
     assert name in conversation[0].text
     assert moving.store.load(moving.context(conversation, [name])) == log("a")
+
+
+def test_instructions_are_never_moved_and_stand_in_front():
+    rules = [SystemMessage("Obey. " + "r" * 3_000), SystemMessage("Be brief.")]
+    said = [rules[0], *turns(0, 20), rules[1], *turns(20, 20)]
+    moved = mover().conversation(said)
+    assert moved[:2] == rules
+    assert [m for m in moved if isinstance(m, SystemMessage)] == rules
+    again = mover().conversation([*moved, *turns(40, 40)])
+    assert again[:2] == rules
+    [name] = references(again)
+    assert not [m for m in mover().store.load(references(again)[name]) if m["role"] == "system"]
+    assert mover().conversation([SystemMessage("x" * 9_000)]) is None
+
+
+def test_a_note_says_how_large_the_history_is_as_it_is_stored():
+    [note, *_] = mover().conversation(turns(0, 40))
+    [ref] = references([note]).values()
+    assert f"[{ref['size']:,} bytes of the conversation so far" in note.text
+    long = mover().shorter(HumanMessage("ü" * 2_000))
+    assert "[2,000 characters of this message" in long.text
 
 
 def test_short_conversations_are_left_alone():
