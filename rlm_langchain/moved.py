@@ -149,7 +149,7 @@ def size_of(message: BaseMessage) -> int:
 
 def _cut(messages: Sequence[BaseMessage], most: int) -> Cut | None:
     """A conversation that is too long: half of what it may be is kept, and no result without its call."""
-    system = [message for message in messages if isinstance(message, SystemMessage)]
+    system: list[BaseMessage] = [m for m in messages if isinstance(m, SystemMessage)]
     messages = [message for message in messages if not isinstance(message, SystemMessage)]
     sizes, fixed = [size_of(message) for message in messages], sum(map(size_of, system))
     if not messages or sum(sizes) + fixed <= most:
