@@ -106,6 +106,7 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         return turn.end(wait(turn.tree, turn.ask, config))
 
     async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        await machine.ready(state["run"], config)
         turn = Turn.begin(machine, state, config)
         return turn.end(await turn.ask(config))
 
@@ -113,6 +114,7 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         return Execution.begin(machine, state, config).go_on()
 
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        await machine.ready(state["run"], config)
         work = Execution.begin(machine, state, config)
         return await in_thread(work.go_on, work.repl.close)
 
@@ -131,6 +133,7 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         return done.record()
 
     async def asubcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
+        await machine.ready(errand["run"], config)
         work = Errands.begin(machine, errand, config)
         if "query" not in errand:
             return await work.leaves(config)

@@ -18,6 +18,7 @@ from rlm_langchain.coverage import Reading, Shelf
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.journal import Journal
 from rlm_langchain.models import Model
+from rlm_langchain.portal import in_thread
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
 from rlm_langchain.retrieval.option import Search
 from rlm_langchain.retrieval.repl import PRELUDE as SEARCH_PRELUDE
@@ -86,6 +87,11 @@ class Machine:
         settings.get(SEEN, set()).add(run)
         durable = "thread_id" in settings
         return self.trees.get(run, self.budget, self.receipts(run) if durable else None)
+
+    async def ready(self, run: str, config: RunnableConfig) -> None:
+        """Have the tree of a run at hand: its receipts may be many, and are not read on the event loop."""
+        if "thread_id" in config.get("configurable", {}) and not self.trees.has_read(run):
+            await in_thread(lambda: self.tree(run, config), lambda: None)
 
     def reading(self, tree: Tree, state: Mapping[str, Any], journal: Journal) -> Reading:
         """What tells which parts of the top run's contexts models have read."""

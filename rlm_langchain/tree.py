@@ -57,15 +57,21 @@ class Tree:
         """By the path of the run, as far as they were read."""
         self._tools: set[str] = set()
         """The places in the tree where a tool was called, in this process or before."""
+        self._keeping = threading.Lock()
         self._lock = threading.Lock()
 
-    def keep(self, receipts: Receipts) -> None:
-        """Keep receipts, and book what those that are there say: replies of earlier processes, seen here or not."""
-        for place, usage in receipts.spent():
-            self.note(place, usage)
-            self.ledger.book(usage)
-        self._tools.update(receipts.tools())
-        self.receipts = self.gate.room = receipts
+    def keep(self, path: Path) -> None:
+        """Keep receipts there, and book what those that are there say: replies of earlier processes, seen here or
+        not. Whoever comes meanwhile waits."""
+        with self._keeping:
+            if self.receipts is not None:
+                return
+            receipts = Receipts(path)
+            for place, usage in receipts.spent():
+                self.note(place, usage)
+                self.ledger.book(usage)
+            self._tools.update(receipts.tools())
+            self.gate.room = self.receipts = receipts
 
     def breaks(self, error: RLMError) -> None:
         """Ask nothing more, for this reason; the first one counts."""
@@ -238,9 +244,15 @@ class Trees:
             if run not in self._alive:
                 self._alive[run] = Tree(budget)
             tree = self._alive[run]
-            if receipts is not None and tree.receipts is None:
-                tree.keep(Receipts(receipts))
-            return tree
+        if receipts is not None:
+            tree.keep(receipts)  # which may be many: other runs do not wait for them to be read
+        return tree
+
+    def has_read(self, run: str) -> bool:
+        """Whether there is a tree of this run, with its receipts."""
+        with self._lock:
+            tree = self._alive.get(run)
+        return tree is not None and tree.receipts is not None
 
     def close(self, run: str) -> bool:
         """Let go of everything that is alive for a run, and say whether it has ended. What matters is on disk."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from langgraph.types import Command
 
 from rlm_langchain import Budget, ConfigurationError, Price, RLMRunnable, create_rlm, create_rlm_graph
 from rlm_langchain.approval import answered, questions
+from rlm_langchain.receipts import Receipts
 from rlm_langchain.testing import FunctionModel, script
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
@@ -215,3 +217,36 @@ def test_a_plain_resume_answers_a_single_question(ask):
     rlm = create_rlm(script("FINAL(llm_query('a'))"), budget=Budget(approve_above=1), checkpointer=InMemorySaver())
     ask(rlm, "q")
     assert ask(rlm, Command(resume=True))["answer"] == "<a>"
+
+
+@pytest.mark.parametrize("way", ["runnable", "served graph"])
+async def test_receipts_are_never_read_on_the_event_loop(way, monkeypatch):
+    """They may be many, and others use the loop."""
+    saver, readers, read = InMemorySaver(), [], Receipts._read
+
+    def noted(self):
+        readers.append((threading.get_ident(), self.path.exists()))
+        return read(self)
+
+    monkeypatch.setattr(Receipts, "_read", noted)
+    options = {
+        "root_model": script(
+            "FINAL(llm_query('a') + llm_query('b') + rlm_query('KID', 'd'))",
+            children={"KID": ["FINAL('C')"]},
+            leaf=Leaves(),
+        ),
+        "budget": Budget(depth=2, approve_above=1),
+    }
+
+    def anew():
+        """The same in a new process."""
+        if way == "runnable":
+            return create_rlm(**options, checkpointer=saver)
+        return create_rlm_graph(**options).compile(checkpointer=saver)
+
+    asked = {"query": "q", "context": None}
+    while "__interrupt__" in (output := await anew().ainvoke(asked, CONFIG)):
+        asked = Command(resume=True)
+    assert output["answer"] == "ABC"
+    assert [there for _, there in readers].count(True) >= 2
+    assert threading.get_ident() not in {thread for thread, _ in readers}
