@@ -87,6 +87,10 @@ async def current_pool() -> Pool:
     return _pools[loop]
 
 
+BREATHS = 3
+"""Rounds of a loop in which connections that were aborted, TLS within TCP, are told so and let go of their sockets."""
+
+
 async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE, socket_factory=_probed_socket)
     session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
@@ -96,6 +100,8 @@ async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.Clien
         _pools.pop(loop, None)
         # A peer that does not answer TLS's goodbye would make an orderly end last for seconds.
         await connector.close(abort_ssl=True)
+        for _ in range(BREATHS if loop.is_running() else 0):
+            await asyncio.sleep(0)
 
 
 def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:

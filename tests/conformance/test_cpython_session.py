@@ -121,7 +121,8 @@ def test_a_forged_answer_is_worth_as_much_as_one_that_was_given(opened):
 def test_a_program_that_steals_its_replies_harms_only_itself(opened):
     session = opened(Limits(seconds=1))
     code = (
-        "import os, threading\nthreading.Thread(target=os.read, args=(3, 2), daemon=True).start()\nllm_query('a')"
+        "import os, threading\nfor _ in range(16):\n"
+        "    threading.Thread(target=os.read, args=(3, 2), daemon=True).start()\nllm_query('a')"
     )
     assert session.run(code) == Suspended((Call("llm", "a"),))
     step = session.resume([Reply("b" * 1000)])
