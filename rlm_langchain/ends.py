@@ -116,7 +116,7 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     journal = Journal(state["trajectory"])
     root, sub = journal.usage
     reason = state.get("stop_reason") or "answer"
-    status, answer = _verdict(journal, reason, state.get("answer"))
+    status, answer = _verdict(journal, reason, state.get("answer"), typed=bool(machine.schema_at(state["path"])))
     scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, answer)
     read, coverage = _read(machine, state, journal)
     record = AnswerRecord(
@@ -174,15 +174,15 @@ def _read(machine: Machine, state: RLMState, journal: Journal) -> tuple[Read, Co
     return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
 
 
-def _verdict(journal: Journal, reason: StopReason, answer: Any) -> tuple[Status, Any]:
-    """How the run ended, and with what: without an answer, with what was found so far."""
+def _verdict(journal: Journal, reason: StopReason, answer: Any, *, typed: bool) -> tuple[Status, Any]:
+    """How the run ended, and with what: without an answer, with what was found so far, which is of no type."""
     if not journal.gave(answer):
         raise JournalError(DAMAGED)
     if reason in ("answer", "prose"):
         return "complete", answer
     if answer is not None:
         return "partial", answer
-    return "failed", journal.found and journal.found["text"]
+    return "failed", None if typed else journal.found and journal.found["text"]
 
 
 def check(values: Mapping[str, Any]) -> None:

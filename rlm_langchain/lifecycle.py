@@ -14,6 +14,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,6 +150,8 @@ def begin(machine: Machine, asked: Asked) -> Begun:
     question = asked if isinstance(asked, dict) else {"query": _words(asked)}
     if not isinstance(question.get("query"), str):
         raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
+    if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
+        raise InputError(f"the input has no 'context', but {near[0]!r}: is that what it should be called?")
     reference = machine.store.reference(question.get("context"))
     return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
 

@@ -88,7 +88,7 @@ async def current_pool() -> Pool:
 
 
 BREATHS = 3
-"""Rounds of a loop in which connections that were aborted, TLS within TCP, are told so and let go of their sockets."""
+"""Rounds of a loop in which connections that were aborted, TLS within TCP, let go of their sockets."""
 
 
 async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:

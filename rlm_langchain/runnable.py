@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,12 +14,12 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensur
 from langchain_core.runnables.graph import Graph
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
 from rlm_langchain.brief import brief
-from rlm_langchain.errors import BudgetExhausted
+from rlm_langchain.errors import BudgetExhausted, ConfigurationError
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built
@@ -300,8 +301,25 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
 
 def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:
-    """An RLM from a model name and options: the fields of `RLMRunnable`."""
-    return RLMRunnable(root_model=root_model, **options)
+    """An RLM from a model name and options: the fields of `RLMRunnable`, and `output_schema`.
+
+    Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
+    """
+    try:
+        return RLMRunnable(root_model=root_model, **options)
+    except ValidationError as error:
+        raise ConfigurationError(_unfit(error)) from None
+
+
+def _unfit(error: ValidationError) -> str:
+    """What is wrong with an option, in a sentence."""
+    first = error.errors(include_url=False)[0]
+    name, known = str(first["loc"][0]), {field.alias or name for name, field in RLMRunnable.model_fields.items()}
+    if first["type"] != "extra_forbidden":
+        return f"{name}={first['input']!r} cannot be used: {first['msg']}"
+    near = get_close_matches(name, known, 1)
+    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known - {'name'}))}"
+    return f"there is no option {name!r}; {meant}"
 
 
 def create_rlm_graph(root_model: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
@@ -309,4 +327,4 @@ def create_rlm_graph(root_model: Any, **options: Any) -> StateGraph[Any, Any, An
 
     Its state takes the context by reference; given anything else as `context`, its first node stores it.
     """
-    return rlm_graph(assemble(RLMRunnable(root_model=root_model, **options)))
+    return rlm_graph(assemble(create_rlm(root_model, **options)))

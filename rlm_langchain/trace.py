@@ -15,29 +15,40 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.trajectory import bare, flat
 from rlm_langchain.types import Record
 
+LONGEST = 64 << 20
+"""Bytes of a line that is read to see whether a file is a trace."""
+
 
 class Trace:
     """A file that is written as things happen, so that a run that is cut off leaves one too.
 
-    Raises `InputError`, when it is made, for a file that cannot be written.
+    An earlier trace is replaced when there is something to write, and nothing else ever is. Raises `InputError`,
+    when it is made, for a file that cannot be written, or that holds something else.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file: IO[str] | None = None
         try:
-            # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
-            self._file: IO[str] = path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+            path.open("ab").close()
+            there = _first_line(path) if path.is_file() else b""
         except OSError as error:
             raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
+        if there:
+            _record(there.decode("utf-8", "replace"), path, 1)
 
     def write(self, record: Record) -> None:
         """Add what a stream told."""
+        if self._file is None:
+            # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
+            self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
         self._file.write(f"{json.dumps(bare(record), ensure_ascii=False)}\n")
         self._file.flush()
 
     def close(self) -> None:
         """Nothing comes after this."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Trace:
         return self
@@ -46,6 +57,11 @@ class Trace:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(LONGEST)
 
 
 def write_trace(path: Path, trajectory: Iterable[Record]) -> None:

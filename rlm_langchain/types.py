@@ -176,6 +176,9 @@ class Budget:
 
     def _demand(self, name: str, least: int) -> None:
         given = getattr(self, name)
+        kinds = (int, float) if name in ("usd", "seconds") else (int,)
+        if given is not None and not isinstance(given, kinds):
+            raise ConfigurationError(f"Budget({name}={given!r}): {name} is a {'whole ' * (len(kinds) < 2)}number")
         if given is not None and given < least:
             raise ConfigurationError(f"Budget({name}={given!r}): {name} cannot be less than {least}")
 

@@ -37,5 +37,7 @@ def sentences(command: Callable[[], int | None]) -> int:
     except RLMError as error:
         from rlm_langchain.context import visible
 
-        print("\n".join([f"rlm: {visible(str(error))}", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        # LangGraph notes in which of its tasks it was: that is nothing to a user.
+        notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("During task ")]
+        print("\n".join([f"rlm: {visible(str(error))}", *notes]), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1

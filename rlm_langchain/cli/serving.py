@@ -21,6 +21,8 @@ def serve(setup: Setup, roots: Sequence[Path], http: str | None) -> None:
         raise ConfigurationError("--approve-above: a server has nobody to ask; limit it by --usd or --calls")
     quieten()
     host, port = address(http) if http else ("127.0.0.1", 0)
+    if missing := [str(root) for root in roots if not root.is_dir()]:
+        raise ConfigurationError(f"there is no folder {', '.join(missing)}: check --root")
     server = create_mcp_server(inputs.made_of(inputs.named(setup)), roots=roots, host=host)
     work = serve_http(server, port, os.environ.get("RLM_MCP_TOKEN")) if http else serve_stdio(server)
     asyncio.run(work)

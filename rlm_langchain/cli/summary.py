@@ -90,6 +90,10 @@ def finish(ended: Ended, *, json: bool, quiet: bool) -> int:
     terminal = sys.stdout.isatty()
     if json:
         print(ended.json())
+    elif failed:
+        print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
+        if not quiet and ended.output["answer"] is not None:
+            print(f"What was seen last:\n{ended.answer(terminal=True)}", file=sys.stderr)
     elif ended.output["answer"] is not None:
         print("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
     if not quiet:

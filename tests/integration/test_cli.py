@@ -172,6 +172,15 @@ def test_a_run_without_an_answer_ends_with_one(command: Command, monkeypatch: py
     assert "failed: no turns were left" in done.err
 
 
+def test_what_was_seen_last_is_no_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(rlm("print('seen')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done, quiet = (command(*ASK, *MODEL, "--calls", "1", *more) for more in ((), ("-q",)))
+    assert (done.code, done.out, quiet.code, quiet.out) == (1, "", 1, "")
+    assert "seen" in done.err
+    assert quiet.err == "rlm: there is no answer: no model calls were left\n"
+
+
 def test_a_dead_provider_is_a_sentence_and_ends_with_one(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(echo, rule=lambda _: Reply(status=401, raw=b"{}")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)

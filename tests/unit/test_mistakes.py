@@ -1,0 +1,68 @@
+"""What users get wrong is told in a sentence that says what to do, and harms nothing of theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_langchain import Budget, ConfigurationError, InputError, create_rlm
+from rlm_langchain.testing import script
+from rlm_langchain.trace import Trace, read_trace, write_trace
+
+MODEL = script("FINAL(1)")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"bugdet": Budget()}, "no option 'bugdet'; did you mean 'budget'"),
+        ({"qqq": 5}, "no option 'qqq'; there are .*checkpointer.*output_schema"),
+        ({"budget": -1}, "budget=-1 cannot be used"),
+        ({"strategies": 5}, "strategies=5 cannot be used"),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_in_a_sentence(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told) as raised:
+        create_rlm(MODEL, **options)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wrong", [{"calls": "a"}, {"calls": 1.5}, {"usd": "0.5"}, {"depth": None, "tokens": "1"}])
+def test_a_limit_is_a_number(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"is a (whole )?number"):
+        Budget(**wrong)
+
+
+def test_a_misspelt_key_of_the_input_is_told_before_anything_is_paid() -> None:
+    with pytest.raises(InputError, match="no 'context', but 'contxt'"):
+        create_rlm(MODEL, sandbox="monty").invoke({"query": "q", "contxt": "text"})  # type: ignore[typeddict-item]
+    more: Any = {"query": "q", "context": "text", "language": "en"}
+    assert create_rlm(MODEL, sandbox="monty").invoke(more)["answer"] == 1, "other keys may be for other steps"
+
+
+def test_a_trace_takes_the_place_of_a_trace_only(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("precious\n")
+    with pytest.raises(InputError, match="no record of a trajectory"):
+        Trace(path)
+    assert path.read_text() == "precious\n"
+
+
+def test_an_earlier_trace_is_kept_until_there_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    write_trace(path, create_rlm(MODEL, sandbox="monty").invoke("q")["trajectory"])
+    before = read_trace(path)
+    Trace(path).close()
+    assert read_trace(path) == before
+    write_trace(path, before[:1])
+    assert read_trace(path) == before[:1]
+
+
+def test_a_typed_run_that_failed_has_no_answer_of_another_type() -> None:
+    rlm = create_rlm(
+        script("x = 1\nprint(x)"), sandbox="monty", budget=Budget(calls=1), output_schema={"type": "array"}
+    )
+    output = rlm.invoke("q")
+    assert (output["status"], output["answer"]) == ("failed", None)
