@@ -113,7 +113,8 @@ class Mover:
         )
 
     def _reference(self, value: Any) -> ContextRef:
-        ref = self.store.reference(value)
+        # What a tool gave back is data, also where it looks like a reference of ours.
+        ref = self.store.made(value) if isinstance(value, dict) else self.store.reference(value)
         assert ref is not None  # noqa: S101 - what is moved is not empty
         return {**ref, "preview": ref["preview"][:200]}
 
