@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,7 +27,7 @@ from rlm_langchain.node import node
 from rlm_langchain.portal import IN_SYNC_RUN, in_own_thread, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
-from rlm_langchain.shapes import input_model, output_model, whole
+from rlm_langchain.shapes import input_model, output_model, unfit, whole
 from rlm_langchain.streams import EVENTFUL, aparts, parts, streaming
 from rlm_langchain.threads import afork, fork, other_thread
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
@@ -308,18 +307,8 @@ def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:
     try:
         return RLMRunnable(root_model=root_model, **options)
     except ValidationError as error:
-        raise ConfigurationError(_unfit(error)) from None
-
-
-def _unfit(error: ValidationError) -> str:
-    """What is wrong with an option, in a sentence."""
-    first = error.errors(include_url=False)[0]
-    name, known = str(first["loc"][0]), {field.alias or name for name, field in RLMRunnable.model_fields.items()}
-    if first["type"] != "extra_forbidden":
-        return f"{name}={first['input']!r} cannot be used: {first['msg']}"
-    near = get_close_matches(name, known, 1)
-    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known - {'name'}))}"
-    return f"there is no option {name!r}; {meant}"
+        known = {field.alias or name for name, field in RLMRunnable.model_fields.items()}
+        raise ConfigurationError(unfit(error, known - {"name"})) from None
 
 
 def create_rlm_graph(root_model: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
