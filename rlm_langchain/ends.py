@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.citations import cited
 from rlm_langchain.context import quotable
+from rlm_langchain.context.tables import table
 from rlm_langchain.conversation import shown
 from rlm_langchain.coverage import Read, in_records
 from rlm_langchain.errors import InputError, JournalError
@@ -240,7 +241,9 @@ def _question(
 
 def _about(profile: str, name: str, context: ContextRef) -> str:
     """What is said of a context: in a profile's own words for its type, where it has some."""
-    own = f"context_{re.split('[ ,]', context['about'], maxsplit=1)[0]}"
+    kind = re.split("[ ,]", context["about"], maxsplit=1)[0]
+    found = table(context["preview"]) if kind == "str" and has(profile, "context_table") else None
+    own = f"context_{'table' if found else kind}"
     return render(
         profile,
         own if has(profile, own) else "context",
@@ -248,5 +251,6 @@ def _about(profile: str, name: str, context: ContextRef) -> str:
         about=context["about"],
         short=re.split(r", [\d,]+ characters", context["about"], maxsplit=1)[0],
         preview=shown(context["preview"], 2_000),
-        glimpse=context["preview"][:GLIMPSE],
+        glimpse=context["preview"][:GLIMPSE].removeprefix("["),
+        **(found.words() if found else {}),
     )

@@ -57,6 +57,16 @@ class LocalChat(CompatibleChat):
             yield chunk
 
 
+_AGAIN = {
+    "temperature": 0.3,
+    "seed": 1,
+    "dry_multiplier": 1.0,
+    "dry_allowed_length": 16,
+    "dry_penalty_last_n": 2_048,
+    "dry_sequence_breakers": ["```"],
+}
+
+
 async def _ready(server: LocalServer) -> None:
     # Shielded: others wait for the same, and cancelling one of them must not cancel it for all.
     await asyncio.shield(asyncio.wrap_future(server.ready()))
@@ -72,10 +82,10 @@ def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
     examples = sum(role == "assistant" for role, _ in opening("compact"))
     wrote = [message["content"] for message in messages if message["role"] == "assistant"][examples:]
     last = str(messages[-1]["content"])
-    root = "block" if len(wrote) < 2 or "Error" in last else "answering"
+    root = "block" if not wrote or "Error" in last else "answering"
     root = "final" if "last turn" in last else root
     value = "any" if wrote else "computed"
-    again = {"temperature": 0.7, "seed": len(wrote)} if len(wrote) > 1 and wrote[-1] in wrote[:-1] else {}
+    again = _AGAIN if wrote else {}
     return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
 
 

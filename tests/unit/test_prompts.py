@@ -55,4 +55,4 @@ def test_every_prompt_of_a_small_profile_has_a_default_or_is_asked_for_by_type()
     folder = files("rlm_langchain.prompts")
     default = {file.name for file in folder.joinpath("default").iterdir()}
     own = {file.name for file in folder.joinpath("compact").iterdir()}
-    assert own - default <= {"context_dict.md", "context_str.md", "context_list.md"}
+    assert own - default <= {"context_dict.md", "context_str.md", "context_list.md", "context_table.md"}
