@@ -47,5 +47,7 @@ def _guard(waiting: int, leave: Callable[[], object]) -> None:
     """Wait for Ctrl-C or, when the pipe is closed, for nothing."""
     if os.read(waiting, 1):
         time.sleep(PATIENCE)
-        leave()
+        last = threading.Thread(target=leave, daemon=True)  # whatever it raises or waits for, the process ends
+        last.start()
+        last.join(PATIENCE)
         os._exit(INTERRUPTED)

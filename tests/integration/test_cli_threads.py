@@ -314,9 +314,14 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(command: Command, server: 
         start_new_session=True,
     )
     assert process.stderr is not None
-    assert any("asking" in line or "about to be made" in line for line in until(process.stderr, "[y/N] "))
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    try:
+        assert any("asking" in line or "about to be made" in line for line in until(process.stderr, "[y/N] "))
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
     os.close(ours)
     os.close(theirs)
     assert process.returncode == 130

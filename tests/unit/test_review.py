@@ -39,7 +39,7 @@ def test_half_a_character_from_a_model_does_not_spoil_a_checkpoint():
     config = {"configurable": {"thread_id": "t"}}
     with pytest.raises(Exception, match="does not answer"):
         rlm.invoke("q", config)
-    assert rlm.invoke(None, config)["answer"] == "bad ?"
+    assert rlm.invoke(None, config)["answer"] == "bad \ufffd"
 
 
 @pytest.mark.parametrize("call", ["_host_call('tool', '[' * 100000)", "_host_call('search', '[\"q\", Infinity]')"])

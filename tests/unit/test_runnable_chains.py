@@ -20,9 +20,9 @@ from langchain_core.runnables import (
     RunnableParallel,
     RunnablePassthrough,
 )
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from rlm_langchain import Budget, ModelError, create_rlm
+from rlm_langchain import Budget, ConfigurationError, ModelError, create_rlm
 from rlm_langchain.testing import FunctionModel, script
 
 
@@ -302,7 +302,7 @@ def test_an_option_that_is_set_later_counts():
 
 
 def test_an_option_that_is_misspelt_is_not_swallowed():
-    with pytest.raises(ValidationError, match="budgt"):
+    with pytest.raises(ConfigurationError, match="no option 'budgt'; did you mean 'budget'"):
         create_rlm(script("FINAL(1)"), budgt=Budget())
 
 
