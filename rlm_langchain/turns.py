@@ -22,6 +22,7 @@ from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
 from rlm_langchain.replies import read_reply
 from rlm_langchain.scribe import Scribe, depth_of
+from rlm_langchain.telling import CHARS_PER_TOKEN
 from rlm_langchain.tree import Tree, turn_place
 from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
 from rlm_langchain.ways import whole_text
@@ -38,7 +39,6 @@ REASONS: dict[StopReason, str] = {
 }
 
 
-CHARS_PER_TOKEN = 4
 TURN_TOKENS = 8_000
 """By which a turn makes what the next prompt may be longer: its reply, and what its cells have shown."""
 HISTORY_SHARE = 0.6

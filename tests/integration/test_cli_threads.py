@@ -317,7 +317,7 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(command: Command, server: 
     try:
         assert any("asking" in line or "about to be made" in line for line in until(process.stderr, "[y/N] "))
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=20)
     finally:
         process.kill()
         process.wait()
