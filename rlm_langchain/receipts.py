@@ -1,7 +1,7 @@
 """Receipts: every reply of a model is on disk before it is used, so that no crash makes us ask, and pay, again.
 
 A checkpoint is written when a node ends; a node may be a hundred calls. What a model replied in between is here:
-one file of JSON lines per run, each a key and a reply. Room for a reply is allocated before it is asked for, so
+one file of JSON lines per run, each a reply and its key, sealed together. Room for a reply is allocated before it is asked for, so
 that a full disk refuses the call and does not lose its answer. The files survive the end of the process, however
 it comes; against a loss of power they are as safe as the disk's cache.
 """
@@ -70,7 +70,8 @@ class Receipts:
 
     def write(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply. Raises `JournalError` when it cannot be written."""
-        line = json.dumps([key, {**reply, "seal": seal(reply)}], ensure_ascii=True).encode() + b"\n"
+        record = {**reply, "key": key}
+        line = json.dumps({**record, "seal": seal(record)}, ensure_ascii=True).encode() + b"\n"
         with self._lock:
             self._open()
             try:
@@ -132,12 +133,12 @@ class Receipts:
         whole, newline, _ = data.rpartition(b"\n")
         self._end = len(whole) + len(newline)
         try:
-            replies = dict(map(json.loads, whole.splitlines()))
-        except (ValueError, TypeError) as error:
+            replies = [json.loads(line) for line in whole.splitlines()]
+        except (ValueError, RecursionError) as error:
             raise self._damaged() from error
-        if not all(isinstance(reply, dict) and is_whole(reply) for reply in replies.values()):
+        if not all(isinstance(reply, dict) and is_whole(reply) and "key" in reply for reply in replies):
             raise self._damaged()
-        return replies
+        return {reply["key"]: reply for reply in replies}
 
     def _damaged(self) -> JournalError:
         return JournalError(

@@ -236,7 +236,7 @@ def receipts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, dic
         written.write(f"key {n}", {"text": f"a reply, {n}", "place": "", "usage": {"calls": 1, "input": n}})
     written.close()
     data = path.read_bytes()
-    return path, data, dict(map(json.loads, data.splitlines()))
+    return path, data, {receipt["key"]: receipt for receipt in map(json.loads, data.splitlines())}
 
 
 def test_mutated_receipts_are_refused_or_are_what_was_written(receipts: Any, chance: random.Random) -> None:
@@ -250,3 +250,10 @@ def test_mutated_receipts_are_refused_or_are_what_was_written(receipts: Any, cha
         except JournalError:
             continue
         assert all(found[key] in (None, whole[key]) for key in whole)
+
+
+def test_a_receipt_under_the_key_of_another_is_refused(receipts: Any) -> None:
+    path, data, _ = receipts
+    path.write_bytes(data.replace(b'"key 3"', b'"key 2"'))
+    with pytest.raises(JournalError, match="damaged"):
+        Receipts(path).find("key 2")
