@@ -1,9 +1,9 @@
 """Receipts: every reply of a model is on disk before it is used, so that no crash makes us ask, and pay, again.
 
 A checkpoint is written when a node ends; a node may be a hundred calls. What a model replied in between is here:
-one file of JSON lines per run, each a reply and its key, sealed together. Room for a reply is allocated before it is asked for, so
-that a full disk refuses the call and does not lose its answer. The files survive the end of the process, however
-it comes; against a loss of power they are as safe as the disk's cache.
+one file of JSON lines per run, each a reply and its key, sealed together. Room for a reply is allocated before it
+is asked for, so that a full disk refuses the call and does not lose its answer. The files survive the end of the
+process, however it comes; against a loss of power they are as safe as the disk's cache.
 """
 
 from __future__ import annotations

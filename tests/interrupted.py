@@ -10,26 +10,14 @@ import json
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.tree import Tree
+from tests.processes import children
 from tests.servers.endings import chat
-
-
-def children() -> list[int]:
-    """The processes that this one has started and that have not ended."""
-    return [pid for task in Path("/proc/self/task").iterdir() for pid in _children_of(task)]
-
-
-def _children_of(task: Path) -> list[int]:
-    try:
-        return [int(pid) for pid in (task / "children").read_text().split()]
-    except OSError:  # a thread that has just ended
-        return []
 
 
 class Grab(BaseCallbackHandler):

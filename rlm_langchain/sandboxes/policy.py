@@ -10,20 +10,14 @@ bugs of the kernel.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
-import resource
 import sys
 import sysconfig
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.bundle import boot
 
 BASELINE = 64 << 20
 """Bytes of address space that Python takes before a program does anything."""
@@ -125,61 +119,22 @@ def hidden(paths: list[str]) -> list[str]:
     return [path for path in (*inside, "/usr/lib/python3/dist-packages") if os.path.isdir(path)]
 
 
-def policy(contexts: Sequence[Path]) -> Any:
-    """Everything that sandlock is told."""
-    from sandlock import Sandbox
-
+def policy(contexts: Sequence[Path]) -> dict[str, Any]:
+    """Everything that sandlock is told: the fields of its `Sandbox`."""
     paths = readable(contexts)
-    return Sandbox(
-        fs_readable=paths,
-        fs_denied=hidden(paths),
-        extra_deny_syscalls=(DENIED + DENIED_X86 * (platform.machine() == "x86_64")).split(),
-        max_processes=1,
-        no_coredump=True,
-        no_randomize_memory=True,
-        clean_env=True,
-        env={"PYTHONHASHSEED": "0"},
-        cwd="/",
-    )
-
-
-def started(contexts: Sequence[Path], memory: int) -> Any:
-    """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
-    from sandlock import StdioMode
-
-    command = [python() or "", "-s", "-S", "-P", "-c", boot()]
-    try:
-        process = _starter(os.getpid()).submit(policy(contexts).popen, command, *[StdioMode.PIPED] * 3).result()
-    except (RuntimeError, OSError, ValueError) as error:
-        raise SandboxError(_not_started(error)) from error
-    limit(process.pid, memory)
-    return process
-
-
-@cache
-def _starter(pid: int) -> ThreadPoolExecutor:
-    """A thread that lives as long as this process: the kernel ends a worker with the thread that started it."""
-    return ThreadPoolExecutor(1, thread_name_prefix="rlm-starter")
-
-
-def limit(pid: int | None, memory: int) -> None:
-    """The limits of the kernel, set from outside before any of the program's code has arrived."""
-    limits = {
-        resource.RLIMIT_AS: memory + BASELINE,
-        resource.RLIMIT_NOFILE: FILES,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
+    return {
+        "fs_readable": paths,
+        "fs_denied": hidden(paths),
+        "extra_deny_syscalls": (DENIED + DENIED_X86 * (platform.machine() == "x86_64")).split(),
+        "max_processes": 1,
+        "no_coredump": True,
+        "no_randomize_memory": True,
+        "clean_env": True,
+        "env": {"PYTHONHASHSEED": "0"},
+        "cwd": "/",
     }
-    for kind, most in limits.items():
-        with contextlib.suppress(ProcessLookupError):  # it has ended already: its pipes will tell
-            resource.prlimit(pid or -1, kind, (most, most))
 
 
-def _not_started(error: Exception) -> str:
-    """Why no worker could be started, as far as it can be told."""
-    opened, most = len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if opened + 16 > most:
-        return (
-            f"no sandbox could be started: {opened} of {most} file descriptors are open (raise it with ulimit -n)"
-        )
-    return f"no sandbox could be started: {error} (is there memory, and may this user start processes?)"
+def limits(memory: int) -> dict[str, int]:
+    """The limits of the kernel, by their names in `resource`."""
+    return {"RLIMIT_AS": memory + BASELINE, "RLIMIT_NOFILE": FILES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}

@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 import os
 import select
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rlm_langchain.sandboxes.policy import BASELINE, started
+from rlm_langchain.sandboxes.policy import BASELINE
+from rlm_langchain.sandboxes.starter import started
 
 TICK = 0.25
 """Seconds between two looks at how much memory the worker holds."""
@@ -43,10 +43,8 @@ class Worker:
 
     def __init__(self, contexts: Sequence[Path], memory: int) -> None:
         self._process = started(contexts, memory)
-        self._pid: int = self._process.pid or 0
         self._most = memory + memory // 4 + BASELINE
-        self._closing = threading.Lock()
-        self._in, self._out, self._noise = (stream.fileno() for stream in self._streams)
+        self._in, self._out, self._noise = self._process.stdin, self._process.stdout, self._process.stderr
         self._rest = bytearray()
         self._heard, self._tail, self._silent, self._looked = 0, b"", False, 0.0
         self._reading, self._writing = select.poll(), select.poll()
@@ -60,8 +58,9 @@ class Worker:
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, PIPE)
 
     @property
-    def _streams(self) -> tuple[Any, Any, Any]:
-        return self._process.stdin, self._process.stdout, self._process.stderr
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
 
     def send(self, data: bytes, deadline: float) -> None:
         """Write a frame, behind what is still to be sent. Raises `Gone`."""
@@ -102,11 +101,7 @@ class Worker:
 
     def reap(self) -> None:
         """End it, wait until it has ended, and close its pipes. Safe twice."""
-        with self._closing:
-            self.kill()
-            self._process.wait(timeout=10)
-            for stream in self._streams:
-                stream.close()
+        self._process.close(10)
 
     def _exactly(self, size: int, deadline: float) -> bytes:
         data = bytearray()
@@ -151,7 +146,7 @@ class Worker:
     def _watch(self) -> None:
         """The second look at memory, for what an address space limit does not count."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            pages = int(Path(f"/proc/{self._pid}/statm").read_text().split()[1])
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
             if pages * os.sysconf("SC_PAGE_SIZE") > self._most:
                 raise Gone("memory", "")
 

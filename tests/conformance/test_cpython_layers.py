@@ -12,9 +12,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
 
-from sandlock import StdioMode
+from sandlock import Sandbox, StdioMode
 
-from rlm_langchain.sandboxes import policy
+from rlm_langchain.sandboxes import policy, starting
 
 ATTEMPT = """
 import ctypes, errno, os, socket, sys
@@ -40,7 +40,7 @@ REFUSED = {"EACCES", "EPERM", "EAGAIN", "ENOSYS", "EXDEV", "not allowed to raise
 
 def confined(code: str) -> str:
     """What a program prints under sandlock's policy, without our worker and our limits."""
-    process = policy.policy([]).popen(
+    process = Sandbox(**policy.policy([])).popen(
         [policy.python(), "-I", "-S", "-c", code], StdioMode.NULL, StdioMode.PIPED, StdioMode.PIPED
     )
     with process:
@@ -104,7 +104,7 @@ def test_the_packages_of_others_cannot_be_read(tmp_path):
 
 
 def test_the_context_can_be_read_and_not_written(folder):
-    process = policy.policy([folder / "file"]).popen(
+    process = Sandbox(**policy.policy([folder / "file"])).popen(
         [policy.python(), "-I", "-S", "-c", f"print(open('{folder}/file').read()); open('{folder}/file', 'a')"],
         StdioMode.NULL,
         StdioMode.PIPED,
@@ -185,7 +185,7 @@ def limited(code: str, memory: int) -> str:
     """What a program prints under our limits, without sandlock."""
     command = [policy.python(), "-I", "-S", "-c", "import sys; sys.stdin.read(); " + code]
     with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
-        policy.limit(process.pid, memory)
+        starting.limit(process.pid, policy.limits(memory))
         out, error = process.communicate("")
     return out.strip() or error.strip().splitlines()[-1]
 

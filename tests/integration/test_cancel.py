@@ -19,7 +19,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
-from tests.interrupted import Grab, children
+from tests.interrupted import Grab
+from tests.processes import children
 from tests.servers.endings import chat
 from tests.servers.openai import HANGING, Message, Reply
 from tests.servers.scripted import serve

@@ -17,6 +17,7 @@ import pytest
 from rlm_langchain.trace import read_trace
 from rlm_langchain.trajectory import Trajectory
 from tests.commands import Command, Done
+from tests.processes import descendants, gone
 from tests.servers.openai import HANGING, Message, Reply
 from tests.servers.scripted import echo, rlm, serve
 from tests.servers.server import Server
@@ -378,7 +379,7 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
         assert process.stderr is not None
         awaited = {"the root model": "context:", "sub-calls": "asking 9", "a cell": "while True"}[waits_for]
         assert any(awaited in line for line in process.stderr)
-        workers = children(process.pid)
+        below = descendants(process.pid)
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -386,20 +387,5 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert "Interrupted after" in err
     assert f"rlm show {trace}" in err
     assert "Traceback" not in err
-    assert not [worker for worker in workers if alive(worker)]
+    assert all(map(gone, below))
     assert read_trace(trace)
-
-
-def children(parent: int) -> list[int]:
-    """The processes below one, by what the kernel says."""
-    tasks = Path(f"/proc/{parent}/task")
-    found = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-    return found + [below for pid in found for below in children(pid)]
-
-
-def alive(process: int) -> bool:
-    """Whether a process still runs; one that only waits to be buried does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -15,6 +15,7 @@ import pytest
 
 from tests.durable.arena import Arena, Life, arena, received, story
 from tests.durable.play import WIDE, mark, query
+from tests.processes import children
 from tests.servers.openai import SERVER_ERROR, Reply, failure
 from tests.servers.server import Request
 
@@ -31,12 +32,6 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 def whole(field: Arena) -> dict[int, dict[str, Any]]:
     """What runs say that nothing happens to, by their width."""
     return {wide: field.whole(field.program(query=query(wide))) for wide in (10, WIDE)}
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started: its sandboxes."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def kill_a_worker(life: Life) -> bool:

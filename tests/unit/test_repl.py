@@ -5,19 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlm_langchain import RLMOutput, create_rlm
 from rlm_langchain.testing import script
-
-
-def workers() -> list[int]:
-    """The processes of the sandboxes of this process."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for task in tasks for pid in task.read_text().split()]
+from tests.processes import children
 
 
 def outputs(output: RLMOutput) -> list[Any]:
@@ -32,7 +26,7 @@ def test_a_worker_that_is_killed_while_its_cell_waits_is_replaced_and_nothing_is
     def leaf(prompt: str) -> str:
         asked.append(prompt)
         if prompt == "b":
-            for pid in workers():
+            for pid in children():
                 os.kill(pid, signal.SIGKILL)
         return prompt.upper()
 
@@ -57,6 +51,6 @@ def test_a_cell_that_kills_its_own_worker_gets_one_more_try_and_the_model_is_tol
 
 
 def test_no_worker_outlives_its_run():
-    others = workers()
+    others = children()
     create_rlm(script("x = llm_query('a')", "FINAL(1)"), sandbox="cpython").invoke("q")
-    assert set(workers()) <= set(others)
+    assert set(children()) <= set(others)

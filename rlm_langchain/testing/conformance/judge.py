@@ -123,6 +123,8 @@ def _called(listener: socket.socket) -> bool:
 
 
 def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
+    if not children():  # what is started once and kept is not left behind
+        sandbox.open(None, "", limits).close()
     before = children()
     session = sandbox.open(None, "", limits)
     size = _resident()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -19,10 +20,17 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def children() -> set[str]:
-    """The processes that this one has started and not yet seen the end of."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
+def children(parent: str = "self") -> set[str]:
+    """The processes below this one that run; those that ended a moment ago may still wait to be buried."""
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    found = {pid for task in tasks for pid in task.read_text().split()}
+    return {pid for pid in found if _runs(pid)}.union(*map(children, found))
+
+
+def _runs(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counted through /proc")

@@ -1,0 +1,54 @@
+"""The processes below one, by what the kernel says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from select import POLLIN, poll
+
+
+def descendants(parent: int | str = "self") -> list[int]:
+    """All that still run."""
+    found = [pid for task in Path(f"/proc/{parent}/task").glob("*") for pid in _children_of(task)]
+    return [pid for pid in found if alive(pid)] + [below for pid in found for below in descendants(pid)]
+
+
+def children(parent: int | str = "self") -> list[int]:
+    """The sandboxes and other programs. What starts sandboxes is none of them: it lives as long as its host."""
+    return [pid for pid in descendants(parent) if not _is_starter(pid)]
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; one that only waits to be buried does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(process: int, seconds: float = 5) -> bool:
+    """Whether a process ends within that time."""
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    ended = poll()
+    ended.register(handle, POLLIN)
+    try:
+        return bool(ended.poll(seconds * 1000))
+    finally:
+        os.close(handle)
+
+
+def _children_of(task: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (task / "children").read_text().split()]
+    except OSError:  # a thread that has just ended
+        return []
+
+
+def _is_starter(pid: int) -> bool:
+    try:
+        return b"from starting import main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
