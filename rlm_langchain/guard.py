@@ -12,10 +12,13 @@ import asyncio
 import copy
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
+
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.types import Send
 
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
 from rlm_langchain.seal import SEAL, seal
@@ -112,7 +115,8 @@ def _checked(found: Any) -> Any:
     if found is None:
         return None
     asked = found.config["configurable"]["checkpoint_id"]
-    if not _is_written(found.checkpoint, found.metadata) or asked != found.checkpoint["id"]:
+    sound = _is_written(found.checkpoint, found.metadata) and _are_tasks(found.pending_writes or ())
+    if not sound or asked != found.checkpoint["id"]:
         raise JournalError(
             "a checkpoint is not what was written: go back to an earlier one with `rlm fork`, or ask again on a "
             "new thread"
@@ -130,11 +134,21 @@ def _is_written(checkpoint: Any, metadata: Any) -> bool:
     return isinstance(parents, dict) and all(isinstance(key, str) for key in (*metadata, *parents))
 
 
+def _are_tasks(writes: Sequence[tuple[str, str, Any]]) -> bool:
+    """Whether what is to run next can: LangGraph would leave out what is no task, and end the run without it."""
+    return all(isinstance(value, Send) for _, channel, value in writes if channel == TASKS)
+
+
 def _seal_of(checkpoint: Any, metadata: Any) -> str:
     """Over all that says how a run goes on. Its records carry seals of their own."""
     parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
     parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
-    return seal({"parts": json.loads(json.dumps(parts, default=lambda _: None))})
+    return seal({"parts": json.loads(json.dumps(parts, default=_plain))})
+
+
+def _plain(value: Any) -> Any:
+    """A task by what it says; of other objects, which a graph around ours may keep, no more than that they are."""
+    return [value.node, value.arg] if isinstance(value, Send) else None
 
 
 @contextmanager

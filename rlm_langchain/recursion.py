@@ -18,7 +18,7 @@ from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired
 
 from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
-from rlm_langchain.journal import Journal, fingerprint
+from rlm_langchain.journal import DAMAGED, Journal, fingerprint
 from rlm_langchain.leaf import Leaf, as_text
 from rlm_langchain.machine import STEPS, Machine
 from rlm_langchain.retrieval.repl import KIND as SEARCH
@@ -169,6 +169,8 @@ class Errands:
         done, before = Child(self), time.monotonic()
         try:
             yield done
+            if done.outcome is not None and "status" not in done.outcome:
+                raise JournalError(DAMAGED)
         except (ModelError, InputError) as error:
             done.error = str(error)
         except RLMError as error:
@@ -295,8 +297,7 @@ class Child:
             failed = outcome["status"] == "failed"
             error = f"the child run found no answer ({outcome['stop_reason']})" if failed else None
             reply = LeafReply(as_text(outcome["answer"]), error, _total(outcome))
-        call = Call("rlm", errand["query"])
-        record = self.errands.record(errand["calls"][0], call, reply, self.seconds)
+        record = self.errands.record(errand["calls"][0], Call("rlm", errand["query"]), reply, self.seconds)
         record["prompt_sha256"] = errand["sha256"]
         if outcome is not None:
             record["child"] = list(outcome["trajectory"])
@@ -316,5 +317,4 @@ def _length(context: object) -> int:
 
 
 def _total(outcome: dict[str, Any]) -> Usage:
-    root, sub = outcome["usage"]["root"], outcome["usage"]["sub"]
-    return Usage(**root).plus(Usage(**sub))
+    return Usage(**outcome["usage"]["root"]).plus(Usage(**outcome["usage"]["sub"]))
