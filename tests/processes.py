@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 from select import POLLIN, poll
 
+from rlm_langchain.testing.conformance import lifecycle
+
 
 def descendants(parent: int | str = "self") -> list[int]:
     """All that still run."""
-    found = [pid for task in Path(f"/proc/{parent}/task").glob("*") for pid in _children_of(task)]
-    return [pid for pid in found if alive(pid)] + [below for pid in found for below in descendants(pid)]
+    return [int(pid) for pid in lifecycle.children(str(parent))]
 
 
 def children(parent: int | str = "self") -> list[int]:
@@ -38,13 +39,6 @@ def gone(process: int, seconds: float = 5) -> bool:
         return bool(ended.poll(seconds * 1000))
     finally:
         os.close(handle)
-
-
-def _children_of(task: Path) -> list[int]:
-    try:
-        return [int(pid) for pid in (task / "children").read_text().split()]
-    except OSError:  # a thread that has just ended
-        return []
 
 
 def _is_starter(pid: int) -> bool:

@@ -22,8 +22,11 @@ def descriptors() -> int:
 
 def children(parent: str = "self") -> set[str]:
     """The processes below this one that run; those that ended a moment ago may still wait to be buried."""
-    tasks = Path(f"/proc/{parent}/task").glob("*/children")
-    found = {pid for task in tasks for pid in task.read_text().split()}
+    found: set[str] = set()
+    with contextlib.suppress(OSError):  # of a process, or below of a thread, that has just ended
+        for task in os.listdir(f"/proc/{parent}/task"):
+            with contextlib.suppress(OSError):
+                found.update(Path(f"/proc/{parent}/task/{task}/children").read_text().split())
     return {pid for pid in found if _runs(pid)}.union(*map(children, found))
 
 
