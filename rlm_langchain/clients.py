@@ -16,7 +16,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import aiohttp
@@ -75,8 +75,7 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
 
 async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
     wait = request.extensions.get("timeout", {})
-    # Who is asking stands in a header by now; aiohttp would refuse to be told twice.
-    url = URL(str(request.url.copy_with(username=None, password=None)), encoded=True)
+    url = _address(request.url)
     return await pool.session.request(
         request.method,
         url,
@@ -87,6 +86,12 @@ async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
         ssl=_certificates() if url.scheme == "https" else True,
         proxy=pool.proxy(url),
     )
+
+
+@lru_cache(maxsize=256)
+def _address(url: httpx2.URL) -> URL:
+    """Where to send it. Who is asking stands in a header by now; aiohttp would refuse to be told twice."""
+    return URL(str(url.copy_with(username=None, password=None)), encoded=True)
 
 
 @cache

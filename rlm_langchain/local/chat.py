@@ -8,7 +8,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from langchain_core.language_models import LanguageModelInput
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr, SecretStr
 
@@ -31,13 +30,8 @@ class LocalChat(CompatibleChat):
         chat._server, chat._slot = server, slot
         return chat
 
-    def _get_request_payload(
-        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        payload = super()._get_request_payload(input_, stop=stop, **kwargs)
-        own = {"id_slot": self._slot, **_grammar(payload["messages"])}
-        payload["extra_body"] = own | (payload.get("extra_body") or {})
-        return payload
+    def _extensions(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id_slot": self._slot, **_grammar(messages)}
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
         self._server.ready().result()
