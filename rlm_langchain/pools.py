@@ -93,7 +93,9 @@ BREATHS = 3
 
 async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE, socket_factory=_probed_socket)
-    session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+    session = aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, response_class=_Reply
+    )
     try:
         yield session
     finally:
@@ -102,6 +104,17 @@ async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.Clien
         await connector.close(abort_ssl=True)
         for _ in range(BREATHS if loop.is_running() else 0):
             await asyncio.sleep(0)
+
+
+class _Reply(aiohttp.ClientResponse):
+    """A reply whose connection ends at once when it is given up halfway."""
+
+    def close(self) -> None:
+        """Hang up. An orderly end waits for the peer's goodbye, and outlives the pool."""
+        if self.connection is not None and self.connection.transport is not None:
+            with suppress(RuntimeError):  # of a loop that is closed, and its sockets with it
+                self.connection.transport.abort()
+        super().close()
 
 
 def _probed_socket(address: aiohttp.AddrInfoType) -> socket.socket:
