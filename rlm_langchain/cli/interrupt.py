@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PATIENCE = 0.7
 """Seconds that interrupted work has to close what it opened."""
@@ -20,34 +20,39 @@ def interrupting(stop: Callable[[], object], leave: Callable[[], object]) -> Ite
     """Ctrl-C calls `stop`; if the process is still there after `PATIENCE`, it calls `leave` and ends.
 
     What may hang is a provider, a lock, a library; a sandbox's worker ends with the process. Pressed twice,
-    Ctrl-C ends the process at once. `leave` runs in a thread of its own.
+    Ctrl-C ends the process at once. `stop` and `leave` run in threads of their own.
     """
-    waiting, pressed = os.pipe()
-    guard = threading.Thread(target=_guard, args=(waiting, leave), daemon=True, name="interrupt")
+    hearing, pressed = os.pipe()
+    os.set_blocking(pressed, False)
+    heard = threading.Event()
+    guard = threading.Thread(target=_guard, args=(hearing, heard, stop, leave), daemon=True, name="interrupt")
     guard.start()
-
-    def interrupted(signum: int, frame: object) -> None:
-        # A handler may run in the middle of anything, so it takes no lock: a write to a pipe needs none.
-        signal.signal(signum, lambda *_: os._exit(INTERRUPTED))
-        os.write(pressed, b"!")
-        stop()
-
-    before = signal.signal(signal.SIGINT, interrupted)
+    # Python runs handlers in the main thread, which a signal does not always wake; this pipe is written at once.
+    before, wakeup = signal.signal(signal.SIGINT, _heard_by_the_guard), signal.set_wakeup_fd(pressed)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is interrupted:
+        if not heard.is_set():
+            signal.set_wakeup_fd(wakeup)
             signal.signal(signal.SIGINT, before)
             os.close(pressed)
-            guard.join()
-            os.close(waiting)
 
 
-def _guard(waiting: int, leave: Callable[[], object]) -> None:
+def _heard_by_the_guard(signum: int, frame: object) -> None:
+    pass
+
+
+def _guard(hearing: int, heard: threading.Event, stop: Callable[[], object], leave: Callable[[], object]) -> None:
     """Wait for Ctrl-C or, when the pipe is closed, for nothing."""
-    if os.read(waiting, 1):
-        time.sleep(PATIENCE)
+    while signal.SIGINT not in (signals := os.read(hearing, 1)):
+        if not signals:
+            os.close(hearing)
+            return
+    heard.set()
+    with suppress(RuntimeError):  # of a loop that has just ended
+        stop()
+    if not select.select([hearing], [], [], PATIENCE)[0]:
         last = threading.Thread(target=leave, daemon=True)  # whatever it raises or waits for, the process ends
         last.start()
         last.join(PATIENCE)
-        os._exit(INTERRUPTED)
+    os._exit(INTERRUPTED)
