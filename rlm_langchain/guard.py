@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
@@ -33,12 +34,13 @@ UNKNOWN = "serialization type"
 
 
 def guarded(saver: Any) -> Any:
-    """A copy of a saver that raises our errors; what is no saver, as it is."""
+    """A copy of a saver that raises our errors; LangGraph's other options as they are."""
     if saver is None or isinstance(saver, bool):
         return saver
-    twin = copy.copy(saver)
-    twin.__class__ = _guarded_class(saver.__class__)
-    twin.serde = _strict(saver.serde)
+    if not isinstance(saver, BaseCheckpointSaver):
+        raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
+    twin: Any = copy.copy(saver)
+    twin.__class__, twin.serde = _guarded_class(twin.__class__), _strict(saver.serde)
     return twin
 
 

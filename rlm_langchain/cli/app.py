@@ -62,10 +62,10 @@ def ask(
 @app.command()
 @grouped
 def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup, shown: Shown) -> None:
-    """Go on with a run that was begun with `rlm ask --thread NAME` and was stopped, killed, or lost its model.
+    """Go on with a run that was stopped, killed, or lost its model.
 
-    Nothing that was answered is asked, or paid, again. It has the options that it was begun with; others that are
-    given here take their place.
+    NAME is that of `rlm ask --thread NAME`. Nothing that was answered is asked, or paid, again. The run has the
+    options that it was begun with; others that are given here take their place.
     """
     from rlm_langchain.cli import work
 
@@ -87,9 +87,10 @@ def fork(
     setup: Setup,
     shown: Shown,
 ) -> None:
-    """Go back to a turn of a run, and on from there in a new thread, with other models, strategies or limits.
+    """Go back to a turn of a run, and on from there in a new thread.
 
-    The turns before are not paid again. The old thread stays as it is.
+    It may have other models, strategies or limits. The turns before are not paid again. The old thread stays as it
+    is.
     """
     from rlm_langchain.cli import work
 
@@ -100,7 +101,7 @@ def fork(
 def runs(
     *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
 ) -> None:
-    """List the runs that are kept: how far each came, what it cost, and when something last happened."""
+    """List the runs that are kept: how far each came, at what cost."""
     from rlm_langchain.cli import listing
 
     listing.show(json=json)
@@ -123,9 +124,9 @@ def gc(
     ] = "30d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
 ) -> None:
-    """Free the disk of contexts, indexes and receipts that no run which is kept refers to.
+    """Free the disk of what no run that is kept refers to.
 
-    What a run at work may need is never removed.
+    Those are contexts, indexes and receipts. What a run at work may need is never removed.
     """
     from rlm_langchain.cli import collecting
 
@@ -153,7 +154,7 @@ def strategies(
         str | None, typer.Argument(metavar="NAME", help="Of a strategy, or a folder of skills.")
     ] = None,
 ) -> None:
-    """List the strategies that are installed, and when to use each; `show NAME` prints one."""
+    """List the strategies and their uses; `show NAME` prints one."""
     from rlm_langchain.cli import strategies as shelf
 
     shelf.run(what, name)
@@ -161,7 +162,7 @@ def strategies(
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine can run, what is missing, and where data is kept."""
+    """Say what this machine can run, what is missing, where data is."""
     from rlm_langchain.cli.doctor import examine, report, usable
 
     findings = list(examine())
@@ -183,9 +184,10 @@ def mcp(
         typer.Option(metavar="[HOST:]PORT", help="Serve over HTTP, at /mcp, not stdio; 0: any port."),
     ] = None,
 ) -> None:
-    """Serve `ask`, `load_context` and `search` to clients of the Model Context Protocol.
+    """Serve the RLM to clients of the Model Context Protocol.
 
-    The limits hold for each question. With RLM_MCP_TOKEN set, HTTP clients have to send it.
+    They can call `ask`, `load_context` and `search`. The limits hold for each question. With RLM_MCP_TOKEN set,
+    HTTP clients have to send it.
     """
     from rlm_langchain.cli.serving import serve
 

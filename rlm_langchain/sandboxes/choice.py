@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlm_langchain.errors import SandboxError
+from rlm_langchain.errors import ConfigurationError, SandboxError
 from rlm_langchain.plugins import load, names
 from rlm_langchain.protocols import Sandbox
 
@@ -11,8 +11,10 @@ PREFERRED = ("cpython", "monty")
 
 
 def choose(sandbox: str | Sandbox) -> Sandbox:
-    """The sandbox of this name, or the first that works here for `auto`. Raises `SandboxError`."""
+    """The sandbox of this name, or for `auto` the first that works. Raises `ConfigurationError`, `SandboxError`."""
     if not isinstance(sandbox, str):
+        if not callable(getattr(sandbox, "missing", None)):
+            raise ConfigurationError(f"sandbox={sandbox!r} cannot be used: give a name, or a `Sandbox`")
         return _usable(sandbox)
     if sandbox != "auto":
         return _usable(load("sandboxes", sandbox)())

@@ -29,6 +29,22 @@ def test_an_option_that_cannot_be_is_told_in_a_sentence(options: dict[str, Any],
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sandbox": 5}, "sandbox=5 cannot be used"),
+        ({"sandbox": "cpyhton"}, "no sandbox is called 'cpyhton'; installed: cpython, monty"),
+        ({"checkpointer": "memory"}, "checkpointer='memory' cannot be used"),
+        ({"output_schema": 5}, "output_schema is 5"),
+    ],
+)
+def test_what_cannot_be_made_of_options_is_told_before_anything_is_asked(
+    options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        create_rlm(MODEL, **options).invoke("q")
+
+
 @pytest.mark.parametrize("wrong", [{"calls": "a"}, {"calls": 1.5}, {"usd": "0.5"}, {"depth": None, "tokens": "1"}])
 def test_a_limit_is_a_number(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"is a (whole )?number"):
