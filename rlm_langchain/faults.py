@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 FaultCode = Literal[
     "rate_limited",
@@ -102,7 +103,8 @@ def read_fault(error: BaseException) -> Fault:
     where = f"status {status}, {type(error).__name__}" if status else type(error).__name__
     # OpenRouter sends 402 with a time to wait when money is only reserved, by other requests in flight.
     passing = code in PASSING or (code == "no_credit" and status == 402 and after is not None)
-    return Fault(code, f"{SENTENCES[code]} ({where})", passing, after)
+    place = _place(causes) if code == "connection" else ""
+    return Fault(code, f"{SENTENCES[code]}{place} ({where})", passing, after)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -113,6 +115,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield cause
         cause = cause.__cause__
+
+
+def _place(causes: list[BaseException]) -> str:
+    """Where the provider was looked for: no more of its URL than that, since the rest may hold a key."""
+    urls = (getattr(vars(cause).get("request"), "url", None) for cause in causes)
+    found = next((urlsplit(str(url)) for url in urls if url is not None), None)
+    if found is None or not found.hostname:
+        return ""
+    return f", at {found.scheme}://{found.netloc.rpartition('@')[2]}"
 
 
 def _code(causes: list[BaseException], status: int | None) -> FaultCode:

@@ -80,6 +80,11 @@ def other(provider: str, name: str) -> BaseChatModel:
 
 
 def _compatible(name: str, url: str, key: str, **more: Any) -> BaseChatModel:
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ConfigurationError(
+            f"the address of {name}'s server begins with neither http:// nor https://: set it as in "
+            "OPENAI_BASE_URL=http://127.0.0.1:8000/v1"
+        )
     from rlm_langchain.compatible import CompatibleChat
 
     return CompatibleChat(

@@ -192,3 +192,10 @@ def test_nothing_of_the_providers_words_is_passed_on() -> None:
 def test_every_code_has_its_sentence() -> None:
     assert all(sentence[0].islower() and not sentence.endswith(".") for sentence in SENTENCES.values())
     assert set(SENTENCES) >= PASSING
+
+
+def test_a_connection_that_failed_is_told_with_its_place_and_without_its_secrets() -> None:
+    request = httpx2.Request("POST", "http://user:secret@127.0.0.1:9/v1/chat?key=secret")
+    error = made("APIConnectionError", Exception, request=request)
+    sentence = read_fault(error).sentence
+    assert sentence == "the connection to the provider failed, at http://127.0.0.1:9 (APIConnectionError)"

@@ -90,6 +90,16 @@ def test_a_compatible_server_needs_no_key(monkeypatch: pytest.MonkeyPatch) -> No
     assert model.listing is None
 
 
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "user:secret@host", "/v1", "ftp://host/v1"])
+def test_an_address_without_http_is_told_before_anything_is_asked(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ConfigurationError, match="neither http:// nor https://") as raised:
+        resolve("openai:m", "sub")
+    assert "secret" not in str(raised.value)
+
+
 def test_a_public_compatible_server_is_looked_up_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.deepseek.com/v1")
     model = resolve("openai:deepseek-chat", "sub")
