@@ -22,6 +22,8 @@ class Answers:
 
     def FINAL(self, value: Any) -> None:  # noqa: N802 - the field's word
         """Answer with a value: text, a number, or lists and dicts of them. The last one of a cell counts."""
+        if value is self._names.get("answer") and _is_form(value):
+            value = _filled_in(value)
         self._given = dumped(value, "the answer", self._room)
 
     def FINAL_VAR(self, name: Any) -> None:  # noqa: N802
@@ -67,6 +69,18 @@ class Answers:
 
     def _own(self) -> list[str]:
         return [name for name in self._names if not name.startswith("__") and name not in self.hidden]
+
+
+def _is_form(value: Any) -> bool:
+    """Whether this is the dict in which a program may leave its answer, not a dict of its own that has its name."""
+    return type(value) is dict and "ready" in value and value.keys() <= {"content", "ready"}
+
+
+def _filled_in(form: Any) -> Any:
+    if "content" not in form:
+        raise ValueError("`answer` has no content yet: call FINAL with the value that you found.")
+    form["ready"] = False
+    return form["content"]
 
 
 def _about(value: Any) -> str:

@@ -63,6 +63,18 @@ class AnswerClauses(Clauses):
         assert session.run("answer = {'content': 42, 'ready': False}") == Completed("")
         assert answered(session, "answer['content'] += 1\nanswer['ready'] = True") == 43
 
+    def test_final_of_the_empty_answer_dict_is_refused_and_says_so(self, session: SandboxSession) -> None:
+        assert "ValueError: `answer` has no content yet" in fault(session, "FINAL(answer)")
+        assert answered(session, "answer['content'] = 42\nFINAL(answer)") == 42
+        assert session.run("x = 1") == Completed("")
+
+    def test_a_dict_of_the_programs_own_that_is_called_answer_is_an_answer(self, session: SandboxSession) -> None:
+        assert answered(session, "answer = {'ready': True, 'name': 'x'}\nFINAL(answer)") == {
+            "ready": True,
+            "name": "x",
+        }
+        assert answered(session, "FINAL({'ready': False})") == {"ready": False}
+
     def test_an_answer_dict_is_taken_once(self, session: SandboxSession) -> None:
         answered(session, "answer = {'content': 42, 'ready': True}")
         assert session.run("x = 1") == Completed("")

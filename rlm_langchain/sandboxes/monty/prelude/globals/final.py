@@ -12,8 +12,25 @@ answer = {"ready": False}
 
 def FINAL(value):
     """Answer. The last answer of a cell wins."""
+    if isinstance(value, dict) and "ready" in value and _is_answer(value):
+        value = _filled_in(value)
     _rlm_sendable(value, "FINAL")
     _rlm_send(f'{{"final": {json.dumps(value, ensure_ascii=False)}}}')
+
+
+def _is_answer(__rlm_value):
+    """Whether this is the dict in which a cell may leave its answer, not one of its own that has its name."""
+    try:
+        return __rlm_value is eval("answer") and all(key in ("content", "ready") for key in __rlm_value)
+    except NameError:
+        return False
+
+
+def _filled_in(form):
+    if "content" not in form:
+        raise ValueError("`answer` has no content yet: call FINAL with the value that you found.")
+    form["ready"] = False
+    return form["content"]
 
 
 def FINAL_VAR(variable):
