@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from rlm_langchain.conversation import shown
 from rlm_langchain.journal import Journal
 from rlm_langchain.models import Model
-from rlm_langchain.prompts import render
+from rlm_langchain.prompts import has, render
 
 SHOWN = {"default": 8_000, "compact": 1_500}
 """Characters of a cell's output that a root model sees, by profile."""
 SHOWN_SHARE = 0.15
 """Of the root model's window: what the outputs of one turn take of it at most."""
 CHARS_PER_TOKEN = 4
+_NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cell', re.MULTILINE)
+"""How the error of a cell that could not be read looks: no traceback in CPython, a last line in monty."""
 
 
 def told(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
@@ -24,6 +28,8 @@ def told(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
     output = shown(printed, most) if printed.strip() else render(model.profile, "silent")
     which = f" of block {block}" if cells > 1 else ""
     text = render(model.profile, "cell", which=which, output=output)
+    if error and _NO_PYTHON.search(error) and has(model.profile, "syntax"):
+        text = f"{text}\n{render(model.profile, 'syntax')}"
     left = cells - block
     return f"{text}\n\n{render(model.profile, 'not_run', count=left)}" if error and left else text
 

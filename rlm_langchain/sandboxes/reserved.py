@@ -106,10 +106,11 @@ def _hush() -> None:
 
 
 def _sentence(line: int, name: str) -> str:
-    return (
-        f"Line {line} would change `{name}`, a name that the REPL itself needs. Use another name, such as "
-        f"`my_{name.strip('_').lower()}`. {_NOTHING_RAN}"
-    )
+    refused = f"Line {line} would change `{name}`, a name that the REPL itself needs."
+    way_out = f"Use another name, such as `my_{name.strip('_').lower()}`."
+    if name == "context":  # What cells mean to do with it is to make something of it.
+        way_out = "Use `context` as it is, and give what you make of it another name, such as `data`."
+    return f"{refused} {way_out} {_NOTHING_RAN}"
 
 
 def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -153,8 +153,8 @@ def test_what_this_python_cannot_parse_goes_to_monty_as_it_is() -> None:
 
 def test_reserved_names_are_refused_with_a_sentence() -> None:
     assert prepare("context = 1", 1) == Refused(
-        "Line 1 would change `context`, a name that the REPL itself needs. Use another name, such as "
-        "`my_context`. No code of this cell was run."
+        "Line 1 would change `context`, a name that the REPL itself needs. Use `context` as it is, and "
+        "give what you make of it another name, such as `data`. No code of this cell was run."
     )
 
 

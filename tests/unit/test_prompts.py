@@ -8,8 +8,9 @@ from importlib.resources import files
 import pytest
 
 from rlm_langchain import create_rlm
+from rlm_langchain.models import Model
 from rlm_langchain.prompts import opening, render
-from rlm_langchain.testing import script
+from rlm_langchain.testing import FunctionModel, script
 
 
 def tokens(text: str) -> int:
@@ -55,4 +56,19 @@ def test_every_prompt_of_a_small_profile_has_a_default_or_is_asked_for_by_type()
     folder = files("rlm_langchain.prompts")
     default = {file.name for file in folder.joinpath("default").iterdir()}
     own = {file.name for file in folder.joinpath("compact").iterdir()}
-    assert own - default <= {"context_dict.md", "context_str.md", "context_list.md", "context_table.md"}
+    by_type = {"context_dict.md", "context_str.md", "context_list.md", "context_table.md"}
+    assert own - default <= by_type | {"syntax.md"}
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize(("profile", "hinted"), [("compact", True), ("default", False)])
+@pytest.mark.parametrize(("cell", "misread"), [("FINAL(len([1))))", True), ("int('x')", False)])
+def test_a_small_model_that_loses_a_bracket_is_told_to_write_in_steps(sandbox, profile, hinted, cell, misread):
+    told = []
+
+    def play(messages):
+        told.append(messages[-1].content)
+        return f"```python\n{cell}\n```" if len(told) == 1 else "```python\nFINAL(1)\n```"
+
+    create_rlm(Model("m", FunctionModel(function=play), profile), sandbox=sandbox).completion("How many?")
+    assert (render("compact", "syntax") in told[1]) is (hinted and misread)
