@@ -80,7 +80,7 @@ async def test_typed_parts_of_langgraph_are_passed_on(parts):
 async def test_events_tell_of_every_model_with_the_runs_above_it():
     events = [event async for event in rlm().astream_events(GIVEN, version="v2")]
     calls = [event for event in events if event["event"] == "on_chat_model_end"]
-    assert [len(event["parent_ids"]) for event in calls] == [3, 3, 6, 6]
+    assert [len(event["parent_ids"]) for event in calls] == [2, 2, 4, 4]
     assert events[0]["run_id"] == calls[-1]["parent_ids"][0]
     assert events[-1]["data"]["output"]["answer"] == ANSWER
 
