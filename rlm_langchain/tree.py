@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rlm_langchain.agreement import Agreement, total
+from rlm_langchain.agreement import Agreement
 from rlm_langchain.coverage import Reading
 from rlm_langchain.errors import RLMError
 from rlm_langchain.gate import Gate, Levels
@@ -52,6 +52,8 @@ class Tree:
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
         self._spent: dict[str, Usage] = {}
         """By place in the tree."""
+        self._below: dict[str, Usage] = {}
+        """By the path of a run: what it and the runs below it have spent."""
         self._joined: set[str] = set()
         self._journals: dict[str, Journal] = {}
         """By the path of the run, as far as they were read."""
@@ -86,11 +88,13 @@ class Tree:
         """Remember where in the tree it was that so much was spent."""
         with self._lock:
             self._spent[place] = self._spent.get(place, Usage()).plus(usage)
+            for path in _runs_above(place):
+                self._below[path] = self._below.get(path, Usage()).plus(usage)
 
     def spent_below(self, path: str) -> Usage:
         """What the run at `path` and those below it have spent."""
         with self._lock:
-            return total(usage for place, usage in self._spent.items() if _is_below(place, path))
+            return self._below.get(path, Usage())
 
     def spent_at(self, place: str) -> Usage:
         """What was spent at this very place."""
@@ -137,12 +141,14 @@ class Tree:
 
     def _join(self, path: str, journal: Journal) -> None:
         journal.check()
+        spendings = [*_spendings(journal)]
         with self._lock:
-            known = {above for place in self._spent for above in _places(place)}
-        for place, usage in _spendings(journal):
-            if place not in known:
-                self.note(place, usage)
-                self.ledger.book(usage)
+            new = [
+                (place, used) for place, used in spendings if place not in self._spent and place not in self._below
+            ]
+        for place, usage in new:
+            self.note(place, usage)
+            self.ledger.book(usage)
         self._tools.update(_tools_of(journal))
         self.answers.update(journal.answers())
         self.twins.remember(journal.runs())
@@ -186,16 +192,12 @@ class Tree:
         self.close()
 
 
-def _is_below(place: str, path: str) -> bool:
-    """Whether something was asked by the run at `path` or a run below it."""
-    return not path or place.startswith((f"{path}/", f"{path} "))
-
-
-def _places(place: str) -> Iterator[str]:
-    """A place in the tree, and the runs above it."""
-    yield place
-    parts = place.partition(" ")[0].split("/")
-    yield from ("/".join(parts[:count]) for count in range(1, len(parts) + (" " in place)))
+def _runs_above(place: str) -> Iterator[str]:
+    """The paths of the runs that something was asked by, or for: of the top one, and of those down to it."""
+    path, asked_by_it, _ = place.partition(" ")
+    parts = path.split("/") if path else []
+    yield ""
+    yield from ("/".join(parts[:count]) for count in range(1, len(parts) + bool(asked_by_it)))
 
 
 def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
