@@ -54,9 +54,9 @@ def ask(
     The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, 1 when there
     is none, 2 when something was asked or set up wrongly, 130 after Ctrl-C.
     """
-    from rlm_langchain.cli import inputs, work
+    from rlm_langchain.cli import work
 
-    raise typer.Exit(work.ask(query, thread, setup, shown, lambda: inputs.context(context or (), strict=strict)))
+    raise typer.Exit(work.ask(query, context or (), thread, setup, shown, strict=strict))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import ContextStore
+from rlm_langchain.context.streams import reading
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.types import Budget, ContextRef
 
@@ -90,10 +91,13 @@ def _approve_above(given: str | None) -> float | int | None:
     return limit
 
 
-def check(query: str) -> str:
-    """The question. Raises `InputError` when there is none."""
+def check(query: str, context: Sequence[str]) -> str:
+    """The question. Raises `InputError` when there is none, or not what it is about."""
     if not query.strip():
         raise InputError('the question is empty: rlm ask "What is in this file?" FILE')
+    for name in [one for one in context if one != "-"]:  # before a model is made: the local one may be fetched then
+        with reading(name):
+            os.stat(name)
     return query
 
 

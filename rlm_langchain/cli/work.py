@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from rlm_langchain.cli import inputs
@@ -14,20 +14,18 @@ from rlm_langchain.cli.summary import Ended, finish
 from rlm_langchain.cli.threads import Kept, Threads, config
 from rlm_langchain.errors import InputError
 from rlm_langchain.trace import Trace
-from rlm_langchain.types import ContextRef, RLMInput
+from rlm_langchain.types import RLMInput
 
 
-def ask(
-    query: str, thread: str | None, setup: Setup, shown: Shown, context: Callable[[], ContextRef | None]
-) -> int:
+def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, shown: Shown, *, strict: bool) -> int:
     """Begin a run, or put the next question to a thread."""
     with _trace(shown) as trace:
         with inputs.preparing():
-            query = inputs.check(query)
+            query = inputs.check(query, context)
             known = Threads().find(thread) if thread is not None else None
             setup = inputs.named(setup.over(known.setup) if known else setup)
             rlm = inputs.made_of(setup)
-            asked: RLMInput = {"query": query, "context": context()}
+            asked: RLMInput = {"query": query, "context": inputs.context(context, strict=strict)}
         if known and known.open and not shown.quiet:
             print("The question before this one was not answered, and is given up.", file=sys.stderr)
         ended = watch(rlm, asked, kept=Keeping(thread, setup), trace=trace, quiet=shown.quiet)

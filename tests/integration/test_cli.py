@@ -214,6 +214,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("unknown form", ["ask", "q", "--model", "gpt"], "'gpt' is no model name", "vendor/name"),
         wrong("no key", ["ask", "q", "--model", "openai/gpt-4o"], "OPENROUTER_API_KEY is not set"),
         wrong("no such file", ["ask", "q", "nowhere.txt", *MODEL], "nowhere.txt"),
+        wrong("no such file, and no model", ["ask", "q", "nowhere.txt", "--model", "a/b"], "nowhere.txt"),
         wrong("empty file", ["ask", "q", "empty.txt", *MODEL], "empty.txt"),
         wrong("binary file", ["ask", "q", "image.png", *MODEL], "an image"),
         wrong("empty folder", ["ask", "q", "folder", *MODEL], "no readable text"),
