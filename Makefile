@@ -15,7 +15,8 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
 
 # A class, or the functions of a file, stay together: they share servers. The first files are those that take longest.
-PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+# One worker more than there are cores: many tests wait for a server, or for a limit to come.
+PARALLEL := --numprocesses=$(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1))) --maxprocesses=5 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: test check docs demo clean
 .DEFAULT_GOAL := test
