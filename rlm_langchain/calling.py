@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
@@ -125,7 +125,7 @@ class _Call:
         self.attempt += 1
         self.began = self.began or time.monotonic()
         cap, watch = _cap(self.model.chat, self.output_tokens), _Watch()
-        config = merge_configs(self.config, {"callbacks": [watch]})
+        config = _told_too(self.config, watch)
         try:
             reply: BaseMessage = await self.model.chat.ainvoke(list(self.messages), config, **cap)
         except BaseException:
@@ -167,6 +167,17 @@ class _Watch(AsyncCallbackHandler):
         for generation in response.generations[0][:1]:
             if isinstance(generation, ChatGeneration):
                 self.reply = generation.message
+
+
+def _told_too(config: RunnableConfig | None, handler: BaseCallbackHandler) -> RunnableConfig:
+    """The config with one more handler. Nodes have a manager: for them it is what `merge_configs` makes, at a fifth
+    of its cost, and this is done for every call."""
+    callbacks = config.get("callbacks") if config else None
+    if config is None or not isinstance(callbacks, BaseCallbackManager):
+        return merge_configs(config, {"callbacks": [handler]})
+    manager = callbacks.copy()
+    manager.add_handler(handler)
+    return {**config, "callbacks": manager}
 
 
 def takes_cap(chat: BaseChatModel) -> str | None:
