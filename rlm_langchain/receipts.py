@@ -75,7 +75,7 @@ class Receipts:
         with self._lock:
             self._open()
             try:
-                os.pwrite(self._file, line, self._end)
+                _write(self._file, line, self._end)
             except OSError as error:
                 raise self._full(error) from error
             self._end += len(line)
@@ -158,4 +158,12 @@ def _allocate(file: int, offset: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, offset, size)
     else:
-        os.pwrite(file, bytes(size), offset)
+        _write(file, bytes(size), offset)
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    """Write all of it: a disk that fills up meanwhile takes a part without a word, and says so at the next try."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written

@@ -144,8 +144,8 @@ class MontySession:
     def _ended(self, error: MontyError | None) -> Step:
         """The cell is over: look at `answer`, then say how it went."""
         faults = self._faults(error)
-        if self._death is None and not self._answers:
-            match self._feed("_rlm_end()"):
+        if self._death is None:
+            match self._feed(f"_rlm_end({bool(self._answers)})"):
                 case Ended(another):
                     faults += self._faults(another)
                 case Asked() | Broke():

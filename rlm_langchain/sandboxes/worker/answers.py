@@ -42,14 +42,11 @@ class Answers:
     def taken(self) -> str | None:
         """The cell's answer as JSON, once: what FINAL was given, or an `answer` that is ready."""
         given, self._given = self._given, None
-        return given or self._ready()
-
-    def _ready(self) -> str | None:
         answer = self._names.get("answer")
         if type(answer) is not dict or not answer.get("ready") or "content" not in answer:
-            return None
-        answer["ready"] = False
-        return dumped(answer["content"], 'answer["content"]', self._room)
+            return given
+        answer["ready"] = False  # also when FINAL has won: it must not be the answer of a later cell
+        return given or dumped(answer["content"], 'answer["content"]', self._room)
 
     def _looked_up(self, name: str) -> Any:
         bare = name.strip().strip("'\"")

@@ -63,6 +63,10 @@ class AnswerClauses(Clauses):
         assert session.run("answer = {'content': 42, 'ready': False}") == Completed("")
         assert answered(session, "answer['content'] += 1\nanswer['ready'] = True") == 43
 
+    def test_an_answer_dict_that_final_has_overruled_is_no_later_answer(self, session: SandboxSession) -> None:
+        assert answered(session, "answer['content'] = 1\nanswer['ready'] = True\nFINAL(2)") == 2
+        assert output(session, "print('looking')") == "looking\n"
+
     def test_final_of_the_empty_answer_dict_is_refused_and_says_so(self, session: SandboxSession) -> None:
         assert "ValueError: `answer` has no content yet" in fault(session, "FINAL(answer)")
         assert answered(session, "answer['content'] = 42\nFINAL(answer)") == 42

@@ -116,12 +116,13 @@ def _is_small(value):
     return True
 
 
-def _rlm_end():
-    """When a cell ends: an `answer` that is ready is the answer, once."""
+def _rlm_end(answered):
+    """When a cell ends: an `answer` that is ready is the answer, once; and never later, when FINAL has won."""
     try:
         found = eval("answer")
     except NameError:
         return
     if isinstance(found, dict) and "content" in found and found.get("ready"):
         found["ready"] = False
-        FINAL(found["content"])
+        if not answered:
+            FINAL(found["content"])

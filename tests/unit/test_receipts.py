@@ -1,0 +1,49 @@
+"""Receipts on a disk that fills up in the middle of one."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain.errors import JournalError
+from rlm_langchain.receipts import Receipts
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """No file may be longer: a write that passes it is cut short, as by a disk that has so much room left."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signals = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, signals)
+
+
+def kept(receipts: Receipts, key: str, text: str) -> None:
+    receipts.prepare()
+    try:
+        receipts.write(key, {"place": "", "usage": {"calls": 1}, "text": text})
+    finally:
+        receipts.settle()
+
+
+def test_a_receipt_that_is_written_in_part_is_none_and_harms_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    receipts = Receipts(path)
+    with at_most(150_000):
+        kept(receipts, "before", "x" * 1_000)
+        with pytest.raises(JournalError, match="cannot be kept"):
+            kept(receipts, "cut", "x" * 200_000)
+    kept(receipts, "after", "y")
+    found = Receipts(path)  # of a process that comes while the other one still has the file open, or was killed
+    assert [(found.find(key) or {}).get("text") for key in ("before", "cut", "after")] == ["x" * 1_000, None, "y"]
+    receipts.close()
+    assert (Receipts(path).find("after") or {})["text"] == "y"
