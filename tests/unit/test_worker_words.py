@@ -177,9 +177,11 @@ def test_a_ready_answer_is_taken_once_and_final_comes_before_it(answers, names):
     names["answer"] = {"content": 1, "ready": True}
     answers.FINAL(2)
     assert answers.taken() == "2"
+    assert answers.taken() is None, "an answer that FINAL has overruled answers no later cell"
+    assert names["answer"] == {"content": 1, "ready": False}
+    names["answer"]["ready"] = True
     assert answers.taken() == "1"
     assert answers.taken() is None
-    assert names["answer"] == {"content": 1, "ready": False}
 
 
 def test_show_vars_says_what_each_is(answers, names):
