@@ -21,21 +21,42 @@ from sandlock import Process, Sandbox, StdioMode
 
 PR_SET_PDEATHSIG = 1
 
+CAPABILITIES = 0x20080522
+"""The version of the kernel's structures for capabilities: two times three words of 32 bits."""
+
+SEARCH = 1 << 2
+"""CAP_DAC_READ_SEARCH, to read Python's own files, whoever owns them. Landlock says which files."""
+
 
 def main() -> None:
     """Serve the host at the other end of standard input, and end with it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(sys.argv[1]):
         return  # it had ended before it could be watched
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each worker takes some
     host = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    serve(host)
+    serve(host, powers_left(libc))
 
 
-def serve(host: socket.socket) -> None:
-    """Start what is asked for until the host is gone, and see each worker to its end."""
+def powers_left(libc: ctypes.CDLL) -> str | None:
+    """Give up what root may do, for this process and all workers. What went wrong, or None.
+
+    Without the power to administer, Landlock asks for `no_new_privs`, with which no program that a worker becomes
+    gets a power back. That it is behind Landlock is the first thing that a worker looks at: `worker/privileges.py`.
+    """
+    header, words = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, words)
+    kept = words[1] & SEARCH
+    libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
+    libc.capget(header, words)
+    return None if list(words) == [kept, kept, 0, 0, 0, 0] else "the powers of root could not be given up"
+
+
+def serve(host: socket.socket, problem: str | None) -> None:
+    """Start what is asked for until the host is gone, and see each worker to its end; or say why nothing starts."""
     with selectors.DefaultSelector() as selector, host, host.makefile("rb") as requests:
         selector.register(host, selectors.EVENT_READ)
         while True:
@@ -43,10 +64,12 @@ def serve(host: socket.socket) -> None:
                 if key.data is not None:
                     selector.unregister(key.fd)
                     _buried(key.fd, key.data)
-                elif request := requests.readline():
-                    _answer(host, selector, json.loads(request))
-                else:
+                elif not (request := requests.readline()):
                     return
+                elif problem:
+                    _refuse(host, problem)
+                else:
+                    _answer(host, selector, json.loads(request))
 
 
 def _answer(host: socket.socket, selector: selectors.BaseSelector, request: dict[str, Any]) -> None:
@@ -54,7 +77,7 @@ def _answer(host: socket.socket, selector: selectors.BaseSelector, request: dict
     try:
         process = Sandbox(**request["policy"]).popen(request["command"], *[StdioMode.PIPED] * 3)
     except (RuntimeError, OSError, ValueError) as error:
-        host.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
+        _refuse(host, str(error))
         return
     handle = os.pidfd_open(process.pid)
     selector.register(handle, selectors.EVENT_READ, process)
@@ -62,6 +85,10 @@ def _answer(host: socket.socket, selector: selectors.BaseSelector, request: dict
     with process.stdin, process.stdout, process.stderr:
         pipes = [stream.fileno() for stream in (process.stdin, process.stdout, process.stderr)]
         socket.send_fds(host, [json.dumps({"pid": process.pid}).encode() + b"\n"], [*pipes, handle])
+
+
+def _refuse(host: socket.socket, why: str) -> None:
+    host.sendall(json.dumps({"error": why}).encode() + b"\n")
 
 
 def limit(pid: int, limits: dict[str, int]) -> None:

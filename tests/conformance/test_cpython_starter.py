@@ -161,7 +161,7 @@ def test_what_cannot_even_start_the_starter_is_said(starter, monkeypatch):
 def test_it_serves_until_its_host_is_gone():
     """The loop itself, in this process: requests, answers, burials and the end."""
     host, other = socket.socketpair()
-    thread = threading.Thread(target=starting.serve, args=(other,))
+    thread = threading.Thread(target=starting.serve, args=(other, None))
     thread.start()
     host.sendall(json.dumps(REQUEST).encode() + b"\n")
     line, fds, _, _ = socket.recv_fds(host, 65536, 4)
@@ -176,6 +176,29 @@ def test_it_serves_until_its_host_is_gone():
     assert not thread.is_alive()
     for fd in fds:
         os.close(fd)
+
+
+class Stubborn:
+    """A C library on a kernel that lets nobody give up a power."""
+
+    def capget(self, header, words):
+        words[:] = [0xFFFFFFFF] * 6
+
+    def capset(self, header, words):
+        return -1
+
+
+def test_a_starter_that_keeps_the_powers_of_root_starts_nothing():
+    problem = starting.powers_left(Stubborn())
+    assert problem == "the powers of root could not be given up"
+    host, other = socket.socketpair()
+    thread = threading.Thread(target=starting.serve, args=(other, problem))
+    thread.start()
+    with host:
+        host.sendall(json.dumps(REQUEST).encode() + b"\n")
+        assert json.loads(host.recv(65536)) == {"error": problem}
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_request_of_any_size_is_taken(tmp_path):
