@@ -220,9 +220,9 @@ class Execution:
 
     def _left(self) -> Plain:
         """What is left of the budget, as code sees it."""
-        budget = self.machine.budget
-        turns = max(0, budget.iterations - self.journal.iterations)
-        levels = budget.depth - 1 - depth_of(self.state["path"])
+        depth = depth_of(self.state["path"])
+        turns = max(0, self.machine.turns_at(depth) - self.journal.iterations)
+        levels = self.machine.budget.depth - 1 - depth
         return {**self.tree.ledger.left(), "iterations": turns, "depth": levels}
 
     def _served(self, index: int, call: Call, reply: Reply) -> Reply:

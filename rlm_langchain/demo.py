@@ -19,7 +19,6 @@ WORD = "lambda"
 QUESTION = f"Which file contains the string '{WORD}' most often?"
 LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 """Folders that are not the library, or that test it."""
-TURNS = 8
 
 
 def main() -> int:
@@ -34,7 +33,7 @@ def main() -> int:
             f"The standard library of Python {sysconfig.get_python_version()}, and a model of 1.5 billion", end=""
         )
         print(" parameters on this machine. The first time, the model is downloaded (1.1 GB).", flush=True)
-        rlm = inputs.build(root_model="local", budget=inputs.budget({"iterations": TURNS}))
+        rlm = inputs.build(root_model="local")
         ended = watch(rlm, {"query": QUESTION, "context": inputs.context([str(library)], strict=False)})
         truth = most_often(WORD, library)
     finish(ended, json=False, quiet=False)

@@ -34,6 +34,9 @@ OUTPUT_TOKENS = 4_096
 """Reserved for the output of a call that has no cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
 """For the last call of a run whose tokens or dollars are used up."""
+TURNS = {"default": 30, "compact": 4}
+"""Root turns of a run by its model's profile, when none are given. A small model without an answer after two goes
+in circles: of 47 questions, those that it answered rightly took it one or two."""
 STEPS = 1_000_000_000
 """LangGraph's recursion limit: out of the way, since our budget ends a run."""
 SAVER = "__pregel_checkpointer"
@@ -80,6 +83,11 @@ class Machine:
     def leaf_at(self, depth: int) -> Model:
         """The model that answers the sub-calls of a run at this depth."""
         return self.subs[min(depth, len(self.subs) - 1)]
+
+    def turns_at(self, depth: int) -> int:
+        """How many turns a run at this depth may take."""
+        given = self.budget.iterations
+        return TURNS[self.runs_at(depth).profile] if given is None else given
 
     def tree(self, run: str, config: RunnableConfig) -> Tree:
         """The living tree of a run. One that has a thread can be resumed, so it keeps receipts."""

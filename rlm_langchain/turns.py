@@ -164,8 +164,9 @@ class Turn:
     def _scarce(self) -> str:
         """What there is less than a quarter left of."""
         scarce = dict(self.tree.ledger.scarce())
-        turns = self.machine.budget.iterations - self.journal.iterations
-        if turns < self.machine.budget.iterations / 4:
+        most = self.machine.turns_at(self.depth)
+        turns = most - self.journal.iterations
+        if turns < most / 4:
             scarce["turns"] = turns
         return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
 
@@ -200,7 +201,7 @@ class Turn:
             self.tree.ledger.held = next_turn._replace(input=next_turn.input + TURN_TOKENS)
 
     def _limit(self) -> StopReason | None:
-        if self.journal.iterations >= self.machine.budget.iterations:
+        if self.journal.iterations >= self.machine.turns_at(self.depth):
             return "iterations"
         return self.tree.ledger.stop(self.machine.estimate(self.machine.runs_at(self.depth), self.messages))
 

@@ -135,7 +135,7 @@ Step = Suspended | Completed | Answered | Died
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a whole tree of runs may spend. `None` means no limit of that kind."""
+    """What a whole tree of runs may spend. `None` means no limit of that kind, but for `iterations`."""
 
     usd: float | None = None
     calls: int | None = 1000
@@ -144,8 +144,8 @@ class Budget:
     """Input and output tokens, cached ones included."""
     seconds: float | None = None
     """Wall clock, over all resumes."""
-    iterations: int = 30
-    """Root turns of each run."""
+    iterations: int | None = None
+    """Root turns of each run. None: 30, or 4 for a small model, one that is given the compact prompts."""
     depth: int = 1
     """How many levels of runs may lie below the root's sub-calls: 1 makes `rlm_query` a leaf call."""
     concurrency: int = 32

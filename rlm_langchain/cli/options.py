@@ -51,7 +51,8 @@ class Setup:
         None
     )
     iterations: Annotated[
-        int | None, typer.Option("--iterations", metavar="N", min=1, help="Limit: turns of each run.")
+        int | None,
+        typer.Option("--iterations", metavar="N", min=1, help="Limit: turns of each run (30, small models 4)."),
     ] = None
     depth: Annotated[
         int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of runs below each other.")

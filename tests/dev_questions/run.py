@@ -61,7 +61,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--match", default="", help="only questions whose name holds this text")
     parser.add_argument("--model", default="local")
     parser.add_argument("--sandbox", default="auto")
-    parser.add_argument("--iterations", type=int, default=8)
+    parser.add_argument("--iterations", type=int)
     parser.add_argument("--json", action="store_true", help="everything, with trajectories")
     return parser.parse_args(arguments)
 

@@ -78,6 +78,14 @@ def test_turns_run_out_with_a_word_too(ask):
     assert left == [f"Left to spend: {n} turns. Come to an answer soon." for n in (2, 1)]
 
 
+@pytest.mark.parametrize(("given", "turns"), [(None, 4), (6, 6)])
+def test_a_small_model_has_four_turns_unless_it_is_given_others(ask, given, turns):
+    small = FunctionModel(function=Told(), model_name="tiny-1.5b")
+    output = ask(create_rlm(small, budget=Budget(iterations=given)), "q")
+    assert (output["stop_reason"], output["iterations"]) == ("iterations", turns + 1)
+    assert output["answer"] == "That is all."
+
+
 def test_the_line_is_part_of_the_history_so_that_each_prompt_is_a_prefix_of_the_next(ask):
     told = Told()
     ask(create_rlm(FunctionModel(function=told), budget=Budget(tokens=60_000, calls=40, iterations=36)), "q")
