@@ -78,6 +78,12 @@ def shown(text: str, most: int) -> str:
     return f"{fence}\n{cut}\n{fence}"
 
 
+def fenced(text: str) -> str:
+    """What `shown` has fenced in this text."""
+    found = re.search(r"^(`{3,})\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
+    return found[2] if found else text
+
+
 def clip(text: str, most: int) -> str:
     """Head and tail of a text that is longer than `most` characters, with the true length said between them."""
     if len(text) <= most:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from rlm_langchain.citations import cited
 from rlm_langchain.context import quotable
 from rlm_langchain.context.tables import table
-from rlm_langchain.conversation import shown
+from rlm_langchain.conversation import fenced, shown
 from rlm_langchain.coverage import Read, in_records
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
@@ -183,7 +183,7 @@ def _verdict(journal: Journal, reason: StopReason, answer: Any, *, typed: bool) 
         return "complete", answer
     if answer is not None:
         return "partial", answer
-    return "failed", None if typed else journal.found and journal.found["text"]
+    return "failed", None if typed else journal.found and fenced(journal.found["text"])
 
 
 def check(values: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ def test_a_small_model_has_four_turns_unless_it_is_given_others(ask, given, turn
     small = FunctionModel(function=Told(), model_name="tiny-1.5b")
     output = ask(create_rlm(small, budget=Budget(iterations=given)), "q")
     assert (output["stop_reason"], output["iterations"]) == ("iterations", turns + 1)
-    assert output["answer"] == "That is all."
+    assert (output["status"], output["answer"]) == ("failed", "1"), "what was found so far"
 
 
 def test_the_line_is_part_of_the_history_so_that_each_prompt_is_a_prefix_of_the_next(ask):
