@@ -107,3 +107,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"rlm_langchain.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names: those that were not used yet are not there to be seen."""
+    return __all__

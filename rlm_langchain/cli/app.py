@@ -135,14 +135,16 @@ def gc(
 
 @app.command()
 def show(
-    trace: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `rlm ask --trace FILE` wrote.")],
+    what: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of a run that is kept, or of a file from `rlm ask --trace`.")
+    ],
     *,
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
 ) -> None:
     """Show what a run did, step by step, child runs in their places."""
-    from rlm_langchain.cli.show import show_trace
+    from rlm_langchain.cli.show import show_run
 
-    show_trace(trace, full=full)
+    show_run(what, full=full)
 
 
 @app.command()

@@ -160,7 +160,8 @@ def choose(told: Trajectory, *, quiet: bool) -> View:
 
 def farewell(told: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
     """What to tell who interrupts a run: what it cost, and how to go on."""
-    look = f"`rlm show {trace.path}` shows how far it came" if trace else "--trace FILE would keep a record"
+    kept = str(trace.path) if trace else thread
+    look = f"`rlm show {shlex.quote(kept)}` shows how far it came" if kept else "--trace FILE would keep a record"
     on = "To go on, run the same command again: it begins anew; --thread NAME would have kept it."
     if thread is not None:
         on = f"To go on from here: {way_on(thread)}"

@@ -1,24 +1,26 @@
-"""`rlm show`: a trace from its first record to its last, each child run where it was asked for."""
+"""`rlm show`: a run from its first record to its last, each child run where it was asked for."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from rlm_langchain.cli.drawing import Scroll
 from rlm_langchain.cli.narrate import narrate
+from rlm_langchain.cli.threads import Threads
 from rlm_langchain.cli.views import Lines, spending
+from rlm_langchain.errors import InputError
 from rlm_langchain.trace import read_trace
 from rlm_langchain.trajectory import Asked, RanCell, Run, Trajectory, Turn
 from rlm_langchain.types import Record
 
 
-def show_trace(path: Path, *, full: bool) -> None:
-    """Show it. Raises `InputError` for a file that is no trace."""
-    told = Trajectory.of(read_trace(path))
+def show_run(what: str, *, full: bool) -> None:
+    """Show the run of a trace, or of a thread. Raises `InputError` for what is neither."""
+    told = Trajectory.of(_records(what))
     console = Console(highlight=False)
     view = Scroll(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
     top = told.runs.get("", Run(""))
@@ -27,6 +29,16 @@ def show_trace(path: Path, *, full: bool) -> None:
     for part in narrate(top.answer) if top.answer else ():
         view.tell(part)
     print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
+
+
+def _records(what: str) -> Iterable[Record]:
+    """Those of a file; when there is none, of the thread of that name."""
+    if Path(what).exists():
+        return read_trace(Path(what))
+    kept = Threads().find(what)
+    if kept is None:
+        raise InputError(f"there is no file and no kept run called {what!r}: `rlm runs` lists the runs")
+    return kept.records
 
 
 def in_order(run: Run) -> Iterator[Record]:

@@ -227,7 +227,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("negative", ["ask", "q", *MODEL, "--usd", "-1"], "--usd"),
         wrong("no such option", ["ask", "q", "--magic"], "--magic"),
         wrong("no such command", ["dance"], "dance"),
-        wrong("no such trace", ["show", "nothing.jsonl"], "cannot read nothing.jsonl"),
+        wrong("no such trace", ["show", "nothing.jsonl"], "no file and no kept run called 'nothing.jsonl'"),
         wrong("no trace", ["show", "latin.txt"], "is no"),
     ],
 )  # fmt: skip

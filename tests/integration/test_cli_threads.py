@@ -132,6 +132,10 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_paid_twice(
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "To go on from here: rlm resume 'my book'" in err
+    assert "To look back: `rlm show 'my book'`" in err
+    stopped = command("show", "my book")
+    assert (stopped.code, "turn 2" in stopped.out, "turn 3" in stopped.out) == (0, True, False)
+    assert stopped.out.splitlines()[-1].startswith("cut off here")
     fate.clear()
     since = server.calls
     trace = tmp_path / "steps.jsonl"
@@ -139,6 +143,7 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_paid_twice(
     assert (resumed.code, resumed.out) == (0, ANSWER)
     assert asked(server, since) == ["turn 3"]
     assert [record["type"] for record in read_trace(trace)].count("turn") == 3, "the trace begins with the question"
+    assert command("show", "my book").out == command("show", trace).out
 
 
 def test_killed_at_once_a_run_goes_on(command: Command, server: Server, fate: Fate, text: Path) -> None:

@@ -184,7 +184,7 @@ def test_nothing_imports_the_strategies() -> None:
 def test_the_public_names_are_sorted_and_all_of_them_are_there() -> None:
     assert list(rlm_langchain.__all__) == sorted(rlm_langchain.__all__)
     assert all(getattr(rlm_langchain, name).__name__ == name for name in rlm_langchain.__all__)
-    assert set(rlm_langchain._HOMES) == set(rlm_langchain.__all__)
+    assert set(rlm_langchain._HOMES) == set(rlm_langchain.__all__) == set(dir(rlm_langchain))
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
