@@ -19,10 +19,13 @@ from typing import Any
 
 from sandlock import Process, Sandbox, StdioMode
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 
 CAPABILITIES = 0x20080522
 """The version of the kernel's structures for capabilities: two times three words of 32 bits."""
+
+MOST_CAPABILITIES = 64
+"""More than any kernel has."""
 
 SEARCH = 1 << 2
 """CAP_DAC_READ_SEARCH, to read Python's own files, whoever owns them. Landlock says which files."""
@@ -46,10 +49,14 @@ def powers_left(libc: ctypes.CDLL) -> str | None:
 
     Without the power to administer, Landlock asks for `no_new_privs`, with which no program that a worker becomes
     gets a power back. That it is behind Landlock is the first thing that a worker looks at: `worker/privileges.py`.
+    A program that might gain one all the same would be given random addresses: hence the bounding set.
     """
     header, words = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
     libc.capget(header, words)
     kept = words[1] & SEARCH
+    for power in range(MOST_CAPABILITIES):
+        if not kept & 1 << power:
+            libc.prctl(PR_CAPBSET_DROP, power)
     libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
     libc.capget(header, words)
     return None if list(words) == [kept, kept, 0, 0, 0, 0] else "the powers of root could not be given up"

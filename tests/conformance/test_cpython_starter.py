@@ -187,6 +187,9 @@ class Stubborn:
     def capset(self, header, words):
         return -1
 
+    def prctl(self, option, power):
+        return -1
+
 
 def test_a_starter_that_keeps_the_powers_of_root_starts_nothing():
     problem = starting.powers_left(Stubborn())
