@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -70,7 +71,8 @@ class FAISSStore(VectorStore):
         """Like `add_texts`."""
         texts = list(texts)
         names = _names(texts, metadatas, ids)
-        return self._add(names, texts, metadatas, await self.embedding.aembed_documents(texts))
+        vectors = await self.embedding.aembed_documents(texts)
+        return await asyncio.to_thread(self._add, names, texts, metadatas, vectors)
 
     @override
     def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:
@@ -109,7 +111,7 @@ class FAISSStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """Like `similarity_search_with_score`."""
         vector = await self.embedding.aembed_query(query)
-        return self.similarity_search_with_score_by_vector(vector, k, filter)
+        return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, k, filter)
 
     @override
     def similarity_search_by_vector(
@@ -140,7 +142,9 @@ class FAISSStore(VectorStore):
     ) -> list[Document]:
         """Like `max_marginal_relevance_search`."""
         vector = await self.embedding.aembed_query(query)
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+        return await asyncio.to_thread(
+            self.max_marginal_relevance_search_by_vector, vector, k, fetch_k, lambda_mult, **kwargs
+        )
 
     @override
     def max_marginal_relevance_search_by_vector(

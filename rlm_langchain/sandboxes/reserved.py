@@ -9,11 +9,12 @@ Standard library only: this file is also loaded inside the confined worker.
 
 from __future__ import annotations
 
-import ast
-import re
+import _ast as ast  # what `ast` has of this, without the modules that it loads: a third of a worker's first cell
 import warnings
-from collections.abc import Iterator
-from enum import Enum, auto
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RESERVED = frozenset(
     {
@@ -38,16 +39,19 @@ LONGEST = 100_000
 
 _FILENAME = "<cell>"
 
+_SILENT = [("ignore", None, kind, None, 0) for kind in (SyntaxWarning, DeprecationWarning)]
+"""How filters begin in a worker, which has no more to hush."""
+
 _NOTHING_RAN = "No code of this cell was run."
 
 
-class _Scope(Enum):
+class _Scope:
     """Where a binding would land."""
 
-    MODULE = auto()
-    COMPREHENSION = auto()
+    MODULE = 0
+    COMPREHENSION = 1
     """At module level: its targets are its own, but `:=` binds in the module."""
-    INNER = auto()
+    INNER = 2
 
 
 def refused(code: str, reserved: frozenset[str] = RESERVED) -> str | None:
@@ -90,10 +94,15 @@ def parse(code: str, filename: str = "<unknown>") -> ast.Module:
     fault with that when others parse or collect garbage meanwhile: then it is worth another try."""
     for _ in range(100):
         try:
-            return ast.parse(code, filename)
+            return tree_of(code, filename)
         except SystemError:
             continue
-    return ast.parse(code, filename)
+    return tree_of(code, filename)
+
+
+def tree_of(code: str, filename: str) -> ast.Module:
+    """`ast.parse`. Raises what it raises."""
+    return compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)  # type: ignore[return-value]
 
 
 def _hush() -> None:
@@ -101,7 +110,10 @@ def _hush() -> None:
 
     Not with `catch_warnings`: it swaps the filters of all threads, and may put back the wrong ones.
     """
-    if not warnings.filters or warnings.filters[0][3] != re.compile(_FILENAME):
+    if warnings.filters[:2] == _SILENT:
+        return
+    first = warnings.filters[0][3] if warnings.filters else None
+    if getattr(first, "pattern", None) != _FILENAME:
         warnings.filterwarnings("ignore", module=_FILENAME)
 
 
@@ -115,14 +127,14 @@ def _sentence(line: int, name: str) -> str:
 
 def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The line and name of each binding in the module, in no order. A loop, so depth is no danger."""
-    waiting: list[tuple[ast.AST, _Scope]] = [(tree, _Scope.MODULE)]
+    waiting: list[tuple[ast.AST, int]] = [(tree, _Scope.MODULE)]
     while waiting:
         node, scope = waiting.pop()
         yield from ((getattr(node, "lineno", 1), name) for name in _bound(node, scope) if name)
         waiting += _children(node, scope)
 
 
-def _bound(node: ast.AST, scope: _Scope) -> list[str | None]:
+def _bound(node: ast.AST, scope: int) -> list[str | None]:
     """The names that this one node binds in the module."""
     match node:
         case ast.Global(names=names):
@@ -151,12 +163,13 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-def _children(node: ast.AST, scope: _Scope) -> Iterator[tuple[ast.AST, _Scope]]:
+def _children(node: ast.AST, scope: int) -> Iterator[tuple[ast.AST, int]]:
     """What is inside a node, each with the scope it is in."""
     inside = scope
     if isinstance(node, _COMPREHENSIONS) and scope is _Scope.MODULE:
         inside = _Scope.COMPREHENSION
-    for field, value in ast.iter_fields(node):
+    for field in node._fields:
+        value = getattr(node, field, None)
         own = isinstance(node, _SCOPES) and field in {"body", "type_params"}
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):

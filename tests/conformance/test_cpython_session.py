@@ -127,7 +127,8 @@ def test_a_program_that_steals_its_replies_harms_only_itself(opened):
     )
     assert session.run(code) == Suspended((Call("llm", "a"),))
     step = session.resume([Reply("b" * 1000)])
-    assert isinstance(step, Died) or step.error
+    undisturbed = step == Completed(f"{'b' * 1000!r}\n")  # on a busy machine the thieves may come too late
+    assert isinstance(step, Died) or step.error or undisturbed
     assert opened().run("print('next')") == Completed("next\n")
 
 
@@ -171,6 +172,7 @@ def test_sixty_sessions_leave_no_descriptor_and_no_process_and_no_thread():
 
 
 def test_a_session_that_is_forgotten_is_closed():
+    gc.collect()  # what earlier tests have left
     fds = descriptors()
     session = CPythonSandbox().open(None, "", Limits())
     pid = session._worker.pid

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-from types import CodeType
+import _ast as ast
 
+from rlm_langchain.sandboxes.reserved import tree_of
 from rlm_langchain.sandboxes.worker.faults import remember, shortened
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from types import CodeType
     from typing import Any
 
     Namespace = dict[str, Any]
@@ -22,7 +23,7 @@ CO_COROUTINE = 0x80
 
 def run(code: str, name: str, names: Namespace) -> None:
     """Run a cell. Raises what it raises."""
-    tree = ast.parse(code, name)
+    tree = tree_of(code, name)
     remember(name, code)
     last = _taken_off(tree)
     body = _compiled(tree, name, "exec")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import TracebackType
-
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from traceback import TracebackException
+    from types import TracebackType
 
 LONGEST = 12_000
 """Characters of a traceback; of a longer one the middle is left out."""
