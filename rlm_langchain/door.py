@@ -73,8 +73,13 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
         )
 
 
-def key_of(model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
-    """What a reply is kept under. Without a place, whoever asks the same in this tree has the same reply."""
+def key_of(tree: Tree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
+    """What a reply is kept under. Without a place, whoever asks the same in this tree has the same reply.
+
+    Nothing for a tree that keeps none: to hash a long prompt takes milliseconds of the event loop.
+    """
+    if tree.receipts is None:
+        return ""
     asked = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
     return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
 

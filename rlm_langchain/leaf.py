@@ -11,7 +11,6 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import CallFailed
 from rlm_langchain.door import Query, ask, key_of, received
-from rlm_langchain.journal import fingerprint
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
@@ -32,6 +31,8 @@ class Leaf:
     call: Call
     place: str
     """In the tree."""
+    sha256: str
+    """The call's fingerprint."""
 
     async def reply(self, config: RunnableConfig) -> LeafReply:
         """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
@@ -55,7 +56,7 @@ class Leaf:
 
     @property
     def _memo_key(self) -> str:
-        return f"{self.model.name} {fingerprint(self.call)}"
+        return f"{self.model.name} {self.sha256}"
 
     async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
         """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered.
@@ -94,7 +95,7 @@ class Leaf:
 
     def _query(self) -> Query:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = key_of(self.model, messages, "" if self.machine.memo else self.place)
+        key = key_of(self.tree, self.model, messages, "" if self.machine.memo else self.place)
         return Query(self.model, messages, self.place, key)
 
     def _prompt(self) -> str:

@@ -77,8 +77,7 @@ def errands(
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
     children = [(n, call) for n, call in calls if _is_child(machine, path, call)]
     tools = [(n, call) for n, call in calls if call.kind == "tool"]
-    named = {n for n, _ in [*children, *tools]}
-    leaves = [n for n, _ in calls if n not in named]
+    leaves = [n for n, call in calls if call.kind != "tool" and not _is_child(machine, path, call)]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
     chunks = [leaves[i : i + size] for i in range(0, len(leaves), size)]
     sent = [Errand(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
@@ -113,7 +112,7 @@ def known(machine: Machine, tree: Tree, path: str, number: int, call: Call) -> s
     depth = depth_of(path)
     if _is_child(machine, path, call):
         return tree.twins.known(twin_key(depth + 1, fingerprint(call)))
-    return Leaf(machine, tree, machine.leaf_at(depth), call, child_path(path, number)).known()
+    return Leaf(machine, tree, machine.leaf_at(depth), call, child_path(path, number), fingerprint(call)).known()
 
 
 def _is_child(machine: Machine, path: str, call: Call) -> bool:
@@ -192,17 +191,17 @@ class Errands:
         return child_path(self.errand["path"], self.errand["calls"][0])
 
     async def _leaf(self, number: int, call: Call, config: RunnableConfig) -> None:
-        before = time.monotonic()
+        before, sha256 = time.monotonic(), fingerprint(call)
         try:
-            reply, who = await self._answered(number, call, config)
+            reply, who = await self._answered(number, call, sha256, config)
         except RLMError as error:
             self.tree.breaks(error)
             return
-        record = self.record(number, call, reply, time.monotonic() - before)
+        record = self.record(number, call, sha256, reply, time.monotonic() - before)
         record["model"] = who
         if call.kind in ("llm", "rlm") and reply.error is None and not reply.memo:
             await self._note_reading(record, call)
-        self._write(record, reply)
+        self.scribe.write(record)
 
     async def _note_reading(self, record: CallRecord, call: Call) -> None:
         """Which parts of the context stood in the prompt: only here is its text at hand."""
@@ -214,7 +213,9 @@ class Errands:
         if read:
             record["read"] = read
 
-    async def _answered(self, number: int, call: Call, config: RunnableConfig) -> tuple[LeafReply, str]:
+    async def _answered(
+        self, number: int, call: Call, sha256: str, config: RunnableConfig
+    ) -> tuple[LeafReply, str]:
         """The reply, and the model that gave it."""
         path = self.errand["path"]
         place = child_path(path, number)
@@ -226,7 +227,7 @@ class Errands:
         if call.kind not in ("llm", "rlm"):
             return LeafReply(None, f"there is nothing here that answers {call.kind!r}"), ""
         model = self.machine.leaf_at(depth_of(path))
-        return await Leaf(self.machine, self.tree, model, call, place).reply(config), model.name
+        return await Leaf(self.machine, self.tree, model, call, place, sha256).reply(config), model.name
 
     def twin(self) -> Future[str | None] | None:
         """The answer of another child run that was asked the same; None when this one is the first."""
@@ -239,26 +240,23 @@ class Errands:
 
     def same(self, answer: str) -> dict[str, Any]:
         """The record of a call that a twin of its child run has answered."""
-        reply = LeafReply(answer, memo=True)
-        record = self.record(self.errand["calls"][0], Call("rlm", self.errand["query"]), reply, 0.0)
-        record["prompt_sha256"] = self.errand["sha256"]
-        self._write(record, reply)
+        self.scribe.write(self.record_of_child(LeafReply(answer, memo=True), 0.0))
         return {"trajectory": self.scribe.records}
 
-    def _write(self, record: CallRecord, reply: LeafReply) -> None:
-        if reply.memo:
-            record["memo"] = True
-        self.scribe.write(record)
+    def record_of_child(self, reply: LeafReply, seconds: float) -> CallRecord:
+        """What became of the one call of a task that is a child run."""
+        call = Call("rlm", self.errand["query"])
+        return self.record(self.errand["calls"][0], call, self.errand["sha256"], reply, seconds)
 
-    def record(self, number: int, call: Call, reply: LeafReply, seconds: float) -> CallRecord:
+    def record(self, number: int, call: Call, sha256: str, reply: LeafReply, seconds: float) -> CallRecord:
         """What became of a call."""
-        return CallRecord(
+        record = CallRecord(
             type="call",
             path=self.errand["path"],
             cell=self.errand["cell"],
             call=number,
             kind=call.kind,
-            prompt_sha256=fingerprint(call),
+            prompt_sha256=sha256,
             prompt_chars=len(call.prompt) + _length(call.context),
             preview=call.prompt[:PREVIEW],
             value=reply.text if reply.error is None else None,
@@ -269,6 +267,9 @@ class Errands:
             retries=reply.retries,
             time=time.time(),
         )
+        if reply.memo:
+            record["memo"] = True
+        return record
 
 
 @dataclass(slots=True)
@@ -289,7 +290,7 @@ class Child:
 
     def record(self) -> dict[str, Any]:
         """Its answer, what it spent, and what it did, as the record of the call that asked for it."""
-        errand, outcome = self.errands.errand, self.outcome
+        outcome = self.outcome
         if outcome is None and self.error is None:
             return {"trajectory": []}
         reply = LeafReply(None, self.error, self.errands.tree.spent_below(self.errands.child_path))
@@ -297,8 +298,7 @@ class Child:
             failed = outcome["status"] == "failed"
             error = f"the child run found no answer ({outcome['stop_reason']})" if failed else None
             reply = LeafReply(as_text(outcome["answer"]), error, _total(outcome))
-        record = self.errands.record(errand["calls"][0], Call("rlm", errand["query"]), reply, self.seconds)
-        record["prompt_sha256"] = errand["sha256"]
+        record = self.errands.record_of_child(reply, self.seconds)
         if outcome is not None:
             record["child"] = list(outcome["trajectory"])
         self.errands.scribe.write(record)

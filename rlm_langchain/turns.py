@@ -89,7 +89,7 @@ class Turn:
         turn = cls(machine, state, tree, journal, Scribe(), [], None)
         turn.messages = turn._conversation()
         turn._hold()
-        turn.key = key_of(turn._model, turn.messages, turn._place)
+        turn.key = key_of(tree, turn._model, turn.messages, turn._place)
         turn._go_by(decided(tree, turn.key) or turn._decision())
         return turn
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from rlm_langchain.errors import JournalError
 
+TABLE = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
 ASKED = 500
 """Keys of one query: more than SQLite takes as parameters everywhere would be an error."""
 
@@ -53,24 +54,17 @@ class VectorCache:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(self._connected()) as database:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=60)) as database:
+                database.execute("PRAGMA journal_mode=WAL")
+                database.execute("PRAGMA synchronous=NORMAL")
+                database.execute(TABLE)
                 yield database
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:
             self.path.unlink(missing_ok=True)  # what is damaged is worth nothing: it is paid again
             raise self._unusable(error) from error
-
-    def _connected(self) -> sqlite3.Connection:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unusable(error) from error
-        database = sqlite3.connect(self.path, timeout=60)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-        return database
 
     def _unusable(self, error: Exception) -> JournalError:
         return JournalError(

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,8 @@ def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
 def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: Path) -> None:
     assert command("forget", "book").code == 0
     assert runs(command) == []
-    assert sqlite3.connect(home / "threads.sqlite").execute("select count(*) from checkpoints").fetchone() == (0,)
+    with closing(sqlite3.connect(home / "threads.sqlite")) as connection:
+        assert connection.execute("select count(*) from checkpoints").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_a_file_of_threads_that_is_none_is_a_sentence(command: Command, server: 
 
 
 def test_options_that_were_changed_on_disk_are_refused(command: Command, done: Server, home: Path) -> None:
-    with sqlite3.connect(home / "threads.sqlite") as connection:
+    with closing(sqlite3.connect(home / "threads.sqlite")) as connection, connection:
         connection.execute("update checkpoints set metadata = replace(metadata, 'scripted', 'scripted\\\", \\\"x')")
     wrong = command("ask", "q", "--thread", "book")
     assert wrong.code == 1
