@@ -84,10 +84,12 @@ class Pace:
 class Levels:
     """So many child runs work at once on each level, since each of them holds a sandbox.
 
-    A level of its own for each depth: a run that waits for those below it never takes a place from them.
+    Twice as many as there are calls at once: while some compute, others keep the models busy. A level for
+    each depth: a run that waits for those below it never takes a place from them.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, budget: Budget) -> None:
+        width = 2 * budget.concurrency
         self._tasks: PerLoop[dict[int, asyncio.Semaphore]] = PerLoop(
             lambda: defaultdict(lambda: asyncio.Semaphore(width))
         )

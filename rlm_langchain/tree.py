@@ -37,7 +37,7 @@ class Tree:
         self.gate = Gate(budget)
         self.tool_gate = Gate(replace(budget, requests_per_minute=None))
         """For custom tools, which take no model's turn."""
-        self.levels = Levels(budget.concurrency)
+        self.levels = Levels(budget)
         self.answers: Answers = {}
         self.twins = Twins()
         self.repls: dict[str, Repl] = {}

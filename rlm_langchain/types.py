@@ -149,7 +149,7 @@ class Budget:
     depth: int = 1
     """How many levels of runs may lie below the root's sub-calls: 1 makes `rlm_query` a leaf call."""
     concurrency: int = 32
-    """Model calls in flight at once, for the whole tree; and child runs at work at once, on each level."""
+    """Model calls in flight at once, for the whole tree; twice as many child runs are at work, on each level."""
     output_tokens: int | None = None
     """A cap on the output of each call."""
     tool_calls: int = 1000
