@@ -122,13 +122,16 @@ def test_a_forged_answer_is_worth_as_much_as_one_that_was_given(opened):
 def test_a_program_that_steals_its_replies_harms_only_itself(opened):
     session = opened(Limits(seconds=1))
     code = (
-        "import os, threading\nfor _ in range(16):\n"
-        "    threading.Thread(target=os.read, args=(3, 2), daemon=True).start()\nllm_query('a')"
+        "import os, threading\nthere = threading.Semaphore(0)\n"
+        "def steal():\n    there.release()\n    os.read(3, 2)\n"
+        "for _ in range(16):\n    threading.Thread(target=steal, daemon=True).start()\n"
+        "for _ in range(16):\n    there.acquire()\nllm_query('a')"
     )
     assert session.run(code) == Suspended((Call("llm", "a"),))
+    while Path(f"/proc/{session._worker.pid}/stat").read_text().split()[2] != "S":
+        os.sched_yield()  # until it waits behind the thieves: if it came later, it would find the reply untouched
     step = session.resume([Reply("b" * 1000)])
-    undisturbed = step == Completed(f"{'b' * 1000!r}\n")  # on a busy machine the thieves may come too late
-    assert isinstance(step, Died) or step.error or undisturbed
+    assert isinstance(step, Died) or step.error
     assert opened().run("print('next')") == Completed("next\n")
 
 
