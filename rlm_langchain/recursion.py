@@ -75,9 +75,9 @@ def errands(
 ) -> list[Errand]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
-    children = [(n, call) for n, call in calls if _is_child(machine, path, call)]
-    tools = [(n, call) for n, call in calls if call.kind == "tool"]
-    leaves = [n for n, call in calls if call.kind != "tool" and not _is_child(machine, path, call)]
+    children = {n: call for n, call in calls if _is_child(machine, path, call)}
+    tools = {n: call for n, call in calls if call.kind == "tool"}
+    leaves = [n for n, _ in calls if n not in children and n not in tools]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
     chunks = [leaves[i : i + size] for i in range(0, len(leaves), size)]
     sent = [Errand(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
@@ -92,9 +92,9 @@ def errands(
             agreed=told.agreed,
             tops=told.tops,
         )
-        for n, call in children
+        for n, call in children.items()
     ]
-    for n, call in tools:
+    for n, call in tools.items():
         text = cast(ContextRef, machine.store.made(call.prompt))
         sent.append(Errand(run=run, path=path, cell=cell, calls=[n], tool=text))
     kinds = {n: call.kind for n, call in calls}

@@ -45,15 +45,6 @@ In this order: to change or watch files that cannot be opened, to be called from
 processes, memory that no limit counts and the limits themselves, and what only matters to a host that is root.
 """
 
-ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
-    "PYTHONUTF8": "1",
-    "LC_ALL": "C",
-    "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
-}
-"""All that a worker is told. Hashes and texts are the same everywhere, and Python need not look for itself and for
-locales: each file that it looks for costs 0.1 ms under the supervisor."""
-
 DENIED_X86 = "chmod chown lchown utime utimes futimesat inotify_init modify_ldt"
 """The same for calls that newer processors no longer have."""
 
@@ -62,6 +53,15 @@ LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store")
 
 LINKER_CACHE = "/etc/ld.so.cache"
 """Which of them there are: without it the linker tries one folder after the other, 2 ms of a worker's start."""
+
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "LC_ALL": "C",
+    "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
+}
+"""All that a worker is told. Hashes and texts are the same everywhere, and Python need not look for itself and for
+locales: each file that it looks for costs 0.1 ms under the supervisor."""
 
 PROTECTIONS = {
     "files": "Landlock: Python's own and the context can be read, nothing can be written; seccomp: nothing changed",

@@ -94,14 +94,13 @@ def parse(code: str, filename: str = "<unknown>") -> ast.Module:
     fault with that when others parse or collect garbage meanwhile: then it is worth another try."""
     for _ in range(100):
         try:
-            return tree_of(code, filename)
+            return _tree(code, filename)
         except SystemError:
             continue
-    return tree_of(code, filename)
+    return _tree(code, filename)
 
 
-def tree_of(code: str, filename: str) -> ast.Module:
-    """`ast.parse`. Raises what it raises."""
+def _tree(code: str, filename: str) -> ast.Module:
     return compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)  # type: ignore[return-value]
 
 
@@ -139,9 +138,9 @@ def _bound(node: ast.AST, scope: int) -> list[str | None]:
     match node:
         case ast.Global(names=names):
             return [*names]
-        case ast.NamedExpr(target=ast.Name(id=name)) if scope is not _Scope.INNER:
+        case ast.NamedExpr(target=ast.Name(id=name)) if scope != _Scope.INNER:
             return [name]
-    return _bound_by_statement(node) if scope is _Scope.MODULE else []
+    return _bound_by_statement(node) if scope == _Scope.MODULE else []
 
 
 def _bound_by_statement(node: ast.AST) -> list[str | None]:
@@ -166,7 +165,7 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 def _children(node: ast.AST, scope: int) -> Iterator[tuple[ast.AST, int]]:
     """What is inside a node, each with the scope it is in."""
     inside = scope
-    if isinstance(node, _COMPREHENSIONS) and scope is _Scope.MODULE:
+    if isinstance(node, _COMPREHENSIONS) and scope == _Scope.MODULE:
         inside = _Scope.COMPREHENSION
     for field in node._fields:
         value = getattr(node, field, None)

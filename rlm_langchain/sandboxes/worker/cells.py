@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import _ast as ast
 
-from rlm_langchain.sandboxes.reserved import tree_of
+from rlm_langchain.sandboxes.reserved import parse
 from rlm_langchain.sandboxes.worker.faults import remember, shortened
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
@@ -23,7 +23,7 @@ CO_COROUTINE = 0x80
 
 def run(code: str, name: str, names: Namespace) -> None:
     """Run a cell. Raises what it raises."""
-    tree = tree_of(code, name)
+    tree = parse(code, name)
     remember(name, code)
     last = _taken_off(tree)
     body = _compiled(tree, name, "exec")

@@ -54,7 +54,7 @@ class Repl:
         return error and f"the prelude failed: {error}"
 
     def _define(self, prelude: str) -> None:
-        """Run the helpers' code: without `cells`, which would load `ast` before the session is open."""
+        """Run the helpers' code: without `cells`, which comes after the session is open."""
         exec(compile(prelude, HELPERS, "exec", dont_inherit=True), self._names)  # noqa: S102 - it is the host's
 
     def run(self, turn: int, code: str) -> None:
