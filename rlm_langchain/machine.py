@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ class Machine:
     def close(self, run: str) -> None:
         """Let go of a run. When it has ended, and its last checkpoint is written, nothing can need its receipts."""
         if self.trees.close(run):
-            self.receipts(run).unlink(missing_ok=True)
+            with suppress(NotADirectoryError):  # `home` is a file: there was nowhere to keep any
+                self.receipts(run).unlink(missing_ok=True)
 
     def schema_at(self, path: str) -> AnswerSchema | None:
         """What the answer of the run at `path` must fit: child runs answer as they were asked."""

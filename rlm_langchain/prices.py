@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rlm_langchain.demands import demand
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ class Price:
     """For input that the provider had in its cache; None: as other input."""
     written: float | None = None
     """For input that is put into the cache; None: as other input."""
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigurationError` for what is no price: it would make a limit in dollars one in words only."""
+        for name in ("input", "output", "cached", "written"):
+            given = getattr(self, name)
+            if given is not None or name in ("input", "output"):
+                demand("Price", name, given, 0)
 
     def of(self, usage: Usage, written: int = 0) -> float:
         """Dollars for this usage, of whose input `written` tokens went into the cache."""

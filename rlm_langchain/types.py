@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, cast
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
-from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.demands import demand
 
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
@@ -70,6 +70,15 @@ class Limits:
     clock: float = 1_700_000_000.0
     """What `time.time()` starts from: fixed, so that a replayed cell does what it did."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigurationError` for a limit under which no cell could run."""
+        for name in ("seconds", "clock"):
+            demand("Limits", name, getattr(self, name), 0)
+        for name in ("memory", "output", "value"):
+            demand("Limits", name, getattr(self, name), 1, whole=True)
+        for name in ("loaded", "seed"):
+            demand("Limits", name, getattr(self, name), 0, whole=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,26 +170,26 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit that no run could keep."""
-        for name in (
-            "iterations",
-            "depth",
-            "concurrency",
-            "calls",
-            "tokens",
-            "output_tokens",
-            "requests_per_minute",
-        ):
-            self._demand(name, 1)
-        for name in ("usd", "seconds", "tool_calls"):
-            self._demand(name, 0)
+        for name, least, whole in BUDGETED:
+            given = getattr(self, name)
+            if given is not None or name in ("depth", "concurrency", "tool_calls"):
+                demand("Budget", name, given, least, whole=whole)
 
-    def _demand(self, name: str, least: int) -> None:
-        given = getattr(self, name)
-        kinds = (int, float) if name in ("usd", "seconds") else (int,)
-        if given is not None and not isinstance(given, kinds):
-            raise ConfigurationError(f"Budget({name}={given!r}): {name} is a {'whole ' * (len(kinds) < 2)}number")
-        if given is not None and given < least:
-            raise ConfigurationError(f"Budget({name}={given!r}): {name} cannot be less than {least}")
+
+BUDGETED = (
+    ("usd", 0, False),
+    ("calls", 1, True),
+    ("tokens", 1, True),
+    ("seconds", 0, False),
+    ("iterations", 1, True),
+    ("depth", 1, True),
+    ("concurrency", 1, True),
+    ("output_tokens", 1, True),
+    ("tool_calls", 0, True),
+    ("requests_per_minute", 1, True),
+    ("approve_above", 0, False),
+)
+"""The limits of a budget: the least that each can be, and whether it counts whole things."""
 
 
 class Usage(NamedTuple):

@@ -75,7 +75,7 @@ def _sandbox(name: str) -> Iterator[Finding]:
 def _data() -> Finding:
     folder = home()
     there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         return Finding("data", "RLM_HOME", False, f"{folder} cannot be written: set RLM_HOME to another folder")
     return Finding("data", "RLM_HOME", True, f"{folder}, {_size(folder)}")
 

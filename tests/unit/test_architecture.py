@@ -20,7 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 STRATEGIES = ROOT.parent / "strategies"
 
 LAYERS = (
-    {"types", "errors", "seal"},
+    {"types", "errors", "demands", "seal"},
     {"protocols", "plugins", "scribe"},
     {"context", "sandboxes", "prompts"},
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 
 from rlm_langchain import Budget, Price, RLMOutput, RLMRunnable, create_rlm
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.types import Limits
 from tests.clock import run_in_no_time
 
 
@@ -212,3 +215,17 @@ else:
     )
     output = ask(rlm, {"query": "go on", "context": "r"})
     assert output["answer"] == "." * (6 + 2 * 7 + 2 * 8)  # one for each run that has no runs below it
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), True, "1"])
+@pytest.mark.parametrize("limit", [field.name for field in fields(Budget)])
+def test_a_limit_that_would_never_apply_is_refused(limit: str, bad: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Budget\({limit}="):
+        Budget(**{limit: bad})
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), True, "1"])
+@pytest.mark.parametrize("limit", [field.name for field in fields(Limits)])
+def test_a_limit_of_cells_that_would_never_apply_is_refused(limit: str, bad: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Limits\({limit}="):
+        Limits(**{limit: bad})

@@ -82,3 +82,9 @@ def test_a_typed_run_that_failed_has_no_answer_of_another_type() -> None:
     )
     output = rlm.invoke("q")
     assert (output["status"], output["answer"]) == ("failed", None)
+
+
+def test_an_answer_is_not_lost_when_there_is_no_folder_to_keep_anything_in(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    rlm = create_rlm(MODEL, home=tmp_path / "file")
+    assert rlm.invoke("q")["answer"] == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from genai_prices import Usage as ListedUsage
 from genai_prices.data_snapshot import get_snapshot
 
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import FREE, Model
 from rlm_langchain.prices import Listing, Price, cost, known, window
 from rlm_langchain.testing import FunctionModel
@@ -69,3 +71,11 @@ def test_costs_are_those_of_the_price_lists(provider: str, size: int) -> None:
             assert ours == pytest.approx(float(theirs)), entry.id
             compared += 1
     assert compared > 3
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), True, "1"])
+@pytest.mark.parametrize("of", ["input", "output", "cached", "written"])
+def test_what_is_no_price_is_refused(of: str, bad: Any) -> None:
+    prices: dict[str, Any] = {"input": 1.0, "output": 1.0, of: bad}
+    with pytest.raises(ConfigurationError, match=rf"Price\({of}="):
+        Price(**prices)
