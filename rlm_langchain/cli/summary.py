@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from rlm_langchain.cli.narrate import STOPS, as_text
 from rlm_langchain.cli.views import dollars
 from rlm_langchain.context import approximate_tokens, visible
+from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef, RLMOutput, Usage
 
 
@@ -89,17 +91,30 @@ def finish(ended: Ended, *, json: bool, quiet: bool) -> int:
     failed = ended.output["status"] == "failed"
     terminal = sys.stdout.isatty()
     if json:
-        print(ended.json())
+        _give(ended.json())
     elif failed:
         print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
         if not quiet and ended.output["answer"] is not None:
             print(f"What was seen last:\n{ended.answer(terminal=True)}", file=sys.stderr)
     elif ended.output["answer"] is not None:
-        print("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
+        _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
     if not quiet:
-        sys.stdout.flush()
         print("\n" + "\n".join(ended.lines()), file=sys.stderr)
     return 1 if failed else 0
+
+
+def _give(answer: str) -> None:
+    """Write to standard output. What was paid for is not lost with it: raises `InputError`, with the answer."""
+    try:
+        print(answer, flush=True)
+    except BrokenPipeError:
+        raise  # nobody reads on: that is theirs to decide
+    except OSError as error:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # else Python tries again when it ends
+        raise InputError(
+            f"standard output cannot be written ({error.strerror}): write elsewhere. The answer is:\n{answer}"
+        ) from error
 
 
 def _count(number: int, what: str) -> str:

@@ -390,3 +390,15 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert "Traceback" not in err
     assert all(map(gone, below))
     assert read_trace(trace)
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--quiet",)])
+def test_an_answer_that_cannot_be_written_is_not_lost(more: tuple[str, ...], text: Path, counting: Server) -> None:
+    command = [sys.executable, "-m", "rlm_langchain", *ASK, str(text), *MODEL, *more]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "rlm: standard output cannot be written (No space left on device)" in done.stderr
+    assert "10000" in done.stderr.partition("The answer is:")[2]
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
