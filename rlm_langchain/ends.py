@@ -107,6 +107,8 @@ def _asked(machine: Machine, journal: Journal, path: str, query: str, context: C
     )
     if machine.auto:
         record["chosen"] = True
+    if context is None and any(journal.contexts.values()):
+        record["follows"] = True
     if context is not None and not journal.turns and any(way.whole for way in ways):
         record["whole"] = True
     return record

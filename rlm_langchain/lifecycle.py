@@ -29,6 +29,7 @@ from rlm_langchain import clients
 from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
 from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.journal import Journal
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SAVER, SEEN, Machine
 from rlm_langchain.portal import in_thread, portal
@@ -70,7 +71,7 @@ class Built(NamedTuple):
         async with self.aheld(config), clients.lease():
             state = await asyncio.to_thread(begin, self.machine, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
-            run = self._run_of(state, kept)
+            run = await asyncio.to_thread(self._run_of, state, kept)
             try:
                 yield Running(state, run)
             finally:
@@ -111,10 +112,13 @@ class Built(NamedTuple):
     def _run_of(self, begun: Begun, kept: StateSnapshot | None) -> str:
         """The run of a new question, or the one that a thread holds.
 
-        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged.
+        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
+        `Machine.fits`: a REPL that cannot be made again is told of before another turn is paid.
         """
         values = kept.values if kept else {}
         check(values)
+        if kept and (kept.next or isinstance(begun, dict)):
+            self.machine.fits(Journal(values.get("trajectory", [])))
         if isinstance(begun, dict):
             return str(begun["run"])
         if not values.get("trajectory") and not (kept and kept.next):

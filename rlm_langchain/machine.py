@@ -28,7 +28,7 @@ from rlm_langchain.scribe import depth_of
 from rlm_langchain.skills import strategies_of
 from rlm_langchain.tools import Tools, prelude
 from rlm_langchain.tree import Tree, Trees
-from rlm_langchain.types import Budget, ContextRef, Limits, Usage
+from rlm_langchain.types import Budget, ContextFile, ContextRef, Limits, Usage
 from rlm_langchain.ways import ways
 
 OUTPUT_TOKENS = 4_096
@@ -139,15 +139,9 @@ class Machine:
     def open(self, journal: Journal, tree: Tree, path: str) -> SandboxSession:
         """A fresh REPL for the run at `path`, over the contexts of its journal.
 
-        Raises `SandboxError`, `JournalError` for a context that changed, and `ConfigurationError` when what its
-        cells have used is not here.
+        Raises `SandboxError`, and as `fits`.
         """
-        if journal.sandbox not in (None, self.sandbox.name):
-            raise ConfigurationError(
-                f"this run used the sandbox {journal.sandbox!r}, and this RLM has {self.sandbox.name!r}: "
-                f"there its cells may do something else. Resume it with sandbox={journal.sandbox!r}"
-            )
-        files = {name: self.store.open(ref) for name, ref in journal.contexts.items()}
+        files = self.fits(journal)
         context = files.pop("context", None)
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
@@ -157,6 +151,20 @@ class Machine:
         code = "\n\n".join(text for text in preludes if text)
         limits = replace(self.limits, seconds=seconds)
         return self.sandbox.open(context, code, limits, *([files] if files else []))
+
+    def fits(self, journal: Journal) -> dict[str, ContextFile]:
+        """The contexts of a journal by their names, when this machine can make its REPL again.
+
+        Raises `JournalError` for a context that is gone or was changed, and `ConfigurationError` when what its
+        cells have used is not here.
+        """
+        if journal.sandbox not in (None, self.sandbox.name):
+            raise ConfigurationError(
+                f"this run used the sandbox {journal.sandbox!r}, and this RLM has {self.sandbox.name!r}: "
+                f"there its cells may do something else. Resume it with sandbox={journal.sandbox!r}"
+            )
+        self._strategies_in(journal)
+        return {name: self.store.open(ref) for name, ref in journal.contexts.items()}
 
     def _strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
         """Those whose helpers the cells of a run may use."""

@@ -96,6 +96,8 @@ def _values(machine: Machine, state: StateSnapshot, at: int | None) -> dict[str,
             "and a fork cannot go back to before it was made"
         )
     check(state.values)
+    if state.next:
+        machine.fits(_journal(state))
     run = uuid.uuid4().hex if state.next else None
     records: list[Record] = [*state.values["trajectory"], *_told(more_ways(machine, _journal(state), ""))]
     return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}

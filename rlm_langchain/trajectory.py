@@ -56,16 +56,17 @@ class Turn:
 
 @dataclass(slots=True)
 class Run:
-    """One run of the tree."""
+    """One run of the tree; of a conversation, all its runs."""
 
     path: str
     question: QuestionRecord | None = None
-    steps: list[Turn | NoteRecord] = field(default_factory=list)
-    """In order."""
+    """The first one."""
+    steps: list[Turn | NoteRecord | AnswerRecord | QuestionRecord] = field(default_factory=list)
+    """In order. The next question of a conversation is one of them, after the answer before it."""
     cells: dict[int, RanCell] = field(default_factory=dict)
     """Of all turns, by number."""
     answer: AnswerRecord | None = None
-    """None while it goes on, or when it was cut off."""
+    """The last one. None while it goes on, or when it was cut off."""
 
     @property
     def turns(self) -> list[Turn]:
@@ -108,7 +109,7 @@ class Trajectory:
         run = self._run(record["path"])
         match record["type"]:
             case "question":
-                run.question = record
+                self._ask(run, record)
             case "turn":
                 run.steps.append(Turn(record))
                 self._spend(record)
@@ -120,6 +121,13 @@ class Trajectory:
                 run.answer = record
             case _:
                 self._in_cell(run, record)
+
+    def _ask(self, run: Run, record: QuestionRecord) -> None:
+        if run.question is None:
+            run.question = record
+            return
+        run.steps += [run.answer, record] if run.answer else [record]
+        run.answer = None
 
     def _begin(self, run: Run, record: CellRecord) -> None:
         run.cells[record["cell"]] = cell = RanCell(record)

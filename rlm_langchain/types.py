@@ -301,6 +301,8 @@ class QuestionRecord(Sealed):
     """Whose helpers its cells may use."""
     chosen: NotRequired[bool]
     """True: by the shape and the size of the context, `strategies="auto"`."""
+    follows: NotRequired[bool]
+    """True: it brings no context of its own, and those of the questions before it are still in the REPL."""
     whole: NotRequired[bool]
     """True: the context is short, and the root model is given all of it after `text`. It stands in no record."""
 

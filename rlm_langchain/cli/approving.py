@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 from rlm_langchain.errors import ConfigurationError
 
+OFF = "off"
+"""What `--approve-above` takes to go on without asking, also past what a run waits for."""
 TERMINAL = "/dev/tty"
 """Of the session that the command runs in."""
 
@@ -53,6 +55,6 @@ def _terminal() -> TextIO | nullcontext[TextIO]:
         return open(TERMINAL, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            "--approve-above asks a person, and there is no terminal here to ask at: leave it out, "
-            "and limit the run with --calls or --usd"
+            "--approve-above asks a person, and there is no terminal here to ask at: leave it out, or say "
+            "--approve-above off on a thread that has it, and limit the run with --calls or --usd"
         ) from error

@@ -106,7 +106,9 @@ class Asking:
             self._note(record)
 
     async def _decided(self, values: dict[str, Any]) -> Command[Any]:
-        """What a person says to what the run waits for."""
+        """What a person says to what the run waits for: now, or when told not to be asked."""
+        if self.kept.setup.approve_above == approving.OFF:
+            return answered(values, lambda _: True)
         self.view.close()
         said = await asyncio.to_thread(answered, values, approving.granted)
         self.view = choose(self.told, quiet=self.quiet)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BufferedReader
 from math import inf
 from pathlib import Path
+from select import select
 from typing import TYPE_CHECKING, Any
 
+from rlm_langchain.cli.approving import OFF
 from rlm_langchain.context import ContextStore
 from rlm_langchain.context.streams import reading
 from rlm_langchain.errors import ConfigurationError, InputError
@@ -79,15 +83,15 @@ def _absolute(name: str) -> str:
 
 
 def _approve_above(given: str | None) -> float | int | None:
-    """Calls when it is a whole number, dollars otherwise."""
-    if given is None:
+    """Calls when it is a whole number, dollars otherwise. `off` takes the place of what a thread was begun with."""
+    if given in (None, OFF):
         return None
     try:
         limit = float(given.removeprefix("$")) if "$" in given or "." in given else int(given)
     except ValueError:
         limit = -1
     if not 0 <= limit < inf:
-        raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), or dollars (0.50)")
+        raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), dollars (0.50), or off")
     return limit
 
 
@@ -95,10 +99,30 @@ def check(query: str, context: Sequence[str]) -> str:
     """The question. Raises `InputError` when there is none, or not what it is about."""
     if not query.strip():
         raise InputError('the question is empty: rlm ask "What is in this file?" FILE')
-    for name in [one for one in context if one != "-"]:  # before a model is made: the local one may be fetched then
+    if not context and _is_piped():
+        raise InputError(
+            "something is piped in that was not asked about: rlm ask QUERY - reads it, rlm ask QUERY < /dev/null "
+            "goes without it"
+        )
+    # All this before a model is made: the local one may be fetched then.
+    for name in [one for one in context if one != "-"]:
+        if "://" in name and not os.path.exists(name):
+            raise InputError(f"{name} is an address: curl -s {shlex.quote(name)} | rlm ask QUERY -")
+        if not os.path.exists(name) and os.path.isfile(query):
+            raise InputError(f"there is no file or folder {name}: the question comes first, and then {query}")
         with reading(name):
             os.stat(name)
     return query
+
+
+def _is_piped() -> bool:
+    """Whether something waits on standard input. Nothing is waited for: nobody may write to a pipe that is open."""
+    try:
+        if sys.stdin.isatty() or not select([sys.stdin], [], [], 0)[0]:
+            return False
+        return isinstance(sys.stdin.buffer, BufferedReader) and bool(sys.stdin.buffer.peek(1))
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file
+        return False
 
 
 @contextmanager

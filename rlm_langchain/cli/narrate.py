@@ -110,8 +110,9 @@ def one_line(text: str, most: int = 100) -> str:
 
 def _question(record: QuestionRecord) -> list[Part]:
     about = record.get("context")
-    told = f"question: {record['query'].strip()}"
-    parts = [Part("heading", told), Part("note", f"context: {about['about']}" if about else "no context")]
+    none = "context: as before" if record.get("follows") else "no context"
+    told = f"context: {about['about']}" if about else none
+    parts = [Part("heading", f"question: {record['query'].strip()}"), Part("note", told)]
     if ways := ", ".join(record.get("strategies", ())):
         parts.append(Part("note", f"strategies: {ways}{', chosen by the context' * record.get('chosen', False)}"))
     return parts

@@ -65,7 +65,7 @@ class Setup:
         typer.Option(
             "--approve-above",
             metavar="N",
-            help="Ask you before sub-calls take the run past so many calls (20), or dollars (0.50).",
+            help="Ask you before sub-calls take the run past so many calls (20), or dollars (0.50); or off.",
         ),
     ] = None
 

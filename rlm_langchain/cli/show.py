@@ -26,8 +26,8 @@ def show_run(what: str, *, full: bool) -> None:
     top = told.runs.get("", Run(""))
     for record in in_order(top):
         view.write(record)
-    for part in narrate(top.answer) if top.answer else ():
-        view.tell(part)
+        for part in narrate(record) if record["type"] == "answer" and not record["path"] else ():
+            view.tell(part)
     print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
 
 

@@ -117,6 +117,20 @@ def test_standard_input_is_a_context(command: Command, counting: Server, monkeyp
     assert command(*ASK, "-", *MODEL, "-q").out == "5\n"
 
 
+def test_what_is_piped_in_and_not_asked_about_is_not_paid_for(
+    command: Command, counting: Server, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with text.open() as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        done = command(*ASK, *MODEL)
+        assert (done.code, done.out, counting.calls) == (2, "", 0)
+        assert "rlm ask QUERY - reads it" in done.err
+        assert command(*ASK, "-", *MODEL, "-q").out == "10000\n", "what was looked at is still there"
+        before = counting.calls
+        command(*ASK, *MODEL, "-q")
+        assert counting.calls > before, "nothing is left in it: a question without a context may be asked"
+
+
 def test_several_files_and_folders_become_one_dict(
     command: Command, counting: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +233,8 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("binary file", ["ask", "q", "image.png", *MODEL], "an image"),
         wrong("empty folder", ["ask", "q", "folder", *MODEL], "no readable text"),
         wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "cannot be decoded at byte 3"),
+        wrong("an address", ["ask", "q", "https://x.test/?a&b", *MODEL], "curl -s 'https://x.test/?a&b' | rlm ask"),
+        wrong("the wrong way round", ["ask", "latin.txt", "what?", *MODEL], "what?: the question comes first"),
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),

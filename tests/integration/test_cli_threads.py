@@ -173,6 +173,30 @@ def test_the_next_question_goes_on_with_the_same_repl_and_the_same_models(comman
     assert asked(done, since) == ["turn 4"]
     [kept] = runs(command)
     assert (kept["question"], kept["turns"], kept["model"]) == ("And again?", 4, "openai:scripted")
+    assert "context: as before" in second.err
+    shown = command("show", "book").out
+    told = ["How long?", "turn 1", "turn 3", "complete:", "And again?", "as before", "turn 4", '["again"']
+    assert [shown.index(piece) for piece in told] == sorted(shown.index(piece) for piece in told)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"), [(Path.unlink, "cannot be read"), (lambda text: text.write_text("drow"), "has changed")]
+)
+def test_a_context_that_is_not_what_it_was_is_told_before_another_turn_is_paid(
+    command: Command, server: Server, fate: Fate, text: Path, spoil: Callable[[Path], object], said: str
+) -> None:
+    fate["turn 3"] = Reply(status=401, raw=b"{}")
+    assert command("ask", "How long?", text, *MODEL, "--thread", "book", "-q").code == 1
+    fate.clear()
+    spoil(text)
+    since = server.calls
+    for arguments in (("resume", "book"), ("fork", "book"), ("ask", "And?", "--thread", "book")):
+        wrong = command(*arguments)
+        assert (wrong.code, wrong.out, server.calls) == (1, "", since)
+        assert said in wrong.err
+    assert [kept["thread"] for kept in runs(command)] == ["book"], "a fork that cannot go on leaves no thread"
+    text.write_text("word")
+    assert command("resume", "book", "-q").out == ANSWER
 
 
 def test_a_run_that_has_ended_says_its_answer_again_and_asks_nothing(command: Command, done: Server) -> None:
@@ -242,7 +266,7 @@ def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: P
         (["fork", "book", "--at", "2", "--as", "book"], "on the thread 'book' already"),
         (["ask", "q", *MODEL, "--thread", " "], "no run can be kept as ' '"),
         (["ask", "q", *MODEL, "--thread", "a\x1b[31m"], "no run can be kept as 'a\\\\x1b[31m'"),
-        (["ask", "q", *MODEL, "--approve-above", "much"], "give a number of calls (20), or dollars (0.50)"),
+        (["ask", "q", *MODEL, "--approve-above", "much"], "give a number of calls (20), dollars (0.50), or off"),
         (["ask", "q", *MODEL, "--approve-above", "-1"], "--approve-above -1: give a number"),
         (["ask", "q", "--thread", "book", "--sandbox", "jail"], "no sandbox is called 'jail'"),
     ],
@@ -312,7 +336,12 @@ def test_without_a_terminal_nobody_can_be_asked(
 
 @pytest.mark.parametrize("reached", [min, max], ids=["main thread", "other thread"])
 def test_ctrl_c_at_the_question_keeps_the_run_waiting(
-    command: Command, server: Server, text: Path, reached: Callable[[Iterable[int]], int]
+    command: Command,
+    server: Server,
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reached: Callable[[Iterable[int]], int],
 ) -> None:
     ours, theirs = pty.openpty()
     arguments = ["ask", "How long?", str(text), *MODEL, "--approve-above", "3", "--thread", "book"]
@@ -338,8 +367,13 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(
     assert process.returncode == 130
     assert "rlm resume book" in err
     assert runs(command)[0]["state"] == "waiting"
-    refused = command("resume", "book", "--approve-above", "100")
-    assert refused.code in (0, 2)
+    monkeypatch.setattr("rlm_langchain.cli.approving.TERMINAL", tmp_path / "none")
+    for arguments in ((), ("--approve-above", "100")):
+        refused = command("resume", "book", *arguments)
+        assert refused.code == 2
+        assert "--approve-above off" in refused.err
+    resumed = command("resume", "book", "--approve-above", "off")
+    assert (resumed.code, resumed.out) == (0, ANSWER)
 
 
 def until(stream: Any, end: str) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -72,6 +73,8 @@ def test_silence_is_told_unless_the_cell_answered() -> None:
 def test_a_question_says_what_it_is_about() -> None:
     assert narrate(Telling().question("Who?").records[0])[1].text == f"context: {CONTEXT['about']}"
     assert narrate(Telling().question("Who?", None).records[0])[1].text == "no context"
+    follow_up = {**Telling().question("Who?", None).records[0], "follows": True}
+    assert narrate(cast(Record, follow_up))[1].text == "context: as before"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from rlm_langchain.cli.show import in_order
 from rlm_langchain.trajectory import Asked, Run, Trajectory, Turn, bare, flat
 from rlm_langchain.types import Record, Usage
 from tests.records import Telling, nested
@@ -71,6 +72,15 @@ def test_notes_stand_between_the_turns_they_came_between() -> None:
     records = Telling().question().turn(0, "words").note("code, please").turn(1, "more").records
     kinds = ["turn" if isinstance(s, Turn) else s["text"] for s in Trajectory.of(records).runs[""].steps]
     assert kinds == ["turn", "code, please", "turn"]
+
+
+def test_a_conversation_has_all_its_questions_each_before_its_turns_and_answer() -> None:
+    told = Telling().question("first").turn(0, "a").answer(1).question("second", None).turn(1, "b")
+    run = Trajectory.of(told.records).runs[""]
+    assert list(in_order(run)) == told.records
+    assert run.answer is None, "the second question is open"
+    told.answer(2)
+    assert list(in_order(Trajectory.of(told.records).runs[""])) == told.records
 
 
 def test_a_call_that_was_asked_afresh_counts_twice_and_stands_with_its_last_answer() -> None:
