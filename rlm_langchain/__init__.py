@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_langchain.chat_model import ChatRLM
+    from rlm_langchain.create import create_rlm, create_rlm_graph
     from rlm_langchain.errors import (
         BudgetExhausted,
         ConfigurationError,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
     from rlm_langchain.retrieval.retriever import RLMRetriever
     from rlm_langchain.retrieval.store import FAISSStore
-    from rlm_langchain.runnable import RLMRunnable, create_rlm, create_rlm_graph
+    from rlm_langchain.runnable import RLMRunnable
     from rlm_langchain.skills import read_skill
     from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
 
@@ -63,8 +64,8 @@ _HOMES = {
     "ThreadBusy": "errors",
     "UnknownPlugin": "errors",
     "create_hybrid_rlm": "hybrid",
-    "create_rlm": "runnable",
-    "create_rlm_graph": "runnable",
+    "create_rlm": "create",
+    "create_rlm_graph": "create",
 }
 
 __all__ = [

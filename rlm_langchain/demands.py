@@ -1,18 +1,41 @@
-"""What a number that a person gives must be: a limit that is none, NaN say, would never apply."""
+"""What the numbers that a person gives must be: a limit that is none, NaN say, would never apply."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from math import isfinite
+from typing import Any, NamedTuple
 
 from rlm_langchain.errors import ConfigurationError
 
 
-def demand(of: str, name: str, given: object, least: float, *, whole: bool = False) -> None:
-    """Raise `ConfigurationError` for what is not a finite number of at least `least`. True is no number."""
-    asked = f"{of}({name}={given!r}): {name}"
-    if isinstance(given, bool) or not isinstance(given, int if whole else (int, float)):
-        raise ConfigurationError(f"{asked} is a {'whole ' * whole}number")
-    if not isfinite(given):
-        raise ConfigurationError(f"{asked} is a finite number; leave it out for the default")
-    if given < least:
-        raise ConfigurationError(f"{asked} cannot be less than {least:g}")
+class Demand(NamedTuple):
+    """What a field of numbers must be."""
+
+    field: str
+    least: float = 0
+    whole: bool = False
+    """Whether it counts things."""
+
+
+def check(given: Any, demands: Iterable[Demand]) -> None:
+    """Hold a dataclass of numbers to these demands; None is as good where it is the default.
+
+    Raises `ConfigurationError` for what is not a finite number of at least the least. True is no number.
+    """
+    defaults = {field.name: field.default for field in fields(given)}
+    for demand in demands:
+        value = getattr(given, demand.field)
+        if value is None and defaults[demand.field] is None:
+            continue
+        if wrong := _fault(value, demand):
+            raise ConfigurationError(f"{type(given).__name__}({demand.field}={value!r}): {demand.field} {wrong}")
+
+
+def _fault(value: object, demand: Demand) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int if demand.whole else (int, float)):
+        return f"is a {'whole ' * demand.whole}number"
+    if not isfinite(value):
+        return "is a finite number"
+    return f"cannot be less than {demand.least:g}" if value < demand.least else None

@@ -37,9 +37,10 @@ SENTENCES: dict[FaultCode, str] = {
     "auth": "the provider does not accept the key, or the key may not use this model",
     "no_credit": "the provider wants to be paid: the account has no credit or quota left",
     "too_long": "the prompt is longer than the model can read",
-    "bad_request": "the provider rejects the request, or does not know this model",
+    "bad_request": "the provider rejects the request",
     "unknown": "the model, or its provider, failed in a way that is not known",
 }
+NOT_FOUND = "the provider does not know this model, or there is nothing at its address"
 PASSING: frozenset[FaultCode] = frozenset({"rate_limited", "timeout", "connection", "server_error"})
 """Faults that may be gone when the same is asked again."""
 
@@ -73,6 +74,7 @@ _TOO_LONG = re.compile(
     r"|(input|prompt) tokens? exceed|too many (input |prompt )?tokens|exceeds? the maximum number of tokens",
     re.IGNORECASE,
 )
+_IDENTIFIER = re.compile(r"(?=.{1,40}$)[a-z]+(_[a-z]+)*")
 _LOST_LOOP = re.compile(r"event loop is closed|attached to a different loop", re.IGNORECASE)
 """A client has kept a connection of an event loop that is over."""
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
@@ -100,11 +102,13 @@ def read_fault(error: BaseException) -> Fault:
     status = next((found for cause in causes if (found := _status(cause)) is not None), None)
     after = next((wait for cause in causes if (wait := _after(cause)) is not None), None)
     code = _code(causes, status)
-    where = f"status {status}, {type(error).__name__}" if status else type(error).__name__
+    told = [f"status {status}"] if status else []
+    where = ", ".join([*told, type(error).__name__, *(_named_by_the_provider(causes) if status else ())])
     # OpenRouter sends 402 with a time to wait when money is only reserved, by other requests in flight.
     passing = code in PASSING or (code == "no_credit" and status == 402 and after is not None)
     place = _place(causes) if code == "connection" else ""
-    return Fault(code, f"{SENTENCES[code]}{place} ({where})", passing, after)
+    sentence = NOT_FOUND if status == 404 else SENTENCES[code]
+    return Fault(code, f"{sentence}{place} ({where})", passing, after)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -124,6 +128,16 @@ def _place(causes: list[BaseException]) -> str:
     if found is None or not found.hostname:
         return ""
     return f", at {found.scheme}://{found.netloc.rpartition('@')[2]}"
+
+
+def _named_by_the_provider(causes: list[BaseException]) -> list[str]:
+    """What OpenAI's form of an error calls the fault and the parameter. A key is no such word."""
+    for cause in causes:
+        body = vars(cause).get("body")
+        given = [body.get("code"), body.get("param")] if isinstance(body, dict) else []
+        if found := [name for name in given if isinstance(name, str) and _IDENTIFIER.fullmatch(name)]:
+            return found
+    return []
 
 
 def _code(causes: list[BaseException], status: int | None) -> FaultCode:

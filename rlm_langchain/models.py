@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from rlm_langchain import prices
 from rlm_langchain.adopted import adopted
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.faults import FaultCode
 from rlm_langchain.marks import wants_marks
 from rlm_langchain.prices import Listing, Price
 
@@ -31,6 +32,16 @@ ollama:name       Ollama, at OLLAMA_HOST
 local             the small model that comes along
 provider:name     any other provider that `langchain` knows (anthropic:..., google_genai:...)"""
 
+_WAYS_OUT: dict[tuple[str, FaultCode], str] = {
+    ("ollama", "connection"): "`ollama serve` starts it, OLLAMA_HOST says where it is",
+    ("ollama", "bad_request"): "`ollama list` shows the models that it has",
+    ("openai", "connection"): "OPENAI_BASE_URL says where it is",
+    ("openai", "auth"): "the key is that of OPENAI_API_KEY",
+    ("openrouter", "auth"): "the key is that of OPENROUTER_API_KEY",
+    ("openrouter", "bad_request"): "https://openrouter.ai/models lists what there is",
+}
+"""What to look at, by the provider and by what went wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -50,6 +61,11 @@ class Model:
     marks: bool = False
     """Whether its provider caches only what is marked in a prompt."""
 
+    def way_out(self, code: FaultCode) -> str:
+        """What to look at when this went wrong, if anything can be said."""
+        provider = "openrouter" if "/" in self.name.partition(":")[0] else self.name.partition(":")[0]
+        return _WAYS_OUT.get((provider, code), "")
+
 
 def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
     """The model that a user means.
@@ -64,16 +80,34 @@ def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
     return _given(spec)
 
 
+def check_kind(spec: Any) -> Any:
+    """What is given as a model, if it may be one. Raises `ConfigurationError`, as `resolve` would."""
+    from langchain_core.language_models import BaseChatModel
+
+    if isinstance(spec, str):
+        _parts(spec.strip())
+    elif not isinstance(spec, BaseChatModel | Model):
+        raise ConfigurationError(
+            f"a model is a name or a LangChain chat model, not {type(spec).__name__}. The names are:\n{FORMS}"
+        )
+    return spec
+
+
 def _named(name: str, role: Role) -> Model:
     if name == "local":
         bundled: Model = import_module("rlm_langchain.local").model(role)
         return bundled
+    return _provided(name, *_parts(name))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The provider, and what the model is called there."""
     provider, colon, rest = name.partition(":")
     if "/" in provider:
-        provider, rest = "openrouter", name
-    elif not colon or not provider or not rest:
+        return "openrouter", name
+    if name != "local" and not (colon and provider and rest):
         raise ConfigurationError(f"{name!r} is no model name that can be used. The forms are:\n{FORMS}")
-    return _provided(name, provider, rest)
+    return provider, rest
 
 
 def _provided(name: str, provider: str, rest: str) -> Model:
@@ -94,13 +128,7 @@ def _provided(name: str, provider: str, rest: str) -> Model:
 
 
 def _given(chat: Any) -> Model:
-    from langchain_core.language_models import BaseChatModel
-
-    if not isinstance(chat, BaseChatModel):
-        raise ConfigurationError(
-            f"a model is a name or a LangChain chat model, not {type(chat).__name__}. The names are:\n{FORMS}"
-        )
-    name = _own_name(chat)
+    name = _own_name(check_kind(chat))
     return _described(name, adopted(chat), _profile(name))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlm_langchain.demands import demand
+from rlm_langchain.demands import Demand, check
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ class Price:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for what is no price: it would make a limit in dollars one in words only."""
-        for name in ("input", "output", "cached", "written"):
-            given = getattr(self, name)
-            if given is not None or name in ("input", "output"):
-                demand("Price", name, given, 0)
+        check(self, map(Demand, ("input", "output", "cached", "written")))
 
     def of(self, usage: Usage, written: int = 0) -> float:
         """Dollars for this usage, of whose input `written` tokens went into the cache."""

@@ -36,6 +36,7 @@ def openrouter(name: str) -> BaseChatModel:
         name,
         os.environ.get("OPENROUTER_BASE_URL") or OPENROUTER,
         key,
+        "OPENROUTER_BASE_URL",
         default_headers={
             "HTTP-Referer": "https://pypi.org/project/rlm-langchain/",
             "X-Title": "rlm-langchain",
@@ -48,7 +49,7 @@ def openai(name: str) -> BaseChatModel:
     """A model of OpenAI, or of the compatible server at `OPENAI_BASE_URL`, which may want no key."""
     url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if url and urlsplit(url).hostname != "api.openai.com":
-        return _compatible(name, url, os.environ.get("OPENAI_API_KEY") or NO_KEY)
+        return _compatible(name, url, os.environ.get("OPENAI_API_KEY") or NO_KEY, "OPENAI_BASE_URL")
     key = _needed("OPENAI_API_KEY", "OpenAI's models need one; for another server, set OPENAI_BASE_URL")
     from langchain_openai import ChatOpenAI
 
@@ -57,7 +58,7 @@ def openai(name: str) -> BaseChatModel:
 
 def ollama(name: str) -> BaseChatModel:
     """A model that Ollama serves, at `OLLAMA_HOST`."""
-    return _compatible(name, _ollama_url(), os.environ.get("OLLAMA_API_KEY") or NO_KEY)
+    return _compatible(name, _ollama_url(), os.environ.get("OLLAMA_API_KEY") or NO_KEY, "OLLAMA_HOST")
 
 
 def other(provider: str, name: str) -> BaseChatModel:
@@ -79,11 +80,11 @@ def other(provider: str, name: str) -> BaseChatModel:
     return chat
 
 
-def _compatible(name: str, url: str, key: str, **more: Any) -> BaseChatModel:
+def _compatible(name: str, url: str, key: str, variable: str, **more: Any) -> BaseChatModel:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise ConfigurationError(
-            f"the address of {name}'s server begins with neither http:// nor https://: set it as in "
-            "OPENAI_BASE_URL=http://127.0.0.1:8000/v1"
+            f"{variable}, the address of {name}'s server, begins with neither http:// nor https://: set it as in "
+            f"{variable}=http://127.0.0.1:8000/v1"
         )
     from rlm_langchain.compatible import CompatibleChat
 

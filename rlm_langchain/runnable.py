@@ -1,4 +1,4 @@
-"""`RLMRunnable` and `create_rlm`: the machine as a LangChain Runnable."""
+"""`RLMRunnable`: the machine as a LangChain Runnable."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
 from langchain_core.runnables.graph import Graph
-from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
 from rlm_langchain.brief import brief
-from rlm_langchain.errors import BudgetExhausted, ConfigurationError
+from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built
 from rlm_langchain.machine import SEEN, STEPS
 from rlm_langchain.node import node
+from rlm_langchain.options import AModel, Models, SomeTools
 from rlm_langchain.portal import IN_SYNC_RUN, in_own_thread, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
-from rlm_langchain.shapes import input_model, output_model, unfit, whole
+from rlm_langchain.shapes import input_model, output_model, whole
 from rlm_langchain.streams import EVENTFUL, aparts, parts, streaming
 from rlm_langchain.threads import afork, fork, other_thread
 from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
@@ -51,9 +51,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, extra="forbid")
 
-    root_model: Any
+    root_model: AModel
     """A name, as in `docs/models.md`, or any `BaseChatModel`: writes the code."""
-    recursive_model: Any = None
+    recursive_model: Models = None
     """For sub-calls; a list gives one per depth: its first answers what the top run asks, by a leaf call or as the
     root of a child run, its second what those child runs ask, and so on; the last one serves all below. None: the
     root model."""
@@ -66,21 +66,21 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     budget: Budget = Budget()
     limits: Limits = Limits()
     """Of each cell in the sandbox."""
-    memo: bool = True
+    memo: StrictBool = True
     """Whether identical sub-calls of a run are asked once. False for those who want samples."""
     answer_schema: Any = Field(default=None, alias="output_schema")
     """A pydantic model, or a JSON schema: the answer fits it, and is an instance of the model.
 
     Given as `output_schema`; the attribute of that name is every Runnable's.
     """
-    tools: Sequence[Any] = ()
+    tools: SomeTools = ()
     """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined."""
-    sub_tools: Sequence[Any] | None = None
+    sub_tools: SomeTools | None = None
     """Those of child runs. None: the same."""
     retriever: Any = None
     """What `search(query, k)` in the REPL goes by. `bm25`: words; a LangChain embedding model: words and meaning,
     fused; a LangChain retriever or vector store: that one. None: there is no `search`."""
-    citations: bool = False
+    citations: StrictBool = False
     """Whether the answer comes with quotes that the host has found in the context: `output["citations"]`."""
     on_budget: Literal["answer", "raise"] = "answer"
     """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
@@ -297,23 +297,3 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """The same, with copies of the options."""
         options = self.__copy__()
         return super(RLMRunnable, options).__deepcopy__(memo)
-
-
-def create_rlm(root_model: Any, **options: Any) -> RLMRunnable:
-    """An RLM from a model name and options: the fields of `RLMRunnable`, and `output_schema`.
-
-    Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
-    """
-    try:
-        return RLMRunnable(root_model=root_model, **options)
-    except ValidationError as error:
-        known = {field.alias or name for name, field in RLMRunnable.model_fields.items()}
-        raise ConfigurationError(unfit(error, known - {"name"})) from None
-
-
-def create_rlm_graph(root_model: Any, **options: Any) -> StateGraph[Any, Any, Any, Any]:
-    """The same as a `StateGraph` that is not compiled yet: bring a checkpointer of your own.
-
-    Its state takes the context by reference; given anything else as `context`, its first node stores it.
-    """
-    return rlm_graph(assemble(create_rlm(root_model, **options)))

@@ -14,8 +14,8 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
+from rlm_langchain.create import create_rlm_graph
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.runnable import create_rlm_graph
 
 ASSISTANTS = 16
 """Graphs that are kept: the server asks for one with each run."""

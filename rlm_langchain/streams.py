@@ -6,8 +6,11 @@ import asyncio
 import copy
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+from langgraph.types import StreamMode
+
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.portal import abandonable, closed_at_exit
 
 if TYPE_CHECKING:
@@ -16,12 +19,15 @@ if TYPE_CHECKING:
     from rlm_langchain.lifecycle import Asked
     from rlm_langchain.runnable import RLMRunnable
 
+MODES = get_args(StreamMode)
 EVENTFUL = {"stream_mode", "subgraphs"}
 """What asks `stream` for more than the output."""
 
 
 def parts(rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]) -> Iterator[Any]:
     """The parts of a sync stream. One that is left open is closed when the process ends, if not before."""
+
+    _check(options)
 
     def stream() -> Generator[Any]:
         built, settings = rlm.built, rlm.settings(config, threads=True)
@@ -36,6 +42,7 @@ async def aparts(
     rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]
 ) -> AsyncGenerator[Any]:
     """The same on this event loop."""
+    _check(options)
     built = await asyncio.to_thread(lambda: rlm.built)
     settings = rlm.settings(config)
     async with built.arunning(asked, settings) as (state, _):
@@ -43,6 +50,14 @@ async def aparts(
         async with aclosing(cast(AsyncGenerator[Any], stream)) as found:
             async for part in found:
                 yield part
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for a mode that there is not: LangGraph would stream nothing."""
+    modes = options.get("stream_mode") or ()
+    strange = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
+    if strange:
+        raise ConfigurationError(f"there is no stream mode {strange[0]!r}; there are {', '.join(MODES)}")
 
 
 def streaming(rlm: RLMRunnable) -> Any:

@@ -14,7 +14,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
 from rlm_langchain.ends import check, more_ways
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.journal import Journal
 from rlm_langchain.machine import Machine
@@ -25,10 +25,12 @@ Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 def fork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
-    """Begin the thread of `to` with what the one of `config` was before turn `at`. Raises `InputError`.
+    """Begin the thread of `to` with what the one of `config` was before turn `at`.
 
+    Raises `InputError`, and `ConfigurationError` without a checkpointer.
     Turns are counted from 1. None: where it last was between two turns, or after its end.
     """
+    _must_keep(graph)
     _must_be_new(graph.get_state(to))
     found = graph.get_state(config)
     if not _is_before(found, at):
@@ -39,6 +41,7 @@ def fork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None,
 
 async def afork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
     """The same, for savers that are async."""
+    _must_keep(graph)
     _must_be_new(await graph.aget_state(to))
     found = await graph.aget_state(config)
     if not _is_before(found, at) and found.values:
@@ -77,6 +80,11 @@ def _journal(state: StateSnapshot) -> Journal:
 def _node(state: StateSnapshot) -> str:
     """After which node of the graph this state was."""
     return "prepare" if state.next else "finalise"
+
+
+def _must_keep(graph: Graph) -> None:
+    if not graph.checkpointer:
+        raise ConfigurationError("a fork goes back in what a checkpointer keeps: create_rlm(..., checkpointer=...)")
 
 
 def _must_be_new(state: StateSnapshot) -> None:

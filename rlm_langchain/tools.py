@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import ToolCall, ToolMessage
@@ -35,12 +36,19 @@ def tools_of(given: Iterable[BaseTool | Callable[..., Any]]) -> Tools:
     tools: Tools = {}
     for one in given:
         tool = one if isinstance(one, BaseTool) else _from_function(one)
-        if not tool.name.isidentifier() or tool.name in RESERVED or tool.name in tools:
-            raise ConfigurationError(
-                f"a tool cannot be called {tool.name!r}: its name is a Python name of its own, none of the REPL's"
-            )
+        if wrong := _unusable(tool.name, tools):
+            raise ConfigurationError(f"a tool cannot be called {tool.name!r}: {wrong}. Rename it")
         tools[tool.name] = tool
     return tools
+
+
+def _unusable(name: str, tools: Tools) -> str | None:
+    """Why code could not call a tool by this name."""
+    if not name.isidentifier() or iskeyword(name):
+        return "that is no name in Python"
+    if name in RESERVED:
+        return "the REPL has a function of that name"
+    return "there are two of that name" if name in tools else None
 
 
 def prelude(tools: Tools) -> str:
@@ -162,9 +170,14 @@ def _what_failed(error: Exception) -> str:
 def _from_function(function: Callable[..., Any]) -> BaseTool:
     if not callable(function):
         raise ConfigurationError(f"a tool is a LangChain tool or a function, not {type(function).__name__}")
-    if asyncio.iscoroutinefunction(function):
-        return StructuredTool.from_function(coroutine=function)
-    return StructuredTool.from_function(function)
+    try:
+        if asyncio.iscoroutinefunction(function):
+            return StructuredTool.from_function(coroutine=function)
+        return StructuredTool.from_function(function)
+    except Exception as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        need = "it needs a docstring, which tells the model what it does" if not function.__doc__ else str(error)
+        raise ConfigurationError(f"{name!r} cannot be a tool: {need}") from error
 
 
 def _is_plain(value: Any) -> bool:

@@ -137,7 +137,9 @@ class Turn:
             self.met = None if self.stop else reason
             return None
         except CallFailed as failed:
-            raise ModelError(f"the root model {self._model.name} does not answer: {failed}") from failed
+            way_out = self._model.way_out(failed.code)
+            told = f"the root model {self._model.name} does not answer: {failed}"
+            raise ModelError(f"{told}; {way_out}" if way_out else told) from failed
 
     @property
     def depth(self) -> int:

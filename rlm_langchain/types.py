@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, cast
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
-from rlm_langchain.demands import demand
+from rlm_langchain.demands import Demand, check
 
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
@@ -73,12 +73,19 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit under which no cell could run."""
-        for name in ("seconds", "clock"):
-            demand("Limits", name, getattr(self, name), 0)
-        for name in ("memory", "output", "value"):
-            demand("Limits", name, getattr(self, name), 1, whole=True)
-        for name in ("loaded", "seed"):
-            demand("Limits", name, getattr(self, name), 0, whole=True)
+        check(self, LIMITED)
+
+
+LIMITED = (
+    Demand("seconds"),
+    Demand("memory", 1, whole=True),
+    Demand("output", 1, whole=True),
+    Demand("value", 1, whole=True),
+    Demand("loaded", whole=True),
+    Demand("clock"),
+    Demand("seed", whole=True),
+)
+"""What the limits of a cell must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,26 +177,23 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit that no run could keep."""
-        for name, least, whole in BUDGETED:
-            given = getattr(self, name)
-            if given is not None or name in ("depth", "concurrency", "tool_calls"):
-                demand("Budget", name, given, least, whole=whole)
+        check(self, BUDGETED)
 
 
 BUDGETED = (
-    ("usd", 0, False),
-    ("calls", 1, True),
-    ("tokens", 1, True),
-    ("seconds", 0, False),
-    ("iterations", 1, True),
-    ("depth", 1, True),
-    ("concurrency", 1, True),
-    ("output_tokens", 1, True),
-    ("tool_calls", 0, True),
-    ("requests_per_minute", 1, True),
-    ("approve_above", 0, False),
+    Demand("usd"),
+    Demand("calls", 1, whole=True),
+    Demand("tokens", 1, whole=True),
+    Demand("seconds"),
+    Demand("iterations", 1, whole=True),
+    Demand("depth", 1, whole=True),
+    Demand("concurrency", 1, whole=True),
+    Demand("output_tokens", 1, whole=True),
+    Demand("tool_calls", whole=True),
+    Demand("requests_per_minute", 1, whole=True),
+    Demand("approve_above"),
 )
-"""The limits of a budget: the least that each can be, and whether it counts whole things."""
+"""What the limits of a budget must be."""
 
 
 class Usage(NamedTuple):

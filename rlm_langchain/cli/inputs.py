@@ -58,7 +58,7 @@ def made_of(setup: Setup) -> RLMRunnable:
 
 def build(**options: Any) -> RLMRunnable:
     """The RLM, checked as far as it can be without asking a model. Raises `ConfigurationError`."""
-    from rlm_langchain.runnable import create_rlm
+    from rlm_langchain.create import create_rlm
 
     rlm = create_rlm(**options)
     _ = rlm.graph

@@ -111,7 +111,7 @@ class Threads:
         from langgraph.checkpoint.sqlite import SqliteSaver
 
         self._prepare()
-        with closing(sqlite3.connect(self.path, check_same_thread=False)) as connection:
+        with self._named(), closing(sqlite3.connect(self.path, check_same_thread=False)) as connection:
             yield guarded(SqliteSaver(connection))
 
     @asynccontextmanager
@@ -120,8 +120,19 @@ class Threads:
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
         self._prepare()
-        async with AsyncSqliteSaver.from_conn_string(str(self.path)) as saver:
-            yield saver
+        with self._named():
+            async with AsyncSqliteSaver.from_conn_string(str(self.path)) as saver:
+                yield saver
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Says which file it is that cannot be read or written."""
+        try:
+            yield
+        except JournalError as error:
+            if isinstance(error.__cause__, sqlite3.Error):
+                error.add_note(f"That is in {self.path}: put it back as it was, or set RLM_HOME to another folder.")
+            raise
 
     def _prepare(self) -> None:
         try:

@@ -287,6 +287,7 @@ def test_a_file_of_threads_that_is_none_is_a_sentence(command: Command, server: 
         wrong = command(*arguments)
         assert (wrong.code, wrong.out) == (1, "")
         assert wrong.err.startswith("rlm: a checkpoint cannot be read (DatabaseError)")
+        assert f"That is in {home / 'threads.sqlite'}" in wrong.err
 
 
 def test_options_that_were_changed_on_disk_are_refused(command: Command, done: Server, home: Path) -> None:

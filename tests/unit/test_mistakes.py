@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlm_langchain import Budget, ConfigurationError, InputError, create_rlm
+from rlm_langchain import Budget, ConfigurationError, InputError, RLMRunnable, create_rlm
+from rlm_langchain.create import RLMOptions
 from rlm_langchain.testing import script
 from rlm_langchain.trace import Trace, read_trace, write_trace
 
@@ -88,3 +89,42 @@ def test_an_answer_is_not_lost_when_there_is_no_folder_to_keep_anything_in(tmp_p
     (tmp_path / "file").touch()
     rlm = create_rlm(MODEL, home=tmp_path / "file")
     assert rlm.invoke("q")["answer"] == 1
+
+
+def bare(x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"root_model": None}, "a model is a name or a LangChain chat model, not NoneType"),
+        ({"root_model": "gpt"}, "'gpt' is no model name"),
+        ({"recursive_model": 5}, "not int"),
+        ({"recursive_model": []}, "names no model: leave it out"),
+        ({"recursive_model": ["a/b", "gpt"]}, "'gpt' is no model name"),
+        ({"tools": ["x"]}, "a tool is a LangChain tool or a function, not str"),
+        ({"tools": [bare]}, "'bare' cannot be a tool: it needs a docstring"),
+        ({"sub_tools": [lambda: 1]}, "cannot be a tool"),
+        ({"citations": "yes"}, "citations='yes' cannot be used"),
+        ({"memo": 1}, "memo=1 cannot be used"),
+    ],
+)
+def test_what_is_no_option_at_sight_is_told_at_once(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        create_rlm(**{"root_model": MODEL, **options})
+
+
+def test_the_keywords_of_create_rlm_are_the_fields_of_the_runnable() -> None:
+    fields = {field.alias or name for name, field in RLMRunnable.model_fields.items()}
+    assert set(RLMOptions.__annotations__) == fields - {"root_model"}
+
+
+def test_a_stream_mode_that_there_is_not_is_told() -> None:
+    with pytest.raises(ConfigurationError, match=r"no stream mode 'tokens'; there are .*custom"):
+        list(create_rlm(MODEL, sandbox="monty").stream("q", stream_mode=["custom", "tokens"]))
+
+
+def test_a_fork_needs_something_to_go_back_in() -> None:
+    with pytest.raises(ConfigurationError, match="a fork goes back in what a checkpointer keeps"):
+        create_rlm(MODEL).fork({"configurable": {"thread_id": "a"}})

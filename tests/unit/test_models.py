@@ -14,9 +14,10 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from rlm_langchain.errors import ConfigurationError, MissingDependency
+from rlm_langchain.faults import FaultCode
 from rlm_langchain.models import FREE, Model, resolve
 from rlm_langchain.prices import Listing, Price
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain.testing import FunctionModel, script
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,20 @@ def test_an_address_without_http_is_told_before_anything_is_asked(
     with pytest.raises(ConfigurationError, match="neither http:// nor https://") as raised:
         resolve("openai:m", "sub")
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "told"),
+    [
+        ("ollama:m", "connection", "`ollama serve` starts it"),
+        ("openai:m", "connection", "OPENAI_BASE_URL"),
+        ("openrouter:a/m", "auth", "OPENROUTER_API_KEY"),
+        ("a/m", "auth", "OPENROUTER_API_KEY"),
+    ],
+)
+def test_a_model_that_is_named_has_a_way_out(name: str, code: FaultCode, told: str) -> None:
+    assert told in Model(name, script("")).way_out(code)
+    assert Model("gpt-x", script("")).way_out(code) == "", "of a model that was given nothing is known"
 
 
 def test_a_public_compatible_server_is_looked_up_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
