@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -37,6 +38,8 @@ from rlm_langchain.types import RLMInput
 
 Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
+LONGEST_NAME = 300
+"""Characters of what is looked at as the name of a file."""
 Begun = dict[str, Any] | Command[Any] | None
 
 
@@ -156,8 +159,19 @@ def begin(machine: Machine, asked: Asked) -> Begun:
         raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
         raise InputError(f"the input has no 'context', but {near[0]!r}: is that what it should be called?")
-    reference = machine.store.reference(question.get("context"))
+    context = question.get("context")
+    if isinstance(context, str) and _names_a_file(context):
+        warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
+    reference = machine.store.reference(context)
     return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether somebody who gave this text may have meant a file."""
+    try:
+        return len(text) < LONGEST_NAME and os.path.exists(text)
+    except ValueError:  # with a NUL in it
+        return False
 
 
 def _words(asked: Any) -> Any:

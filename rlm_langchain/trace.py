@@ -34,8 +34,10 @@ class Trace:
             there = _first_line(path) if path.is_file() else b""
         except OSError as error:
             raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
-        if there:
-            _record(there.decode("utf-8", "replace"), path, 1)
+        try:
+            _ = _record(there.decode("utf-8", "replace"), path, 1) if there else None
+        except InputError as error:
+            raise InputError(f"{path} is not replaced, since it is no trace: {error}. Give another file") from error
 
     def write(self, record: Record) -> None:
         """Add what a stream told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 import warnings
@@ -29,9 +30,7 @@ def sentences(command: Callable[[], int | None]) -> int:
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
     try:
-        return command() or 0
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
+        return _code(command)
     except KeyboardInterrupt:
         return 130
     except RLMError as error:
@@ -41,3 +40,23 @@ def sentences(command: Callable[[], int | None]) -> int:
         notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("During task ")]
         print("\n".join([f"rlm: {visible(str(error))}", *notes]), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE) or error.filename is not None:
+            raise
+        from rlm_langchain.cli.summary import silence
+
+        silence()
+        if error.errno == errno.EPIPE:  # whoever reads no further needs no sentence
+            return 1
+        print(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere", file=sys.stderr)
+        return 2
+
+
+def _code(command: Callable[[], int | None]) -> int:
+    """What a program ends with, when all that it printed has been written."""
+    try:
+        code: object = command()
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0

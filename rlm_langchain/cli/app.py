@@ -12,6 +12,8 @@ from rlm_langchain.cli.options import Setup, Shown, grouped
 app = typer.Typer(
     name="rlm",
     help="Ask questions over contexts that no model can read whole.",
+    epilog="Environment: RLM_MODEL, RLM_SUB_MODEL, RLM_HOME; keys and addresses as `rlm doctor` lists them.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -108,12 +110,16 @@ def runs(
 
 
 @app.command()
-def forget(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+def forget(names: Annotated[list[str], typer.Argument(metavar="NAME")]) -> None:
     """Remove runs that are kept, for good. `rlm gc` then frees what only they referred to."""
     from rlm_langchain.cli.threads import Threads
 
+    threads = Threads()
     for name in names:
-        Threads().forget(name)
+        threads.need(name)
+    for name in dict.fromkeys(names):
+        threads.forget(name)
+        print(f"forgot {name}")
 
 
 @app.command()

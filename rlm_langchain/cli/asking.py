@@ -164,7 +164,7 @@ def farewell(told: Trajectory, trace: Trace | None, thread: str | None = None) -
     """What to tell who interrupts a run: what it cost, and how to go on."""
     kept = str(trace.path) if trace else thread
     look = f"`rlm show {shlex.quote(kept)}` shows how far it came" if kept else "--trace FILE would keep a record"
-    on = "To go on, run the same command again: it begins anew; --thread NAME would have kept it."
+    on = "The same command begins anew: with --thread NAME it could go on from here."
     if thread is not None:
         on = f"To go on from here: {way_on(thread)}"
     return (

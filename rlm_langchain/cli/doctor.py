@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from rlm_langchain import plugins
@@ -23,7 +24,6 @@ KEYS = {
     "GOOGLE_API_KEY": "google_genai:name, with `langchain` and `langchain-google-genai`",
 }
 DEFAULTS = ("RLM_MODEL", "RLM_SUB_MODEL")
-EXTRAS = {"xllamacpp": "the model `local`: pip install 'rlm-langchain[local]'"}
 
 
 class Finding(NamedTuple):
@@ -46,9 +46,7 @@ def examine() -> Iterator[Finding]:
     for key, models in KEYS.items():
         there = bool(os.environ.get(key))
         yield Finding("models", key, there or None, models if there else f"not set; for {models}")
-    for module, what in EXTRAS.items():
-        there = find_spec(module) is not None
-        yield Finding("models", module, there or None, "installed" if there else f"not installed; for {what}")
+    yield _local()
     for name in DEFAULTS:
         yield Finding("models", name, None, os.environ.get(name) or "not set")
     yield _data()
@@ -70,6 +68,18 @@ def _sandbox(name: str) -> Iterator[Finding]:
     protections: dict[str, str] = {} if missing else getattr(sandbox, "protections", dict)()
     for what, how in protections.items():
         yield Finding("sandboxes", f"  {what}", None, how)
+
+
+def _local() -> Finding:
+    """Whether the model that comes along is here, and its weights."""
+    if find_spec("xllamacpp") is None:
+        return Finding("models", "local", None, "not installed: pip install 'rlm-langchain[local]'")
+    from rlm_langchain.local.weights import QWEN, folder
+
+    weights = Path(os.environ.get("RLM_LOCAL_MODEL", "").strip() or folder() / QWEN.file).expanduser()
+    there = weights.exists()
+    later = f"installed; its weights ({QWEN.size / 1e9:.1f} GB) are fetched when it is first used"
+    return Finding("models", "local", True, f"its weights are {weights}" if there else later)
 
 
 def _data() -> Finding:

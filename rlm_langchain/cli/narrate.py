@@ -147,7 +147,7 @@ def _output(record: OutputRecord) -> list[Part]:
 
 
 def _note(record: NoteRecord) -> list[Part]:
-    to = "told the model: " if record["to"] == "model" else ""
+    to = "to the model: " if record["to"] == "model" else ""
     return [Part("note", to + record["text"])]
 
 

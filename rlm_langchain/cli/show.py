@@ -33,7 +33,7 @@ def show_run(what: str, *, full: bool) -> None:
 
 def _records(what: str) -> Iterable[Record]:
     """Those of a file; when there is none, of the thread of that name."""
-    if Path(what).exists():
+    if what and Path(what).exists():
         return read_trace(Path(what))
     kept = Threads().find(what)
     if kept is None:

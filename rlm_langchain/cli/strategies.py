@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from textwrap import fill
 
 from rlm_langchain.cli.inputs import strategy
 from rlm_langchain.context import visible
@@ -19,17 +21,18 @@ def run(what: str | None, name: str | None) -> None:
     elif what == "show" and name:
         _show(name)
     else:
-        raise InputError(f"say {USE}")
+        raise InputError(f"{USE}: did you mean `rlm strategies show {what}`?" if not name else f"say {USE}")
 
 
 def _list() -> None:
     """One line each; what is broken is named beside the list, and stops nothing."""
     found = list(each_installed())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000
     for name, one in found:
         if isinstance(one, Exception):
             print(f"rlm: the strategy {name!r} is broken and is left out: {visible(repr(one))}", file=sys.stderr)
         else:
-            print(f"{name:20} {visible(one.description)}")
+            print(fill(visible(one.description), width, initial_indent=f"{name:20} ", subsequent_indent=" " * 21))
     if not found:
         print("no strategies are installed")
 
@@ -37,5 +40,5 @@ def _list() -> None:
 def _show(name: str) -> None:
     for one in strategies_of(strategy(name)):
         print(f"# {one.name}: {visible(one.description)}\n\n{visible(one.guidance.strip())}\n")
-        if one.prelude.strip():
-            print(f"# defined in the REPL\n\n{visible(one.prelude.strip())}\n")
+        if code := one.prelude.replace("# ruff: noqa\n", "").strip():
+            print(f"# defined in the REPL\n\n{visible(code)}\n")

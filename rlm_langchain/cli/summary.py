@@ -54,7 +54,10 @@ class Ended:
     def _coverage(self) -> str:
         """Which share of the context itself was among what models have read, when that is known."""
         coverage = self.output.get("coverage")
-        return "" if coverage is None else f"; of its text they were shown {100 * coverage['share']:.2g} %"
+        if coverage is None:
+            return ""
+        share = f"{100 * coverage['share']:.2g} %" if coverage["share"] else "nothing"
+        return f"; of its text they were shown {share}"
 
     def _reading(self) -> str:
         read, wrote = self.used.input, self.used.output
@@ -96,7 +99,7 @@ def finish(ended: Ended, *, json: bool, quiet: bool) -> int:
         print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
         if not quiet and ended.output["answer"] is not None:
             print(f"What was seen last:\n{ended.answer(terminal=True)}", file=sys.stderr)
-    elif ended.output["answer"] is not None:
+    else:
         _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
     if not quiet:
         print("\n" + "\n".join(ended.lines()), file=sys.stderr)
@@ -110,11 +113,16 @@ def _give(answer: str) -> None:
     except BrokenPipeError:
         raise  # nobody reads on: that is theirs to decide
     except OSError as error:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # else Python tries again when it ends
+        silence()
         raise InputError(
             f"standard output cannot be written ({error.strerror}): write elsewhere. The answer is:\n{answer}"
         ) from error
+
+
+def silence() -> None:
+    """Give up standard output: what is left to be written would be tried again when Python ends."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _count(number: int, what: str) -> str:

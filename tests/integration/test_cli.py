@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -418,3 +419,30 @@ def test_an_answer_that_cannot_be_written_is_not_lost(more: tuple[str, ...], tex
     assert "10000" in done.stderr.partition("The answer is:")[2]
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("strategies",), ("doctor",), ("runs",)])
+def test_a_full_disk_is_told_by_every_command(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "rlm_langchain", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "rlm: standard output cannot be written (No space left on device): write elsewhere\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_an_answer_that_is_none_is_printed_as_null(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(rlm("FINAL(None)")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert command(*ASK, *MODEL, "-q") == Done(0, "null\n", "")
+
+
+def test_the_doctor_says_whether_the_local_model_is_here(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def told() -> str:
+        return next(line for line in command("doctor").out.splitlines() if " local " in line)
+
+    assert ("fetched when it is first used" in told()) == (find_spec("xllamacpp") is not None)
+    (tmp_path / "weights.gguf").touch()
+    monkeypatch.setenv("RLM_LOCAL_MODEL", str(tmp_path / "weights.gguf"))
+    assert (str(tmp_path / "weights.gguf") in told()) == (find_spec("xllamacpp") is not None)

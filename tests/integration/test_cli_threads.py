@@ -249,7 +249,9 @@ def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
 
 
 def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: Path) -> None:
-    assert command("forget", "book").code == 0
+    assert command("forget", "book", "boook").code == 2
+    assert [kept["thread"] for kept in runs(command)] == ["book"], "none is forgotten when one is misspelt"
+    assert command("forget", "book").out == "forgot book\n"
     assert runs(command) == []
     with closing(sqlite3.connect(home / "threads.sqlite")) as connection:
         assert connection.execute("select count(*) from checkpoints").fetchone() == (0,)

@@ -59,6 +59,15 @@ def test_a_misspelt_key_of_the_input_is_told_before_anything_is_paid() -> None:
     assert create_rlm(MODEL, sandbox="monty").invoke(more)["answer"] == 1, "other keys may be for other steps"
 
 
+def test_a_text_that_names_a_file_is_asked_about_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("all of it")
+    name = str(tmp_path / "notes.txt")
+    rlm = create_rlm(script("FINAL(len(context))"), sandbox="monty")
+    with pytest.warns(UserWarning, match=r"for the file, give Path\("):
+        assert rlm.completion("q", name)["answer"] == len(name)
+    assert rlm.completion("q", Path(name))["answer"] == len("all of it")
+
+
 def test_a_trace_takes_the_place_of_a_trace_only(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("precious\n")
