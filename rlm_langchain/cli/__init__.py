@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,11 @@ def main() -> None:
     """Be the command: run what this process was given, and end it."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell programmers is noise to who asks a question
+    if sys.stderr is None:  # closed by whoever began this process, as the others may be
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if sys.stdout is None:
+        print("rlm: standard output is closed: an answer has to go somewhere", file=sys.stderr)
+        sys.exit(2)
     code = run(sys.argv[1:])
     gc.freeze()  # a last collection at exit would free what is gone anyway, and take half a second
     sys.exit(code)

@@ -146,6 +146,8 @@ def context(given: Sequence[str], *, strict: bool) -> ContextRef | None:
 
 
 def _source(name: str) -> Any:
+    if name == "-" and sys.stdin is None:
+        raise InputError("standard input is closed, and - is to be read from it: pipe something in")
     return sys.stdin.buffer if name == "-" else Path(name)
 
 

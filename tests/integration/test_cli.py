@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -446,3 +447,21 @@ def test_the_doctor_says_whether_the_local_model_is_here(
     (tmp_path / "weights.gguf").touch()
     monkeypatch.setenv("RLM_LOCAL_MODEL", str(tmp_path / "weights.gguf"))
     assert (str(tmp_path / "weights.gguf") in told()) == (find_spec("xllamacpp") is not None)
+
+
+@pytest.mark.parametrize(
+    ("closed", "given", "said"),
+    [
+        (">&-", "", "standard output is closed"),
+        ("<&-", "-", "standard input is closed, and - is to be read from it"),
+        ("2>&-", "nowhere.txt", ""),
+    ],
+)
+def test_a_stream_that_is_closed_is_told_before_any_model_is_asked(
+    counting: Server, closed: str, given: str, said: str
+) -> None:
+    command = shlex.join([sys.executable, "-m", "rlm_langchain", *ASK, given or __file__, *MODEL])
+    done = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, counting.calls) == (2, "", 0)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
