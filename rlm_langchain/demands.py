@@ -20,14 +20,14 @@ class Demand(NamedTuple):
 
 
 def check(given: Any, demands: Iterable[Demand]) -> None:
-    """Hold a dataclass of numbers to these demands; None is as good where it is the default.
+    """Hold a dataclass of numbers to these demands; None is as good where the type of its field has it.
 
     Raises `ConfigurationError` for what is not a finite number of at least the least. True is no number.
     """
-    defaults = {field.name: field.default for field in fields(given)}
+    optional = {field.name for field in fields(given) if "None" in str(field.type)}
     for demand in demands:
         value = getattr(given, demand.field)
-        if value is None and defaults[demand.field] is None:
+        if value is None and demand.field in optional:
             continue
         if wrong := _fault(value, demand):
             raise ConfigurationError(f"{type(given).__name__}({demand.field}={value!r}): {demand.field} {wrong}")
