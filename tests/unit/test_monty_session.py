@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox
+from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox, program
 from rlm_langchain.sandboxes.monty.session import MontySession
 from rlm_langchain.testing.conformance.base import echo, finish, stored
 from rlm_langchain.types import Answered, Call, Completed, Died, Limits, Reply, Step, Suspended
@@ -377,6 +379,30 @@ def test_a_launcher_that_was_tidied_away_is_made_again() -> None:
     session = MontySandbox().open(None, "", Limits())
     assert session.run("print(3)") == Completed("3\n")
     session.close()
+
+
+def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that a forked process has open for writing is a "text file busy": before, 4 of 100 starts failed."""
+    monkeypatch.setattr(program, "_script", cache(program._script.__wrapped__))
+    over = threading.Event()
+
+    def fork() -> None:
+        while not over.is_set():
+            subprocess.run(["/bin/true"], preexec_fn=lambda: None, check=True)  # which makes it a fork, not a vfork
+
+    threads = [threading.Thread(target=fork) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(60):
+            program._script.cache_clear()
+            started = program.launcher()
+            assert started is not None
+            subprocess.run([started, "--version"], capture_output=True, check=True)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 # --- The library, inside

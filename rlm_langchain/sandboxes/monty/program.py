@@ -6,6 +6,7 @@ import atexit
 import os
 import shlex
 import shutil
+import subprocess
 import tempfile
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
@@ -51,8 +52,12 @@ def _script() -> Path | None:
     folder = Path(tempfile.mkdtemp(prefix="rlm-monty-"))
     atexit.register(_remove, folder, os.getpid())
     script = folder / "monty"
-    script.write_text(LAUNCHER.format(program=shlex.quote(str(program))))
-    script.chmod(0o700)
+    # Written by another process: a thread that forks while this one has it open makes it a "text file busy".
+    subprocess.run(  # noqa: S603 - a program of our own
+        ["/bin/sh", "-c", 'umask 077 && cat > "$0" && chmod 700 "$0"', script],
+        input=LAUNCHER.format(program=shlex.quote(str(program))).encode(),
+        check=True,
+    )
     return script if os.access(script, os.X_OK) else program
 
 
