@@ -26,14 +26,15 @@ def conversation(
 
     `whole` gives the context of a question that comes with it: the records hold a reference.
     """
-    messages = _opening(profile)
+    begun = _opening(profile, records)
+    messages = [*begun]
     heard: list[str] = []
     question = ""
     for record in records:
         if record["type"] == "question":
             question = record["text"]
         if record["type"] == "turn" and record.get("summary"):
-            messages, heard = _opening(profile), [question, render(profile, "resumed", summary=record["text"])]
+            messages, heard = [*begun], [question, render(profile, "resumed", summary=record["text"])]
         elif record["type"] == "turn":
             messages.append(HumanMessage("\n\n".join(heard)))
             messages.append(AIMessage(record["text"] or "(an empty reply)"))
@@ -50,9 +51,11 @@ def conversation(
     return messages
 
 
-def _opening(profile: str) -> list[BaseMessage]:
+def _opening(profile: str, records: Sequence[Record]) -> list[BaseMessage]:
     kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
-    return [kinds[role](text) for role, text in opening(profile)]
+    first = records[0] if records else None
+    examples = first.get("examples") if first is not None and first["type"] == "question" else None
+    return [kinds[role](text) for role, text in opening(profile, examples)]
 
 
 def transcript(records: Sequence[Record]) -> str:

@@ -105,6 +105,8 @@ def _asked(machine: Machine, journal: Journal, path: str, query: str, context: C
         sandbox=machine.sandbox.name,
         strategies=[way.name for way in ways],
     )
+    if examples := _examples(machine, journal, path, context):
+        record["examples"] = examples
     if machine.auto:
         record["chosen"] = True
     if context is None and any(journal.contexts.values()):
@@ -241,11 +243,26 @@ def _question(
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
 
 
+def _examples(machine: Machine, journal: Journal, path: str, context: ContextRef | None) -> str | None:
+    """The examples that a conversation begins with, where a profile has some for this kind of context."""
+    if journal.turns or context is None:
+        return None
+    profile = machine.runs_at(depth_of(path)).profile
+    own = f"examples_{_kind(profile, context)}"
+    return own if has(profile, own) else None
+
+
+def _kind(profile: str, context: ContextRef) -> str:
+    """What a profile calls the type of a context: some know tables."""
+    kind = re.split("[ ,]", context["about"], maxsplit=1)[0]
+    return "table" if kind == "str" and has(profile, "context_table") and table(context["preview"]) else kind
+
+
 def _about(profile: str, name: str, context: ContextRef) -> str:
     """What is said of a context: in a profile's own words for its type, where it has some."""
-    kind = re.split("[ ,]", context["about"], maxsplit=1)[0]
-    found = table(context["preview"]) if kind == "str" and has(profile, "context_table") else None
-    own = f"context_{'table' if found else kind}"
+    kind = _kind(profile, context)
+    found = table(context["preview"]) if kind == "table" else None
+    own = f"context_{kind}"
     return render(
         profile,
         own if has(profile, own) else "context",

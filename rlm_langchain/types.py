@@ -305,6 +305,8 @@ class QuestionRecord(Sealed):
     """Whose helpers its cells may use."""
     chosen: NotRequired[bool]
     """True: by the shape and the size of the context, `strategies="auto"`."""
+    examples: NotRequired[str]
+    """The prompt whose examples the conversation begins with, when they suit the context."""
     follows: NotRequired[bool]
     """True: it brings no context of its own, and those of the questions before it are still in the REPL."""
     whole: NotRequired[bool]

@@ -73,14 +73,23 @@ def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
     """
     if messages[0]["role"] != "system":
         return {}
-    examples = sum(role == "assistant" for role, _ in opening("compact"))
-    wrote = [message["content"] for message in messages if message["role"] == "assistant"][examples:]
+    told = [(message["role"], message["content"]) for message in messages]
+    begun = max((len(one) for one in openings() if tuple(told[: len(one)]) == one), default=0)
+    wrote = [message["content"] for message in messages[begun:] if message["role"] == "assistant"]
     last = str(messages[-1]["content"])
     root = "block" if not wrote or "Error" in last else "answering"
     root = "final" if "last turn" in last else root
     value = "any" if wrote else "computed"
     again = _AGAIN if wrote else {}
     return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
+
+
+@cache
+def openings() -> tuple[tuple[tuple[str, str], ...], ...]:
+    """All ways in which a conversation of the compact profile may begin."""
+    kinds = [f"examples_{kind}" for kind in ("dict", "str")]
+    plain = opening("compact")
+    return (plain[:1], plain, *(opening("compact", kind) for kind in kinds))
 
 
 @cache

@@ -21,11 +21,16 @@ def render(profile: str, name: str, **values: object) -> str:
 
 
 @cache
-def opening(profile: str) -> tuple[tuple[str, str], ...]:
-    """How every conversation of a profile begins: the system prompt and its examples, as (role, text)."""
+def opening(profile: str, examples: str | None = None) -> tuple[tuple[str, str], ...]:
+    """How a conversation of a profile begins: the system prompt and examples, as (role, text).
+
+    The examples are those of the prompt of this name; None: those that stand in the system prompt.
+    """
     system, *turns = _SPEAKER.split(render(profile, "system"))
-    examples = zip(turns[::2], turns[1::2], strict=True)
-    return (("system", system.strip()), *((role, text.strip()) for role, text in examples))
+    if examples is not None:
+        _, *turns = _SPEAKER.split(render(profile, examples))
+    spoken = zip(turns[::2], turns[1::2], strict=True)
+    return (("system", system.strip()), *((role, text.strip()) for role, text in spoken))
 
 
 def has(profile: str, name: str) -> bool:

@@ -25,6 +25,37 @@ def test_a_system_prompt_is_short_with_all_its_examples(profile, most):
     assert tokens(render(profile, "system")) <= most
 
 
+@pytest.mark.parametrize("examples", ["examples_dict", "examples_str"])
+def test_examples_for_a_type_take_the_place_of_the_others(examples):
+    system, *turns = opening("compact", examples)
+    assert system == opening("compact")[0], "the system prompt is the same bytes, whatever comes after it"
+    assert [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2)
+    assert tokens(system[1]) + tokens(render("compact", examples)) <= 350
+
+
+@pytest.mark.parametrize(
+    ("context", "examples"),
+    [
+        ("a text", "examples_str"),
+        ({"a.py": "x"}, "examples_dict"),
+        ("a;b\nc;d\ne;f\n", None),
+        (["a"], None),
+        (None, None),
+    ],
+)
+def test_a_small_model_is_shown_examples_of_the_kind_that_is_asked_about(context, examples):
+    seen = []
+
+    def play(messages):
+        seen.append(messages)
+        return f"```python\n{'print(1)' if len(seen) == 1 else 'FINAL(1)'}\n```"
+
+    create_rlm(Model("small", FunctionModel(function=play), "compact"), sandbox="monty").completion("q", context)
+    begun = [message.content for message in seen[0]][:-1]
+    assert begun == [text for _, text in opening("compact", examples)]
+    assert [message.content for message in seen[1]][: len(begun)] == begun, "in every turn"
+
+
 @pytest.mark.parametrize("profile", ["default", "compact"])
 def test_examples_are_a_conversation(profile):
     roles = [role for role, _ in opening(profile)]
@@ -56,7 +87,12 @@ def test_every_prompt_of_a_small_profile_has_a_default_or_is_asked_for_by_type()
     folder = files("rlm_langchain.prompts")
     default = {file.name for file in folder.joinpath("default").iterdir()}
     own = {file.name for file in folder.joinpath("compact").iterdir()}
-    by_type = {"context_dict.md", "context_str.md", "context_list.md", "context_table.md"}
+    by_type = {"examples_dict.md", "examples_str.md"} | {
+        "context_dict.md",
+        "context_str.md",
+        "context_list.md",
+        "context_table.md",
+    }
     assert own - default <= by_type | {"syntax.md"}
 
 
