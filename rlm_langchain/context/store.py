@@ -24,7 +24,7 @@ from rlm_langchain.context import (
 )
 from rlm_langchain.context.blobs import Blobs, Collected
 from rlm_langchain.context.intake import Intake, Source
-from rlm_langchain.context.opening import open_reference
+from rlm_langchain.context.opening import open_reference, read
 from rlm_langchain.errors import JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
@@ -94,7 +94,7 @@ class ContextStore:
     def load(self, ref: ContextRef) -> str | list[Any] | dict[str, Any]:
         """The context as a value in memory. Raises as `open` does."""
         found = self.open(ref)
-        content = found.path.read_bytes().decode()
+        content = read(found).decode()
         if found.kind == "text":
             return content
         value: list[Any] | dict[str, Any] = json.loads(content)
