@@ -125,7 +125,7 @@ class Held:
                 pass
 
     def identity(self, file: ContextFile) -> list[int]:
-        """Device and inode of one of them, by which a worker knows that it has opened the same; nothing of others."""
+        """Device and inode of one of them, by which a worker knows that it opened the same; nothing of others."""
         for held, stream in self._open:
             if held is file:
                 found = os.fstat(stream.fileno())
