@@ -94,7 +94,7 @@ class _Reader:
         self._intake.seconds_left(self.root)
 
     def _write_file(self, writer: Writer, file: BinaryIO, name: str, path: str, keys: Keys) -> None:
-        """A file as one more item of the object, or nothing if it is no text. Raises `OSError` before that begins."""
+        """A file as one more item of the object, or nothing if it is no text. Raises `OSError` before it begins."""
         stamp = Stamp.at(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
