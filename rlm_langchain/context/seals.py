@@ -44,8 +44,12 @@ class Stamp(NamedTuple):
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
 
     def is_settled(self, at: int) -> bool:
-        """Whether any later change gives another stamp, when it was taken at this time, in nanoseconds."""
-        return at - max(self.modified, self.changed) >= _SETTLED
+        """Whether any later change gives another stamp, when it was taken at this time, in nanoseconds.
+
+        Where nobody can set the time of a change, that alone tells: files that claim to be of tomorrow exist.
+        """
+        latest = self.changed if os.name == "posix" else max(self.modified, self.changed)
+        return at - latest >= _SETTLED
 
 
 class Seals:

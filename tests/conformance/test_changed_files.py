@@ -386,6 +386,29 @@ def test_a_thread_whose_file_changed_is_not_asked_on_nor_forked(file, tmp_path, 
 
 @pytest.mark.parametrize("sandbox", BOTH)
 @pytest.mark.parametrize("change", [overwritten, cut_off, removed, a_named_pipe, a_link_to_another_text])
+def test_a_run_goes_on_when_its_file_was_put_back_and_pays_for_nothing_again(file, tmp_path, change, sandbox):
+    asked: list[str] = []
+
+    def leaf(prompt: str) -> str:
+        asked.append(prompt)
+        change(file)
+        return "said"
+
+    options: Any = {"sandbox": sandbox, "home": tmp_path / "home", "checkpointer": InMemorySaver()}
+    rlm = create_rlm(script("FINAL(llm_query('now') + context[:4])", leaf=leaf), **options)
+    config = {"configurable": {"thread_id": "t"}}
+    with pytest.raises(JournalError, match=r"asked\.txt"):
+        rlm.invoke({"query": "q", "context": file}, config)
+    with pytest.raises(JournalError, match=r"asked\.txt"):
+        rlm.invoke(None, config)
+    file.unlink(missing_ok=True)
+    file.write_text(TEXT)
+    assert rlm.invoke(None, config)["answer"] == "saidline"
+    assert asked == ["now"]
+
+
+@pytest.mark.parametrize("sandbox", BOTH)
+@pytest.mark.parametrize("change", [overwritten, cut_off, removed, a_named_pipe, a_link_to_another_text])
 def test_quotes_are_not_looked_up_in_another_text(file, tmp_path, change, sandbox):
     final = "FINAL({'answer': 'x', 'quotes': [{'quote': 'line 0000001 of', 'source': 'context'}]})"
     options: Any = {"sandbox": sandbox, "home": tmp_path / "home", "citations": True}
