@@ -204,4 +204,4 @@ def _name(file: ContextFile) -> str:
     return f"the file {one_line(file.path)}, which is the context of this run,"
 
 
-_WAY_OUT = "put it back as it was, or ask again in a new run"
+_WAY_OUT = "put it back as it was, or ask again in a new run (of a file that is still written to, give a copy)"

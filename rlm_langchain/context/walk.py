@@ -21,6 +21,8 @@ MOST = 500_000
 """Files of a folder: their names are held in memory, and sorted."""
 RULES = 1 << 20
 """Bytes of a `.gitignore`."""
+EFFORT = 1 << 18
+"""Of all rules together: about ten seconds for the worst of names, which rules of people come nowhere near."""
 _NAMED = 6
 """Files that were left out and are told by their names."""
 _EXPECTED = frozenset({"hidden", "cache", "ignored by .gitignore"})
@@ -149,6 +151,14 @@ def _is_cache(entry: os.DirEntry[str]) -> bool:
     return entry.name in _CACHES or any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
 
 
+def _effort(rule: str) -> int:
+    """How long a rule may take to match: each * in a part of it may stand for 255 letters, each ** for folders."""
+    parts = [] if rule.startswith("#") else rule.replace("\\*", "").split("/")
+    folders = parts.count("**")
+    stars = max((part.count("*") for part in parts if part != "**"), default=0)
+    return int(16 ** min(stars + 1.5 * folders, 8.0))
+
+
 def _gitignore(root: Path) -> Ignored:
     """The rules of a folder. Raises `InputError` when there are too many to be meant."""
     rules = b""
@@ -159,6 +169,11 @@ def _gitignore(root: Path) -> Ignored:
     lines = rules.decode("utf-8", "replace").splitlines()
     if not lines:
         return lambda _: False
+    if sum(map(_effort, lines)) > EFFORT:
+        raise InputError(
+            f"{one_line(root / '.gitignore')} has rules that may take minutes to match one name, such as "
+            f"{quoted(max(lines, key=_effort))}: write them with fewer *"
+        )
     from pathspec import GitIgnoreSpec
 
     return GitIgnoreSpec.from_lines(lines).match_file

@@ -532,6 +532,28 @@ def test_a_folder_is_read_in_the_time_of_the_run(store, tmp_path):
         store.reference(folder_of(tmp_path, a="text"), seconds=0)
 
 
+@pytest.mark.parametrize("rule", ["*a" * 9 + "b", "*" * 20 + "b", "**/" * 4 + "b", "d/**/" * 4 + "b", "a**b**c*/"])
+def test_a_rule_that_may_take_for_ever_is_refused(store, tmp_path, rule):
+    folder = folder_of(tmp_path, a="text", **{"a" * 200: "text"})
+    (folder / ".gitignore").write_text(f"# {'*' * 50}\n{rule}\n")
+    with pytest.raises(InputError, match=r"\.gitignore has rules that may take minutes .*: write them with fewer"):
+        store.reference(folder)
+
+
+def test_the_rules_of_people_are_none_of_those(store, tmp_path):
+    folder = folder_of(tmp_path, a="text")
+    rules = [
+        "*.py[cod]",
+        "**/node_modules/**",
+        "*conflicted*copy*",
+        ".idea/**/dataSources*",
+        "!*.keep",
+        "\\*\\*\\*\\*\\*\\*",
+    ]
+    (folder / ".gitignore").write_text("\n".join([*rules, *(f"build{n}/**/*.o" for n in range(200))]))
+    assert store.load(store.reference(folder)) == {"a.txt": "text"}
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "long"])
 def test_rules_that_are_no_file_of_rules_do_not_hold_a_walk_up(store, tmp_path, kind):
     folder = folder_of(tmp_path, a="text")
