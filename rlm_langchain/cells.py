@@ -79,6 +79,7 @@ class Execution:
         machine.reading(tree, state, journal)
         repl = tree.repl(state["path"], lambda: machine.open(journal, tree, state["path"]))
         tree.check()
+        machine.unchanged(journal)
         return cls(machine, state, tree, journal, repl, Scribe())
 
     def go_on(self) -> Command[Any]:

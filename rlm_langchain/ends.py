@@ -59,7 +59,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
     journal, scribe = Journal(state.get("trajectory", [])), Scribe()
-    context = machine.store.reference(state.get("context"))
+    context = machine.store.reference(state.get("context"), seconds=machine.budget.seconds)
     if context is not None and journal.knows(context):
         context = None
     if (cell := journal.given_up) is not None:

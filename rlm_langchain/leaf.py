@@ -10,6 +10,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import CallFailed
+from rlm_langchain.context.excerpts import text_of
 from rlm_langchain.door import Query, ask, key_of, received
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
@@ -115,7 +116,5 @@ class Leaf:
 def as_text(value: object) -> str:
     """A value as a model reads it."""
     if isinstance(value, Excerpt):
-        with value.file.path.open("rb") as file:
-            file.seek(value.start)
-            return file.read(value.stop - value.start).decode("utf-8", "replace")
+        return text_of(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

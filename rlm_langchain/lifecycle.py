@@ -162,7 +162,7 @@ def begin(machine: Machine, asked: Asked) -> Begun:
     context = question.get("context")
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
-    reference = machine.store.reference(context)
+    reference = machine.store.reference(context, seconds=machine.budget.seconds)
     return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
 
 

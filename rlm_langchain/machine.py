@@ -166,6 +166,15 @@ class Machine:
         self._strategies_in(journal)
         return {name: self.store.open(ref) for name, ref in journal.contexts.items()}
 
+    def unchanged(self, journal: Journal) -> None:
+        """Raise `JournalError` when a file of the user's that a run is about is not what it was.
+
+        Its REPL may hold the text as it was; but its child runs, quotes and searches would read another one.
+        """
+        for ref in journal.contexts.values():
+            if "path" in ref:
+                self.store.open(ref)
+
     def _strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
         """Those whose helpers the cells of a run may use."""
         missing = sorted(set(journal.strategies) - {strategy.name for strategy in self.strategies})

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from rlm_langchain.context.mapped import MappedText
+from rlm_langchain.context.opening import opened, read
 from rlm_langchain.retrieval.sources import strings
 from rlm_langchain.types import ContextFile, Span
 
@@ -78,11 +79,15 @@ class Places:
     def of(cls, file: ContextFile, *, ours: bool) -> Places:
         """An index of a stored context. A file that is not ours may be cut off at any time, so it is copied."""
         if file.kind == "text":
-            with file.path.open("rb") as stream:
-                data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if ours else stream.read()
+            data: bytes | mmap.mmap
+            if ours:
+                with opened(file) as stream:
+                    data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                data = read(file)
             return cls(data, MappedText(data, file))
         labels, starts, parts, size = list[str](), list[int](), list[bytes](), 0
-        for label, text in strings(json.loads(file.path.read_bytes())):
+        for label, text in strings(json.loads(read(file))):
             labels.append(label)
             starts.append(size)
             parts.append(text.encode("utf-8", "replace"))

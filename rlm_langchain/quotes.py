@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rlm_langchain.context import ContextStore
 from rlm_langchain.context.mapped import MappedText, mapped
+from rlm_langchain.context.opening import read
 from rlm_langchain.retrieval.sources import strings
 from rlm_langchain.types import Citation, ContextRef
 
@@ -54,15 +55,15 @@ class _File:
 
     def find(self, words: str) -> tuple[int, int, str] | None:
         exact = words.encode("utf-8", "replace")
-        start = self.text.data.find(exact)
+        start = self.text.find(exact)
         end = start + len(exact)
         if start < 0:
             parts = [re.escape(word.encode("utf-8", "replace")) for word in words.split()]
-            match = re.search(_SPACE.join(parts), self.text.data)
-            if match is None:
+            place = self.text.search(_SPACE.join(parts))
+            if place is None:
                 return None
-            start, end = match.span()
-        found = self.text.data[start:end].decode("utf-8", "replace")
+            start, end = place
+        found = self.text.bytes(start, end).decode("utf-8", "replace")
         first = self.text.character(start)
         return first, first + len(found), found
 
@@ -92,5 +93,5 @@ def _haystacks(stack: ExitStack, store: ContextStore, name: str, ref: ContextRef
         yield _File(name, stack.enter_context(mapped(file)))
         return
     prefix = "" if name == "context" else f"{name}."
-    for label, text in strings(json.loads(file.path.read_bytes())):
+    for label, text in strings(json.loads(read(file))):
         yield _Text(f"{prefix}{label}", text)

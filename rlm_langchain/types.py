@@ -41,6 +41,8 @@ class ContextFile:
     """Bytes."""
     sha256: str = ""
     """Of these bytes: what a call that names a part of them is known by."""
+    stamp: tuple[int, ...] | None = None
+    """What the file system says of the file while it holds these bytes. None: it must be hashed to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.cli.approving import OFF
 from rlm_langchain.context import ContextStore
+from rlm_langchain.context.folders import LARGEST
 from rlm_langchain.context.streams import reading
+from rlm_langchain.context.walk import Keys
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.types import Budget, ContextRef
 
@@ -135,14 +138,15 @@ def preparing() -> Iterator[None]:
         raise
 
 
-def context(given: Sequence[str], *, strict: bool) -> ContextRef | None:
+def context(given: Sequence[str], *, strict: bool, seconds: float | None = None) -> ContextRef | None:
     """What was given on the command line, by reference; several things become one dict. Raises `InputError`."""
     store = ContextStore()
     if not given:
         return None
     if len(given) == 1:
-        return store.reference(_source(given[0]), strict=strict)
-    return store.reference(_joined(given, store, strict=strict))
+        return store.reference(_source(given[0]), strict=strict, seconds=seconds)
+    until = inf if seconds is None else time.monotonic() + seconds
+    return store.reference(_joined(given, store, strict=strict, until=until))
 
 
 def _source(name: str) -> Any:
@@ -151,14 +155,25 @@ def _source(name: str) -> Any:
     return sys.stdin.buffer if name == "-" else Path(name)
 
 
-def _joined(given: Sequence[str], store: ContextStore, *, strict: bool) -> dict[str, Any]:
-    """Name to text; the files of a folder by their path in it."""
+def _joined(given: Sequence[str], store: ContextStore, *, strict: bool, until: float) -> dict[str, Any]:
+    """Name to text; the files of a folder by their path in it.
+
+    Raises `InputError` when it is more than a sandbox holds in memory.
+    """
     joined: dict[str, Any] = {}
+    keys, size = Keys(name for name in given if name != "-"), 0
     for name in given:
-        key = "stdin" if name == "-" else name
-        if key in joined:
+        key = "stdin" if name == "-" else keys.key(name)
+        if key in joined or given.count(name) > 1:
             raise InputError(f"{name} was given twice: give it once")
-        reference = store.reference(_source(name), strict=strict)
+        seconds = None if until == inf else max(0.0, until - time.monotonic())
+        reference = store.reference(_source(name), strict=strict, seconds=seconds)
+        size += reference["size"] if reference else 0
+        if size > LARGEST:
+            raise InputError(
+                f"what was given is more than {LARGEST >> 30} GB of text together: give fewer files at once, or "
+                "join them into one, which may be of any size"
+            )
         value = store.load(reference) if reference else ""
         if isinstance(value, dict):
             joined |= {f"{key.rstrip('/')}/{path}": text for path, text in value.items()}

@@ -25,7 +25,10 @@ def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, sh
             known = Threads().find(thread) if thread is not None else None
             setup = inputs.named(setup.over(known.setup) if known else setup)
             rlm = inputs.made_of(setup)
-            asked: RLMInput = {"query": query, "context": inputs.context(context, strict=strict)}
+            asked: RLMInput = {
+                "query": query,
+                "context": inputs.context(context, strict=strict, seconds=setup.seconds),
+            }
         if known and known.open and not shown.quiet:
             print("The question before this one was not answered, and is given up.", file=sys.stderr)
         ended = watch(rlm, asked, kept=Keeping(thread, setup), trace=trace, quiet=shown.quiet)

@@ -100,7 +100,8 @@ def names(keys: Iterable[str]) -> str:
 def quoted(name: str) -> str:
     """A name from outside as part of a line: quoted, cut, nothing in it hidden and no line broken."""
     cut = name if len(name) <= _NAME else f"{name[:_NAME]}…"
-    return quotable(json.dumps(cut, ensure_ascii=False))
+    shown = quotable(json.dumps(cut, ensure_ascii=False))
+    return shown if len(shown) <= 2 * _NAME else f'{shown[: 2 * _NAME]}…"'
 
 
 def line(*parts: str) -> str:

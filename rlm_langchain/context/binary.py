@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlm_langchain.context.decoding import SAMPLE, Decoder, not_text, replaced
-from rlm_langchain.context.intake import Intake, text_ref
-from rlm_langchain.errors import InputError
+from rlm_langchain.context.intake import Intake
+from rlm_langchain.context.streams import copy
 from rlm_langchain.types import ContextRef
 
 
@@ -16,11 +15,19 @@ def accepts(value: Any) -> bool:
 
 
 def refer(value: bytes | bytearray | memoryview, intake: Intake) -> ContextRef | None:
-    """No bytes are no context."""
-    data = bytes(value)
-    if wrong := not_text(data[:SAMPLE]):
-        raise InputError(f"the context is {wrong}")
-    decoder = Decoder("the context", data[:SAMPLE], strict=intake.strict)
-    text = decoder.decode(data, final=True)
-    blob = intake.blobs.put(text.encode())
-    return text_ref(blob, len(text), replaced(decoder.replaced)) if text else None
+    """No bytes are no context. They are decoded block by block, without a copy of the whole."""
+    view = memoryview(value)
+    view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+    return copy(_Blocks(view), "the context", intake) if view.nbytes else None
+
+
+class _Blocks:
+    """Bytes in memory, read like a file."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view, self._at = view, 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most so many."""
+        start, self._at = self._at, self._at + size
+        return bytes(self._view[start : self._at])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from rlm_langchain.context.about import HEAD
-from rlm_langchain.context.seals import Seals, Stamp, hash_of
+from rlm_langchain.context.seals import Seals, Stamp, hash_of_open, open_regular
 from rlm_langchain.errors import JournalError
 
 _FRESH = 3600
@@ -131,8 +131,9 @@ class Blobs:
             return False
         if self.seals.remembers(path, sha256, stamp):
             return True
-        if hash_of(path) != sha256:
-            return False
+        with open_regular(path) as file:
+            if hash_of_open(file) != sha256:
+                return False
         self.seals.remember(path, sha256, stamp)
         return True
 

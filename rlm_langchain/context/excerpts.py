@@ -8,7 +8,7 @@ from typing import Any
 
 from rlm_langchain.context.decoding import BLOCK
 from rlm_langchain.context.intake import Intake, text_ref
-from rlm_langchain.errors import JournalError
+from rlm_langchain.context.opening import opened
 from rlm_langchain.types import ContextRef, Excerpt
 
 
@@ -29,17 +29,16 @@ def refer(value: Excerpt, intake: Intake) -> ContextRef | None:
 
 
 def _blocks(value: Excerpt) -> Iterator[bytes]:
-    """Its bytes, and an empty block. Raises `JournalError` when its file cannot be read any more."""
+    """Its bytes, and an empty block. Raises `JournalError` when its file is not what it was."""
     left = value.stop - value.start
-    try:
-        with value.file.path.open("rb") as file:
-            file.seek(value.start)
-            while left and (block := file.read(min(BLOCK, left))):
-                left -= len(block)
-                yield block
-    except OSError as error:
-        raise JournalError(
-            f"the context {value.file.path} cannot be read any more ({error.strerror}): put it back as it was, or "
-            "ask again in a new run"
-        ) from error
+    with opened(value.file) as file:
+        file.seek(value.start)
+        while left and (block := file.read(min(BLOCK, left))):
+            left -= len(block)
+            yield block
     yield b""
+
+
+def text_of(value: Excerpt) -> str:
+    """The part as a text in memory. Raises `JournalError` as `refer` does."""
+    return b"".join(_blocks(value)).decode("utf-8", "replace")

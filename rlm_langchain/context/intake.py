@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from rlm_langchain.context import about
 from rlm_langchain.context.blobs import Blob, Blobs
+from rlm_langchain.context.safe import one_line
+from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
+
+LARGEST_STREAM = 1 << 30
+"""Bytes that are copied from a stream, whose end nobody knows. A file is known by its size, and has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +24,20 @@ class Intake:
     blobs: Blobs
     strict: bool
     """Refuse what cannot be decoded, instead of replacing and counting it."""
+    largest: int = LARGEST_STREAM
+    """Bytes that are copied from one stream."""
+    deadline: float = inf
+    """On the monotonic clock: when the time for all of it is over."""
+
+    def seconds_left(self, name: object) -> float:
+        """How long a source may still take. Raises `InputError` when its time is over."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise InputError(
+                f"{one_line(name)} was not read to its end in the time of the run: raise Budget(seconds=), or give "
+                "less of it"
+            )
+        return left
 
 
 class Source(Protocol):

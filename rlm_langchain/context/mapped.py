@@ -3,20 +3,65 @@
 from __future__ import annotations
 
 import mmap
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
+from rlm_langchain.context.opening import is_stored, opened
 from rlm_langchain.types import ContextFile
 
 STEP = 1 << 16
 """Bytes between two marks."""
+WINDOW = 1 << 22
+"""Bytes of a file that are looked through at once."""
+MARGIN = 1 << 16
+"""Bytes that two windows share: what a pattern matches is no longer than that."""
+
+
+class FileBytes:
+    """The bytes of an open file, read where they are looked at: to map a file that its owner cuts off kills."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, places: slice) -> bytes:
+        start, stop, _ = places.indices(self._size)
+        self._file.seek(start)
+        parts, left = list[bytes](), stop - start
+        while left > 0:
+            part = self._file.read(left)
+            if not part:
+                raise OSError(0, "it is shorter than it was")
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def find(self, needle: bytes) -> int:
+        """The first place of some bytes, or -1."""
+        for start in range(0, self._size, WINDOW):
+            at = self[start : start + WINDOW + len(needle) - 1].find(needle)
+            if at >= 0:
+                return start + at
+        return -1
+
+    def search(self, pattern: re.Pattern[bytes]) -> tuple[int, int] | None:
+        """The first match, of at most `MARGIN` bytes."""
+        for start in range(0, self._size, WINDOW):
+            match = pattern.search(self[start : start + WINDOW + MARGIN])
+            if match is not None and match.start() < WINDOW:
+                return start + match.start(), start + match.end()
+        return None
 
 
 class MappedText:
     """UTF-8 on disk. Marks are made in one pass when they are first needed; text in ASCII needs none."""
 
-    def __init__(self, data: bytes | mmap.mmap, file: ContextFile) -> None:
+    def __init__(self, data: bytes | mmap.mmap | FileBytes, file: ContextFile) -> None:
         self.data = data
         self._ascii = file.length == file.size
         self._marks: list[int] = []
@@ -32,6 +77,21 @@ class MappedText:
     def slice(self, start: int, end: int) -> str:
         """The characters from one to another, as a slice of the text would give them."""
         return self.data[self._byte(start) : self._byte(end)].decode("utf-8", "replace")
+
+    def find(self, needle: bytes) -> int:
+        """The byte at which these bytes stand first, or -1."""
+        return self.data.find(needle)
+
+    def search(self, pattern: bytes) -> tuple[int, int] | None:
+        """The bytes at which the first match of a pattern begins and ends."""
+        if isinstance(self.data, FileBytes):
+            return self.data.search(re.compile(pattern))
+        match = re.search(pattern, self.data)
+        return match.span() if match else None
+
+    def bytes(self, start: int, end: int) -> bytes:
+        """The bytes from one place to another."""
+        return self.data[start:end]
 
     def _byte(self, character: int) -> int:
         """Where the character begins."""
@@ -59,9 +119,13 @@ class MappedText:
 
 @contextmanager
 def mapped(file: ContextFile) -> Iterator[MappedText]:
-    """A stored text, for as long as it is looked into."""
-    with file.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield MappedText(data, file)
+    """A context that is one text, for as long as it is looked into. Raises `JournalError` when it has changed."""
+    with opened(file) as stream:
+        if not is_stored(file):
+            yield MappedText(FileBytes(stream, file.size), file)
+            return
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield MappedText(data, file)
 
 
 _FOLLOWING = bytes(range(0x80, 0xC0))

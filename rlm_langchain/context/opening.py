@@ -1,20 +1,173 @@
-"""From a reference back to bytes that are what they were, or an error that names what is not."""
+"""From a reference back to bytes that are what they were, or an error that names what is not.
+
+Everybody who reads a context in the host opens it here. A file is known by its content: one that was touched,
+or replaced by a copy, is read; one that was overwritten, shortened, appended to, removed, or replaced by a link,
+a pipe or another text is a `JournalError`. The content is looked at before it is read and again afterwards.
+Not covered: a program that writes through a memory map, which file systems note late.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from rlm_langchain.context.blobs import Blobs
-from rlm_langchain.context.seals import Seals, Stamp, hash_of
+from rlm_langchain.context.safe import one_line
+from rlm_langchain.context.seals import Seals, Stamp, hash_of_open, open_regular
 from rlm_langchain.errors import JournalError
 from rlm_langchain.types import ContextFile, ContextRef
+
+_REMEMBERED = 1_000
+"""Files whose stamps are remembered after they were hashed again."""
 
 
 def open_reference(ref: ContextRef, blobs: Blobs) -> ContextFile:
     """The file, checked. Raises `JournalError` when it is missing, damaged or changed."""
     path = _in_place(Path(ref["path"]), ref, blobs.seals) if "path" in ref else _stored(ref, blobs)
-    return ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
+    stamp = blobs.seals.stamp(path, ref["sha256"])
+    return ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"], stamp)
+
+
+@contextmanager
+def opened(file: ContextFile) -> Iterator[BinaryIO]:
+    """A context to be read, at its beginning, for as long as that takes. Raises `JournalError` when it has changed.
+
+    That may be found out at the end: what was read counts only when nothing was raised.
+    """
+    with _explained(file), open_regular(file.path, follow=not file.sha256) as stream:
+        verify(stream, file)
+        try:
+            yield stream
+        except Exception:
+            verify(stream, file)  # what went wrong may be that the text was another one
+            raise
+        verify(stream, file)
+
+
+def read(file: ContextFile) -> bytes:
+    """All bytes of a context. Raises `JournalError` when it has changed."""
+    with _explained(file), open_regular(file.path, follow=not file.sha256) as stream:
+        before = Stamp.at(os.fstat(stream.fileno()))
+        if not file.sha256:
+            return stream.read()
+        parts, left = list[bytes](), file.size
+        while left > 0 and (part := stream.read(left)):
+            parts.append(part)
+            left -= len(part)
+        data = b"".join(parts)
+        after = Stamp.at(os.fstat(stream.fileno()))
+        if after.size != file.size or left:
+            raise _changed(file)
+        if not before == after == file.stamp and hashlib.sha256(data).hexdigest() != file.sha256:
+            raise _changed(file)
+        return data
+
+
+def verify(stream: BinaryIO, file: ContextFile) -> None:
+    """Raise `JournalError` unless the open file holds what the context is. One with another stamp is hashed."""
+    stamp = Stamp.at(os.fstat(stream.fileno()))
+    if not file.sha256:  # made by hand: there is nothing to compare it with
+        return
+    if stamp.size != file.size:
+        raise _changed(file)
+    if stamp == file.stamp or _known.has(file, stamp):
+        return
+    at = time.time_ns()
+    if hash_of_open(stream) != file.sha256:
+        raise _changed(file)
+    if stamp.is_settled(at):
+        _known.add(file, stamp)
+
+
+def is_stored(file: ContextFile) -> bool:
+    """Whether it is a copy of ours, which nobody else writes to, and no file of the user's."""
+    return file.path.name == file.sha256
+
+
+class Held:
+    """Files of the user that a sandbox reads while its session lives: held open, so that a change is noticed."""
+
+    def __init__(self, files: Iterable[ContextFile]) -> None:
+        self._open: list[tuple[ContextFile, BinaryIO]] = []
+        try:
+            for file in files:
+                if file.sha256 and not is_stored(file):
+                    with _explained(file):
+                        self._open.append((file, open_regular(file.path)))
+            self.check()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """Raise `JournalError` when one of them has changed."""
+        for file, stream in self._open:
+            with _explained(file):
+                verify(stream, file)
+
+    def check_paths(self) -> None:
+        """The same, of what is there now under their names."""
+        for file, _ in self._open:
+            with opened(file):
+                pass
+
+    def identity(self, file: ContextFile) -> list[int]:
+        """Device and inode of one of them, by which a worker knows that it opened the same; nothing of others."""
+        for held, stream in self._open:
+            if held is file:
+                found = os.fstat(stream.fileno())
+                return [found.st_dev, found.st_ino]
+        return []
+
+    def close(self) -> None:
+        """Let go of them. Safe twice."""
+        while self._open:
+            self._open.pop()[1].close()
+
+
+class _Stamps:
+    """Stamps at which files were hashed in this process, most recent last."""
+
+    def __init__(self) -> None:
+        self._stamps: OrderedDict[tuple[Path, str], Stamp] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def has(self, file: ContextFile, stamp: Stamp) -> bool:
+        with self._lock:
+            return self._stamps.get((file.path, file.sha256)) == stamp
+
+    def add(self, file: ContextFile, stamp: Stamp) -> None:
+        with self._lock:
+            self._stamps[file.path, file.sha256] = stamp
+            while len(self._stamps) > _REMEMBERED:
+                self._stamps.popitem(last=False)
+
+
+_known = _Stamps()
+
+
+@contextmanager
+def _explained(file: ContextFile) -> Iterator[None]:
+    """Turns what an operating system says about a read into our error."""
+    try:
+        yield
+    except OSError as error:
+        if not file.sha256:
+            raise
+        raise _unreadable(file, error) from error
 
 
 def _stored(ref: ContextRef, blobs: Blobs) -> Path:
@@ -22,19 +175,33 @@ def _stored(ref: ContextRef, blobs: Blobs) -> Path:
 
 
 def _in_place(path: Path, ref: ContextRef, seals: Seals) -> Path:
+    file = ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
     at = time.time_ns()
-    try:
+    with _explained(file):
         stamp = Stamp.of(path)
-        same = seals.holds(path, ref["sha256"], stamp) or hash_of(path) == ref["sha256"]
-    except OSError as error:
-        raise JournalError(
-            f"the file {path}, which is the context of this run, cannot be read ({error.strerror}): "
-            "put it back as it was, or ask again in a new run"
-        ) from error
-    if not same:
-        raise JournalError(
-            f"the file {path}, which is the context of this run, has changed since the run began: "
-            "put it back as it was, or ask again in a new run"
-        )
+        if not seals.holds(path, ref["sha256"], stamp):
+            with open_regular(path) as stream:
+                stamp = Stamp.at(os.fstat(stream.fileno()))
+                if stamp.size != ref["size"] or hash_of_open(stream) != ref["sha256"]:
+                    raise _changed(file)
     seals.seal(path, ref["sha256"], stamp, at)
     return path
+
+
+def _changed(file: ContextFile) -> JournalError:
+    if is_stored(file):
+        return JournalError(
+            f"the stored context {one_line(file.path)} is damaged: give the context again to store it anew"
+        )
+    return JournalError(f"{_name(file)} has changed since the run began: {_WAY_OUT}")
+
+
+def _unreadable(file: ContextFile, error: OSError) -> JournalError:
+    return JournalError(f"{_name(file)} cannot be read ({error.strerror or error}): {_WAY_OUT}")
+
+
+def _name(file: ContextFile) -> str:
+    return f"the file {one_line(file.path)}, which is the context of this run,"
+
+
+_WAY_OUT = "put it back as it was, or ask again in a new run (of a file that is still written to, give a copy)"

@@ -45,6 +45,11 @@ def quotable(text: str) -> str:
     return _MARKS.sub(_hexadecimal, visible(text))
 
 
+def one_line(name: object) -> str:
+    r"""A name of a file as a message may hold it: visible, on one line (`\n` and `\t` are escapes too)."""
+    return visible(str(name)).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _hexadecimal(match: re.Match[str]) -> str:
     return f"\\x{ord(match[0]):x}"
 

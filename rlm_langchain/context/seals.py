@@ -6,15 +6,16 @@ set back. Not covered: who can write to the store or the kernel's clocks can lie
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from rlm_langchain.context.decoding import blocks
+from rlm_langchain.context.decoding import BLOCK
 
 _SETTLED = 2_000_000_000
 """Nanoseconds: a file that changed less than this before it was stamped may change once more without a new
@@ -28,18 +29,27 @@ class Stamp(NamedTuple):
     modified: int
     changed: int
     inode: int
+    device: int
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """The stamp of a regular file. Raises `OSError`."""
-        return cls.at(os.stat(path))
+        """The stamp of a regular file, not of what a link leads to. Raises `OSError`."""
+        return cls.at(os.lstat(path))
 
     @classmethod
     def at(cls, found: os.stat_result) -> Stamp:
         """The stamp in what `stat` or `fstat` said."""
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is not a regular file")
-        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+    def is_settled(self, at: int) -> bool:
+        """Whether any later change gives another stamp, when it was taken at this time, in nanoseconds.
+
+        Where nobody can set the time of a change, that alone tells: files that claim to be of tomorrow exist.
+        """
+        latest = self.changed if os.name == "posix" else max(self.modified, self.changed)
+        return at - latest >= _SETTLED
 
 
 class Seals:
@@ -62,15 +72,22 @@ class Seals:
         if self.remembers(path, sha256, stamp):
             return True
         with suppress(OSError, ValueError):
-            return bool(json.loads(self._note(path, sha256).read_bytes()) == [str(path), *stamp])
+            if json.loads(self._note(path, sha256).read_bytes()) == [str(path), *stamp]:
+                self.remember(path, sha256, stamp)
+                return True
         return False
+
+    def stamp(self, path: Path, sha256: str) -> Stamp | None:
+        """The stamp at which the file is known to have this content; None when it must be hashed to know."""
+        known = self._known.get(path)
+        return known[1] if known is not None and known[0] == sha256 else None
 
     def seal(self, path: Path, sha256: str, stamp: Stamp, at: int) -> None:
         """Remember a file of others, also for other processes, unless it was changing when it was stamped.
 
         `at` is the time of the stamp, in nanoseconds.
         """
-        if at - max(stamp.modified, stamp.changed) < _SETTLED:
+        if not stamp.is_settled(at):
             return
         self.remember(path, sha256, stamp)
         note = self._note(path, sha256)
@@ -83,10 +100,45 @@ class Seals:
         return self._folder / sha256[:2] / f"{sha256}.{name}"
 
 
+def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
+    """A regular file, unbuffered. Never waits, and follows a link only when told to. Raises `OSError`.
+
+    Without O_NONBLOCK, to open a named pipe waits for whoever writes to it.
+    """
+    flags = os.O_RDONLY | _flag("O_NONBLOCK") | _flag("O_CLOEXEC") | _flag("O_BINARY")
+    try:
+        handle = os.open(path, flags | (0 if follow else _flag("O_NOFOLLOW")))
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise OSError(errno.ELOOP, "it is a link now") from error
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise OSError(errno.ENXIO, "it is not a regular file") from error
+        raise
+    try:
+        Stamp.at(os.fstat(handle))
+        return open(handle, "rb", buffering=0)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _flag(name: str) -> int:
+    """A flag of `os.open`, on systems that have it."""
+    return int(getattr(os, name, 0))
+
+
 def hash_of(path: Path) -> str:
-    """The sha256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        for block in blocks(file):
-            digest.update(block)
+    """The sha256 of a regular file, read in blocks."""
+    with open_regular(path, follow=True) as file:
+        return hash_of_open(file)
+
+
+def hash_of_open(file: BinaryIO) -> str:
+    """The sha256 of an open file as long as it is now: more that is written meanwhile is not waited for."""
+    digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size
+    file.seek(0)
+    while left > 0 and (block := file.read(min(BLOCK, left))):
+        digest.update(block)
+        left -= len(block)
+    file.seek(0)
     return digest.hexdigest()

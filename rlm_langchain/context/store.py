@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,10 @@ from rlm_langchain.context import (
     text,
 )
 from rlm_langchain.context.blobs import Blobs, Collected
-from rlm_langchain.context.intake import Intake, Source
-from rlm_langchain.context.opening import open_reference
-from rlm_langchain.errors import JournalError
+from rlm_langchain.context.intake import LARGEST_STREAM, Intake, Source
+from rlm_langchain.context.opening import open_reference, read
+from rlm_langchain.context.safe import one_line
+from rlm_langchain.errors import ConfigurationError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
@@ -56,6 +59,18 @@ def home() -> Path:
     return user_data_path("rlm_langchain", appauthor=False)
 
 
+def largest_stream() -> int:
+    """How many bytes are copied from one stream: `RLM_MAX_STREAM_BYTES`, or 1 GiB. Raises `ConfigurationError`."""
+    chosen = os.environ.get("RLM_MAX_STREAM_BYTES")
+    if not chosen:
+        return LARGEST_STREAM
+    if not (chosen.isascii() and chosen.isdecimal() and int(chosen)):
+        raise ConfigurationError(
+            f"RLM_MAX_STREAM_BYTES is {one_line(chosen)}: give a number of bytes, such as {LARGEST_STREAM}"
+        )
+    return int(chosen)
+
+
 class ContextStore:
     """The contexts under one folder, by the hash of their content.
 
@@ -66,14 +81,16 @@ class ContextStore:
         self.root = home() if root is None else root.absolute()
         self._blobs = Blobs(self.root / "contexts")
 
-    def reference(self, context: Any, *, strict: bool = False) -> ContextRef | None:
+    def reference(self, context: Any, *, strict: bool = False, seconds: float | None = None) -> ContextRef | None:
         """A reference to whatever is given; None for None and for an empty text, list or dict.
 
         Blocks while it reads and writes, about a second for a gigabyte. With `strict`, what cannot be decoded
-        is refused instead of replaced. Raises `InputError` for what cannot be a context, and `JournalError`
-        when the store cannot be written, or no longer has what a ready reference names.
+        is refused instead of replaced. Raises `InputError` for what cannot be a context, or is not read to its
+        end after `seconds`, and `JournalError` when the store cannot be written, or no longer has what a ready
+        reference names.
         """
-        intake = Intake(self._blobs, strict)
+        deadline = inf if seconds is None else time.monotonic() + seconds
+        intake = Intake(self._blobs, strict, largest_stream(), deadline)
         source = next((source for source in SOURCES if source.accepts(context)), None)
         return source.refer(context, intake) if source else None
 
@@ -94,7 +111,7 @@ class ContextStore:
     def load(self, ref: ContextRef) -> str | list[Any] | dict[str, Any]:
         """The context as a value in memory. Raises as `open` does."""
         found = self.open(ref)
-        content = found.path.read_bytes().decode()
+        content = read(found).decode()
         if found.kind == "text":
             return content
         value: list[Any] | dict[str, Any] = json.loads(content)

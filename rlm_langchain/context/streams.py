@@ -1,16 +1,30 @@
-"""Open files and pipes, such as `sys.stdin.buffer`: copied into the store in blocks, never held whole."""
+"""Open files and pipes, such as `sys.stdin.buffer`: copied into the store in blocks, never held whole.
+
+Nobody knows where a stream ends: no more than a limit of it is copied, for no longer than the time of the run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any, NamedTuple
 
-from rlm_langchain.context.decoding import BLOCK, SAMPLE, Decoder, not_text, replaced
+from rlm_langchain.context.decoding import SAMPLE, Decoder, not_text, replaced
 from rlm_langchain.context.intake import Intake, text_ref
+from rlm_langchain.context.pipes import reader
+from rlm_langchain.context.safe import one_line
 from rlm_langchain.context.text import encode
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.types import ContextRef
+
+_WAYS_OUT = {
+    errno.ELOOP: "it is a link that leads to itself, or one of too many: give the file itself",
+    errno.ENAMETOOLONG: "its path is too long: move it up, or give it from a folder nearer to it",
+    errno.ENXIO: "it is a socket or a device, and only files, folders and pipes can be read",
+}
+"""What to do about an error of the operating system; about others, look at the permissions."""
 
 
 class Piece(NamedTuple):
@@ -29,14 +43,24 @@ def accepts(value: Any) -> bool:
 
 def refer(value: Any, intake: Intake) -> ContextRef:
     """All that is left to read."""
-    return copy(value, str(getattr(value, "name", "the stream")), intake)
+    return copy(value, one_line(getattr(value, "name", "the stream")), intake, largest=intake.largest)
 
 
-def copy(file: Any, name: str, intake: Intake, note: str = "") -> ContextRef:
-    """What is left to read in `file`, as a text in the store; the note says where it came from."""
-    characters = wrong = 0
+def copy(file: Any, name: str, intake: Intake, note: str = "", *, largest: float = inf) -> ContextRef:
+    """What is left to read in `file`, as a text in the store; the note says where it came from.
+
+    Raises `InputError` when it goes on after so many bytes.
+    """
+    characters = wrong = size = 0
     with intake.blobs.writer() as writer:
-        for piece in _pieces(file, name, strict=intake.strict):
+        for piece in _pieces(_reading_blocks(file, name, intake), name, strict=intake.strict):
+            size += len(piece.data)
+            if size > largest:
+                raise InputError(
+                    f"{name} goes on after {largest:,} bytes, and no more is copied from a stream: save what you "
+                    "need of it to a file, which may be of any size, or set RLM_MAX_STREAM_BYTES"
+                )
+            intake.seconds_left(name)
             writer.write(piece.data)
             characters += piece.characters
             wrong += piece.replaced
@@ -51,33 +75,38 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"there is no file or folder {name}: check the name") from error
+        raise InputError(f"there is no file or folder {one_line(name)}: check the name") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{name} cannot be decoded ({error.reason}): open it in binary mode") from error
     except OSError as error:
-        raise InputError(f"cannot read {name} ({error.strerror or error}): check its permissions") from error
+        way_out = _WAYS_OUT.get(error.errno or 0, "check its permissions")
+        raise InputError(f"cannot read {one_line(name)} ({error.strerror or error}): {way_out}") from error
     except ValueError as error:
         raise InputError(f"cannot read {name}: {error}") from error
 
 
-def _pieces(file: Any, name: str, *, strict: bool) -> Iterator[Piece]:
-    first = _read(file, name)
+Blocks = Callable[[], Any]
+"""Gives the next block of a stream: a text, or bytes; an empty one at the end."""
+
+
+def _pieces(read: Blocks, name: str, *, strict: bool) -> Iterator[Piece]:
+    first = read()
     if isinstance(first, str):
-        return _of_text(file, first, name, strict=strict)
-    return _of_bytes(file, first, name, strict=strict)
+        return _of_text(read, first, name, strict=strict)
+    return _of_bytes(read, first, name, strict=strict)
 
 
-def _of_text(file: Any, block: str, name: str, *, strict: bool) -> Iterator[Piece]:
+def _of_text(read: Blocks, block: str, name: str, *, strict: bool) -> Iterator[Piece]:
     offset = 0
     while block:
         data, wrong = encode(block, strict=strict, name=name, offset=offset)
         yield Piece(data, len(block), wrong)
         offset += len(block)
-        block = _read(file, name)
+        block = read()
 
 
-def _of_bytes(file: Any, block: bytes, name: str, *, strict: bool) -> Iterator[Piece]:
-    while len(block) < SAMPLE and (more := _read(file, name)):  # a pipe may give a few bytes at first
+def _of_bytes(read: Blocks, block: bytes, name: str, *, strict: bool) -> Iterator[Piece]:
+    while len(block) < SAMPLE and (more := read()):  # a pipe may give a few bytes at first
         block += more
     sample = block[:SAMPLE]
     if wrong := not_text(sample):
@@ -89,12 +118,27 @@ def _of_bytes(file: Any, block: bytes, name: str, *, strict: bool) -> Iterator[P
         yield Piece(text.encode(), len(text), decoder.replaced - before)
         if not block:
             return
-        block = _read(file, name)
+        block = read()
 
 
-def _read(file: Any, name: str) -> Any:
-    with reading(name):
-        block = file.read(BLOCK)
-    if isinstance(block, str | bytes):
-        return block
-    raise InputError(f"cannot read {name}: its `read` gives {type(block).__name__}, not text or bytes")
+def _reading_blocks(file: Any, name: str, intake: Intake) -> Blocks:
+    """Blocks that are all of one type. Raises `InputError` for whatever goes wrong in a `read` that is not ours."""
+    read, kinds = reader(file, name, intake), set[type]()
+
+    def block() -> Any:
+        with reading(name):
+            try:
+                data = read()
+            except (RLMError, OSError, ValueError):
+                raise
+            except Exception as error:
+                raise InputError(f"cannot read {name}: its `read` raised {type(error).__name__}") from error
+        if data is None:
+            raise InputError(f"cannot read {name}: there is nothing to read now, and it does not wait for more")
+        kinds.add(type(data))
+        if not isinstance(data, str | bytes) or len(kinds) > 1:
+            given = " and ".join(sorted(kind.__name__ for kind in kinds))
+            raise InputError(f"cannot read {name}: its `read` gives {given}, not text or bytes")
+        return data
+
+    return block

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from rlm_langchain.context.about import quoted
+from rlm_langchain.context.decoding import scrub
+from rlm_langchain.context.safe import one_line
+from rlm_langchain.context.seals import open_regular
+from rlm_langchain.errors import InputError
+
+MOST = 500_000
+"""Files of a folder: their names are held in memory, and sorted."""
+RULES = 1 << 20
+"""Bytes of a `.gitignore`."""
+EFFORT = 1 << 18
+"""Of all rules together: about ten seconds for the worst of names, which rules of people come nowhere near."""
+_NAMED = 6
+"""Files that were left out and are told by their names."""
+_EXPECTED = frozenset({"hidden", "cache", "ignored by .gitignore"})
+"""Sorts that are left out wherever they are, and told by their number alone."""
 
 _CACHES = frozenset({"__pycache__", "node_modules", "CVS"})
 _MARKS = ("CACHEDIR.TAG", "pyvenv.cfg")
@@ -17,63 +37,143 @@ Ignored = Callable[[str], bool]
 
 
 class Walk:
-    """One walk through a folder. Never leaves it: links are followed only to files inside."""
+    """One walk through a folder. Never leaves it: links are followed only to files inside.
 
-    def __init__(self, root: Path) -> None:
+    `check` is called again and again, and may raise to stop.
+    """
+
+    def __init__(self, root: Path, check: Callable[[], object] = lambda: None) -> None:
         self.root = root
         self.left_out: Counter[str] = Counter()
+        self.named: list[str] = []
+        """The first of what was left out without being of a sort that always is, each with why."""
+        self._check = check
         self._ignored = _gitignore(root)
 
     def files(self) -> list[tuple[str, str]]:
-        """The relative path, with slashes, and the path of each file, sorted."""
-        return sorted(self._below(str(self.root), ""))
+        """The relative path, with slashes, and the path of each file, sorted. Raises `InputError` for too many."""
+        found, waiting = list[tuple[str, str]](), [(str(self.root), "")]
+        while waiting:
+            for entry, name in self._entries(*waiting.pop()):
+                self._check()
+                if reason := self._reason(entry, name):
+                    self.leave_out(name, reason)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{name}/"))
+                elif len(found) < MOST:
+                    found.append((name, entry.path))
+                else:
+                    raise InputError(
+                        f"the folder {one_line(self.root)} holds more than {MOST:,} files: give a folder in it, or "
+                        "leave some out by a .gitignore in it"
+                    )
+        return sorted(found)
 
-    def _below(self, folder: str, prefix: str) -> Iterator[tuple[str, str]]:
-        for entry in self._entries(folder):
-            name = prefix + entry.name
-            if reason := self._reason(entry, name):
-                self.left_out[reason] += 1
-            elif entry.is_dir(follow_symlinks=False):
-                yield from self._below(entry.path, f"{name}/")
-            else:
-                yield name, entry.path
+    def leave_out(self, name: str, reason: str) -> None:
+        """Count something that is not read, and why."""
+        self.left_out[reason] += 1
+        if reason not in _EXPECTED and len(self.named) < _NAMED:
+            self.named.append(f"{quoted(name)} ({reason})")
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+    def open(self, path: str) -> BinaryIO:
+        """A file that was found, of which a link may lead elsewhere by now. Raises `OSError`.
+
+        That the open file is one of this folder is known by where it is and by its inode, both after it was opened.
+        """
+        file = open_regular(Path(path), follow=True)
+        with suppress(OSError):
+            real = os.path.realpath(path)
+            if self._is_inside(real) and os.path.samestat(os.lstat(real), os.fstat(file.fileno())):
+                return file
+        file.close()
+        raise FileNotFoundError(errno.ENOENT, "it is not in the folder any more")
+
+    def _entries(self, folder: str, prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
         try:
             with os.scandir(folder) as entries:
-                return list(entries)
-        except OSError:
-            self.left_out["unreadable"] += 1
-            return []
+                for entry in entries:
+                    yield entry, prefix + entry.name
+        except OSError as error:
+            self.leave_out(prefix or self.root.name, reason_of(error))
 
     def _reason(self, entry: os.DirEntry[str], name: str) -> str | None:
         if entry.name.startswith("."):
             return "hidden"
-        folder = entry.is_dir(follow_symlinks=False)
-        if self._ignored(f"{name}/" if folder else name):
-            return "ignored by .gitignore"
-        if folder:
-            return "cache" if _is_cache(entry) else None
-        if entry.is_symlink():
-            return None if self._inside(entry.path) else "link"
-        return None if entry.is_file() else "special"
+        try:
+            folder = entry.is_dir(follow_symlinks=False)
+            if self._ignored(f"{name}/" if folder else name):
+                return "ignored by .gitignore"
+            if folder:
+                return "cache" if _is_cache(entry) else None
+            if entry.is_symlink():
+                return None if self._leads_inside(entry.path) else "link"
+            return None if entry.is_file() else "special"
+        except OSError as error:
+            return reason_of(error)
 
-    def _inside(self, link: str) -> bool:
+    def _leads_inside(self, link: str) -> bool:
         """Whether a link leads to a file of this folder; a folder in it is walked at its own place."""
-        target = Path(link).resolve()
-        return target.is_relative_to(self.root) and target.is_file()
+        try:
+            if not stat.S_ISREG(os.stat(link).st_mode):  # which fails for a link that leads to itself
+                return False
+        except OSError:
+            return False
+        return self._is_inside(os.path.realpath(link))
+
+    def _is_inside(self, real: str) -> bool:
+        return Path(real).is_relative_to(self.root)
+
+
+class Keys:
+    """The keys under which files stand in a dict: their names, without what no UTF-8 can hold, each once."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._taken = {name for name in names if name.isascii() or not scrub(name)[1]}
+
+    def key(self, name: str) -> str:
+        """The name itself; of one that is not UTF-8, with U+FFFD in it, or with escapes if that is taken."""
+        if name in self._taken:
+            return name
+        key, number = scrub(name)[0], 1
+        while key in self._taken:
+            key = name.encode("utf-8", "backslashreplace").decode() + (f" ({number})" if number > 1 else "")
+            number += 1
+        self._taken.add(key)
+        return key
+
+
+def reason_of(error: OSError) -> str:
+    """Of which sort a file is that cannot be opened."""
+    return "vanished" if isinstance(error, FileNotFoundError) else "unreadable"
 
 
 def _is_cache(entry: os.DirEntry[str]) -> bool:
     return entry.name in _CACHES or any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
 
 
+def _effort(rule: str) -> int:
+    """How long a rule may take to match: each * in a part of it may stand for 255 letters, each ** for folders."""
+    parts = [] if rule.startswith("#") else rule.replace("\\*", "").split("/")
+    folders = parts.count("**")
+    stars = max((part.count("*") for part in parts if part != "**"), default=0)
+    return int(16 ** min(stars + 1.5 * folders, 8.0))
+
+
 def _gitignore(root: Path) -> Ignored:
-    lines: list[str] = []
-    with suppress(OSError):
-        lines = (root / ".gitignore").read_text("utf-8", "replace").splitlines()
+    """The rules of a folder. Raises `InputError` when there are too many to be meant."""
+    rules = b""
+    with suppress(OSError), open_regular(root / ".gitignore", follow=True) as file:
+        rules = file.read(RULES + 1)
+    if len(rules) > RULES:
+        raise InputError(f"{one_line(root / '.gitignore')} has more than {RULES:,} bytes: shorten it")
+    lines = rules.decode("utf-8", "replace").splitlines()
     if not lines:
         return lambda _: False
+    if sum(map(_effort, lines)) > EFFORT:
+        raise InputError(
+            f"{one_line(root / '.gitignore')} has rules that may take minutes to match one name, such as "
+            f"{quoted(max(lines, key=_effort))}: write them with fewer *"
+        )
     from pathspec import GitIgnoreSpec
 
     return GitIgnoreSpec.from_lines(lines).match_file

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr
 
 from rlm_langchain.context import ContextStore
 from rlm_langchain.context.mapped import mapped
+from rlm_langchain.context.opening import read
 from rlm_langchain.portal import portal
 from rlm_langchain.retrieval import needs
 from rlm_langchain.retrieval.indexes import Indexes
@@ -90,7 +91,7 @@ def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
     if ref is None:
         return Opened(None, "", indexes, None)
     file = store.open(ref)
-    value = json.loads(file.path.read_bytes()) if file.kind == "json" else None
+    value = json.loads(read(file)) if file.kind == "json" else None
     return Opened(file, ref["sha256"], indexes, value)
 
 

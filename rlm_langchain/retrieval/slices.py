@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlm_langchain.context.mapped import mapped
+from rlm_langchain.context.opening import read
 from rlm_langchain.retrieval.sources import Source, as_text
 from rlm_langchain.types import ContextFile
 
@@ -67,11 +68,11 @@ class Slices:
     def _found(self, whole: ContextFile, part: ContextFile) -> Slice | None:
         if whole.kind == "text":
             return _in_text(whole, part) if part.kind == "text" else None
-        names = self._once((str(whole.path),), lambda: _names(json.loads(whole.path.read_bytes())))
+        names = self._once((str(whole.path),), lambda: _names(json.loads(read(whole))))
         if part.kind == "text":
-            name = names.get(_hash(part.path.read_text(encoding="utf-8", errors="replace")))
+            name = names.get(_hash(read(part).decode("utf-8", "replace")))
             return None if name is None else Slice(items={name: None})
-        value = json.loads(part.path.read_bytes())
+        value = json.loads(read(part))
         items: dict[Step, Step | None] = {}
         for inner, item in value.items() if isinstance(value, dict) else enumerate(value):
             name = names.get(_hash(item))
@@ -96,7 +97,7 @@ class Slices:
 
 def _in_text(whole: ContextFile, part: ContextFile) -> Slice | None:
     with mapped(whole) as text:
-        at = text.data.find(part.path.read_bytes())
+        at = text.find(read(part))
         if at < 0:
             return None
         start = text.character(at)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rlm_langchain.context.decoding import Decoder, blocks
+from rlm_langchain.context.opening import opened, read
 from rlm_langchain.retrieval.passages import SIZE
 from rlm_langchain.types import ContextFile
 
@@ -38,7 +39,7 @@ def contents(file: ContextFile) -> Iterator[Content]:
     if file.kind == "text":
         yield Content(Source((), "context"), _text(file))
         return
-    for source, text in values(json.loads(file.path.read_bytes())):
+    for source, text in values(json.loads(read(file))):
         yield Content(source, iter((text,)))
 
 
@@ -70,7 +71,7 @@ def as_text(item: Any) -> str:
 
 def _text(file: ContextFile) -> Iterator[str]:
     decoder = Decoder(str(file.path), b"", strict=False)
-    with file.path.open("rb") as stream:
+    with opened(file) as stream:
         for block in blocks(stream):
             yield decoder.decode(block)
     yield decoder.decode(b"", final=True)

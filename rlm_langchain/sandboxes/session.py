@@ -9,8 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from rlm_langchain.errors import SandboxError
+from rlm_langchain.context.opening import Held
+from rlm_langchain.context.seals import open_regular
+from rlm_langchain.errors import JournalError, SandboxError
 from rlm_langchain.sandboxes import frames, messages
 from rlm_langchain.sandboxes.bundle import first, second
 from rlm_langchain.sandboxes.process import Gone, Reason, Worker
@@ -35,7 +38,11 @@ CLOSED = "The session was closed."
 
 
 class CPythonSession:
-    """One worker, from its start to its end."""
+    """One worker, from its start to its end.
+
+    Raises `JournalError` when a file of the user that it reads has changed: what a cell made of two versions of a
+    text is not given out.
+    """
 
     def __init__(
         self, context: ContextFile | None, prelude: str, limits: Limits, more: Mapping[str, ContextFile]
@@ -48,11 +55,21 @@ class CPythonSession:
         self._end: Died | None = None
         self._closed = False
         self._contexts = contexts = {**({"context": context} if context else {}), **more}
-        self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
+        self._held = Held(contexts.values())
         try:
-            self._start(contexts, prelude)
+            self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
+            try:
+                self._start(contexts, prelude)
+                self._held.check()
+            except BaseException:
+                self._worker.reap()
+                raise
+        except SandboxError:
+            with self._held as held:
+                held.check_paths()  # the worker may have found another file than was checked
+            raise
         except BaseException:
-            self._worker.reap()
+            self._held.close()
             raise
 
     def run(self, code: str) -> Step:
@@ -79,6 +96,7 @@ class CPythonSession:
             self._calls = 0
             self._end = self._end or Died("crash", "", CLOSED)
             self._worker.reap()
+            self._held.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_worker") and not sys.is_finalizing():  # the workers of a dead host die by themselves
@@ -86,7 +104,7 @@ class CPythonSession:
 
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
-        files = {name: _given(file) for name, file in contexts.items()}
+        files = {name: self._given(file) for name, file in contexts.items()}
         opening = messages.framed(["open", asdict(self._limits), files, prelude])
         try:
             self._worker.send(first() + opening, time.monotonic() + START)
@@ -102,11 +120,17 @@ class CPythonSession:
         if self._end:
             return replace(self._end, stdout="")
         try:
-            return self._exchanged(frame)
+            step = self._exchanged(frame)
         except Gone as gone:
-            return self._buried(gone.reason)
+            step = self._buried(gone.reason)
         except frames.BrokenProtocol:
-            return self._buried("protocol")
+            step = self._buried("protocol")
+        try:
+            self._held.check()
+        except JournalError:
+            self._buried("crash")
+            raise
+        return step
 
     def _exchanged(self, frame: bytes) -> Step:
         self._await_warmth()
@@ -159,20 +183,19 @@ class CPythonSession:
         self._end = Died(reason, "".join(self._printed), sentence)
         return self._end
 
+    def _given(self, file: ContextFile) -> list[Any]:
+        """What the worker needs to know of a context."""
+        return [os.path.realpath(file.path), file.kind, file.length, file.size, *self._held.identity(file)]
+
     @property
     def _largest(self) -> int:
         return self._limits.value + frames.ENVELOPE
 
 
-def _given(file: ContextFile) -> list[str | int]:
-    """What the worker needs to know of a context."""
-    return [os.path.realpath(file.path), file.kind, file.length, file.size]
-
-
 def _readable(context: ContextFile) -> Path:
     """The path of a context that is there. Raises `SandboxError`."""
     try:
-        context.path.open("rb").close()
+        open_regular(context.path, follow=True).close()
     except OSError as error:
         raise SandboxError(f"the context could not be loaded: {type(error).__name__}: {error}") from error
     return context.path

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_langchain.context import ContextStore
@@ -42,6 +42,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("files")
 
 
+@settings(deadline=None)
 @given(text=st.text(min_size=1), padding=st.integers(262_130, 262_150))
 def test_characters_are_counted_right_when_blocks_cut_them(place, text, padding):
     file = place / "cut.txt"
@@ -52,6 +53,7 @@ def test_characters_are_counted_right_when_blocks_cut_them(place, text, padding)
         assert ref["path"] == str(file)
 
 
+@settings(deadline=None)
 @given(data=st.binary(min_size=1, max_size=50), padding=st.integers(262_130, 262_150))
 def test_a_file_with_undecodable_bytes_is_copied_with_each_of_them_counted(place, data, padding):
     raw = b"x" * padding + data

@@ -10,23 +10,30 @@ if TYPE_CHECKING:
 
     from rlm_langchain.sandboxes.worker.lazytext import LazyText
 
+FORMAT, REGULAR = 0o170000, 0o100000
+"""As in `stat`, which would be slow to load."""
+
 LONG = 1 << 20
 """Characters of a piece that is worth looking for in the contexts."""
 
 
 def loaded(context: list[Any], limits: dict[str, Any]) -> Any:
-    """The value of a context, given as `[path, kind, length, size]`. Raises `MemoryError`, `ValueError`."""
-    path, kind, length, size = context
+    """The value of a context, given as `[path, kind, length, size]`, and then device and inode.
+
+    Raises `MemoryError`, `OSError`, `ValueError`.
+    """
+    path, kind, length, size, *identity = context
+    fd = _opened(path, size, identity)
     if kind == "json":
         import json
 
-        return json.loads(_read(path))
+        return json.loads(_read(fd))
     if size <= limits["loaded"]:
         try:
-            return _read(path)
+            return _read(fd)
         except MemoryError:  # a text takes up to four bytes a character; read lazily it takes none
-            pass
-    return lazy(path, length, size)
+            fd = _opened(path, size, identity)
+    return lazy(fd, length, size)
 
 
 def place_of(text: Any, contexts: dict[str, Any]) -> list[Any] | None:
@@ -51,16 +58,28 @@ def _size(text: str, start: int, stop: int) -> int:
     return sum(len(text[at : min(at + LONG, stop)].encode()) for at in range(start, stop, LONG))
 
 
-def lazy(path: str, length: int, size: int) -> LazyText:
+def lazy(fd: int, length: int, size: int) -> LazyText:
     """A text that is read where it is looked at."""
     from rlm_langchain.sandboxes.worker import lazyre
     from rlm_langchain.sandboxes.worker.lazytext import LazyText
     from rlm_langchain.sandboxes.worker.source import Source
 
     lazyre.install()
-    return LazyText(Source(os.open(path, os.O_RDONLY), length, size), 0, length)
+    return LazyText(Source(fd, length, size), 0, length)
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace", newline="") as file:
+def _opened(path: str, size: int, identity: list[int]) -> int:
+    """A descriptor of the regular file that the host has checked, known by device and inode. Never waits."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(fd)
+    if found.st_mode & FORMAT != REGULAR:
+        raise OSError("it is not a regular file")
+    if identity and [found.st_dev, found.st_ino, found.st_size] != [*identity, size]:
+        raise OSError("it has changed")
+    return fd
+
+
+def _read(fd: int) -> str:
+    """All of a file, which is then closed."""
+    with open(fd, encoding="utf-8", errors="replace", newline="") as file:
         return file.read()

@@ -30,9 +30,13 @@ class Source:
         return self.read(first, self.byte_of(stop) - first).decode("utf-8", "replace")
 
     def read(self, start: int, size: int) -> bytes:
-        """`size` bytes, or as many as there are."""
+        """`size` bytes, or as many as there are. Raises `OSError` when the file is shorter than it was."""
         parts = []
-        while size > 0 and (part := os.pread(self._fd, size, start)):
+        size = min(size, self.size - start)
+        while size > 0:
+            part = os.pread(self._fd, size, start)
+            if not part:
+                raise OSError("the file of the context is shorter than it was")
             parts.append(part)
             start, size = start + len(part), size - len(part)
         return b"".join(parts)
