@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes import frames, messages
+from rlm_langchain.sandboxes import frames, messages, syscalls
 from rlm_langchain.sandboxes.bundle import first, second
 from rlm_langchain.sandboxes.process import Gone, Reason, Worker
 from rlm_langchain.types import Answered, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
@@ -87,7 +87,8 @@ class CPythonSession:
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
         files = {name: _given(file) for name, file in contexts.items()}
-        opening = messages.framed(["open", asdict(self._limits), files, prelude])
+        allowed = syscalls.program(self._worker.pid)
+        opening = messages.framed(["open", asdict(self._limits), files, prelude, allowed])
         try:
             self._worker.send(first() + opening, time.monotonic() + START)
             self._worker.send_later(second())
