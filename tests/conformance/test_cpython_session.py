@@ -304,6 +304,19 @@ def test_a_session_without_memory_can_make_room_again(opened):
     assert session.run("x = 'y' * 50_000_000\nprint(len(x))") == Completed("50000000\n")
 
 
+def test_memory_that_ran_out_is_told_with_its_lines_and_loads_nothing(opened):
+    session = opened(Limits(memory=128 << 20))
+    step = session.run("import sys\nbefore = set(sys.modules)\ndef fill():\n    return 'y' * 10**9\nfill()")
+    assert step.error == (
+        'Traceback (most recent call last):\n  File "<cell 1>", line 5, in <module>\n    fill()\n'
+        "  File \"<cell 1>\", line 4, in fill\n    return 'y' * 10**9\nMemoryError"
+    )
+    assert session.run("print('traceback' in set(sys.modules) - before)") == Completed("False\n")
+    assert session.run("raise MemoryError('said', 1)").error.endswith("\nMemoryError: ('said', 1)")
+    assert session.run("1 / 0").error.endswith("ZeroDivisionError: division by zero")
+    assert "in fill" in session.run("fill()").error, "with the module that others need, it looks as they do"
+
+
 # --- Missing pieces are said --------------------------------------------------------------------------
 
 

@@ -88,7 +88,7 @@ def main(bundled: Any) -> None:
     _, limits, files, prelude, program = channel.receive()
     repl = Repl(channel, limits)
     repl.fix(bundled.after, limits["clock"], limits["seed"])
-    problem = privileges.left(program) or _started(repl, limits, files, prelude)
+    problem = privileges.give_up(program) or _started(repl, limits, files, prelude)
     channel.send('["ready"]' if problem is None else ended(0, problem))
     _warm_up(bundled, prelude)
     channel.send('["ready"]')

@@ -10,8 +10,11 @@ INSTRUCTION = 8
 """Bytes of an instruction of a seccomp filter."""
 
 
-def left(program: bytes) -> str | None:
-    """Install the filter of system calls. What this process may do although it must not; None when all is well."""
+def give_up(program: bytes) -> str | None:
+    """Make no system calls any more but those that the filter allows.
+
+    Gives back what this process may do all the same; None when all is well.
+    """
     try:
         os.close(os.open("/", os.O_RDONLY))
     except PermissionError:
