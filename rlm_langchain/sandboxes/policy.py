@@ -1,11 +1,11 @@
 """What the kernel lets a worker do: which files it may read, what it may use, and how it is started.
 
-Covered by the kernel: files (Landlock: Python's own and the context, read only), the network and other
-processes (seccomp, Landlock scopes), fork (seccomp), memory, file size and descriptors (rlimits that the child
-may not raise), the environment (nothing of the host's). What starts the workers gives up the powers of root first.
-When the host dies, its workers die with it.
-Not covered: whether a file exists whose name a program guesses, and its size and date (`stat`); side channels;
-bugs of the kernel.
+Covered by the kernel: system calls (seccomp: an allow list, see `syscalls.py`), files (Landlock: Python's own and
+the context, read only), the network and other processes (seccomp, Landlock scopes), fork (seccomp), memory, file
+size and descriptors (rlimits that the child may not raise), the environment (nothing of the host's). What starts
+the workers gives up the powers of root first. When the host dies, its workers die with it.
+Not covered: whether a file exists whose name a program guesses, its size, date, owner and mode (`stat`, which the C
+library also asks about what is open, in a form that seccomp cannot tell apart); side channels; bugs of the kernel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from rlm_langchain.sandboxes import syscalls
 
 BASELINE = 64 << 20
 """Bytes of address space that Python takes before a program does anything."""
@@ -39,7 +41,9 @@ DENIED = """
     setpriority ioprio_set sched_setscheduler sched_setparam sched_setattr sched_setaffinity move_pages
     migrate_pages
 """
-"""System calls that sandlock lets through and a worker has no use for.
+"""System calls that sandlock lets through and a worker has no use for, from its first instruction on.
+
+What a program may call is decided by the allow list of `syscalls.py`, which comes on top before it arrives.
 
 In this order: to change or watch files that cannot be opened, to be called from outside, to reach other
 processes, memory that no limit counts and the limits themselves, and what only matters to a host that is root.
@@ -54,6 +58,9 @@ LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store")
 LINKER_CACHE = "/etc/ld.so.cache"
 """Which of them there are: without it the linker tries one folder after the other, 2 ms of a worker's start."""
 
+INVENTED = ("/proc", "/etc/hosts", "/etc/hostname")
+"""Of these sandlock would show files of its own making, past Landlock: mounts, load, names of hosts."""
+
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONUTF8": "1",
@@ -64,6 +71,7 @@ ENVIRONMENT = {
 locales: each file that it looks for costs 0.1 ms under the supervisor."""
 
 PROTECTIONS = {
+    "system calls": "seccomp: an allow list; what it does not name, and what a later kernel brings, is refused",
     "files": "Landlock: Python's own and the context can be read, nothing can be written; seccomp: nothing changed",
     "network": "seccomp and Landlock: no connection, no datagram, no port, no socket of the host",
     "processes": "seccomp and Landlock: no fork, no signal to others, no tracing; it dies with its host",
@@ -72,7 +80,7 @@ PROTECTIONS = {
     "output": "a limit inside, and one at the pipe",
     "secrets": "an empty environment, and no descriptor of the host",
     "privileges": "no_new_privs; what starts the workers of a host that is root gives up its capabilities first",
-    "not covered": "that a file exists, whose name a program guesses, its size and date; faults of the kernel",
+    "not covered": "whether a file exists whose name is guessed, its size, date, owner, mode; faults of the kernel",
 }
 """What confines a worker here, each with what enforces it: for `rlm doctor`."""
 
@@ -91,6 +99,8 @@ def missing() -> str | None:
             f"the cpython sandbox needs Landlock ABI {needed} (Linux 6.12, with landlock in the boot option lsm=), "
             f"and this kernel ({platform.release()}) has {max(here, 0)}: use sandbox='monty'"
         )
+    if (lacking := syscalls.missing()) is not None:
+        return lacking
     return None if python() else "the cpython sandbox cannot tell which file is the Python interpreter"
 
 
@@ -128,7 +138,7 @@ def _pythons_own() -> tuple[str, ...]:
 def hidden(paths: list[str]) -> list[str]:
     """What lies inside the readable folders and is none of a worker's business: other people's packages."""
     inside = [os.path.join(path, name) for path in paths for name in ("site-packages", "dist-packages")]
-    return [path for path in (*inside, "/usr/lib/python3/dist-packages") if os.path.isdir(path)]
+    return [path for path in (*inside, "/usr/lib/python3/dist-packages", *INVENTED) if os.path.exists(path)]
 
 
 def policy(contexts: Sequence[Path]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from rlm_langchain.context.opening import Held
 from rlm_langchain.context.seals import open_regular
 from rlm_langchain.errors import JournalError, SandboxError
-from rlm_langchain.sandboxes import frames, messages
+from rlm_langchain.sandboxes import frames, messages, syscalls
 from rlm_langchain.sandboxes.bundle import first, second
 from rlm_langchain.sandboxes.process import Gone, Reason, Worker
 from rlm_langchain.types import Answered, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
@@ -105,7 +105,8 @@ class CPythonSession:
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
         files = {name: self._given(file) for name, file in contexts.items()}
-        opening = messages.framed(["open", asdict(self._limits), files, prelude])
+        allowed = syscalls.program(self._worker.pid)
+        opening = messages.framed(["open", asdict(self._limits), files, prelude, allowed])
         try:
             self._worker.send(first() + opening, time.monotonic() + START)
             self._worker.send_later(second())

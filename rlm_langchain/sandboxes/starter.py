@@ -29,6 +29,10 @@ from rlm_langchain.sandboxes.bundle import boot
 PROGRAM = "import sys; sys.path += sys.argv[2:]; from starting import main; main()"
 PATIENCE = 60.0
 """Seconds that a worker may take to be started, on a machine that is very busy."""
+END = 5.0
+"""Seconds that it has to end by itself before it is killed."""
+LAST_WORDS = 4000
+"""Bytes that are read of what it wrote before it served requests."""
 PIPES_AND_HANDLE = 4
 
 
@@ -85,8 +89,7 @@ class Starter:
             try:
                 return self._asked(data)
             except (OSError, EOFError) as error:
-                self._end()
-                raise _not_started(error) from error
+                raise _not_started(self._end() or error) from error
 
     def close(self) -> None:
         """End the process, and all workers with it."""
@@ -118,11 +121,18 @@ class Starter:
             self._host.settimeout(PATIENCE)
             self._process = self._thread.submit(_spawned, other.fileno()).result()
 
-    def _end(self) -> None:
-        if self._process is not None:
-            self._host.close()  # which it waits for
-            self._process.wait()
-            self._process = None
+    def _end(self) -> str:
+        """End it, and its workers. The last line that it wrote when it could not begin, or nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        self._host.close()  # which it waits for
+        try:
+            process.wait(END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return _last_line(process)
 
 
 def started(contexts: Sequence[Path], memory: int) -> Started:
@@ -142,9 +152,19 @@ def _not_started(why: object) -> SandboxError:
 
 
 def _spawned(fd: int) -> subprocess.Popen[bytes]:
+    """Start it, with nothing of ours for its standard streams: what it writes there, no terminal shows."""
     command = [policy.python() or "", "-I", "-S", "-c", PROGRAM, str(os.getpid()), *_roots()]
-    null = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=fd, stdout=null, cwd="/", env={}, process_group=0)  # noqa: S603
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    return subprocess.Popen(command, stdin=fd, stdout=null, stderr=pipe, cwd="/", env={}, process_group=0)  # noqa: S603
+
+
+def _last_line(process: subprocess.Popen[bytes]) -> str:
+    """What a process that has ended wrote last to standard error."""
+    assert process.stderr is not None  # noqa: S101 - it was started with a pipe
+    with process.stderr as stream:
+        os.set_blocking(stream.fileno(), False)  # a worker that is still ending may hold the other end
+        written = (stream.read(LAST_WORDS) or b"").decode("utf-8", "replace")
+    return next((line for line in reversed(written.splitlines()) if line.strip()), "")
 
 
 def _roots() -> list[str]:

@@ -2,6 +2,10 @@
 
 To fork costs what the forking process weighs, and each page that it writes soon after is copied. For a host that
 holds LangChain, that came to 16 ms of its own time per worker; this one holds next to nothing, and no secret.
+
+sandlock's supervisors run here, and print when a worker does something odd. Nothing that a worker brings about may
+reach a terminal of the host, or wait for somebody to read it: standard error goes nowhere once requests are served.
+What fails before that is read by the host, and what fails in a request is answered (see `starter.py`).
 """
 
 from __future__ import annotations
@@ -40,8 +44,12 @@ def main() -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each worker takes some
     host = socket.socket(fileno=os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    serve(host, powers_left(libc))
+    problem = powers_left(libc)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
+    serve(host, problem)
 
 
 def powers_left(libc: ctypes.CDLL) -> str | None:
@@ -83,8 +91,8 @@ def _answer(host: socket.socket, selector: selectors.BaseSelector, request: dict
     """Start a worker; send its number, its three pipes and a handle on it, or what went wrong."""
     try:
         process = Sandbox(**request["policy"]).popen(request["command"], *[StdioMode.PIPED] * 3)
-    except (RuntimeError, OSError, ValueError) as error:
-        _refuse(host, str(error))
+    except Exception as error:  # noqa: BLE001 - standard error goes nowhere: the host must be told
+        _refuse(host, f"{type(error).__name__}: {error}" if not isinstance(error, RuntimeError) else str(error))
         return
     handle = os.pidfd_open(process.pid)
     selector.register(handle, selectors.EVENT_READ, process)

@@ -19,6 +19,7 @@ if sys.platform != "linux":
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes import policy, starting
+from rlm_langchain.sandboxes import starter as starter_module
 from rlm_langchain.sandboxes.cpython import CPythonSandbox
 from rlm_langchain.sandboxes.starter import Starter, started
 from rlm_langchain.types import Completed, Died, Limits
@@ -176,6 +177,101 @@ def test_it_serves_until_its_host_is_gone():
     assert not thread.is_alive()
     for fd in fds:
         os.close(fd)
+
+
+# --- Standard error -----------------------------------------------------------------------------------
+
+NOISE = """
+import socket, struct
+question = struct.pack("=IHHII", 36, 18, 0x301, 1, 0) + bytes(20)
+for _ in range(500):
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as asked:
+        asked.send(question)
+print("done")
+"""
+"""Asks what sandlock's supervisor answers, and is gone before the answer: the supervisor prints that it failed."""
+
+NOISY = {**REQUEST, "command": [policy.python(), "-I", "-S", "-c", NOISE]}
+
+HOST = """
+import json, os, sys
+from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.sandboxes.starter import Starter
+from rlm_langchain.types import Limits
+noise, request = json.load(sys.stdin)
+starter = Starter()
+for _ in range(2):
+    worker = starter.start(request)
+    print(os.read(worker.stdout, 10))
+    worker.close(10)
+starter.close()
+for cell in (noise, "print(6 * 7)"):
+    session = CPythonSandbox().open(None, "", Limits(seconds=5))
+    print(session.run(cell))
+    session.close()
+"""
+
+
+def test_the_supervisor_prints_when_it_may():
+    """That the attempt of the next test is one."""
+    code = (
+        "import json, sys\nfrom sandlock import Sandbox, StdioMode\nrequest = json.load(sys.stdin)\n"
+        "with Sandbox(**request['policy']).popen(request['command'], StdioMode.NULL) as process: process.wait()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(NOISY).encode(), capture_output=True, check=True
+    )
+    assert b"sandlock netlink responder error" in done.stderr
+
+
+def test_no_worker_makes_anything_print_or_wait_for_a_standard_error_that_nobody_reads():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    full = 0
+    try:
+        while True:
+            full += os.write(writer, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(writer, True)  # the description is shared: for the host it blocks, as pipes do
+    given = json.dumps([NOISE, NOISY]).encode()
+    done = subprocess.run(
+        [sys.executable, "-c", HOST], input=given, stdout=subprocess.PIPE, stderr=writer, timeout=60, check=True
+    )
+    os.close(writer)
+    lines = done.stdout.decode().splitlines()
+    assert lines[:2] == [repr(b"done\n")] * 2, "under sandlock alone: the supervisor had something to print"
+    assert "PermissionError" in lines[2], "with the allow list as well: it is not even asked"
+    assert lines[3] == repr(Completed("42\n"))
+    with open(reader, "rb") as pipe:
+        assert len(pipe.read()) == full
+
+
+def test_a_starter_that_cannot_begin_is_said_with_its_own_words_and_not_on_standard_error(
+    starter, monkeypatch, capfd
+):
+    monkeypatch.setattr(starter_module, "PROGRAM", "import sys; raise ImportError('no such library here')")
+    with pytest.raises(SandboxError, match="no such library here"):
+        starter.start(REQUEST)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_starter_that_hangs_is_killed(starter, monkeypatch):
+    starter.start(REQUEST).close(10)
+    process = starter._process.pid
+    os.kill(process, signal.SIGSTOP)
+    monkeypatch.setattr(starter_module, "END", 0.1)
+    starter._host.settimeout(0.1)
+    with pytest.raises(SandboxError, match="no sandbox could be started: timed out"):
+        starter.start(REQUEST)
+    assert gone(process)
+    starter.start(REQUEST).close(10)
+
+
+@pytest.mark.parametrize("change", [{"no_such_field": 1}, {"env": 1}, {"max_processes": "many"}])
+def test_whatever_goes_wrong_in_a_request_is_said(starter, change):
+    with pytest.raises(SandboxError, match=r"no sandbox could be started: .*Error"):
+        starter.start({**REQUEST, "policy": {**REQUEST["policy"], **change}})
+    starter.start(REQUEST).close(10)
 
 
 class Stubborn:

@@ -294,7 +294,7 @@ def test_random_draws_its_seed_from_there(system):
 
 
 def test_an_unconfined_process_is_noticed():
-    assert "not confined" in privileges.left()
+    assert "not confined" in privileges.give_up(b"")
 
 
 # --- The bundle -----------------------------------------------------------------------------------------------

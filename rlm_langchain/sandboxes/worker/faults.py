@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,8 @@ def remember(name: str, code: str) -> None:
 def described(error: BaseException) -> str:
     """The traceback as text. Raises nothing, however the exception is made."""
     try:
-        return shortened(_formatted(error))
+        is_bare = type(error) is MemoryError and "traceback" not in sys.modules
+        return shortened(_without_modules(error) if is_bare else _formatted(error))
     except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything
         return f"{_name_of(type(error))}: (the error could not be shown)"
 
@@ -52,6 +55,24 @@ def _formatted(error: BaseException) -> str:
     for part in _parts(report):
         part.stack = traceback.StackSummary.from_list([f for f in part.stack if f.filename.startswith(OWN)])
     return "".join(report.format()).rstrip("\n")
+
+
+def _without_modules(error: BaseException) -> str:
+    """The same in short, with nothing imported.
+
+    What is loaded while there is no memory left settles between the program's values, and what they are then given
+    back in is too small for a large one.
+    """
+    lines, tb = list[str](), error.__traceback__
+    while tb:
+        code, number = tb.tb_frame.f_code, tb.tb_lineno
+        if code.co_filename.startswith(OWN):
+            source = _sources.get(code.co_filename, "").splitlines()[number - 1 : number]
+            lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}')
+            lines += [f"    {line.strip()}" for line in source]
+        tb = tb.tb_next
+    said = f": {error}" if error.args else ""
+    return "\n".join(["Traceback (most recent call last):", *lines[-200:], f"MemoryError{said}"])
 
 
 def _own(tb: TracebackType | None) -> TracebackType | None:

@@ -85,9 +85,10 @@ def main(bundled: Any) -> None:
     """Serve the host until it closes the pipe."""
     channel = take_over_standard_streams()
     bundled.fd = channel.incoming
-    _, limits, files, prelude = channel.receive()
+    _, limits, files, prelude, program = channel.receive()
     repl = Repl(channel, limits)
-    problem = privileges.left() or _started(repl, bundled.after, limits, files, prelude)
+    repl.fix(bundled.after, limits["clock"], limits["seed"])
+    problem = privileges.give_up(program) or _started(repl, limits, files, prelude)
     channel.send('["ready"]' if problem is None else ended(0, problem))
     _warm_up(bundled, prelude)
     channel.send('["ready"]')
@@ -95,12 +96,11 @@ def main(bundled: Any) -> None:
         repl.run(*channel.receive()[1:])
 
 
-def _started(repl: Repl, after: dict[str, Any], limits: dict[str, Any], files: Any, prelude: str) -> str | None:
+def _started(repl: Repl, limits: dict[str, Any], files: Any, prelude: str) -> str | None:
     try:
         contexts = {name: loaded(file, limits) for name, file in files.items()}
     except (MemoryError, OSError, ValueError) as error:
         return f"the context could not be loaded: {type(error).__name__}: {error}"
-    repl.fix(after, limits["clock"], limits["seed"])
     return repl.start(contexts, prelude)
 
 

@@ -1,8 +1,8 @@
 """Runs one hostile program in a sandbox, and looks for anything that got out.
 
 Secrets are laid out where a program without a sandbox would find them: in a file, in the environment, in a
-global of this module, and behind a port. Call `judged` in a process of its own kind, with nothing else going on:
-it looks at all children and all memory of the process.
+global of this module, behind a port, and in what `belongings.py` lays out. Call `judged` in a process of its own
+kind, with nothing else going on: it looks at all children, all memory and the standard error of the process.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 from rlm_langchain.protocols import Sandbox, SandboxSession
+from rlm_langchain.testing.conformance.belongings import PLACES, ErrorStream, belongings, changes, state
 from rlm_langchain.testing.conformance.lifecycle import children
 from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
 
@@ -74,25 +75,31 @@ class Trial:
     left: set[str]
     """Processes that were not there before."""
     next_works: bool
+    changed: tuple[str, ...]
+    """What is different on the host, a sentence each."""
+    printed: bytes
+    """On the standard error of the host."""
 
 
 @contextlib.contextmanager
 def trap() -> Iterator[Trap]:
     """Secrets in all their places, until the end of the block."""
     global CANARY_HOST  # noqa: PLW0603 - a global is what programs look for
-    words = tuple(f"canary-{place}-{secrets.token_hex(8)}" for place in ("file", "key", "host"))
+    places = ("file", "key", "host", *PLACES)
+    words = {place: f"canary-{place}-{secrets.token_hex(8)}" for place in places}
     with tempfile.TemporaryDirectory(prefix="canary") as folder, socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        Path(folder, "secret.txt").write_text(words[0])
-        os.environ["RLM_CANARY_KEY"] = words[1]
-        CANARY_HOST = words[2]
-        yield Trap(Path(folder), words, listener)
+        Path(folder, "secret.txt").write_text(words["file"])
+        os.environ["RLM_CANARY_KEY"] = words["key"]
+        CANARY_HOST = words["host"]
+        with belongings(Path(folder), words):
+            yield Trap(Path(folder), tuple(words.values()), listener)
 
 
 def judged(sandbox: Sandbox, snippet: Snippet, limits: Limits) -> tuple[str, ...]:
     """What is wrong with how a sandbox deals with a snippet: nothing, or a sentence each."""
-    with trap() as laid:
-        trial = _tried(sandbox, laid.code(snippet), limits)
+    with trap() as laid, _error_stream().taken():
+        trial = _tried(sandbox, laid, snippet, limits)
         return tuple(_problems(trial, laid, limits))
 
 
@@ -112,6 +119,15 @@ def _problems(trial: Trial, laid: Trap, limits: Limits) -> Iterator[str]:
         yield f"processes were left behind: {sorted(trial.left)}"
     if not trial.next_works:
         yield "the next session does not work"
+    yield from trial.changed
+    if trial.printed:
+        yield f"{len(trial.printed)} bytes were written to the standard error of the host: {trial.printed[-100:]!r}"
+
+
+@cache
+def _error_stream() -> ErrorStream:
+    """That of this process: what was started in an earlier trial writes there as well."""
+    return ErrorStream()
 
 
 def _called(listener: socket.socket) -> bool:
@@ -122,17 +138,18 @@ def _called(listener: socket.socket) -> bool:
     return True
 
 
-def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
+def _tried(sandbox: Sandbox, laid: Trap, snippet: Snippet, limits: Limits) -> Trial:
     if not children():  # what is started once and kept is not left behind
         sandbox.open(None, "", limits).close()
-    before = children()
+    code, before, host = laid.code(snippet), children(), state(laid.folder)
     session = sandbox.open(None, "", limits)
     size = _resident()
     said, seconds = _played(session, code)
     growth = _resident() - size
     session.close()
-    left = children() - before
-    return Trial(said, seconds, growth, left, _works(sandbox))
+    left, changed = children() - before, tuple(changes(host, state(laid.folder)))
+    works = _works(sandbox)
+    return Trial(said, seconds, growth, left, works, changed, _error_stream().new())
 
 
 def _played(session: SandboxSession, code: str) -> tuple[str, float]:
