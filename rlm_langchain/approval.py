@@ -44,7 +44,9 @@ class Approval(TypedDict):
 
 def approval(machine: Machine, state: RLMState, tree: Tree, calls: Mapping[int, Call]) -> Approval | None:
     """The question that these calls, by their numbers, need answered first; None when they may go."""
-    wanted = {child_path(state["path"], n): _wanted(machine, state["path"], call) for n, call in calls.items()}
+    wanted = {
+        child_path(state["path"], n): _wanted(machine, tree, state["path"], call) for n, call in calls.items()
+    }
     wanted = {place: usage for place, usage in wanted.items() if usage.calls}  # tools spend no model call
     first, asked, agreement = min(calls, default=-1), state.get("approval"), tree.agreement
     if asked and asked["granted"] and asked["first"] == first:
@@ -116,11 +118,13 @@ def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]
     return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
 
 
-def _wanted(machine: Machine, path: str, call: Call) -> Usage:
+def _wanted(machine: Machine, tree: Tree, path: str, call: Call) -> Usage:
     """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
     if call.kind not in ("llm", "rlm"):
         return Usage()
-    return machine.estimate(machine.leaf_at(depth_of(path)), [HumanMessage(_said(machine, call))])
+    model = machine.leaf_at(depth_of(path))
+    overrun = tree.ledger.overrun(model.name)
+    return machine.estimate(model, [HumanMessage(_said(machine, call))], overrun=overrun)
 
 
 def _said(machine: Machine, call: Call) -> str:

@@ -9,21 +9,25 @@ import asyncio
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, BaseCallbackManager
+from langchain_core.globals import get_llm_cache
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
+from rlm_langchain.billing import StreamedUsage, unread, usage_in_error
 from rlm_langchain.errors import RLMError
 from rlm_langchain.faults import Fault, FaultCode, read_fault
+from rlm_langchain.ledger import Entry
 from rlm_langchain.models import Model
-from rlm_langchain.responses import finish_of, text_of, usage_of
+from rlm_langchain.responses import finish_of, text_of, tokens_in, usage_of
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
@@ -78,6 +82,21 @@ class Completion:
     retries: int
     finish: str | None
     """Why it stopped, in its provider's words."""
+    from_cache: bool = False
+    """Whether LangChain's cache had it: then nothing was sent, and it costs nothing."""
+    failed: Literal["unread", "lost"] | None = None
+    """When there was none: it could not be read, or was an error that was billed; or it did not come, or not whole,
+    and then `usage` is what it may have cost."""
+
+
+class Account(NamedTuple):
+    """Where a call is accounted for."""
+
+    entry: Entry
+    """Its reservation, which is looked at before each request: others may have cost more than they should have."""
+    received: Callable[[Completion], None]
+    """Told of the reply, which is paid for then, also when a callback fails or a cancel comes after it; and of
+    replies that were lost or could not be read."""
 
 
 async def complete(
@@ -88,21 +107,26 @@ async def complete(
     gate: AbstractAsyncContextManager[Any] | None = None,
     output_tokens: int | None = None,
     retry: Retry = Retry(),
-    received: Callable[[Completion], None] = lambda _: None,
+    account: Account | None = None,
 ) -> Completion:
     """Ask a model, again when a fault may pass. `gate` is held while a request is in flight, not in between.
 
-    `received` is told of the reply, which is paid for then, also when a callback fails or a cancel comes after it.
-    Raises `CallFailed`. Cancelling, our own errors, LangGraph's signals and what callbacks raise on purpose
-    (`raise_error`) pass through as they are.
+    Raises `CallFailed`, and `Refused` when the account has nothing left for a request. Cancelling, our own errors,
+    LangGraph's signals and what callbacks raise on purpose (`raise_error`) pass through as they are.
     """
-    call = _Call(model, messages, config, output_tokens, received)
+    call = _Call(model, messages, config, output_tokens, account)
     while True:
+        if account is not None:
+            await account.entry.renew()
         try:
             async with gate or nullcontext():
+                await call.pace()
+                if account is not None and not account.entry.begin():
+                    continue
                 return await call.ask()
         except Exception as error:
             if isinstance(error, RLMError) or _is_signal(error) or _is_from_callback(error):
+                call.withdraw()
                 raise
             wait = call.failed(read_fault(error), retry)
         await retry.sleep(wait)
@@ -116,33 +140,66 @@ class _Call:
     messages: Sequence[BaseMessage]
     config: RunnableConfig | None
     output_tokens: int | None
-    received: Callable[[Completion], None]
+    account: Account | None = None
     attempt: int = 0
     waited: float = 0.0
     began: float = 0.0
+    booked: bool = False
+    """Whether what the latest request has cost is on the account."""
+
+    async def pace(self) -> None:
+        """Wait for the chat model's own rate limiter, before the account is looked at and not after it."""
+        if self.model.chat.rate_limiter is not None:
+            await self.model.chat.rate_limiter.aacquire(blocking=True)
 
     async def ask(self) -> Completion:
         self.attempt += 1
+        self.booked = False
         self.began = self.began or time.monotonic()
         cap, watch = _cap(self.model.chat, self.output_tokens), _Watch()
-        config = _told_too(self.config, watch)
+        config, chat = _told_too(self.config, watch), self.model.chat
+        if chat.rate_limiter is not None:  # which has let it go
+            chat = chat.model_copy(update={"rate_limiter": None})
         try:
-            reply: BaseMessage = await self.model.chat.ainvoke(list(self.messages), config, **cap)
+            reply: BaseMessage = await chat.ainvoke(list(self.messages), config, **cap)
         except BaseException:
             if watch.reply is not None:
-                self._take(watch.reply)
+                self._take(watch.reply, watch)
             raise
-        return self._take(reply)
+        return self._take(reply, watch)
 
-    def _take(self, reply: BaseMessage) -> Completion:
-        text = text_of(reply)
-        usage = usage_of(self.model, self.messages, reply, text)
-        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish_of(reply))
-        self.received(completion)
+    def _take(self, reply: BaseMessage, watch: _Watch) -> Completion:
+        text, from_cache = text_of(reply), _is_from_cache(self.model.chat, reply)
+        said = f"{text}{watch.others}"
+        usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, said, watch.streamed)
+        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish_of(reply), from_cache)
+        self.booked = True
+        if self.account is not None:
+            self.account.received(completion)
         return completion
+
+    def withdraw(self) -> None:
+        """The latest request has cost nothing."""
+        if self.account is not None and not self.booked:
+            self.account.entry.withdraw()
+
+    def _book(self, fault: Fault) -> None:
+        """Book what a request has cost that has brought no reply, as far as that can be known."""
+        if self.booked or self.account is None:
+            return
+        wanted, told, how = self.account.entry.wanted, usage_in_error(self.model, fault.usage), fault.arrival
+        if told is None and how != "none":
+            told = unread(wanted)
+        if told is None:
+            self.withdraw()
+            return
+        lost = how == "lost" and fault.usage is None
+        failed: Literal["unread", "lost"] = "lost" if lost else "unread"
+        self.account.received(Completion("", told, self.seconds, self.attempt - 1, None, failed=failed))
 
     def failed(self, fault: Fault, retry: Retry) -> float:
         """Seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
+        self._book(fault)
         wait = retry.wait(self.attempt, fault)
         self.waited += wait
         if not fault.passing or retry.gives_up(self.attempt, self.waited):
@@ -156,17 +213,35 @@ class _Call:
 
 
 class _Watch(AsyncCallbackHandler):
-    """Sees a reply at the moment it is there, before other callbacks, which may take long or fail."""
+    """Sees a reply at the moment it is there, before other callbacks, which may take long or fail.
+
+    And what each chunk of a stream tells of the usage: LangChain adds it all up, and some providers tell in each
+    what was used so far.
+    """
 
     run_inline = True
     ignore_chat_model = True
-    reply: BaseMessage | None = None
+
+    def __init__(self) -> None:
+        self.reply: BaseMessage | None = None
+        self.others = ""
+        """What was said beside it, by a model that was asked for several replies at once."""
+        self.streamed: list[StreamedUsage] = []
+        self._since = 0
+
+    async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
+        """Keep what a chunk tells of the usage."""
+        self._since += tokens_in(token) if isinstance(token, str) else 0
+        if told := getattr(getattr(chunk, "message", None), "usage_metadata", None):
+            self.streamed.append(StreamedUsage(told, self._since))
+            self._since = 0
 
     async def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Keep it."""
-        for generation in response.generations[0][:1]:
-            if isinstance(generation, ChatGeneration):
-                self.reply = generation.message
+        messages = [one.message for one in response.generations[0] if isinstance(one, ChatGeneration)]
+        if messages:
+            self.reply, *others = messages
+            self.others = "".join(text_of(other) for other in others)
 
 
 def _told_too(config: RunnableConfig | None, handler: BaseCallbackHandler) -> RunnableConfig:
@@ -178,6 +253,14 @@ def _told_too(config: RunnableConfig | None, handler: BaseCallbackHandler) -> Ru
     manager = callbacks.copy()
     manager.add_handler(handler)
     return {**config, "callbacks": manager}
+
+
+def _is_from_cache(chat: BaseChatModel, reply: BaseMessage) -> bool:
+    """Whether LangChain's cache had this reply: it has no other mark than this, and no model that sets it."""
+    told = getattr(reply, "usage_metadata", None)
+    if not isinstance(told, Mapping) or told.get("total_cost") != 0 or chat.cache is False:
+        return False
+    return isinstance(chat.cache, BaseCache) or get_llm_cache() is not None
 
 
 def takes_cap(chat: BaseChatModel) -> str | None:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
+
+from rlm_langchain.billing import is_readable, readable
 
 
 class CompatibleChat(ChatOpenAI):
@@ -34,12 +36,32 @@ class CompatibleChat(ChatOpenAI):
         """What else this server is told, that OpenAI's API has no name for."""
         return {}
 
+    def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
+        """The reply, also when its usage cannot be read: what is told of that is looked at later."""
+        usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
+        whole = usage if isinstance(usage, dict | None) else _plain(usage)
+        if isinstance(response, dict):
+            response = {**response, "usage": readable(whole)}
+        else:
+            response.usage = readable(whole)
+        made: ChatResult = super()._create_chat_result(response, generation_info)
+        if made.llm_output is not None:
+            made.llm_output["token_usage"] = whole
+        return made
+
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
-        made = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
         usage = chunk.get("usage")
-        if made is not None and usage and usage.get("cost") is not None:
-            # ChatOpenAI keeps the token counts of a stream only; whole replies keep all of `usage`, as here.
-            made.message.response_metadata["token_usage"] = usage
+        readable_chunk = {**chunk, "usage": readable(usage)} if usage else chunk
+        made = super()._convert_chunk_to_generation_chunk(readable_chunk, default_chunk_class, base_generation_info)
+        if made is not None and isinstance(usage, dict) and ("cost" in usage or not is_readable(usage)):
+            # ChatOpenAI keeps the token counts of a stream only. In a list, since LangChain adds up the numbers
+            # of all chunks, and fails where it cannot.
+            made.message.response_metadata["token_usages"] = [usage]
         return made
+
+
+def _plain(usage: Any) -> Any:
+    """What the SDK has made of it, as it was sent."""
+    return usage.to_dict(mode="python", warnings=False) if hasattr(usage, "to_dict") else usage

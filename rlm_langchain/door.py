@@ -6,14 +6,15 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.calling import Completion, complete
-from rlm_langchain.machine import Machine
+from rlm_langchain.calling import Account, Completion, complete
+from rlm_langchain.ledger import Entry
+from rlm_langchain.machine import Machine, expected_cost
 from rlm_langchain.marks import marked
 from rlm_langchain.models import Model
 from rlm_langchain.tree import Tree
@@ -49,28 +50,80 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     """
     known = received(tree, query.key, query.place)
     if known is not None:
-        return known
+        return _with_unread(tree, query, known)
     tree.check()
-    ledger, held = tree.ledger, query.held
-    wanted = machine.estimate(query.model, query.messages, last=query.last)
-    async with asyncio.timeout(ledger.seconds_left(last=held)), ledger.reserve(wanted, last=held) as entry:
+    ledger, held, model = tree.ledger, query.held, query.model
+
+    def estimate() -> Usage:
+        return machine.estimate(model, query.messages, last=query.last, overrun=ledger.overrun(model.name))
+
+    reservation = ledger.reserve(estimate(), last=held, estimate=estimate)
+    async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
         tree.agreement.asked(query.place)
-
-        def keep(completion: Completion) -> None:
-            entry.used = completion.usage
-            tree.note(query.place, completion.usage)
-            if tree.receipts:
-                tree.receipts.write(query.key, _receipt(query, completion))
-
-        return await complete(
-            query.model,
-            marked(query.messages) if query.grows and query.model.marks else query.messages,
+        completion = await complete(
+            model,
+            marked(query.messages) if query.grows and model.marks else query.messages,
             config=config,
             gate=tree.gate,
             output_tokens=machine.cap(last=query.last),
             retry=machine.retry,
-            received=keep,
+            account=Account(entry, lambda completion: _keep(tree, query, entry, completion)),
         )
+    return _with_unread(tree, query, completion)
+
+
+def _keep(tree: Tree, query: Query, entry: Entry, completion: Completion) -> None:
+    """Book a reply, at once, and write its receipt."""
+    used, wanted = completion.usage, entry.wanted
+    if completion.failed == "lost":
+        _keep_lost(tree, query, entry)
+        return
+    entry.book(used)
+    tree.note(query.place, used)
+    if completion.failed:
+        key = _key(query, "usage")
+        tree.failures[key] = used = unread_by(tree, query).plus(used)
+        if tree.receipts:
+            receipt = {"place": query.place, "usage": used.record(), "worked": tree.ledger.seconds}
+            tree.receipts.write(key, receipt)
+        return
+    if not completion.from_cache:
+        tree.ledger.learn(query.model.name, wanted, used, expected_cost(query.model, used))
+    if tree.receipts:
+        tree.receipts.write(query.key, {**_receipt(query, completion), "worked": tree.ledger.seconds})
+
+
+def _keep_lost(tree: Tree, query: Query, entry: Entry) -> None:
+    """Count a reply that did not come against the limits, in this process and in later ones."""
+    key = _key(query, "lost")
+    tree.failures[key] = lost = _failed(tree, key).plus(entry.wanted)
+    entry.lose()
+    if tree.receipts:
+        tree.receipts.write(key, {"place": query.place, "lost": lost.record(), "worked": tree.ledger.seconds})
+
+
+def unread_by(tree: Tree, query: Query) -> Usage:
+    """What replies to this question have used that could not be read, in this process or an earlier one."""
+    return _failed(tree, _key(query, "usage"))
+
+
+def _failed(tree: Tree, key: str) -> Usage:
+    """What is kept under the key of a failure."""
+    if (used := tree.failures.get(key)) is not None:
+        return used
+    kept = tree.receipts.find(key) if tree.receipts else None
+    return Usage() if kept is None else Usage(**kept[key.rpartition(" ")[2]])
+
+
+def _key(query: Query, field: Literal["usage", "lost"]) -> str:
+    """Of the receipt of a failure, whose figures are in this field of it."""
+    return f"{query.place} {query.key} failed {field}"
+
+
+def _with_unread(tree: Tree, query: Query, completion: Completion) -> Completion:
+    """A reply, with what those before it have cost that could not be read."""
+    before = unread_by(tree, query)
+    return completion if before == Usage() else replace(completion, usage=completion.usage.plus(before))
 
 
 def key_of(tree: Tree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
@@ -90,7 +143,14 @@ def received(tree: Tree, key: str, place: str) -> Completion | None:
     if known is None:
         return None
     usage = Usage(**known["usage"]) if known["place"] == place else Usage()
-    return Completion(known["text"], usage, known["seconds"], known["retries"], known["finish"])
+    return Completion(
+        known["text"],
+        usage,
+        known["seconds"],
+        known["retries"],
+        known["finish"],
+        known.get("from_cache", False),
+    )
 
 
 def decided(tree: Tree, key: str) -> Any:
@@ -108,4 +168,5 @@ def _receipt(query: Query, completion: Completion) -> dict[str, object]:
         "seconds": completion.seconds,
         "retries": completion.retries,
         "finish": completion.finish,
+        "from_cache": completion.from_cache,
     }

@@ -68,6 +68,12 @@ _NAMES: tuple[tuple[str, FaultCode], ...] = (
     ("InternalServer|ServiceUnavailable|Overloaded|JSONDecode", "server_error"),
     ("BadRequest|InvalidRequest|NotFound", "bad_request"),
 )
+Arrival = Literal["none", "lost", "unread"]
+"""`none`: an error came back, or nothing was sent. `lost`: a reply, on its way. `unread`: one that is not one."""
+_NOT_SENT = re.compile("Connect(Error|Timeout|or|ionRefused|ionTimeout)|PoolTimeout|gaierror|SSL|ProxyError")
+"""Names of exceptions that are raised before a request is sent."""
+_LOST: frozenset[FaultCode] = frozenset({"timeout", "connection", "server_error"})
+
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size|limit)|maximum context|reduce the length|n_ctx"
     r"|(prompt|input|messages?)\b[^.]{0,40}\btoo (long|large)"
@@ -94,6 +100,10 @@ class Fault:
     """Whether it may be gone when the same is asked again."""
     after: float | None = None
     """Seconds that the provider asks to wait."""
+    arrival: Arrival = "none"
+    """What came back, and may have to be paid."""
+    usage: Any = None
+    """What the body of an error says was used."""
 
 
 def read_fault(error: BaseException) -> Fault:
@@ -108,7 +118,34 @@ def read_fault(error: BaseException) -> Fault:
     passing = code in PASSING or (code == "no_credit" and status == 402 and after is not None)
     place = _place(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 else SENTENCES[code]
-    return Fault(code, f"{sentence}{place} ({where})", passing, after)
+    return Fault(code, f"{sentence}{place} ({where})", passing, after, _arrival(causes, status), _usage(causes))
+
+
+def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
+    """Whether there was a reply. Only classes tell: the words of an exception may be those of a reply."""
+    if status is not None or any(_NOT_SENT.search(type(cause).__name__) for cause in causes):
+        return "none"
+    named = next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
+    if named in _LOST:
+        return "lost"
+    return "unread" if named in ("unknown", "refused_by_provider") else "none"  # a refusal may be a reply, too
+
+
+def _usage(causes: list[BaseException]) -> Any:
+    """The `usage` of an error's body, wherever this SDK keeps it."""
+    for cause in causes:
+        for body in (vars(cause).get("body"), _body(vars(cause).get("response")), *cause.args[:1]):
+            if isinstance(body, dict) and body.get("usage"):
+                return body["usage"]
+    return None
+
+
+def _body(response: Any) -> Any:
+    """The body of an HTTP response, when it was read and is JSON."""
+    try:
+        return response.json()
+    except Exception:  # noqa: BLE001 - no response, or of any class, or not read, or no JSON
+        return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -194,6 +231,14 @@ def _after(error: BaseException) -> float | None:
     if re.fullmatch(r"\d+(\.\d+)?", said):
         return float(said)
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - _now(headers))
+    except (ValueError, OverflowError):
         return None
+
+
+def _now(headers: Mapping[str, Any]) -> float:
+    """By the clock of the server that names a time, when it tells: ours may be wrong, or jump."""
+    try:
+        return parsedate_to_datetime(str(headers.get("date") or headers.get("Date"))).timestamp()
+    except (ValueError, OverflowError):
+        return time.time()

@@ -93,7 +93,7 @@ class Journal:
         self._before = len(self.turns)
         self.account: list[TurnRecord | CallRecord] = []
         """What was paid for since the question."""
-        self._root, self._sub, self._seconds, self._asked = Usage(), Usage(), 0.0, 0.0
+        self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
         self.sent_back = False
         """Whether an answer was, for its quotes."""
 
@@ -119,15 +119,16 @@ class Journal:
                 self.cells.append(record)
                 self.failing = 0
             case "wave":
-                self._asked = record["time"]
+                self._waited = 0.0
                 self._count(record["first"])
             case "call":
                 self.failing = self.failing if record["error"] else 0
                 self.calls[record["call"]] = record
                 self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
-                self._seconds += max(0.0, record["time"] - self._asked) if self._asked else 0.0
-                self._asked = max(self._asked, record["time"])
+                # The calls of a wave begin together. `time` is by a clock that may be set meanwhile.
+                self._seconds += max(0.0, record["seconds"] - self._waited)
+                self._waited = max(self._waited, record["seconds"])
             case "output":
                 self.outputs[record["cell"]] = record
                 self.sent_back = self.sent_back or "unfound" in record

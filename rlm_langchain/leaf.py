@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import CallFailed
 from rlm_langchain.context.excerpts import text_of
-from rlm_langchain.door import Query, ask, key_of, received
+from rlm_langchain.door import Query, ask, key_of, received, unread_by
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
@@ -81,13 +81,13 @@ class Leaf:
             return LeafReply(None, self._too_long(size))
         try:
             done = await ask(self.machine, self.tree, query, config)
-            return LeafReply(done.text, None, done.usage, done.retries)
+            return LeafReply(done.text, None, done.usage, done.retries, from_cache=done.from_cache)
         except Refused as refused:
-            return LeafReply(None, f"not asked: {refused}")
+            return LeafReply(None, f"not asked: {refused}", unread_by(self.tree, query))
         except CallFailed as failed:
-            return LeafReply(None, str(failed), retries=failed.retries)
+            return LeafReply(None, str(failed), unread_by(self.tree, query), failed.retries)
         except TimeoutError:
-            return LeafReply(None, "the time of the run is over")
+            return LeafReply(None, "the time of the run is over", unread_by(self.tree, query))
 
     def _paid(self, query: Query) -> bool:
         """Whether this very call was answered in an earlier process: then its cost is on its own record."""

@@ -5,6 +5,9 @@ spent together never passes a limit. A reservation is for the worst case, and mo
 that only others' reservations stand in the way of waits for them, in turn, and is refused when what is spent
 leaves too little. What one more root turn would need is held back, so that a run that has used up the rest can
 still make a last call for an answer.
+
+A provider may bill more than was reserved. So the account is looked at again at the moment of sending, and what a
+model was seen to use beyond its reservation is reserved for its next calls.
 """
 
 from __future__ import annotations
@@ -38,23 +41,86 @@ class Refused(RLMError):
         super().__init__(sentence)
 
 
-@dataclass(slots=True)
-class Entry:
-    """A reservation. Set `used` to what the call has really used; unset, nothing was."""
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """How far a model went beyond what was reserved for its calls: the next ones reserve as much more."""
 
+    input: int = 0
+    """Tokens that it has read beyond the most that we had counted: some providers add words of their own."""
+    output: int = 0
+    """The most tokens of a reply."""
+    price: float = 1.0
+    """What it billed, as a multiple of what its tokens cost by the price that we know."""
+    cost: float = 0.0
+    """The most dollars of a call that should have been free."""
+
+    def tokens(self, wanted: Usage) -> Usage:
+        """What a call may use, with as many tokens as this model was seen to use."""
+        return wanted._replace(input=wanted.input + self.input, output=max(wanted.output, self.output))
+
+    def dollars(self, cost: float | None) -> float | None:
+        """What it may cost."""
+        return None if cost is None else max(cost * self.price, self.cost)
+
+    def seen(self, wanted: Usage, used: Usage, expected: float | None) -> Overrun:
+        """The same, after a call for which `wanted` was reserved, and whose tokens should have cost `expected`."""
+        billed = used.cost if used.cost is not None and expected is not None else 0.0
+        price = billed / expected if expected else 1.0
+        return Overrun(
+            self.input + max(0, used.input - wanted.input),
+            max(self.output, used.output if used.output > wanted.output else 0),
+            max(self.price, price if price > 1 + ROUNDING else 1.0),
+            max(self.cost, billed if expected == 0 else 0.0),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A reservation of a call, over all its requests. Set `used` to what it has really used; unset, nothing was.
+
+    Who sends several requests calls `renew` and `begin` before each of them, and `book` or `lose` after it.
+    """
+
+    ledger: Ledger
+    wanted: Usage
+    last: bool
+    estimate: Callable[[], Usage]
     used: Usage = Usage()
+    """Booked when the reservation ends."""
+    admitted: bool = True
+    in_flight: bool = False
+
+    async def renew(self) -> None:
+        """Reserve again, in turn, when the reservation was given back. Raises `Refused`."""
+        if not self.admitted:
+            self.wanted = self.estimate()
+            await self.ledger.admit(self)
+
+    def begin(self) -> bool:
+        """Look at the account at the moment of sending. False: it does not fit any more, and was given back."""
+        return self.ledger.begin(self)
+
+    def book(self, used: Usage) -> None:
+        """Book at once what a request has used: nothing is sent any more that does not fit beside it."""
+        self.ledger.settle(self, used)
+
+    def lose(self) -> None:
+        """A request was sent, and no reply came that could be read: it may cost all that was reserved."""
+        self.ledger.lose(self)
+
+    def withdraw(self) -> None:
+        """The request has failed in a way that costs nothing; the reservation stays, for the next try."""
+        self.ledger.withdraw(self)
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """A call that waits for its turn."""
 
-    wanted: Usage
-    last: bool
+    entry: Entry
     loop: asyncio.AbstractEventLoop
     turn: asyncio.Future[None]
     """Done when the call is admitted, or refused."""
-    admitted: bool = False
 
     def tell(self, refusal: Refused | None) -> None:
         """Wake it, on its own loop."""
@@ -81,7 +147,14 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     held: Usage = Usage(calls=1)
     """What the last call is thought to need. The root run keeps it up to date."""
+    lost: Usage = Usage()
+    """What requests may have cost that were sent, and whose reply never came, or not whole. It counts against the
+    limits; it is in no usage, since nobody knows it."""
+    overruns: dict[str, Overrun] = field(default_factory=dict)
+    """By the name of the model."""
     _reserved: Usage = Usage()
+    _in_flight: Usage = Usage()
+    """Of what is reserved: for requests that were sent."""
     _queue: deque[_Waiting] = field(default_factory=deque)
     """First come, first served: else small calls would keep a large one waiting for ever."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -91,34 +164,104 @@ class Ledger:
         self._begun = self.clock()
 
     @asynccontextmanager
-    async def reserve(self, wanted: Usage, *, last: bool = False) -> AsyncIterator[Entry]:
+    async def reserve(
+        self, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+    ) -> AsyncIterator[Entry]:
         """Hold `wanted` while a call is made, then book `entry.used`, also on an error or a cancel.
 
-        `last` may use what is held back. Raises `Refused`.
+        `last` may use what is held back. `estimate` is asked anew what the call may use before each request.
+        Raises `Refused`.
         """
-        entry = Entry()
-        await self._admit(wanted, last)
+        entry = Entry(self, wanted, last, estimate or (lambda: wanted), admitted=False)
+        await self.admit(entry)
         try:
             yield entry
         finally:
-            self._settle(wanted, entry.used)
+            if entry.in_flight and entry.used == Usage():  # cut off on its way
+                self.lose(entry)
+            self.settle(entry, entry.used)
 
-    def book(self, used: Usage) -> None:
-        """Add what was spent before this process: by a run that is being resumed."""
+    async def admit(self, entry: Entry) -> None:
+        """Wait until the entry fits beside all others. Raises `Refused`."""
+        with self._lock:
+            if refusal := self._refusal(self._certain, entry.wanted, entry.last):
+                raise refusal
+            if not self._queue and self._fits(entry):
+                self._hold(entry)
+                return
+            loop = asyncio.get_running_loop()
+            waiting = _Waiting(entry, loop, loop.create_future())
+            self._queue.append(waiting)
+        try:
+            await waiting.turn
+        except BaseException:
+            self._leave(waiting)
+            raise
+
+    def begin(self, entry: Entry) -> bool:
+        """Whether the entry fits beside what is spent and what is in flight; then it is in flight, too."""
+        wanted = entry.estimate()
+        with self._lock:
+            gone = self._certain.plus(self._in_flight)
+            fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
+            self._release(entry)
+            if fits:
+                entry.wanted = wanted
+                self._hold(entry)
+                self._in_flight = self._in_flight.plus(wanted)
+                entry.in_flight = True
+            self._serve()
+            return fits
+
+    def settle(self, entry: Entry, used: Usage) -> None:
+        """Book what was used, and give the reservation back."""
+        with self._lock:
+            self._release(entry)
+            self.spent = self.spent.plus(used)
+            self._serve()
+
+    def lose(self, entry: Entry) -> None:
+        """Count what was reserved against the limits for good."""
+        with self._lock:
+            self._release(entry)
+            self.lost = self.lost.plus(entry.wanted)
+            self._serve()
+
+    def withdraw(self, entry: Entry) -> None:
+        """The entry is not in flight any more."""
+        with self._lock:
+            self._land(entry)
+
+    def overrun(self, model: str) -> Overrun:
+        """How far this model was seen to go beyond its reservations."""
+        return self.overruns.get(model, Overrun())
+
+    def book(self, used: Usage, *, lost: Usage = Usage()) -> None:
+        """Add what was spent before this process, and what may have been: by a run that is being resumed."""
         with self._lock:
             self.spent = self.spent.plus(used)
+            self.lost = self.lost.plus(lost)
+
+    def worked(self, seconds: float) -> None:
+        """Earlier processes have worked on this run for so long, at least."""
+        self.elapsed = max(self.elapsed, seconds)
+
+    def learn(self, model: str, wanted: Usage, used: Usage, expected: float | None) -> None:
+        """See whether a call went beyond its reservation. Its tokens should have cost `expected`."""
+        with self._lock:
+            self.overruns[model] = self.overrun(model).seen(wanted, used, expected)
 
     def stop(self, wanted: Usage) -> StopReason | None:
         """Which limit refuses a call of this size, whatever of the reservations may come back."""
         with self._lock:
-            refusal = self._refusal(self.spent, wanted, last=False)
+            refusal = self._refusal(self._certain, wanted, last=False)
         return refusal.reason if refusal else None
 
     @property
     def gone(self) -> Usage:
-        """What is spent and what is reserved."""
+        """What is spent, what may have been, and what is reserved."""
         with self._lock:
-            return self.spent.plus(self._reserved)
+            return self._certain.plus(self._reserved)
 
     @property
     def seconds(self) -> float:
@@ -154,52 +297,47 @@ class Ledger:
             if most is not None and (rest := left[name]) is not None and rest < most / 4
         }
 
-    async def _admit(self, wanted: Usage, last: bool) -> None:
-        with self._lock:
-            if refusal := self._refusal(self.spent, wanted, last):
-                raise refusal
-            if not self._queue and self._fits(wanted, last):
-                self._reserved = self._reserved.plus(wanted)
-                return
-            loop = asyncio.get_running_loop()
-            waiting = _Waiting(wanted, last, loop, loop.create_future())
-            self._queue.append(waiting)
-        try:
-            await waiting.turn
-        except BaseException:
-            self._leave(waiting)
-            raise
+    @property
+    def _certain(self) -> Usage:
+        """What will not come back."""
+        return self.spent if self.lost == Usage() else self.spent.plus(self.lost)
+
+    def _hold(self, entry: Entry) -> None:
+        entry.admitted = True
+        self._reserved = self._reserved.plus(entry.wanted)
+
+    def _release(self, entry: Entry) -> None:
+        self._land(entry)
+        if entry.admitted:
+            self._reserved = _minus(self._reserved, entry.wanted)
+            entry.admitted = False
+
+    def _land(self, entry: Entry) -> None:
+        if entry.in_flight:
+            self._in_flight = _minus(self._in_flight, entry.wanted)
+            entry.in_flight = False
 
     def _leave(self, waiting: _Waiting) -> None:
         """A call goes away before its turn, or just when it came."""
         with self._lock:
             if waiting in self._queue:
                 self._queue.remove(waiting)
-            if waiting.admitted:
-                self._reserved = _minus(self._reserved, waiting.wanted)
-            self._serve()
-
-    def _settle(self, wanted: Usage, used: Usage) -> None:
-        with self._lock:
-            self._reserved = _minus(self._reserved, wanted)
-            self.spent = self.spent.plus(used)
+            self._release(waiting.entry)
             self._serve()
 
     def _serve(self) -> None:
         """Admit or refuse those who wait, in order, for as long as the first of them can be told."""
         while self._queue:
-            first = self._queue[0]
-            refusal = self._refusal(self.spent, first.wanted, first.last)
+            entry = self._queue[0].entry
+            refusal = self._refusal(self._certain, entry.wanted, entry.last)
             if not refusal:
-                if not self._fits(first.wanted, first.last):
+                if not self._fits(entry):
                     return
-                first.admitted = True
-                self._reserved = self._reserved.plus(first.wanted)
-            self._queue.popleft()
-            first.tell(refusal)
+                self._hold(entry)
+            self._queue.popleft().tell(refusal)
 
-    def _fits(self, wanted: Usage, last: bool) -> bool:
-        return self._refusal(self.spent.plus(self._reserved), wanted, last) is None
+    def _fits(self, entry: Entry) -> bool:
+        return self._refusal(self._certain.plus(self._reserved), entry.wanted, entry.last) is None
 
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> Refused | None:
         """Why a call does not fit beside what is gone."""

@@ -18,6 +18,7 @@ from rlm_langchain.context import ContextStore, approximate_tokens
 from rlm_langchain.coverage import Reading, Shelf
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.journal import Journal
+from rlm_langchain.ledger import Overrun
 from rlm_langchain.models import Model
 from rlm_langchain.portal import in_thread
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
@@ -185,12 +186,20 @@ class Machine:
             )
         return (*self.strategies, *strategies_of(missing))
 
-    def estimate(self, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
-        """What a call may use at most: reserved before it is made."""
+    def estimate(
+        self,
+        model: Model,
+        messages: Sequence[BaseMessage],
+        *,
+        last: bool = False,
+        overrun: Overrun | None = None,
+    ) -> Usage:
+        """What a call may use at most: reserved before it is made. A model that was seen to use more may again."""
         read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
-        wanted = Usage(calls=1, input=read, output=self.cap(last=last) or OUTPUT_TOKENS)
-        written = read if model.marks else 0  # into the provider's cache, which costs more than to read
-        return wanted._replace(cost=prices.cost(model, wanted, written))
+        output = (self.cap(last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
+        overrun = overrun or Overrun()
+        wanted = overrun.tokens(Usage(calls=1, input=read, output=output))
+        return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
 
     def size(self, messages: Sequence[BaseMessage]) -> int:
         """About how many tokens these messages are: what a window has to hold."""
@@ -202,3 +211,14 @@ class Machine:
         own = self.budget.output_tokens
         most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
         return min(own or most, most if last else own or most) if capped else own
+
+
+def expected_cost(model: Model, usage: Usage) -> float | None:
+    """What so many tokens cost at most, by the price that we know: those read may all be put into a cache."""
+    return prices.cost(model, usage._replace(cached=0), usage.input if model.marks else 0)
+
+
+def _replies_at_once(model: Model) -> int:
+    """How many replies each of its requests asks for."""
+    several = getattr(model.chat, "n", None)
+    return several if isinstance(several, int) and several > 1 else 1

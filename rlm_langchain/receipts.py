@@ -44,6 +44,11 @@ class Receipts:
                 self._replies = self._read()
             return self._replies.get(key)
 
+    def lost(self) -> list[Usage]:
+        """What requests of earlier processes may have cost whose replies never came."""
+        self.find("")
+        return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
+
     def spent(self) -> list[tuple[str, Usage]]:
         """What the replies of earlier processes have used, and where in the tree they were asked for."""
         with self._lock:
@@ -51,6 +56,11 @@ class Receipts:
                 self._replies = self._read()
             bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
         return [(place, Usage(**usage)) for place, usage in bills]
+
+    def worked(self) -> float:
+        """For how many seconds the run had been worked on when the last reply came, over all its processes."""
+        self.find("")
+        return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
     def tools(self) -> set[str]:
         """Where in the tree the tools were called that earlier processes have run."""

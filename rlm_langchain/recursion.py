@@ -269,6 +269,8 @@ class Errands:
         )
         if reply.memo:
             record["memo"] = True
+        if reply.from_cache:
+            record["from_cache"] = True
         return record
 
 

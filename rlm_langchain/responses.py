@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from rlm_langchain import prices
+from rlm_langchain.billing import BYTES_PER_TOKEN, Known, StreamedUsage, usage_by
 from rlm_langchain.models import Model
 from rlm_langchain.types import Usage
 
-BYTES_PER_TOKEN = 4
 MESSAGE_TOKENS = 4
 """What a message's frame takes: its role, its ends."""
 
@@ -61,22 +59,19 @@ def finish_of(reply: BaseMessage) -> str | None:
     return next((word for word in words if isinstance(word, str)), None)
 
 
-def usage_of(model: Model, messages: Sequence[BaseMessage], reply: BaseMessage, text: str) -> Usage:
-    """What a call has used, by the provider's figures; what it does not tell is counted here."""
-    told: Mapping[str, Any] = getattr(reply, "usage_metadata", None) or {}
-    read, wrote = told.get("input_tokens") or 0, told.get("output_tokens") or 0
-    estimated = read <= 0 or (wrote <= 0 and bool(text))
-    details = told.get("input_token_details") or {}
-    usage = Usage(
-        calls=1,
-        input=read if read > 0 else count_tokens(messages),
-        cached=min(_sum(details, "cache_read"), max(read, 0)),
-        output=wrote if wrote > 0 else tokens_in(text),
-        estimated=estimated,
-    )
-    told_cost = _told_cost(reply.response_metadata)
-    written = _sum(details, "cache_creation", "_input_tokens")
-    return usage._replace(cost=prices.cost(model, usage, written) if told_cost is None else told_cost)
+def usage_of(
+    model: Model,
+    messages: Sequence[BaseMessage],
+    reply: BaseMessage,
+    text: str,
+    streamed: Sequence[StreamedUsage] = (),
+) -> Usage:
+    """What a call has used, by the provider's figures; what it does not tell, or cannot be, is counted here.
+
+    `text` is all that was said, `streamed` what the chunks of a stream have told.
+    """
+    known = Known(count_tokens(messages), tokens_in(text), streamed)
+    return usage_by(model, getattr(reply, "usage_metadata", None), reply.response_metadata, known)
 
 
 def count_tokens(messages: Sequence[BaseMessage]) -> int:
@@ -87,19 +82,3 @@ def count_tokens(messages: Sequence[BaseMessage]) -> int:
 def tokens_in(text: str) -> int:
     """About how many tokens a text is: four bytes each, which suits English, code and most scripts."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
-
-
-def _sum(details: Mapping[str, Any], *endings: str) -> int:
-    """Of the counts whose names end so: service tiers and cache lifetimes are prefixes."""
-    return sum(count for name, count in details.items() if name.endswith(endings) and isinstance(count, int))
-
-
-def _told_cost(told: Mapping[str, Any]) -> float | None:
-    """Dollars, when the provider tells: OpenRouter does, and a provider's own key there is billed besides."""
-    usage = told.get("token_usage")
-    usage = usage if isinstance(usage, Mapping) else {}
-    cost = told.get("cost", usage.get("cost"))
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
-        return None
-    upstream = (usage.get("cost_details") or {}).get("upstream_inference_cost")
-    return float(cost) + (float(upstream or 0.0) if usage.get("is_byok") else 0.0)

@@ -50,6 +50,8 @@ class Tree:
         """What tells which parts of the contexts models have read; None until a run of it begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
+        self.failures: dict[str, Usage] = {}
+        """What replies have used that could not be read, or did not come, by the keys of their receipts."""
         self._spent: dict[str, Usage] = {}
         """By place in the tree."""
         self._below: dict[str, Usage] = {}
@@ -72,6 +74,9 @@ class Tree:
             for place, usage in receipts.spent():
                 self.note(place, usage)
                 self.ledger.book(usage)
+            for lost in receipts.lost():
+                self.ledger.book(Usage(), lost=lost)
+            self.ledger.worked(receipts.worked())
             self._tools.update(receipts.tools())
             self.gate.room = self.receipts = receipts
 
@@ -153,7 +158,7 @@ class Tree:
         self.answers.update(journal.answers())
         self.twins.remember(journal.runs())
         if not path:
-            self.ledger.elapsed += journal.seconds
+            self.ledger.worked(journal.seconds)
 
     def close(self, path: str = "") -> None:
         """End the REPLs of the run at `path` and of all below it."""

@@ -24,7 +24,7 @@ from rlm_langchain.replies import read_reply
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.telling import CHARS_PER_TOKEN
 from rlm_langchain.tree import Tree, turn_place
-from rlm_langchain.types import NoteRecord, StopReason, TurnRecord
+from rlm_langchain.types import NoteRecord, StopReason, TurnRecord, Usage
 from rlm_langchain.ways import whole_text
 
 if TYPE_CHECKING:
@@ -199,13 +199,17 @@ class Turn:
     def _hold(self) -> None:
         """Keep what a last call after this turn would need, when this is the run whose answer counts."""
         if not self.state["path"]:
-            next_turn = self.machine.estimate(self.machine.root, self.messages, last=True)
+            next_turn = self._estimate(self.machine.root, last=True)
             self.tree.ledger.held = next_turn._replace(input=next_turn.input + TURN_TOKENS)
 
     def _limit(self) -> StopReason | None:
         if self.journal.iterations >= self.machine.turns_at(self.depth):
             return "iterations"
-        return self.tree.ledger.stop(self.machine.estimate(self.machine.runs_at(self.depth), self.messages))
+        return self.tree.ledger.stop(self._estimate(self._model))
+
+    def _estimate(self, model: Model, *, last: bool = False) -> Usage:
+        """What a call with these messages may use, by what is known of the model."""
+        return self.machine.estimate(model, self.messages, last=last, overrun=self.tree.ledger.overrun(model.name))
 
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
@@ -242,6 +246,8 @@ class Turn:
         )
         if self.summary:
             record["summary"] = True
+        if completion.from_cache:
+            record["from_cache"] = True
         self.scribe.write(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:

@@ -161,7 +161,7 @@ class Budget:
     tokens: int | None = None
     """Input and output tokens, cached ones included."""
     seconds: float | None = None
-    """Wall clock, over all resumes."""
+    """Of work on the run, over all resumes: not while no process works on it, whatever the time of day does."""
     iterations: int | None = None
     """Root turns of each run. None: 30, or 4 for a small model, one that is given the compact prompts."""
     depth: int = 1
@@ -198,6 +198,10 @@ BUDGETED = (
 """What the limits of a budget must be."""
 
 
+LARGEST = 2**63 - 1
+"""The largest whole number that every saver can keep."""
+
+
 class Usage(NamedTuple):
     """What model calls have used. Usages add up, so parallel branches need no lock."""
 
@@ -209,16 +213,16 @@ class Usage(NamedTuple):
     cost: float | None = 0.0
     """Dollars; None when the price of any of it is unknown."""
     estimated: bool = False
-    """True when a provider reported no figures and tokens were counted here."""
+    """True when a provider reported no figures, or none that can be, and tokens were counted here."""
 
     def plus(self, other: Usage) -> Usage:
-        """Both together."""
+        """Both together. No count is larger than a checkpoint can hold."""
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
         return Usage(
             self.calls + other.calls,
-            self.input + other.input,
-            self.cached + other.cached,
-            self.output + other.output,
+            min(self.input + other.input, LARGEST),
+            min(self.cached + other.cached, LARGEST),
+            min(self.output + other.output, LARGEST),
             cost,
             self.estimated or other.estimated,
         )
@@ -249,6 +253,8 @@ class LeafReply(NamedTuple):
     retries: int = 0
     memo: bool = False
     """Whether it is the reply to the same call, made elsewhere in the tree."""
+    from_cache: bool = False
+    """Whether LangChain's cache had it."""
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -331,6 +337,8 @@ class TurnRecord(Sealed):
     seconds: float
     retries: int
     time: float
+    from_cache: NotRequired[bool]
+    """True: LangChain's cache had the reply. Nothing was sent, so it cost nothing and counts as no call."""
 
 
 class CellRecord(Sealed):
@@ -382,6 +390,8 @@ class CallRecord(Sealed):
     """The records of a child run."""
     memo: NotRequired[bool]
     """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
+    from_cache: NotRequired[bool]
+    """As in the record of a turn."""
     read: NotRequired[list[list[int]]]
     """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.calling import CallFailed
-from rlm_langchain.ledger import Refused
+from rlm_langchain.errors import RLMError
+from rlm_langchain.faults import read_fault
+from rlm_langchain.ledger import Entry, Refused
 from rlm_langchain.retrieval.outside import found_outside
 from rlm_langchain.types import Call, ContextFile, ContextRef, LeafReply, Usage
 
@@ -134,23 +136,40 @@ class Answerer:
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
         """Around a request to the embedding model: its place in the budget, and its receipt."""
         self.tree.check()
-        async with self.tree.ledger.reserve(wanted) as entry, self.tree.gate:
-            failed = False
+        async with self.tree.ledger.reserve(wanted) as entry, self._sent(entry):
+            costs_nothing = False
             try:
                 yield
-            except Exception:
-                failed = True
+            except Exception as error:
+                costs_nothing = _costs_nothing(error)
                 raise
             finally:
-                if not failed:  # a request that was cut off on its way is paid for, as far as we know
-                    entry.used = wanted
+                if costs_nothing:
+                    entry.withdraw()
+                else:  # a request that was cut off on its way is paid for, as far as we know
+                    entry.book(wanted)
                     self._book(wanted, name)
+
+    @asynccontextmanager
+    async def _sent(self, entry: Entry) -> AsyncIterator[None]:
+        """Around a request: it waits its turn, and is not sent when the limit has been passed meanwhile."""
+        while True:
+            await entry.renew()
+            async with self.tree.gate:
+                if entry.begin():
+                    yield
+                    return
 
     def _book(self, used: Usage, name: str) -> None:
         self.tree.note(self.place, used)
         if self.tree.receipts:
             key = f"{self.place} embedding {name}"
             self.tree.receipts.write(key, {"place": self.place, "usage": used.record()})
+
+
+def _costs_nothing(error: Exception) -> bool:
+    """Whether a request has failed before anything was embedded."""
+    return isinstance(error, RLMError) or read_fault(getattr(error, "error", error)).arrival == "none"
 
 
 def said(hits: list[dict[str, Any]], note: str | None = None) -> LeafReply:

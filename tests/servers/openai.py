@@ -71,10 +71,11 @@ class OpenAI:
 
     def counts(self, usage: dict[str, Any]) -> dict[str, int]:
         """The same in the words of `Server.tokens`."""
+        details = usage.get("prompt_tokens_details")
         return {
-            "input": usage.get("prompt_tokens") or 0,
-            "output": usage.get("completion_tokens") or 0,
-            "cached": (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+            "input": whole(usage.get("prompt_tokens")),
+            "output": whole(usage.get("completion_tokens")),
+            "cached": whole(details.get("cached_tokens")) if isinstance(details, dict) else 0,
         }
 
     def completion(self, number: int, body: dict[str, Any], reply: Reply) -> bytes:
@@ -84,6 +85,11 @@ class OpenAI:
     def events(self, number: int, body: dict[str, Any], reply: Reply) -> list[bytes]:
         """The chunks of a streamed reply."""
         return events(number, body, reply)
+
+
+def whole(count: object) -> int:
+    """A count, if it is one: a server that lies bills nothing by it."""
+    return count if type(count) is int else 0
 
 
 def counted(messages: list[Message], reply: Reply) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.rate_limiters import BaseRateLimiter
 from langgraph.errors import GraphInterrupt
 
-from rlm_langchain.calling import CallFailed, Completion, Retry, complete
+from rlm_langchain.calling import Account, CallFailed, Completion, Retry, complete
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.ledger import Ledger, Refused
 from rlm_langchain.models import FREE, Model
 from rlm_langchain.testing import FunctionModel
+from rlm_langchain.types import Budget, Usage
 
 HI = [HumanMessage("hi")]
 
@@ -217,3 +220,37 @@ async def test_callbacks_of_the_caller_see_the_call() -> None:
     seen = UsageMetadataCallbackHandler()
     done: Completion = await complete(model(lambda _: "yes"), HI, config={"callbacks": [seen]})
     assert seen.usage_metadata["function"]["output_tokens"] == done.usage.output
+
+
+@pytest.mark.parametrize("spent", [0, 100])
+async def test_the_account_is_looked_at_after_the_wait_for_a_models_own_rate_limiter(spent: int) -> None:
+    ledger, asked = Ledger(Budget(tokens=100), held=Usage()), []
+
+    class Limiter(BaseRateLimiter):
+        """Lets a call go when others have spent so much."""
+
+        acquired = 0
+
+        def acquire(self, *, blocking: bool = True) -> bool:
+            raise NotImplementedError
+
+        async def aacquire(self, *, blocking: bool = True) -> bool:
+            await asyncio.sleep(0)
+            self.acquired += 1
+            ledger.book(Usage(input=spent))
+            return True
+
+    def reply(messages: list[BaseMessage]) -> str:
+        asked.append(messages)
+        return "yes"
+
+    limiter = Limiter()
+    limited = Model("m", FunctionModel(function=reply, rate_limiter=limiter), price=FREE)
+    async with ledger.reserve(Usage(calls=1, input=10)) as entry:
+        call = complete(limited, HI, account=Account(entry, lambda _: None))
+        if spent:
+            with pytest.raises(Refused):
+                await call
+        else:
+            assert (await call).text == "yes"
+    assert (len(asked), limiter.acquired) == (0 if spent else 1, 1)

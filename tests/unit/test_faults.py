@@ -209,3 +209,56 @@ def test_a_connection_that_failed_is_told_with_its_place_and_without_its_secrets
     error = made("APIConnectionError", Exception, request=request)
     sentence = read_fault(error).sentence
     assert sentence == "the connection to the provider failed, at http://127.0.0.1:9 (APIConnectionError)"
+
+
+@pytest.mark.parametrize(
+    ("error", "arrival"),
+    [
+        (StatusError(500), "none"),
+        (StatusError(429), "none"),
+        (ModelRateLimitError("slow"), "none"),
+        (httpx2.ConnectError("no"), "none"),
+        (httpx2.ConnectTimeout("no"), "none"),
+        (httpx2.PoolTimeout("no"), "none"),
+        (ConnectionRefusedError(), "none"),
+        (aiohttp.ConnectionTimeoutError(), "none"),
+        (httpx2.ReadTimeout("late"), "lost"),
+        (httpx2.ReadError("gone"), "lost"),
+        (httpx2.RemoteProtocolError("gone"), "lost"),
+        (aiohttp.ServerDisconnectedError(), "lost"),
+        (ConnectionResetError(), "lost"),
+        (TimeoutError(), "lost"),
+        (json.JSONDecodeError("no", "{", 1), "lost"),
+        (TypeError("str + int"), "unread"),
+        (KeyError("choices"), "unread"),
+        (ValueError("insufficient quota, rate limit, context length exceeded"), "unread"),
+        (made("ContentFilterFinishReasonError"), "unread"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_whether_a_reply_came_is_told_by_classes_and_not_by_words(error: Exception, arrival: str) -> None:
+    """Also through the class that an SDK wraps it in."""
+    wrapped = made("APIError")
+    wrapped.__cause__ = error
+    assert [read_fault(error).arrival, read_fault(wrapped).arrival] == [arrival, arrival]
+
+
+@pytest.mark.parametrize("ahead", [0, 3600, -3600])
+def test_a_date_to_wait_for_is_read_by_the_clock_of_who_names_it(ahead: int) -> None:
+    now = datetime.now(UTC) + timedelta(seconds=ahead)
+    headers = {"retry-after": format_datetime(now + timedelta(seconds=30)), "date": format_datetime(now)}
+    error = StatusError(429)
+    error.response.headers = headers
+    assert read_fault(error).after == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("place", ["body", "response", "arguments"])
+def test_what_an_error_says_was_used_is_found(place: str) -> None:
+    body = {"error": "no", "usage": {"prompt_tokens": 3}}
+    error = made("APIError", Exception, *([body] if place == "arguments" else []))
+    if place == "body":
+        vars(error)["body"] = body
+    if place == "response":
+        vars(error)["response"] = httpx2.Response(400, json=body)
+    assert read_fault(error).usage == {"prompt_tokens": 3}
+    assert read_fault(made("APIError")).usage is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_langchain.ledger import Ledger, Refused
+from rlm_langchain.ledger import Ledger, Overrun, Refused
 from rlm_langchain.types import Budget, Usage
 
 ONE = Usage(calls=1, input=100, output=50, cost=0.01)
@@ -161,6 +161,109 @@ async def test_a_call_whose_price_is_unknown_does_not_pass_a_limit_of_dollars():
     ledger = Ledger(Budget(usd=1.0))
     with pytest.raises(Refused):
         await spend(ledger, Usage(calls=1, cost=None))
+
+
+LIMITS = [Budget(calls=10), Budget(tokens=1500), Budget(usd=0.1), Budget(seconds=100)]
+
+
+@pytest.mark.parametrize("budget", LIMITS, ids=str)
+async def test_what_is_admitted_and_not_sent_is_refused_when_the_limit_was_passed_meanwhile(budget):
+    now = [0.0]
+    ledger = Ledger(budget, held=Usage(), clock=lambda: now[0])
+    async with ledger.reserve(ONE) as first, ledger.reserve(ONE) as second:
+        assert first.begin()
+        first.book(Usage(calls=10, input=1400, output=100, cost=0.1))
+        now[0] = 100.0
+        assert not second.begin()
+        with pytest.raises(Refused):
+            await second.renew()
+    assert ledger.gone == ledger.spent
+
+
+async def test_who_still_fits_once_what_is_in_flight_is_back_waits_for_it():
+    ledger = Ledger(Budget(tokens=1000), held=Usage())
+    wide, order = Usage(calls=1, input=300, output=0, cost=0.0), []
+    async with ledger.reserve(wide) as first, ledger.reserve(wide) as second, ledger.reserve(wide) as third:
+        assert first.begin()
+        assert second.begin()
+        first.book(Usage(calls=1, input=500))
+        assert not third.begin(), "beside the second one it does not fit"
+        waiting = asyncio.create_task(third.renew())
+        await asyncio.sleep(0)
+        order.append(waiting.done())
+        second.book(Usage(calls=1, input=10))
+        await waiting
+        order.append(third.begin())
+    assert order == [False, True]
+
+
+async def test_a_retry_is_a_request_of_its_own():
+    """Each try that was billed is on the account before the next one."""
+    ledger = Ledger(Budget(calls=3), held=Usage())
+    async with ledger.reserve(Usage(calls=1)) as entry:
+        for ends in (entry.lose, lambda: entry.book(Usage(calls=1)), entry.lose):
+            await entry.renew()
+            assert entry.begin()
+            ends()
+        with pytest.raises(Refused):
+            await entry.renew()
+    assert (ledger.spent.calls, ledger.lost.calls) == (1, 2)
+
+
+async def test_what_is_cut_off_on_its_way_may_have_cost_what_was_reserved():
+    ledger = Ledger(Budget(calls=10))
+
+    async def cut_off(begins: bool) -> None:
+        async with ledger.reserve(Usage(calls=1)) as entry:
+            assert not begins or entry.begin()
+            raise asyncio.CancelledError
+
+    for begins in (True, False):
+        with pytest.raises(asyncio.CancelledError):
+            await cut_off(begins)
+    assert (ledger.spent, ledger.lost.calls, ledger.left()["calls"]) == (Usage(), 1, 9)
+
+
+def test_a_model_that_goes_beyond_its_reservation_has_a_larger_one_the_next_time():
+    ledger = Ledger(Budget())
+    assert ledger.overrun("m") == Overrun()
+    ledger.learn("m", ONE, Usage(calls=1, input=90, output=40, cost=0.005), 0.01)
+    assert ledger.overrun("m") == Overrun(), "it stayed within"
+    ledger.learn("m", ONE, Usage(calls=1, input=150, output=5000, cost=0.6), 0.3)
+    ledger.learn("m", ONE, Usage(calls=1, input=100, output=300, cost=0.1), 0.1)
+    found = ledger.overrun("m")
+    assert found.tokens(ONE)[:4] == (1, 150, 0, 5000)
+    assert found.dollars(0.2) == pytest.approx(0.4)
+    assert ledger.overrun("another") == Overrun()
+
+
+@given(st.lists(st.tuples(st.integers(1, 400), st.floats(0, 8), st.booleans()), max_size=30), st.integers(1, 5))
+def test_nothing_is_sent_that_does_not_fit_beside_what_is_known_to_be_spent(calls, width):
+    """Replies cost up to eight times what was reserved: what passes the limit was in flight at that moment."""
+    ledger = Ledger(Budget(tokens=2000, calls=None), held=Usage())
+
+    async def call(gate: asyncio.Semaphore, read: int, factor: float, lost: bool) -> None:
+        try:
+            async with ledger.reserve(Usage(1, read)) as entry:
+                while True:
+                    await entry.renew()
+                    async with gate:
+                        if not entry.begin():
+                            continue
+                        assert ledger.spent.plus(ledger.lost).tokens + read <= 2000
+                        await asyncio.sleep(0)
+                        entry.lose() if lost else entry.book(Usage(1, int(read * factor)))
+                        return
+        except Refused:
+            assert ledger.spent.plus(ledger.lost).tokens + read > 2000
+
+    async def together() -> None:
+        gate = asyncio.Semaphore(width)
+        await asyncio.gather(*(call(gate, *one) for one in calls))
+
+    asyncio.run(together())
+    assert ledger.gone == ledger.spent.plus(ledger.lost)
+    assert ledger.spent.tokens + ledger.lost.tokens <= 2000 + width * 400 * 8
 
 
 def test_threads_together_never_pass_a_limit():
