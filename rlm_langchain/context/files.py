@@ -47,6 +47,13 @@ def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
         return _in_place(file, Path(name).resolve(), intake, note) or copy(file, name, intake, note)
 
 
+def refer_opened(file: BinaryIO, path: Path, intake: Intake) -> ContextRef:
+    """The regular file that was opened at this real path: in place, if it still stands there, or a copy."""
+    note = f"from the file {quoted(path.name)}"
+    with reading(str(path)):
+        return _in_place(file, path, intake, note) or copy(file, str(path), intake, note)
+
+
 def _in_place(file: BinaryIO, path: Path, intake: Intake, note: str) -> ContextRef | None:
     sample = file.read(SAMPLE)
     if wrong := not_text(sample):

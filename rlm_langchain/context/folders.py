@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.context import about
+from rlm_langchain.context.beneath import opened_file, resolved
 from rlm_langchain.context.blobs import Writer
 from rlm_langchain.context.data import dumps
 from rlm_langchain.context.decoding import SAMPLE, Decoder, not_text, replaced, scrub
@@ -30,7 +31,13 @@ def accepts(value: Any) -> bool:
 
 def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
     """A dict of the files. Raises `InputError` for a folder without readable text, or with too much."""
-    reader = _Reader(Path(os.fsdecode(value)).resolve(), strict=intake.strict)
+    root = Path(os.fsdecode(value)).resolve()
+    return refer_beneath(root, root, intake)
+
+
+def refer_beneath(within: Path, root: Path, intake: Intake) -> ContextRef:
+    """A dict of the files of a folder below `within`; nothing that is not below it is read. Both are real paths."""
+    reader = _Reader(within, root, strict=intake.strict)
     with intake.blobs.writer() as writer:
         reader.write(writer)
         if not reader.characters:
@@ -42,9 +49,9 @@ def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
 class _Reader:
     """Writes the files of a folder as one JSON object, one file in memory at a time."""
 
-    def __init__(self, root: Path, *, strict: bool) -> None:
-        self.root, self.strict = root, strict
-        self.walk = Walk(root)
+    def __init__(self, within: Path, root: Path, *, strict: bool) -> None:
+        self.within, self.root, self.strict = within, root, strict
+        self.walk = Walk(within, root)
         self.names: list[str] = []
         self.characters = self.size = self.replaced = 0
 
@@ -77,7 +84,9 @@ class _Reader:
     def _text(self, path: str) -> str | None:
         """The text of a file; None, counted, if it is none."""
         try:
-            data = Path(path).read_bytes()
+            resolved(self.root, Path(path))
+            with opened_file(self.within, Path(path)) as file:
+                data = file.read()
         except OSError:
             self.walk.left_out["unreadable"] += 1
             return None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+import shutil
+import stat
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlm_langchain.context import (
+    beneath,
     binary,
     data,
     documents,
@@ -25,7 +29,7 @@ from rlm_langchain.context import (
 from rlm_langchain.context.blobs import Blobs, Collected
 from rlm_langchain.context.intake import Intake, Source
 from rlm_langchain.context.opening import open_reference
-from rlm_langchain.errors import JournalError
+from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
@@ -76,6 +80,33 @@ class ContextStore:
         intake = Intake(self._blobs, strict)
         source = next((source for source in SOURCES if source.accepts(context)), None)
         return source.refer(context, intake) if source else None
+
+    def reference_beneath(self, path: Path, roots: Sequence[Path]) -> ContextRef | None:
+        """A reference to a file or folder below one of the roots, links to places below it followed.
+
+        Nothing else is read, whoever moves files or puts links into their place meanwhile. Raises as `reference`.
+        """
+        with streams.reading(str(path)):
+            within, found = beneath.located(roots, path)
+            with beneath.opened(within, found) as descriptor:
+                return self._referred(within, found, descriptor)
+
+    def _referred(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
+        """What was opened, as a reference."""
+        intake, mode = Intake(self._blobs, strict=False), os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode) and not plugged.accepts(path):
+            return folders.refer_beneath(within, path, intake)
+        if not stat.S_ISREG(mode):
+            raise InputError(f"cannot read {path}: it is neither a file nor a folder that can be read safely")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            if not plugged.accepts(path):
+                return files.refer_opened(file, path, intake)
+            # A plug-in reads by a path: that of a copy which nobody else can write to.
+            with TemporaryDirectory() as folder:
+                copied = Path(folder, path.name)
+                with copied.open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
+                return plugged.refer(copied, intake)
 
     def made(self, value: Any) -> ContextRef | None:
         """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.
