@@ -154,7 +154,7 @@ async def timeout(run: Run, ready: Run) -> None:
         await ready()
         limit.reschedule(0)
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # noqa: PT012 - they are one statement to their users
         async with asyncio.timeout(None) as limit:
             expiring = asyncio.ensure_future(expire())
             await run()
@@ -166,7 +166,7 @@ async def sibling(run: Run, ready: Run) -> None:
         await ready()
         raise KeyError
 
-    with pytest.raises(ExceptionGroup):
+    with pytest.raises(ExceptionGroup):  # noqa: PT012 - they are one statement to their users
         async with asyncio.TaskGroup() as group:
             group.create_task(run())  # type: ignore[arg-type]
             group.create_task(fail())
@@ -305,12 +305,12 @@ def test_a_signal(server: Server, way: str, number: signal.Signals, place: str) 
     rlm, before = made(server, place), signal.signal(number, handle)
     try:
         with nothing_follows(rlm, server):
-            thread = interrupted(server, "in two runs" if (way, place) == ("batch", "in a child") else place, number)
+            several = [place, place] if place == "in a child" else [place]
+            calls = {"invoke": lambda: rlm.invoke(place), "batch": lambda: rlm.batch(several)}  # type: ignore[list-item]
+            both = way == "batch" and len(several) == 2
+            thread = interrupted(server, "in two runs" if both else place, number)
             with pytest.raises(Alarm):
-                if way == "invoke":
-                    rlm.invoke(place)
-                else:
-                    rlm.batch([place, place] if place == "in a child" else [place])
+                calls[way]()
             thread.join()
     finally:
         signal.signal(number, before)
@@ -333,20 +333,25 @@ def test_the_first_failure_of_a_batch_ends_the_others(server: Server, way: str) 
     inputs: Any = [place, FAILS]
 
     async def asynchronous() -> None:
-        if way == "abatch":
-            await rlm.abatch(inputs)
-        async for _ in rlm.abatch_as_completed(inputs):
-            pass
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        try:
+            if way == "abatch":
+                await rlm.abatch(inputs)
+            async for _ in rlm.abatch_as_completed(inputs):
+                pass
+        finally:
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    def ask() -> None:
+        if way.startswith("a"):
+            asyncio.run(asynchronous())
+        else:
+            list(getattr(rlm, way)(inputs))
 
     thread = threading.Thread(target=fail_one, args=(server,))
     with nothing_follows(rlm, server):
         thread.start()
         with pytest.raises(ModelError, match="400"):
-            if way.startswith("a"):
-                asyncio.run(asynchronous())
-            else:
-                list(getattr(rlm, way)(inputs))
+            ask()
         thread.join()
 
 
