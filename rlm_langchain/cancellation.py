@@ -156,6 +156,21 @@ def _cancel(task: asyncio.Task[Any]) -> None:
         loop.call_soon_threadsafe(task.cancel)
 
 
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled once however its caller is, and has ended when this ends.
+
+    For a LangGraph graph of your own: LangGraph leaves its tasks at work when a second cancel comes early.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except BaseException:
+        task.cancel()
+        await ended([task])
+        raise
+    return task.result()
+
+
 async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, in a task of its own. However its caller is cancelled, `work` is cancelled once."""
     task = asyncio.create_task(work, context=invocation.context())

@@ -16,6 +16,7 @@ from anyio import to_thread
 from langgraph.graph import START, StateGraph
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
+from rlm_langchain.cancellation import cancelled_once
 from rlm_langchain.errors import ModelError
 from rlm_langchain.portal import portal
 from tests.processes import children
@@ -373,14 +374,21 @@ class State(TypedDict, total=False):
     answer: Any
 
 
-async def test_a_node_of_a_graph_that_is_cancelled(server: Server) -> None:
+@pytest.mark.parametrize("way", [once, twice, cancel_scope])
+async def test_a_node_of_a_graph_that_is_cancelled(server: Server, way: Any) -> None:
+    """By more than one cancel, LangGraph lets its own tasks go on, unless somebody keeps the second one from it."""
     rlm = made(server, place := "in a child")
     node = rlm.as_node()
     graph: Any = StateGraph(State)
     graph.add_node("ask", node)
     graph.add_edge(START, "ask")
     parent = graph.compile()
-    await cancelled(lambda: parent.ainvoke({"query": place}), once, server, place, rlm)
+
+    def run() -> Awaitable[Any]:
+        asked = parent.ainvoke({"query": place})
+        return asked if way is once else cancelled_once(asked)
+
+    await cancelled(run, way, server, place, rlm)
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
