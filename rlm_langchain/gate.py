@@ -39,6 +39,8 @@ class Gate:
 
     room: Receipts | None = None
     """Where there must be room for the reply before a request begins."""
+    check: Callable[[], None] = staticmethod(lambda: None)
+    """Raises when nothing may begin any more. Looked at last, after all waiting: what begins then is in flight."""
 
     def __init__(self, budget: Budget) -> None:
         self._flights: PerLoop[asyncio.Semaphore] = PerLoop(lambda: asyncio.Semaphore(budget.concurrency))
@@ -52,6 +54,7 @@ class Gate:
             if self.room is not None:
                 await self.room.ready()
                 self.room.prepare()
+            self.check()
         except BaseException:
             self._flights.here().release()
             raise

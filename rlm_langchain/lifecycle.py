@@ -27,13 +27,14 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
 from rlm_langchain import clients
+from rlm_langchain.cancellation import Invocation
 from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.journal import Journal
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SAVER, SEEN, Machine
-from rlm_langchain.portal import in_thread, portal
+from rlm_langchain.portal import finished, in_thread, portal
 from rlm_langchain.types import RLMInput
 
 Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
@@ -78,7 +79,7 @@ class Built(NamedTuple):
             try:
                 yield Running(state, run)
             finally:
-                await asyncio.shield(asyncio.to_thread(self._close, run, config))
+                await finished(lambda: self._close(run, config))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
@@ -91,7 +92,7 @@ class Built(NamedTuple):
 
     def _close(self, run: str, config: RunnableConfig) -> None:
         """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
-        for seen in {run, *config.get("configurable", {}).get(SEEN, ())}:
+        for seen in {run, *invocation_of(config).runs}:
             self.machine.close(seen)
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
@@ -129,6 +130,12 @@ class Built(NamedTuple):
         return values.get("run") or uuid.uuid4().hex
 
 
+def invocation_of(config: RunnableConfig) -> Invocation:
+    """The call that a config, made by `RLMRunnable.settings`, belongs to."""
+    invocation: Invocation = config["configurable"][SEEN]
+    return invocation
+
+
 @contextmanager
 def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
     """On this machine, and wherever else the saver's database is used."""
@@ -144,7 +151,7 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
         await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
         yield
     finally:
-        await asyncio.shield(asyncio.to_thread(with_it.close))
+        await finished(with_it.close)
 
 
 def begin(machine: Machine, asked: Asked) -> Begun:

@@ -14,6 +14,7 @@ from langchain_core.runnables import RunnableConfig
 from rlm_langchain import prices
 from rlm_langchain.bound import most_tokens
 from rlm_langchain.calling import Retry
+from rlm_langchain.cancellation import Invocation
 from rlm_langchain.context import ContextStore, approximate_tokens
 from rlm_langchain.coverage import Reading, Shelf
 from rlm_langchain.errors import ConfigurationError
@@ -44,7 +45,7 @@ STEPS = 1_000_000_000
 SAVER = "__pregel_checkpointer"
 """Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
 SEEN = "__rlm_seen__"
-"""Under `configurable`: the runs that an invocation has worked on."""
+"""Under `configurable`: the `Invocation`, with the runs that it has worked on."""
 MESSAGE_TOKENS = 8
 """What providers add around each message."""
 
@@ -92,9 +93,14 @@ class Machine:
         return TURNS[self.runs_at(depth).profile] if given is None else given
 
     def tree(self, run: str, config: RunnableConfig) -> Tree:
-        """The living tree of a run. One that has a thread can be resumed, so it keeps receipts."""
+        """The living tree of a run. One that has a thread can be resumed, so it keeps receipts.
+
+        Raises `Cancelled` when what asks works for a call that was cancelled.
+        """
         settings = config.get("configurable", {})
-        settings.get(SEEN, set()).add(run)
+        invocation: Invocation | None = settings.get(SEEN)
+        if invocation is not None:
+            invocation.join(run)
         durable = "thread_id" in settings
         return self.trees.get(run, self.budget, self.receipts(run) if durable else None)
 

@@ -11,7 +11,11 @@ import asyncio
 import hmac
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
@@ -19,7 +23,9 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from rlm_langchain.cancellation import ended
 from rlm_langchain.context import ContextStore
+from rlm_langchain.context.beneath import Outside
 from rlm_langchain.errors import ConfigurationError, InputError, MissingDependency, RLMError
 from rlm_langchain.retrieval.retriever import RLMRetriever
 from rlm_langchain.runnable import RLMRunnable
@@ -29,12 +35,22 @@ try:
     from mcp.server.fastmcp import Context, FastMCP
     from mcp.server.fastmcp.exceptions import ToolError
     from mcp.types import ToolAnnotations
+    from starlette.requests import Request
 except ImportError as error:
     raise MissingDependency(
         'an MCP server needs the package mcp, which is not installed: pip install "rlm-langchain[mcp]"'
     ) from error
 
 T = TypeVar("T")
+CONTEXTS = 1_000
+"""Contexts that have names at once. One more, and the one that was not used for longest loses its name."""
+CONTEXT_HOURS = 12
+"""After which a context that was not used loses its name. Its bytes are collected as those of any other."""
+NAMED = 50
+"""Names that a mistake is answered with."""
+KEPT = f"until nobody uses it for {CONTEXT_HOURS} hours, or {CONTEXTS:,} others were used since"
+SESSIONS, SESSION_MINUTES = 1_000, 30
+"""Sessions over HTTP at once, and how long one is kept that asks nothing: each takes some 60 kB."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 INSTRUCTIONS = """\
 Answers questions over texts, files and folders that are too long to read. First `load_context`, which gives the \
@@ -50,6 +66,8 @@ class Loaded(TypedDict):
     name: str
     about: str
     begins: str
+    kept: str
+    """For how long it has that name."""
 
 
 class Answer(TypedDict):
@@ -80,55 +98,94 @@ class Desk:
 
     rlm: RLMRunnable
     roots: Sequence[Path]
-    contexts: dict[str, ContextRef] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    contexts: OrderedDict[str, ContextRef] = field(default_factory=OrderedDict)
+    """By name, in the order of their last use."""
     searches: dict[str, RLMRetriever] = field(default_factory=dict)
+    _used: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, path: str | None, text: str | None, name: str | None) -> Loaded:
         """Give a file, a folder or a text a name. Raises `InputError`."""
         if (path is None) == (text is None):
             raise InputError("give either a path or a text")
-        given: Any = text if path is None else self._allowed(Path(path))
-        ref = ContextStore(self.rlm.home).reference(given)
+        store = ContextStore(self.rlm.home)
+        ref = store.reference(text) if path is None else self._read(store, Path(path).expanduser())
         if ref is None:
             raise InputError("there is nothing in it")
         known = name or (Path(path).absolute().name if path else f"text-{ref['sha256'][:8]}")
-        self.contexts[known] = ref
-        return {"name": known, "about": ref["about"], "begins": ref["preview"]}
+        with self._tidied():
+            self.contexts[known] = ref
+            self._use(known)
+        return {"name": known, "about": ref["about"], "begins": ref["preview"], "kept": KEPT}
 
     def find(self, names: Sequence[str]) -> Any:
         """The context of these names; of several, a dict. Raises `InputError` that says which there are."""
-        if missing := [name for name in names if name not in self.contexts]:
-            known = ", ".join(sorted(self.contexts)) or "none yet: call load_context first"
-            raise InputError(f"no context is called {', '.join(missing)}; loaded: {known}")
+        with self._tidied():
+            if missing := [name for name in names if name not in self.contexts]:
+                known = ", ".join(sorted(self.contexts)[:NAMED]) or "none yet: call load_context first"
+                raise InputError(
+                    f"no context is called {', '.join(missing)}; loaded: {known}. A context has its name {KEPT}"
+                )
+            found = {name: self.contexts[name] for name in names}
+            for name in names:
+                self._use(name)
         if len(names) == 1:
-            return self.contexts[names[0]]
+            return found[names[0]]
         store = ContextStore(self.rlm.home)
-        return {name: store.load(self.contexts[name]) for name in names} or None
+        return {name: store.load(ref) for name, ref in found.items()} or None
 
     def retriever(self, name: str) -> RLMRetriever:
         """What searches a context; its index is made once."""
         ref = self.find([name])
-        if ref["sha256"] not in self.searches:
-            self.searches[ref["sha256"]] = RLMRetriever(corpus=ref, home=self.rlm.home)
-        return self.searches[ref["sha256"]]
+        with self._lock:
+            if ref["sha256"] not in self.searches:
+                self.searches[ref["sha256"]] = RLMRetriever(corpus=ref, home=self.rlm.home)
+            return self.searches[ref["sha256"]]
 
-    def _allowed(self, path: Path) -> Path:
-        """A path below one of the roots, with all links followed."""
-        found = path.expanduser().resolve()
-        if not any(found.is_relative_to(root.resolve()) for root in self.roots):
-            raise InputError(f"{path} is outside of what this server may read; it may read: {_list(self.roots)}")
-        return found
+    def _read(self, store: ContextStore, path: Path) -> ContextRef | None:
+        """What is below one of the roots, with all links followed."""
+        try:
+            return store.reference_beneath(path, self.roots)
+        except InputError as error:
+            if not isinstance(error.__cause__, Outside):
+                raise
+            raise InputError(
+                f"{path} is outside of what this server may read; it may read: {_list(self.roots)}"
+            ) from error
+
+    @contextmanager
+    def _tidied(self) -> Iterator[None]:
+        """The names, for one thread: without those that were not used for too long, and not too many of them."""
+        with self._lock:
+            before = self.clock() - CONTEXT_HOURS * 3600
+            for name in [name for name in self.contexts if self._used[name] < before]:
+                self._forget(name)
+            yield
+            while len(self.contexts) > CONTEXTS:
+                self._forget(next(iter(self.contexts)))
+
+    def _use(self, name: str) -> None:
+        self.contexts.move_to_end(name)
+        self._used[name] = self.clock()
+
+    def _forget(self, name: str) -> None:
+        ref = self.contexts.pop(name)
+        del self._used[name]
+        if all(other["sha256"] != ref["sha256"] for other in self.contexts.values()):
+            self.searches.pop(ref["sha256"], None)
 
 
 def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
     """An MCP server that is not running yet. Files are read below `roots` only.
 
-    Its contexts have names for as long as it lives, the same for all its clients. Each call is a question of its
-    own: a checkpointer of the RLM is not used.
+    Its contexts have names, the same for all its clients, until they are not used for `CONTEXT_HOURS`. Each call is
+    a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
     """
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     desk = Desk(rlm, tuple(roots))
-    server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING")
+    limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
+    server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
 
     async def load_context(
         path: Annotated[str | None, Field(description="A file or folder on the server's machine.")] = None,
@@ -142,7 +199,7 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
         contexts: Annotated[list[str], Field(description="Names of contexts; several are read together.")],
         ctx: Context[Any, Any, Any],
     ) -> Answer:
-        return await told(_answer(desk, query, contexts, ctx))
+        return await told(while_connected(_answer(desk, query, contexts, ctx), ctx))
 
     async def search(query: str, context: Name, k: Annotated[int, Field(ge=1, le=100)] = 10) -> list[Passage]:
         return await told(_search(desk, query, context, k))
@@ -210,17 +267,46 @@ async def told(work: Awaitable[T]) -> T:
         raise ToolError(f"this failed on the server: {type(error).__name__}") from error
 
 
+async def while_connected(work: Coroutine[Any, Any, T], ctx: Context[Any, Any, Any]) -> T:
+    """The result of `work`, which is cancelled when its client hangs up.
+
+    Over stdio and SSE the server itself notices that. Over streamable HTTP it does not: there the request stays
+    open until its answer is sent, and there is no way to fetch the answer later.
+    """
+    request = ctx.request_context.request
+    if request is None or "session_id" in request.query_params:  # SSE: its requests are over before their answers
+        return await work
+    asked = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise InputError("the client has hung up")
+        return asked.result()
+    finally:
+        gone.cancel()
+        asked.cancel()
+        await ended([asked])
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _answer(desk: Desk, query: str, names: Sequence[str], ctx: Context[Any, Any, Any]) -> Answer:
     context = await asyncio.to_thread(desk.find, names)
     state: dict[str, Any] = {}
     turns = 0
     asked = RLMInput(query=query, context=context)
-    async for mode, event in desk.rlm.astream(asked, stream_mode=["custom", "values"]):
-        if mode == "values":
-            state.update(event)
-        elif progress := _progress(event):
-            turns += 1
-            await ctx.report_progress(turns, None, progress)
+    parts = cast(AsyncGenerator[Any], desk.rlm.astream(asked, stream_mode=["custom", "values"]))
+    async with aclosing(parts) as stream:
+        async for mode, event in stream:
+            if mode == "values":
+                state.update(event)
+            elif progress := _progress(event):
+                turns += 1
+                await ctx.report_progress(turns, None, progress)
     output = desk.rlm.checked(output_of(state))
     usage = output["usage"]
     return Answer(

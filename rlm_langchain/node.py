@@ -9,6 +9,9 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
+from rlm_langchain.cancellation import supervised
+from rlm_langchain.lifecycle import invocation_of
+
 # LangChain reads the signature of a tool's function at run time: its types must be there.
 from rlm_langchain.types import RLMInput, RLMOutput
 
@@ -32,12 +35,17 @@ def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = inner.settings(config, threads=True)
         with built.running(asked(state), settings) as (begun, _):
-            return _written(inner.checked(cast(RLMOutput, graph.invoke(begun, settings))), keys)
+            found = invocation_of(settings).context().run(graph.invoke, begun, settings)
+            return _written(inner.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = inner.settings(config)
-        async with built.arunning(asked(state), settings) as (begun, _):
-            return _written(inner.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
+
+        async def work() -> dict[str, Any]:
+            async with built.arunning(asked(state), settings) as (begun, _):
+                return _written(inner.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
+
+        return await supervised(invocation_of(settings), work())
 
     return RunnableLambda(ask, aask, name="rlm")
 

@@ -9,14 +9,17 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
+
+from rlm_langchain.cancellation import ended, in_new_thread
 
 if TYPE_CHECKING:
     from rlm_langchain.tree import Tree
@@ -59,6 +62,9 @@ _ENDING = threading.Event()
 IN_SYNC_RUN: ContextVar[bool] = ContextVar("in_sync_run", default=False)
 """Whether a sync run waits for what runs here: then its saver, which what is below it shares, may be sync only."""
 
+GLANCE = 0.1
+"""Seconds between two looks of a worker thread at whether its caller was cancelled."""
+
 CELLS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
 """Threads that wait for sandboxes. A loop's own pool has a few more than the machine has cores: too few for a wide
 wave of child runs, and others want it too."""
@@ -84,9 +90,12 @@ def wait(tree: Tree, function: Callable[[A], Awaitable[T]], given: A) -> T:
             return future.result()
 
 
-async def in_own_thread(do: Callable[[], T]) -> T:
-    """`do()`, in a thread that is its own: it may wait for others that want one too, and a pool would run out."""
-    return await to_thread.run_sync(do, abandon_on_cancel=True, limiter=CapacityLimiter(math.inf))
+async def in_own_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
+    """`do()`, in a thread that is its own: it may wait for others that want one too, and a pool would run out.
+
+    Without `abandon`, a cancel waits for the thread.
+    """
+    return await to_thread.run_sync(do, abandon_on_cancel=abandon, limiter=CapacityLimiter(math.inf))
 
 
 async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
@@ -96,26 +105,53 @@ async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.gather(loop.run_in_executor(CELLS, stop), work, return_exceptions=True)
+        # Not in the pool: its threads may all be at work, and this is what ends them.
+        await ended([asyncio.wrap_future(in_new_thread(stop)), work])
         raise
 
 
-def interruptible(do: Callable[[], T], stop: Callable[[], None]) -> T:
-    """`do()`, such that Ctrl-C calls `stop` at once: LangGraph's sync runner waits for its threads first."""
-    if threading.current_thread() is not threading.main_thread():
-        return do()
+async def finished(do: Callable[[], object]) -> None:
+    """Wait until `do()`, which blocks, is done: it is begun at once and brought to its end, however often whoever
+    waits is cancelled. A cancel is raised afterwards."""
+    work = asyncio.wrap_future(in_new_thread(do))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await ended([work])
+        raise
+
+
+def interruptible(do: Callable[[], T], stop: Callable[[], None], context: Context | None = None) -> T:
+    """`do()`, such that `stop` is called at once when the caller is interrupted: LangGraph's sync runner waits for
+    its threads first. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its worker threads.
+    """
+    context = copy_context() if context is None else context
+    glance = GLANCE if _is_cancellable() else None
+    if glance is None and threading.current_thread() is not threading.main_thread():
+        return context.run(do)
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
-        work = pool.submit(copy_context().run, do)
+        work = pool.submit(context.run, do)
         try:
+            while not wait_for([work], glance).done:
+                from_thread.check_cancelled()
             return work.result()
-        except KeyboardInterrupt:
+        except BaseException:
             stop()
             raise
 
 
-def abandonable(parts: Iterator[T], stop: Callable[[], None]) -> Iterator[T]:
+def _is_cancellable() -> bool:
+    """Whether this is a worker thread of anyio, which can ask whether its caller was cancelled."""
+    try:
+        from_thread.check_cancelled()
+    except RuntimeError:
+        return False
+    return True
+
+
+def abandonable(parts: Iterator[T], stop: Callable[[], None], context: Context) -> Iterator[T]:
     """`parts`, such that Ctrl-C, or leaving early, calls `stop` at once, before LangGraph waits for its threads."""
-    context, end = copy_context(), object()
+    end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
             while (part := pool.submit(context.run, lambda: next(parts, end)).result()) is not end:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
 from langchain_core.runnables.graph import Graph
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
@@ -17,14 +18,15 @@ from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
 from rlm_langchain.brief import brief
+from rlm_langchain.cancellation import Group, Invocation, supervised
 from rlm_langchain.errors import BudgetExhausted
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
-from rlm_langchain.lifecycle import Asked, Built
+from rlm_langchain.lifecycle import Asked, Built, invocation_of
 from rlm_langchain.machine import SEEN, STEPS
 from rlm_langchain.node import node
 from rlm_langchain.options import AModel, Models, SomeTools
-from rlm_langchain.portal import IN_SYNC_RUN, in_own_thread, interruptible
+from rlm_langchain.portal import IN_SYNC_RUN, abandonable, in_own_thread, interruptible
 from rlm_langchain.prices import Price
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.shapes import input_model, output_model, whole
@@ -98,40 +100,35 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
-        return self._invoke(input, config, kwargs, lambda _: None)
+        return self._invoke(input, self.settings(config, threads=True), kwargs)
 
-    def _invoke(
-        self, input: Asked, config: RunnableConfig | None, kwargs: dict[str, Any], begun: Callable[[str], None]
-    ) -> RLMOutput:
-        built, settings = self.built, self.settings(config, threads=True)
-        with built.running(input, settings) as (state, run):
-            begun(run)
+    def _invoke(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+        built, invocation = self.built, invocation_of(settings)
+        with built.running(input, settings) as (state, _):
             output: RLMOutput = interruptible(
                 lambda: built.graph.invoke(state, settings, **built.options(kwargs, settings)),
-                lambda: built.machine.trees.cancel(run),
+                invocation.cancel,
+                invocation.context(),
             )
             return self.checked(output)
 
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer, on this event loop; inside a sync run, whose saver may be sync only, in a thread."""
-        if IN_SYNC_RUN.get():
-            return await self._ainvoke_in_thread(input, config, kwargs)
-        built = await asyncio.to_thread(lambda: self.built)
-        settings = self.settings(config)
-        async with built.arunning(input, settings) as (state, _):
-            output: RLMOutput = await built.graph.ainvoke(state, settings, **built.options(kwargs, settings))
+        in_thread = IN_SYNC_RUN.get()
+        await asyncio.to_thread(lambda: self.built)
+        settings = self.settings(config, threads=in_thread)
+        work = self._ainvoke_in_thread if in_thread else self._ainvoke
+        return await supervised(invocation_of(settings), work(input, settings, kwargs))
+
+    async def _ainvoke(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+        async with self.built.arunning(input, settings) as (state, _):
+            options = self.built.options(kwargs, settings)
+            output: RLMOutput = await self.built.graph.ainvoke(state, settings, **options)
             return self.checked(output)
 
-    async def _ainvoke_in_thread(
-        self, input: Asked, config: RunnableConfig | None, kwargs: dict[str, Any]
-    ) -> RLMOutput:
-        runs: list[str] = []
-        try:
-            return await in_own_thread(lambda: self._invoke(input, config, kwargs, runs.append))
-        except asyncio.CancelledError:
-            for run in runs:
-                self.built.machine.trees.cancel(run)
-            raise
+    async def _ainvoke_in_thread(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+        """Cancelled, the call has ended when its thread has."""
+        return await in_own_thread(lambda: self._invoke(input, settings, kwargs), abandon=False)
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """The output, once, as chains want it. With a `stream_mode`, what happens as it happens, as in LangGraph.
@@ -169,6 +166,65 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         asked = whole([part async for part in input])
         if asked is not None:
             yield await self.ainvoke(asked, config, **kwargs)
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[RLMOutput]:
+        """Answer several at once. The first error ends the others, whose answers nobody would get, unless errors
+        are returned."""
+        group = Group()
+
+        def work() -> list[RLMOutput]:
+            each = _Member(self, group, return_exceptions)
+            return each.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+        with group.telling():
+            return interruptible(work, group.cancel)
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[RLMOutput]:
+        """Like `batch`, on this event loop."""
+        group = Group()
+        each = _Member(self, group, return_exceptions)
+        try:
+            with group.telling():
+                return await each.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        except BaseException:
+            group.cancel()
+            await group.ended()
+            raise
+
+    def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
+        """Like `batch`, each output with its number as soon as it is there. Left early, the others are ended."""
+        group = Group()
+        each = _Member(self, group, kwargs.get("return_exceptions", False))
+        with group.telling():
+            parts = each.batch_as_completed(inputs, config, **kwargs)
+            yield from abandonable(parts, group.cancel, copy_context())
+
+    async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """Like `batch_as_completed`, on this event loop."""
+        group = Group()
+        each = _Member(self, group, kwargs.get("return_exceptions", False))
+        try:
+            with group.telling():
+                async for part in each.abatch_as_completed(inputs, config, **kwargs):
+                    yield part
+        except BaseException:
+            group.cancel()
+            await group.ended()
+            raise
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's typed streams, with `version="v3"`: `values`, `messages`, `subgraphs`, ... of a run."""
@@ -267,7 +323,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
         """
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": STEPS}
-        settings["configurable"] = {**settings.get("configurable", {}), SEEN: set()}
+        settings["configurable"] = {**settings.get("configurable", {}), SEEN: Invocation(self.built.machine.trees)}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings
@@ -297,3 +353,18 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """The same, with copies of the options."""
         options = self.__copy__()
         return super(RLMRunnable, options).__deepcopy__(memo)
+
+
+class _Member(Runnable[Any, RLMOutput]):
+    """An RLM as one of the calls of a batch, whose failure ends the others."""
+
+    def __init__(self, rlm: RLMRunnable, group: Group, return_exceptions: bool) -> None:
+        self._rlm, self._group, self._return_exceptions = rlm, group, return_exceptions
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        with self._group.member(failing=not self._return_exceptions):
+            return self._rlm.invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        with self._group.member(failing=not self._return_exceptions):
+            return await self._rlm.ainvoke(input, config, **kwargs)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from langgraph.types import StreamMode
 
+from rlm_langchain.cancellation import supervised_parts
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.lifecycle import invocation_of
 from rlm_langchain.portal import abandonable, closed_at_exit
 
 if TYPE_CHECKING:
@@ -31,9 +33,10 @@ def parts(rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options
 
     def stream() -> Generator[Any]:
         built, settings = rlm.built, rlm.settings(config, threads=True)
-        with built.running(asked, settings) as (state, run):
+        invocation = invocation_of(settings)
+        with built.running(asked, settings) as (state, _):
             stream = built.graph.stream(state, settings, **built.options(options, settings))
-            yield from abandonable(stream, lambda: built.machine.trees.cancel(run))
+            yield from abandonable(stream, invocation.cancel, invocation.context())
 
     return closed_at_exit(stream())
 
@@ -45,11 +48,17 @@ async def aparts(
     _check(options)
     built = await asyncio.to_thread(lambda: rlm.built)
     settings = rlm.settings(config)
-    async with built.arunning(asked, settings) as (state, _):
-        stream = built.graph.astream(state, settings, **built.options(options, settings))
-        async with aclosing(cast(AsyncGenerator[Any], stream)) as found:
-            async for part in found:
-                yield part
+
+    async def stream() -> AsyncGenerator[Any]:
+        async with built.arunning(asked, settings) as (state, _):
+            found = built.graph.astream(state, settings, **built.options(options, settings))
+            async with aclosing(cast(AsyncGenerator[Any], found)) as parts:
+                async for part in parts:
+                    yield part
+
+    async with aclosing(supervised_parts(invocation_of(settings), stream())) as parts:
+        async for part in parts:
+            yield part
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.agreement import Agreement
+from rlm_langchain.cancellation import Cancelled, in_new_thread
 from rlm_langchain.coverage import Reading
 from rlm_langchain.errors import RLMError
 from rlm_langchain.gate import Gate, Levels
@@ -61,7 +62,9 @@ class Tree:
         """By the path of the run, as far as they were read."""
         self._tools: set[str] = set()
         """The places in the tree where a tool was called, in this process or before."""
+        self.gate.check = self.tool_gate.check = self.check_cancelled
         self._keeping = threading.Lock()
+        self._closing = threading.Lock()
         self._lock = threading.Lock()
 
     def keep(self, path: Path) -> None:
@@ -85,9 +88,15 @@ class Tree:
         self.broken = self.broken or error
 
     def check(self) -> None:
-        """Raise what has broken this tree, if anything has."""
+        """Raise what has broken this tree, if anything has, and `Cancelled`."""
+        self.check_cancelled()
         if self.broken is not None:
             raise self.broken
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` when nothing may begin any more."""
+        if self._cancelled:
+            raise Cancelled
 
     def note(self, place: str, usage: Usage) -> None:
         """Remember where in the tree it was that so much was spent."""
@@ -124,8 +133,9 @@ class Tree:
             return len(self._tools) <= self.ledger.budget.tool_calls
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
-        """The REPL of the run at `path`, opened when it first runs a cell."""
+        """The REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
         with self._lock:
+            self.check_cancelled()
             return self.repls.setdefault(path, Repl(open))
 
     def journal(self, path: str, records: Sequence[Record]) -> Journal:
@@ -161,7 +171,17 @@ class Tree:
             self.ledger.worked(journal.seconds)
 
     def close(self, path: str = "") -> None:
-        """End the REPLs of the run at `path` and of all below it."""
+        """End the REPLs of the run at `path` and of all below it. They have ended when this returns, whoever
+        else closes the tree at the same time."""
+        if path:
+            self._close(path)
+            return
+        with self._closing:
+            self._close(path)
+            if self.receipts is not None:
+                self.receipts.close()
+
+    def _close(self, path: str) -> None:
         with self._lock:
             below = [p for p in self.repls if not path or p == path or p.startswith(f"{path}/")]
             closing = [self.repls.pop(p) for p in below]
@@ -169,8 +189,6 @@ class Tree:
                 self._journals.pop(closed, None)
         for repl in closing:
             repl.close()
-        if not path and self.receipts is not None:
-            self.receipts.close()
 
     @contextmanager
     def awaiting(self, future: Future[Any]) -> Iterator[None]:
@@ -187,14 +205,14 @@ class Tree:
                 self._waiting.discard(future)
 
     def cancel(self) -> None:
-        """Close, and end what sync nodes wait for."""
+        """Admit nothing more, end what sync nodes wait for, and begin to close. Never waits."""
         with self._lock:
             self._cancelled = True
             ending = [*self._waiting]
         for future in ending:
             future.cancel()
         self.levels.open()
-        self.close()
+        in_new_thread(self.close)
 
 
 def _runs_above(place: str) -> Iterator[str]:
@@ -230,10 +248,6 @@ def turn_place(path: str, turn: int) -> str:
     return f"{path} turn {turn}"
 
 
-class Cancelled(Exception):
-    """Unwinds the threads of a run that was interrupted; never seen outside."""
-
-
 @dataclass(slots=True)
 class Trees:
     """The trees that are alive in this process, by the id of their root run."""
@@ -247,7 +261,7 @@ class Trees:
         """The tree of a run; a new one when this process has not seen it, or has closed it."""
         with self._lock:
             if run in self._cancelled:
-                raise Cancelled("the run was interrupted")
+                raise Cancelled
             if run not in self._alive:
                 self._alive[run] = Tree(budget)
             tree = self._alive[run]
@@ -279,9 +293,10 @@ class Trees:
             self._ended.add(run)
 
     def cancel(self, run: str) -> None:
-        """End a run that other threads still work on: what they wait for ends, and they begin nothing new."""
+        """End a run that others still work on: what they wait for ends, and they begin nothing new. Whoever holds
+        the run closes it then."""
         with self._lock:
             self._cancelled.add(run)
-            tree = self._alive.pop(run, None)
+            tree = self._alive.get(run)
         if tree is not None:
             tree.cancel()

@@ -64,5 +64,6 @@ def _code(command: Callable[[], int | None]) -> int:
         code: object = command()
     except SystemExit as end:
         code = end.code
-    sys.stdout.flush()
+    if not sys.stdout.closed:  # as an MCP server closes it when its client is gone
+        sys.stdout.flush()
     return code if isinstance(code, int) else 0

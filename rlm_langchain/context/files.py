@@ -55,7 +55,7 @@ def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
         found = os.fstat(file.fileno())
         if stat.S_ISFIFO(found.st_mode):
             return copy(NamedPipe(file.fileno(), name, intake), one_line(name), intake, largest=intake.largest)
-        return _of_file(file, Path(os.path.realpath(name)), intake)
+        return refer_opened(file, Path(os.path.realpath(name)), intake)
 
 
 @contextmanager
@@ -83,7 +83,8 @@ def _refuse_special(name: str, found: os.stat_result) -> None:
     )
 
 
-def _of_file(file: BinaryIO, path: Path, intake: Intake) -> ContextRef:
+def refer_opened(file: BinaryIO, path: Path, intake: Intake) -> ContextRef:
+    """The regular file that was opened at this real path: in place, or a copy. Raises `OSError`."""
     shown = one_line(path)
     note = f"from the file {quoted(path.name)}"
     at, stamp = time.time_ns(), Stamp.at(os.fstat(file.fileno()))

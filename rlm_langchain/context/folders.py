@@ -36,7 +36,13 @@ def accepts(value: Any) -> bool:
 
 def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
     """A dict of the files. Raises `InputError` for a folder without readable text, or with too much."""
-    reader = _Reader(Path(os.path.realpath(os.fsdecode(value))), intake)
+    root = Path(os.path.realpath(os.fsdecode(value)))
+    return refer_beneath(root, root, intake)
+
+
+def refer_beneath(within: Path, root: Path, intake: Intake) -> ContextRef:
+    """A dict of the files of a folder below `within`; nothing that is not below it is read. Both are real paths."""
+    reader = _Reader(within, root, intake)
     with intake.blobs.writer() as writer:
         reader.write(writer)
         if not reader.characters:
@@ -50,9 +56,9 @@ def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
 class _Reader:
     """Writes the files of a folder as one JSON object, one block in memory at a time."""
 
-    def __init__(self, root: Path, intake: Intake) -> None:
+    def __init__(self, within: Path, root: Path, intake: Intake) -> None:
         self.root, self._intake = root, intake
-        self.walk = Walk(root, self._check)
+        self.walk = Walk(within, root, self._check)
         self.names: list[str] = []
         self.files = self.characters = self.size = self.replaced = self.changed = 0
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlm_langchain.context import (
+    beneath,
     binary,
     data,
     documents,
@@ -28,7 +32,7 @@ from rlm_langchain.context.blobs import Blobs, Collected
 from rlm_langchain.context.intake import LARGEST_STREAM, Intake, Source
 from rlm_langchain.context.opening import open_reference, read
 from rlm_langchain.context.safe import one_line
-from rlm_langchain.errors import ConfigurationError, JournalError
+from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
@@ -89,10 +93,41 @@ class ContextStore:
         end after `seconds`, and `JournalError` when the store cannot be written, or no longer has what a ready
         reference names.
         """
-        deadline = inf if seconds is None else time.monotonic() + seconds
-        intake = Intake(self._blobs, strict, largest_stream(), deadline)
+        intake = self._intake(strict=strict, seconds=seconds)
         source = next((source for source in SOURCES if source.accepts(context)), None)
         return source.refer(context, intake) if source else None
+
+    def _intake(self, *, strict: bool = False, seconds: float | None = None) -> Intake:
+        """Where bytes that become a context go, and how long and how many may come."""
+        deadline = inf if seconds is None else time.monotonic() + seconds
+        return Intake(self._blobs, strict, largest_stream(), deadline)
+
+    def reference_beneath(self, path: Path, roots: Sequence[Path]) -> ContextRef | None:
+        """A reference to a file or folder below one of the roots, links to places below it followed.
+
+        Nothing else is read, whoever moves files or puts links into their place meanwhile. Raises as `reference`.
+        """
+        with streams.reading(str(path)):
+            within, found = beneath.located(roots, path)
+            with beneath.opened(within, found) as descriptor:
+                return self._referred(within, found, descriptor)
+
+    def _referred(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
+        """What was opened, as a reference."""
+        intake, mode = self._intake(), os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode) and not plugged.accepts(path):
+            return folders.refer_beneath(within, path, intake)
+        if not stat.S_ISREG(mode):
+            raise InputError(f"cannot read {path}: it is neither a file nor a folder that can be read safely")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            if not plugged.accepts(path):
+                return files.refer_opened(file, path, intake)
+            # A plug-in reads by a path: that of a copy which nobody else can write to.
+            with TemporaryDirectory() as folder:
+                copied = Path(folder, path.name)
+                with copied.open("wb") as copy:
+                    shutil.copyfileobj(file, copy)
+                return plugged.refer(copied, intake)
 
     def made(self, value: Any) -> ContextRef | None:
         """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from rlm_langchain.context.about import quoted
+from rlm_langchain.context.beneath import opened, opened_file, resolved
 from rlm_langchain.context.decoding import scrub
 from rlm_langchain.context.safe import one_line
-from rlm_langchain.context.seals import open_regular
 from rlm_langchain.errors import InputError
 
 MOST = 500_000
@@ -36,19 +34,37 @@ Ignored = Callable[[str], bool]
 """Whether a relative path, of a folder with a slash at its end, is to be left out."""
 
 
+class Entry(NamedTuple):
+    """A member of a folder, as the system described it while the folder was open."""
+
+    name: str
+    path: str
+    is_folder: bool
+    is_link: bool
+    is_file: bool
+    """True for a regular file, and for a link, whose target is looked at later."""
+
+    @classmethod
+    def of(cls, folder: str, entry: os.DirEntry[str]) -> Entry:
+        """Read the type of an entry. Raises `OSError`."""
+        is_folder, is_link = entry.is_dir(follow_symlinks=False), entry.is_symlink()
+        return cls(entry.name, os.path.join(folder, entry.name), is_folder, is_link, is_link or entry.is_file())
+
+
 class Walk:
     """One walk through a folder. Never leaves it: links are followed only to files inside.
 
+    `root` is the folder, `within` it or a folder above it, from which everything is opened: both are real paths.
     `check` is called again and again, and may raise to stop.
     """
 
-    def __init__(self, root: Path, check: Callable[[], object] = lambda: None) -> None:
-        self.root = root
+    def __init__(self, within: Path, root: Path, check: Callable[[], object] = lambda: None) -> None:
+        self.within, self.root = within, root
         self.left_out: Counter[str] = Counter()
         self.named: list[str] = []
         """The first of what was left out without being of a sort that always is, each with why."""
         self._check = check
-        self._ignored = _gitignore(root)
+        self._ignored = _gitignore(within, root)
 
     def files(self) -> list[tuple[str, str]]:
         """The relative path, with slashes, and the path of each file, sorted. Raises `InputError` for too many."""
@@ -58,7 +74,7 @@ class Walk:
                 self._check()
                 if reason := self._reason(entry, name):
                     self.leave_out(name, reason)
-                elif entry.is_dir(follow_symlinks=False):
+                elif entry.is_folder:
                     waiting.append((entry.path, f"{name}/"))
                 elif len(found) < MOST:
                     found.append((name, entry.path))
@@ -75,53 +91,60 @@ class Walk:
         if reason not in _EXPECTED and len(self.named) < _NAMED:
             self.named.append(f"{quoted(name)} ({reason})")
 
-    def open(self, path: str) -> BinaryIO:
-        """A file that was found, of which a link may lead elsewhere by now. Raises `OSError`.
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Open a file that was found, though a link may lead elsewhere by now. Raises `OSError`."""
+        resolved(self.root, Path(path))
+        with opened_file(self.within, Path(path)) as file:
+            yield file
 
-        That the open file is one of this folder is known by where it is and by its inode, both after it was opened.
-        """
-        file = open_regular(Path(path), follow=True)
-        with suppress(OSError):
-            real = os.path.realpath(path)
-            if self._is_inside(real) and os.path.samestat(os.lstat(real), os.fstat(file.fileno())):
-                return file
-        file.close()
-        raise FileNotFoundError(errno.ENOENT, "it is not in the folder any more")
-
-    def _entries(self, folder: str, prefix: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    def _entries(self, folder: str, prefix: str) -> list[tuple[Entry, str]]:
+        found = list[tuple[Entry, str]]()
         try:
-            with os.scandir(folder) as entries:
+            with _listed(self.within, folder) as entries:
                 for entry in entries:
-                    yield entry, prefix + entry.name
+                    self._check()
+                    with self._left_out_on_error(prefix + entry.name):
+                        found.append((Entry.of(folder, entry), prefix + entry.name))
         except OSError as error:
             self.leave_out(prefix or self.root.name, reason_of(error))
+        return found
 
-    def _reason(self, entry: os.DirEntry[str], name: str) -> str | None:
+    @contextmanager
+    def _left_out_on_error(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.leave_out(name, reason_of(error))
+
+    def _reason(self, entry: Entry, name: str) -> str | None:
         if entry.name.startswith("."):
             return "hidden"
-        try:
-            folder = entry.is_dir(follow_symlinks=False)
-            if self._ignored(f"{name}/" if folder else name):
-                return "ignored by .gitignore"
-            if folder:
-                return "cache" if _is_cache(entry) else None
-            if entry.is_symlink():
-                return None if self._leads_inside(entry.path) else "link"
-            return None if entry.is_file() else "special"
-        except OSError as error:
-            return reason_of(error)
+        if self._ignored(f"{name}/" if entry.is_folder else name):
+            return "ignored by .gitignore"
+        if entry.is_folder:
+            return "cache" if _is_cache(entry) else None
+        if entry.is_link:
+            return None if self._leads_inside(entry.path) else "link"
+        return None if entry.is_file else "special"
 
     def _leads_inside(self, link: str) -> bool:
         """Whether a link leads to a file of this folder; a folder in it is walked at its own place."""
         try:
-            if not stat.S_ISREG(os.stat(link).st_mode):  # which fails for a link that leads to itself
-                return False
+            return resolved(self.root, Path(link)).is_file()
         except OSError:
             return False
-        return self._is_inside(os.path.realpath(link))
 
-    def _is_inside(self, real: str) -> bool:
-        return Path(real).is_relative_to(self.root)
+
+@contextmanager
+def _listed(within: Path, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The members of a folder, which was reached through no link. Raises `OSError`."""
+    if os.scandir not in os.supports_fd:  # Windows; what is read is checked when it is opened
+        with os.scandir(folder) as entries:
+            yield entries
+        return
+    with opened(within, Path(folder)) as descriptor, os.scandir(descriptor) as entries:
+        yield entries
 
 
 class Keys:
@@ -147,7 +170,7 @@ def reason_of(error: OSError) -> str:
     return "vanished" if isinstance(error, FileNotFoundError) else "unreadable"
 
 
-def _is_cache(entry: os.DirEntry[str]) -> bool:
+def _is_cache(entry: Entry) -> bool:
     return entry.name in _CACHES or any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
 
 
@@ -159,10 +182,10 @@ def _effort(rule: str) -> int:
     return int(16 ** min(stars + 1.5 * folders, 8.0))
 
 
-def _gitignore(root: Path) -> Ignored:
+def _gitignore(within: Path, root: Path) -> Ignored:
     """The rules of a folder. Raises `InputError` when there are too many to be meant."""
     rules = b""
-    with suppress(OSError), open_regular(root / ".gitignore", follow=True) as file:
+    with suppress(OSError), opened_file(within, root / ".gitignore") as file:
         rules = file.read(RULES + 1)
     if len(rules) > RULES:
         raise InputError(f"{one_line(root / '.gitignore')} has more than {RULES:,} bytes: shorten it")

@@ -391,19 +391,14 @@ def test_a_link_that_leads_to_itself_is_refused_or_left_out(store, tmp_path):
     assert ref["about"].endswith("left out: 2,001 hidden, 5 link")
 
 
-@pytest.mark.parametrize("depth", [1_200, 3_000])
-def test_a_deep_folder_is_walked_as_far_as_paths_reach(store, tmp_path, depth):
+def test_a_folder_deeper_than_recursion_and_paths_reach_is_read_to_its_end(store, tmp_path):
+    depth = 2_100  # Python's stack ends at 1,000 calls, a path of Linux at 4,096 bytes
     nest = f"import os\nfor n in range({depth}):\n    os.mkdir('d')\n    os.chdir('d')\n"
     nest += "open('deep.txt', 'w').write('deep')"
     folder = folder_of(tmp_path, a="text")
     subprocess.run([sys.executable, "-c", nest], cwd=folder, check=True)
     try:
-        ref = store.reference(folder)
-        if depth == 1_200:
-            assert store.load(ref) == {"a.txt": "text", f"{'d/' * depth}deep.txt": "deep"}
-        else:
-            assert store.load(ref) == {"a.txt": "text"}
-            assert ref["about"].endswith("left out: 1 unreadable")
+        assert store.load(store.reference(folder)) == {"a.txt": "text", f"{'d/' * depth}deep.txt": "deep"}
     finally:  # what removes the folders of tests goes as deep as Python does
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 

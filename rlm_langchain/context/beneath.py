@@ -1,0 +1,106 @@
+"""Opens files and folders below a root, whoever moves things meanwhile: no link that appears leads out of it.
+
+A path is resolved first, so that links to places below the root work, and opened one component at a time from the
+root, none of which may be a link any more: whoever swaps one for a link in between is refused. What is read then
+is what was opened. Where the system cannot open relative to a folder (Windows), a file is opened by its path, and
+it is checked afterwards that what was opened is what stands below the root.
+
+Not covered: who may write to the folders above the root; hard links, which only who owns a file, or may write to
+it, can make (`fs.protected_hardlinks`, the default of Linux).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_RELATIVE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+"""Whether this system can open relative to an open folder, without following links."""
+_QUIET = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""To open a pipe or a terminal waits for nobody, and takes nothing over."""
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+class Outside(OSError):
+    """A path leads out of the root, or was changed while it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            errno.EXDEV, "it leads out of the folder that may be read, or was changed meanwhile", str(path)
+        )
+
+
+def resolved(root: Path, path: Path) -> Path:
+    """The real path of what is below `root`, links followed. Raises `OSError`, `Outside` for what is elsewhere."""
+    return located([root], path)[1]
+
+
+def located(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
+    """The real path of the first root that something is below, and its own. Raises as `resolved`."""
+    try:
+        found = path.resolve()
+    except RuntimeError as error:  # a loop of links, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+    within = next((real for root in roots if found.is_relative_to(real := root.resolve())), None)
+    if within is None:
+        raise Outside(path)
+    return within, found
+
+
+@contextmanager
+def opened(root: Path, path: Path) -> Iterator[int]:
+    """A descriptor of what is at `path`, a real path below the real path `root`. Raises `OSError`."""
+    descriptor = _open_relative(root, path) if _RELATIVE else _open_and_check(root, path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened_file(root: Path, path: Path) -> Iterator[BinaryIO]:
+    """The regular file at `path`, links to places below `root` followed. Raises `OSError`."""
+    with opened(root, resolved(root, path)) as descriptor:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            yield file
+
+
+def _open_relative(root: Path, path: Path) -> int:
+    *folders, last = ("." if path == root else path.relative_to(root).as_posix()).split("/")
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | _QUIET)
+    try:
+        for name in folders:
+            below = _step(at, name, os.O_DIRECTORY, path)
+            os.close(at)
+            at = below
+        return _step(at, last, 0, path)
+    finally:
+        os.close(at)
+
+
+def _step(at: int, name: str, flags: int, path: Path) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | flags | _QUIET, dir_fd=at)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # a link, in the words of several systems
+            raise Outside(path) from error
+        raise
+
+
+def _open_and_check(root: Path, path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | _QUIET | _BINARY)
+    try:
+        now = resolved(root, path)
+        if now != path or not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
+            raise Outside(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
