@@ -495,7 +495,7 @@ def test_what_was_found_and_is_gone_or_leads_elsewhere_is_not_opened(tmp_path):
     (folder / "sub").mkdir()
     (folder / "sub/b.txt").write_text("text")
     (folder / "inside").symlink_to("a.txt")
-    walk = Walk(folder.resolve())
+    walk = Walk(folder.resolve(), folder.resolve())
     found = dict(walk.files())
     assert [*found] == ["a.txt", "gone.txt", "inside", "link.txt", "sub/b.txt"]
     for path in found.values():
