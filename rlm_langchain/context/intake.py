@@ -34,8 +34,8 @@ class Intake:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise InputError(
-                f"{one_line(name)} was not read to its end in the time of the run: raise Budget(seconds=), or give "
-                "less of it"
+                f"{one_line(name)} was not read to its end in the time of the run: raise Budget(seconds=) or "
+                "--seconds, or give less of it"
             )
         return left
 
