@@ -8,7 +8,8 @@
 
 Every program runs with 5 s, 256 MB and 1 MiB of output. It is contained when no secret gets out, nothing is changed
 on the host or printed on its standard error, each step ends within its limit plus 1.5 s, the host does not grow by
-more than 32 MB, no process is left, and the next session works. `RLM_HOSTILE_CORPUS` names another corpus, in the same form.
+more than 32 MB, no process is left, and the next session works. `RLM_HOSTILE_CORPUS` names another corpus, in the
+same form.
 
 The sandbox must survive pickling: programs run in several processes at once, because most of them wait for a limit.
 """
