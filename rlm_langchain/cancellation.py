@@ -15,7 +15,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import aclosing, contextmanager
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,6 +90,12 @@ class Group:
                 raise
             raise self.error from None
 
+    def wait(self) -> None:
+        """Wait until its sync calls, whose threads their callers may have given up on, have ended."""
+        with self._lock:
+            working = [member.ending for member in self._members if member.ending is not None]
+        wait(working, PATIENCE)
+
     async def ended(self) -> None:
         """Wait until all its calls have cleaned up."""
         with self._lock:
@@ -108,6 +114,8 @@ class Invocation:
         self.cancelled = False
         self.task: asyncio.Task[Any] | None = None
         """What works for the call, when it is async."""
+        self.ending: Future[None] | None = None
+        """Done when the call has ended, when it is sync."""
         self.nested = Group()
         """The calls that are made within this one: by tools, or by models that are RLMs themselves."""
         self._trees = trees
@@ -134,6 +142,15 @@ class Invocation:
         self.nested.cancel()
         if task is not None:
             _cancel(task)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around a sync call."""
+        self.ending = Future()
+        try:
+            yield
+        finally:
+            self.ending.set_result(None)
 
     def context(self) -> Context:
         """A copy of the caller's context, in which other calls belong to this one."""

@@ -61,7 +61,12 @@ class Built(NamedTuple):
     @contextmanager
     def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
-        with self.held(config), portal() as loop, loop.wrap_async_context_manager(clients.lease()):
+        with (
+            invocation_of(config).working(),
+            self.held(config),
+            portal() as loop,
+            loop.wrap_async_context_manager(clients.lease()),
+        ):
             state = begin(self.machine, asked)
             run = self._run_of(state, self.graph.get_state(config) if self._has_thread(config) else None)
             try:
@@ -92,7 +97,10 @@ class Built(NamedTuple):
 
     def _close(self, run: str, config: RunnableConfig) -> None:
         """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
-        for seen in {run, *invocation_of(config).runs}:
+        invocation = invocation_of(config)
+        if invocation.cancelled:
+            invocation.nested.wait()
+        for seen in {run, *invocation.runs}:
             self.machine.close(seen)
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:

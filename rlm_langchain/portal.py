@@ -136,7 +136,8 @@ def interruptible(do: Callable[[], T], stop: Callable[[], None], context: Contex
                 from_thread.check_cancelled()
             return work.result()
         except BaseException:
-            stop()
+            if not work.done():  # else it is the work itself that raises, or pauses
+                stop()
             raise
 
 
