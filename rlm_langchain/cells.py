@@ -47,6 +47,8 @@ FREE = ("budget", "history")
 """Kinds of calls that cost nothing."""
 FAILING, IDLE = 25, 5_000
 """Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
+FLAWED = 5
+"""Times that one cell may ask a prompt whose replies are all empty or cut. None is remembered: each is paid for."""
 LAST_WORDS = 2.0
 """Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
 SLOW_REPLAY = 3.0
@@ -131,9 +133,11 @@ class Execution:
                     step = None
 
     def _circling(self) -> str | None:
-        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, so no budget ends it."""
+        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, or are all in vain."""
         if self.journal.failing + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
+        if self.machine.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
+            return f"{FLAWED} times, it asked the same prompt, and the reply was empty or cut: ask for less."
         if self.idle >= IDLE:
             return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
         return None

@@ -16,6 +16,7 @@ from rlm_langchain.calling import Completion, complete
 from rlm_langchain.machine import Machine
 from rlm_langchain.marks import marked
 from rlm_langchain.models import Model
+from rlm_langchain.responses import flaw_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import Usage
 
@@ -30,6 +31,8 @@ class Query:
     """In the tree: on whose account it is."""
     key: str
     """Of its receipt, from `key_of`."""
+    own_key: str | None = None
+    """That of a flawed reply, where `key` is shared by all who ask the same: it answers calls of its wave only."""
     decided: Any = None
     """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
     the one must go on from the other, or the reply would be one to another question."""
@@ -47,7 +50,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     Raises `Refused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
     `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
     """
-    known = received(tree, query.key, query.place)
+    known = received(tree, query)
     if known is not None:
         return known
     tree.check()
@@ -60,7 +63,9 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
             entry.used = completion.usage
             tree.note(query.place, completion.usage)
             if tree.receipts:
-                tree.receipts.write(query.key, _receipt(query, completion))
+                flaw = flaw_of(completion.text, completion.finish)
+                key = query.own_key if flaw and query.own_key is not None else query.key
+                tree.receipts.write(key, _receipt(query, completion))
 
         return await complete(
             query.model,
@@ -84,13 +89,22 @@ def key_of(tree: Tree, model: Model, messages: Sequence[BaseMessage], place: str
     return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
 
 
-def received(tree: Tree, key: str, place: str) -> Completion | None:
-    """The reply that an earlier process received under this key. It is on the account of the place that asked."""
-    known = tree.receipts.find(key) if tree.receipts else None
-    if known is None:
+def received(tree: Tree, query: Query) -> Completion | None:
+    """The reply that an earlier process received to a query. It is on the account of the place that asked."""
+    if tree.receipts is None:
         return None
-    usage = Usage(**known["usage"]) if known["place"] == place else Usage()
-    return Completion(known["text"], usage, known["seconds"], known["retries"], known["finish"])
+    if query.own_key is not None and (own := tree.receipts.find(query.own_key)) is not None:
+        return _completion(own, query)
+    known = tree.receipts.find(query.key)
+    is_own = known is not None and known["place"] == query.place
+    if known is None or (query.own_key is not None and not is_own and flaw_of(known["text"], known["finish"])):
+        return None
+    return _completion(known, query)
+
+
+def _completion(receipt: dict[str, Any], query: Query) -> Completion:
+    usage = Usage(**receipt["usage"]) if receipt["place"] == query.place else Usage()
+    return Completion(receipt["text"], usage, receipt["seconds"], receipt["retries"], receipt["finish"])
 
 
 def decided(tree: Tree, key: str) -> Any:

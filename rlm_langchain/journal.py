@@ -19,6 +19,7 @@ from rlm_langchain.scribe import depth_of
 from rlm_langchain.seal import is_whole
 from rlm_langchain.twins import twin_key
 from rlm_langchain.types import (
+    AnswerRecord,
     Call,
     CallRecord,
     CellRecord,
@@ -69,6 +70,8 @@ class Journal:
         self._wave = -1
         self.failing = 0
         """Waves of the last cell since a call of it was answered."""
+        self.flawed: dict[str, set[int]] = {}
+        """By fingerprint: the waves of the last cell in which a call had a flawed reply."""
         self._question()
         self._records: list[Record] = []
         self.read_on(records)
@@ -117,12 +120,14 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
-                self.failing = 0
+                self.failing, self.flawed = 0, {}
             case "wave":
                 self._asked = record["time"]
                 self._count(record["first"])
             case "call":
                 self.failing = self.failing if record["error"] else 0
+                if "flaw" in record:
+                    self.flawed.setdefault(record["prompt_sha256"], set()).add(self._wave)
                 self.calls[record["call"]] = record
                 self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
@@ -212,7 +217,7 @@ class Journal:
         return {
             f"{call['model']} {call['prompt_sha256']}": call["value"]
             for call in self.calls.values()
-            if call["model"] and isinstance(call["value"], str)
+            if call["model"] and isinstance(call["value"], str) and call["value"].strip() and "flaw" not in call
         }
 
     def runs(self) -> dict[str, str]:
@@ -220,7 +225,7 @@ class Journal:
         return {
             twin_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): call["value"]
             for call in self.calls.values()
-            if isinstance(call["value"], str) and call.get("child") and call["child"][-1]["status"] == "complete"
+            if isinstance(call["value"], str) and call.get("child") and _answers(call["child"][-1])
         }
 
     def check(self) -> None:
@@ -242,6 +247,11 @@ class Journal:
         return len(self.turns) - 1 - last
 
     @property
+    def turns_since_question(self) -> list[TurnRecord]:
+        """The turns that worked on the last question."""
+        return self.turns[self._before :]
+
+    @property
     def iterations(self) -> int:
         """Turns since the question was put."""
         return len(self.turns) - self._before
@@ -259,3 +269,8 @@ class Journal:
     def _stopped(self, cell: int) -> bool:
         output = self.outputs.get(cell)
         return output is not None and (output["error"] or output["outcome"] != "completed")
+
+
+def _answers(end: AnswerRecord) -> bool:
+    """Whether a child run's answer is one for others that are asked the same."""
+    return end["status"] == "complete" and end["answer"] not in (None, "")

@@ -47,7 +47,7 @@ def read_reply(text: str) -> ModelReply:
 
 def is_python(code: str) -> bool:
     """Whether this is a program, and not a remark that happens to parse."""
-    tree = _parse(code)
+    tree = program(code)
     if tree is None:
         return False
     remarks = (isinstance(s, ast.Expr) and isinstance(s.value, ast.Name | ast.Constant) for s in tree.body)
@@ -66,12 +66,13 @@ def _block(text: str, opening: re.Match[str]) -> tuple[str, int]:
     ends = [*closing.finditer(text, start)]
     if not ends:
         return text[start:], len(text)
-    programs = (end for end in ends if _parse(text[start : end.start()]) is not None)
+    programs = (end for end in ends if program(text[start : end.start()]) is not None)
     end = next(programs, ends[0])
     return text[start : end.start()], end.end()
 
 
-def _parse(code: str) -> ast.Module | None:
+def program(code: str) -> ast.Module | None:
+    """The code as Python reads it; None for what it cannot read, or what is too long to try."""
     if len(code) > _PARSED:
         return None
     try:

@@ -19,6 +19,7 @@ from rlm_langchain.journal import Journal
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
+from rlm_langchain.progress import Progress
 from rlm_langchain.prompts import render
 from rlm_langchain.replies import read_reply
 from rlm_langchain.scribe import Scribe, depth_of
@@ -36,6 +37,7 @@ REASONS: dict[StopReason, str] = {
     "tokens": "there are no tokens left",
     "usd": "there is no money left",
     "seconds": "there is no time left",
+    "no_progress": "your last turns only repeated what had been done, and brought nothing new",
 }
 
 
@@ -129,7 +131,7 @@ class Turn:
     async def _asked(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
         held = last and not self.state["path"]  # for the run whose answer counts
-        query = Query(self._model, self.messages, self._place, self.key, self.decision, last, True, held)
+        query = Query(self._model, self.messages, self._place, self.key, None, self.decision, last, True, held)
         try:
             return await ask(self.machine, self.tree, query, config)
         except (Refused, TimeoutError) as refused:
@@ -156,12 +158,20 @@ class Turn:
 
     def _decision(self) -> Decision:
         """What this turn is to be, by the account and the clock as they are now."""
-        if stop := self._limit():
-            return self._ending(stop)
+        progress = Progress.of(self.journal)
+        stop = self._limit()
+        if stop or progress.is_over:
+            return self._ending(stop or "no_progress")
         if self._too_long():
             return Decision(stop=None, summary=True, note=None)
-        scarce = self._scarce()
-        return Decision(stop=None, summary=False, note=self._render("scarce", left=scarce) if scarce else None)
+        notes = [self._warning(progress)] if progress.repeats or progress.fails_alike else []
+        notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
+        return Decision(stop=None, summary=False, note="\n\n".join(notes) or None)
+
+    def _warning(self, progress: Progress) -> str:
+        """What a model is told that repeats itself."""
+        name = "repeated" if progress.repeats else "same_error"
+        return self._render(name, left=progress.left)
 
     def _scarce(self) -> str:
         """What there is less than a quarter left of."""

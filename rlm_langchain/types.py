@@ -21,8 +21,15 @@ Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 Status = Literal["complete", "partial", "failed"]
 
-StopReason = Literal["answer", "prose", "iterations", "calls", "tokens", "usd", "seconds", "model", "cancelled"]
-"""What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event."""
+StopReason = Literal[
+    "answer", "prose", "iterations", "calls", "tokens", "usd", "seconds", "no_progress", "model", "cancelled"
+]
+"""What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event: its turns only
+repeated each other (`no_progress`)."""
+
+Flaw = Literal["empty", "cut", "filtered"]
+"""What is wrong with a model's reply that came: it has no words, was cut by a limit of its length or in the middle
+of a thought, or a provider's filter took part of it."""
 
 
 # --- What a sandbox is given, and what it gives back -------------------------------------------
@@ -247,6 +254,8 @@ class LeafReply(NamedTuple):
     retries: int = 0
     memo: bool = False
     """Whether it is the reply to the same call, made elsewhere in the tree."""
+    flaw: Flaw | None = None
+    """What is wrong with the text."""
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -380,6 +389,8 @@ class CallRecord(Sealed):
     """The records of a child run."""
     memo: NotRequired[bool]
     """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
+    flaw: NotRequired[Flaw]
+    """What is wrong with the reply. It answers no other call: the same prompt is asked again."""
     read: NotRequired[list[list[int]]]
     """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
 

@@ -30,6 +30,7 @@ STOPS: dict[StopReason, str] = {
     "tokens": "no tokens were left",
     "usd": "no money was left",
     "seconds": "no time was left",
+    "no_progress": "the model only repeated itself",
     "model": "the model did not answer",
     "cancelled": "it was cancelled",
 }
