@@ -15,6 +15,7 @@ from rlm_langchain.context import quotable
 from rlm_langchain.context.tables import table
 from rlm_langchain.conversation import fenced, shown
 from rlm_langchain.coverage import Read, in_records
+from rlm_langchain.degradation import is_blank, limit_of, shortfalls
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
 from rlm_langchain.machine import Machine
@@ -75,7 +76,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
         "trajectory": scribe.records,
-        **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
+        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
     }
 
 
@@ -121,8 +122,18 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     journal = Journal(state["trajectory"])
     root, sub = journal.usage
     reason = state.get("stop_reason") or "answer"
-    status, answer = _verdict(journal, reason, state.get("answer"), typed=bool(machine.schema_at(state["path"])))
-    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, answer)
+    if not journal.gave(state.get("answer")):
+        raise JournalError(DAMAGED)
+    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, state.get("answer"))
+    calls = journal.calls_since_question
+    degraded, limit, typed = shortfalls(calls), limit_of(calls), bool(machine.schema_at(state["path"]))
+    if (flaw := journal.flaw_of_words) and answer is not None:
+        degraded[flaw] = degraded.get(flaw, 0) + 1
+    status, reason = _verdict(reason, answer, limit or ("degraded" if degraded else None), typed=typed)
+    if dropped := evidence.get("dropped_citations"):
+        degraded["dropped_citations"] = dropped  # the answer itself is whole
+    failed = status == "failed"
+    answer = None if failed else answer
     read, coverage = _read(machine, state, journal)
     record = AnswerRecord(
         type="answer",
@@ -132,6 +143,8 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         stop_reason=reason,
         time=time.time(),
     )
+    if degraded:
+        record["degraded"] = degraded
     if "citations" in evidence:
         record["citations"] = evidence["citations"]
     if read:
@@ -150,6 +163,8 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
         "cost_usd": root.plus(sub).cost,
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
+        "degraded": degraded,
+        "found": fenced(journal.found["text"]) if failed and journal.found else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
@@ -179,15 +194,19 @@ def _read(machine: Machine, state: RLMState, journal: Journal) -> tuple[Read, Co
     return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
 
 
-def _verdict(journal: Journal, reason: StopReason, answer: Any, *, typed: bool) -> tuple[Status, Any]:
-    """How the run ended, and with what: without an answer, with what was found so far, which is of no type."""
-    if not journal.gave(answer):
-        raise JournalError(DAMAGED)
-    if reason in ("answer", "prose"):
-        return "complete", answer
-    if answer is not None:
-        return "partial", answer
-    return "failed", None if typed else journal.found and fenced(journal.found["text"])
+def _verdict(
+    reason: StopReason, answer: Any, missing: StopReason | None, *, typed: bool
+) -> tuple[Status, StopReason]:
+    """How the run ended, and why. An answer that is nothing is none, unless its type allows that.
+
+    `missing`: why the answer lacks something that it was to be made of.
+    """
+    given = reason in ("answer", "prose")
+    if is_blank(answer) and not (typed and given):
+        return "failed", "no_answer" if given else reason
+    if not given:
+        return "partial", reason
+    return ("partial", missing) if missing else ("complete", reason)
 
 
 def check(values: Mapping[str, Any]) -> None:

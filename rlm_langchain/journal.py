@@ -25,6 +25,7 @@ from rlm_langchain.types import (
     CellRecord,
     ContextRef,
     Excerpt,
+    Flaw,
     NoteRecord,
     OutputRecord,
     QuestionRecord,
@@ -99,6 +100,8 @@ class Journal:
         self._root, self._sub, self._seconds, self._asked = Usage(), Usage(), 0.0, 0.0
         self.sent_back = False
         """Whether an answer was, for its quotes."""
+        self.sent_back_blank = False
+        """Whether one was that was nothing."""
 
     def add(self, record: Record) -> None:
         """Read one record more."""
@@ -136,6 +139,7 @@ class Journal:
             case "output":
                 self.outputs[record["cell"]] = record
                 self.sent_back = self.sent_back or "unfound" in record
+                self.sent_back_blank = self.sent_back_blank or "blank" in record
                 self._seconds += record["seconds"]
 
     def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
@@ -185,6 +189,11 @@ class Journal:
         if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
             return bool(last.get("value") == answer)
         return True
+
+    @property
+    def flaw_of_words(self) -> Flaw | None:
+        """What is wrong with the last turn, when it had no code: its words may be the answer."""
+        return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
 
     @property
     def found(self) -> OutputRecord | None:
@@ -245,6 +254,11 @@ class Journal:
         """Turns since the history was last put in short."""
         last = max((i for i, turn in enumerate(self.turns) if turn.get("summary")), default=-1)
         return len(self.turns) - 1 - last
+
+    @property
+    def calls_since_question(self) -> list[CallRecord]:
+        """The calls that worked on the last question."""
+        return [record for record in self.account if record["type"] == "call"]
 
     @property
     def turns_since_question(self) -> list[TurnRecord]:

@@ -94,11 +94,11 @@ class Leaf:
             done = await ask(self.machine, self.tree, query, config)
             return LeafReply(done.text, None, done.usage, done.retries, flaw=flaw_of(done.text, done.finish))
         except Refused as refused:
-            return LeafReply(None, f"not asked: {refused}")
+            return LeafReply(None, f"not asked: {refused}", refused=refused.reason)
         except CallFailed as failed:
             return LeafReply(None, str(failed), retries=failed.retries)
         except TimeoutError:
-            return LeafReply(None, "the time of the run is over")
+            return LeafReply(None, "the time of the run is over", refused="seconds")
 
     def _paid(self, query: Query) -> bool:
         """Whether this very call was answered in an earlier process: then its cost is on its own record."""

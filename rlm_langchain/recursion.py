@@ -273,6 +273,8 @@ class Errands:
             record["memo"] = True
         if reply.flaw:
             record["flaw"] = reply.flaw
+        if reply.refused:
+            record["refused"] = reply.refused
         return record
 
 

@@ -22,6 +22,7 @@ from rlm_langchain.models import Model
 from rlm_langchain.progress import Progress
 from rlm_langchain.prompts import render
 from rlm_langchain.replies import read_reply
+from rlm_langchain.responses import flaw_of
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.telling import CHARS_PER_TOKEN
 from rlm_langchain.tree import Tree, turn_place
@@ -250,6 +251,8 @@ class Turn:
             retries=completion.retries,
             time=time.time(),
         )
+        if flaw := flaw_of(completion.text, completion.finish):
+            record["flaw"] = flaw
         if self.summary:
             record["summary"] = True
         self.scribe.write(record)

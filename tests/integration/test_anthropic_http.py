@@ -96,7 +96,7 @@ def test_the_price_list_knows_what_the_cache_costs(claude: Server) -> None:
 
 
 def test_a_limit_in_dollars_holds_with_what_the_cache_costs(claude: Server) -> None:
-    claude.script = play("print(1)")
+    claude.script = play(*(f"print({turn})" for turn in range(100)))
     output = ask(budget=Budget(usd=0.05, output_tokens=200, iterations=100))
     assert output["stop_reason"] == "usd"
     assert 0.01 < output["cost_usd"] <= 0.05
