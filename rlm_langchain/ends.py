@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -32,6 +32,7 @@ from rlm_langchain.types import (
     NoteRecord,
     OutputRecord,
     QuestionRecord,
+    Shortfall,
     Status,
     StopReason,
 )
@@ -117,58 +118,80 @@ def _asked(machine: Machine, journal: Journal, path: str, query: str, context: C
     return record
 
 
+class _End(NamedTuple):
+    """How a run has ended."""
+
+    status: Status
+    stop_reason: StopReason
+    degraded: dict[Shortfall, int]
+
+
 def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     """The run's output, and the end of what was alive for it."""
     journal = Journal(state["trajectory"])
-    root, sub = journal.usage
-    reason = state.get("stop_reason") or "answer"
     if not journal.gave(state.get("answer")):
         raise JournalError(DAMAGED)
     scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, state.get("answer"))
-    calls = journal.calls_since_question
-    degraded, limit, typed = shortfalls(calls), limit_of(calls), bool(machine.schema_at(state["path"]))
-    if (flaw := journal.flaw_of_words) and answer is not None:
-        degraded[flaw] = degraded.get(flaw, 0) + 1
-    status, reason = _verdict(reason, answer, limit or ("degraded" if degraded else None), typed=typed)
-    if dropped := evidence.get("dropped_citations"):
-        degraded["dropped_citations"] = dropped  # the answer itself is whole
-    failed = status == "failed"
+    end = _end(machine, state, journal, answer, evidence)
+    failed = end.status == "failed"
     answer = None if failed else answer
     read, coverage = _read(machine, state, journal)
-    record = AnswerRecord(
-        type="answer",
-        path=state["path"],
-        answer=answer,
-        status=status,
-        stop_reason=reason,
-        time=time.time(),
-    )
-    if degraded:
-        record["degraded"] = degraded
-    if "citations" in evidence:
-        record["citations"] = evidence["citations"]
-    if read:
-        record["read"] = read
     if coverage is not None:
-        record["coverage"] = evidence["coverage"] = coverage
-    scribe.write(record)
+        evidence["coverage"] = coverage
+    scribe.write(_answered(state["path"], answer, end, evidence, read))
     if not state["path"]:
         machine.trees.end(state["run"])
+    root, sub = journal.usage
     return {
         "trajectory": scribe.records,
         "answer": answer,
-        "status": status,
-        "stop_reason": reason,
+        "status": end.status,
+        "stop_reason": end.stop_reason,
         "usage": {"root": root.record(), "sub": sub.record()},
         "cost_usd": root.plus(sub).cost,
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
-        "degraded": degraded,
+        "degraded": end.degraded,
         "found": fenced(journal.found["text"]) if failed and journal.found else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
     }
+
+
+def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: Read) -> AnswerRecord:
+    """The record of the answer."""
+    record = AnswerRecord(
+        type="answer",
+        path=path,
+        answer=answer,
+        status=end.status,
+        stop_reason=end.stop_reason,
+        time=time.time(),
+    )
+    if end.degraded:
+        record["degraded"] = end.degraded
+    if "citations" in evidence:
+        record["citations"] = evidence["citations"]
+    if read:
+        record["read"] = read
+    if "coverage" in evidence:
+        record["coverage"] = evidence["coverage"]
+    return record
+
+
+def _end(machine: Machine, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
+    """How a run with this answer has ended, and what the answer lacks."""
+    calls = journal.calls_since_question
+    degraded, limit = shortfalls(calls), limit_of(calls)
+    if (flaw := journal.flaw_of_words) and answer is not None:
+        degraded[flaw] = degraded.get(flaw, 0) + 1
+    missing: StopReason | None = limit or ("degraded" if degraded else None)
+    typed = bool(machine.schema_at(state["path"]))
+    status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
+    if dropped := evidence.get("dropped_citations"):
+        degraded["dropped_citations"] = dropped  # the answer itself is whole
+    return _End(status, reason, degraded)
 
 
 def _cited(machine: Machine, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:

@@ -36,8 +36,8 @@ StopReason = Literal[
     "cancelled",
 ]
 """What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event: its turns only
-repeated each other (`no_progress`), FINAL was given nothing (`no_answer`). An answer for which a limit refused calls
-has that limit as its reason; one that lacks something else, `degraded`."""
+repeated each other (`no_progress`), FINAL was given nothing (`no_answer`). An answer for which a limit refused
+calls has that limit as its reason; one that lacks something else, `degraded`."""
 
 Refusal = StopReason | Literal["declined"]
 """Why a call was not made: the limit that refused it, or for which the run is ending; or a person declined it."""
