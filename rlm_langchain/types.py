@@ -161,12 +161,12 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The cell called FINAL (or set `answer` ready) and ended. The last answer of a cell wins."""
+    """The cell called FINAL, which ended it, or ended with an `answer` that is ready. The first call of FINAL counts."""
 
     value: Plain
     stdout: str
     error: str | None = None
-    """A traceback after the answer; the answer stands."""
+    """A traceback after the answer, of a `finally` for instance; the answer stands."""
 
 
 @dataclass(frozen=True, slots=True)
