@@ -117,15 +117,19 @@ class Turn:
             return self._go("execute")
         reply = read_reply(completion.text)
         self._record(completion, list(reply.cells))
+        if reply.unseen:
+            self._note(self._render("unseen", count=reply.unseen))
+        if reply.ignored and reply.cells:
+            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
-        words = self._words(completion.text)
+        words = None if reply.is_source else self._words(completion.text)
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
         if (self._talked_before() or self.journal.whole) and words is not None:
             return self._go("finalise", answer=words, stop_reason="prose")
         if reply.ignored:
-            self._note(self._render("ignored", languages=", ".join(reply.ignored)))
+            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         self._note(self._render("nudge"))
         return self._go("generate")
 

@@ -161,7 +161,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The cell called FINAL, which ended it, or ended with an `answer` that is ready. The first call of FINAL counts."""
+    """The cell called FINAL, whose first call ends it, or it ended with an `answer` that is ready."""
 
     value: Plain
     stdout: str
