@@ -13,6 +13,7 @@ from langgraph.types import Command, Send
 from rlm_langchain.approval import approval, recall
 from rlm_langchain.citations import answer_of, cited
 from rlm_langchain.citations import problem as quote_problem
+from rlm_langchain.degradation import is_blank
 from rlm_langchain.journal import Journal, fingerprint
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
@@ -33,8 +34,10 @@ from rlm_langchain.types import (
     OutputRecord,
     Plain,
     Record,
+    Refusal,
     Reply,
     Step,
+    StopReason,
     Suspended,
     Usage,
     WaveRecord,
@@ -47,6 +50,9 @@ FREE = ("budget", "history")
 """Kinds of calls that cost nothing."""
 FAILING, IDLE = 25, 5_000
 """Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
+FLAWED = 5
+"""Times that one cell may ask a prompt whose replies are all empty or cut. None is remembered: each is paid for."""
+BLANK = "it is None, or a text without words. If there is no answer, give FINAL a sentence that says so and why."
 LAST_WORDS = 2.0
 """Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
 SLOW_REPLAY = 3.0
@@ -69,6 +75,8 @@ class Execution:
     """How often it asked only what was known."""
     unfound: int = 0
     """Quotes of the answer that is sent back for them."""
+    blank: bool = False
+    """Whether the answer that is sent back is nothing."""
 
     @classmethod
     def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
@@ -132,17 +140,23 @@ class Execution:
                     step = None
 
     def _circling(self) -> str | None:
-        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, so no budget ends it."""
+        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, or are all in vain."""
         if self.journal.failing + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
+        if self.machine.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
+            return f"{FLAWED} times, it asked the same prompt, and the reply was empty or cut: ask for less."
         if self.idle >= IDLE:
             return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
         return None
 
     def _misfit(self, value: Plain) -> str | None:
-        """Why an answer goes back to the model: it does not fit its schema, or, once, its quotes are not there."""
+        """Why an answer goes back to the model: it does not fit its schema; once, it is nothing, or misquotes."""
         schema, cites = self.machine.schema_at(self.state["path"]), self.machine.cites_at(self.state["path"])
-        problem = None if schema is None else schema.problem(answer_of(value) if cites else value)
+        answer = answer_of(value) if cites else value
+        problem = None if schema is None else schema.problem(answer)
+        if schema is None and is_blank(answer) and not self._closing and not self.journal.sent_back_blank:
+            self.blank = True
+            return BLANK
         if problem or not cites or self._closing or self.journal.sent_back:
             return problem
         unfound = cited(self.machine.store, self.journal.contexts, value).unfound
@@ -150,7 +164,7 @@ class Execution:
         return quote_problem(unfound) if unfound else None
 
     @property
-    def _closing(self) -> str | None:
+    def _closing(self) -> StopReason | None:
         """The limit that made this the last turn."""
         return self.state.get("stop_reason")
 
@@ -190,8 +204,7 @@ class Execution:
 
     def _serve(self, calls: Sequence[Call]) -> list[Reply] | None:
         """Replies that cost nothing, given in place; None when a model is needed."""
-        refusal = "a person declined this call" if self._declined else None
-        refusal = "the run is ending: no more calls" if self._closing else refusal
+        refusal: Refusal | None = self._closing or ("declined" if self._declined else None)
         if refusal:
             self.refused += 1
             return [self._refused(i, call, refusal) for i, call in enumerate(calls)]
@@ -202,10 +215,11 @@ class Execution:
         self.idle += 1
         return [self._served(i, call, reply) for i, (call, reply) in enumerate(zip(calls, ready, strict=True))]
 
-    def _refused(self, index: int, call: Call, why: str) -> Reply:
+    def _refused(self, index: int, call: Call, refusal: Refusal) -> Reply:
         """No, unless the call was answered before."""
         known = self.journal.reply(self.repl.first + index, call)
-        return known or self._served(index, call, Reply(error=why))
+        told = "a person declined this call" if refusal == "declined" else "the run is ending: no more calls"
+        return known or self._served(index, call, Reply(error=told), refusal)
 
     def _at_once(self, number: int, call: Call) -> Reply | None:
         """The reply to a call that costs nothing."""
@@ -226,7 +240,7 @@ class Execution:
         levels = self.machine.budget.depth - 1 - depth
         return {**self.tree.ledger.left(), "iterations": turns, "depth": levels}
 
-    def _served(self, index: int, call: Call, reply: Reply) -> Reply:
+    def _served(self, index: int, call: Call, reply: Reply, refusal: Refusal | None = None) -> Reply:
         record = CallRecord(
             type="call",
             path=self.state["path"],
@@ -246,6 +260,8 @@ class Execution:
         )
         if call.kind not in FREE and reply.error is None:
             record["memo"] = True
+        if call.kind not in FREE and refusal is not None:
+            record["refused"] = refusal
         self._write(record)
         return reply
 
@@ -288,6 +304,8 @@ class Execution:
         )
         if "value" in answer:
             record["value"] = answer["value"]
+        if self.blank:
+            record["blank"], self.blank = True, False
         if self.unfound:
             record["unfound"], self.unfound = self.unfound, 0
         self._write(record)

@@ -36,7 +36,7 @@ class Told(NamedTuple):
     def metadata(self) -> dict[str, Any]:
         """What LangChain calls `response_metadata`."""
         output = self.output
-        ended = {key: output[key] for key in ("status", "stop_reason", "cost_usd")}
+        ended = {key: output[key] for key in ("status", "stop_reason", "cost_usd", "degraded", "found")}
         return {"model_name": self.model, "finish_reason": "tool_calls" if self.calls else "stop", **ended}
 
     def message(self, thought: str) -> AIMessage:

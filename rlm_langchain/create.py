@@ -46,6 +46,7 @@ class RLMOptions(TypedDict, total=False):
     retriever: str | Embeddings | BaseRetriever | VectorStore | None
     citations: bool
     on_budget: Literal["answer", "raise"]
+    on_failure: Literal["return", "raise"]
     checkpointer: BaseCheckpointSaver[Any] | bool | None
     home: Path | None
     name: str | None
@@ -57,7 +58,7 @@ def create_rlm(root_model: str | BaseChatModel | Model, **options: Unpack[RLMOpt
     `root_model` writes the code: a name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local", or any
     LangChain chat model. `recursive_model` answers sub-calls. What it may spend: `budget`, `limits`, `prices`. How
     it works: `sandbox`, `strategies`, `tools`, `retriever`, `memo`. What comes out: `output_schema`, `citations`,
-    `on_budget`. Where it is kept: `checkpointer`, `home`.
+    `on_budget`, `on_failure`. Where it is kept: `checkpointer`, `home`.
 
     Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
     """

@@ -17,6 +17,7 @@ from rlm_langchain.ledger import Entry
 from rlm_langchain.machine import Machine, expected_cost
 from rlm_langchain.marks import marked
 from rlm_langchain.models import Model
+from rlm_langchain.responses import flaw_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import Usage
 
@@ -31,6 +32,8 @@ class Query:
     """In the tree: on whose account it is."""
     key: str
     """Of its receipt, from `key_of`."""
+    own_key: str | None = None
+    """That of a flawed reply, where `key` is shared by all who ask the same: it answers calls of its wave only."""
     decided: Any = None
     """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
     the one must go on from the other, or the reply would be one to another question."""
@@ -48,7 +51,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     Raises `Refused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
     `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
     """
-    known = received(tree, query.key, query.place)
+    known = received(tree, query)
     if known is not None:
         return _with_unread(tree, query, known)
     tree.check()
@@ -90,7 +93,9 @@ def _keep(tree: Tree, query: Query, entry: Entry, completion: Completion) -> Non
     if not completion.from_cache:
         tree.ledger.learn(query.model.name, wanted, used, expected_cost(query.model, used))
     if tree.receipts:
-        tree.receipts.write(query.key, {**_receipt(query, completion), "worked": tree.ledger.seconds})
+        flaw = flaw_of(completion.text, completion.finish)
+        key = query.own_key if flaw and query.own_key is not None else query.key
+        tree.receipts.write(key, {**_receipt(query, completion), "worked": tree.ledger.seconds})
 
 
 def _keep_lost(tree: Tree, query: Query, entry: Entry) -> None:
@@ -137,19 +142,28 @@ def key_of(tree: Tree, model: Model, messages: Sequence[BaseMessage], place: str
     return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
 
 
-def received(tree: Tree, key: str, place: str) -> Completion | None:
-    """The reply that an earlier process received under this key. It is on the account of the place that asked."""
-    known = tree.receipts.find(key) if tree.receipts else None
-    if known is None:
+def received(tree: Tree, query: Query) -> Completion | None:
+    """The reply that an earlier process received to a query. It is on the account of the place that asked."""
+    if tree.receipts is None:
         return None
-    usage = Usage(**known["usage"]) if known["place"] == place else Usage()
+    if query.own_key is not None and (own := tree.receipts.find(query.own_key)) is not None:
+        return _completion(own, query)
+    known = tree.receipts.find(query.key)
+    is_own = known is not None and known["place"] == query.place
+    if known is None or (query.own_key is not None and not is_own and flaw_of(known["text"], known["finish"])):
+        return None
+    return _completion(known, query)
+
+
+def _completion(receipt: dict[str, Any], query: Query) -> Completion:
+    usage = Usage(**receipt["usage"]) if receipt["place"] == query.place else Usage()
     return Completion(
-        known["text"],
+        receipt["text"],
         usage,
-        known["seconds"],
-        known["retries"],
-        known["finish"],
-        known.get("from_cache", False),
+        receipt["seconds"],
+        receipt["retries"],
+        receipt["finish"],
+        receipt.get("from_cache", False),
     )
 
 

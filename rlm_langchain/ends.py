@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -15,6 +15,7 @@ from rlm_langchain.context import quotable
 from rlm_langchain.context.tables import table
 from rlm_langchain.conversation import fenced, shown
 from rlm_langchain.coverage import Read, in_records
+from rlm_langchain.degradation import is_blank, limit_of, shortfalls
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.journal import DAMAGED, Journal
 from rlm_langchain.machine import Machine
@@ -31,6 +32,7 @@ from rlm_langchain.types import (
     NoteRecord,
     OutputRecord,
     QuestionRecord,
+    Shortfall,
     Status,
     StopReason,
 )
@@ -75,7 +77,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
         "trajectory": scribe.records,
-        **dict.fromkeys(("answer", "status", "stop_reason", "approval")),
+        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
     }
 
 
@@ -116,44 +118,80 @@ def _asked(machine: Machine, journal: Journal, path: str, query: str, context: C
     return record
 
 
+class _End(NamedTuple):
+    """How a run has ended."""
+
+    status: Status
+    stop_reason: StopReason
+    degraded: dict[Shortfall, int]
+
+
 def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     """The run's output, and the end of what was alive for it."""
     journal = Journal(state["trajectory"])
-    root, sub = journal.usage
-    reason = state.get("stop_reason") or "answer"
-    status, answer = _verdict(journal, reason, state.get("answer"), typed=bool(machine.schema_at(state["path"])))
-    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, answer)
+    if not journal.gave(state.get("answer")):
+        raise JournalError(DAMAGED)
+    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, state.get("answer"))
+    end = _end(machine, state, journal, answer, evidence)
+    failed = end.status == "failed"
+    answer = None if failed else answer
     read, coverage = _read(machine, state, journal)
-    record = AnswerRecord(
-        type="answer",
-        path=state["path"],
-        answer=answer,
-        status=status,
-        stop_reason=reason,
-        time=time.time(),
-    )
-    if "citations" in evidence:
-        record["citations"] = evidence["citations"]
-    if read:
-        record["read"] = read
     if coverage is not None:
-        record["coverage"] = evidence["coverage"] = coverage
-    scribe.write(record)
+        evidence["coverage"] = coverage
+    scribe.write(_answered(state["path"], answer, end, evidence, read))
     if not state["path"]:
         machine.trees.end(state["run"])
+    root, sub = journal.usage
     return {
         "trajectory": scribe.records,
         "answer": answer,
-        "status": status,
-        "stop_reason": reason,
+        "status": end.status,
+        "stop_reason": end.stop_reason,
         "usage": {"root": root.record(), "sub": sub.record()},
         "cost_usd": root.plus(sub).cost,
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
+        "degraded": end.degraded,
+        "found": fenced(journal.found["text"]) if failed and journal.found else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
     }
+
+
+def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: Read) -> AnswerRecord:
+    """The record of the answer."""
+    record = AnswerRecord(
+        type="answer",
+        path=path,
+        answer=answer,
+        status=end.status,
+        stop_reason=end.stop_reason,
+        time=time.time(),
+    )
+    if end.degraded:
+        record["degraded"] = end.degraded
+    if "citations" in evidence:
+        record["citations"] = evidence["citations"]
+    if read:
+        record["read"] = read
+    if "coverage" in evidence:
+        record["coverage"] = evidence["coverage"]
+    return record
+
+
+def _end(machine: Machine, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
+    """How a run with this answer has ended, and what the answer lacks."""
+    calls = journal.calls_since_question
+    degraded, limit = shortfalls(calls), limit_of(calls)
+    if (flaw := journal.flaw_of_words) and answer is not None:
+        degraded[flaw] = degraded.get(flaw, 0) + 1
+    missing: StopReason | None = limit or ("degraded" if degraded else None)
+    typed = bool(machine.schema_at(state["path"]))
+    status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
+    if dropped := evidence.get("dropped_citations"):
+        degraded["dropped_citations"] = dropped  # the answer itself is whole
+    return _End(status, reason, degraded)
 
 
 def _cited(machine: Machine, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
@@ -179,15 +217,19 @@ def _read(machine: Machine, state: RLMState, journal: Journal) -> tuple[Read, Co
     return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
 
 
-def _verdict(journal: Journal, reason: StopReason, answer: Any, *, typed: bool) -> tuple[Status, Any]:
-    """How the run ended, and with what: without an answer, with what was found so far, which is of no type."""
-    if not journal.gave(answer):
-        raise JournalError(DAMAGED)
-    if reason in ("answer", "prose"):
-        return "complete", answer
-    if answer is not None:
-        return "partial", answer
-    return "failed", None if typed else journal.found and fenced(journal.found["text"])
+def _verdict(
+    reason: StopReason, answer: Any, missing: StopReason | None, *, typed: bool
+) -> tuple[Status, StopReason]:
+    """How the run ended, and why. An answer that is nothing is none, unless its type allows that.
+
+    `missing`: why the answer lacks something that it was to be made of.
+    """
+    given = reason in ("answer", "prose")
+    if is_blank(answer) and not (typed and given):
+        return "failed", "no_answer" if given else reason
+    if not given:
+        return "partial", reason
+    return ("partial", missing) if missing else ("complete", reason)
 
 
 def check(values: Mapping[str, Any]) -> None:

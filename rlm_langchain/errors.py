@@ -7,6 +7,7 @@ RLMError
 ├── InputError              what the RLM was asked: query, context, files
 ├── ModelError              a provider does not answer, after retries
 ├── BudgetExhausted         a limit, for those who asked for `on_budget="raise"`
+├── NoAnswer                a run without an answer, for those who asked for `on_failure="raise"`
 ├── SandboxError            a sandbox cannot start
 ├── JournalError            a checkpoint or a stored context is not what it was
 └── ThreadBusy              another process works on this thread
@@ -62,6 +63,17 @@ class BudgetExhausted(RLMError):
         super().__init__(
             f"the budget is used up ({output['stop_reason']}) after {output['iterations']} turns and "
             f"{output['sub_calls']} sub-calls; `output` holds the best answer so far"
+        )
+
+
+class NoAnswer(RLMError):
+    """A run ended without an answer. `output` is what it would have given back."""
+
+    def __init__(self, output: RLMOutput) -> None:
+        self.output = output
+        super().__init__(
+            f"the run found no answer ({output['stop_reason']}) after {output['iterations']} turns and "
+            f"{output['sub_calls']} sub-calls; `output['found']` holds what was seen last"
         )
 
 

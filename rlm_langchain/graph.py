@@ -36,6 +36,7 @@ from rlm_langchain.types import (
     Record,
     RLMInput,
     RLMOutput,
+    Shortfall,
     Status,
     StopReason,
     UsageRecord,
@@ -89,6 +90,8 @@ class RLMState(TypedDict, total=False):
     cost_usd: float | None
     iterations: int
     sub_calls: int
+    degraded: dict[Shortfall, int]
+    found: str | None
     citations: list[Citation]
     dropped_citations: int
     coverage: Coverage

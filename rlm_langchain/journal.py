@@ -19,11 +19,13 @@ from rlm_langchain.scribe import depth_of
 from rlm_langchain.seal import is_whole
 from rlm_langchain.twins import twin_key
 from rlm_langchain.types import (
+    AnswerRecord,
     Call,
     CallRecord,
     CellRecord,
     ContextRef,
     Excerpt,
+    Flaw,
     NoteRecord,
     OutputRecord,
     QuestionRecord,
@@ -69,6 +71,8 @@ class Journal:
         self._wave = -1
         self.failing = 0
         """Waves of the last cell since a call of it was answered."""
+        self.flawed: dict[str, set[int]] = {}
+        """By fingerprint: the waves of the last cell in which a call had a flawed reply."""
         self._question()
         self._records: list[Record] = []
         self.read_on(records)
@@ -96,6 +100,8 @@ class Journal:
         self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
         self.sent_back = False
         """Whether an answer was, for its quotes."""
+        self.sent_back_blank = False
+        """Whether one was that was nothing."""
 
     def add(self, record: Record) -> None:
         """Read one record more."""
@@ -117,12 +123,14 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
-                self.failing = 0
+                self.failing, self.flawed = 0, {}
             case "wave":
                 self._waited = 0.0
                 self._count(record["first"])
             case "call":
                 self.failing = self.failing if record["error"] else 0
+                if "flaw" in record:
+                    self.flawed.setdefault(record["prompt_sha256"], set()).add(self._wave)
                 self.calls[record["call"]] = record
                 self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
@@ -132,6 +140,7 @@ class Journal:
             case "output":
                 self.outputs[record["cell"]] = record
                 self.sent_back = self.sent_back or "unfound" in record
+                self.sent_back_blank = self.sent_back_blank or "blank" in record
                 self._seconds += record["seconds"]
 
     def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
@@ -183,6 +192,11 @@ class Journal:
         return True
 
     @property
+    def flaw_of_words(self) -> Flaw | None:
+        """What is wrong with the last turn, when it had no code: its words may be the answer."""
+        return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
+
+    @property
     def found(self) -> OutputRecord | None:
         """The last output since the question that shows something."""
         cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._before]
@@ -213,7 +227,7 @@ class Journal:
         return {
             f"{call['model']} {call['prompt_sha256']}": call["value"]
             for call in self.calls.values()
-            if call["model"] and isinstance(call["value"], str)
+            if call["model"] and isinstance(call["value"], str) and call["value"].strip() and "flaw" not in call
         }
 
     def runs(self) -> dict[str, str]:
@@ -221,7 +235,7 @@ class Journal:
         return {
             twin_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): call["value"]
             for call in self.calls.values()
-            if isinstance(call["value"], str) and call.get("child") and call["child"][-1]["status"] == "complete"
+            if isinstance(call["value"], str) and call.get("child") and _answers(call["child"][-1])
         }
 
     def check(self) -> None:
@@ -243,6 +257,16 @@ class Journal:
         return len(self.turns) - 1 - last
 
     @property
+    def calls_since_question(self) -> list[CallRecord]:
+        """The calls that worked on the last question."""
+        return [record for record in self.account if record["type"] == "call"]
+
+    @property
+    def turns_since_question(self) -> list[TurnRecord]:
+        """The turns that worked on the last question."""
+        return self.turns[self._before :]
+
+    @property
     def iterations(self) -> int:
         """Turns since the question was put."""
         return len(self.turns) - self._before
@@ -260,3 +284,8 @@ class Journal:
     def _stopped(self, cell: int) -> bool:
         output = self.outputs.get(cell)
         return output is not None and (output["error"] or output["outcome"] != "completed")
+
+
+def _answers(end: AnswerRecord) -> bool:
+    """Whether a child run's answer is one for others that are asked the same."""
+    return end["status"] == "complete" and end["answer"] not in (None, "")

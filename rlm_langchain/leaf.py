@@ -16,6 +16,7 @@ from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
 from rlm_langchain.prompts import render
+from rlm_langchain.responses import flaw_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import Call, Excerpt, LeafReply, Usage
 
@@ -34,6 +35,8 @@ class Leaf:
     """In the tree."""
     sha256: str
     """The call's fingerprint."""
+    wave: str = ""
+    """Of the calls that are asked at once with it: they may share a flawed reply, later ones may not."""
 
     async def reply(self, config: RunnableConfig) -> LeafReply:
         """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
@@ -43,11 +46,13 @@ class Leaf:
         if not self.machine.memo or self._paid(query):
             return await self._ask(query, config)
         key = self._memo_key
-        while (known := self.tree.answers.get(key)) is not None:
+        while (known := self.tree.answers.get(key) or self.tree.answers.get(self._wave_key)) is not None:
             if isinstance(known, str):
                 return LeafReply(known, memo=True)
+            if isinstance(known, LeafReply):
+                return known
             if (first := await asyncio.shield(known)) is not None:
-                return LeafReply(first.text, first.error, memo=True)
+                return LeafReply(first.text, first.error, memo=True, flaw=first.flaw)
         return await self._first(key, query, config)
 
     def known(self) -> str | None:
@@ -59,8 +64,13 @@ class Leaf:
     def _memo_key(self) -> str:
         return f"{self.model.name} {self.sha256}"
 
+    @property
+    def _wave_key(self) -> str:
+        return f"{self._memo_key} in {self.wave}"
+
     async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
-        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered.
+        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered. A flawed
+        reply is, for this wave: later, the same is asked again.
 
         Who waits for a call that was broken off has no reply by it, and asks again.
         """
@@ -71,8 +81,10 @@ class Leaf:
         finally:
             flight.set_result(reply)
             del self.tree.answers[key]
-        if reply.text is not None:
+        if reply.text is not None and reply.flaw is None:
             self.tree.answers[key] = reply.text
+        elif reply.text is not None:
+            self.tree.answers[self._wave_key] = LeafReply(reply.text, memo=True, flaw=reply.flaw)
         return reply
 
     async def _ask(self, query: Query, config: RunnableConfig) -> LeafReply:
@@ -81,23 +93,32 @@ class Leaf:
             return LeafReply(None, self._too_long(size))
         try:
             done = await ask(self.machine, self.tree, query, config)
-            return LeafReply(done.text, None, done.usage, done.retries, from_cache=done.from_cache)
+            return LeafReply(
+                done.text,
+                None,
+                done.usage,
+                done.retries,
+                from_cache=done.from_cache,
+                flaw=flaw_of(done.text, done.finish),
+            )
         except Refused as refused:
-            return LeafReply(None, f"not asked: {refused}", unread_by(self.tree, query))
+            return LeafReply(None, f"not asked: {refused}", unread_by(self.tree, query), refused=refused.reason)
         except CallFailed as failed:
             return LeafReply(None, str(failed), unread_by(self.tree, query), failed.retries)
         except TimeoutError:
-            return LeafReply(None, "the time of the run is over", unread_by(self.tree, query))
+            unread = unread_by(self.tree, query)
+            return LeafReply(None, "the time of the run is over", unread, refused="seconds")
 
     def _paid(self, query: Query) -> bool:
         """Whether this very call was answered in an earlier process: then its cost is on its own record."""
-        known = received(self.tree, query.key, self.place)
+        known = received(self.tree, query)
         return known is not None and known.usage != Usage()
 
     def _query(self) -> Query:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
         key = key_of(self.tree, self.model, messages, "" if self.machine.memo else self.place)
-        return Query(self.model, messages, self.place, key)
+        own = f"{self.wave} wave{key}" if self.machine.memo else None
+        return Query(self.model, messages, self.place, key, own)
 
     def _prompt(self) -> str:
         if self.call.context is None:

@@ -76,6 +76,10 @@ class Answer(TypedDict):
     answer: Any
     status: str
     stop_reason: str
+    degraded: dict[str, int]
+    """How many calls, replies and child runs it lacks, by kind."""
+    found: str | None
+    """What was seen last, when there is no answer."""
     iterations: int
     sub_calls: int
     tokens: int
@@ -313,6 +317,8 @@ async def _answer(desk: Desk, query: str, names: Sequence[str], ctx: Context[Any
         answer=output["answer"],
         status=output["status"],
         stop_reason=output["stop_reason"],
+        degraded=cast(dict[str, int], output["degraded"]),
+        found=output.get("found"),
         iterations=output["iterations"],
         sub_calls=output["sub_calls"],
         tokens=sum(used["input"] + used["output"] for used in (usage["root"], usage["sub"])),

@@ -10,9 +10,10 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_langchain.cancellation import supervised
-from rlm_langchain.lifecycle import invocation_of
 
 # LangChain reads the signature of a tool's function at run time: its types must be there.
+from rlm_langchain.degradation import described
+from rlm_langchain.lifecycle import invocation_of
 from rlm_langchain.types import RLMInput, RLMOutput
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
 
 def told(output: RLMOutput) -> tuple[str, RLMOutput]:
     """What the agent reads: the answer, and a word on it when it is not complete."""
+    if output["status"] == "failed":
+        found = f"\nWhat was seen last:\n{output['found']}" if output.get("found") else ""
+        return f"(no answer: {output['stop_reason']}){found}", output
     answer = output["answer"] if isinstance(output["answer"], str) else f"{output['answer']}"
-    doubt = "" if output["status"] == "complete" else f"\n(a {output['status']} answer: {output['stop_reason']})"
+    missing = f"; {described(output['degraded'])}" if output["degraded"] else ""
+    doubt = f"\n(a partial answer: {output['stop_reason']}{missing})" if output["status"] == "partial" else ""
     return f"{answer}{doubt}", output

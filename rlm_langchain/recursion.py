@@ -227,7 +227,9 @@ class Errands:
         if call.kind not in ("llm", "rlm"):
             return LeafReply(None, f"there is nothing here that answers {call.kind!r}"), ""
         model = self.machine.leaf_at(depth_of(path))
-        return await Leaf(self.machine, self.tree, model, call, place, sha256).reply(config), model.name
+        repl = self.tree.repls.get(path)
+        wave = place if repl is None else child_path(path, repl.first)
+        return await Leaf(self.machine, self.tree, model, call, place, sha256, wave).reply(config), model.name
 
     def twin(self) -> Future[str | None] | None:
         """The answer of another child run that was asked the same; None when this one is the first."""
@@ -271,6 +273,10 @@ class Errands:
             record["memo"] = True
         if reply.from_cache:
             record["from_cache"] = True
+        if reply.flaw:
+            record["flaw"] = reply.flaw
+        if reply.refused:
+            record["refused"] = reply.refused
         return record
 
 
@@ -287,8 +293,10 @@ class Child:
     @property
     def answer(self) -> str | None:
         """What others that are asked the same are told: only what the run itself took for its answer."""
-        complete = self.outcome is not None and self.outcome["status"] == "complete"
-        return as_text(self.outcome["answer"]) if self.outcome is not None and complete else None
+        outcome = self.outcome
+        if outcome is None or outcome["status"] != "complete" or outcome["answer"] in (None, ""):
+            return None
+        return as_text(outcome["answer"])
 
     def record(self) -> dict[str, Any]:
         """Its answer, what it spent, and what it did, as the record of the call that asked for it."""

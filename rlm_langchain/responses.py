@@ -9,12 +9,19 @@ from langchain_core.messages import BaseMessage
 
 from rlm_langchain.billing import BYTES_PER_TOKEN, Known, StreamedUsage, usage_by
 from rlm_langchain.models import Model
-from rlm_langchain.types import Usage
+from rlm_langchain.types import Flaw, Usage
 
 MESSAGE_TOKENS = 4
 """What a message's frame takes: its role, its ends."""
 
 _THOUGHTS = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_UNFINISHED_THOUGHT = re.compile(r"\s*<(think|thinking|thought|reasoning)>(?!.*</\1>)", re.DOTALL)
+_FILTERED = re.compile(r"content_?filter|safety|refus|recitation|blocklist|prohibited|spii|guardrail|blocked")
+_CUT = re.compile(
+    r"length|max_\w*tokens|token_limit|context_window|incomplete|not_finished|abort|cancel|time_?(out|limit)"
+    r"|insufficient|error"
+)
+"""What providers call an end that is not the model's own."""
 _INTERPRETER = re.compile(r"(.*[._-])?(python|ipython|repl|code|code_?interpreter|execute|(run|execute)_\w+)")
 
 
@@ -57,6 +64,16 @@ def finish_of(reply: BaseMessage) -> str | None:
     told = reply.response_metadata
     words = (told.get(key) for key in ("finish_reason", "stop_reason", "done_reason", "status"))
     return next((word for word in words if isinstance(word, str)), None)
+
+
+def flaw_of(text: str, finish: str | None) -> Flaw | None:
+    """What is wrong with a reply that came; None: nothing that is known of."""
+    end = (finish or "").lower()
+    if _FILTERED.search(end):
+        return "filtered"
+    if not text.strip():
+        return "empty"
+    return "cut" if _CUT.search(end) or _UNFINISHED_THOUGHT.match(text) else None
 
 
 def usage_of(

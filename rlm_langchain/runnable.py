@@ -19,7 +19,7 @@ from typing_extensions import Self
 from rlm_langchain.assemble import assemble
 from rlm_langchain.brief import brief
 from rlm_langchain.cancellation import Group, Invocation, supervised
-from rlm_langchain.errors import BudgetExhausted
+from rlm_langchain.errors import BudgetExhausted, NoAnswer
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built, invocation_of
@@ -86,6 +86,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """Whether the answer comes with quotes that the host has found in the context: `output["citations"]`."""
     on_budget: Literal["answer", "raise"] = "answer"
     """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
+    on_failure: Literal["return", "raise"] = "return"
+    """What a run without an answer does: give back an output that says so, or raise `NoAnswer`, which holds it."""
     checkpointer: Any = None
     """Any LangGraph saver: makes runs durable."""
     home: Path | None = None
@@ -300,6 +302,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             return output
         if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
             raise BudgetExhausted(output)
+        if self.on_failure == "raise" and output.get("status") == "failed":
+            raise NoAnswer(output)
         schema = self.built.machine.schema
         if schema is not None and output.get("status") in ("complete", "partial"):
             return {**output, "answer": schema.instance(output["answer"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from rlm_langchain.conversation import shown
+from rlm_langchain.degradation import described, shortfalls
 from rlm_langchain.journal import Journal
 from rlm_langchain.models import Model
 from rlm_langchain.prompts import has, render
@@ -30,6 +31,9 @@ def told(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
     text = render(model.profile, "cell", which=which, output=output)
     if error and _NO_PYTHON.search(error) and has(model.profile, "syntax"):
         text = f"{text}\n{render(model.profile, 'syntax')}"
+    asked = [call for call in journal.calls_since_question if call["cell"] == journal.cells[-1]["cell"]]
+    if missing := shortfalls(asked):
+        text = f"{text}\n\n{render(model.profile, 'degraded', missing=described(missing))}"
     left = cells - block
     return f"{text}\n\n{render(model.profile, 'not_run', count=left)}" if error and left else text
 

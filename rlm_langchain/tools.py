@@ -90,7 +90,7 @@ async def use(tools: Tools, tree: Tree, call: Call, place: str, config: Runnable
     if known is not None:
         return LeafReply(known["text"])
     if not tree.take_tool(place):
-        return LeafReply(None, "not run: no tool calls are left")
+        return LeafReply(None, "not run: no tool calls are left", refused="calls")
     reply = await _run(tools, call, tree, config)
     if tree.receipts and reply.text is not None:
         await tree.receipts.ready()

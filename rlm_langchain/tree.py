@@ -23,10 +23,10 @@ from rlm_langchain.receipts import Receipts
 from rlm_langchain.repl import Repl
 from rlm_langchain.scribe import child_path
 from rlm_langchain.twins import Twins
-from rlm_langchain.types import Budget, Plain, Record, Usage
+from rlm_langchain.types import Budget, LeafReply, Plain, Record, Usage
 
-Answers = dict[str, "asyncio.Future[Any] | str"]
-"""By model and fingerprint: what was answered in this tree, or will be."""
+Answers = dict[str, "asyncio.Future[Any] | LeafReply | str"]
+"""By model and fingerprint: what was answered in this tree, or will be. With a wave: a flawed reply."""
 
 
 class Tree:

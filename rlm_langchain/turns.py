@@ -19,8 +19,10 @@ from rlm_langchain.journal import Journal
 from rlm_langchain.ledger import Refused
 from rlm_langchain.machine import Machine
 from rlm_langchain.models import Model
+from rlm_langchain.progress import Progress
 from rlm_langchain.prompts import render
 from rlm_langchain.replies import read_reply
+from rlm_langchain.responses import flaw_of
 from rlm_langchain.scribe import Scribe, depth_of
 from rlm_langchain.telling import CHARS_PER_TOKEN
 from rlm_langchain.tree import Tree, turn_place
@@ -36,6 +38,7 @@ REASONS: dict[StopReason, str] = {
     "tokens": "there are no tokens left",
     "usd": "there is no money left",
     "seconds": "there is no time left",
+    "no_progress": "your last turns only repeated what had been done, and brought nothing new",
 }
 
 
@@ -114,22 +117,26 @@ class Turn:
             return self._go("execute")
         reply = read_reply(completion.text)
         self._record(completion, list(reply.cells))
+        if reply.unseen:
+            self._note(self._render("unseen", count=reply.unseen))
+        if reply.ignored and reply.cells:
+            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
-        words = self._words(completion.text)
+        words = None if reply.is_source else self._words(completion.text)
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
         if (self._talked_before() or self.journal.whole) and words is not None:
             return self._go("finalise", answer=words, stop_reason="prose")
         if reply.ignored:
-            self._note(self._render("ignored", languages=", ".join(reply.ignored)))
+            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         self._note(self._render("nudge"))
         return self._go("generate")
 
     async def _asked(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
         held = last and not self.state["path"]  # for the run whose answer counts
-        query = Query(self._model, self.messages, self._place, self.key, self.decision, last, True, held)
+        query = Query(self._model, self.messages, self._place, self.key, None, self.decision, last, True, held)
         try:
             return await ask(self.machine, self.tree, query, config)
         except (Refused, TimeoutError) as refused:
@@ -156,12 +163,20 @@ class Turn:
 
     def _decision(self) -> Decision:
         """What this turn is to be, by the account and the clock as they are now."""
-        if stop := self._limit():
-            return self._ending(stop)
+        progress = Progress.of(self.journal)
+        stop = self._limit()
+        if stop or progress.is_over:
+            return self._ending(stop or "no_progress")
         if self._too_long():
             return Decision(stop=None, summary=True, note=None)
-        scarce = self._scarce()
-        return Decision(stop=None, summary=False, note=self._render("scarce", left=scarce) if scarce else None)
+        notes = [self._warning(progress)] if progress.repeats or progress.fails_alike else []
+        notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
+        return Decision(stop=None, summary=False, note="\n\n".join(notes) or None)
+
+    def _warning(self, progress: Progress) -> str:
+        """What a model is told that repeats itself."""
+        name = "repeated" if progress.repeats else "same_error"
+        return self._render(name, left=progress.left)
 
     def _scarce(self) -> str:
         """What there is less than a quarter left of."""
@@ -244,6 +259,8 @@ class Turn:
             retries=completion.retries,
             time=time.time(),
         )
+        if flaw := flaw_of(completion.text, completion.finish):
+            record["flaw"] = flaw
         if self.summary:
             record["summary"] = True
         if completion.from_cache:

@@ -21,8 +21,44 @@ Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 Status = Literal["complete", "partial", "failed"]
 
-StopReason = Literal["answer", "prose", "iterations", "calls", "tokens", "usd", "seconds", "model", "cancelled"]
-"""What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event."""
+StopReason = Literal[
+    "answer",
+    "prose",
+    "iterations",
+    "calls",
+    "tokens",
+    "usd",
+    "seconds",
+    "no_progress",
+    "no_answer",
+    "degraded",
+    "model",
+    "cancelled",
+]
+"""What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event: its turns only
+repeated each other (`no_progress`), FINAL was given nothing (`no_answer`). An answer for which a limit refused
+calls has that limit as its reason; one that lacks something else, `degraded`."""
+
+Refusal = StopReason | Literal["declined"]
+"""Why a call was not made: the limit that refused it, or for which the run is ending; or a person declined it."""
+
+Flaw = Literal["empty", "cut", "filtered"]
+"""What is wrong with a model's reply that came: it has no words, was cut by a limit of its length or in the middle
+of a thought, or a provider's filter took part of it."""
+
+Shortfall = Literal[
+    "refused",
+    "declined",
+    "failed",
+    "cut",
+    "filtered",
+    "empty",
+    "child_partial",
+    "child_failed",
+    "dropped_citations",
+]
+"""What an answer may lack: calls that a limit refused, that a person declined, or that failed after their retries;
+replies that were cut, filtered or empty; child runs that ended early or without an answer; quotes left out."""
 
 
 # --- What a sandbox is given, and what it gives back -------------------------------------------
@@ -127,12 +163,12 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The cell called FINAL (or set `answer` ready) and ended. The last answer of a cell wins."""
+    """The cell called FINAL, whose first call ends it, or it ended with an `answer` that is ready."""
 
     value: Plain
     stdout: str
     error: str | None = None
-    """A traceback after the answer; the answer stands."""
+    """A traceback after the answer, of a `finally` for instance; the answer stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +291,10 @@ class LeafReply(NamedTuple):
     """Whether it is the reply to the same call, made elsewhere in the tree."""
     from_cache: bool = False
     """Whether LangChain's cache had it."""
+    flaw: Flaw | None = None
+    """What is wrong with the text."""
+    refused: Refusal | None = None
+    """Why the call was not made."""
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -330,6 +370,8 @@ class TurnRecord(Sealed):
     text: str
     cells: list[str]
     """The code in it, in order."""
+    flaw: NotRequired[Flaw]
+    """What is wrong with the reply."""
     summary: NotRequired[bool]
     """True: not a step, but the history so far in short, which takes its place from here on."""
     usage: UsageRecord
@@ -392,6 +434,10 @@ class CallRecord(Sealed):
     """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
     from_cache: NotRequired[bool]
     """As in the record of a turn."""
+    refused: NotRequired[Refusal]
+    """Why it was not made."""
+    flaw: NotRequired[Flaw]
+    """What is wrong with the reply. It answers no other call: the same prompt is asked again."""
     read: NotRequired[list[list[int]]]
     """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
 
@@ -413,6 +459,8 @@ class OutputRecord(Sealed):
     seconds: float
     """Computing, without the waiting."""
     time: float
+    blank: NotRequired[bool]
+    """True: its answer was None or an empty text, for which it was sent back."""
     unfound: NotRequired[int]
     """Quotes of its answer that are not in the context, for which it was sent back."""
 
@@ -472,6 +520,8 @@ class AnswerRecord(Sealed):
     stop_reason: StopReason
     time: float
     citations: NotRequired[list[Citation]]
+    degraded: NotRequired[dict[Shortfall, int]]
+    """What the answer may lack, when there is anything."""
     read: NotRequired[list[list[int]]]
     """As in the record of a call: what the root model of this run was shown itself."""
     coverage: NotRequired[Coverage]
@@ -495,6 +545,7 @@ class RLMOutput(TypedDict):
     """What a run gives back, whatever ended it."""
 
     answer: Any
+    """None when it failed."""
     status: Status
     stop_reason: StopReason
     usage: dict[Literal["root", "sub"], UsageRecord]
@@ -505,6 +556,10 @@ class RLMOutput(TypedDict):
     sub_calls: int
     """Model calls other than the top run's root turns."""
     trajectory: list[Record]
+    degraded: dict[Shortfall, int]
+    """How much of what the answer was to be made of is missing, by kind. Empty: nothing is known to be."""
+    found: NotRequired[str | None]
+    """What the model was shown last, of a run that failed: no answer, but it may help."""
     citations: NotRequired[list[Citation]]
     """With `citations=True`: the quotes of the answer, each found in the context."""
     dropped_citations: NotRequired[int]

@@ -10,6 +10,7 @@ import re
 from typing import Literal, NamedTuple
 
 from rlm_langchain.context import visible
+from rlm_langchain.degradation import described
 from rlm_langchain.types import (
     AnswerRecord,
     NoteRecord,
@@ -30,6 +31,9 @@ STOPS: dict[StopReason, str] = {
     "tokens": "no tokens were left",
     "usd": "no money was left",
     "seconds": "no time was left",
+    "no_progress": "the model only repeated itself",
+    "no_answer": "the model gave an empty answer",
+    "degraded": "the model gave its answer without all that it had asked for",
     "model": "the model did not answer",
     "cancelled": "it was cancelled",
 }
@@ -153,4 +157,6 @@ def _note(record: NoteRecord) -> list[Part]:
 
 def _answer(record: AnswerRecord) -> list[Part]:
     told = f"{record['status']}: {STOPS[record['stop_reason']]}"
+    if missing := record.get("degraded"):
+        told = f"{told} ({described(missing)})"
     return [Part("heading", told), Part("answer", as_text(record["answer"]))]

@@ -11,6 +11,7 @@ from typing import Any
 from rlm_langchain.cli.narrate import STOPS, as_text
 from rlm_langchain.cli.views import dollars
 from rlm_langchain.context import approximate_tokens, visible
+from rlm_langchain.degradation import described
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef, RLMOutput, Usage
 
@@ -49,7 +50,12 @@ class Ended:
         turns = _count(output["iterations"], "turn")
         calls = _count(output["sub_calls"], "sub-call")
         took = f"{turns}, {calls} · {self.seconds:.1f} s{dollars(used.cost)}"
-        return [f"{output['status']}: {STOPS[output['stop_reason']]} · {took}", self._reading() + self._coverage()]
+        missing = described(output.get("degraded") or {})
+        return [
+            f"{output['status']}: {STOPS[output['stop_reason']]} · {took}",
+            *([f"the answer may lack something: {missing}"] if missing else []),
+            self._reading() + self._coverage(),
+        ]
 
     def _coverage(self) -> str:
         """Which share of the context itself was among what models have read, when that is known."""
@@ -97,8 +103,8 @@ def finish(ended: Ended, *, json: bool, quiet: bool) -> int:
         _give(ended.json())
     elif failed:
         print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
-        if not quiet and ended.output["answer"] is not None:
-            print(f"What was seen last:\n{ended.answer(terminal=True)}", file=sys.stderr)
+        if not quiet and (found := ended.output.get("found")) is not None:
+            print(f"What was seen last:\n{visible(found)}", file=sys.stderr)
     else:
         _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
     if not quiet:

@@ -102,7 +102,7 @@ class Answerer:
             async with asyncio.timeout(self.tree.ledger.seconds_left()):
                 return await self._found(str(query), most, context, config)
         except TimeoutError:
-            return LeafReply(None, "the time of the run is over")
+            return LeafReply(None, "the time of the run is over", refused="seconds")
 
     async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
         if self.search.indexes is None:

@@ -431,10 +431,22 @@ def test_a_full_disk_is_told_by_every_command(arguments: tuple[str, ...]) -> Non
     assert (done.returncode, done.stderr) == (2, said)
 
 
-def test_an_answer_that_is_none_is_printed_as_null(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(rlm("FINAL(None)")) as server:
+def test_an_answer_that_is_none_is_no_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(rlm("FINAL(None)", "FINAL(None)")) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        assert command(*ASK, *MODEL, "-q") == Done(0, "null\n", "")
+        done = Done(1, "", "rlm: there is no answer: the model gave an empty answer\n")
+        assert command(*ASK, *MODEL, "-q") == done
+
+
+def test_what_an_answer_lacks_is_told_to_people_and_programs(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(rlm("found = llm_query_batched([str(n) for n in range(20)])", "FINAL('all')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL, "--calls", "5", "--json")
+    told = json.loads(done.out)
+    assert (told["status"], told["stop_reason"], told["degraded"]) == ("partial", "calls", {"refused": 17})
+    assert "the answer may lack something: 17 calls were refused by a limit" in done.err
 
 
 def test_the_doctor_says_whether_the_local_model_is_here(

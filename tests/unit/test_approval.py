@@ -93,7 +93,7 @@ FINAL([a, b])
     rlm = create_rlm(script(code), budget=Budget(approve_above=2), checkpointer=InMemorySaver())
     output = ask(rlm, answered(ask(rlm, "q"), lambda _: False))
     assert output["answer"] == ["<a>", "a person declined this call"]
-    assert (output["sub_calls"], output["status"]) == (1, "complete")
+    assert (output["sub_calls"], output["status"], output["degraded"]) == (1, "partial", {"declined": 1})
 
 
 def test_dollars_are_told_and_counted(ask):

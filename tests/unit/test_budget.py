@@ -51,14 +51,16 @@ def test_what_has_no_limit_is_none_and_a_child_run_sees_the_account_of_the_tree(
 
 
 class Told:
-    """A root model that goes on and on, and what it is told at the end of each prompt."""
+    """A root model that goes on and on, never the same way, and what it is told at the end of each prompt."""
 
     def __init__(self) -> None:
         self.prompts: list[list[tuple[str, str]]] = []
 
     def __call__(self, messages: list[BaseMessage]) -> str:
         self.prompts.append([(message.type, str(message.content)) for message in messages])
-        return "That is all." if "has to end now" in messages[-1].content else "```repl\nprint(1)\n```"
+        return (
+            "That is all." if "has to end now" in messages[-1].content else f"```repl\nprint({len(messages)})\n```"
+        )
 
     @property
     def lines(self) -> list[str]:
@@ -83,10 +85,12 @@ def test_turns_run_out_with_a_word_too(ask):
 
 @pytest.mark.parametrize(("given", "turns"), [(None, 4), (6, 6)])
 def test_a_small_model_has_four_turns_unless_it_is_given_others(ask, given, turns):
-    small = FunctionModel(function=Told(), model_name="tiny-1.5b")
+    told = Told()
+    small = FunctionModel(function=told, model_name="tiny-1.5b")
     output = ask(create_rlm(small, budget=Budget(iterations=given)), "q")
     assert (output["stop_reason"], output["iterations"]) == ("iterations", turns + 1)
-    assert (output["status"], output["answer"]) == ("failed", "1"), "what was found so far"
+    assert (output["status"], output["answer"]) == ("failed", None)
+    assert output["found"] == str(2 * turns + len(told.prompts[0])), "what was seen last"
 
 
 def test_the_line_is_part_of_the_history_so_that_each_prompt_is_a_prefix_of_the_next(ask):

@@ -130,7 +130,7 @@ def test_when_even_the_last_call_fails_to_come_the_output_says_so_and_what_was_s
 
     output = ask(create_rlm(Patient(function=play), budget=Budget(seconds=2)), "q")
     assert (output["status"], output["stop_reason"]) == ("failed", "seconds")
-    assert "seen: 7" in output["answer"]
+    assert (output["answer"], output["found"]) == (None, "seen: 7")
 
 
 def test_an_answer_that_code_gives_when_time_is_over_is_kept(ask, monkeypatch):
@@ -141,7 +141,8 @@ def test_an_answer_that_code_gives_when_time_is_over_is_kept(ask, monkeypatch):
         return str(messages[0].content) if level(messages) == "leaf" else f"```repl\n{code}\n```"
 
     output = ask(create_rlm(Patient(function=play), budget=Budget(seconds=12)), "q")
-    assert (output["answer"], output["status"]) == (["a", "b"], "complete")
+    assert (output["answer"], output["status"], output["stop_reason"]) == (["a", "b"], "partial", "seconds")
+    assert output["degraded"] == {"refused": 1}
 
 
 def test_what_of_a_batch_does_not_fit_is_none_and_the_output_says_why(ask):
@@ -168,7 +169,7 @@ def test_a_call_that_does_not_fit_is_an_error_that_code_can_catch(ask):
     first, error = output["answer"]
     assert first == "fine"
     assert error == "not asked: 3 calls do not fit into 3, with 1 held back for a last call"
-    assert output["status"] == "complete"
+    assert (output["status"], output["stop_reason"], output["degraded"]) == ("partial", "calls", {"refused": 1})
 
 
 def test_a_child_run_that_the_limit_ends_may_still_answer_in_short(ask):

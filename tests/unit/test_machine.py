@@ -134,7 +134,8 @@ def test_talk_between_code_is_no_answer(ask):
 def test_a_limit_ends_in_a_last_call_for_the_best_answer(ask, budget, reason):
     def play(messages):
         last = "has to end now" in messages[-1].content
-        return "About seven." if last else "```repl\nprint('seven?')\n```"
+        # Each turn prints something else: a model that repeats itself would be stopped for that.
+        return "About seven." if last else f"```repl\nprint('seven?', {len(messages)})\n```"
 
     output = ask(create_rlm(FunctionModel(function=play), budget=budget), "q")
     assert (output["answer"], output["status"], output["stop_reason"]) == ("About seven.", "partial", reason)
@@ -232,7 +233,7 @@ def test_the_failure_of_a_child_is_a_value_for_its_parent(ask):
 
     output = ask(create_rlm(FunctionModel(function=play), budget=Budget(depth=2)), "q")
     assert "does not answer" in output["answer"]
-    assert output["status"] == "complete"
+    assert (output["status"], output["degraded"]) == ("partial", {"failed": 1})
 
 
 def test_a_root_model_that_does_not_answer_is_an_error_of_ours(ask):
@@ -270,7 +271,7 @@ def test_a_long_history_is_put_in_short_and_kept_in_the_repl(ask):
             return "Summary: x is 1."
         if any("Summary: x is 1." in m.content for m in messages):
             return "```repl\nFINAL([x, len(history) > 10000])\n```"
-        return "```repl\nx = 1\nprint('w ' * 3000)\n```"
+        return f"```repl\nx = 1\nprint('w{len(messages)} ' * 3000)\n```"
 
     model = replace(resolve(FunctionModel(function=play), "root"), window=8000)
     output = ask(create_rlm(model), "q")

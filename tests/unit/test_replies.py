@@ -15,13 +15,13 @@ def test_blocks_of_python_are_run(language):
 
 
 def test_blocks_keep_their_order():
-    reply = read_reply("```repl\na = 1\n```\nand\n~~~py\nb = 2\n~~~\n```\nc = 3\n```")
+    reply = read_reply("```repl\na = 1\n```\nand\n~~~repl\nb = 2\n~~~\n```repl\nc = 3\n```")
     assert reply.cells == ("a = 1\n", "b = 2\n", "c = 3\n")
 
 
 def test_other_languages_are_not_run_and_are_named():
     reply = read_reply('```json\n{"a": 1}\n```\n```bash\nls\n```')
-    assert reply == ((), ("json", "bash"))
+    assert (reply.cells, reply.ignored) == ((), ("json", "bash"))
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,118 @@ def test_any_text_is_read(text):
 def test_what_is_fenced_comes_back(cells):
     text = "\n".join(f"Step.\n```repl\n{cell}\n```" for cell in cells)
     assert [cell.rstrip("\n") for cell in read_reply(text).cells] == cells
+
+
+@pytest.mark.parametrize("example", ["python", "py", "ipython", ""])
+def test_beside_a_block_that_is_fenced_as_asked_for_others_are_examples(example):
+    text = f"It ends with\n```{example}\nFINAL('example')\n```\nFirst:\n```repl\nprint(len(context))\n```"
+    reply = read_reply(text)
+    assert reply.cells == ("print(len(context))\n",)
+    assert reply.ignored == (example or "(no language)",)
+
+
+def test_an_example_without_a_language_gives_way_to_a_block_of_python():
+    assert read_reply("Like\n```\nFINAL(1)\n```\n```python\nprint(2)\n```").cells == ("print(2)\n",)
+
+
+LOOK = "print(len(context))"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```repl\r\n{LOOK}\r\n```\r\n",
+        f"Look.\r\r```repl\r{LOOK}\r```\r",
+        f"  ```repl\n  {LOOK}\n  ```",
+        f"1. Look:\n    ```repl\n    {LOOK}\n    ```",
+        f"\t```repl\n\t{LOOK}\n\t```",
+        f"- ```repl\n  {LOOK}\n  ```",
+        f"```repl\n{LOOK}```",
+        f"```repl\n{LOOK} ```\nThat will tell.",
+        f"```repl {LOOK}```",
+        f"```repl {LOOK}\n```",
+        f"```ipython\n{LOOK}\n```",
+        f"```tool_code\n{LOOK}\n```",
+        f"<code>\n{LOOK}\n</code>",
+        f"<code>{LOOK}</code>",
+        f"I look.\n<execute>\n{LOOK}\n</execute>",
+        f"<tool_code>\n{LOOK}",
+        '{"name": "python", "arguments": {"code": "print(len(context))"}}',
+        '{"name": "execute_code", "arguments": "{\\"code\\": \\"print(len(context))\\"}"}',
+        '<tool_call>\n{"name": "repl", "parameters": {"code": "print(len(context))"}}\n</tool_call>',
+        '```json\n{"tool": "python", "input": "print(len(context))"}\n```',
+        '{"code": "print(len(context))"}',
+        '{"type": "function", "function": {"name": "python", "arguments": {"code": "print(len(context))"}}}',
+        LOOK,
+        f"I look at its length first.\n\n{LOOK}",
+        f"I look:\n{LOOK}\n\nThen we shall see.",
+    ],
+)
+def test_code_is_found_however_it_is_written(text):
+    (cell,) = read_reply(text).cells
+    assert cell.strip() == LOOK
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Paris, France",
+        "not found",
+        "x = 3",
+        "answer: 5",
+        "It is about context and budget.",
+        "f(2)",
+        "Call me (maybe).",
+        '{"answer": 42, "code": "AB-1"}',
+        '{"code": "AB-1"}',
+        '{"name": "Ada", "code": "print(1)"}',
+        "<code>AB-12 is the code</code>",
+        "<b>42</b>",
+        "context",
+    ],
+)
+def test_words_stay_words(text):
+    reply = read_reply(text)
+    assert (reply.cells, reply.is_source) == ((), False)
+
+
+@pytest.mark.parametrize("text", ["FINAL(42", "answer = llm_query('a' and so on", "Then:\n  print(len(context)"])
+def test_code_that_cannot_be_read_is_no_answer_in_words(text):
+    reply = read_reply(text)
+    assert (reply.cells, reply.is_source) == ((), True)
+
+
+COUNT = "```repl\nprint(context.count('a'))\n```\n"
+
+
+@pytest.mark.parametrize(
+    "invented",
+    [
+        "Output:\n42\n```repl\nanswer = 42\nFINAL(answer)\n```",
+        "```\n42\n```\n```repl\nn = 42\nFINAL(n)\n```",
+        "```output\n42\n```\n```repl\nn = 42\nFINAL(n)\n```",
+        "**The output shows** 42.\n```repl\nn = 42\nFINAL(n)\n```",
+        "Execution result: 42\n```repl\nx = 42\n```\n```repl\nFINAL(x)\n```",
+        "So:\n```repl\nFINAL(42)\n```",
+        "```repl\nFINAL('There are 42.')\n```",
+        "```repl\nFINAL({'n': [42]})\n```",
+    ],
+)
+def test_what_is_written_on_an_invented_output_is_not_run(invented):
+    reply = read_reply(COUNT + invented)
+    assert reply.cells == ("print(context.count('a'))\n",)
+    assert reply.unseen == invented.count("```repl")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "Then I count.\n```repl\nn = 3\nFINAL(n)\n```",
+        "```repl\nFINAL(context.count('a'))\n```",
+        "The output will be short, so I go on.\n```repl\nFINAL(llm_query('sum up'))\n```",
+        "```repl\nif context:\n    FINAL('yes')\n```",
+    ],
+)
+def test_blocks_that_go_on_from_the_one_before_are_run(more):
+    reply = read_reply(COUNT + more)
+    assert (len(reply.cells), reply.unseen) == (2, 0)

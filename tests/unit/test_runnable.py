@@ -18,12 +18,12 @@ ANSWER = RunnableLambda(lambda output: output["answer"])
 
 
 def test_thirty_iterations_work_inside_a_chain_that_hands_down_25_steps():
-    rlm = create_rlm(script(*["print(1)"] * 30, "FINAL('done')"), budget=Budget(iterations=40))
+    rlm = create_rlm(script(*(f"print({n})" for n in range(30)), "FINAL('done')"), budget=Budget(iterations=40))
     assert (RunnableLambda(lambda q: {"query": q}) | rlm | ANSWER).invoke("q") == "done"
 
 
 async def test_the_same_when_awaited():
-    rlm = create_rlm(script(*["print(1)"] * 30, "FINAL('done')"), budget=Budget(iterations=40))
+    rlm = create_rlm(script(*(f"print({n})" for n in range(30)), "FINAL('done')"), budget=Budget(iterations=40))
     assert await (RunnableLambda(lambda q: {"query": q}) | rlm | ANSWER).ainvoke("q") == "done"
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rlm_langchain.sandboxes import frames
-from rlm_langchain.sandboxes.worker.answers import Answers
+from rlm_langchain.sandboxes.worker.answers import AnswerGiven, Answers
 from rlm_langchain.sandboxes.worker.crew import Crew
 from rlm_langchain.sandboxes.worker.plain import dumped
 from rlm_langchain.sandboxes.worker.stage import CALL, values_in, waves
@@ -127,23 +127,29 @@ def answers(names):
     return Answers(names, 1 << 16)
 
 
-def test_the_last_answer_counts_and_is_taken_once(answers):
-    answers.FINAL("one")
-    answers.FINAL({"n": (1, 2)})
+def answered(answer, value):
+    """Give an answer, which ends the cell."""
+    with pytest.raises(AnswerGiven):
+        answer(value)
+
+
+def test_the_first_answer_counts_and_is_taken_once(answers):
+    answered(answers.FINAL, {"n": (1, 2)})
+    answered(answers.FINAL, "two")
     assert answers.taken() == '{"n":[1,2]}'
     assert answers.taken() is None
 
 
 def test_an_answer_is_copied_when_it_is_given(answers, names):
-    answers.FINAL(names["rows"])
+    answered(answers.FINAL, names["rows"])
     names["rows"].append(3)
     assert answers.taken() == "[1,2]"
 
 
 def test_an_answer_of_nothing_is_an_answer(answers):
-    answers.FINAL(None)
+    answered(answers.FINAL, None)
     assert answers.taken() == "null"
-    answers.FINAL("")
+    answered(answers.FINAL, "")
     assert answers.taken() == '""'
 
 
@@ -159,7 +165,7 @@ def test_an_answer_of_nothing_is_an_answer(answers):
     ],
 )
 def test_final_var_takes_a_name_or_a_value(answers, given, taken):
-    answers.FINAL_VAR(given)
+    answered(answers.FINAL_VAR, given)
     assert answers.taken() == taken
 
 
@@ -175,7 +181,7 @@ def test_final_var_of_an_unknown_name_says_what_there_is(answers, names):
 
 def test_a_ready_answer_is_taken_once_and_final_comes_before_it(answers, names):
     names["answer"] = {"content": 1, "ready": True}
-    answers.FINAL(2)
+    answered(answers.FINAL, 2)
     assert answers.taken() == "2"
     assert answers.taken() is None, "an answer that FINAL has overruled answers no later cell"
     assert names["answer"] == {"content": 1, "ready": False}
@@ -208,7 +214,7 @@ def test_show_vars_says_what_each_is(answers, names):
 def pool(host):
     from rlm_langchain.sandboxes.worker.pool import Pool
 
-    return type("Pool", (Pool,), {"crew": Crew(host)})
+    return type("Pool", (Pool,), {"crew": Crew(host, lambda: None)})
 
 
 def asking(pool, prompt):

@@ -29,7 +29,7 @@ class Tree:
         """The node around this one."""
         return self._parents.get(id(node))
 
-    def span(self, node: ast.expr | ast.stmt | ast.alias) -> tuple[int, int]:
+    def span(self, node: ast.expr | ast.stmt | ast.alias | ast.ExceptHandler) -> tuple[int, int]:
         """The characters of a node: first, and one past the last."""
         return (
             self._offset(node.lineno, node.col_offset),

@@ -45,6 +45,8 @@ def rewritten(code: str, tree: ast.Module, echo: bool) -> Rewritten:
                 modules |= statements.imported(node, edits)
             case ast.Delete():
                 statements.deleted(node, edits)
+            case ast.Try():
+                statements.caught(node, edits)
             case ast.ClassDef():
                 statements.defined(node, edits)
     changed, origins = edits.applied()

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 FRAME_ROOM = 65_536
 """Bytes of a frame beyond the value in it."""
 
+ANSWER_GIVEN = "KeyboardInterrupt: the cell has its answer"
+"""As the prelude raises it."""
+
 Death = Literal["time", "memory", "output", "protocol", "crash"]
 
 _DEATHS: dict[Death, str] = {
@@ -102,7 +105,7 @@ class MontySession:
     # What the worker asks and costs nothing: `drive.Desk`.
 
     def final(self, value: Plain) -> None:
-        """An answer: the last one of a cell wins."""
+        """An answer: the first one of a cell stands, and ends it."""
         self._answers.append(value)
 
     def names(self, which: str) -> list[str]:
@@ -132,6 +135,9 @@ class MontySession:
 
     def _step(self, stop: Stop) -> Step:
         match stop:
+            case Asked() if self._answers:  # the prelude lets nobody ask who has answered
+                self._stop("protocol")
+                return self._died()
             case Asked(calls):
                 self._waiting = stop
                 return Suspended(calls)
@@ -154,11 +160,11 @@ class MontySession:
             return self._died()
         text = next((one.text for one in faults), None)
         stdout = self._printed.take()
-        return Answered(self._answers[-1], stdout, text) if self._answers else Completed(stdout, text)
+        return Answered(self._answers[0], stdout, text) if self._answers else Completed(stdout, text)
 
     def _faults(self, error: MontyError | None) -> list[Fault]:
         """What an error means, if there is one. One after which the session cannot go on stops the worker."""
-        if error is None or self._death is not None:
+        if error is None or self._death is not None or (self._answers and _is_end(error)):
             return []
         found = fault(error, self._sources, frozenset(self._failed))
         if found.death is not None:
@@ -173,3 +179,10 @@ class MontySession:
     def _died(self) -> Died:
         why = self._death or "crash"
         return Died(why, self._printed.take(), f"{_DEATHS[why].format(self._limits)}; all its variables are lost.")
+
+
+def _is_end(error: MontyError) -> bool:
+    """Whether this is what `FINAL` ends a cell with."""
+    from pydantic_monty import MontyRuntimeError
+
+    return isinstance(error, MontyRuntimeError) and error.display("type-msg") == ANSWER_GIVEN

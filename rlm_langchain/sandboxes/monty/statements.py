@@ -54,6 +54,23 @@ def deleted(node: ast.Delete, edits: Edits) -> None:
     edits.replace(start, end, separator.join(part or "" for part in code).replace("\n", indent))
 
 
+def caught(node: ast.Try, edits: Edits) -> None:
+    """Handlers that catch everything let the end of an answered cell pass: `FINAL` raises `KeyboardInterrupt`."""
+    if not any(handler.type is None or _names_all(handler.type) for handler in node.handlers):
+        return
+    first = node.handlers[0]
+    at = edits.tree.span(first)[0]
+    indent = edits.tree.code[edits.tree.line_start(at) : at]
+    edits.replace(at, at, f"except KeyboardInterrupt: raise\n{indent}")
+
+
+def _names_all(kind: ast.expr) -> bool:
+    return any(isinstance(name, ast.Name) and name.id in _WIDE for name in ast.walk(kind))
+
+
+_WIDE = ("BaseException", "KeyboardInterrupt")
+
+
 def _deletion(target: ast.expr, edits: Edits) -> str | None:
     match target:
         case ast.Name(id=name) if "ValueError" not in edits.tree.names:

@@ -6,25 +6,47 @@ from rlm_langchain.sandboxes.worker.plain import dumped
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Namespace = dict[str, Any]
 
 
+ANSWER_GIVEN = "__answer_given__"
+"""What `AnswerGiven` is called among the built-in names, for the handlers that `cells` adds."""
+
+
+class AnswerGiven(SystemExit):
+    """Ends the cell that has given its answer. Threads and event loops end with it, and `except Exception` lets it
+    pass; what catches more has it raised again, see `cells`."""
+
+    __module__ = "builtins"  # programs see a plain name
+
+
 class Answers:
-    """The answer of the cell that runs. It is copied when it is given: later changes do not reach it."""
+    """The answer of the cell that runs: the first. It is copied when it is given: later changes do not reach it."""
 
     def __init__(self, names: Namespace, room: int) -> None:
         self._names, self._room = names, room
+        self.when_given: Callable[[], None] = lambda: None
+        """Called once, when the cell has its answer."""
         self.hidden: set[str] = set()
         """Names that are not the program's own."""
         self._given: str | None = None
 
     def FINAL(self, value: Any) -> None:  # noqa: N802 - the field's word
-        """Answer with a value: text, a number, or lists and dicts of them. The last one of a cell counts."""
+        """Answer with a value: text, a number, or lists and dicts of them. Ends the cell."""
+        self.check()
         if value is self._names.get("answer") and _is_form(value):
             value = _filled_in(value)
         self._given = dumped(value, "the answer", self._room)
+        self.when_given()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `AnswerGiven` when the cell has its answer: nothing more is asked or answered."""
+        if self._given is not None:
+            raise AnswerGiven
 
     def FINAL_VAR(self, name: Any) -> None:  # noqa: N802
         """Answer with a variable, given by its name."""
@@ -90,3 +112,14 @@ def _about(value: Any) -> str:
     if issubclass(type(value), int | float | type(None)):
         return f"{kind}, {repr(value)[:40]}"
     return kind
+
+
+def let_answers_pass(threading: Any) -> None:
+    """Have a thread that answers end in silence, as one does that exits."""
+    told = threading.excepthook
+
+    def excepthook(args: Any) -> None:
+        if not issubclass(args.exc_type, AnswerGiven):
+            told(args)
+
+    threading.excepthook = excepthook

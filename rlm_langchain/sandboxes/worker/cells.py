@@ -5,6 +5,7 @@ from __future__ import annotations
 import _ast as ast
 
 from rlm_langchain.sandboxes.reserved import parse
+from rlm_langchain.sandboxes.worker.answers import ANSWER_GIVEN
 from rlm_langchain.sandboxes.worker.faults import remember, shortened
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
@@ -25,6 +26,7 @@ def run(code: str, name: str, names: Namespace) -> None:
     """Run a cell. Raises what it raises."""
     tree = parse(code, name)
     remember(name, code)
+    _let_answers_pass(tree)
     last = _taken_off(tree)
     body = _compiled(tree, name, "exec")
     show = last and _compiled(ast.Expression(last.value), name, "eval")
@@ -40,6 +42,24 @@ def _taken_off(tree: ast.Module) -> ast.Expr | None:
             tree.body.pop()
             return last
     return None
+
+
+def _let_answers_pass(tree: ast.Module) -> None:
+    """Begin the handlers of every `try` with one that lets the end of an answered cell pass: a bare `except:`
+    around `FINAL` would catch it, and a loop go on for ever."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Try) and node.handlers:
+            at = {name: getattr(node.handlers[0], name) for name in _PLACE}
+            kind = ast.Name(ANSWER_GIVEN, ast.Load(), **at)
+            node.handlers.insert(0, ast.ExceptHandler(kind, None, [ast.Raise(None, None, **at)], **at))
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            children = getattr(node, field, None)
+            waiting += children if isinstance(children, list) else []
+
+
+_PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
 def _compiled(tree: ast.AST, name: str, mode: str) -> CodeType:

@@ -25,6 +25,9 @@ STEP = 1_000
 AGAIN = 0.1
 """Seconds until a cell that has caught the alarm hears it again."""
 
+HURRY = 0.5
+"""Seconds that a cell has left when it has caught what ends it after its answer."""
+
 _monotonic = time.monotonic
 
 
@@ -40,11 +43,17 @@ class Alarm:
     def __init__(self, seconds: float, is_held: Callable[[], int]) -> None:
         self._limit, self._is_held = seconds, is_held
         self._left, self._since = seconds, 0.0
+        self._given: type[BaseException] | None = None
         signal(SIGALRM, self._ring)
 
     def new_cell(self) -> None:
         """A cell starts with all of its time."""
-        self._left = self._limit
+        self._left, self._given = self._limit, None
+
+    def hurry(self, error: type[BaseException]) -> None:
+        """The cell has its answer: what does not end by it has little time left, and then ends with this error."""
+        self._left, self._given = min(self._left, _monotonic() - self._since + HURRY), error
+        setitimer(ITIMER_REAL, HURRY, AGAIN)
 
     def start(self) -> None:
         """The cell's time runs."""
@@ -64,7 +73,9 @@ class Alarm:
         self._left -= seconds
         setitimer(ITIMER_REAL, max(self._left - spent, 0.001), AGAIN)
 
-    def _error(self) -> TimeLimit:
+    def _error(self) -> BaseException:
+        if self._given is not None:
+            return self._given()
         return TimeLimit(f"this cell ran for more than {self._limit:g} s of its own time")
 
     def _ring(self, number: int, frame: object) -> None:

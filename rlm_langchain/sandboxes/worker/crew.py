@@ -60,6 +60,7 @@ class Task:
         self._turn.release()
         self._back.acquire()
         self._crew.running -= 1
+        self._crew.check()
 
     def _run(self) -> None:
         self._turn.acquire()
@@ -75,8 +76,9 @@ class Task:
 class Crew:
     """All tasks of a session, and the one who sends their calls."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: Exchange, check: Callable[[], None]) -> None:
+        """`check` raises when the cell has its answer: then no task goes on."""
+        self._exchange, self.check = exchange, check
         self.tasks: dict[int, Task] = {}
         """By thread, in the order in which they began."""
         self.running = 0
@@ -101,6 +103,10 @@ class Crew:
         for fill in self.refill:
             fill()
         return True
+
+    def dismiss(self) -> None:
+        """Forget all tasks: none of them goes on, or asks anything."""
+        self.tasks, self.refill, self.running = {}, [], 0
 
     def until(self, done: Callable[[], bool]) -> None:
         """Send calls until something is so, or nobody waits any more."""

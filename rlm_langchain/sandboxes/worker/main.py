@@ -6,7 +6,7 @@ import builtins
 import sys
 
 from rlm_langchain.sandboxes.worker import chance, clock, privileges
-from rlm_langchain.sandboxes.worker.answers import Answers
+from rlm_langchain.sandboxes.worker.answers import ANSWER_GIVEN, AnswerGiven, Answers, let_answers_pass
 from rlm_langchain.sandboxes.worker.channel import Channel, take_over_standard_streams
 from rlm_langchain.sandboxes.worker.contexts import loaded
 from rlm_langchain.sandboxes.worker.stage import Stage
@@ -24,11 +24,13 @@ class Repl:
     """One namespace, and the cells that run in it."""
 
     def __init__(self, channel: Channel, limits: dict[str, Any]) -> None:
-        self._stage = Stage(channel, limits)
         self._main = type(sys)("__main__")
         self._names = vars(self._main)
         self._answers = Answers(self._names, limits["value"])
+        self._stage = Stage(channel, limits, self._answers.check)
+        self._answers.when_given = lambda: self._stage.alarm.hurry(AnswerGiven)
         self._words = Vocabulary(self._stage.crew.exchange, limits["value"])
+        vars(builtins)[ANSWER_GIVEN] = AnswerGiven
         self._builtins = dict(vars(builtins))
         self._cell = 0
 
@@ -38,6 +40,7 @@ class Repl:
         clock.Clock(start, self._stage.alarm).rule()
         chance.rule(seed)
         after["random"] = chance.fix_random
+        after["threading"] = let_answers_pass
         after["datetime"] = clock.fix_datetime
         after["selectors"] = lambda module: clock.fix_selectors(module, self._stage.crew.pump)
         after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._stage.crew)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _thread import RLock
 
+from rlm_langchain.sandboxes.worker.answers import AnswerGiven
 from rlm_langchain.sandboxes.worker.channel import Channel
 from rlm_langchain.sandboxes.worker.clock import Alarm
 from rlm_langchain.sandboxes.worker.crew import Crew
@@ -29,9 +30,11 @@ CALL = 4
 class Stage:
     """Runs what a program does, and stops it when its time or its paper is used up."""
 
-    def __init__(self, channel: Channel, limits: dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, limits: dict[str, Any], check: Callable[[], None]) -> None:
+        """`check` raises when a cell may ask nothing more."""
         self._channel, self._output, self._room = channel, limits["output"], limits["value"]
-        self.crew = Crew(self._exchanged)
+        self._check = check
+        self.crew = Crew(self._exchanged, check)
         self.alarm = Alarm(limits["seconds"], self._is_held)
         self.is_open = False
         """Whether calls can be made: only a cell may make them."""
@@ -50,7 +53,10 @@ class Stage:
         self.alarm.new_cell()
         errors = [caught(lambda: self._timed(work)), caught(self._flush)]
         self._screen.empty()
-        return next((self._told(error) for error in errors if error is not None), None)
+        if caught(self._check) is not None:
+            self.crew.dismiss()
+        faults = (error for error in errors if error is not None and not isinstance(error, AnswerGiven))
+        return next((self._told(error) for error in faults), None)
 
     def _is_held(self) -> bool:
         """Whether the alarm must wait: raised now, it would break a frame in two, or leave a task to itself."""
@@ -61,6 +67,7 @@ class Stage:
         with self._one:
             if not self.is_open:
                 raise LLMError("calls can only be made while a cell runs")
+            self._check()
             self._flush()
             self.alarm.stop()
             self._screen.empty()

@@ -1,4 +1,4 @@
-"""The answer: only what FINAL, FINAL_VAR or a ready `answer` was given, and the last one of a cell."""
+"""The answer: only what FINAL, FINAL_VAR or a ready `answer` was given, and the first one of a cell."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -9,6 +9,22 @@ from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.testing.conformance.base import Clauses, answered, echo, fault, finish, output
 from rlm_langchain.types import Answered, Completed
 
+_TWICE = "for word in ['one', 'two']:\n    try:\n        FINAL(word)\n    except{}:\n        llm_query('paid')"
+_SWALLOWED = "def done():\n    try:\n        FINAL('one')\n    finally:\n        return 1\ndone()\n{}"
+ANSWERED = (
+    "FINAL('one')\nllm_query('paid')\nFINAL('two')",
+    "for word in ['one', 'two']:\n    FINAL(word)\n    llm_query('paid')\nFINAL('three')",
+    "def done(word):\n    FINAL(word)\n    llm_query('paid')\ndone('one')\nllm_query('paid')",
+    "found = 'one'\nFINAL_VAR('found')\nFINAL('two')",
+    "[FINAL(word) for word in ['one', 'two']]\nllm_query('paid')",
+    *(_TWICE.format(kind) for kind in ("", " Exception", " BaseException", " (ValueError, BaseException) as e")),
+    "while True:\n    try:\n        FINAL('one')\n    except:\n        pass",
+    "def done():\n\twhile True:\n\t\ttry: FINAL('one')\n\t\texcept BaseException: pass\ndone()",
+    "try:\n    FINAL('one')\nfinally:\n    llm_query_batched(['paid', 'paid'])",
+    *(_SWALLOWED.format(more) for more in ("llm_query('paid')\nFINAL('two')", "budget()", "rlm_query('paid')")),
+)
+"""Cells that answer "one" and try to go on."""
+
 
 class AnswerClauses(Clauses):
     """FINAL and its kin."""
@@ -16,15 +32,27 @@ class AnswerClauses(Clauses):
     def test_final_is_the_answer(self, session: SandboxSession) -> None:
         assert session.run("print('done')\nFINAL('forty-two')") == Answered("forty-two", "done\n")
 
-    def test_the_last_answer_of_a_cell_wins(self, session: SandboxSession) -> None:
-        assert answered(session, "FINAL('one')\nFINAL('two')") == "two"
+    @pytest.mark.parametrize("code", ANSWERED)
+    def test_the_first_answer_ends_the_cell_and_nothing_is_asked_after_it(
+        self, session: SandboxSession, code: str
+    ) -> None:
+        assert session.run(code) == Answered("one", "")
+        assert output(session, "print('well')") == "well\n"
 
-    def test_the_cell_goes_on_after_final(self, session: SandboxSession) -> None:
-        assert session.run("FINAL(1)\nx = 5\nprint('after')") == Answered(1, "after\n")
-        assert output(session, "print(x)") == "5\n"
+    def test_nothing_of_a_cell_runs_after_final(self, session: SandboxSession) -> None:
+        assert session.run("x = 4\nprint('before')\nFINAL(1)\nx = 5\nprint('after')") == Answered(1, "before\n")
+        assert output(session, "print(x)") == "4\n"
 
-    def test_an_error_after_final_keeps_the_answer(self, session: SandboxSession) -> None:
-        step = session.run("FINAL('kept')\n1 / 0")
+    def test_a_value_that_cannot_be_an_answer_ends_nothing(self, session: SandboxSession) -> None:
+        code = "try:\n    FINAL({1})\nexcept TypeError:\n    print('no')\nFINAL('one')"
+        assert session.run(code) == Answered("one", "no\n")
+
+    def test_an_interrupt_of_the_programs_own_is_its_own(self, session: SandboxSession) -> None:
+        code = "try:\n    raise SystemExit('stop')\nexcept BaseException as e:\n    print(e)\nFINAL('one')"
+        assert session.run(code) == Answered("one", "stop\n")
+
+    def test_an_error_while_final_ends_the_cell_keeps_the_answer(self, session: SandboxSession) -> None:
+        step = session.run("try:\n    FINAL('kept')\nfinally:\n    1 / 0")
         assert isinstance(step, Answered)
         assert step.value == "kept"
         assert "ZeroDivisionError" in str(step.error)

@@ -11,7 +11,14 @@ answer = {"ready": False}
 
 
 def FINAL(value):
-    """Answer. The last answer of a cell wins."""
+    """Answer, and end the cell."""
+    _rlm_check()
+    _answer(value)
+    _rlm_given(True)
+    _rlm_check()
+
+
+def _answer(value):
     if isinstance(value, dict) and "ready" in value and _is_answer(value):
         value = _filled_in(value)
     _rlm_sendable(value, "FINAL")
@@ -118,6 +125,7 @@ def _is_small(value):
 
 def _rlm_end(answered):
     """When a cell ends: an `answer` that is ready is the answer, once; and never later, when FINAL has won."""
+    _rlm_given(False)
     try:
         found = eval("answer")
     except NameError:
@@ -125,4 +133,4 @@ def _rlm_end(answered):
     if isinstance(found, dict) and "content" in found and found.get("ready"):
         found["ready"] = False
         if not answered:
-            FINAL(found["content"])
+            _answer(found["content"])
