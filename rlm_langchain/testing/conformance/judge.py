@@ -123,8 +123,7 @@ def _called(listener: socket.socket) -> bool:
 
 
 def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
-    if not children():  # what is started once and kept is not left behind
-        sandbox.open(None, "", limits).close()
+    _warm(sandbox)
     before = children()
     session = sandbox.open(None, "", limits)
     size = _resident()
@@ -133,6 +132,18 @@ def _tried(sandbox: Sandbox, code: str, limits: Limits) -> Trial:
     session.close()
     left = children() - before
     return Trial(said, seconds, growth, left, _works(sandbox))
+
+
+def _warm(sandbox: Sandbox) -> None:
+    """What is started once and kept is not left behind: have it started before anything is counted."""
+    key = os.getpid(), sandbox.name
+    if key not in _warmed or not children():
+        sandbox.open(None, "", Limits()).close()
+        _warmed.add(key)
+
+
+_warmed: set[tuple[int, str]] = set()
+"""The processes and the sandboxes that they have used."""
 
 
 def _played(session: SandboxSession, code: str) -> tuple[str, float]:
