@@ -14,6 +14,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
+    suppress,
 )
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,7 +30,7 @@ from langgraph.types import Command, StateSnapshot
 from rlm_langchain import clients
 from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
-from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.journal import Journal
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SAVER, SEEN, Machine
@@ -62,11 +63,15 @@ class Built(NamedTuple):
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
         with self.held(config), portal() as loop, loop.wrap_async_context_manager(clients.lease()):
             state = begin(self.machine, asked)
-            run = self._run_of(state, self.graph.get_state(config) if self._has_thread(config) else None)
+            kept = self.graph.get_state(config) if self._has_thread(config) else None
+            run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
             try:
                 yield Running(state, run)
             finally:
                 self._close(run, config)
+                if given_up is not None:
+                    with suppress(JournalError):
+                        self._forget(given_up, self.graph.get_state(config))
 
     @asynccontextmanager
     async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
@@ -74,11 +79,15 @@ class Built(NamedTuple):
         async with self.aheld(config), clients.lease():
             state = await asyncio.to_thread(begin, self.machine, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
-            run = await asyncio.to_thread(self._run_of, state, kept)
+            run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
             try:
                 yield Running(state, run)
             finally:
                 await asyncio.shield(asyncio.to_thread(self._close, run, config))
+                if given_up is not None:
+                    with suppress(JournalError):
+                        now = await asyncio.shield(self.graph.aget_state(config))
+                        await asyncio.shield(asyncio.to_thread(self._forget, given_up, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
@@ -93,6 +102,11 @@ class Built(NamedTuple):
         """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
         for seen in {run, *config.get("configurable", {}).get(SEEN, ())}:
             self.machine.close(seen)
+
+    def _forget(self, run: str, kept: StateSnapshot) -> None:
+        """Remove the receipts of a run that was given up, once its thread holds another one."""
+        if kept.values.get("run", run) != run:
+            self.machine.receipts(run).unlink(missing_ok=True)
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share.
@@ -127,6 +141,14 @@ class Built(NamedTuple):
         if not values.get("trajectory") and not (kept and kept.next):
             raise InputError("there is nothing to resume: this thread has no run")
         return values.get("run") or uuid.uuid4().hex
+
+
+def _given_up(begun: Begun, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+    """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
+    later ones may go on with it."""
+    if kept is None or not kept.next or not isinstance(begun, dict) or "checkpoint_id" in config["configurable"]:
+        return None
+    return kept.values.get("run")
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
 # LangChain reads the signature of a tool's function at run time: its types must be there.
+from rlm_langchain.graph import Lambda
 from rlm_langchain.types import RLMInput, RLMOutput
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "
         async with built.arunning(asked(state), settings) as (begun, _):
             return _written(inner.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
 
-    return RunnableLambda(ask, aask, name="rlm")
+    found = Lambda(ask, aask, name="rlm")
+    found.deps.append(graph)
+    return found
 
 
 class Query(BaseModel):
