@@ -3,7 +3,7 @@
 Covered by the kernel: files (Landlock: Python's own and the context, read only), the network and other
 processes (seccomp, Landlock scopes), fork (seccomp), memory, file size and descriptors (rlimits that the child
 may not raise), the environment (nothing of the host's). What starts the workers gives up the powers of root first.
-When the host dies, its workers die with it.
+That the workers end with their host is the business of `watchdog.py`.
 Not covered: whether a file exists whose name a program guesses, and its size and date (`stat`); side channels;
 bugs of the kernel.
 """

@@ -16,7 +16,7 @@ from tests.measure.soak import SANDBOXES, Left
 ROUNDS = 4
 GROWTH = 24 << 20
 """Bytes by which a process may grow in two rounds, 44 runs, once each sandbox was used. A run that is not let go of
-holds a context of 1.7 MB, and with the worker's copy of it several times as much."""
+holds a context of 0.9 MB, and marks and messages beside it."""
 
 
 def test_memory_descriptors_threads_processes_and_files_stay_what_they_are():

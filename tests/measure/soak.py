@@ -35,8 +35,8 @@ from rlm_langchain.runnable import RLMRunnable
 from rlm_langchain.testing import FunctionModel, script
 from tests.processes import descendants
 
-CONTEXT = "It is a truth universally acknowledged, that a context must be in want of a question. " * 20_000
-"""1.7 MB: a run that is not let go of is seen."""
+CONTEXT = "It is a truth universally acknowledged, that a context must be in want of a question. " * 10_000
+"""0.9 MB: a run that is not let go of is seen."""
 ASKED = {"query": "What is it in want of?", "context": CONTEXT}
 CELL = "parts = [context[i:i + 1000] for i in range(0, 5000, 1000)]\nFINAL(llm_query_batched(parts))"
 SANDBOXES = ("monty", "cpython")

@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 from langgraph.types import Command
+from mcp.shared.memory import create_connected_server_and_client_session
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -23,6 +24,7 @@ from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.chat_model import ChatRLM
 from rlm_langchain.create import create_rlm_graph
 from rlm_langchain.machine import Machine
+from rlm_langchain.mcp_server import create_mcp_server
 from rlm_langchain.middleware import RLMContextMiddleware
 from rlm_langchain.node import rlm_tool
 from rlm_langchain.repl import Repl
@@ -277,6 +279,17 @@ def chain(make):
     chained = RunnablePassthrough() | make() | RunnableLambda(lambda output: output["answer"])
     chained.invoke(ASKED)
     chained.get_graph()
+
+
+@way
+def mcp_server(make):
+    async def use():
+        server = create_mcp_server(make())
+        async with create_connected_server_and_client_session(server._mcp_server) as session:
+            await session.call_tool("load_context", {"text": "abc", "name": "t"})
+            await session.call_tool("ask", {"query": "q", "contexts": ["t"]})
+
+    asyncio.run(use())
 
 
 @way
