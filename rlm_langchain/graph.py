@@ -12,6 +12,7 @@ alive; what a node needs beside it was captured when the graph was built.
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Annotated, Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
@@ -97,9 +98,22 @@ class RLMState(TypedDict, total=False):
     coverage: Coverage
 
 
-class Node(RunnableLambda[Any, Any]):
-    """A function with its async twin, called as they are. LangGraph has begun a run for the node: a lambda would
-    begin another inside it, half a millisecond and a line in every trace. In lambdas LangGraph finds subgraphs."""
+class Lambda(RunnableLambda[Any, Any]):
+    """A function with its async twin. What else it runs is said, not found.
+
+    LangChain finds it by looking through closures, and keeps the last 256 that it has looked through: each would
+    hold its machine, and all that this holds, long after an RLM was dropped.
+    """
+
+    @cached_property
+    def deps(self) -> list[Runnable[Any, Any]]:
+        """What the function runs: LangGraph looks for subgraphs in it."""
+        return []
+
+
+class Node(Lambda):
+    """A node, called as it is. LangGraph has begun a run for it: a lambda would begin another inside it, half a
+    millisecond and a line in every trace. In lambdas LangGraph finds subgraphs."""
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """What the function makes of this."""
@@ -175,7 +189,8 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
         destinations=("generate", "approve", "subcall", "finalise"),
     )
     graph.add_node("approve", approve)
-    graph.add_node("subcall", Node(subcall, asubcall), input_schema=Errand)
+    calls = Node(subcall, asubcall)
+    graph.add_node("subcall", calls, input_schema=Errand)
     graph.add_node("finalise", finalise)
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "generate")
@@ -183,4 +198,5 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
     graph.add_edge("subcall", "execute")
     graph.add_edge("finalise", END)
     child = graph.compile(name="rlm")
+    calls.deps.append(child)
     return graph

@@ -4,6 +4,10 @@ The lease is a lock on a file that the kernel lets go of when its process ends, 
 that moment, never earlier under a long run, and never later. It guards processes that share `RLM_HOME`, on one
 machine or over a file system that passes locks on. For machines that share a Postgres database there is a second
 one in `database.py`. Not covered: those that share another saver, and no folder.
+
+The file goes when the lease does. Only who holds the lock removes it, and who gets a lock on a file that was
+removed meanwhile sees that and tries again. What a killed process leaves goes when somebody next looks at it: a run
+of the same thread, the list of threads, `rlm gc`.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,11 +36,34 @@ def lease(home: Path, thread: str) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     holder = lock.with_suffix(".json")
     try:
-        with FileLock(lock, timeout=GLANCE, poll_interval=GLANCE / 4, thread_local=False):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
-            yield
+        held = _acquired(lock)
     except Timeout as busy:
         raise ThreadBusy(f"another process works on the thread {thread!r}{_who(holder)}; wait for it") from busy
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
+        yield
+    finally:
+        _remove(lock, held)
+
+
+def _acquired(lock: Path) -> FileLock:
+    """The lock on a file that is there. Raises `Timeout`."""
+    while True:
+        held = FileLock(lock, timeout=GLANCE, poll_interval=GLANCE / 4, thread_local=False)
+        held.acquire()
+        if lock.exists():
+            return held
+        held.release()  # of a file that was removed between its opening and its locking
+
+
+def _remove(lock: Path, held: FileLock) -> None:
+    """Let go of a lease, and of its files. On Windows an open file stays, and the lock removes it by itself."""
+    try:
+        for path in (lock.with_suffix(".json"), lock):
+            with suppress(OSError):
+                path.unlink()
+    finally:
+        held.release()
 
 
 def is_held(home: Path, thread: str) -> bool:
@@ -57,11 +84,13 @@ def _lock(home: Path, thread: str) -> Path:
 def _is_locked(lock: Path) -> bool:
     if not lock.exists():
         return False
+    held = FileLock(lock, blocking=False, thread_local=False)
     try:
-        with FileLock(lock, blocking=False, thread_local=False):
-            return False
+        held.acquire()
     except Timeout:
         return True
+    _remove(lock, held)
+    return False
 
 
 def _since(holder: Path) -> float:

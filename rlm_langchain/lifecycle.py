@@ -14,6 +14,7 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
+    suppress,
 )
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,7 +31,7 @@ from rlm_langchain import clients
 from rlm_langchain.cancellation import Invocation
 from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
-from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.journal import Journal
 from rlm_langchain.lease import lease
 from rlm_langchain.machine import SAVER, SEEN, Machine
@@ -68,11 +69,15 @@ class Built(NamedTuple):
             loop.wrap_async_context_manager(clients.lease()),
         ):
             state = begin(self.machine, asked)
-            run = self._run_of(state, self.graph.get_state(config) if self._has_thread(config) else None)
+            kept = self.graph.get_state(config) if self._has_thread(config) else None
+            run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
             try:
                 yield Running(state, run)
             finally:
                 self._close(run, config)
+                if given_up is not None:
+                    with suppress(JournalError):
+                        self._forget(given_up, self.graph.get_state(config))
 
     @asynccontextmanager
     async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
@@ -80,11 +85,15 @@ class Built(NamedTuple):
         async with self.aheld(config), clients.lease():
             state = await asyncio.to_thread(begin, self.machine, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
-            run = await asyncio.to_thread(self._run_of, state, kept)
+            run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
             try:
                 yield Running(state, run)
             finally:
                 await finished(lambda: self._close(run, config))
+                if given_up is not None:
+                    with suppress(JournalError):
+                        now = await self.graph.aget_state(config)
+                        await finished(lambda: self._forget(given_up, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
@@ -102,6 +111,11 @@ class Built(NamedTuple):
             invocation.nested.wait()
         for seen in {run, *invocation.runs}:
             self.machine.close(seen)
+
+    def _forget(self, run: str, kept: StateSnapshot) -> None:
+        """Remove the receipts of a run that was given up, once its thread holds another one."""
+        if kept.values.get("run", run) != run:
+            self.machine.receipts(run).unlink(missing_ok=True)
 
     def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share.
@@ -142,6 +156,14 @@ def invocation_of(config: RunnableConfig) -> Invocation:
     """The call that a config, made by `RLMRunnable.settings`, belongs to."""
     invocation: Invocation = config["configurable"][SEEN]
     return invocation
+
+
+def _given_up(begun: Begun, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+    """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
+    later ones may go on with it."""
+    if kept is None or not kept.next or not isinstance(begun, dict) or "checkpoint_id" in config["configurable"]:
+        return None
+    return kept.values.get("run")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
@@ -13,6 +13,7 @@ from rlm_langchain.cancellation import supervised
 
 # LangChain reads the signature of a tool's function at run time: its types must be there.
 from rlm_langchain.degradation import described
+from rlm_langchain.graph import Lambda
 from rlm_langchain.lifecycle import invocation_of
 from rlm_langchain.types import RLMInput, RLMOutput
 
@@ -48,7 +49,9 @@ def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "
 
         return await supervised(invocation_of(settings), work())
 
-    return RunnableLambda(ask, aask, name="rlm")
+    found = Lambda(ask, aask, name="rlm")
+    found.deps.append(graph)
+    return found
 
 
 class Query(BaseModel):

@@ -96,11 +96,13 @@ class Receipts:
             self._flying -= 1
 
     def close(self) -> None:
-        """Let go of the file; it stays."""
+        """Let go of the file; it stays, unless nothing was received."""
         with self._lock:
             if self._file >= 0:
                 os.ftruncate(self._file, self._end)
                 os.close(self._file)
+                if not self._end:
+                    self.path.unlink(missing_ok=True)
             self._file = -1
 
     def _make_room(self, replies: int) -> None:

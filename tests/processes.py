@@ -15,8 +15,8 @@ def descendants(parent: int | str = "self") -> list[int]:
 
 
 def children(parent: int | str = "self") -> list[int]:
-    """The sandboxes and other programs. What starts sandboxes is none of them: it lives as long as its host."""
-    return [pid for pid in descendants(parent) if not _is_starter(pid)]
+    """The sandboxes and other programs. What starts sandboxes and watches over them lives as long as its host."""
+    return [pid for pid in descendants(parent) if not (is_starter(pid) or is_watchdog(pid))]
 
 
 def alive(process: int) -> bool:
@@ -41,8 +41,18 @@ def gone(process: int, seconds: float = 5) -> bool:
         os.close(handle)
 
 
-def _is_starter(pid: int) -> bool:
+def is_starter(pid: int) -> bool:
+    """Whether this is what starts the `cpython` workers of a host."""
+    return b"from starting import main" in _command(pid)
+
+
+def is_watchdog(pid: int) -> bool:
+    """Whether this is what ends the workers of a host that is gone."""
+    return b"watchdog_process.py" in _command(pid)
+
+
+def _command(pid: int) -> bytes:
     try:
-        return b"from starting import main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return b""

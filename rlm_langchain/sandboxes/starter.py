@@ -1,6 +1,7 @@
 """How the host has workers started: by one small process, which lives as long as the host does (see `starting.py`).
 
-Either dies by itself when the other is gone, and the workers with them.
+The workers end when it ends, and both when the host does: by the kernel's signal on the death of a parent, which a
+cell may have turned off, and in any case by `watchdog.py` and by the host.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import socket
 import subprocess
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from select import POLLIN, poll
 from typing import Any
+from weakref import WeakSet
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes import policy
 from rlm_langchain.sandboxes.bundle import boot
+from rlm_langchain.sandboxes.watchdog import spawn, watch
 
 PROGRAM = "import sys; sys.path += sys.argv[2:]; from starting import main; main()"
 PATIENCE = 60.0
@@ -51,6 +53,10 @@ class Started:
             if self._fds and os.getpid() == self._host:
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
+    def watch(self) -> None:
+        """Have it killed when this process is gone. Raises `SandboxError`."""
+        watch(self, self.pid, self._handle)
+
     def close(self, seconds: float) -> None:
         """Kill it, wait until it has ended, and let go of it. Safe twice. Raises `SandboxError`."""
         self.kill()
@@ -71,9 +77,11 @@ class Starter:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        # The kernel ends a process together with the thread that started it: this one lives as long as the host.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-starter")
+        self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
+        self._handle = -1
+        self._workers: WeakSet[Started] = WeakSet()
+        """Those of the process that is there now."""
 
     def start(self, request: dict[str, Any]) -> Started:
         """Have a worker started. Raises `SandboxError`."""
@@ -90,6 +98,11 @@ class Starter:
                 return self._asked(data)
             except (OSError, EOFError) as error:
                 raise _not_started(self._end() or error) from error
+
+    def kill(self) -> None:
+        """End the process now, and all workers with it: for who watches over it."""
+        with contextlib.suppress(OSError):  # it has ended, and was let go of
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def close(self) -> None:
         """End the process, and all workers with it."""
@@ -113,13 +126,35 @@ class Starter:
             for fd in fds:
                 os.close(fd)
             raise _not_started("the worker cannot be reached")
-        return Started(answer["pid"], fds)
+        worker = Started(answer["pid"], fds)
+        self._workers.add(worker)
+        try:
+            worker.watch()
+        except BaseException:
+            worker.close(PATIENCE)
+            raise
+        return worker
 
     def _begin(self) -> None:
         self._host, other = socket.socketpair()
         with other:
             self._host.settimeout(PATIENCE)
-            self._process = self._thread.submit(_spawned, other.fileno()).result()
+            self._workers = WeakSet()
+            self._process = spawn(lambda: _spawned(other.fileno()), partial(self._kill_workers, self._workers))
+        self._handle = os.pidfd_open(self._process.pid)
+        watch(self, self._process.pid, self._handle)
+
+    def _kill_workers(self, workers: WeakSet[Started]) -> None:
+        """End the workers of a process that has ended."""
+        with self._turn:
+            ending = [*workers]
+        for worker in ending:
+            worker.kill()
+
+    def let_go(self) -> None:
+        """In a fork of the host: only the host itself holds the other end, so that its end is seen."""
+        if self._process is not None and os.getpid() != self._owner:
+            self._host.close()
 
     def _end(self) -> str:
         """End it, and its workers. The last line that it wrote when it could not begin, or nothing."""
@@ -132,6 +167,9 @@ class Starter:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
         return _last_line(process)
 
 
@@ -180,4 +218,5 @@ def _starter(pid: int) -> Starter:
     """That of this process: one that was forked has its own."""
     starter = Starter()
     atexit.register(starter.close)
+    os.register_at_fork(after_in_child=starter.let_go)
     return starter

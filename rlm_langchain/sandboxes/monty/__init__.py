@@ -5,7 +5,8 @@ time, memory and output are limited, and a worker that breaks a limit is killed;
 Not covered: Monty's interpreter is the one wall, so a fault in its native code would be a hole (on Linux,
 `cpython` has the kernel's rules instead). A cell that calls an unknown function with a huge value, or raises an
 error with a huge text, makes the host hold a copy or two for a moment: of at most what `Limits.memory` lets the
-cell make. A worker that computes while its host is killed ends within the time limit of its cell.
+cell make. A worker that computes while its host and what watches over it (`watchdog.py`) are killed together ends
+within the time limit of its cell.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ GUIDANCE = (
 PROTECTIONS = {
     "files": "there are none for a cell; the worker may write no file and open few (rlimits)",
     "network": "there is none for a cell",
-    "processes": "there are none for a cell; each session has a worker of its own, killed at its end",
+    "processes": "there are none for a cell; each session has a worker of its own, which ends with it or the host",
     "memory": "counted by the interpreter, which ends the session",
     "time": "two limits of the interpreter, and the host's wall clock",
     "output": "counted by the host as it comes",

@@ -17,7 +17,7 @@ cd / && unset PWD OLDPWD && ulimit -c 0 && ulimit -f 0 && ulimit -n 64 && ulimit
 exec {program} "$@" 2>/dev/null
 """
 """No core file (it would hold the context), no file written, few files open, no name of our folder; an end even
-for a worker that looks at no clock and whose host was killed. And nothing on our standard error: a worker that
+for a worker that looks at no clock and that nobody watches. And nothing on our standard error: a worker that
 meets its memory limit says so there, in the middle of what a terminal shows."""
 
 

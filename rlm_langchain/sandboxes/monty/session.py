@@ -5,9 +5,11 @@ Nothing is ever raised into the sandbox from here: a cell cannot swallow what it
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
+from weakref import WeakMethod
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.monty.drive import Asked, Broke, Ended, Stop, drive, replied
@@ -45,7 +47,7 @@ class MontySession:
 
     def __init__(self, worker: Worker, limits: Limits) -> None:
         self._worker, self._limits = worker, limits
-        self._printed = Printed(limits.output, limits.value + FRAME_ROOM, self._stop)
+        self._printed = Printed(limits.output, limits.value + FRAME_ROOM, _weakly(self._stop))
         self._modules: set[str] = set()
         self._own: dict[str, None] = {}
         self._reserved = RESERVED
@@ -85,7 +87,14 @@ class MontySession:
         """Kill the worker. Safe twice, and from another thread: a `run` that blocks then ends in `Died`."""
         self._stop("crash")
         with self._lock:
+            self._waiting = None
             self._worker.close()
+
+    def __del__(self) -> None:
+        if (
+            hasattr(self, "_lock") and not sys.is_finalizing()
+        ):  # the workers of a dead host are ended by its watchdog
+            self.close()
 
     def prepare(self, code: str, contexts: Sequence[str]) -> None:
         """Run code that defines what cells may use, beside these contexts. Raises `SandboxError` when it fails."""
@@ -186,3 +195,15 @@ def _is_end(error: MontyError) -> bool:
     from pydantic_monty import MontyRuntimeError
 
     return isinstance(error, MontyRuntimeError) and error.display("type-msg") == ANSWER_GIVEN
+
+
+def _weakly(stop: Callable[[Death], None]) -> Callable[[Death], None]:
+    """`stop`, without keeping its session. Monty holds what takes its output for as long as a snapshot lives, in
+    its own memory, where Python's collector cannot see that the session holds that snapshot."""
+    held = WeakMethod(stop)
+
+    def call(why: Death) -> None:
+        if (method := held()) is not None:
+            method(why)
+
+    return call

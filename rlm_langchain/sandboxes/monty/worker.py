@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.monty.program import launcher
+from rlm_langchain.sandboxes.watchdog import watch
 from rlm_langchain.types import Limits
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Worker:
             self._session = self._ends.enter_context(_session(pool, limits))
             self.pid = self._session.worker_pid or 0
             self._kill = _killer(self.pid)
+            watch(self, self.pid, self._kill.fileno() if isinstance(self._kill, _Descriptor) else -1)
         except Exception as error:
             self._ends.close()
             raise SandboxError(f"the monty worker does not start: {error}") from error
@@ -119,6 +121,9 @@ def _killer(pid: int) -> Callable[[], None]:
 class _Descriptor:
     def __init__(self, pid: int) -> None:
         self._fd = os.pidfd_open(pid)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def __call__(self) -> None:
         with contextlib.suppress(ProcessLookupError):

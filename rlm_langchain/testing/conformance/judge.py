@@ -139,8 +139,7 @@ def _called(listener: socket.socket) -> bool:
 
 
 def _tried(sandbox: Sandbox, laid: Trap, snippet: Snippet, limits: Limits) -> Trial:
-    if not children():  # what is started once and kept is not left behind
-        sandbox.open(None, "", limits).close()
+    _warm(sandbox)
     code, before, host = laid.code(snippet), children(), state(laid.folder)
     session = sandbox.open(None, "", limits)
     size = _resident()
@@ -150,6 +149,18 @@ def _tried(sandbox: Sandbox, laid: Trap, snippet: Snippet, limits: Limits) -> Tr
     left, changed = children() - before, tuple(changes(host, state(laid.folder)))
     works = _works(sandbox)
     return Trial(said, seconds, growth, left, works, changed, _error_stream().new())
+
+
+def _warm(sandbox: Sandbox) -> None:
+    """What is started once and kept is not left behind: have it started before anything is counted."""
+    key = os.getpid(), sandbox.name
+    if key not in _warmed or not children():
+        sandbox.open(None, "", Limits()).close()
+        _warmed.add(key)
+
+
+_warmed: set[tuple[int, str]] = set()
+"""The processes and the sandboxes that they have used."""
 
 
 def _played(session: SandboxSession, code: str) -> tuple[str, float]:

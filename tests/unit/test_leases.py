@@ -1,0 +1,112 @@
+"""The lease of a thread: one at a time, and no file of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from rlm_langchain.errors import ThreadBusy
+from rlm_langchain.garbage import References, collect
+from rlm_langchain.lease import _lock, held_since, is_held, lease
+
+
+def files(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "leases").glob("*"))
+
+
+def test_a_lease_leaves_no_file(tmp_path: Path):
+    for number in range(5):
+        with lease(tmp_path, f"thread {number}"):
+            assert len(files(tmp_path)) == 2
+    assert files(tmp_path) == []
+
+
+def test_a_lease_that_ends_in_an_error_leaves_no_file(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), lease(tmp_path, "t"):
+        raise ZeroDivisionError
+    assert files(tmp_path) == []
+
+
+def test_who_does_not_get_it_leaves_it_as_it_is(tmp_path: Path):
+    with lease(tmp_path, "t"):
+        before = files(tmp_path)
+        with pytest.raises(ThreadBusy, match=rf"process {os.getpid()} on "), lease(tmp_path, "t"):
+            pass
+        assert is_held(tmp_path, "t")
+        assert held_since(tmp_path) is not None
+        assert files(tmp_path) == before
+    assert not is_held(tmp_path, "t")
+
+
+@pytest.mark.parametrize("look", ["lease", "is_held", "collect"])
+def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, look: str):
+    code = "import sys\nfrom pathlib import Path\nfrom rlm_langchain.lease import lease\n"
+    code += f"with lease(Path({str(tmp_path)!r}), 't'):\n    print('held', flush=True)\n    sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert is_held(tmp_path, "t")
+        process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        process.wait()
+    assert len(files(tmp_path)) == 2
+    match look:
+        case "lease":
+            with lease(tmp_path, "t"):
+                pass
+        case "is_held":
+            assert not is_held(tmp_path, "t")
+        case "collect":
+            collect(tmp_path, References(), older_than=0)
+    assert files(tmp_path) == []
+
+
+def test_a_lock_on_a_file_that_was_removed_is_no_lease(tmp_path: Path):
+    """Somebody has opened the file when its holder lets go of it: they and the next one must not both hold it."""
+    with lease(tmp_path, "t"):
+        stale = _lock(tmp_path, "t").open("r+")
+    with stale, lease(tmp_path, "t"):
+        assert os.fstat(stale.fileno()).st_ino != _lock(tmp_path, "t").stat().st_ino or os.name == "nt"
+        with pytest.raises(ThreadBusy), lease(tmp_path, "t"):
+            pass
+
+
+def test_many_who_want_it_never_hold_it_together(tmp_path: Path):
+    inside, most, got = 0, 0, 0
+    counting = threading.Lock()
+
+    def work(_: int) -> None:
+        nonlocal inside, most, got
+        for _ in range(20):
+            try:
+                with lease(tmp_path, "t"):
+                    with counting:
+                        inside, got = inside + 1, got + 1
+                        most = max(most, inside)
+                    os.sched_yield() if hasattr(os, "sched_yield") else None
+                    with counting:
+                        inside -= 1
+            except ThreadBusy:
+                pass
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert most == 1
+    assert got
+    assert files(tmp_path) == []
+
+
+def test_the_control_a_plain_lock_file_stays(tmp_path: Path):
+    (tmp_path / "leases").mkdir()
+    with FileLock(_lock(tmp_path, "t"), thread_local=False):
+        pass
+    assert len(files(tmp_path)) == (os.name != "nt")
