@@ -25,11 +25,11 @@ from rlm_langchain.context import (
 from rlm_langchain.context.blobs import Blobs, Collected
 from rlm_langchain.context.intake import Intake, Source
 from rlm_langchain.context.opening import open_reference
-from rlm_langchain.errors import JournalError
+from rlm_langchain.context.signing import sign
+from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
-    reference,
     text,
     binary,
     plugged,
@@ -70,12 +70,27 @@ class ContextStore:
         """A reference to whatever is given; None for None and for an empty text, list or dict.
 
         Blocks while it reads and writes, about a second for a gigabyte. With `strict`, what cannot be decoded
-        is refused instead of replaced. Raises `InputError` for what cannot be a context, and `JournalError`
+        is refused instead of replaced. A reference that a store of this home has made stays what it is; a dict that
+        only looks like one is a dict. Raises `InputError` for what cannot be a context, and `JournalError`
         when the store cannot be written, or no longer has what a ready reference names.
         """
-        intake = Intake(self._blobs, strict)
+        if reference.accepts(context):
+            return reference.refer(context, self._blobs, self.root)
         source = next((source for source in SOURCES if source.accepts(context)), None)
-        return source.refer(context, intake) if source else None
+        return self._signed(source.refer(context, Intake(self._blobs, strict)) if source else None)
+
+    def verified(self, ref: Any) -> ContextRef:
+        """A reference that comes back from where others may have written it, such as a message.
+
+        Raises `InputError` for what is none, and `JournalError` for one that no store of this home has made.
+        """
+        if not reference.accepts(ref):
+            raise InputError("this is no reference that a store of contexts has signed: give the context itself")
+        return reference.verified(ref, self.root)
+
+    def shortened(self, ref: ContextRef, preview: int) -> ContextRef:
+        """The same reference with no more than so many characters of its preview."""
+        return sign({**ref, "preview": ref["preview"][:preview]}, self.root)
 
     def made(self, value: Any) -> ContextRef | None:
         """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.
@@ -83,7 +98,10 @@ class ContextStore:
         A value that looks like a reference is a dict like any other: a program cannot name what it was not given.
         """
         source = next(source for source in MADE if source.accepts(value))
-        return source.refer(value, Intake(self._blobs, strict=False))
+        return self._signed(source.refer(value, Intake(self._blobs, strict=False)))
+
+    def _signed(self, ref: ContextRef | None) -> ContextRef | None:
+        return None if ref is None else sign(ref, self.root)
 
     def open(self, ref: ContextRef) -> ContextFile:
         """The bytes of a context, checked. Raises `JournalError` that names what is missing or changed."""
