@@ -2,8 +2,8 @@
 
 A compiled graph is handed what a client sends, by LangGraph's server or by a graph around it: input, commands,
 updates of its state, all of it made from JSON. From outside come a question, a context that is data, and the answer
-to an interrupt. Everything else in the state, such as the name of a run, its place in the tree or what a person has
-agreed to, comes from our own code in this process, as an `Internal`, or from a checkpoint that our code has written.
+to an interrupt. Everything else in the state, such as the name of a run, its place in the tree or what a person
+has agreed to, comes from our own code in this process, as an `Internal`, or from a checkpoint that it has written.
 
 Covered: every public way into a compiled graph that writes to its state. Not covered: who writes to the
 checkpointer's database, or runs code in this process.
@@ -112,8 +112,8 @@ def check_run(run: Any) -> str:
     if isinstance(run, str) and _RUN.fullmatch(run):
         return run
     raise JournalError(
-        "the checkpoint of this run is damaged: the name of the run is none of ours; go back to an earlier one with "
-        "`rlm fork`, or ask again on a new thread"
+        "the checkpoint of this run is damaged: the name of the run is none of ours; go back to an earlier "
+        "one with `rlm fork`, or ask again on a new thread"
     )
 
 
