@@ -139,7 +139,7 @@ def check_thread(thread: Any) -> None:
 
 def _resuming(command: Command[Any]) -> Command[Any]:
     """A command that answers interrupts, and does nothing else."""
-    if command.update or command.goto or command.graph:
+    if command.update or command.goto or command.graph or command.resume is None:
         raise InputError(
             "a Command from outside may answer an interrupt, as Command(resume=...), and nothing else: "
             "no update, no goto, no graph"

@@ -24,6 +24,8 @@ from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.schema import AnswerSchema
 
 Given = dict[str, Any] | type | Callable[..., Any] | BaseTool
+MOST = 50
+"""Arguments of a tool that a model is told."""
 CALLS = "tool_calls"
 """The key under which an answer asks for calls."""
 
@@ -137,15 +139,20 @@ def _read(tool: Given) -> dict[str, Any]:
             f"{json.dumps(tool, default=str)} is a tool that some provider runs on its servers, not one for an RLM"
         )
     parameters = _flat(function.get("parameters") or {"type": "object", "properties": {}})
-    AnswerSchema(parameters)  # what it calls for is checked against it
-    if not isinstance(parameters.get("properties", {}), dict) or not isinstance(function["name"], str):
-        raise ConfigurationError("a tool has a name, and an object of properties")
-    described = {"name": function["name"], "description": str(function.get("description", ""))}
-    return {**described, "parameters": parameters}
+    name, properties = str(function["name"]), parameters.get("properties", {})
+    if not all(isinstance(one, str) for one in properties):
+        raise ConfigurationError(f"the schema of the tool {name!r} cannot be read: its `properties` are no object")
+    try:
+        AnswerSchema(parameters)  # what it calls for is checked against it
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the schema of the tool {name!r} cannot be read: {error}") from error
+    return {"name": name, "description": str(function.get("description", "")), "parameters": parameters}
 
 
 def _properties(function: dict[str, Any]) -> list[str]:
-    return list(function["parameters"].get("properties", {}))
+    """The names of its arguments: of very many, the first, and how many more there are."""
+    names = list(function["parameters"].get("properties", {}))
+    return names if len(names) <= MOST else [*names[:MOST], f"... {len(names) - MOST:,} more"]
 
 
 def _calls_schema(functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
