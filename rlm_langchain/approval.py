@@ -15,9 +15,10 @@ from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
 from rlm_langchain.agreement import total
+from rlm_langchain.boundary import SAVER
 from rlm_langchain.errors import ConfigurationError, JournalError
 from rlm_langchain.leaf import as_text
-from rlm_langchain.machine import SAVER, Machine
+from rlm_langchain.machine import Machine
 from rlm_langchain.scribe import Scribe, child_path, depth_of
 from rlm_langchain.tree import Tree
 from rlm_langchain.types import Call, Excerpt, NoteRecord, Usage

@@ -19,9 +19,13 @@ from langchain_core.utils.json_schema import dereference_refs
 from langchain_core.utils.pydantic import get_fields
 from pydantic import BaseModel
 
-from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.context.safe import quotable
+from rlm_langchain.errors import ConfigurationError, RLMError
+from rlm_langchain.schema import AnswerSchema
 
 Given = dict[str, Any] | type | Callable[..., Any] | BaseTool
+MOST = 50
+"""Arguments of a tool that a model is told."""
 CALLS = "tool_calls"
 """The key under which an answer asks for calls."""
 
@@ -40,7 +44,7 @@ class Bound(NamedTuple):
         """The question, and what its answer may be besides words."""
         if not self.back:
             return query
-        lines = [f"- `{f['name']}({', '.join(_properties(f))})`: {f['description']}" for f in self.back]
+        lines = [quotable(f"- `{f['name']}({', '.join(_properties(f))})`: {f['description']}") for f in self.back]
         how = f'FINAL({{"{CALLS}": [{{"name": "...", "args": {{...}}}}]}})'
         then = "That is what is asked for here." if self.forced else "Else give the answer itself, as text."
         about = "These functions are not in the REPL; whoever asks you calls them, and tells you the results later:"
@@ -115,18 +119,40 @@ def _choice(choice: Any) -> str:
 
 
 def _described(tool: Given) -> dict[str, Any]:
+    """Name, description and parameters of a tool. Raises `ConfigurationError` where its schema cannot be read."""
+    try:
+        return _read(tool)
+    except RLMError:
+        raise
+    except Exception as error:  # whatever LangChain makes of a schema that may be a server's
+        name = tool.get("name") if isinstance(tool, dict) else getattr(tool, "name", None)
+        raise ConfigurationError(
+            f"the schema of the tool {str(name or type(tool).__name__)[:60]!r} cannot be read "
+            f"({type(error).__name__}): give it parameters in JSON Schema, without a $ref that leads to itself"
+        ) from error
+
+
+def _read(tool: Given) -> dict[str, Any]:
     function = convert_to_openai_tool(tool).get("function")
     if function is None:
         raise ConfigurationError(
             f"{json.dumps(tool, default=str)} is a tool that some provider runs on its servers, not one for an RLM"
         )
-    parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    described = {"name": function["name"], "description": function.get("description", "")}
-    return {**described, "parameters": _flat(parameters)}
+    parameters = _flat(function.get("parameters") or {"type": "object", "properties": {}})
+    name, properties = str(function["name"]), parameters.get("properties", {})
+    if not all(isinstance(one, str) for one in properties):
+        raise ConfigurationError(f"the schema of the tool {name!r} cannot be read: its `properties` are no object")
+    try:
+        AnswerSchema(parameters)  # what it calls for is checked against it
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the schema of the tool {name!r} cannot be read: {error}") from error
+    return {"name": name, "description": str(function.get("description", "")), "parameters": parameters}
 
 
 def _properties(function: dict[str, Any]) -> list[str]:
-    return list(function["parameters"].get("properties", {}))
+    """The names of its arguments: of very many, the first, and how many more there are."""
+    names = list(function["parameters"].get("properties", {}))
+    return names if len(names) <= MOST else [*names[:MOST], f"... {len(names) - MOST:,} more"]
 
 
 def _calls_schema(functions: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -303,15 +303,16 @@ def _kind(profile: str, context: ContextRef) -> str:
 def _about(profile: str, name: str, context: ContextRef) -> str:
     """What is said of a context: in a profile's own words for its type, where it has some."""
     kind = _kind(profile, context)
-    found = table(context["preview"]) if kind == "table" else None
+    preview, line = quotable(context["preview"]), quotable(context["about"])
+    found = table(preview) if kind == "table" else None
     own = f"context_{kind}"
     return render(
         profile,
         own if has(profile, own) else "context",
         called=name,
-        about=context["about"],
-        short=re.split(r", [\d,]+ characters", context["about"], maxsplit=1)[0],
-        preview=shown(context["preview"], 2_000),
-        glimpse=context["preview"][:GLIMPSE].removeprefix("["),
+        about=line,
+        short=re.split(r", [\d,]+ characters", line, maxsplit=1)[0],
+        preview=shown(preview, 2_000),
+        glimpse=preview[:GLIMPSE].removeprefix("["),
         **(found.words() if found else {}),
     )

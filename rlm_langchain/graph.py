@@ -17,11 +17,12 @@ from typing import Annotated, Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.channels import DeltaChannel
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START
 from langgraph.types import Command
 from typing_extensions import NotRequired, TypedDict
 
 from rlm_langchain.approval import Approval, check_saver, decide
+from rlm_langchain.boundary import GuardedStateGraph
 from rlm_langchain.cells import Execution
 from rlm_langchain.ends import closing, opening
 from rlm_langchain.errors import JournalError
@@ -59,7 +60,10 @@ SNAPSHOT = 1_000
 
 
 class RLMRun(RLMInput):
-    """What the graph is given: a question and its context, and for a child run its place in the tree."""
+    """What the graph is given: a question and its context, and for a child run its place in the tree.
+
+    All but the first two come from our own code only, see `boundary.py`.
+    """
 
     run: NotRequired[str]
     path: NotRequired[str]
@@ -126,7 +130,7 @@ class Node(Lambda):
     stream, astream = Runnable.stream, Runnable.astream
 
 
-def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]:
+def rlm_graph(machine: Machine) -> GuardedStateGraph:
     """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
 
     def prepare(state: RLMState, config: RunnableConfig) -> dict[str, Any]:
@@ -180,7 +184,7 @@ def rlm_graph(machine: Machine) -> StateGraph[RLMState, None, RLMRun, RLMOutput]
     def finalise(state: RLMState) -> dict[str, Any]:
         return closing(machine, state)
 
-    graph = StateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
+    graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
     graph.add_node("prepare", prepare, input_schema=RLMState)
     graph.add_node("generate", Node(generate, agenerate), destinations=("generate", "execute", "finalise"))
     graph.add_node(

@@ -28,13 +28,14 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
 from rlm_langchain import clients
+from rlm_langchain.boundary import SAVER, SEEN, Internal, check_thread
 from rlm_langchain.cancellation import Invocation
 from rlm_langchain.database import database_lease
 from rlm_langchain.ends import check
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.journal import Journal
 from rlm_langchain.lease import lease
-from rlm_langchain.machine import SAVER, SEEN, Machine
+from rlm_langchain.machine import Machine
 from rlm_langchain.portal import finished, in_thread, portal
 from rlm_langchain.types import RLMInput
 
@@ -42,7 +43,7 @@ Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Com
 """A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
 LONGEST_NAME = 300
 """Characters of what is looked at as the name of a file."""
-Begun = dict[str, Any] | Command[Any] | None
+Begun = Internal | Command[Any] | None
 
 
 class Running(NamedTuple):
@@ -143,10 +144,10 @@ class Built(NamedTuple):
         """
         values = kept.values if kept else {}
         check(values)
-        if kept and (kept.next or isinstance(begun, dict)):
+        if kept and (kept.next or isinstance(begun, Internal)):
             self.machine.fits(Journal(values.get("trajectory", [])))
-        if isinstance(begun, dict):
-            return str(begun["run"])
+        if isinstance(begun, Internal):
+            return str(begun.values["run"])
         if not values.get("trajectory") and not (kept and kept.next):
             raise InputError("there is nothing to resume: this thread has no run")
         return values.get("run") or uuid.uuid4().hex
@@ -200,7 +201,7 @@ def begin(machine: Machine, asked: Asked) -> Begun:
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
     reference = machine.store.reference(context, seconds=machine.budget.seconds)
-    return {"query": question["query"], "context": reference, "run": uuid.uuid4().hex}
+    return Internal({"query": question["query"], "context": reference, "run": uuid.uuid4().hex})
 
 
 def _names_a_file(text: str) -> bool:
@@ -231,6 +232,7 @@ def _thread(config: RunnableConfig, saver: Any) -> str:
             "a checkpointer keeps runs by the name of their thread, and none was named: ask with "
             "config={'configurable': {'thread_id': ...}}, or make the RLM without a checkpointer"
         )
+    check_thread(thread)
     return (
         f"{thread} in memory {os.getpid()} {id(saver.storage)}" if isinstance(saver, InMemorySaver) else str(thread)
     )

@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain import prices
 from rlm_langchain.bound import most_tokens
+from rlm_langchain.boundary import SEEN, check_run
 from rlm_langchain.calling import Retry
 from rlm_langchain.cancellation import Invocation
 from rlm_langchain.context import ContextStore, approximate_tokens
@@ -42,10 +43,6 @@ TURNS = {"default": 30, "compact": 4}
 in circles: of 47 questions, those that it answered rightly took it one or two."""
 STEPS = 1_000_000_000
 """LangGraph's recursion limit: out of the way, since our budget ends a run."""
-SAVER = "__pregel_checkpointer"
-"""Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
-SEEN = "__rlm_seen__"
-"""Under `configurable`: the `Invocation`, with the runs that it has worked on."""
 MESSAGE_TOKENS = 8
 """What providers add around each message."""
 
@@ -118,8 +115,8 @@ class Machine:
         return tree.reading
 
     def receipts(self, run: str) -> Path:
-        """Where the receipts of a run are."""
-        return self.store.root / "receipts" / f"{run}.jsonl"
+        """Where the receipts of a run are. Raises `JournalError` for a name that we gave to no run."""
+        return self.store.root / "receipts" / f"{check_run(run)}.jsonl"
 
     def close(self, run: str) -> None:
         """Let go of a run. When it has ended, and its last checkpoint is written, nothing can need its receipts."""

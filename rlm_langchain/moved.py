@@ -79,10 +79,11 @@ class Mover:
         known = references(messages)
         if missing := [one for one in handles if one not in known]:
             raise InputError(f"there is no context {', '.join(missing)} here, but: {', '.join(known) or 'none'}")
-        if len(handles) == 1:
-            self.store.open(known[handles[0]])
-            return known[handles[0]]
-        return {one: self.store.load(known[one]) for one in handles}
+        wanted = {one: self.store.verified(known[one]) for one in handles}
+        if len(wanted) == 1:
+            self.store.open(wanted[handles[0]])
+            return wanted[handles[0]]
+        return {one: self.store.load(ref) for one, ref in wanted.items()}
 
     def _note(self, before: list[BaseMessage]) -> HumanMessage:
         """What stands for the older messages: those that were moved earlier are among them."""
@@ -92,8 +93,8 @@ class Mover:
         items, lost = cast(list[Any], self.store.load(self._reference(said))), ""
         if earlier:
             try:
-                items = [*cast(list[Any], self.store.load(known.pop(earlier))), *items]
-            except JournalError as error:  # an agent need not end with it, but has to know
+                items = [*cast(list[Any], self.store.load(self.store.verified(known.pop(earlier)))), *items]
+            except (InputError, JournalError) as error:  # an agent need not end with it, but has to know
                 lost = f"What was said before that is no longer there: {error}"
         ref = self._reference(items)
         what = f"{ref['size']:,} bytes of the conversation so far ({len(items)} messages)"
@@ -116,7 +117,7 @@ class Mover:
         # What a tool gave back is data, also where it looks like a reference of ours.
         ref = self.store.made(value) if isinstance(value, dict) else self.store.reference(value)
         assert ref is not None  # noqa: S101 - what is moved is not empty
-        return {**ref, "preview": ref["preview"][:200]}
+        return self.store.shortened(ref, 200)
 
     def _without_artifact(self, message: M) -> M:
         """A tool's artifact enters no prompt, but every checkpoint."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from langchain_core.runnables import RunnableConfig
 from typing_extensions import NotRequired
 
+from rlm_langchain.boundary import Internal
 from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
 from rlm_langchain.journal import DAMAGED, Journal, fingerprint
 from rlm_langchain.leaf import Leaf, as_text
@@ -151,16 +152,18 @@ class Errands:
         repl = self.tree.repls.get(self.errand["path"])
         return repl.call(number) if repl else None
 
-    def child_input(self) -> Any:
+    def child_input(self) -> Internal:
         """What the child run is asked."""
-        return {
-            "query": self.errand["query"],
-            "context": self.errand["context"],
-            "run": self.errand["run"],
-            "path": self.child_path,
-            "agreed": self.errand.get("agreed"),
-            "tops": self.errand.get("tops", []),
-        }
+        return Internal(
+            {
+                "query": self.errand["query"],
+                "context": self.errand["context"],
+                "run": self.errand["run"],
+                "path": self.child_path,
+                "agreed": self.errand.get("agreed"),
+                "tops": self.errand.get("tops", []),
+            }
+        )
 
     @contextmanager
     def child(self) -> Iterator[Child]:

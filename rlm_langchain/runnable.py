@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
 
 from rlm_langchain.assemble import assemble
+from rlm_langchain.boundary import SEEN
 from rlm_langchain.brief import brief
 from rlm_langchain.cancellation import Group, Invocation, supervised
 from rlm_langchain.errors import BudgetExhausted, NoAnswer
 from rlm_langchain.graph import rlm_graph
 from rlm_langchain.guard import guarded
 from rlm_langchain.lifecycle import Asked, Built, invocation_of
-from rlm_langchain.machine import SEEN, STEPS
+from rlm_langchain.machine import STEPS
 from rlm_langchain.node import node
 from rlm_langchain.options import AModel, Models, SomeTools
 from rlm_langchain.portal import IN_SYNC_RUN, abandonable, in_own_thread, interruptible

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from rlm_langchain.errors import ConfigurationError
 
+SAMPLES: tuple[Any, ...] = (None, "", 0, [], {})
+"""One answer of each type: a schema that leads to itself or to nowhere shows it with one of them."""
 MOST = 5
 """Faults of one answer that a model is told: the first ones, usually, explain the rest."""
 
@@ -62,19 +65,35 @@ def _model_faults(model: type[BaseModel], answer: Any) -> list[str]:
 
 
 def _json_faults(schema: dict[str, Any], answer: Any) -> list[str]:
+    """What of an answer does not fit. Nothing that the schema refers to is fetched. Raises `ConfigurationError`."""
     from jsonschema import Draft202012Validator
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
-    return [f"{_place(fault.path)}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(answer)]
+    try:
+        faults = Draft202012Validator(schema, registry=REGISTRY).iter_errors(answer)
+        return [f"{_place(fault.path)}: {fault.message}" for fault in islice(faults, MOST)]
+    except Exception as error:  # of the schema: a $ref to nowhere or to itself, a pattern that is none
+        raise ConfigurationError(
+            f"a JSON schema cannot be checked against ({type(error).__name__}): write it without a $ref that leads "
+            "to itself or out of it, and with patterns that Python's `re` knows"
+        ) from error
 
 
 def _check_schema(schema: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for a schema that is none, or that no answer could be checked against."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
     try:
+        json.dumps(schema)
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise ConfigurationError(f"output_schema is no JSON schema: {error.message}") from error
+    except Exception as error:
+        what = type(error).__name__
+        raise ConfigurationError(f"output_schema is no JSON schema that can be read: {what}") from error
+    for sample in SAMPLES:
+        _json_faults(schema, sample)
 
 
 def _place(path: Any) -> str:

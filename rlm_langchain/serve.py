@@ -31,7 +31,11 @@ async def rlm(config: RunnableConfig) -> CompiledStateGraph[Any, Any, Any, Any]:
     if not model:
         raise ConfigurationError("no model is named: set RLM_MODEL, or `model` in the assistant's configurable")
     sub_model = chosen.get("sub_model") or os.environ.get("RLM_SUB_MODEL") or model
-    return await asyncio.to_thread(_graph, str(model), str(sub_model))
+    if not (isinstance(model, str) and isinstance(sub_model, str)):
+        raise ConfigurationError(
+            "`model` and `sub_model` in the assistant's configurable are names of models, as texts"
+        )
+    return await asyncio.to_thread(_graph, model, sub_model)
 
 
 @lru_cache(ASSISTANTS)

@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
+from rlm_langchain.boundary import Internal
 from rlm_langchain.ends import check, more_ways
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph import rlm_graph
@@ -36,7 +37,7 @@ def fork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None,
     if not _is_before(found, at):
         earlier = graph.get_state_history(_thread(config), before=found.config) if found.values else ()
         found = next((state for state in earlier if _is_before(state, at)), found)
-    graph.update_state(to, _values(machine, found, at), as_node=_node(found))
+    graph.update_state(to, cast(Any, Internal(_values(machine, found, at))), as_node=_node(found))
 
 
 async def afork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
@@ -49,7 +50,7 @@ async def afork(machine: Machine, graph: Graph, config: RunnableConfig, at: int 
             if _is_before(state, at):
                 found = state
                 break
-    await graph.aupdate_state(to, _values(machine, found, at), as_node=_node(found))
+    await graph.aupdate_state(to, cast(Any, Internal(_values(machine, found, at))), as_node=_node(found))
 
 
 def reader(saver: Any) -> Graph:

@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Iterable
+from itertools import islice
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
+from langchain_core.utils.pydantic import model_json_schema
 from langgraph.errors import GraphBubbleUp
 from pydantic import ValidationError
 
+from rlm_langchain.context.about import quoted
+from rlm_langchain.context.safe import quotable
+from rlm_langchain.conversation import clip
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.portal import in_own_thread
 from rlm_langchain.receipts import TOOL
@@ -29,6 +35,13 @@ if TYPE_CHECKING:
     from rlm_langchain.tree import Tree
 
 Tools = dict[str, BaseTool]
+_MOST = 50
+"""Arguments of a tool, and types of an argument, that a model is told."""
+_LONGEST, _DESCRIBED = 60, 4_000
+"""Characters of a name or a type, and of a description."""
+_SHORT = reprlib.Repr()
+"""What an argument is when it is left out: cut, also where it is deep."""
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def tools_of(given: Iterable[BaseTool | Callable[..., Any]]) -> Tools:
@@ -38,6 +51,7 @@ def tools_of(given: Iterable[BaseTool | Callable[..., Any]]) -> Tools:
         tool = one if isinstance(one, BaseTool) else _from_function(one)
         if wrong := _unusable(tool.name, tools):
             raise ConfigurationError(f"a tool cannot be called {tool.name!r}: {wrong}. Rename it")
+        arguments(tool)
         tools[tool.name] = tool
     return tools
 
@@ -67,20 +81,71 @@ def guidance(tools: Tools) -> str:
     """What the root model reads of them."""
     if not tools:
         return ""
-    lines = [
-        f"- `{name}({', '.join(_told(*argument) for argument in tool.args.items())})`: {tool.description}"
-        for name, tool in tools.items()
-    ]
+    lines = [f"- `{name}({signature(arguments(tool))})`: {described(tool)}" for name, tool in tools.items()]
     return "\n".join(["More functions in the REPL, which are run outside it:", *lines])
+
+
+def arguments(tool: BaseTool) -> dict[str, Any]:
+    """The schemas of a tool's arguments by their names; of a tool without arguments, none.
+
+    Raises `ConfigurationError` for a schema that names them in no way that JSON Schema has: it may be a server's.
+    """
+    try:
+        given = tool.args_schema if isinstance(tool.args_schema, dict) else tool.tool_call_schema
+        schema = given if isinstance(given, dict) else model_json_schema(given)
+    except Exception as error:
+        raise _unreadable(tool, f"{type(error).__name__} when it was asked for") from error
+    followed: set[str] = set()
+    whole = schema
+    while "properties" not in schema and isinstance(reference := schema.get("$ref"), str):
+        if reference in followed:
+            raise _unreadable(tool, f"its $ref {reference[:_LONGEST]!r} leads back to itself")
+        followed.add(reference)
+        schema = _resolved(tool, whole, reference)
+    named = schema.get("properties")
+    if named is not None and not (isinstance(named, dict) and all(isinstance(name, str) for name in named)):
+        raise _unreadable(tool, "its `properties` are no object")
+    return named or {}
+
+
+def _resolved(tool: BaseTool, schema: dict[str, Any], reference: str) -> dict[str, Any]:
+    """What a reference inside a schema points to. Nothing is fetched."""
+    found: Any = schema if reference.startswith("#") else None
+    for part in reference.removeprefix("#").split("/")[1:]:
+        found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        raise _unreadable(tool, f"its $ref {reference[:_LONGEST]!r} points to no schema in it")
+    return found
+
+
+def _unreadable(tool: BaseTool, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the schema of the tool {tool.name!r} cannot be read: {why}. Give it an `args_schema` that can be"
+    )
+
+
+def signature(properties: dict[str, Any]) -> str:
+    """Arguments as a line that a model reads: of very many, the first, and how many more there are."""
+    told = [_told(*argument) for argument in islice(properties.items(), _MOST)]
+    left_out = len(properties) - len(told)
+    return ", ".join([*told, *([f"... {left_out:,} more"] if left_out else [])])
+
+
+def described(tool: BaseTool) -> str:
+    """What a tool says of itself, as a prompt may hold it: it may be the text of somebody's server."""
+    return quotable(clip(str(tool.description), _DESCRIBED))
 
 
 def _told(name: str, schema: Any) -> str:
     """An argument with its type and what it is when it is left out, as far as its schema says so."""
     told = schema if isinstance(schema, dict) else {}
-    kinds = [kind.get("type") for kind in (told, *told.get("anyOf", ()))]
-    kind = " | ".join(str(kind) for kind in kinds if isinstance(kind, str))
-    default = f" = {told['default']!r}" if "default" in told else ""
-    return f"{name}{f': {kind}' if kind else ''}{default}"
+    several = told.get("anyOf")
+    choices = [told, *(several[:_MOST] if isinstance(several, list) else ())]
+    kinds = [choice.get("type") for choice in choices if isinstance(choice, dict)]
+    kind = " | ".join(kind[:_LONGEST] for kind in kinds if isinstance(kind, str))
+    default = f" = {_SHORT.repr(told['default'])}" if "default" in told else ""
+    called = name if name.isidentifier() and len(name) <= _LONGEST else quoted(name)
+    return quotable(f"{called}{f': {kind}' if kind else ''}{default}").replace("\n", "\\n")
 
 
 async def use(tools: Tools, tree: Tree, call: Call, place: str, config: RunnableConfig) -> LeafReply:
@@ -102,23 +167,21 @@ async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> 
     try:
         name, args, kwargs = json.loads(call.prompt)
         tool = tools[name]
-        named = {**dict(zip(tool.args, args, strict=False)), **kwargs}
+        known = arguments(tool)
+        named = {**dict(zip(known, args, strict=False)), **kwargs}
     except (ValueError, KeyError, TypeError, RecursionError):
         return LeafReply(None, "there is no such tool")
-    if len(args) > len(tool.args):
-        return LeafReply(None, f"{name} takes {len(tool.args)} arguments, not {len(args)}")
-    if strange := sorted(set(kwargs) - set(tool.args)):  # what the host fills in is not for code to set
-        return LeafReply(
-            None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(tool.args) or 'none'}"
-        )
+    if len(args) > len(known):
+        return LeafReply(None, f"{name} takes {len(known)} arguments, not {len(args)}")
+    if strange := sorted(set(kwargs) - set(known)):  # what the host fills in is not for code to set
+        return LeafReply(None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(known) or 'none'}")
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
-            result = await _result(tool, named, config)
+            return LeafReply(json.dumps(_value(await _result(tool, named, config))))
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
         return LeafReply(None, f"{name} {_what_failed(error)}")
-    return LeafReply(json.dumps(_value(result)))
 
 
 def _value(result: Any) -> Any:

@@ -314,6 +314,8 @@ class ContextRef(TypedDict):
     """The first characters, control characters made visible."""
     path: NotRequired[str]
     """Set for a file that is referenced in place: then the store holds no copy."""
+    signature: NotRequired[str]
+    """Shows that a store of this home made the reference, see `context/signing.py`. Without it, a dict is data."""
 
 
 class UsageRecord(TypedDict):

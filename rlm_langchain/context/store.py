@@ -32,11 +32,11 @@ from rlm_langchain.context.blobs import Blobs, Collected
 from rlm_langchain.context.intake import LARGEST_STREAM, Intake, Source
 from rlm_langchain.context.opening import open_reference, read
 from rlm_langchain.context.safe import one_line
+from rlm_langchain.context.signing import sign
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
-    reference,
     text,
     binary,
     plugged,
@@ -89,13 +89,29 @@ class ContextStore:
         """A reference to whatever is given; None for None and for an empty text, list or dict.
 
         Blocks while it reads and writes, about a second for a gigabyte. With `strict`, what cannot be decoded
-        is refused instead of replaced. Raises `InputError` for what cannot be a context, or is not read to its
+        is refused instead of replaced. A reference that a store of this home has made stays what it is; a dict that
+        only looks like one is a dict. Raises `InputError` for what cannot be a context, or is not read to its
         end after `seconds`, and `JournalError` when the store cannot be written, or no longer has what a ready
         reference names.
         """
+        if reference.accepts(context):
+            return reference.refer(context, self._blobs, self.root)
         intake = self._intake(strict=strict, seconds=seconds)
         source = next((source for source in SOURCES if source.accepts(context)), None)
-        return source.refer(context, intake) if source else None
+        return self._signed(source.refer(context, intake) if source else None)
+
+    def verified(self, ref: Any) -> ContextRef:
+        """A reference that comes back from where others may have written it, such as a message.
+
+        Raises `InputError` for what is none, and `JournalError` for one that no store of this home has made.
+        """
+        if not reference.accepts(ref):
+            raise InputError("this is no reference that a store of contexts has signed: give the context itself")
+        return reference.verified(ref, self.root)
+
+    def shortened(self, ref: ContextRef, preview: int) -> ContextRef:
+        """The same reference with no more than so many characters of its preview."""
+        return sign({**ref, "preview": ref["preview"][:preview]}, self.root)
 
     def _intake(self, *, strict: bool = False, seconds: float | None = None) -> Intake:
         """Where bytes that become a context go, and how long and how many may come."""
@@ -110,7 +126,7 @@ class ContextStore:
         with streams.reading(str(path)):
             within, found = beneath.located(roots, path)
             with beneath.opened(within, found) as descriptor:
-                return self._referred(within, found, descriptor)
+                return self._signed(self._referred(within, found, descriptor))
 
     def _referred(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
         """What was opened, as a reference."""
@@ -135,7 +151,10 @@ class ContextStore:
         A value that looks like a reference is a dict like any other: a program cannot name what it was not given.
         """
         source = next(source for source in MADE if source.accepts(value))
-        return source.refer(value, Intake(self._blobs, strict=False))
+        return self._signed(source.refer(value, self._intake()))
+
+    def _signed(self, ref: ContextRef | None) -> ContextRef | None:
+        return None if ref is None else sign(ref, self.root)
 
     def open(self, ref: ContextRef) -> ContextFile:
         """The bytes of a context, checked. Raises `JournalError` that names what is missing or changed."""

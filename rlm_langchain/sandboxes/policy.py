@@ -3,7 +3,7 @@
 Covered by the kernel: system calls (seccomp: an allow list, see `syscalls.py`), files (Landlock: Python's own and
 the context, read only), the network and other processes (seccomp, Landlock scopes), fork (seccomp), memory, file
 size and descriptors (rlimits that the child may not raise), the environment (nothing of the host's). What starts
-the workers gives up the powers of root first. That the workers end with their host is the business of `watchdog.py`.
+the workers gives up the powers of root first. That the workers end with their host is up to `watchdog.py`.
 Not covered: whether a file exists whose name a program guesses, its size, date, owner and mode (`stat`, which the C
 library also asks about what is open, in a form that seccomp cannot tell apart); side channels; bugs of the kernel.
 """

@@ -143,6 +143,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
                 "create",
                 "streams",
                 "lifecycle",
+                "boundary",
                 "scribe",
                 "cells",
                 "turns",

@@ -56,5 +56,7 @@ def test_a_dict_that_looks_like_a_reference_is_a_dict(tmp_path: Path, forge: Any
 
 def test_the_same_reference_from_a_caller_is_opened(tmp_path: Path) -> None:
     """What the check above would see if it could fail."""
+    of_file(tmp_path)
+    ref = ContextStore(tmp_path).reference(tmp_path / "secret.txt")
     rlm = create_rlm(script("FINAL(context)"), sandbox="monty", home=tmp_path)
-    assert rlm.invoke({"query": "q", "context": of_file(tmp_path)})["answer"] == SECRET
+    assert rlm.invoke({"query": "q", "context": ref})["answer"] == SECRET
