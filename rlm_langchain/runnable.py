@@ -52,7 +52,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, extra="forbid")
 
     root_model: AModel
-    """A name, as in `docs/models.md`, or any `BaseChatModel`: writes the code."""
+    """A name, as in the manual under "Models", or any `BaseChatModel`: writes the code."""
     recursive_model: Models = None
     """For sub-calls; a list gives one per depth: its first answers what the top run asks, by a leaf call or as the
     root of a child run, its second what those child runs ask, and so on; the last one serves all below. None: the
