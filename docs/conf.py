@@ -13,8 +13,6 @@ source_suffix = {".md": "markdown"}
 
 # The pages are plain Markdown that reads well on a forge, too.
 myst_heading_anchors = 4
-myst_links_external_new_tab = False
-suppress_warnings = ["myst.xref_missing"] if False else []
 
 # Docstrings are Markdown prose with names in single backticks.
 default_role = "code"
@@ -32,6 +30,6 @@ html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 copybutton_selector = "div:not(.no-copy) > div.highlight > pre"
 
-# `make docs` checks every link inside the manual; those that leave it are checked by `make links`.
+# For `make links`; those inside the manual are checked whenever it is built.
 linkcheck_timeout = 20
 linkcheck_anchors = False

@@ -44,7 +44,9 @@ def fields(of: type) -> list[Field]:
     for node, following in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id[0] != "_":
             text = _text_of(following) or ""
-            found.append(Field(node.target.id, ast.unparse(node.annotation), _source(node.value), " ".join(text.split())))
+            found.append(
+                Field(node.target.id, ast.unparse(node.annotation), _source(node.value), " ".join(text.split()))
+            )
     return found
 
 
@@ -69,11 +71,16 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def budget() -> str:
     """Limits of a run: field, flag of the command, default, meaning."""
-    flags = {param.name: param.opts[0] for param in command("ask").params}
+    flags = {param.name: f"`{param.opts[0]}`" for param in command("ask").params}
     return table(
         ("`Budget(...)`", "`rlm ask`", "default", "what it limits"),
         (
-            (f"`{one.name}`", f"`{flags[one.name]}`" if one.name in flags else "", f"`{one.default}`", one.text or WORDS[one.name])
+            (
+                f"`{one.name}`",
+                flags.get(one.name, ""),
+                f"`{one.default}`",
+                one.text or WORDS[one.name],
+            )
             for one in fields(Budget)
         ),
     )
@@ -96,7 +103,7 @@ def limits() -> str:
 
 
 def _number(source: str) -> str:
-    return f"{source} ({eval(source):,})" if "<<" in source else source  # noqa: S307 - a default of ours
+    return f"{source} ({eval(source):,})" if "<<" in source else source
 
 
 # --- Records -------------------------------------------------------------------------------------------
@@ -202,7 +209,9 @@ def prompts(profile: str) -> str:
     """Every prompt of a profile, word for word; the system prompt first."""
     folder = Path(rlm_langchain.__file__).parent / "prompts" / profile
     files = sorted(folder.glob("*.md"), key=lambda path: (path.stem != "system", path.stem))
-    return "\n".join(f"### `{profile}/{path.name}`\n\n````text\n{path.read_text('utf-8').rstrip()}\n````\n" for path in files)
+    return "\n".join(
+        f"### `{profile}/{path.name}`\n\n````text\n{path.read_text('utf-8').rstrip()}\n````\n" for path in files
+    )
 
 
 PARTS: dict[str, Callable[[], str]] = {
