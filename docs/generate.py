@@ -183,7 +183,9 @@ def _command(one: Any, name: str) -> str:
     rows = [(f"`{_argument(param)}`", _help(param)) for param in arguments]
     rows += [(f"`{_option(param)}`", _help(param)) for param in options if param.name != "help"]
     about = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(one.help or "")).strip()
-    return f"## `{name}`\n\n```text\n{usage}\n```\n\n{about}\n" + (f"\n{table(('', ''), rows)}" if rows else "")
+    return f"## `{name}`\n\n```text\n{usage}\n```\n\n{about}\n" + (
+        f"\n{table(('takes', ''), rows)}" if rows else ""
+    )
 
 
 def _argument(param: Any) -> str:

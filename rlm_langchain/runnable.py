@@ -64,6 +64,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()
     """Names, folders of skills (a `Path`), values; `auto` chooses by the context of each run."""
     budget: Budget = Budget()
+    """What the whole tree of runs may spend. `None` in it is no limit."""
     limits: Limits = Limits()
     """Of each cell in the sandbox."""
     memo: StrictBool = True
