@@ -7,6 +7,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -181,6 +182,20 @@ def test_what_the_functions_raise_is_what_their_page_says(sandbox: str) -> None:
     assert isinstance(found, list)
 
     assert [call for call, sentence in zip(RAISED, found, strict=True) if not sentence] == []
+
+
+# --- Python API -----------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_on_the_page_of_the_api() -> None:
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"^\.\. auto\w+:: (\w+)", page, re.MULTILINE))
+
+    assert names == {*rlm_langchain.__all__, "script", "FunctionModel"}
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert rlm_langchain.__version__ == version("rlm-langchain")
 
 
 # --- The environment ----------------------------------------------------------------------------------
