@@ -211,9 +211,8 @@ def prompts(profile: str) -> str:
     """Every prompt of a profile, word for word; the system prompt first."""
     folder = Path(rlm_langchain.__file__).parent / "prompts" / profile
     files = sorted(folder.glob("*.md"), key=lambda path: (path.stem != "system", path.stem))
-    return "\n".join(
-        f"### `{profile}/{path.name}`\n\n````text\n{path.read_text('utf-8').rstrip()}\n````\n" for path in files
-    )
+    texts = {path.name: path.read_text(encoding="utf-8").rstrip() for path in files}
+    return "\n".join(f"### `{profile}/{name}`\n\n````md\n{text}\n````\n" for name, text in texts.items())
 
 
 PARTS: dict[str, Callable[[], str]] = {

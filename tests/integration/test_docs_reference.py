@@ -167,6 +167,7 @@ RAISED = {
     "FINAL(10**30)": "ValueError",
     "FINAL(float('nan'))": "ValueError",
     "FINAL([[]] * 200_000)": "ValueError",
+    "FINAL(eval('[' * 40 + ']' * 40))": "ValueError",
     "FINAL_VAR('nobody')": "NameError",
 }
 
@@ -242,6 +243,14 @@ def test_every_heading_that_is_linked_is_there() -> None:
         for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
             linked = page.parent / target if target else page
             assert anchor in anchors(linked), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_verb_of_make_that_a_page_names_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    named = {verb for text in pages.values() for verb in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)}
+
+    assert {"docs", "test"} <= named <= targets
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
