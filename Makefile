@@ -3,7 +3,8 @@
 #   make demo    sets everything up, then asks a question about the Python standard library
 #   make test    sets everything up, then runs lint, types and all the tests
 #   make check   lint and types only
-#   make docs    runs every example, and every block of code in README.md and docs/
+#   make docs    builds the manual into build/docs, links checked, and runs all of its code and the examples
+#   make links   asks the web whether the manual's links out of it still work
 #   make clean   removes what the others made
 #
 # Another Python: make PYTHON=/path/to/python3.12 demo
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 # One worker more than there are cores: many tests wait for a server, or for a limit to come.
 PARALLEL := --numprocesses=$(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1))) --maxprocesses=5 --dist=loadscope --no-loadscope-reorder
 
-.PHONY: test check docs demo clean
+.PHONY: test check docs links demo clean
 .DEFAULT_GOAL := test
 
 test: check
@@ -29,8 +30,15 @@ check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 
-docs: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest --quiet tests/integration/test_docs.py
+# Warnings are errors, a link to a page or heading that is not there among them.
+docs: $(VENV)/docs.stamp
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env --builder html docs build/docs
+	@$(BIN)/python -m pytest --quiet tests/integration/test_docs.py tests/integration/test_docs_reference.py
+	@echo "The manual is build/docs/index.html"
+
+# Those that leave the manual, too. Needs the network, so it is no part of the others.
+links: $(VENV)/docs.stamp
+	@$(BIN)/python -m sphinx --quiet --builder linkcheck docs build/links
 
 demo: $(VENV)/demo.stamp
 	@$(BIN)/python -m rlm_langchain.demo
@@ -47,6 +55,11 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/pip
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
 	@echo "Installing rlm_langchain and its development tools into $(VENV) (about two minutes) ..."
 	@$(PIP) --editable '.[local,retrieval,agents,mcp]' --group dev
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/dev.stamp
+	@echo "Installing what builds the manual ..."
+	@$(PIP) --group docs
 	@touch $@
 
 # Debian and Ubuntu leave `ensurepip` out of Python: there the system's pip puts a pip into the environment.

@@ -11,6 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+    """The version that is installed."""
+
     from rlm_langchain.chat_model import ChatRLM
     from rlm_langchain.create import create_rlm, create_rlm_graph
     from rlm_langchain.errors import (
@@ -108,6 +111,10 @@ def __getattr__(name: str) -> Any:
     """Public names are found when they are used: importing the package costs next to nothing."""
     from importlib import import_module
 
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rlm-langchain")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"rlm_langchain.{_HOMES[name]}"), name)

@@ -94,7 +94,7 @@ def read_reply(text: str) -> ModelReply:
 
     Beside a block that is fenced as asked for, others are examples.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n")  # a lone \r ends no line: a quoted text may hold one before a fence
     blocks = [*_blocks(text)]
     best = min((block.rank for block in blocks if block.rank is not None), default=None)
     if best is None:

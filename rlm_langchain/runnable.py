@@ -55,7 +55,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, extra="forbid")
 
     root_model: AModel
-    """A name, as in `docs/models.md`, or any `BaseChatModel`: writes the code."""
+    """A name, as in the manual under "Models", or any `BaseChatModel`: writes the code."""
     recursive_model: Models = None
     """For sub-calls; a list gives one per depth: its first answers what the top run asks, by a leaf call or as the
     root of a child run, its second what those child runs ask, and so on; the last one serves all below. None: the
@@ -67,6 +67,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()
     """Names, folders of skills (a `Path`), values; `auto` chooses by the context of each run."""
     budget: Budget = Budget()
+    """What the whole tree of runs may spend. `None` in it is no limit."""
     limits: Limits = Limits()
     """Of each cell in the sandbox."""
     memo: StrictBool = True

@@ -1,7 +1,8 @@
 """Seals: a record that was changed on its way to a disk and back is noticed.
 
 A seal is a hash of what it is on. It shows damage, and changes by hands that do not know of it; whoever can write
-to the disk and knows how it is made can make another. Against those, encrypt checkpoints (`docs/durability.md`).
+to the disk and knows how it is made can make another. Against those, encrypt checkpoints
+(`docs/explanation/durability.md`).
 """
 
 from __future__ import annotations

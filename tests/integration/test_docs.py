@@ -14,7 +14,7 @@ block, in a comment that a reader does not see:
 
 Blocks marked `python` and `bash` are run, in order, each page in a folder of its own; what a block prints is
 compared with the block marked `text` that follows it. Blocks marked `sh` are not run: they install
-something, or ask a model that is not there.
+something, or ask a model that is not there. The tutorials hide nothing: their models are scripted on the page.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,10 +39,17 @@ from tests.servers.openai import Message, Reply, tool_call
 from tests.servers.scripted import serve
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+DATA = Path("docs/tutorials/data")
+"""What the tutorials work on. It ships with them."""
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md", "SECURITY.md")),
+    *(page for page in sorted(DOCS.rglob("*.md")) if ROOT / DATA not in page.parents),
+]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(
-    r"^(?:<!--(?P<script>[^`]*?)-->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!--(?P<script>[^`]*?)-->\n)?(?P<fence>`{3,})(?P<language>\w+)\n(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
 )
 SCRIPT = re.compile(
     r"\s*the model writes:\n(?P<cells>.*?)"
@@ -65,7 +73,7 @@ SHOWN = {
 }
 """Among what each prints."""
 DEFAULT = "the model writes:\nFINAL('an answer')\n"
-EXPECTED = re.compile(r"\s*```text\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+EXPECTED = re.compile(r"\s*(?P<fence>`{3,})text\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
@@ -138,6 +146,7 @@ def prepared(folder: Path) -> Path:
         f"12:{n:02} {'ERROR no space left on device' if n % 4 == 0 else 'INFO all is well'}\n" for n in range(1, 13)
     )
     (folder / "big.log").write_text("".join(lines))
+    shutil.copytree(ROOT / DATA, folder / DATA)
     return folder
 
 

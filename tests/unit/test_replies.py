@@ -90,7 +90,6 @@ LOOK = "print(len(context))"
     "text",
     [
         f"```repl\r\n{LOOK}\r\n```\r\n",
-        f"Look.\r\r```repl\r{LOOK}\r```\r",
         f"  ```repl\n  {LOOK}\n  ```",
         f"1. Look:\n    ```repl\n    {LOOK}\n    ```",
         f"\t```repl\n\t{LOOK}\n\t```",

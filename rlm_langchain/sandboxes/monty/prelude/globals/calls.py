@@ -184,7 +184,7 @@ def _pair(query):
     return (query, None)
 
 
-def recursive_lm(query, context):
+def recursive_lm(query, context=None):
     """The same as `rlm_query`."""
     return _one("recursive_lm", "rlm", query, context)
 

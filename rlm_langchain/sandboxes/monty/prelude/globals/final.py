@@ -40,11 +40,9 @@ def _filled_in(form):
     return form["content"]
 
 
-def FINAL_VAR(variable):
+def FINAL_VAR(name):
     """Answer with a variable, given itself or by its name."""
-    if isinstance(variable, str) and variable.strip().isidentifier():
-        variable = _named(variable.strip())
-    FINAL(variable)
+    FINAL(_named(name.strip()) if isinstance(name, str) and name.strip().isidentifier() else name)
 
 
 def _named(__rlm_name):
