@@ -19,6 +19,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import InvalidUpdateError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateUpdate
@@ -36,6 +37,10 @@ SAVER = "__pregel_checkpointer"
 SEEN = "__rlm_seen__"
 """Under `configurable`: the `Invocation`, with the runs that it has worked on."""
 _RUN = re.compile("[0-9a-f]{32}")
+
+
+class UpdateRefused(InputError, InvalidUpdateError):
+    """An update of the state that is not for callers. LangGraph's server answers it as a bad request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def check_thread(thread: Any) -> None:
 def _resuming(command: Command[Any]) -> Command[Any]:
     """A command that answers interrupts, and does nothing else."""
     if command.update or command.goto or command.graph or command.resume is None:
-        raise InputError(
+        raise UpdateRefused(
             "a Command from outside may answer an interrupt, as Command(resume=...), and nothing else: "
             "no update, no goto, no graph"
         )
@@ -154,11 +159,11 @@ def _update(given: Sequence[Any]) -> StateUpdate:
     if type(values) is Internal:
         return StateUpdate(dict(values.values), as_node, task)
     if as_node not in OUTSIDE:
-        raise InputError(
+        raise UpdateRefused(
             f"the state of an RLM cannot be updated as its node {as_node!r}: ask, resume, or use `fork`"
         )
     if values is not None and not (isinstance(values, Mapping) and values.keys() <= set(PUBLIC)):
-        raise InputError(
+        raise UpdateRefused(
             f"of the state of an RLM only {' and '.join(PUBLIC)} can be updated: its records and what a person "
             "agreed to are its own. To go back in a thread, use `fork`"
         )

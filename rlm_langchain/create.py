@@ -74,6 +74,7 @@ def create_rlm_graph(
 ) -> StateGraph[Any, Any, Any, Any]:
     """The same as a `StateGraph` that is not compiled yet: bring a checkpointer of your own.
 
-    Its state takes the context by reference; given anything else as `context`, its first node stores it.
+    Its input is `query` and `context`, which its first node stores, unless it is a reference that a store of this
+    `RLM_HOME` has made. Everything else in its state is its own, see `docs/security.md`.
     """
     return rlm_graph(assemble(create_rlm(root_model, **options)))

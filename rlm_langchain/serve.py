@@ -2,6 +2,7 @@
 
 The models come from the assistant's configuration (`configurable`: `model`, `sub_model`), else from `RLM_MODEL` and
 `RLM_SUB_MODEL`. No checkpointer is compiled in: the server brings its own. Input is JSON: `query` and `context`.
+What else a client sends is left out or refused, see `boundary.py`.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from langgraph_sdk import get_client
+from langgraph_sdk.errors import BadRequestError
 
 from rlm_langchain import ConfigurationError
 from tests.servers.scripted import rlm as play
@@ -52,16 +53,23 @@ async def test_the_graph_of_an_assistant_is_built_once(monkeypatch):
     assert await make(config) is not await make({"configurable": {"model": "openai:other"}})
 
 
+@pytest.mark.parametrize("chosen", [{"model": {"a": 1}}, {"model": ["x"]}, {"model": "openai:x", "sub_model": 7}])
+async def test_a_model_is_named_by_a_text(chosen):
+    with pytest.raises(ConfigurationError, match="names of models"):
+        await factory()({"configurable": chosen})
+
+
 async def test_no_model_is_a_sentence():
     with pytest.raises(ConfigurationError, match="RLM_MODEL"):
         await factory()({})
 
 
 @contextmanager
-def serving(model: Server, folder: Path) -> Iterator[str]:
+def serving(model: Server, folder: Path, *, refusing: bool = False) -> Iterator[str]:
     """`langgraph dev`, as anybody would start it, ended by a Ctrl-C that it obeys.
 
-    It refuses what blocks its event loop, so nothing of ours does.
+    It refuses what blocks its event loop, so nothing of ours does. Its log holds no traceback, unless it was
+    `refusing` something on purpose.
     """
     shipped = (ROOT / "langgraph.json").read_text().replace("./rlm_langchain", str(ROOT / "rlm_langchain"))
     (folder / "langgraph.json").write_text(shipped)
@@ -99,7 +107,8 @@ def serving(model: Server, folder: Path) -> Iterator[str]:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) in (0, 130, -signal.SIGINT)
         reader.join()
-        assert "Traceback" not in "".join(said)
+        assert "BlockingError" not in "".join(said)
+        assert refusing or "Traceback" not in "".join(said)
     finally:
         patience.cancel()
         process.kill()
@@ -124,4 +133,39 @@ async def test_langgraphs_server_answers_over_http_and_streams(tmp_path):
         assert records[-1] == "answer"
         follow_up = await client.runs.wait(thread, "rlm", input={"query": "And now?"})
         assert follow_up["answer"] == ["again", 3]
+        await client.aclose()
+
+
+async def test_a_client_of_the_server_names_no_path_and_writes_no_state(tmp_path):
+    cell = "FINAL(len(context))"
+    with serve(play(cell, cell)) as model, serving(model, tmp_path, refusing=True) as url:
+        client = get_client(url=url)
+        thread = (await client.threads.create())["thread_id"]
+        assert (await client.runs.wait(thread, "rlm", input={"query": "q", "context": "abc"}))["answer"] == 3
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "kept.jsonl").write_text("kept")
+        told = {"sha256": "0" * 64, "kind": "text", "length": 9, "size": 9, "about": "a str", "preview": ""}
+        for path in (tmp_path / "fifo", "/dev/zero"):
+            context = {**told, "path": str(path)}
+            hostile = {
+                "query": "q",
+                "context": context,
+                "run": f"../../..{tmp_path}/kept",
+                "path": "0",
+                "agreed": 10**9,
+            }
+            end = await client.runs.wait(None, "rlm", input=hostile)
+            assert (end["answer"], end["status"]) == (len(context), "complete")
+        before = await client.threads.get_state(thread)
+        with pytest.raises(BadRequestError):
+            await client.threads.update_state(thread, {"agreed": 10**9}, as_node="execute")
+        assert (await client.threads.get_state(thread))["values"] == before["values"]
+        assert (tmp_path / "kept.jsonl").read_text() == "kept"
+        errand = {"run": f"../../..{tmp_path}/kept", "path": "", "cell": 0, "calls": [0], "query": "q"}
+        commands: list[Any] = [{"update": {"agreed": 10**9}}, {"goto": {"node": "subcall", "input": errand}}]
+        for command in commands:
+            end = await client.runs.wait(thread, "rlm", command=command, raise_error=False)
+            assert end["__error__"]["error"] == "UpdateRefused"
+        follow_up = await client.runs.wait(thread, "rlm", input={"query": "And now?"})
+        assert follow_up["answer"] == 3
         await client.aclose()
