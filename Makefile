@@ -41,7 +41,7 @@ links: $(VENV)/docs.stamp
 	@$(BIN)/python -m sphinx --quiet --builder linkcheck docs build/links
 
 demo: $(VENV)/demo.stamp
-	@$(BIN)/python -m rlm_langchain.demo
+	@$(BIN)/python -m rlm_langchain.cli.demo
 
 clean:
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

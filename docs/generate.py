@@ -20,7 +20,12 @@ from typing import Any, NamedTuple
 import typer
 
 import rlm_langchain
-from rlm_langchain import Budget, Limits, RLMInput, RLMOutput
+from rlm_langchain import (
+    Budget,
+    Limits,
+    RLMInput,
+    RLMOutput,
+)
 from rlm_langchain.cli.app import app
 
 DOCS = Path(__file__).parent

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     __version__: str
     """The version that is installed."""
 
-    from rlm_langchain.chat_model import ChatRLM
-    from rlm_langchain.create import create_rlm, create_rlm_graph
+    from rlm_langchain.budget.budget import Budget
     from rlm_langchain.errors import (
         BudgetExhausted,
         ConfigurationError,
@@ -29,48 +28,56 @@ if TYPE_CHECKING:
         ThreadBusy,
         UnknownPlugin,
     )
-    from rlm_langchain.hybrid import create_hybrid_rlm
-    from rlm_langchain.middleware import RLMContextMiddleware
-    from rlm_langchain.node import rlm_tool
-    from rlm_langchain.prices import Price
-    from rlm_langchain.protocols import ContextSource, Sandbox, SandboxSession, Strategy
+    from rlm_langchain.integrations.agents.middleware import RLMContextMiddleware
+    from rlm_langchain.integrations.agents.tool import rlm_tool
+    from rlm_langchain.integrations.chat_model.chat_model import ChatRLM
+    from rlm_langchain.integrations.hybrid import create_hybrid_rlm
+    from rlm_langchain.models.model import Price
+    from rlm_langchain.prompts.strategies import read_skill
+    from rlm_langchain.protocols import (
+        ContextSource,
+        Sandbox,
+        SandboxSession,
+        Strategy,
+    )
+    from rlm_langchain.records import RLMInput, RLMOutput
+    from rlm_langchain.retrieval.faiss_store.store import FAISSStore
     from rlm_langchain.retrieval.retriever import RLMRetriever
-    from rlm_langchain.retrieval.store import FAISSStore
-    from rlm_langchain.runnable import RLMRunnable
-    from rlm_langchain.skills import read_skill
-    from rlm_langchain.types import Budget, Limits, RLMInput, RLMOutput
+    from rlm_langchain.runnable.create import create_rlm, create_rlm_graph
+    from rlm_langchain.runnable.runnable import RLMRunnable
+    from rlm_langchain.types import Limits
 
 _HOMES = {
     "BudgetExhausted": "errors",
-    "Budget": "types",
-    "ChatRLM": "chat_model",
+    "Budget": "budget.budget",
+    "ChatRLM": "integrations.chat_model.chat_model",
     "ConfigurationError": "errors",
     "ContextSource": "protocols",
-    "FAISSStore": "retrieval.store",
+    "FAISSStore": "retrieval.faiss_store.store",
     "InputError": "errors",
     "JournalError": "errors",
     "Limits": "types",
     "MissingDependency": "errors",
     "ModelError": "errors",
     "NoAnswer": "errors",
-    "Price": "prices",
-    "RLMContextMiddleware": "middleware",
+    "Price": "models.model",
+    "RLMContextMiddleware": "integrations.agents.middleware",
     "RLMError": "errors",
-    "RLMInput": "types",
-    "RLMOutput": "types",
+    "RLMInput": "records",
+    "RLMOutput": "records",
     "RLMRetriever": "retrieval.retriever",
-    "RLMRunnable": "runnable",
+    "RLMRunnable": "runnable.runnable",
     "Sandbox": "protocols",
     "SandboxError": "errors",
     "SandboxSession": "protocols",
     "Strategy": "protocols",
-    "read_skill": "skills",
-    "rlm_tool": "node",
+    "read_skill": "prompts.strategies",
+    "rlm_tool": "integrations.agents.tool",
     "ThreadBusy": "errors",
     "UnknownPlugin": "errors",
-    "create_hybrid_rlm": "hybrid",
-    "create_rlm": "create",
-    "create_rlm_graph": "create",
+    "create_hybrid_rlm": "integrations.hybrid",
+    "create_rlm": "runnable.create",
+    "create_rlm_graph": "runnable.create",
 }
 
 __all__ = [

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlm_langchain.types import RLMOutput
+    from rlm_langchain.records import RLMOutput
 
 
 class RLMError(Exception):

@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlm_langchain.types import ContextFile, Limits, Reply, Step
+from rlm_langchain.types import (
+    ContextFile,
+    Limits,
+    Reply,
+    Step,
+)
 
 
 class Sandbox(Protocol):

@@ -1,20 +1,27 @@
-"""The values that flow through the machine.
+"""The values of a sandbox and of usage: what flows through a run.
 
-Frozen dataclasses live in memory. TypedDicts are what state, checkpoints and trajectories hold: plain
-JSON types only, so that any saver can store them and none needs to import us to read them.
+Frozen dataclasses live in memory. TypedDicts are what state holds: plain JSON types only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NotRequired, cast
+from typing import Any, Literal, NamedTuple, NotRequired
 
-# Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
-from rlm_langchain.demands import Demand, check
+from rlm_langchain.validation import Demand, check
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """All of them together."""
+    sum_of_all = Usage()
+    for usage in usages:
+        sum_of_all = sum_of_all.plus(usage)
+    return sum_of_all
+
 
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 """What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
@@ -62,8 +69,6 @@ replies that were cut, filtered or empty; child runs that ended early or without
 
 
 # --- What a sandbox is given, and what it gives back -------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class ContextFile:
     """A context as bytes on disk: all that a sandbox needs to open it read-only."""
@@ -183,57 +188,6 @@ class Died:
 
 Step = Suspended | Completed | Answered | Died
 
-
-# --- What a run may spend, and what it has spent -------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a whole tree of runs may spend. `None` means no limit of that kind, but for `iterations`."""
-
-    usd: float | None = None
-    calls: int | None = 1000
-    """Model calls of all kinds, root turns included."""
-    tokens: int | None = None
-    """Input and output tokens, cached ones included."""
-    seconds: float | None = None
-    """Of work on the run, over all resumes: not while no process works on it, whatever the time of day does."""
-    iterations: int | None = None
-    """Root turns of each run. None: 30, or 4 for a small model, one that is given the compact prompts."""
-    depth: int = 1
-    """How many levels of runs may lie below the root's sub-calls: 1 makes `rlm_query` a leaf call."""
-    concurrency: int = 32
-    """Model calls in flight at once, for the whole tree; twice as many child runs are at work, on each level."""
-    output_tokens: int | None = None
-    """A cap on the output of each call."""
-    tool_calls: int = 1000
-    """Calls of custom tools, of the whole tree, over all resumes."""
-    requests_per_minute: int | None = None
-    """Model calls that may begin in any minute, retries included, for the whole tree."""
-    approve_above: float | int | None = None
-    """Ask a person before a fan-out that would take the run past this: a float is dollars, an int is calls."""
-
-    def __post_init__(self) -> None:
-        """Raises `ConfigurationError` for a limit that no run could keep."""
-        check(self, BUDGETED)
-
-
-BUDGETED = (
-    Demand("usd"),
-    Demand("calls", 1, whole=True),
-    Demand("tokens", 1, whole=True),
-    Demand("seconds"),
-    Demand("iterations", 1, whole=True),
-    Demand("depth", 1, whole=True),
-    Demand("concurrency", 1, whole=True),
-    Demand("output_tokens", 1, whole=True),
-    Demand("tool_calls", whole=True),
-    Demand("requests_per_minute", 1, whole=True),
-    Demand("approve_above"),
-)
-"""What the limits of a budget must be."""
-
-
 LARGEST = 2**63 - 1
 """The largest whole number that every saver can keep."""
 
@@ -298,8 +252,6 @@ class LeafReply(NamedTuple):
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
-
-
 class ContextRef(TypedDict):
     """A context by reference. State, checkpoints, traces and callbacks carry this, never the text."""
 
@@ -327,249 +279,3 @@ class UsageRecord(TypedDict):
     output: int
     cost: float | None
     estimated: bool
-
-
-class Sealed(TypedDict):
-    """What shows that it was changed on disk."""
-
-    seal: NotRequired[str]
-    """A hash of the rest, see `seal.py`. Every record that the machine writes has one."""
-
-
-class QuestionRecord(Sealed):
-    """A question is put to a run."""
-
-    type: Literal["question"]
-    path: str
-    """The place in the tree: "" for the root run, "3" for the child run of its call 3, "3/0" below it."""
-    query: str
-    text: str
-    """What the root model reads, word for word."""
-    time: float
-    """Seconds since the epoch, as in every record."""
-    context: NotRequired[ContextRef | None]
-    """What the question is about, by reference: a reader wants to know how much there was."""
-    sandbox: NotRequired[str]
-    """In which its cells run. A REPL that is gone is rebuilt in the same."""
-    strategies: NotRequired[list[str]]
-    """Whose helpers its cells may use."""
-    chosen: NotRequired[bool]
-    """True: by the shape and the size of the context, `strategies="auto"`."""
-    examples: NotRequired[str]
-    """The prompt whose examples the conversation begins with, when they suit the context."""
-    follows: NotRequired[bool]
-    """True: it brings no context of its own, and those of the questions before it are still in the REPL."""
-    whole: NotRequired[bool]
-    """True: the context is short, and the root model is given all of it after `text`. It stands in no record."""
-
-
-class TurnRecord(Sealed):
-    """The root model wrote something."""
-
-    type: Literal["turn"]
-    path: str
-    turn: int
-    text: str
-    cells: list[str]
-    """The code in it, in order."""
-    flaw: NotRequired[Flaw]
-    """What is wrong with the reply."""
-    summary: NotRequired[bool]
-    """True: not a step, but the history so far in short, which takes its place from here on."""
-    usage: UsageRecord
-    model: str
-    seconds: float
-    retries: int
-    time: float
-    from_cache: NotRequired[bool]
-    """True: LangChain's cache had the reply. Nothing was sent, so it cost nothing and counts as no call."""
-
-
-class CellRecord(Sealed):
-    """A cell begins to run."""
-
-    type: Literal["cell"]
-    path: str
-    turn: int
-    cell: int
-    """Numbered over the whole run."""
-    code: str
-    time: float
-
-
-class WaveRecord(Sealed):
-    """A cell asks: calls `first` to `first + count - 1` are on their way. The total of a progress bar."""
-
-    type: Literal["wave"]
-    path: str
-    cell: int
-    first: int
-    count: int
-    time: float
-
-
-class CallRecord(Sealed):
-    """A call was answered, or failed after its retries."""
-
-    type: Literal["call"]
-    path: str
-    cell: int
-    call: int
-    """Numbered over the whole run: `path/call` is the path of a child run."""
-    kind: str
-    prompt_sha256: str
-    """Of everything that decides the answer: kind, prompt, context."""
-    prompt_chars: int
-    """Prompt and context together."""
-    preview: str
-    """The first characters of the prompt."""
-    value: Plain
-    error: str | None
-    usage: UsageRecord
-    model: str
-    seconds: float
-    retries: int
-    time: float
-    child: NotRequired[list[Any]]
-    """The records of a child run."""
-    memo: NotRequired[bool]
-    """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
-    from_cache: NotRequired[bool]
-    """As in the record of a turn."""
-    refused: NotRequired[Refusal]
-    """Why it was not made."""
-    flaw: NotRequired[Flaw]
-    """What is wrong with the reply. It answers no other call: the same prompt is asked again."""
-    read: NotRequired[list[list[int]]]
-    """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
-
-
-class OutputRecord(Sealed):
-    """A cell has ended."""
-
-    type: Literal["output"]
-    path: str
-    cell: int
-    outcome: Literal["completed", "answered", "died"]
-    text: str
-    """What the root model is shown of it: printed text and error, cut and made safe."""
-    chars: int
-    """How long the printed text was before it was cut."""
-    error: bool
-    value: NotRequired[Plain]
-    """The answer, of a cell that gave one."""
-    seconds: float
-    """Computing, without the waiting."""
-    time: float
-    blank: NotRequired[bool]
-    """True: its answer was None or an empty text, for which it was sent back."""
-    unfound: NotRequired[int]
-    """Quotes of its answer that are not in the context, for which it was sent back."""
-
-
-class NoteRecord(Sealed):
-    """The machine says something: a nudge or a limit to the root model, or news to who reads the trajectory."""
-
-    type: Literal["note"]
-    path: str
-    to: Literal["model", "reader"]
-    text: str
-    time: float
-    strategies: NotRequired[list[str]]
-    """Whose helpers there are from here on, beside those before."""
-
-
-class Citation(TypedDict):
-    """A quote that stands in the context, word for word."""
-
-    quote: str
-    """As the context has it."""
-    source: str
-    """The key or number of the item that it is in, `context` for a text."""
-    start: int
-    end: int
-    """In characters of the source."""
-
-
-class Span(TypedDict):
-    """A piece of a context."""
-
-    source: str
-    """The key or number of the item that it is in, `context` for a text."""
-    start: int
-    end: int
-    """In characters of the source."""
-
-
-class Coverage(TypedDict):
-    """How much of a context stood in what models were asked or shown, and where."""
-
-    share: float
-    """Of its text, from 0 to 1. At least so much: short stretches and changed words do not count."""
-    where: list[Span]
-    """In order; when there are very many, the longest."""
-    left_out: int
-    """How many pieces are not in `where`."""
-
-
-class AnswerRecord(Sealed):
-    """A run has ended."""
-
-    type: Literal["answer"]
-    path: str
-    answer: Any
-    status: Status
-    stop_reason: StopReason
-    time: float
-    citations: NotRequired[list[Citation]]
-    degraded: NotRequired[dict[Shortfall, int]]
-    """What the answer may lack, when there is anything."""
-    read: NotRequired[list[list[int]]]
-    """As in the record of a call: what the root model of this run was shown itself."""
-    coverage: NotRequired[Coverage]
-    """Of the whole tree, in the top run's record."""
-
-
-Record = (
-    QuestionRecord | TurnRecord | CellRecord | WaveRecord | CallRecord | OutputRecord | NoteRecord | AnswerRecord
-)
-"""One line of a trajectory. The trajectory is the journal: everything else is derived from it."""
-
-
-class RLMInput(TypedDict):
-    """What a run is asked."""
-
-    query: str
-    context: NotRequired[Any]
-
-
-class RLMOutput(TypedDict):
-    """What a run gives back, whatever ended it."""
-
-    answer: Any
-    """None when it failed."""
-    status: Status
-    stop_reason: StopReason
-    usage: dict[Literal["root", "sub"], UsageRecord]
-    """Root turns of the top run, and everything below them."""
-    cost_usd: float | None
-    """None when the price of any call is unknown."""
-    iterations: int
-    sub_calls: int
-    """Model calls other than the top run's root turns."""
-    trajectory: list[Record]
-    degraded: dict[Shortfall, int]
-    """How much of what the answer was to be made of is missing, by kind. Empty: nothing is known to be."""
-    found: NotRequired[str | None]
-    """What the model was shown last, of a run that failed: no answer, but it may help."""
-    citations: NotRequired[list[Citation]]
-    """With `citations=True`: the quotes of the answer, each found in the context."""
-    dropped_citations: NotRequired[int]
-    """How many quotes of the answer are not in the context, and were left out."""
-    coverage: NotRequired[Coverage]
-    """How much of the context models have read; not there without a context, or for one of more than 256 MB."""
-
-
-def output_of(state: Mapping[str, Any]) -> RLMOutput:
-    """The state of a run that has ended, as a caller is given it."""
-    return cast(RLMOutput, {key: state.get(key) for key in RLMOutput.__annotations__})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlm_langchain.testing.conformance.hostile import summary
+from rlm_langchain.testing.hostile.suite import summary
 
 Reports = Mapping[str, Sequence[Any]]
 

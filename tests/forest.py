@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-from rlm_langchain.prices import Price
+from rlm_langchain.models.model import Price
 from rlm_langchain.types import Usage
 from tests.servers.openai import DROPPED, INVALID_JSON, RATE_LIMITED, SERVER_ERROR, Message, Reply, billed, failure
 from tests.servers.server import Request

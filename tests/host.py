@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
 from rlm_langchain.types import Limits, Reply, Suspended
 

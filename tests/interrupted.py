@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
-from rlm_langchain.tree import Tree
+from rlm_langchain.run.run_tree import Tree
 from tests.processes import children
 from tests.servers.endings import chat
 

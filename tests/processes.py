@@ -43,7 +43,7 @@ def gone(process: int, seconds: float = 5) -> bool:
 
 def is_starter(pid: int) -> bool:
     """Whether this is what starts the `cpython` workers of a host."""
-    return b"from starting import main" in _command(pid)
+    return b"from launcher_process import main" in _command(pid)
 
 
 def is_watchdog(pid: int) -> bool:

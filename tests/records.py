@@ -6,19 +6,18 @@ import hashlib
 from itertools import count
 from typing import Any
 
-from rlm_langchain.types import (
+from rlm_langchain.records import (
     AnswerRecord,
     CallRecord,
     CellRecord,
-    ContextRef,
     NoteRecord,
     OutputRecord,
     QuestionRecord,
     Record,
     TurnRecord,
-    Usage,
     WaveRecord,
 )
+from rlm_langchain.types import ContextRef, Usage
 
 CONTEXT = ContextRef(
     sha256="0" * 64, kind="text", length=4_000, size=4_000, about="str, 4,000 characters", preview="It was"

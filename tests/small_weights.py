@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from rlm_langchain.local.weights import Weights
+from rlm_langchain.models.local.download import Weights
 
 BYTES = bytes(range(256)) * 40
 PIECES = [BYTES[:6_000], BYTES[6_000:]]

@@ -40,7 +40,7 @@ def sentences(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return 130
     except RLMError as error:
-        from rlm_langchain.context import visible
+        from rlm_langchain.context.sanitize import visible
 
         # LangGraph notes in which of its tasks it was: that is nothing to a user.
         notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("During task ")]
@@ -49,7 +49,7 @@ def sentences(command: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE) or error.filename is not None:
             raise
-        from rlm_langchain.cli.summary import silence
+        from rlm_langchain.cli.rendering.summary import silence
 
         silence()
         if error.errno == errno.EPIPE:  # whoever reads no further needs no sentence

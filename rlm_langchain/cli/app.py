@@ -56,9 +56,9 @@ def ask(
     The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, 1 when there
     is none, 2 when something was asked or set up wrongly, 130 after Ctrl-C.
     """
-    from rlm_langchain.cli import work
+    from rlm_langchain.cli.commands import ask as commands_ask
 
-    raise typer.Exit(work.ask(query, context or (), thread, setup, shown, strict=strict))
+    raise typer.Exit(commands_ask.ask(query, context or (), thread, setup, shown, strict=strict))
 
 
 @app.command()
@@ -69,9 +69,9 @@ def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup
     NAME is that of `rlm ask --thread NAME`. Nothing that was answered is asked, or paid, again. The run has the
     options that it was begun with; others that are given here take their place.
     """
-    from rlm_langchain.cli import work
+    from rlm_langchain.cli.commands import ask as commands_ask
 
-    raise typer.Exit(work.resume(name, setup, shown))
+    raise typer.Exit(commands_ask.resume(name, setup, shown))
 
 
 @app.command()
@@ -94,9 +94,9 @@ def fork(
     It may have other models, strategies or limits. The turns before are not paid again. The old thread stays as it
     is.
     """
-    from rlm_langchain.cli import work
+    from rlm_langchain.cli.commands import ask as commands_ask
 
-    raise typer.Exit(work.fork(name, at, new, setup, shown))
+    raise typer.Exit(commands_ask.fork(name, at, new, setup, shown))
 
 
 @app.command()
@@ -104,15 +104,15 @@ def runs(
     *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
 ) -> None:
     """List the runs that are kept: how far each came, at what cost."""
-    from rlm_langchain.cli import listing
+    from rlm_langchain.cli.commands import runs as commands_runs
 
-    listing.show(json=json)
+    commands_runs.show(json=json)
 
 
 @app.command()
 def forget(names: Annotated[list[str], typer.Argument(metavar="NAME")]) -> None:
     """Remove runs that are kept, for good. `rlm gc` then frees what only they referred to."""
-    from rlm_langchain.cli.threads import Threads
+    from rlm_langchain.cli.session.threads import Threads
 
     threads = Threads()
     for name in names:
@@ -134,9 +134,9 @@ def gc(
 
     Those are contexts, indexes and receipts. What a run at work may need is never removed.
     """
-    from rlm_langchain.cli import collecting
+    from rlm_langchain.cli.commands import gc as commands_gc
 
-    print(collecting.collect(older_than, dry_run=dry_run))
+    print(commands_gc.collect(older_than, dry_run=dry_run))
 
 
 @app.command()
@@ -148,7 +148,7 @@ def show(
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
 ) -> None:
     """Show what a run did, step by step, child runs in their places."""
-    from rlm_langchain.cli.show import show_run
+    from rlm_langchain.cli.commands.show import show_run
 
     show_run(what, full=full)
 
@@ -163,7 +163,7 @@ def strategies(
     ] = None,
 ) -> None:
     """List the strategies and their uses; `show NAME` prints one."""
-    from rlm_langchain.cli import strategies as shelf
+    from rlm_langchain.cli.commands import strategies as shelf
 
     shelf.run(what, name)
 
@@ -197,6 +197,6 @@ def mcp(
     They can call `ask`, `load_context` and `search`. The limits hold for each question. With RLM_MCP_TOKEN set,
     HTTP clients have to send it.
     """
-    from rlm_langchain.cli.serving import serve
+    from rlm_langchain.cli.commands.mcp import serve
 
     serve(setup, root or [Path.cwd()], http)

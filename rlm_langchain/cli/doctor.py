@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlm_langchain import plugins
-from rlm_langchain.context import home
+from rlm_langchain.context.store import home
 from rlm_langchain.errors import RLMError
 
 KEYS = {
@@ -74,7 +74,7 @@ def _local() -> Finding:
     """Whether the model that comes along is here, and its weights."""
     if find_spec("xllamacpp") is None:
         return Finding("models", "local", None, "not installed: pip install 'rlm-langchain[local]'")
-    from rlm_langchain.local.weights import QWEN, folder
+    from rlm_langchain.models.local.weights import QWEN, folder
 
     weights = Path(os.environ.get("RLM_LOCAL_MODEL", "").strip() or folder() / QWEN.file).expanduser()
     there = weights.exists()

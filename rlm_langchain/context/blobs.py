@@ -17,8 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from rlm_langchain.context.about import HEAD
-from rlm_langchain.context.seals import Seals, Stamp, hash_of_open, open_regular
+from rlm_langchain.context.describe import HEAD
+from rlm_langchain.context.file_hashes import (
+    Seals,
+    Stamp,
+    hash_of_open,
+    open_regular,
+)
 from rlm_langchain.errors import JournalError
 
 _FRESH = 3600

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from rlm_langchain.context.about import count
+from rlm_langchain.context.describe import count
 from rlm_langchain.errors import InputError
 
 BLOCK = 1 << 18

@@ -19,8 +19,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rlm_langchain.context.blobs import Blobs
-from rlm_langchain.context.safe import one_line
-from rlm_langchain.context.seals import Seals, Stamp, hash_of_open, open_regular
+from rlm_langchain.context.file_hashes import (
+    Seals,
+    Stamp,
+    hash_of_open,
+    open_regular,
+)
+from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 

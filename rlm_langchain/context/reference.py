@@ -1,71 +1,74 @@
-"""A reference that was made before, as a state, a checkpoint or a JSON message holds it."""
+"""How every kind of context becomes a reference, in one of the two shapes that a sandbox can open."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any, cast
+import time
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol
 
-from rlm_langchain.context.blobs import Blobs
-from rlm_langchain.context.opening import open_reference
-from rlm_langchain.context.signing import is_signed
-from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.context import describe
+from rlm_langchain.context.blobs import Blob, Blobs
+from rlm_langchain.context.sanitize import one_line
+from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
-_KEYS = frozenset(ContextRef.__annotations__)
-_NEEDED = _KEYS - {"path"}
-_LONGEST = 4000
-"""Characters of `about` and of `preview`: both are read by the root model."""
+LARGEST_STREAM = 1 << 30
+"""Bytes that are copied from a stream, whose end nobody knows. A file is known by its size, and has no limit."""
 
 
-def accepts(value: Any) -> bool:
-    """A dict with the keys of a signed reference and no others. Without a signature it is a dict like any other."""
-    return isinstance(value, dict) and value.keys() >= _NEEDED and value.keys() <= _KEYS
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What a source needs to make a reference."""
+
+    blobs: Blobs
+    strict: bool
+    """Refuse what cannot be decoded, instead of replacing and counting it."""
+    largest: int = LARGEST_STREAM
+    """Bytes that are copied from one stream."""
+    deadline: float = inf
+    """On the monotonic clock: when the time for all of it is over."""
+
+    def seconds_left(self, name: object) -> float:
+        """How long a source may still take. Raises `InputError` when its time is over."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise InputError(
+                f"{one_line(name)} was not read to its end in the time of the run: raise Budget(seconds=) or "
+                "--seconds, or give less of it"
+            )
+        return left
 
 
-def refer(value: dict[str, Any], blobs: Blobs, home: Path) -> ContextRef:
-    """The same reference, if a store of this home made it and it can be opened.
+class Source(Protocol):
+    """One kind of context."""
 
-    Raises `InputError` when it has not the form of one, and `JournalError` when it was made elsewhere or changed:
-    then nothing that it names is looked at.
-    """
-    ref = verified(value, home)
-    open_reference(ref, blobs)
-    return ref
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is of this kind. Quick, and raises nothing."""
 
-
-def verified(value: dict[str, Any], home: Path) -> ContextRef:
-    """The reference, when its signature is one of this home. Raises as `refer`."""
-    if wrong := fault(value):
-        raise InputError(f"the context looks like a reference, but {wrong}")
-    if not is_signed(value, home):
-        raise JournalError(
-            f"the reference to the context {value['sha256'][:12]}... cannot be read here: it was changed, or made "
-            f"with another RLM_HOME than {home}; give the context itself"
-        )
-    return cast("ContextRef", value)
+    def refer(self, value: Any, intake: Intake) -> ContextRef | None:
+        """The reference, or None for nothing. Raises `InputError`."""
 
 
-def fault(ref: dict[str, Any]) -> str | None:
-    """Which key of a reference is not as it must be; None when all are."""
-    return next((f"its {key!r} is not right" for key in sorted(_KEYS) if not _right(key, ref.get(key))), None)
+def text_ref(blob: Blob, characters: int, *notes: str) -> ContextRef:
+    """The reference of a text: UTF-8 in the store, or in a file that is referenced in place."""
+    return ContextRef(
+        sha256=blob.sha256,
+        kind="text",
+        length=characters,
+        size=blob.size,
+        about=describe.of_text(characters, blob.size, *notes),
+        preview=describe.head(blob.head),
+    )
 
 
-def _right(key: str, value: Any) -> bool:
-    match key:
-        case "sha256":
-            return _is_hash(value)
-        case "signature":  # records that are older than signatures have none
-            return value is None or _is_hash(value)
-        case "kind":
-            return value in ("text", "json")
-        case "length" | "size":
-            return type(value) is int and value >= 0
-        case "path":
-            return value is None or (isinstance(value, str) and "\0" not in value and Path(value).is_absolute())
-        case _:
-            return isinstance(value, str) and len(value) <= _LONGEST
-
-
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+def json_ref(blob: Blob, length: int, line: str, preview: str | None = None) -> ContextRef:
+    """The reference of a list or an object in the store; the preview is the JSON, unless one is given."""
+    return ContextRef(
+        sha256=blob.sha256,
+        kind="json",
+        length=length,
+        size=blob.size,
+        about=line,
+        preview=describe.head(blob.head) if preview is None else preview,
+    )

@@ -13,44 +13,58 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rlm_langchain.context import (
-    beneath,
-    binary,
-    data,
-    documents,
-    excerpts,
-    files,
-    folders,
-    messages,
-    others,
-    plugged,
-    reference,
-    streams,
-    text,
-)
+from rlm_langchain.context import beneath
 from rlm_langchain.context.blobs import Blobs, Collected
-from rlm_langchain.context.intake import LARGEST_STREAM, Intake, Source
 from rlm_langchain.context.opening import open_reference, read
-from rlm_langchain.context.safe import one_line
+from rlm_langchain.context.reference import LARGEST_STREAM, Intake, Source
+from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.signing import sign
+from rlm_langchain.context.sources import (
+    binary as sources_binary,
+)
+from rlm_langchain.context.sources import (
+    documents as sources_documents,
+)
+from rlm_langchain.context.sources import (
+    files as sources_files,
+)
+from rlm_langchain.context.sources import (
+    folders as sources_folders,
+)
+from rlm_langchain.context.sources import (
+    foreign_objects,
+    json_values,
+    plugins,
+    references,
+    subtext,
+)
+from rlm_langchain.context.sources import (
+    messages as sources_messages,
+)
+from rlm_langchain.context.sources import (
+    streams as sources_streams,
+)
+from rlm_langchain.context.sources import (
+    text as sources_text,
+)
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
-    text,
-    binary,
-    plugged,
-    folders,
-    files,
-    streams,
-    documents,
-    messages,
-    data,
-    others,
+    sources_text,
+    sources_binary,
+    plugins,
+    sources_folders,
+    sources_files,
+    sources_streams,
+    sources_documents,
+    sources_messages,
+    json_values,
+    foreign_objects,
 )
 """What can be a context, in the order in which they are asked. Each is a module, and satisfies `Source`."""
 
-MADE: tuple[Source, ...] = (excerpts, text, data)
+MADE: tuple[Source, ...] = (subtext, sources_text, json_values)
 """What a program in a sandbox can make a context of."""
 
 
@@ -94,8 +108,8 @@ class ContextStore:
         end after `seconds`, and `JournalError` when the store cannot be written, or no longer has what a ready
         reference names.
         """
-        if reference.accepts(context):
-            return reference.refer(context, self._blobs, self.root)
+        if references.accepts(context):
+            return references.refer(context, self._blobs, self.root)
         intake = self._intake(strict=strict, seconds=seconds)
         source = next((source for source in SOURCES if source.accepts(context)), None)
         return self._signed(source.refer(context, intake) if source else None)
@@ -105,9 +119,9 @@ class ContextStore:
 
         Raises `InputError` for what is none, and `JournalError` for one that no store of this home has made.
         """
-        if not reference.accepts(ref):
+        if not references.accepts(ref):
             raise InputError("this is no reference that a store of contexts has signed: give the context itself")
-        return reference.verified(ref, self.root)
+        return references.verified(ref, self.root)
 
     def shortened(self, ref: ContextRef, preview: int) -> ContextRef:
         """The same reference with no more than so many characters of its preview."""
@@ -123,7 +137,7 @@ class ContextStore:
 
         Nothing else is read, whoever moves files or puts links into their place meanwhile. Raises as `reference`.
         """
-        with streams.reading(str(path)):
+        with sources_streams.reading(str(path)):
             within, found = beneath.located(roots, path)
             with beneath.opened(within, found) as descriptor:
                 return self._signed(self._referred(within, found, descriptor))
@@ -131,19 +145,19 @@ class ContextStore:
     def _referred(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
         """What was opened, as a reference."""
         intake, mode = self._intake(), os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode) and not plugged.accepts(path):
-            return folders.refer_beneath(within, path, intake)
+        if stat.S_ISDIR(mode) and not plugins.accepts(path):
+            return sources_folders.refer_beneath(within, path, intake)
         if not stat.S_ISREG(mode):
             raise InputError(f"cannot read {path}: it is neither a file nor a folder that can be read safely")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            if not plugged.accepts(path):
-                return files.refer_opened(file, path, intake)
+            if not plugins.accepts(path):
+                return sources_files.refer_opened(file, path, intake)
             # A plug-in reads by a path: that of a copy which nobody else can write to.
             with TemporaryDirectory() as folder:
                 copied = Path(folder, path.name)
                 with copied.open("wb") as copy:
                     shutil.copyfileobj(file, copy)
-                return plugged.refer(copied, intake)
+                return plugins.refer(copied, intake)
 
     def made(self, value: Any) -> ContextRef | None:
         """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.
@@ -158,7 +172,7 @@ class ContextStore:
 
     def open(self, ref: ContextRef) -> ContextFile:
         """The bytes of a context, checked. Raises `JournalError` that names what is missing or changed."""
-        if wrong := reference.fault(dict(ref)):
+        if wrong := references.fault(dict(ref)):
             raise JournalError(f"a reference to a context is damaged: {wrong}")
         return open_reference(ref, self._blobs)
 

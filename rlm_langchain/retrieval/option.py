@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.prices import Price
-from rlm_langchain.prompts import render
-from rlm_langchain.retrieval import needs
-from rlm_langchain.retrieval.embedding import Embedder, identity_of, name_of, price_of
-from rlm_langchain.retrieval.indexes import Indexes
+from rlm_langchain.models.model import Price
+from rlm_langchain.prompts.render import render
+from rlm_langchain.retrieval import extras
+from rlm_langchain.retrieval.cache.index_cache import Indexes
+from rlm_langchain.retrieval.embedder import (
+    Embedder,
+    identity_of,
+    name_of,
+    price_of,
+)
 
 WORDS = "bm25"
 """What asks for search by words alone."""
@@ -50,14 +55,14 @@ def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | N
     if given is None:
         return None
     if given == WORDS:
-        needs.check()
+        extras.check()
         return Search(Indexes(home / "indexes", None))
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.vectorstores import VectorStore
 
     if isinstance(given, Embeddings):
-        needs.check()
+        extras.check()
         return Search(Indexes(home / "indexes", embedder_of(given, home, prices)))
     if isinstance(given, BaseRetriever | VectorStore):
         return Search(outside=given)

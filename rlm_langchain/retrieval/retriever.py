@@ -12,14 +12,14 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field, PrivateAttr
 
-from rlm_langchain.context import ContextStore
-from rlm_langchain.context.mapped import mapped
+from rlm_langchain.context.mapped_text import mapped
 from rlm_langchain.context.opening import read
-from rlm_langchain.portal import portal
-from rlm_langchain.retrieval import needs
-from rlm_langchain.retrieval.indexes import Indexes
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.context.text_units import as_text
+from rlm_langchain.retrieval import extras
+from rlm_langchain.retrieval.cache.index_cache import Indexes
 from rlm_langchain.retrieval.option import embedder_of
-from rlm_langchain.retrieval.sources import as_text
+from rlm_langchain.run.event_loops import portal
 from rlm_langchain.types import ContextFile
 
 
@@ -83,7 +83,7 @@ class Opened(NamedTuple):
 
 
 def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
-    needs.check()
+    extras.check()
     store = ContextStore(home)
     embedder = None if embeddings is None else embedder_of(embeddings, store.root, {})
     indexes = Indexes(store.root / "indexes", embedder)

@@ -14,24 +14,28 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.citations import Quote
-from rlm_langchain.context import ContextStore
-from rlm_langchain.context.excerpts import text_of
-from rlm_langchain.context.mapped import mapped
+from rlm_langchain.answers.citations import Quote, find_all
+from rlm_langchain.answers.substring_index import Places
+from rlm_langchain.context.mapped_text import mapped
 from rlm_langchain.context.opening import opened, read
+from rlm_langchain.context.sources.subtext import text_of
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.context.text_units import contents
 from rlm_langchain.errors import JournalError
-from rlm_langchain.places import Places
-from rlm_langchain.quotes import find_all
-from rlm_langchain.retrieval.slices import Slices
-from rlm_langchain.retrieval.sources import contents
+from rlm_langchain.retrieval.index.subcontext import Slices
 from rlm_langchain.sandboxes.monty import MontySandbox
-from rlm_langchain.testing import FunctionModel, script
-from rlm_langchain.types import Completed, ContextFile, Excerpt, Limits
+from rlm_langchain.testing.models import FunctionModel, script
+from rlm_langchain.types import (
+    Completed,
+    ContextFile,
+    Excerpt,
+    Limits,
+)
 
 if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
 
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 
 TEXT = "".join(f"line {n:07} of the text that was asked about\n" for n in range(25_000))
 """More than a million characters: a part of them goes to a child run by its place."""
@@ -294,7 +298,7 @@ def test_a_file_that_is_cut_off_does_not_end_the_host(store, file):
     """What is memory-mapped and cut off is a SIGBUS, which no program survives; the control maps it."""
     code = (
         "import mmap, os, sys; from contextlib import suppress; from pathlib import Path\n"
-        "from rlm_langchain.context import ContextStore; from rlm_langchain.context.mapped import mapped\n"
+        "from rlm_langchain.context import ContextStore; from rlm_langchain.context.mapped_text import mapped\n"
         "from rlm_langchain.errors import JournalError\n"
         "store, path = ContextStore(Path(sys.argv[1])), Path(sys.argv[2])\n"
         "found = store.open(store.reference(path))\n"
@@ -311,8 +315,8 @@ def test_a_file_that_is_cut_off_does_not_end_the_host(store, file):
 
 
 def test_a_quote_is_found_in_a_long_file_across_the_windows_it_is_read_in(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.context.mapped.WINDOW", 1000)
-    monkeypatch.setattr("rlm_langchain.context.mapped.MARGIN", 200)
+    monkeypatch.setattr("rlm_langchain.context.mapped_text.WINDOW", 1000)
+    monkeypatch.setattr("rlm_langchain.context.mapped_text.MARGIN", 200)
     for at in range(960, 1010, 7):
         path = tmp_path / f"{at}.txt"
         path.write_text("é" * (at // 2) + "the  lease\nwas signed" + "ü" * 2000)

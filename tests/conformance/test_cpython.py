@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
-from rlm_langchain.testing.conformance import HostileConformance, SandboxConformance
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
+from rlm_langchain.testing.conformance import SandboxConformance
+from rlm_langchain.testing.hostile.suite import HostileConformance
 
 if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)

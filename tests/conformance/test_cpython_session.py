@@ -14,10 +14,20 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes import policy
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
-from rlm_langchain.testing.conformance.lifecycle import children, descriptors
-from rlm_langchain.types import Answered, Call, Completed, ContextFile, Died, Limits, Reply, Suspended
+from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
+from rlm_langchain.testing.conformance.lifecycle import descriptors
+from rlm_langchain.testing.hostile.judge import children
+from rlm_langchain.types import (
+    Answered,
+    Call,
+    Completed,
+    ContextFile,
+    Died,
+    Limits,
+    Reply,
+    Suspended,
+)
 from tests.processes import alive, descendants, gone
 
 if sys.platform != "linux":
@@ -99,7 +109,7 @@ def test_a_worker_that_breaks_the_protocol_is_ended(opened, attack):
 
 def test_a_worker_cannot_become_another_program(opened):
     session = opened()
-    step = session.run(f"import os\nos.execv({policy.python()!r}, ['python', '-c', 'print(1)'])")
+    step = session.run(f"import os\nos.execv({cpython_policy.python()!r}, ['python', '-c', 'print(1)'])")
     assert "PermissionError" in step.error
     assert session.run("print(1)") == Completed("1\n")
 
@@ -199,7 +209,7 @@ def test_sixty_four_workers_at_once(opened):
 
 
 HOST = """
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Limits
 session = CPythonSandbox().open(None, "", Limits())
 print(session._worker.pid, flush=True)
@@ -344,6 +354,6 @@ def test_an_old_kernel_is_refused(monkeypatch):
 
 
 def test_a_worker_that_is_not_confined_does_not_start(monkeypatch):
-    monkeypatch.setattr(policy, "readable", lambda contexts: ["/"])
+    monkeypatch.setattr(cpython_policy, "readable", lambda contexts: ["/"])
     with pytest.raises(SandboxError, match="not confined: it can read the root folder"):
         CPythonSandbox().open(None, "", Limits())

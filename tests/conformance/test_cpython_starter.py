@@ -18,20 +18,21 @@ if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes import policy, starting
-from rlm_langchain.sandboxes import starter as starter_module
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
-from rlm_langchain.sandboxes.starter import Starter, started
+from rlm_langchain.sandboxes.cpython import launcher as starter_module
+from rlm_langchain.sandboxes.cpython import launcher_process
+from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython.launcher import Starter, started
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Completed, Died, Limits
 from tests.processes import alive, descendants, gone
 
 REQUEST = {
-    "policy": policy.policy([]),
-    "command": [policy.python(), "-S", "-c", "print(input())"],
-    "limits": policy.limits(100 << 20),
+    "policy": cpython_policy.policy([]),
+    "command": [cpython_policy.python(), "-S", "-c", "print(input())"],
+    "limits": cpython_policy.limits(100 << 20),
 }
 
-NONSENSE = {**policy.policy([]), "extra_deny_syscalls": ["no such call"]}
+NONSENSE = {**cpython_policy.policy([]), "extra_deny_syscalls": ["no such call"]}
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_many_threads_may_start_workers_at_once(starter):
 def test_a_host_that_was_forked_starts_its_own():
     code = """
 import os
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Limits
 sandbox = CPythonSandbox()
 session = sandbox.open(None, "", Limits())
@@ -154,7 +155,7 @@ def test_what_cannot_be_started_is_said(starter):
 
 
 def test_what_cannot_even_start_the_starter_is_said(starter, monkeypatch):
-    monkeypatch.setattr(policy, "python", lambda: "/nowhere/python")
+    monkeypatch.setattr(cpython_policy, "python", lambda: "/nowhere/python")
     with pytest.raises(SandboxError, match=r"/nowhere/python"):
         starter.start(REQUEST)
 
@@ -162,7 +163,7 @@ def test_what_cannot_even_start_the_starter_is_said(starter, monkeypatch):
 def test_it_serves_until_its_host_is_gone():
     """The loop itself, in this process: requests, answers, burials and the end."""
     host, other = socket.socketpair()
-    thread = threading.Thread(target=starting.serve, args=(other, None))
+    thread = threading.Thread(target=launcher_process.serve, args=(other, None))
     thread.start()
     host.sendall(json.dumps(REQUEST).encode() + b"\n")
     line, fds, _, _ = socket.recv_fds(host, 65536, 4)
@@ -191,12 +192,12 @@ print("done")
 """
 """Asks what sandlock's supervisor answers, and is gone before the answer: the supervisor prints that it failed."""
 
-NOISY = {**REQUEST, "command": [policy.python(), "-I", "-S", "-c", NOISE]}
+NOISY = {**REQUEST, "command": [cpython_policy.python(), "-I", "-S", "-c", NOISE]}
 
 HOST = """
 import json, os, sys
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
-from rlm_langchain.sandboxes.starter import Starter
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
+from rlm_langchain.sandboxes.cpython.launcher import Starter
 from rlm_langchain.types import Limits
 noise, request = json.load(sys.stdin)
 starter = Starter()
@@ -288,10 +289,10 @@ class Stubborn:
 
 
 def test_a_starter_that_keeps_the_powers_of_root_starts_nothing():
-    problem = starting.powers_left(Stubborn())
+    problem = launcher_process.powers_left(Stubborn())
     assert problem == "the powers of root could not be given up"
     host, other = socket.socketpair()
-    thread = threading.Thread(target=starting.serve, args=(other, problem))
+    thread = threading.Thread(target=launcher_process.serve, args=(other, problem))
     thread.start()
     with host:
         host.sendall(json.dumps(REQUEST).encode() + b"\n")

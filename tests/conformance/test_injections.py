@@ -28,13 +28,13 @@ from rich.console import Console
 
 from rlm_langchain import Budget, RLMOutput, create_rlm
 from rlm_langchain.cli import run as command
-from rlm_langchain.cli.drawing import Scroll
-from rlm_langchain.cli.views import Lines
-from rlm_langchain.context import ContextStore
-from rlm_langchain.sandboxes.choice import choose
-from rlm_langchain.testing import FunctionModel
-from rlm_langchain.trace import read_trace, write_trace
-from rlm_langchain.trajectory import flat
+from rlm_langchain.cli.rendering.plain import Lines
+from rlm_langchain.cli.rendering.rich import Scroll
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.sandboxes.choose import choose
+from rlm_langchain.testing.models import FunctionModel
+from rlm_langchain.trajectory.jsonl import read_trace, write_trace
+from rlm_langchain.trajectory.tree import flat
 from tests.data.injections import INJECTIONS, KINDS, Injection, fenced
 from tests.servers.openai import failure
 from tests.servers.scripted import serve

@@ -11,16 +11,23 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, Price, create_rlm
-from rlm_langchain.context import ContextStore
-from rlm_langchain.journal import fingerprint
-from rlm_langchain.sandboxes import frames
-from rlm_langchain.testing import FunctionModel, script
-from rlm_langchain.types import Call, ContextFile, Excerpt, Limits, Reply, Suspended
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.sandboxes import wire
+from rlm_langchain.testing.models import FunctionModel, script
+from rlm_langchain.trajectory.journal import fingerprint
+from rlm_langchain.types import (
+    Call,
+    ContextFile,
+    Excerpt,
+    Limits,
+    Reply,
+    Suspended,
+)
 
 if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
 
-from rlm_langchain.sandboxes.cpython import CPythonSandbox
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 
 LINE = "a line with an ä and a 😀 in it, number %07d\n"
 LONG = "".join(LINE % n for n in range(60_000))
@@ -92,14 +99,14 @@ def test_a_call_is_known_by_the_text_and_the_place_and_not_by_the_folder(tmp_pat
 def test_a_place_that_is_not_there_is_a_broken_protocol(tmp_path, place):
     texts = {"context": ContextFile(tmp_path, "text", 8, 8), "list": ContextFile(tmp_path, "json", 1, 8)}
     frame = f'["calls",1,[["rlm","q",null,{place}]]]'.encode()
-    with pytest.raises(frames.BrokenProtocol):
-        frames.parsed(frame, texts)
+    with pytest.raises(wire.BrokenProtocol):
+        wire.parsed(frame, texts)
 
 
 def test_only_a_child_run_may_be_given_a_place(tmp_path):
     texts = {"context": ContextFile(tmp_path, "text", 8, 8)}
-    with pytest.raises(frames.BrokenProtocol):
-        frames.parsed(b'["calls",1,[["llm","q",null,["context",0,1]]]]', texts)
+    with pytest.raises(wire.BrokenProtocol):
+        wire.parsed(b'["calls",1,[["llm","q",null,["context",0,1]]]]', texts)
 
 
 CUT = """

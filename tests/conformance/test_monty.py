@@ -6,7 +6,8 @@ import pytest
 
 from rlm_langchain.protocols import Sandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
-from rlm_langchain.testing.conformance import HostileConformance, SandboxConformance
+from rlm_langchain.testing.conformance import SandboxConformance
+from rlm_langchain.testing.hostile.suite import HostileConformance
 
 
 class TestMonty(SandboxConformance):

@@ -13,7 +13,14 @@ from data.ordinary_cells import EXPECTED, cells, contexts, reply
 
 from rlm_langchain.plugins import load
 from rlm_langchain.testing.conformance.base import finish, stored
-from rlm_langchain.types import Answered, Call, Completed, Limits, Reply, Step
+from rlm_langchain.types import (
+    Answered,
+    Call,
+    Completed,
+    Limits,
+    Reply,
+    Step,
+)
 
 HELD: dict[str, Any] = json.loads(EXPECTED.read_text("utf-8"))
 AT_LEAST = {"cpython": len(HELD["cells"]), "monty": 164}

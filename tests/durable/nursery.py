@@ -19,9 +19,9 @@ import threading
 
 from langchain_core.messages import HumanMessage
 
-from rlm_langchain.calling import complete
-from rlm_langchain.models import resolve
-from rlm_langchain.sandboxes.bundle import first, second
+from rlm_langchain.models.call import complete
+from rlm_langchain.models.registry import resolve
+from rlm_langchain.sandboxes.cpython.bundle import first, second
 from tests.durable.program import Program, main
 
 

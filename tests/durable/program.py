@@ -19,7 +19,12 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from rlm_langchain import Budget, InputError, RLMError, create_rlm
+from rlm_langchain import (
+    Budget,
+    InputError,
+    RLMError,
+    create_rlm,
+)
 from tests.durable.play import CONTEXT, query
 
 

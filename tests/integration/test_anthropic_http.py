@@ -10,7 +10,7 @@ import pytest
 from langchain_anthropic import ChatAnthropic
 
 from rlm_langchain import Budget, Price, create_rlm
-from rlm_langchain.models import resolve
+from rlm_langchain.models.registry import resolve
 from tests.servers.anthropic import Anthropic, blocks
 from tests.servers.openai import Message, Reply, failure
 from tests.servers.scripted import serve
@@ -148,7 +148,7 @@ def test_a_second_refusal_is_the_answer(claude: Server) -> None:
 
 
 def test_an_overloaded_server_is_asked_again_by_us_alone(claude: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_langchain.calling.Retry.wait", lambda *_: 0.0)
+    monkeypatch.setattr("rlm_langchain.models.call.Retry.wait", lambda *_: 0.0)
     claude.rule = first(2, OVERLOADED)
     output = ask()
     assert output["answer"] == "done"

@@ -18,14 +18,13 @@ from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, ModelError, create_rlm
-from rlm_langchain.assemble import assemble
-from rlm_langchain.calling import Completion, Retry, complete
-from rlm_langchain.clients import async_client, lease, sync_client
-from rlm_langchain.compatible import CompatibleChat
-from rlm_langchain.graph import rlm_graph
-from rlm_langchain.lifecycle import Built
-from rlm_langchain.models import Model
-from rlm_langchain.prices import Price
+from rlm_langchain.graph.graph import rlm_graph
+from rlm_langchain.models.call import Completion, Retry, complete
+from rlm_langchain.models.http.transport import async_client, lease, sync_client
+from rlm_langchain.models.model import Model, Price
+from rlm_langchain.models.providers import CompatibleChat
+from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.run_scope import Built
 from tests.servers.openai import Reply
 from tests.servers.scripted import serve
 from tests.servers.server import Request, Server

@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from rlm_langchain.calling import CallFailed, Completion, Retry, complete
-from rlm_langchain.clients import lease
-from rlm_langchain.models import Model
-from rlm_langchain.prices import Price
+from rlm_langchain.models.call import (
+    CallFailed,
+    Completion,
+    Retry,
+    complete,
+)
+from rlm_langchain.models.http.transport import lease
+from rlm_langchain.models.model import Model, Price
 from tests.servers.endings import chat
 from tests.servers.openai import (
     DROPPED,

@@ -16,9 +16,9 @@ from anyio import to_thread
 from langgraph.graph import START, StateGraph
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
-from rlm_langchain.cancellation import cancelled_once
 from rlm_langchain.errors import ModelError
-from rlm_langchain.portal import portal
+from rlm_langchain.run.cancellation import cancelled_once
+from rlm_langchain.run.event_loops import portal
 from tests.processes import children
 from tests.servers.endings import chat
 from tests.servers.openai import FOREVER, HANGING, Message, Reply, failure
@@ -206,7 +206,7 @@ def as_tool(rlm: RLMRunnable, place: str) -> Run:
         """Look something up."""
         return str(rlm.invoke(what)["answer"])
 
-    from rlm_langchain.testing import script
+    from rlm_langchain.testing.models import script
 
     outer = create_rlm(script(f"FINAL(look_up({place!r}))"), sandbox="monty", tools=[look_up])
     return lambda: outer.ainvoke("q")

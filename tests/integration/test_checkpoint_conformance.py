@@ -19,9 +19,9 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from rlm_langchain import Budget, JournalError, create_rlm
-from rlm_langchain.approval import answered
-from rlm_langchain.guard import guarded
-from rlm_langchain.testing import script
+from rlm_langchain.durability.checkpointer import guarded
+from rlm_langchain.graph.nodes.approve import answered
+from rlm_langchain.testing.models import script
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from rlm_langchain.trace import read_trace
-from rlm_langchain.trajectory import Trajectory
+from rlm_langchain.trajectory.jsonl import read_trace
+from rlm_langchain.trajectory.tree import Trajectory
 from tests.commands import Command, Done
 from tests.processes import descendants, gone
 from tests.servers.openai import HANGING, Message, Reply

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain import demo, models
+from rlm_langchain.cli import demo as cli_demo
 from rlm_langchain.cli import sentences
 from rlm_langchain.errors import MissingDependency
+from rlm_langchain.models import registry
 from tests.servers.openai import Message, Reply
 from tests.servers.scripted import rlm, serve
 
@@ -26,36 +27,36 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
 
     with serve(last) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        local = models.resolve("openai:local", "root")
-        monkeypatch.setattr("rlm_langchain.local.model", lambda _: local)
+        local = registry.resolve("openai:local", "root")
+        monkeypatch.setattr("rlm_langchain.models.local.model", lambda _: local)
         yield lambda code: scripts.append(rlm(code))
 
 
 def test_a_right_answer_stands_beside_the_count(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
-    play(f"FINAL(max(context, key=lambda path: context[path].count({demo.WORD!r})))")
-    assert sentences(demo.main) == 0
+    play(f"FINAL(max(context, key=lambda path: context[path].count({cli_demo.WORD!r})))")
+    assert sentences(cli_demo.main) == 0
     shown = capsys.readouterr()
     answer = next(line for line in shown.out.splitlines() if line.endswith(".py"))
     assert f"counted without a model: {answer}" in shown.out
     assert "The answer is right." in shown.out
-    assert demo.QUESTION in shown.err
+    assert cli_demo.QUESTION in shown.err
     assert "% of it" in shown.err
 
 
 def test_a_wrong_answer_is_said_to_be_wrong(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     play("FINAL('antigravity.py')")
-    assert sentences(demo.main) == 1
+    assert sentences(cli_demo.main) == 1
     assert "The answer is wrong" in capsys.readouterr().out
 
 
 def test_a_model_that_cannot_be_had_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def missing(role: str) -> models.Model:
+    def missing(role: str) -> registry.Model:
         raise MissingDependency("the weights cannot be reached: set RLM_LOCAL_MODEL")
 
-    monkeypatch.setattr("rlm_langchain.local.model", missing)
-    assert sentences(demo.main) == 2
+    monkeypatch.setattr("rlm_langchain.models.local.model", missing)
+    assert sentences(cli_demo.main) == 2
     assert "rlm: the weights cannot be reached" in capsys.readouterr().err
 
 
@@ -63,8 +64,8 @@ def test_the_library_is_copied_without_its_tests(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("a.py", "json/b.py", "test/c.py", "site-packages/d.py", "idlelib/idle_test/e.py", "f.so"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(demo.WORD)
-    target = demo.copied(source, tmp_path / "target")
+        (source / name).write_text(cli_demo.WORD)
+    target = cli_demo.copied(source, tmp_path / "target")
     copied = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     assert copied == ["a.py", "json/b.py"]
 
@@ -72,4 +73,4 @@ def test_the_library_is_copied_without_its_tests(tmp_path: Path) -> None:
 def test_files_that_are_even_are_both_right(tmp_path: Path) -> None:
     for name, text in {"a.py": "lambda lambda", "b.py": "lambda", "c.py": "lambda\nlambda"}.items():
         (tmp_path / name).write_text(text)
-    assert demo.most_often("lambda", tmp_path) == ["a.py", "c.py"]
+    assert cli_demo.most_often("lambda", tmp_path) == ["a.py", "c.py"]

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from rlm_langchain.lease import lease
-from rlm_langchain.trace import read_trace
+from rlm_langchain.durability.thread_lock import lease
+from rlm_langchain.trajectory.jsonl import read_trace
 from tests.commands import Command
 from tests.servers.openai import HANGING, Message, Reply
 from tests.servers.scripted import serve
@@ -331,7 +331,7 @@ def test_a_person_is_asked_before_a_fan_out(
 def test_without_a_terminal_nobody_can_be_asked(
     command: Command, server: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlm_langchain.cli.approving.TERMINAL", tmp_path / "none")
+    monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
     done = command("ask", "How long?", text, *MODEL, "--approve-above", "3")
     assert (done.code, done.out, server.calls) == (2, "", 0)
     assert "there is no terminal here to ask at" in done.err
@@ -370,7 +370,7 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(
     assert process.returncode == 130
     assert "rlm resume book" in err
     assert runs(command)[0]["state"] == "waiting"
-    monkeypatch.setattr("rlm_langchain.cli.approving.TERMINAL", tmp_path / "none")
+    monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
     for arguments in ((), ("--approve-above", "100")):
         refused = command("resume", "book", *arguments)
         assert refused.code == 2

@@ -17,8 +17,8 @@ import httpx2
 import pytest
 from langchain_openai.chat_models.base import OpenAIConnectionError
 
-from rlm_langchain.clients import async_client, lease, sync_client
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.models.http.transport import async_client, lease, sync_client
 from tests.servers.endings import ask, chat
 from tests.servers.openai import HANGING, Reply, completion
 from tests.servers.scripted import CERTIFICATE, echo, serve

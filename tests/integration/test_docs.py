@@ -34,7 +34,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain import models
+from rlm_langchain.models import registry
 from tests.servers.openai import Message, Reply, tool_call
 from tests.servers.scripted import serve
 
@@ -161,8 +161,8 @@ def player(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Player]:
         for name in ("OPENROUTER_API_KEY", "OPENAI_API_KEY"):
             monkeypatch.setenv(name, "sk-...")
         monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-        played = models.resolve("openai:local", "root")
-        monkeypatch.setattr("rlm_langchain.local.model", lambda _: played)
+        played = registry.resolve("openai:local", "root")
+        monkeypatch.setattr("rlm_langchain.models.local.model", lambda _: played)
         yield playing
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import rlm_langchain
 from rlm_langchain import create_rlm, create_rlm_graph
-from rlm_langchain.testing import script
+from rlm_langchain.testing.models import script
 from tests.integration.test_docs import DOCS, PAGES, ROOT
 
 PACKAGE = Path(rlm_langchain.__file__).parent

@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import JournalError, ModelError, RLMOutput, Strategy, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    JournalError,
+    ModelError,
+    RLMOutput,
+    Strategy,
+    create_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 THREAD: Any = {"configurable": {"thread_id": "talk"}}
 SANDBOXES = ("cpython", "monty")

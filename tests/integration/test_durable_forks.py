@@ -10,8 +10,16 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from rlm_langchain import Budget, ConfigurationError, InputError, RLMOutput, RLMRunnable, Strategy, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    InputError,
+    RLMOutput,
+    RLMRunnable,
+    Strategy,
+    create_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 CELLS = ("a = llm_query('one')", "b = llm_query('two')", "FINAL([a, b])")

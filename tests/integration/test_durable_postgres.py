@@ -19,9 +19,9 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from rlm_langchain import ThreadBusy, create_rlm
-from rlm_langchain.database import database_lease
-from rlm_langchain.garbage import references
-from rlm_langchain.testing import script
+from rlm_langchain.durability.thread_lock import database_lease
+from rlm_langchain.runnable.garbage import references
+from rlm_langchain.testing.models import script
 from tests.durable.arena import Arena, arena, story
 from tests.durable.postgres import postgres, tool
 from tests.durable.program import Program

@@ -12,7 +12,7 @@ import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.testing import script
+from rlm_langchain.testing.models import script
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 CELL = """

@@ -17,11 +17,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from rlm_langchain.errors import ModelError
-from rlm_langchain.local import process
-from rlm_langchain.local.chat import LocalChat
-from rlm_langchain.local.process import LocalServer
-from rlm_langchain.prompts import opening
-from rlm_langchain.replies import read_reply
+from rlm_langchain.graph.nodes.parse_reply import read_reply
+from rlm_langchain.models.local import server as local_server
+from rlm_langchain.models.local.chat import LocalChat
+from rlm_langchain.models.local.server import LocalServer
+from rlm_langchain.prompts.render import opening
 from tests import tiny_gguf
 
 pytest.importorskip("xllamacpp")
@@ -180,7 +180,7 @@ def test_closing_leaves_no_process_behind(server: LocalServer) -> None:
 OWNER = """
 import os, signal, sys, threading
 from pathlib import Path
-from rlm_langchain.local import process
+from rlm_langchain.models.local import process
 server = process.shared(Path(sys.argv[1]), "tiny", 4096, (("system", "x"),), Path(sys.argv[2]))
 if sys.argv[3] == "ready":
     server.ready().result()
@@ -226,12 +226,12 @@ def test_it_ends_when_its_owner_has_nothing_more_to_do(how: str, tiny: Path, tmp
 
 def test_a_process_has_one_server_for_both_roles(tiny: Path, tmp_path: Path) -> None:
     arguments = (tiny, "tiny", 4_096, PROMPT, tmp_path / "state.bin")
-    one = process.shared(*arguments)
-    assert process.shared(*arguments) is one
+    one = local_server.shared(*arguments)
+    assert local_server.shared(*arguments) is one
     one.release()
 
 
 @pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("many", None), ("", None)])
 def test_threads_can_be_chosen(wanted: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_LOCAL_THREADS", wanted)
-    assert process._threads() == (threads or min(8, len(os.sched_getaffinity(0))))
+    assert local_server._threads() == (threads or min(8, len(os.sched_getaffinity(0))))

@@ -26,8 +26,8 @@ from mcp.types import CallToolResult
 
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.cli import run
-from rlm_langchain.mcp_server import create_mcp_server
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.integrations.mcp_server import create_mcp_server
+from rlm_langchain.testing.models import FunctionModel, script
 from tests.servers.scripted import rlm as play
 from tests.servers.scripted import serve
 from tests.servers.server import Server

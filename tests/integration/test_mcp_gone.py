@@ -21,8 +21,13 @@ from mcp.types import CancelledNotification, CancelledNotificationParams, Client
 
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.errors import InputError
-from rlm_langchain.mcp_server import CONTEXT_HOURS, CONTEXTS, Desk, create_mcp_server
-from rlm_langchain.testing import script
+from rlm_langchain.integrations.mcp_server import (
+    CONTEXT_HOURS,
+    CONTEXTS,
+    Desk,
+    create_mcp_server,
+)
+from rlm_langchain.testing.models import script
 from tests.processes import children, gone
 from tests.servers.endings import chat
 from tests.servers.openai import HANGING, Message, Reply

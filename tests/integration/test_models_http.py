@@ -12,9 +12,10 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
-from rlm_langchain.calling import Completion, complete
-from rlm_langchain.clients import async_client, sync_client
-from rlm_langchain.models import Model, resolve
+from rlm_langchain.models.call import Completion, complete
+from rlm_langchain.models.http.transport import async_client, sync_client
+from rlm_langchain.models.model import Model
+from rlm_langchain.models.registry import resolve
 from tests.servers.openai import Reply
 from tests.servers.scripted import serve
 from tests.servers.server import Request, Server

@@ -15,7 +15,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 
 from rlm_langchain import create_rlm
-from rlm_langchain.models import resolve
+from rlm_langchain.models.registry import resolve
 from tests.servers.anthropic import Anthropic
 from tests.servers.openai import OpenAI
 from tests.servers.scripted import rlm, serve

@@ -16,9 +16,9 @@ import pytest
 
 from rlm_langchain import InputError, create_rlm, plugins
 from rlm_langchain.cli import run as command
-from rlm_langchain.sandboxes.choice import choose
-from rlm_langchain.testing import script
-from rlm_langchain.testing.conformance.hostile import CORPUS
+from rlm_langchain.sandboxes.choose import choose
+from rlm_langchain.testing.hostile.suite import CORPUS
+from rlm_langchain.testing.models import script
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 QUICK = ("import", "introspection", "filesystem", "env", "format", "protocol")

@@ -20,7 +20,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import ModelError, create_rlm
 from rlm_langchain.cli import run as command
-from rlm_langchain.models import resolve
+from rlm_langchain.models.registry import resolve
 from tests.servers.openai import Reply, failure
 from tests.servers.scripted import rlm as plays
 from tests.servers.scripted import serve

@@ -16,16 +16,21 @@ from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_openai import ChatOpenAI
 
-from rlm_langchain import Budget, ModelError, RLMOutput, create_rlm
-from rlm_langchain.assemble import assemble
-from rlm_langchain.calling import Retry
-from rlm_langchain.clients import async_client, sync_client
-from rlm_langchain.graph import rlm_graph
-from rlm_langchain.lifecycle import Built
-from rlm_langchain.machine import Machine
-from rlm_langchain.models import Model
-from rlm_langchain.runnable import RLMRunnable
-from rlm_langchain.tree import Tree
+from rlm_langchain import (
+    Budget,
+    ModelError,
+    RLMOutput,
+    create_rlm,
+)
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.graph import rlm_graph
+from rlm_langchain.models.call import Retry
+from rlm_langchain.models.http.transport import async_client, sync_client
+from rlm_langchain.models.model import Model
+from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.run_scope import Built
+from rlm_langchain.runnable.runnable import RLMRunnable
 from rlm_langchain.types import Usage
 from tests.forest import PRICES, Grower, Node, Play
 from tests.servers.scripted import serve

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.clients import lease
-from rlm_langchain.models import resolve
+from rlm_langchain.models.http.transport import lease
+from rlm_langchain.models.registry import resolve
 from tests.measure.servers import scripted, told
 
 NAME = "openai:scripted"

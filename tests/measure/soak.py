@@ -29,10 +29,10 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.chat_model import ChatRLM
-from rlm_langchain.node import rlm_tool
-from rlm_langchain.runnable import RLMRunnable
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.integrations.agents.tool import rlm_tool
+from rlm_langchain.integrations.chat_model.chat_model import ChatRLM
+from rlm_langchain.runnable.runnable import RLMRunnable
+from rlm_langchain.testing.models import FunctionModel, script
 from tests.processes import descendants
 
 CONTEXT = "It is a truth universally acknowledged, that a context must be in want of a question. " * 10_000

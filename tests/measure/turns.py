@@ -17,7 +17,7 @@ import sys
 import time
 
 from rlm_langchain import create_rlm
-from rlm_langchain.testing import script
+from rlm_langchain.testing.models import script
 
 CELLS = ("x = 1", "x += 1", "print(x)", "FINAL(x)")
 

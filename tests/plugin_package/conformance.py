@@ -6,7 +6,8 @@ Not called `test_...`: the tests of rlm_langchain install the package and run th
 import pytest
 from rlm_example.screened import ScreenedSandbox
 
-from rlm_langchain.testing import HostileConformance, SandboxConformance
+from rlm_langchain.testing.conformance import SandboxConformance
+from rlm_langchain.testing.hostile.suite import HostileConformance
 
 
 class TestScreened(SandboxConformance):

@@ -14,15 +14,15 @@ from collections.abc import Callable
 
 from langchain_openai import ChatOpenAI
 
-from rlm_langchain.clients import async_client, lease, sync_client
-from rlm_langchain.pools import current_pool
+from rlm_langchain.models.http.pool import current_pool
+from rlm_langchain.models.http.transport import async_client, lease, sync_client
 
 LEFT: list[asyncio.Task[str]] = []
 """Tasks that nobody waits for."""
 
 
 def chat(url: str, timeout: float | None = None) -> ChatOpenAI:
-    """As `rlm_langchain.providers` builds it."""
+    """As `rlm_langchain.models.providers` builds it."""
     return ChatOpenAI(
         model="m",
         base_url=url,

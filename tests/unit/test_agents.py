@@ -16,7 +16,7 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from rlm_langchain import ChatRLM, create_rlm, rlm_tool
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 THREAD = {"configurable": {"thread_id": "t"}}
 

@@ -13,10 +13,17 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from rlm_langchain import Budget, ConfigurationError, Price, RLMRunnable, create_rlm, create_rlm_graph
-from rlm_langchain.approval import answered, questions
-from rlm_langchain.receipts import Receipts
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    Price,
+    RLMRunnable,
+    create_rlm,
+    create_rlm_graph,
+)
+from rlm_langchain.durability.receipts import Receipts
+from rlm_langchain.graph.nodes.approve import answered, questions
+from rlm_langchain.testing.models import FunctionModel, script
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 

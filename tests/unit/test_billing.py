@@ -14,15 +14,14 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, ModelError, create_rlm
-from rlm_langchain.assemble import assemble
-from rlm_langchain.billing import MOST_TOKENS, StreamedUsage
-from rlm_langchain.calling import Retry
-from rlm_langchain.graph import rlm_graph
-from rlm_langchain.lifecycle import Built
-from rlm_langchain.models import Model
-from rlm_langchain.prices import Price
-from rlm_langchain.responses import usage_of
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain.graph.graph import rlm_graph
+from rlm_langchain.models.call import Retry
+from rlm_langchain.models.messages import usage_of
+from rlm_langchain.models.model import Model, Price
+from rlm_langchain.models.usage import MOST_TOKENS, StreamedUsage
+from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.run_scope import Built
+from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
 PRICE = Price(1.0, 10.0, cached=0.1, written=2.0)

@@ -9,9 +9,9 @@ from importlib.resources import files
 
 import pytest
 
-from rlm_langchain.bound import most_tokens
+from rlm_langchain.budget.estimate import most_tokens
 
-CODE = files("rlm_langchain").joinpath("ledger.py").read_text(encoding="utf-8")
+CODE = files("rlm_langchain").joinpath("budget", "ledger.py").read_text(encoding="utf-8")
 TEXTS = {
     "nothing": "",
     "prose": "The quick brown fox jumps over the lazy dog. " * 20,

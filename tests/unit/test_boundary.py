@@ -26,13 +26,20 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, StateUpdate
 from typing_extensions import TypedDict
 
-from rlm_langchain import Budget, InputError, JournalError, RLMError, create_rlm, create_rlm_graph
-from rlm_langchain.approval import questions
-from rlm_langchain.boundary import Internal
-from rlm_langchain.context import ContextStore
+from rlm_langchain import (
+    Budget,
+    InputError,
+    JournalError,
+    RLMError,
+    create_rlm,
+    create_rlm_graph,
+)
 from rlm_langchain.context.signing import KEY
-from rlm_langchain.graph import RLMState
-from rlm_langchain.testing import script
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.graph.boundary import Internal
+from rlm_langchain.graph.nodes.approve import questions
+from rlm_langchain.graph.state import RLMState
+from rlm_langchain.testing.models import script
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 LOOK = "FINAL([type(context).__name__, len(context)])"

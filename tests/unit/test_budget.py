@@ -11,9 +11,15 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 
-from rlm_langchain import Budget, Price, RLMOutput, RLMRunnable, create_rlm
+from rlm_langchain import (
+    Budget,
+    Price,
+    RLMOutput,
+    RLMRunnable,
+    create_rlm,
+)
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.types import Limits
 from tests.clock import run_in_no_time
 

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 SECRET = "the tail of the context"
 CONTEXT = f"{'word ' * 40_000}{SECRET}"

@@ -14,12 +14,19 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import BaseRateLimiter
 from langgraph.errors import GraphInterrupt
 
-from rlm_langchain.calling import Account, CallFailed, Completion, Retry, complete
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.ledger import Ledger, Refused
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.ledger import Ledger, Refused
-from rlm_langchain.models import FREE, Model
-from rlm_langchain.testing import FunctionModel
-from rlm_langchain.types import Budget, Usage
+from rlm_langchain.models.call import (
+    Account,
+    CallFailed,
+    Completion,
+    Retry,
+    complete,
+)
+from rlm_langchain.models.model import FREE, Model
+from rlm_langchain.testing.models import FunctionModel
+from rlm_langchain.types import Usage
 
 HI = [HumanMessage("hi")]
 

@@ -17,11 +17,17 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel, Field
 
-from rlm_langchain import Budget, ChatRLM, ConfigurationError, InputError, create_rlm
-from rlm_langchain.chat_calls import Memory
-from rlm_langchain.chat_question import question
-from rlm_langchain.chat_tools import bound
-from rlm_langchain.testing import script
+from rlm_langchain import (
+    Budget,
+    ChatRLM,
+    ConfigurationError,
+    InputError,
+    create_rlm,
+)
+from rlm_langchain.integrations.chat_model.per_call import Memory
+from rlm_langchain.integrations.chat_model.question import question
+from rlm_langchain.integrations.chat_model.tools import bound
+from rlm_langchain.testing.models import script
 
 ANSWER = "An answer that is long enough to come in several pieces,\n\nof which none is lost and none is doubled."
 LONG = "word " * 2000

@@ -14,10 +14,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.citations import Quote
-from rlm_langchain.context import ContextStore
-from rlm_langchain.quotes import find_all
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.answers.citations import Quote, find_all
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.testing.models import FunctionModel, script
 
 TEXT = "The lease was signed\n   by Ada Byrne in 1931.\n\nNobody else, not even Köln, signed it. 漢字 at the end.\n"
 

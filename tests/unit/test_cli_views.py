@@ -6,12 +6,25 @@ from typing import cast
 import pytest
 from rich.console import Console
 
-from rlm_langchain.cli.drawing import Drawing, Scroll, drawn
-from rlm_langchain.cli.narrate import Part, as_text, clip, narrate, one_line
-from rlm_langchain.cli.views import Lines, Silence, Ticking, dollars, spending
-from rlm_langchain.cli.waves import Waves
-from rlm_langchain.trajectory import Trajectory, flat
-from rlm_langchain.types import Record, Usage
+from rlm_langchain.cli.rendering.plain import (
+    Lines,
+    Silence,
+    Ticking,
+    dollars,
+    spending,
+)
+from rlm_langchain.cli.rendering.progress import Waves
+from rlm_langchain.cli.rendering.records import (
+    Part,
+    as_text,
+    clip,
+    narrate,
+    one_line,
+)
+from rlm_langchain.cli.rendering.rich import Drawing, Scroll, drawn
+from rlm_langchain.records import Record
+from rlm_langchain.trajectory.tree import Trajectory, flat
+from rlm_langchain.types import Usage
 from tests.records import CONTEXT, Telling, nested
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07\r\u202e[bold]not bold[/bold][/] :smile:"

@@ -11,10 +11,16 @@ import pytest
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import Budget, RLMOutput, RLMRunnable, create_rlm
-from rlm_langchain.approval import answered, questions
-from rlm_langchain.models import Model, resolve
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain import (
+    Budget,
+    RLMOutput,
+    RLMRunnable,
+    create_rlm,
+)
+from rlm_langchain.graph.nodes.approve import answered, questions
+from rlm_langchain.models.model import Model
+from rlm_langchain.models.registry import resolve
+from rlm_langchain.testing.models import FunctionModel
 
 WINDOW = 8_000
 ASKED = "replaced by your own summary"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from rlm_langchain.context import ContextStore, beneath
+from rlm_langchain.context import beneath
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError, JournalError, RLMError
 
 SECRET = "the secret of others"

@@ -19,11 +19,11 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.cli import inputs
-from rlm_langchain.context import ContextStore
-from rlm_langchain.context.walk import Walk
+from rlm_langchain.cli.commands import inputs as commands_inputs
+from rlm_langchain.context.sources.folders import Walk
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 if sys.platform != "linux":
     pytest.skip("devices, pipes and names of bytes are those of Linux", allow_module_level=True)
@@ -210,13 +210,13 @@ def test_what_never_comes_is_waited_for_as_long_as_the_run_may_take(
     stream = waiting(kind)
     rlm = create_rlm(FunctionModel(function=never), budget=Budget(seconds=0.2), home=tmp_path / "home")
     if not isinstance(stream, Path):
-        monkeypatch.setattr(inputs, "_source", lambda _: stream)
+        monkeypatch.setattr(commands_inputs, "_source", lambda _: stream)
     asked: Any = {"query": "q", "context": stream}
     ways = {
         "store": lambda: store.reference(stream, seconds=0.2),
         "invoke": lambda: rlm.invoke(asked),
         "ainvoke": lambda: asyncio.run(rlm.ainvoke(asked)),
-        "command": lambda: inputs.context([str(stream)], strict=False, seconds=0.2),
+        "command": lambda: commands_inputs.context([str(stream)], strict=False, seconds=0.2),
     }
     with pytest.raises(
         InputError, match=r"was not read to its end in the time of the run: raise Budget\(seconds=\)"
@@ -252,7 +252,7 @@ def test_with_a_time_to_keep_a_pipe_is_read_to_its_end_all_the_same(store, tmp_p
 
 
 def test_a_named_pipe_that_nobody_writes_to_is_not_waited_for_without_end(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.context.pipes.WRITER", 0.0)
+    monkeypatch.setattr("rlm_langchain.context.sources.pipes.WRITER", 0.0)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"nothing writes to the named pipe .*pipe: start its writer"):
         store.reference(tmp_path / "pipe")
@@ -385,7 +385,7 @@ def test_a_link_that_leads_to_itself_is_refused_or_left_out(store, tmp_path):
         ):
             store.reference(folder / name)
         with pytest.raises(InputError, match="it is a link that leads"):
-            inputs.check("q", [str(folder / name)])
+            commands_inputs.check("q", [str(folder / name)])
     ref = store.reference(folder)
     assert store.load(ref) == {"a.txt": "text"}
     assert ref["about"].endswith("left out: 2,001 hidden, 5 link")
@@ -436,10 +436,10 @@ def test_several_files_of_the_command_are_kept_apart_too(tmp_path, monkeypatch):
     names = [os.fsdecode(name) for name in (b"caf\xe8.txt", b"caf\xe9.txt", b"plain.txt")]
     for name in names:
         Path(name).write_text(ascii(name))
-    ref = inputs.context(names, strict=False)
+    ref = commands_inputs.context(names, strict=False)
     assert sorted(ContextStore().load(ref).values()) == sorted(map(ascii, names))
     with pytest.raises(InputError, match="was given twice"):
-        inputs.context([names[0], names[0]], strict=False)
+        commands_inputs.context([names[0], names[0]], strict=False)
 
 
 ODD = [
@@ -520,9 +520,9 @@ def test_what_was_found_and_is_gone_or_leads_elsewhere_is_not_opened(tmp_path):
 
 def test_a_folder_of_too_many_files_is_refused(store, tmp_path, monkeypatch):
     folder = folder_of(tmp_path, **{f"f{number}": "x" for number in range(11)})
-    monkeypatch.setattr("rlm_langchain.context.walk.MOST", 11)
+    monkeypatch.setattr("rlm_langchain.context.sources.folders.MOST", 11)
     assert store.reference(folder)["length"] == 11
-    monkeypatch.setattr("rlm_langchain.context.walk.MOST", 10)
+    monkeypatch.setattr("rlm_langchain.context.sources.folders.MOST", 10)
     with pytest.raises(InputError, match=r"holds more than 10 files: give a folder in it, or leave some out"):
         store.reference(folder)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
-from rlm_langchain.context import ContextStore
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 
 VALUES = st.recursive(

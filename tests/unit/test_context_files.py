@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.context import ContextStore
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError, JournalError
 
 REAL = Path(argparse.__file__).resolve()

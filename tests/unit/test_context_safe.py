@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_langchain.context.safe import visible
+from rlm_langchain.context.sanitize import visible
 
 HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
 """Categories of which nothing may show through, newline and tab apart."""

@@ -10,7 +10,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 CANARY = "zebra-quartz-7731"
 CODE = ("n = len(context)\nprint(n)", "found = context.find('quartz')", "FINAL([n, found > 0])")

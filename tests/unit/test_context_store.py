@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain.context import Collected, ContextStore, home
+from rlm_langchain.context.blobs import Collected
+from rlm_langchain.context.store import ContextStore, home
 from rlm_langchain.errors import InputError, JournalError
 
 DAY = 86_400

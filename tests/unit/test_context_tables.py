@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain import create_rlm
-from rlm_langchain.context.tables import table
-from rlm_langchain.models import Model
-from rlm_langchain.testing import script
+from rlm_langchain.context.describe import table
+from rlm_langchain.models.model import Model
+from rlm_langchain.testing.models import script
 
 
 @pytest.mark.parametrize(

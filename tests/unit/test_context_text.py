@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_langchain.context import ContextStore, approximate_tokens
+from rlm_langchain.context.describe import approximate_tokens
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), min_size=1)

@@ -13,10 +13,15 @@ from langchain_core.documents import Document
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.context import ContextStore
-from rlm_langchain.coverage import Reading, Shelf
-from rlm_langchain.places import MARK, VARIETY, Effort, Places
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.answers.coverage import Reading, Shelf
+from rlm_langchain.answers.substring_index import (
+    MARK,
+    VARIETY,
+    Effort,
+    Places,
+)
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.testing.models import FunctionModel, script
 
 words = random.Random(7)
 LINES = [
@@ -136,10 +141,10 @@ def test_a_file_that_is_used_in_place_is_measured(tmp_path: Path):
 
 def test_without_a_context_and_for_a_very_long_one_there_is_no_figure(monkeypatch):
     assert "coverage" not in create_rlm(script("FINAL(1)")).invoke("q")
-    monkeypatch.setattr("rlm_langchain.coverage.MAPPED", 1000)
+    monkeypatch.setattr("rlm_langchain.answers.coverage.MAPPED", 1000)
     assert "coverage" not in run("FINAL(llm_query(context[9000:9500]))")
     assert "coverage" in run("FINAL(1)", LINES)
-    monkeypatch.setattr("rlm_langchain.coverage.LOADED", 1000)
+    monkeypatch.setattr("rlm_langchain.answers.coverage.LOADED", 1000)
     assert "coverage" not in run("FINAL(1)", LINES)
 
 
@@ -200,7 +205,7 @@ def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
 
 
 def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(home, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.places.MARKS", 4_000)
+    monkeypatch.setattr("rlm_langchain.answers.substring_index.MARKS", 4_000)
     text = "".join(f"{n:05} is the number of a line that is like all the others.\n" for n in range(4_000))
     store, reading = ContextStore(), Reading(ContextStore(), Shelf())
     reading.about([ref := store.reference(text)])
@@ -212,7 +217,7 @@ def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(
 
 
 def test_an_answer_names_the_longest_pieces_and_says_how_many_more_there_are(home, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.coverage.TOLD", 3)
+    monkeypatch.setattr("rlm_langchain.answers.coverage.TOLD", 3)
     code = "for n in range(10):\n    llm_query(context[2000 * n + 1000:2000 * n + 1100 + 20 * n])\nFINAL(1)"
     coverage = run(code)["coverage"]
     assert [span["end"] - span["start"] for span in coverage["where"]] == [300, 260, 280]

@@ -11,11 +11,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from rlm_langchain import Budget, NoAnswer, RLMOutput, create_rlm
-from rlm_langchain.cli.narrate import narrate
-from rlm_langchain.cli.summary import Ended
-from rlm_langchain.node import told
-from rlm_langchain.testing import script
+from rlm_langchain import (
+    Budget,
+    NoAnswer,
+    RLMOutput,
+    create_rlm,
+)
+from rlm_langchain.cli.rendering.records import narrate
+from rlm_langchain.cli.rendering.summary import Ended
+from rlm_langchain.integrations.agents.tool import told
+from rlm_langchain.testing.models import script
 
 both_sandboxes = pytest.mark.parametrize("sandbox", ["cpython", "monty"])
 

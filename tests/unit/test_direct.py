@@ -9,9 +9,14 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from rlm_langchain import Budget, Price, Strategy, create_rlm
-from rlm_langchain.models import resolve
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain import (
+    Budget,
+    Price,
+    Strategy,
+    create_rlm,
+)
+from rlm_langchain.models.registry import resolve
+from rlm_langchain.testing.models import FunctionModel
 
 TEXT = "The lease was signed by Ada Byrne.\n```\nIt was the year 1931.\n" + " ".join(
     f"Then came day {n}, and nothing else happened." for n in range(20)

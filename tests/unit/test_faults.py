@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 
-from rlm_langchain.faults import PASSING, SENTENCES, read_fault
+from rlm_langchain.models.provider_errors import PASSING, SENTENCES, read_fault
 
 
 class Response:

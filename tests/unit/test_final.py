@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain import create_rlm
-from rlm_langchain.testing import script
 from rlm_langchain.testing.conformance.answers import ANSWERED
+from rlm_langchain.testing.models import script
 
 POOL = "from concurrent.futures import ThreadPoolExecutor\n"
 THREADS = (

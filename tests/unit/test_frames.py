@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.frames import (
+from rlm_langchain.sandboxes.wire import (
     BATCH,
     CROWD,
     Asked,
@@ -23,8 +23,9 @@ from rlm_langchain.sandboxes.frames import (
     Printed,
     Ready,
     parsed,
+    replies_frame,
+    run_frame,
 )
-from rlm_langchain.sandboxes.messages import replies_frame, run_frame
 from rlm_langchain.types import Call, Reply
 
 MESSAGES: list[tuple[object, Message]] = [

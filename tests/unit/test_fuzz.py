@@ -17,13 +17,19 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import Budget, JournalError, ModelError, RLMError, RLMRunnable, create_rlm
-from rlm_langchain.conversation import conversation, transcript
-from rlm_langchain.ends import check
-from rlm_langchain.journal import Journal
-from rlm_langchain.receipts import Receipts
-from rlm_langchain.testing import FunctionModel, script
-from rlm_langchain.tree import Tree
+from rlm_langchain import (
+    Budget,
+    JournalError,
+    ModelError,
+    RLMError,
+    RLMRunnable,
+    create_rlm,
+)
+from rlm_langchain.durability.receipts import Receipts
+from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.testing.models import FunctionModel, script
+from rlm_langchain.trajectory.journal import Journal, check_state
+from rlm_langchain.trajectory.messages import conversation, transcript
 
 FUZZ = int(os.environ.get("RLM_FUZZ", "10000"))
 
@@ -150,7 +156,7 @@ def test_mutated_journals_are_refused_or_hold_only_what_was_written(
         whole = chance.choice(journals)
         records = mutated(whole, chance)
         try:
-            check({"trajectory": records})
+            check_state({"trajectory": records})
             journal = Tree(Budget()).journal("", records)
         except JournalError:
             continue
@@ -182,7 +188,7 @@ def state_of(rlm: RLMRunnable) -> Any:
     snapshot = rlm.graph.get_state(CONFIG)
     if not snapshot.values.get("trajectory"):
         return None  # refused: there is nothing to resume
-    check(snapshot.values)
+    check_state(snapshot.values)
     return snapshot.values, snapshot.next, [task.name for task in snapshot.tasks]
 
 

@@ -13,13 +13,24 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from rlm_langchain import Budget, InputError, JournalError, create_rlm
-from rlm_langchain.cli import collecting
-from rlm_langchain.cli.threads import Threads
-from rlm_langchain.context import ContextStore
-from rlm_langchain.garbage import Freed, References, areferences, collect, references
-from rlm_langchain.lease import lease
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    InputError,
+    JournalError,
+    create_rlm,
+)
+from rlm_langchain.cli.commands import gc
+from rlm_langchain.cli.session.threads import Threads
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.durability.thread_lock import lease
+from rlm_langchain.runnable.garbage import (
+    Freed,
+    References,
+    areferences,
+    collect,
+    references,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 DAY = 86_400.0
 THREAD: Any = {"configurable": {"thread_id": "t"}}
@@ -137,25 +148,25 @@ def test_a_damaged_checkpoint_stops_the_collection(home: Path) -> None:
         saver.conn.commit()
     age(home)
     with pytest.raises(JournalError):
-        collecting.collect("30d", dry_run=False)
+        gc.collect("30d", dry_run=False)
     assert len(blobs(home)) == 1
 
 
 def test_the_command_keeps_what_its_threads_refer_to_and_says_what_went(home: Path) -> None:
-    assert collecting.collect("30d", dry_run=False) == "nothing to remove"
+    assert gc.collect("30d", dry_run=False) == "nothing to remove"
     with Threads().opened() as saver:
         create_rlm(script("FINAL(1)"), checkpointer=saver).invoke({"query": "q", "context": "c" * 99}, THREAD)
     stored("x" * 2_000_000)
     age(home)
-    assert collecting.collect("5w", dry_run=True) == "would free 2.0 MB: 1 context"
-    assert collecting.collect("5w", dry_run=False) == "freed 2.0 MB: 1 context"
+    assert gc.collect("5w", dry_run=True) == "would free 2.0 MB: 1 context"
+    assert gc.collect("5w", dry_run=False) == "freed 2.0 MB: 1 context"
     assert len(blobs(home)) == 1
     Threads().forget("t")
     age(home)
-    assert collecting.collect("720h", dry_run=False).endswith(": 1 context")
+    assert gc.collect("720h", dry_run=False).endswith(": 1 context")
 
 
 @pytest.mark.parametrize("said", ["30", "d", "-1d", "a month", "1y"])
 def test_an_age_needs_a_unit(said: str) -> None:
     with pytest.raises(InputError, match="is no age"):
-        collecting.seconds(said)
+        gc.seconds(said)

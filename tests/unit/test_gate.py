@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from rlm_langchain.gate import Gate
-from rlm_langchain.types import Budget
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limiters import Gate
 from tests.clock import run_in_no_time
 
 

@@ -12,7 +12,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Send
 
 from rlm_langchain import JournalError, RLMRunnable, create_rlm
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain.testing.models import FunctionModel
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 

@@ -12,8 +12,14 @@ from langchain_core.retrievers import BaseRetriever
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import Field
 
-from rlm_langchain import ConfigurationError, FAISSStore, InputError, RLMRetriever, create_hybrid_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    ConfigurationError,
+    FAISSStore,
+    InputError,
+    RLMRetriever,
+    create_hybrid_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 CORPUS = [Document(f"Heron {n} waits.", metadata={"n": n}) for n in range(40)]
 COUNT = "FINAL([len(context), context[0]['page_content'][:5]])"

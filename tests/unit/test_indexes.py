@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlm_langchain.retrieval import dense
-from rlm_langchain.retrieval.fusion import fused, weight_of_words
-from rlm_langchain.retrieval.lexical import Lexical, Lexicon
+from rlm_langchain.retrieval.index import vectors as index_vectors
+from rlm_langchain.retrieval.index.bm25 import Lexical, Lexicon
+from rlm_langchain.retrieval.index.fusion import fused, weight_of_words
 
 
 def rows(count: int, width: int = 24) -> np.ndarray:
     """Vectors in clusters, as those of texts are."""
     draw = np.random.default_rng(3)
     centres = draw.normal(size=(20, width))
-    return dense.unit(centres[draw.integers(0, 20, count)] + 0.3 * draw.normal(size=(count, width)))
+    return index_vectors.unit(centres[draw.integers(0, 20, count)] + 0.3 * draw.normal(size=(count, width)))
 
 
 def test_beyond_a_number_of_vectors_only_cells_near_the_query_are_searched(tmp_path: Path):
@@ -27,8 +27,8 @@ def test_beyond_a_number_of_vectors_only_cells_near_the_query_are_searched(tmp_p
     for exact in (4_000, 3_999):
         folder = tmp_path / str(exact)
         folder.mkdir()
-        dense.write(vectors, folder, exact)
-        kinds[exact] = dense.Dense(folder)
+        index_vectors.write(vectors, folder, exact)
+        kinds[exact] = index_vectors.Dense(folder)
     assert isinstance(kinds[4_000]._index, faiss.IndexFlat)
     assert isinstance(kinds[3_999]._index, faiss.IndexIVF)
     assert kinds[3_999]._index.nprobe < kinds[3_999]._index.nlist / 10
@@ -43,16 +43,16 @@ def test_beyond_a_number_of_vectors_only_cells_near_the_query_are_searched(tmp_p
 @pytest.mark.parametrize("exact", [4_000, 3_000])
 def test_a_search_may_be_among_some_of_the_vectors(tmp_path: Path, exact):
     vectors = rows(4_000)
-    dense.write(vectors, tmp_path, exact)
+    index_vectors.write(vectors, tmp_path, exact)
     among = np.arange(4_000) % 5 == 2
-    found = dense.Dense(tmp_path).search(vectors[7], 20, among)
+    found = index_vectors.Dense(tmp_path).search(vectors[7], 20, among)
     assert found.numbers[0] == 7
     assert len(found.numbers) == 20
     assert among[found.numbers].all()
 
 
 def test_a_million_vectors_are_still_compared_one_by_one():
-    assert dense.EXACT == 1_000_000
+    assert index_vectors.EXACT == 1_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -65,12 +65,12 @@ def test_indexes_are_memory_mapped(tmp_path: Path):
     for exact in (4_000, 2_000):
         folder = tmp_path / f"v{exact}"
         folder.mkdir()
-        dense.write(rows(3_000), folder, exact)
-        opened.append(dense.Dense(folder))
+        index_vectors.write(rows(3_000), folder, exact)
+        opened.append(index_vectors.Dense(folder))
     maps = Path("/proc/self/maps").read_text()
     assert f"{tmp_path}/data.csc.index.npy" in maps
-    assert f"{tmp_path}/v4000/{dense.NAME}" in maps
-    assert f"{tmp_path}/v2000/{dense.NAME}" in maps
+    assert f"{tmp_path}/v4000/{index_vectors.NAME}" in maps
+    assert f"{tmp_path}/v2000/{index_vectors.NAME}" in maps
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle")]
     assert len(opened) == 3
 

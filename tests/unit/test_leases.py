@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from rlm_langchain.durability.thread_lock import (
+    _lock,
+    held_since,
+    is_held,
+    lease,
+)
 from rlm_langchain.errors import ThreadBusy
-from rlm_langchain.garbage import References, collect
-from rlm_langchain.lease import _lock, held_since, is_held, lease
+from rlm_langchain.runnable.garbage import References, collect
 
 
 def files(home: Path) -> list[str]:
@@ -48,7 +53,7 @@ def test_who_does_not_get_it_leaves_it_as_it_is(tmp_path: Path):
 
 @pytest.mark.parametrize("look", ["lease", "is_held", "collect"])
 def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, look: str):
-    code = "import sys\nfrom pathlib import Path\nfrom rlm_langchain.lease import lease\n"
+    code = "import sys\nfrom pathlib import Path\nfrom rlm_langchain.durability.thread_lock import lease\n"
     code += f"with lease(Path({str(tmp_path)!r}), 't'):\n    print('held', flush=True)\n    sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

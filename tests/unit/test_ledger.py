@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_langchain.ledger import Ledger, Overrun, Refused
-from rlm_langchain.types import Budget, Usage
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.ledger import Ledger, Overrun, Refused
+from rlm_langchain.types import Usage
 
 ONE = Usage(calls=1, input=100, output=50, cost=0.01)
 

@@ -22,7 +22,7 @@ from rlm_langchain import (
     create_rlm,
     create_rlm_graph,
 )
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 SANDBOXES = ("cpython", "monty")
 
@@ -261,7 +261,7 @@ def test_an_empty_reply_is_survived(ask):
 def test_a_long_history_is_put_in_short_and_kept_in_the_repl(ask):
     from dataclasses import replace
 
-    from rlm_langchain.models import resolve
+    from rlm_langchain.models.registry import resolve
 
     prompts: list[int] = []
 

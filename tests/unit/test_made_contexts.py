@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.context import ContextStore
-from rlm_langchain.testing import script
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.testing.models import script
 
 SECRET = "the secret of the host"
 CHILD = ("FINAL([type(context).__name__, sorted(context)] if isinstance(context, dict) else context)",)

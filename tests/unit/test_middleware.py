@@ -34,11 +34,11 @@ from rlm_langchain import (
     RLMContextMiddleware,
     create_rlm,
 )
-from rlm_langchain.context import ContextStore
-from rlm_langchain.garbage import collect
-from rlm_langchain.garbage import references as referred
-from rlm_langchain.moved import Mover, references
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.integrations.agents.offload import Mover, references
+from rlm_langchain.runnable.garbage import collect
+from rlm_langchain.runnable.garbage import references as referred
+from rlm_langchain.testing.models import FunctionModel, script
 
 THREAD = {"configurable": {"thread_id": "t"}}
 NEEDLE = "the needle is 42"
@@ -338,6 +338,6 @@ def test_limits_that_make_no_sense_are_refused():
 
 def test_without_langchain_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "langchain.agents.middleware", None)
-    monkeypatch.delitem(sys.modules, "rlm_langchain.middleware")
+    monkeypatch.delitem(sys.modules, "rlm_langchain.integrations.agents.middleware")
     with pytest.raises(MissingDependency, match=r"rlm-langchain\[agents\]"):
         _ = rlm_langchain.RLMContextMiddleware

@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 
-from rlm_langchain import Budget, ConfigurationError, InputError, RLMRunnable, create_rlm
-from rlm_langchain.create import RLMOptions
-from rlm_langchain.testing import script
-from rlm_langchain.trace import Trace, read_trace, write_trace
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    InputError,
+    RLMRunnable,
+    create_rlm,
+)
+from rlm_langchain.runnable.create import RLMOptions
+from rlm_langchain.testing.models import script
+from rlm_langchain.trajectory.jsonl import Trace, read_trace, write_trace
 
 MODEL = script("FINAL(1)")
 

@@ -14,10 +14,10 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from rlm_langchain.errors import ConfigurationError, MissingDependency
-from rlm_langchain.faults import FaultCode
-from rlm_langchain.models import FREE, Model, resolve
-from rlm_langchain.prices import Listing, Price
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.models.model import FREE, Listing, Model, Price
+from rlm_langchain.models.provider_errors import FaultCode
+from rlm_langchain.models.registry import resolve
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_the_local_model_is_asked_for_by_role(monkeypatch: pytest.MonkeyPatch) -
         def model(role: str) -> Model:
             return Model(f"local {role}", FunctionModel(function=lambda _: ""), "compact", 8192, FREE)
 
-    monkeypatch.setitem(sys.modules, "rlm_langchain.local", Local)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "rlm_langchain.models.local", Local)  # type: ignore[arg-type]
     assert resolve("local", "root").name == "local root"
     assert resolve(" local ", "sub").name == "local sub"
 
@@ -273,7 +273,7 @@ def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_sdk_is_imported_before_a_model_is_built() -> None:
     code = (
-        "import sys, rlm_langchain.models, rlm_langchain.calling;"
+        "import sys, rlm_langchain.models.registry, rlm_langchain.models.call;"
         "print([m for m in ('openai', 'langchain_openai', 'genai_prices', 'tiktoken') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

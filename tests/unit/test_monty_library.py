@@ -26,7 +26,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.monty.library import global_names, loading, modules, opening
+from rlm_langchain.sandboxes.monty.prelude_loader import (
+    global_names,
+    loading,
+    modules,
+    opening,
+)
 
 quick = settings(max_examples=40, deadline=None)
 

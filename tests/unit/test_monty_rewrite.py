@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.monty.library import loading, opening
-from rlm_langchain.sandboxes.monty.source import Prepared, Refused, prepare
+from rlm_langchain.sandboxes.monty.prelude_loader import loading, opening
+from rlm_langchain.sandboxes.monty.prepare import Prepared, Refused, prepare
 
 DATA = Path(__file__).parents[1] / "data"
 CELLS = json.loads((DATA / "ordinary_cells.json").read_text("utf-8"))

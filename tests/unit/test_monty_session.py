@@ -13,10 +13,20 @@ from typing import Any
 import pytest
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox, program
+from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox
+from rlm_langchain.sandboxes.monty import process as monty_process
 from rlm_langchain.sandboxes.monty.session import MontySession
 from rlm_langchain.testing.conformance.base import echo, finish, stored
-from rlm_langchain.types import Answered, Call, Completed, Died, Limits, Reply, Step, Suspended
+from rlm_langchain.types import (
+    Answered,
+    Call,
+    Completed,
+    Died,
+    Limits,
+    Reply,
+    Step,
+    Suspended,
+)
 
 Opener = Callable[..., MontySession]
 
@@ -348,7 +358,7 @@ def test_a_missing_program_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPat
 def test_the_program_is_the_one_of_the_package_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rlm_langchain.sandboxes.monty.program import binary
+    from rlm_langchain.sandboxes.monty.process import binary
 
     monkeypatch.setenv("MONTY_BIN", "/nothing")
     monkeypatch.setenv("PATH", "")
@@ -370,7 +380,7 @@ def test_a_worker_has_an_empty_environment_and_may_write_no_file(session: MontyS
 
 
 def test_a_launcher_that_was_tidied_away_is_made_again() -> None:
-    from rlm_langchain.sandboxes.monty.program import launcher
+    from rlm_langchain.sandboxes.monty.process import launcher
 
     script = launcher()
     assert script is not None
@@ -383,7 +393,7 @@ def test_a_launcher_that_was_tidied_away_is_made_again() -> None:
 
 def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that a forked process has open for writing is a "text file busy": before, 4 of 100 starts failed."""
-    monkeypatch.setattr(program, "_script", cache(program._script.__wrapped__))
+    monkeypatch.setattr(monty_process, "_script", cache(monty_process._script.__wrapped__))
     over = threading.Event()
 
     def fork() -> None:
@@ -395,8 +405,8 @@ def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.
         thread.start()
     try:
         for _ in range(60):
-            program._script.cache_clear()
-            started = program.launcher()
+            monty_process._script.cache_clear()
+            started = monty_process.launcher()
             assert started is not None
             subprocess.run([started, "--version"], capture_output=True, check=True)
     finally:

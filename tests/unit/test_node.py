@@ -14,7 +14,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from rlm_langchain import Budget, create_rlm, rlm_tool
-from rlm_langchain.testing import script
+from rlm_langchain.testing.models import script
 
 
 class Desk(TypedDict, total=False):

@@ -10,9 +10,9 @@ from genai_prices import Usage as ListedUsage
 from genai_prices.data_snapshot import get_snapshot
 
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.models import FREE, Model
-from rlm_langchain.prices import Listing, Price, cost, known, window
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain.models.model import FREE, Listing, Model, Price
+from rlm_langchain.models.pricing import cost, known, window
+from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
 

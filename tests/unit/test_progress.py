@@ -12,9 +12,14 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, RLMOutput, create_rlm
 from rlm_langchain.errors import JournalError
-from rlm_langchain.progress import REPEATS_END, SAME_ERROR_END, SAME_ERROR_TOLD, SILENT_REPEATS_END
-from rlm_langchain.responses import flaw_of
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.graph.progress import (
+    REPEATS_END,
+    SAME_ERROR_END,
+    SAME_ERROR_TOLD,
+    SILENT_REPEATS_END,
+)
+from rlm_langchain.models.messages import flaw_of
+from rlm_langchain.testing.models import FunctionModel, script
 
 both_sandboxes = pytest.mark.parametrize("sandbox", ["cpython", "monty"])
 WARNING = "You have done this before"

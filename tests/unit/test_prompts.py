@@ -8,9 +8,9 @@ from importlib.resources import files
 import pytest
 
 from rlm_langchain import create_rlm
-from rlm_langchain.models import Model
-from rlm_langchain.prompts import opening, render
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.models.model import Model
+from rlm_langchain.prompts.render import opening, render
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 def tokens(text: str) -> int:
@@ -84,7 +84,7 @@ def test_a_hole_in_a_prompt_is_an_error():
 
 
 def test_every_prompt_of_a_small_profile_has_a_default_or_is_asked_for_by_type():
-    folder = files("rlm_langchain.prompts")
+    folder = files("rlm_langchain.prompts.render")
     default = {file.name for file in folder.joinpath("default").iterdir()}
     own = {file.name for file in folder.joinpath("compact").iterdir()}
     by_type = {"examples_dict.md", "examples_str.md"} | {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import JournalError
-from rlm_langchain.receipts import Receipts
 
 
 @contextmanager

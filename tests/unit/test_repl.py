@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_langchain import RLMOutput, create_rlm
-from rlm_langchain.testing import script
+from rlm_langchain.testing.models import script
 from tests.processes import children
 
 

@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import ModelError, RLMOutput, Strategy, create_rlm
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain import (
+    ModelError,
+    RLMOutput,
+    Strategy,
+    create_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 CELLS = ("a = ask('x')\nb = llm_query('same')", "c = 1", "FINAL([a, b, c])")
@@ -67,7 +72,7 @@ def test_a_replay_that_is_the_same_says_and_asks_nothing(sandbox: str) -> None:
 
 
 def test_a_long_replay_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_langchain.cells.SLOW_REPLAY", 0.0)
+    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.SLOW_REPLAY", 0.0)
     output, model = resumed("monty", "old", "old")
     [note] = notes(output)
     assert note.startswith("rebuilding the REPL took")

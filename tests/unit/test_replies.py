@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_langchain.replies import read_reply
+from rlm_langchain.graph.nodes.parse_reply import read_reply
 
 
 @pytest.mark.parametrize("language", ["repl", "python", "py", "Python", "python3", ""])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain import RLMOutput, create_rlm
-from rlm_langchain.testing import script
+from rlm_langchain.testing.models import script
 
 
 def ran(*replies: str) -> RLMOutput:

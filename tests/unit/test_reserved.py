@@ -9,7 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rlm_langchain.sandboxes.reserved import LONGEST, RESERVED, parse, refused
+from rlm_langchain.sandboxes.reserved_names import (
+    LONGEST,
+    RESERVED,
+    parse,
+    refused,
+)
 
 BINDING = [
     "context = 1",

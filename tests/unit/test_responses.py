@@ -8,10 +8,15 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, InvalidToolCall, ToolCall
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
-from rlm_langchain.models import Model
-from rlm_langchain.prices import Listing, Price
-from rlm_langchain.responses import count_tokens, finish_of, text_of, tokens_in, usage_of
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain.models.messages import (
+    count_tokens,
+    finish_of,
+    text_of,
+    tokens_in,
+    usage_of,
+)
+from rlm_langchain.models.model import Listing, Model, Price
+from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
 MODEL = Model("m", FunctionModel(function=lambda _: ""), price=Price(1.0, 10.0, cached=0.1, written=2.0))

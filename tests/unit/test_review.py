@@ -7,8 +7,14 @@ import asyncio
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import Budget, ConfigurationError, Price, create_rlm, create_rlm_graph
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    Price,
+    create_rlm,
+    create_rlm_graph,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 def test_waves_of_the_graph_alone_are_all_answered_though_each_has_a_loop_of_its_own():

@@ -12,7 +12,7 @@ from langgraph.graph import START, StateGraph
 from pydantic import BaseModel
 
 from rlm_langchain import Budget, ConfigurationError, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 ANSWER = RunnableLambda(lambda output: output["answer"])
 

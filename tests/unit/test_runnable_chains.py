@@ -22,8 +22,13 @@ from langchain_core.runnables import (
 )
 from pydantic import BaseModel
 
-from rlm_langchain import Budget, ConfigurationError, ModelError, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    ModelError,
+    create_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 def rlm(*cells: str, **options: Any) -> Any:

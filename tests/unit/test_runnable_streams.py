@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from rlm_langchain import Budget, ConfigurationError, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 BETA = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 GIVEN: Any = {"query": "q", "context": "abc"}

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from rlm_langchain import Budget, ConfigurationError, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 class Person(BaseModel):

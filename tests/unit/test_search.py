@@ -16,8 +16,14 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_langchain import Budget, ConfigurationError, MissingDependency, Price, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    MissingDependency,
+    Price,
+    create_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 TEXTS = {
     "fruit.txt": "Apples grow on trees.\n\nThe quince is a relative of the pear.",
@@ -290,10 +296,10 @@ def test_a_resumed_run_pays_for_no_embedding_twice(home):
 
 
 def test_an_index_that_a_crash_left_half_embedded_is_finished_without_paying_again(home, monkeypatch):
-    from rlm_langchain.retrieval import embedding
+    from rlm_langchain.retrieval import embedder
 
-    monkeypatch.setattr(embedding, "BATCH", 1)
-    monkeypatch.setattr(embedding, "FLIGHT", 1)
+    monkeypatch.setattr(embedder, "BATCH", 1)
+    monkeypatch.setattr(embedder, "FLIGHT", 1)
     model = Topics()
 
     def broken(texts: list[str]) -> Any:
@@ -404,9 +410,9 @@ def test_a_tool_called_search_and_a_retriever_do_not_go_together():
 
 
 def test_the_extra_is_named_when_it_is_missing(monkeypatch):
-    from rlm_langchain.retrieval import needs
+    from rlm_langchain.retrieval import extras
 
-    monkeypatch.setattr(needs, "PACKAGES", {"no_such_module": "bm25s"})
+    monkeypatch.setattr(extras, "PACKAGES", {"no_such_module": "bm25s"})
     with pytest.raises(MissingDependency, match=r'pip install "rlm-langchain\[retrieval\]"'):
         _ = create_rlm(script("FINAL(1)"), retriever="bm25").graph
 
@@ -424,7 +430,7 @@ def test_hybrid_uses_search_when_it_is_there():
 def test_indexes_that_nobody_used_for_long_are_removed(home: Path):
     import os
 
-    from rlm_langchain.retrieval.shelf import Shelf
+    from rlm_langchain.retrieval.cache.index_store import Shelf
 
     create_rlm(script(HYBRID), retriever="bm25").completion("q", TEXTS)
     shelf = Shelf(home / "indexes")

@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 import rlm_strategies
 
-from rlm_langchain import ConfigurationError, Strategy, create_rlm, read_skill
-from rlm_langchain.skills import installed, strategies_of
-from rlm_langchain.testing import script
+from rlm_langchain import (
+    ConfigurationError,
+    Strategy,
+    create_rlm,
+    read_skill,
+)
+from rlm_langchain.prompts.strategies import installed, strategies_of
+from rlm_langchain.testing.models import script
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 FILES = {name: (STDLIB / name).read_text() for name in ("textwrap.py", "heapq.py", "this.py", "bisect.py")}

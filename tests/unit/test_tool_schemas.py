@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from langchain_core.tools import StructuredTool, ToolException
 
 from rlm_langchain import ConfigurationError, create_rlm
-from rlm_langchain.chat_tools import bound
-from rlm_langchain.schema import AnswerSchema
-from rlm_langchain.testing import script
-from rlm_langchain.tools import arguments, guidance, tools_of
+from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.graph.calls.tools import arguments, guidance, tools_of
+from rlm_langchain.integrations.chat_model.tools import bound
+from rlm_langchain.testing.models import script
 
 QUICK = settings(
     max_examples=150,

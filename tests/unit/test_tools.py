@@ -11,8 +11,13 @@ from langchain_core.tools import InjectedToolArg, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from rlm_langchain import Budget, ConfigurationError, ModelError, create_rlm
-from rlm_langchain.testing import FunctionModel, script
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    ModelError,
+    create_rlm,
+)
+from rlm_langchain.testing.models import FunctionModel, script
 
 ran: list[Any] = []
 

@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_langchain.cli.show import in_order
-from rlm_langchain.trajectory import Asked, Run, Trajectory, Turn, bare, flat
-from rlm_langchain.types import Record, Usage
+from rlm_langchain.cli.commands.show import in_order
+from rlm_langchain.records import Record
+from rlm_langchain.trajectory.tree import (
+    Asked,
+    Run,
+    Trajectory,
+    Turn,
+    bare,
+    flat,
+)
+from rlm_langchain.types import Usage
 from tests.records import Telling, nested
 
 

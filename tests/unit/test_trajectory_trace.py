@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import InputError
-from rlm_langchain.trace import Trace, read_trace, write_trace
-from rlm_langchain.trajectory import flat
+from rlm_langchain.trajectory.jsonl import Trace, read_trace, write_trace
+from rlm_langchain.trajectory.tree import flat
 from tests.records import Telling, nested
 
 

@@ -11,11 +11,11 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import create_rlm
-from rlm_langchain.cli.summary import Ended
-from rlm_langchain.cli.views import Lines
-from rlm_langchain.testing import FunctionModel, script
-from rlm_langchain.trace import read_trace, write_trace
-from rlm_langchain.trajectory import flat
+from rlm_langchain.cli.rendering.plain import Lines
+from rlm_langchain.cli.rendering.summary import Ended
+from rlm_langchain.testing.models import FunctionModel, script
+from rlm_langchain.trajectory.jsonl import read_trace, write_trace
+from rlm_langchain.trajectory.tree import flat
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 LC = {

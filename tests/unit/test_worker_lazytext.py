@@ -10,9 +10,21 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.worker import lazyre, lazytext, matches, pieces, source
-from rlm_langchain.sandboxes.worker.lazytext import LazyText
-from rlm_langchain.sandboxes.worker.source import Source
+from rlm_langchain.sandboxes.worker.lazy import (
+    file,
+    regex,
+)
+from rlm_langchain.sandboxes.worker.lazy import (
+    lines as lazy_lines,
+)
+from rlm_langchain.sandboxes.worker.lazy import (
+    matches as lazy_matches,
+)
+from rlm_langchain.sandboxes.worker.lazy import (
+    text as lazy_text,
+)
+from rlm_langchain.sandboxes.worker.lazy.file import Source
+from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 
 ALPHABET = "ab\n\r ,ż日😀\u2028\x85"
 texts = st.text(ALPHABET, max_size=80)
@@ -46,13 +58,13 @@ small = settings(deadline=None, max_examples=100, suppress_health_check=[HealthC
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
-    monkeypatch.setattr(source, "BLOCK", 5)
-    monkeypatch.setattr(source, "WINDOW", 6)
-    monkeypatch.setattr(lazytext, "WINDOW", 7)
-    monkeypatch.setattr(matches, "WINDOW", 60)
-    monkeypatch.setattr(matches, "AHEAD", 40)
-    monkeypatch.setattr(matches, "BEHIND", 4)
-    monkeypatch.setattr(pieces, "WINDOW", 6)
+    monkeypatch.setattr(file, "BLOCK", 5)
+    monkeypatch.setattr(file, "WINDOW", 6)
+    monkeypatch.setattr(lazy_text, "WINDOW", 7)
+    monkeypatch.setattr(lazy_matches, "WINDOW", 60)
+    monkeypatch.setattr(lazy_matches, "AHEAD", 40)
+    monkeypatch.setattr(lazy_matches, "BEHIND", 4)
+    monkeypatch.setattr(lazy_lines, "WINDOW", 6)
 
 
 def lazy(text: str) -> LazyText:
@@ -151,7 +163,7 @@ def test_pieces_are_those_of_the_text(text, sep, number, start, stop):
 @example("", "")
 def test_patterns_match_where_they_match_in_the_text(text, pattern):
     found = [(m.span(), m.group(), m.groups(), m.groupdict()) for m in re.finditer(pattern, text)]
-    there = lazyre.compiled(pattern)
+    there = regex.compiled(pattern)
     assert [(m.span(), m.group(), m.groups(), m.groupdict()) for m in there.finditer(lazy(text))] == found
     assert there.findall(lazy(text)) == re.findall(pattern, text)
     assert there.split(lazy(text)) == re.split(pattern, text)
@@ -161,7 +173,7 @@ def test_patterns_match_where_they_match_in_the_text(text, pattern):
 @small
 @given(texts, patterns, st.integers(0, 90), st.integers(0, 90))
 def test_single_matches_are_those_of_the_text(text, pattern, pos, endpos):
-    real, there = re.compile(pattern), lazyre.compiled(pattern)
+    real, there = re.compile(pattern), regex.compiled(pattern)
     for way in ("search", "match"):
         ours, theirs = getattr(there, way)(lazy(text)), getattr(real, way)(text)
         assert (ours and ours.span()) == (theirs and theirs.span())
@@ -170,7 +182,7 @@ def test_single_matches_are_those_of_the_text(text, pattern, pos, endpos):
 
 def test_a_match_longer_than_the_window_is_whole():
     text = "x" * 50 + "<" + "y" * 5000 + ">" + "z" * 50
-    match = lazyre.compiled("<(y*)").search(lazy(text))
+    match = regex.compiled("<(y*)").search(lazy(text))
     assert match.span() == (50, 5051)
     assert match.string[match.start()] == "<"
     assert (match.start(1), match.end(1), match.re.groups) == (51, 5051, 1)
@@ -178,11 +190,11 @@ def test_a_match_longer_than_the_window_is_whole():
 
 def test_a_match_sees_some_way_ahead():
     text = "x" * 50 + "<" + "y" * 30 + ">" + "z" * 500
-    assert lazyre.compiled("(?s)<.*?>").search(lazy(text)).span() == (50, 82)
+    assert regex.compiled("(?s)<.*?>").search(lazy(text)).span() == (50, 82)
 
 
 def test_a_part_that_is_too_long_to_copy_is_lazy_too(monkeypatch):
-    monkeypatch.setattr(lazytext, "LARGEST", 40)
+    monkeypatch.setattr(lazy_text, "LARGEST", 40)
     text = "abcdefghij" * 10
     half = lazy(text)[50:]
     assert type(half) is LazyText
@@ -193,9 +205,9 @@ def test_a_part_that_is_too_long_to_copy_is_lazy_too(monkeypatch):
     assert half.count("a") == 5
     assert half[-3:] == "hij"
     assert list(half.split("j")) == text[50:].split("j")
-    monkeypatch.setattr(matches, "WINDOW", 30)
-    monkeypatch.setattr(matches, "AHEAD", 10)
-    assert [m.start() for m in lazyre.compiled("a").finditer(half)] == [0, 10, 20, 30, 40]
+    monkeypatch.setattr(lazy_matches, "WINDOW", 30)
+    monkeypatch.setattr(lazy_matches, "AHEAD", 10)
+    assert [m.start() for m in regex.compiled("a").finditer(half)] == [0, 10, 20, 30, 40]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +225,7 @@ def test_a_part_that_is_too_long_to_copy_is_lazy_too(monkeypatch):
     ],
 )
 def test_what_would_copy_all_of_it_says_what_to_do_instead(monkeypatch, copying):
-    monkeypatch.setattr(lazytext, "LARGEST", 10)
+    monkeypatch.setattr(lazy_text, "LARGEST", 10)
     with pytest.raises(ValueError, match="work on slices"):
         copying(lazy("abc" * 10))
 
@@ -235,7 +247,7 @@ def test_it_has_the_methods_of_re_itself():
 @pytest.fixture
 def patched_re():
     before = dict(vars(re))
-    lazyre.install()
+    regex.install()
     yield
     vars(re).update(before)
 

@@ -7,9 +7,15 @@ import time
 
 import pytest
 
-from rlm_langchain.sandboxes.worker import cells, clock, faults
 from rlm_langchain.sandboxes.worker.channel import Hold
-from rlm_langchain.sandboxes.worker.output import CROWD, EAGER, OutputLimit, Screen
+from rlm_langchain.sandboxes.worker.determinism import clock as determinism_clock
+from rlm_langchain.sandboxes.worker.repl import cell, tracebacks
+from rlm_langchain.sandboxes.worker.repl.output import (
+    CROWD,
+    EAGER,
+    OutputLimit,
+    Screen,
+)
 
 
 def screen(limit=1000):
@@ -92,9 +98,9 @@ def test_a_program_may_close_its_output():
 def run(code, names=None):
     names = {} if names is None else names
     try:
-        cells.run(code, "<cell 7>", names)
+        cell.run(code, "<cell 7>", names)
     except BaseException as error:  # noqa: BLE001
-        return faults.described(error)
+        return tracebacks.described(error)
     return None
 
 
@@ -173,7 +179,7 @@ def test_an_endless_recursion_is_short():
 
 def test_a_long_message_is_shortened():
     report = run("raise ValueError('x' * 1_000_000)")
-    assert len(report) < faults.LONGEST + 100
+    assert len(report) < tracebacks.LONGEST + 100
     assert "characters left out" in report
 
 
@@ -211,7 +217,7 @@ def fixed(monkeypatch):
     for name in vars(time):
         monkeypatch.setattr(time, name, getattr(time, name))
     alarm = StillAlarm()
-    clock.Clock(1_700_000_000.0, alarm).rule()
+    determinism_clock.Clock(1_700_000_000.0, alarm).rule()
     return alarm
 
 
@@ -246,7 +252,7 @@ def test_dates_follow(fixed):
     from types import SimpleNamespace
 
     module = SimpleNamespace(datetime=real.datetime, UTC=real.UTC)
-    clock.fix_datetime(module)
+    determinism_clock.fix_datetime(module)
     now = module.datetime.now(real.UTC)
     assert now.strftime("%Y-%m-%d") == module.datetime.utcnow().strftime("%Y-%m-%d") == "2023-11-14"
     assert isinstance(now, real.datetime)
@@ -261,7 +267,7 @@ def test_an_event_loop_passes_the_time(fixed):
         def select(self, timeout=None):
             return ready
 
-    select = clock._patient(Selector.select, lambda: next(pumped))
+    select = determinism_clock._patient(Selector.select, lambda: next(pumped))
     assert select(Selector(), 0) == []
     assert select(Selector(), 2.5) == []
     assert fixed.slept == [2.5]

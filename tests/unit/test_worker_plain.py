@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.worker.plain import DEEPEST, MOST, dumped, whole
+from rlm_langchain.sandboxes.worker.repl.json_values import (
+    DEEPEST,
+    MOST,
+    dumped,
+    whole,
+)
 
 ROOM = 1 << 20
 

@@ -11,10 +11,19 @@ import sys
 
 import pytest
 
-from rlm_langchain.sandboxes import bundle, messages
-from rlm_langchain.sandboxes.worker import boot, chance, channel, contexts, main, privileges, stage
+from rlm_langchain.sandboxes import wire
+from rlm_langchain.sandboxes.cpython import bundle as cpython_bundle
+from rlm_langchain.sandboxes.worker import (
+    boot,
+    channel,
+    confinement_check,
+    main,
+)
 from rlm_langchain.sandboxes.worker.channel import Channel
-from rlm_langchain.sandboxes.worker.lazytext import LazyText
+from rlm_langchain.sandboxes.worker.determinism import randomness
+from rlm_langchain.sandboxes.worker.lazy import contexts as lazy_contexts
+from rlm_langchain.sandboxes.worker.lazy.text import LazyText
+from rlm_langchain.sandboxes.worker.repl import runner
 from rlm_langchain.types import Reply
 
 LIMITS = {
@@ -92,8 +101,8 @@ def test_a_cell_prints_and_ends(repl, pipes):
 
 
 def test_a_cell_asks_and_goes_on(repl, pipes):
-    pipes.say(messages.replies_frame(2, [Reply("one")]))
-    pipes.say(messages.replies_frame(3, [Reply("two"), Reply(error="no")]))
+    pipes.say(wire.replies_frame(2, [Reply("one")]))
+    pipes.say(wire.replies_frame(3, [Reply("two"), Reply(error="no")]))
     heard = ran(repl, pipes, "a = llm_query('p')\nprint(a)\nb = llm_query_batched(['q', 'r'])\nFINAL([a, b])")
     assert heard == [
         ["calls", 1, [["llm", "p", None]]],
@@ -183,14 +192,14 @@ def test_memory_is_set_aside_again(repl, pipes):
     ran(repl, pipes, "1 / 0")
     assert not repl._stage._ballast
     ran(repl, pipes, "x = 1")
-    assert len(repl._stage._ballast) == stage.BALLAST
+    assert len(repl._stage._ballast) == runner.BALLAST
 
 
 def test_many_calls_go_out_in_waves(pipes):
     repl = main.Repl(pipes.channel, LIMITS | {"value": 100})
     repl.start({}, "")
-    pipes.say(messages.replies_frame(2, [Reply("a")] * 2))
-    pipes.say(messages.replies_frame(3, [Reply("b")]))
+    pipes.say(wire.replies_frame(2, [Reply("a")] * 2))
+    pipes.say(wire.replies_frame(3, [Reply("b")]))
     heard = ran(repl, pipes, "print(llm_query_batched(['x' * 30] * 3))")
     assert [len(frame[2]) for frame in heard if frame[0] == "calls"] == [2, 1]
     assert heard[-2:] == [["out", "['a', 'a', 'b']\n"], ["done", 3, None]]
@@ -228,9 +237,9 @@ def test_contexts_are_loaded_or_lazy(tmp_path, monkeypatch):
     text = '["ż", {"a": 1}]'
     (tmp_path / "json").write_text(text)
     size = path.stat().st_size
-    assert contexts.loaded([str(tmp_path / "json"), "json", 2, 20], LIMITS) == ["ż", {"a": 1}]
-    assert contexts.loaded([str(path), "text", 120, 100], LIMITS) == "żółw\r\n" * 20
-    lazy = contexts.loaded([str(path), "text", 120, size], LIMITS)
+    assert lazy_contexts.loaded([str(tmp_path / "json"), "json", 2, 20], LIMITS) == ["ż", {"a": 1}]
+    assert lazy_contexts.loaded([str(path), "text", 120, 100], LIMITS) == "żółw\r\n" * 20
+    lazy = lazy_contexts.loaded([str(path), "text", 120, size], LIMITS)
     assert type(lazy) is LazyText
     assert (len(lazy), lazy[5:8]) == (120, "\nżó")
     assert re.findall("ó", lazy[:6]) == ["ó"]
@@ -246,10 +255,10 @@ def test_a_text_that_does_not_fit_is_lazy(tmp_path, monkeypatch):
     def full(path):
         raise MemoryError
 
-    monkeypatch.setattr(contexts, "_read", full)
+    monkeypatch.setattr(lazy_contexts, "_read", full)
     path = tmp_path / "context"
     path.write_text("abc")
-    lazy = contexts.loaded([str(path), "text", 3, 3], LIMITS)
+    lazy = lazy_contexts.loaded([str(path), "text", 3, 3], LIMITS)
     assert type(lazy) is LazyText
     os.close(lazy._source._fd)
     vars(re).update(before)
@@ -268,11 +277,11 @@ def system(monkeypatch):
 
 
 def test_randomness_comes_from_the_seed(system):
-    chance.rule(7)
+    randomness.rule(7)
     first = [os.urandom(8), os.urandom(0), os.getrandom(3)]
-    chance.rule(7)
+    randomness.rule(7)
     assert [os.urandom(8), os.urandom(0), os.getrandom(3)] == first
-    chance.rule(8)
+    randomness.rule(8)
     assert os.urandom(8) != first[0]
     assert (os.getpid(), os.getppid(), os.cpu_count(), os.uname().nodename) == (2, 1, 2, "rlm")
     assert not os.environ
@@ -282,10 +291,10 @@ def test_random_draws_its_seed_from_there(system):
     spec = importlib.util.find_spec("random")
     drawn = []
     for _ in range(2):
-        chance.rule(7)
+        randomness.rule(7)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        chance.fix_random(module)
+        randomness.fix_random(module)
         drawn.append([module.random(), module.Random().random(), module.Random(5).random()])
     assert drawn[0] == drawn[1]
     import random
@@ -294,7 +303,7 @@ def test_random_draws_its_seed_from_there(system):
 
 
 def test_an_unconfined_process_is_noticed():
-    assert "not confined" in privileges.give_up(b"")
+    assert "not confined" in confinement_check.give_up(b"")
 
 
 # --- The bundle -----------------------------------------------------------------------------------------------
@@ -302,7 +311,7 @@ def test_an_unconfined_process_is_noticed():
 
 @pytest.fixture
 def bundled(tmp_path):
-    (tmp_path / "pipe").write_bytes(bundle.first() + bundle.second())
+    (tmp_path / "pipe").write_bytes(cpython_bundle.first() + cpython_bundle.second())
     fd = os.open(tmp_path / "pipe", os.O_RDONLY)
     yield boot.Bundled(fd)
     os.close(fd)
@@ -315,7 +324,7 @@ def imported(bundled, name):
 
 
 def test_our_modules_come_first_and_keep_their_builtins(bundled):
-    module = imported(bundled, "rlm_langchain.sandboxes.worker.plain")
+    module = imported(bundled, "rlm_langchain.sandboxes.worker.repl.json_values")
     assert module.dumped([1], "it", 100) == "[1]"
     assert module.__builtins__ is not vars(builtins)
     assert bundled.find_spec("rlm_langchain").submodule_search_locations == ["<rlm_langchain>"]
@@ -344,6 +353,6 @@ def test_a_module_in_a_file_can_be_changed_after_it_is_loaded(bundled):
 
 
 def test_the_bundle_fits_into_the_pipe_nearly():
-    assert len(bundle.first()) < 150_000
-    assert len(bundle.second()) < 1_500_000
-    compile(bundle.boot(), "boot", "exec")
+    assert len(cpython_bundle.first()) < 150_000
+    assert len(cpython_bundle.second()) < 1_500_000
+    compile(cpython_bundle.boot(), "boot", "exec")

@@ -6,12 +6,18 @@ import json
 
 import pytest
 
-from rlm_langchain.sandboxes import frames
-from rlm_langchain.sandboxes.worker.answers import AnswerGiven, Answers
-from rlm_langchain.sandboxes.worker.crew import Crew
-from rlm_langchain.sandboxes.worker.plain import dumped
-from rlm_langchain.sandboxes.worker.stage import CALL, values_in, waves
-from rlm_langchain.sandboxes.worker.vocabulary import LLMError, Vocabulary, answering, ended, joined
+from rlm_langchain.sandboxes import wire
+from rlm_langchain.sandboxes.worker.determinism.scheduler import Crew
+from rlm_langchain.sandboxes.worker.repl.answers import AnswerGiven, Answers
+from rlm_langchain.sandboxes.worker.repl.json_values import dumped
+from rlm_langchain.sandboxes.worker.repl.runner import CALL, values_in, waves
+from rlm_langchain.sandboxes.worker.repl.vocabulary import (
+    LLMError,
+    Vocabulary,
+    answering,
+    ended,
+    joined,
+)
 
 
 class Host:
@@ -212,7 +218,7 @@ def test_show_vars_says_what_each_is(answers, names):
 
 @pytest.fixture
 def pool(host):
-    from rlm_langchain.sandboxes.worker.pool import Pool
+    from rlm_langchain.sandboxes.worker.determinism.thread_pool import Pool
 
     return type("Pool", (Pool,), {"crew": Crew(host, lambda: None)})
 
@@ -268,7 +274,7 @@ def test_an_initializer_runs_before_each_task(pool):
 def test_waiting_for_futures_sends_what_they_ask(pool, host):
     from types import SimpleNamespace
 
-    from rlm_langchain.sandboxes.worker.pool import install_waiting
+    from rlm_langchain.sandboxes.worker.determinism.thread_pool import install_waiting
 
     module = SimpleNamespace()
     install_waiting(module, pool.crew)
@@ -287,7 +293,7 @@ def test_a_future_that_nobody_will_fulfil_is_not_waited_for(pool):
     from concurrent.futures import Future
     from types import SimpleNamespace
 
-    from rlm_langchain.sandboxes.worker.pool import install_waiting
+    from rlm_langchain.sandboxes.worker.determinism.thread_pool import install_waiting
 
     module = SimpleNamespace()
     install_waiting(module, pool.crew)
@@ -297,7 +303,7 @@ def test_a_future_that_nobody_will_fulfil_is_not_waited_for(pool):
 
 def test_a_wave_is_no_crowd():
     call = dumped(["rlm", "q,[{", [[0], {"a,": '["'}] * 10_000], "a call", 1 << 20)
-    assert values_in(call) == frames._values(frames._STRING.sub(b"", call.encode())) + 1
+    assert values_in(call) == wire._values(wire._STRING.sub(b"", call.encode())) + 1
     assert values_in(dumped(["llm", "a,b,[]", '],["'], "a call", 100)) == CALL
     frame = [joined(1, wave).encode() for wave in waves([call] * 5, 1 << 24)]
-    assert [len(frames.parsed(wave).calls) for wave in frame] == [2, 2, 1]
+    assert [len(wire.parsed(wave).calls) for wave in frame] == [2, 2, 1]

@@ -11,9 +11,9 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, ModelError, create_rlm
-from rlm_langchain.journal import Journal
-from rlm_langchain.receipts import Receipts
-from rlm_langchain.testing import FunctionModel
+from rlm_langchain.durability.receipts import Receipts
+from rlm_langchain.testing.models import FunctionModel
+from rlm_langchain.trajectory.journal import Journal
 from tests.records import Telling
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}

@@ -17,10 +17,9 @@ from typing import Any
 
 from rlm_langchain.context.opening import read
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty.library import opening
-from rlm_langchain.sandboxes.monty.program import binary
+from rlm_langchain.sandboxes.monty.prelude_loader import opening
+from rlm_langchain.sandboxes.monty.process import Worker, binary
 from rlm_langchain.sandboxes.monty.session import MontySession
-from rlm_langchain.sandboxes.monty.worker import Worker
 from rlm_langchain.types import ContextFile, Limits
 
 __all__ = ["MontySandbox"]

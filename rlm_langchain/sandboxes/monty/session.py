@@ -12,18 +12,39 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakMethod
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty.drive import Asked, Broke, Ended, Stop, drive, replied
-from rlm_langchain.sandboxes.monty.faults import Fault, fault
-from rlm_langchain.sandboxes.monty.frames import Printed
-from rlm_langchain.sandboxes.monty.library import global_names, loading
-from rlm_langchain.sandboxes.monty.source import Prepared, Refused, Source, prepare
-from rlm_langchain.sandboxes.reserved import RESERVED
-from rlm_langchain.types import Answered, Completed, Died, Limits, Plain, Reply, Step, Suspended
+from rlm_langchain.sandboxes.monty.errors import Fault, fault
+from rlm_langchain.sandboxes.monty.prelude_loader import global_names, loading
+from rlm_langchain.sandboxes.monty.prepare import (
+    Prepared,
+    Refused,
+    Source,
+    prepare,
+)
+from rlm_langchain.sandboxes.monty.protocol import (
+    Asked,
+    Broke,
+    Ended,
+    Printed,
+    Stop,
+    drive,
+    replied,
+)
+from rlm_langchain.sandboxes.reserved_names import RESERVED
+from rlm_langchain.types import (
+    Answered,
+    Completed,
+    Died,
+    Limits,
+    Plain,
+    Reply,
+    Step,
+    Suspended,
+)
 
 if TYPE_CHECKING:
     from pydantic_monty import MontyError
 
-    from rlm_langchain.sandboxes.monty.worker import Worker
+    from rlm_langchain.sandboxes.monty.process import Worker
 
 FRAME_ROOM = 65_536
 """Bytes of a frame beyond the value in it."""

@@ -5,12 +5,19 @@ from __future__ import annotations
 import builtins
 import sys
 
-from rlm_langchain.sandboxes.worker import chance, clock, privileges
-from rlm_langchain.sandboxes.worker.answers import ANSWER_GIVEN, AnswerGiven, Answers, let_answers_pass
+from rlm_langchain.sandboxes.worker import confinement_check
 from rlm_langchain.sandboxes.worker.channel import Channel, take_over_standard_streams
-from rlm_langchain.sandboxes.worker.contexts import loaded
-from rlm_langchain.sandboxes.worker.stage import Stage
-from rlm_langchain.sandboxes.worker.vocabulary import Vocabulary, ended
+from rlm_langchain.sandboxes.worker.determinism import clock as determinism_clock
+from rlm_langchain.sandboxes.worker.determinism import randomness
+from rlm_langchain.sandboxes.worker.lazy.contexts import loaded
+from rlm_langchain.sandboxes.worker.repl.answers import (
+    ANSWER_GIVEN,
+    AnswerGiven,
+    Answers,
+    let_answers_pass,
+)
+from rlm_langchain.sandboxes.worker.repl.runner import Stage
+from rlm_langchain.sandboxes.worker.repl.vocabulary import Vocabulary, ended
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
@@ -37,12 +44,12 @@ class Repl:
     def fix(self, after: dict[str, Any], start: float, seed: int) -> None:
         """Make this process like every other that runs the same cells."""
         sys.modules["__main__"] = self._main
-        clock.Clock(start, self._stage.alarm).rule()
-        chance.rule(seed)
-        after["random"] = chance.fix_random
+        determinism_clock.Clock(start, self._stage.alarm).rule()
+        randomness.rule(seed)
+        after["random"] = randomness.fix_random
         after["threading"] = let_answers_pass
-        after["datetime"] = clock.fix_datetime
-        after["selectors"] = lambda module: clock.fix_selectors(module, self._stage.crew.pump)
+        after["datetime"] = determinism_clock.fix_datetime
+        after["selectors"] = lambda module: determinism_clock.fix_selectors(module, self._stage.crew.pump)
         after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._stage.crew)
         after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._stage.crew)
 
@@ -62,14 +69,14 @@ class Repl:
 
     def run(self, turn: int, code: str) -> None:
         """Run a cell and tell the host how it ended."""
-        from rlm_langchain.sandboxes.reserved import refused
-        from rlm_langchain.sandboxes.worker import cells
+        from rlm_langchain.sandboxes.reserved_names import refused
+        from rlm_langchain.sandboxes.worker.repl import cell
 
         self._cell += 1
         name = f"<cell {self._cell}>"
         self._stage.turn, self._stage.is_open = turn, True
         error = refused(code, frozenset(self._reserved)) or self._stage.play(
-            lambda: cells.run(code, name, self._names)
+            lambda: cell.run(code, name, self._names)
         )
         self._restore()
         try:
@@ -91,7 +98,7 @@ def main(bundled: Any) -> None:
     _, limits, files, prelude, program = channel.receive()
     repl = Repl(channel, limits)
     repl.fix(bundled.after, limits["clock"], limits["seed"])
-    problem = privileges.give_up(program) or _started(repl, limits, files, prelude)
+    problem = confinement_check.give_up(program) or _started(repl, limits, files, prelude)
     channel.send('["ready"]' if problem is None else ended(0, problem))
     _warm_up(bundled, prelude)
     channel.send('["ready"]')
@@ -112,14 +119,14 @@ def _warm_up(bundled: Any, prelude: str) -> None:
     bundled.complete()
     import warnings
 
-    from rlm_langchain.sandboxes.worker import faults
+    from rlm_langchain.sandboxes.worker.repl import tracebacks
 
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", SyntaxWarning)
-    faults.remember(HELPERS, prelude)
+    tracebacks.remember(HELPERS, prelude)
 
 
 def _pools() -> Any:
-    from rlm_langchain.sandboxes.worker import pool
+    from rlm_langchain.sandboxes.worker.determinism import thread_pool
 
-    return pool
+    return thread_pool

@@ -38,13 +38,13 @@ from rlm_langchain.testing.conformance.answers import AnswerClauses  # noqa: E40
 from rlm_langchain.testing.conformance.calls import CallClauses  # noqa: E402
 from rlm_langchain.testing.conformance.contexts import ContextClauses  # noqa: E402
 from rlm_langchain.testing.conformance.determinism import DeterminismClauses  # noqa: E402
-from rlm_langchain.testing.conformance.hostile import HostileConformance  # noqa: E402
 from rlm_langchain.testing.conformance.lifecycle import LifecycleClauses  # noqa: E402
 from rlm_langchain.testing.conformance.limits import LimitClauses  # noqa: E402
 from rlm_langchain.testing.conformance.names import NameClauses  # noqa: E402
 from rlm_langchain.testing.conformance.pools import PoolClauses  # noqa: E402
 from rlm_langchain.testing.conformance.state import StateClauses  # noqa: E402
 from rlm_langchain.testing.conformance.values import ValueClauses  # noqa: E402
+from rlm_langchain.testing.hostile.suite import HostileConformance  # noqa: E402
 
 __all__ = ["HostileConformance", "SandboxConformance"]
 

@@ -6,7 +6,14 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.testing.conformance.base import Clauses, answered, echo, fault, finish, output
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    answered,
+    echo,
+    fault,
+    finish,
+    output,
+)
 from rlm_langchain.types import Answered, Completed
 
 _TWICE = "for word in ['one', 'two']:\n    try:\n        FINAL(word)\n    except{}:\n        llm_query('paid')"

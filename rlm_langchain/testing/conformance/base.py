@@ -12,7 +12,17 @@ from typing import Any, ClassVar
 import pytest
 
 from rlm_langchain.protocols import Sandbox, SandboxSession
-from rlm_langchain.types import Answered, Call, Completed, ContextFile, Died, Limits, Reply, Step, Suspended
+from rlm_langchain.types import (
+    Answered,
+    Call,
+    Completed,
+    ContextFile,
+    Died,
+    Limits,
+    Reply,
+    Step,
+    Suspended,
+)
 
 Opener = Callable[..., SandboxSession]
 """`open_session(context=None, prelude="", more=None, **limits)`: a session, closed when the test ends."""

@@ -7,8 +7,20 @@ import pytest
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.testing.conformance.base import Clauses, Opener, echo, fault, finish, output
-from rlm_langchain.types import Call, Completed, Reply, Suspended
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    Opener,
+    echo,
+    fault,
+    finish,
+    output,
+)
+from rlm_langchain.types import (
+    Call,
+    Completed,
+    Reply,
+    Suspended,
+)
 
 FAILED = Reply(error="the provider did not answer (3 tries)")
 

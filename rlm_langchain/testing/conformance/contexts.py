@@ -5,7 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_langchain.testing.conformance.base import Clauses, Opener, fault, output
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    Opener,
+    fault,
+    output,
+)
 
 TEXT = "żółw line one\nsecond line 😀\nthird LINE\n" * 3000
 

@@ -6,7 +6,12 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.testing.conformance.base import Clauses, Opener, echo, output
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    Opener,
+    echo,
+    output,
+)
 from rlm_langchain.types import Step, Suspended
 
 CELLS = (

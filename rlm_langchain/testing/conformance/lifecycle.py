@@ -1,9 +1,7 @@
 """Opening and closing: nothing is left behind."""
-# ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from pathlib import Path
@@ -12,28 +10,13 @@ import pytest
 
 from rlm_langchain.protocols import Sandbox, SandboxSession
 from rlm_langchain.testing.conformance.base import Clauses, Opener, output
+from rlm_langchain.testing.hostile.judge import children
 from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
 
 
 def descriptors() -> int:
     """How many file descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
-
-
-def children(parent: str = "self") -> set[str]:
-    """The processes below this one that run; those that ended a moment ago may still wait to be buried."""
-    found: set[str] = set()
-    with contextlib.suppress(OSError):  # of a process, or below of a thread, that has just ended
-        for task in os.listdir(f"/proc/{parent}/task"):
-            with contextlib.suppress(OSError):
-                found.update(Path(f"/proc/{parent}/task/{task}/children").read_text().split())
-    return {pid for pid in found if _runs(pid)}.union(*map(children, found))
-
-
-def _runs(pid: str) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counted through /proc")

@@ -6,8 +6,19 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.testing.conformance.base import Clauses, Opener, finish, is_stopped, output
-from rlm_langchain.types import Completed, Died, Reply, Suspended
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    Opener,
+    finish,
+    is_stopped,
+    output,
+)
+from rlm_langchain.types import (
+    Completed,
+    Died,
+    Reply,
+    Suspended,
+)
 
 ENDLESS = {
     "a loop": "while True: pass",

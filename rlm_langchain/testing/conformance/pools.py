@@ -6,7 +6,13 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.testing.conformance.base import Clauses, echo, fault, finish, output
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    echo,
+    fault,
+    finish,
+    output,
+)
 from rlm_langchain.testing.conformance.calls import FAILED
 from rlm_langchain.types import Call, Completed, Suspended
 

@@ -6,7 +6,13 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.testing.conformance.base import Clauses, Opener, answered, fault, output
+from rlm_langchain.testing.conformance.base import (
+    Clauses,
+    Opener,
+    answered,
+    fault,
+    output,
+)
 
 ALLOWED: tuple[object, ...] = (
     None,

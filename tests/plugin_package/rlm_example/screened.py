@@ -14,7 +14,14 @@ from dataclasses import dataclass, field, replace
 
 from rlm_langchain.protocols import Sandbox, SandboxSession
 from rlm_langchain.sandboxes.monty import MontySandbox
-from rlm_langchain.types import Completed, ContextFile, Died, Limits, Reply, Step
+from rlm_langchain.types import (
+    Completed,
+    ContextFile,
+    Died,
+    Limits,
+    Reply,
+    Step,
+)
 
 ALLOWED = frozenset(
     {"bisect", "collections", "csv", "datetime", "difflib", "functools", "heapq", "io", "itertools", "json", "math"}

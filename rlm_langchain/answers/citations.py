@@ -1,0 +1,165 @@
+"""Quotes of an answer, looked up in the contexts.
+
+The search is exact but for white space; what is not found is no citation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from rlm_langchain.context.mapped_text import MappedText, mapped
+from rlm_langchain.context.opening import read
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.context.text_units import strings
+from rlm_langchain.records import Citation
+from rlm_langchain.types import ContextRef
+
+KEYS = {"answer", "quotes"}
+
+MOST = 200
+"""Quotes of one answer that are looked up."""
+
+TOLD = 5
+"""Of those that are not there: how many the model is told."""
+
+
+class Quote(NamedTuple):
+    """What a model says that it read, and where."""
+
+    text: str
+    source: str | None
+
+
+class Cited(NamedTuple):
+    """An answer and its evidence."""
+
+    answer: Any
+    citations: list[Citation]
+    unfound: list[str]
+    """Quotes that are not in the context, or are no quotes."""
+
+
+def answer_of(value: Any) -> Any:
+    """The answer in what FINAL was given."""
+    return value["answer"] if _is_cited(value) else value
+
+
+def cited(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) -> Cited:
+    """What FINAL was given, with its quotes looked up. Raises `JournalError` for a context that changed."""
+    given = value["quotes"] if _is_cited(value) else []
+    quotes = [_quote(item) for item in given[:MOST]] if isinstance(given, list) else [None]
+    asked = [quote for quote in quotes if quote is not None]
+    found = dict(zip(asked, find_all(store, contexts, asked), strict=True)) if asked else {}
+    citations = [there for quote in quotes if quote and (there := found[quote])]
+    unfound = [quote.text if quote else "(no text)" for quote in quotes if not quote or not found[quote]]
+    more = max(0, len(given) - MOST) if isinstance(given, list) else 0
+    return Cited(answer_of(value), citations, unfound + ["(too many)"] * more)
+
+
+def problem(unfound: list[str]) -> str:
+    """What the model is told of its quotes."""
+    shown = "; ".join(f"{text[:200]!r}" for text in unfound[:TOLD])
+    more = f"; and {len(unfound) - TOLD} more" if len(unfound) > TOLD else ""
+    return (
+        f"these quotes are not in the context, word for word: {shown}{more}. Copy quotes from the context in code "
+        "(slices, matches), or leave them out; what is not there will be dropped"
+    )
+
+
+def _is_cited(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == KEYS
+
+
+def _quote(item: Any) -> Quote | None:
+    """A quote, as a text or as a dict of it and its source; None for anything else."""
+    if isinstance(item, str):
+        item = {"quote": item}
+    text = item.get("quote") if isinstance(item, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        return None
+    source = item.get("source")
+    return Quote(text, None if source is None else str(source))
+
+
+_SPACE = rb"(?:\s|\xc2\xa0|\xc2\x85|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
+"""What `\\s` means in text, in UTF-8."""
+
+
+class _Haystack(Protocol):
+    @property
+    def label(self) -> str:
+        """What the source is called."""
+
+    def find(self, words: str) -> tuple[int, int, str] | None:
+        """Where a quote begins and ends, in characters, and the text there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text in memory."""
+
+    label: str
+    text: str
+
+    def find(self, words: str) -> tuple[int, int, str] | None:
+        start = self.text.find(words)
+        if start >= 0:
+            return start, start + len(words), words
+        match = re.search(r"\s+".join(map(re.escape, words.split())), self.text)
+        return (match.start(), match.end(), match[0]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A text on disk, of any size."""
+
+    label: str
+    text: MappedText
+
+    def find(self, words: str) -> tuple[int, int, str] | None:
+        exact = words.encode("utf-8", "replace")
+        start = self.text.find(exact)
+        end = start + len(exact)
+        if start < 0:
+            parts = [re.escape(word.encode("utf-8", "replace")) for word in words.split()]
+            place = self.text.search(_SPACE.join(parts))
+            if place is None:
+                return None
+            start, end = place
+        found = self.text.bytes(start, end).decode("utf-8", "replace")
+        first = self.text.character(start)
+        return first, first + len(found), found
+
+
+def find_all(
+    store: ContextStore, contexts: Mapping[str, ContextRef], quotes: Sequence[Quote]
+) -> list[Citation | None]:
+    """For each quote its first place: in the source that it names, else in any; None for one that is nowhere."""
+    with ExitStack() as stack:
+        haystacks = [hay for name, ref in contexts.items() for hay in _haystacks(stack, store, name, ref)]
+        return [_find(haystacks, quote) for quote in quotes]
+
+
+def _find(haystacks: list[_Haystack], quote: Quote) -> Citation | None:
+    named = [hay for hay in haystacks if hay.label == quote.source]
+    for hay in [*named, *haystacks]:
+        if place := hay.find(quote.text):
+            start, end, text = place
+            return Citation(quote=text, source=hay.label, start=start, end=end)
+    return None
+
+
+def _haystacks(stack: ExitStack, store: ContextStore, name: str, ref: ContextRef) -> Iterator[_Haystack]:
+    """The texts of a context; those of further contexts are named after them."""
+    file = store.open(ref)
+    if file.kind == "text":
+        yield _File(name, stack.enter_context(mapped(file)))
+        return
+    prefix = "" if name == "context" else f"{name}."
+    for label, text in strings(json.loads(read(file))):
+        yield _Text(f"{prefix}{label}", text)

@@ -1,0 +1,375 @@
+"""The one account of a tree of runs: nothing is sent to a model that it has not admitted.
+
+A call reserves what it may use, is made, and settles for what the provider says it used. What is reserved and
+spent together never passes a limit. A reservation is for the worst case, and most of it comes back: so a call
+that only others' reservations stand in the way of waits for them, in turn, and is refused when what is spent
+leaves too little. What one more root turn would need is held back, so that a run that has used up the rest can
+still make a last call for an answer.
+
+A provider may bill more than was reserved. So the account is looked at again at the moment of sending, and what a
+model was seen to use beyond its reservation is reserved for its next calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import floor, inf
+
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.errors import RLMError
+from rlm_langchain.types import StopReason, Usage
+
+HELD_SHARE = 0.5
+"""Of a limit: the most that is held back for the last call. A budget may be too small for both."""
+HELD_TIME = 0.2
+"""Of the time: held back for the last call, and no more than so many seconds:"""
+HELD_SECONDS = 30.0
+ROUNDING = 1e-9
+"""Dollars are floats: sums of them are right to far less than this."""
+
+
+class Refused(RLMError):
+    """A reservation does not fit into the budget."""
+
+    def __init__(self, reason: StopReason, sentence: str) -> None:
+        self.reason: StopReason = reason
+        super().__init__(sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """How far a model went beyond what was reserved for its calls: the next ones reserve as much more."""
+
+    input: int = 0
+    """Tokens that it has read beyond the most that we had counted: some providers add words of their own."""
+    output: int = 0
+    """The most tokens of a reply."""
+    price: float = 1.0
+    """What it billed, as a multiple of what its tokens cost by the price that we know."""
+    cost: float = 0.0
+    """The most dollars of a call that should have been free."""
+
+    def tokens(self, wanted: Usage) -> Usage:
+        """What a call may use, with as many tokens as this model was seen to use."""
+        return wanted._replace(input=wanted.input + self.input, output=max(wanted.output, self.output))
+
+    def dollars(self, cost: float | None) -> float | None:
+        """What it may cost."""
+        return None if cost is None else max(cost * self.price, self.cost)
+
+    def seen(self, wanted: Usage, used: Usage, expected: float | None) -> Overrun:
+        """The same, after a call for which `wanted` was reserved, and whose tokens should have cost `expected`."""
+        billed = used.cost if used.cost is not None and expected is not None else 0.0
+        price = billed / expected if expected else 1.0
+        return Overrun(
+            self.input + max(0, used.input - wanted.input),
+            max(self.output, used.output if used.output > wanted.output else 0),
+            max(self.price, price if price > 1 + ROUNDING else 1.0),
+            max(self.cost, billed if expected == 0 else 0.0),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A reservation of a call, over all its requests. Set `used` to what it has really used; unset, nothing was.
+
+    Who sends several requests calls `renew` and `begin` before each of them, and `book` or `lose` after it.
+    """
+
+    ledger: Ledger
+    wanted: Usage
+    last: bool
+    estimate: Callable[[], Usage]
+    used: Usage = Usage()
+    """Booked when the reservation ends."""
+    admitted: bool = True
+    in_flight: bool = False
+
+    async def renew(self) -> None:
+        """Reserve again, in turn, when the reservation was given back. Raises `Refused`."""
+        if not self.admitted:
+            self.wanted = self.estimate()
+            await self.ledger.admit(self)
+
+    def begin(self) -> bool:
+        """Look at the account at the moment of sending. False: it does not fit any more, and was given back."""
+        return self.ledger.begin(self)
+
+    def book(self, used: Usage) -> None:
+        """Book at once what a request has used: nothing is sent any more that does not fit beside it."""
+        self.ledger.settle(self, used)
+
+    def lose(self) -> None:
+        """A request was sent, and no reply came that could be read: it may cost all that was reserved."""
+        self.ledger.lose(self)
+
+    def withdraw(self) -> None:
+        """The request has failed in a way that costs nothing; the reservation stays, for the next try."""
+        self.ledger.withdraw(self)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A call that waits for its turn."""
+
+    entry: Entry
+    loop: asyncio.AbstractEventLoop
+    turn: asyncio.Future[None]
+    """Done when the call is admitted, or refused."""
+
+    def tell(self, refusal: Refused | None) -> None:
+        """Wake it, on its own loop."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._wake, refusal)
+
+    def _wake(self, refusal: Refused | None) -> None:
+        if self.turn.done():
+            return
+        if refusal:
+            self.turn.set_exception(refusal)
+        else:
+            self.turn.set_result(None)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a tree may spend, and has spent. Safe for threads and tasks."""
+
+    budget: Budget
+    spent: Usage = Usage()
+    elapsed: float = 0.0
+    """Seconds that earlier processes have spent on this run."""
+    clock: Callable[[], float] = time.monotonic
+    held: Usage = Usage(calls=1)
+    """What the last call is thought to need. The root run keeps it up to date."""
+    lost: Usage = Usage()
+    """What requests may have cost that were sent, and whose reply never came, or not whole. It counts against the
+    limits; it is in no usage, since nobody knows it."""
+    overruns: dict[str, Overrun] = field(default_factory=dict)
+    """By the name of the model."""
+    _reserved: Usage = Usage()
+    _in_flight: Usage = Usage()
+    """Of what is reserved: for requests that were sent."""
+    _queue: deque[_Waiting] = field(default_factory=deque)
+    """First come, first served: else small calls would keep a large one waiting for ever."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _begun: float = -1.0
+
+    def __post_init__(self) -> None:
+        self._begun = self.clock()
+
+    @asynccontextmanager
+    async def reserve(
+        self, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+    ) -> AsyncIterator[Entry]:
+        """Hold `wanted` while a call is made, then book `entry.used`, also on an error or a cancel.
+
+        `last` may use what is held back. `estimate` is asked anew what the call may use before each request.
+        Raises `Refused`.
+        """
+        entry = Entry(self, wanted, last, estimate or (lambda: wanted), admitted=False)
+        await self.admit(entry)
+        try:
+            yield entry
+        finally:
+            if entry.in_flight and entry.used == Usage():  # cut off on its way
+                self.lose(entry)
+            self.settle(entry, entry.used)
+
+    async def admit(self, entry: Entry) -> None:
+        """Wait until the entry fits beside all others. Raises `Refused`."""
+        with self._lock:
+            if refusal := self._refusal(self._certain, entry.wanted, entry.last):
+                raise refusal
+            if not self._queue and self._fits(entry):
+                self._hold(entry)
+                return
+            loop = asyncio.get_running_loop()
+            waiting = _Waiting(entry, loop, loop.create_future())
+            self._queue.append(waiting)
+        try:
+            await waiting.turn
+        except BaseException:
+            self._leave(waiting)
+            raise
+
+    def begin(self, entry: Entry) -> bool:
+        """Whether the entry fits beside what is spent and what is in flight; then it is in flight, too."""
+        wanted = entry.estimate()
+        with self._lock:
+            gone = self._certain.plus(self._in_flight)
+            fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
+            self._release(entry)
+            if fits:
+                entry.wanted = wanted
+                self._hold(entry)
+                self._in_flight = self._in_flight.plus(wanted)
+                entry.in_flight = True
+            self._serve()
+            return fits
+
+    def settle(self, entry: Entry, used: Usage) -> None:
+        """Book what was used, and give the reservation back."""
+        with self._lock:
+            self._release(entry)
+            self.spent = self.spent.plus(used)
+            self._serve()
+
+    def lose(self, entry: Entry) -> None:
+        """Count what was reserved against the limits for good."""
+        with self._lock:
+            self._release(entry)
+            self.lost = self.lost.plus(entry.wanted)
+            self._serve()
+
+    def withdraw(self, entry: Entry) -> None:
+        """The entry is not in flight any more."""
+        with self._lock:
+            self._land(entry)
+
+    def overrun(self, model: str) -> Overrun:
+        """How far this model was seen to go beyond its reservations."""
+        return self.overruns.get(model, Overrun())
+
+    def book(self, used: Usage, *, lost: Usage = Usage()) -> None:
+        """Add what was spent before this process, and what may have been: by a run that is being resumed."""
+        with self._lock:
+            self.spent = self.spent.plus(used)
+            self.lost = self.lost.plus(lost)
+
+    def worked(self, seconds: float) -> None:
+        """Earlier processes have worked on this run for so long, at least."""
+        self.elapsed = max(self.elapsed, seconds)
+
+    def learn(self, model: str, wanted: Usage, used: Usage, expected: float | None) -> None:
+        """See whether a call went beyond its reservation. Its tokens should have cost `expected`."""
+        with self._lock:
+            self.overruns[model] = self.overrun(model).seen(wanted, used, expected)
+
+    def stop(self, wanted: Usage) -> StopReason | None:
+        """Which limit refuses a call of this size, whatever of the reservations may come back."""
+        with self._lock:
+            refusal = self._refusal(self._certain, wanted, last=False)
+        return refusal.reason if refusal else None
+
+    @property
+    def gone(self) -> Usage:
+        """What is spent, what may have been, and what is reserved."""
+        with self._lock:
+            return self._certain.plus(self._reserved)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, over all its processes."""
+        return self.elapsed + self.clock() - self._begun
+
+    def seconds_left(self, *, last: bool = False) -> float | None:
+        """Until work must stop; `last`: until the last call must be back. None without a limit."""
+        limit = self.budget.seconds
+        if limit is None:
+            return None
+        held = 0.0 if last else min(limit * HELD_TIME, HELD_SECONDS)
+        return max(0.0, limit - held - self.seconds)
+
+    def left(self) -> dict[str, float | int | None]:
+        """What is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
+        gone, limit = self.gone, self.budget
+        return {
+            "calls": _left(limit.calls, gone.calls),
+            "tokens": _left(limit.tokens, gone.tokens),
+            "usd": None if limit.usd is None else _down(limit.usd - (gone.cost or 0.0), 1e6),
+            "seconds": None if limit.seconds is None else _down(limit.seconds - self.seconds, 10),
+        }
+
+    def scarce(self) -> dict[str, float | int]:
+        """The limits of which less than a quarter is left, with what is left."""
+        limit = self.budget
+        whole = {"calls": limit.calls, "tokens": limit.tokens, "usd": limit.usd, "seconds": limit.seconds}
+        left = self.left()
+        return {
+            name: rest
+            for name, most in whole.items()
+            if most is not None and (rest := left[name]) is not None and rest < most / 4
+        }
+
+    @property
+    def _certain(self) -> Usage:
+        """What will not come back."""
+        return self.spent if self.lost == Usage() else self.spent.plus(self.lost)
+
+    def _hold(self, entry: Entry) -> None:
+        entry.admitted = True
+        self._reserved = self._reserved.plus(entry.wanted)
+
+    def _release(self, entry: Entry) -> None:
+        self._land(entry)
+        if entry.admitted:
+            self._reserved = _minus(self._reserved, entry.wanted)
+            entry.admitted = False
+
+    def _land(self, entry: Entry) -> None:
+        if entry.in_flight:
+            self._in_flight = _minus(self._in_flight, entry.wanted)
+            entry.in_flight = False
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """A call goes away before its turn, or just when it came."""
+        with self._lock:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+            self._release(waiting.entry)
+            self._serve()
+
+    def _serve(self) -> None:
+        """Admit or refuse those who wait, in order, for as long as the first of them can be told."""
+        while self._queue:
+            entry = self._queue[0].entry
+            refusal = self._refusal(self._certain, entry.wanted, entry.last)
+            if not refusal:
+                if not self._fits(entry):
+                    return
+                self._hold(entry)
+            self._queue.popleft().tell(refusal)
+
+    def _fits(self, entry: Entry) -> bool:
+        return self._refusal(self._certain.plus(self._reserved), entry.wanted, entry.last) is None
+
+    def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> Refused | None:
+        """Why a call does not fit beside what is gone."""
+        limit, after = self.budget, gone.plus(wanted)
+        held = Usage() if last else self.held
+        limits: tuple[tuple[StopReason, float, float | None, float], ...] = (
+            ("calls", after.calls, limit.calls, held.calls),
+            ("tokens", after.tokens, limit.tokens, held.tokens),
+            ("usd", inf if after.cost is None else after.cost, limit.usd, held.cost or 0.0),
+        )
+        for name, all_of_it, most, kept in limits:
+            if most is not None and all_of_it > most - min(kept, most * HELD_SHARE) + ROUNDING:
+                spare = "" if last else f", with {min(kept, most * HELD_SHARE):,.6g} held back for a last call"
+                return Refused(name, f"{all_of_it:,.6g} {name} do not fit into {most:,.6g}{spare}")
+        if (left := self.seconds_left(last=last)) is not None and left <= 0:
+            return Refused("seconds", f"the {limit.seconds:g} seconds are over")
+        return None
+
+
+def _left(limit: int | None, gone: int) -> int | None:
+    return None if limit is None else max(0, limit - gone)
+
+
+def _down(left: float, parts: float) -> float:
+    """Cut to so many parts of one. Rounded up, there would seem to be more left than there is."""
+    return floor(max(0.0, left) * parts + ROUNDING) / parts
+
+
+def _minus(usage: Usage, other: Usage) -> Usage:
+    """A reservation comes back. The last one leaves nothing, also where floats would leave a trace."""
+    if usage[:4] == other[:4]:
+        return Usage()
+    cost = None if usage.cost is None or other.cost is None else usage.cost - other.cost
+    return Usage(usage.calls - other.calls, usage.input - other.input, 0, usage.output - other.output, cost)

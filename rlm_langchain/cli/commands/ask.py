@@ -1,0 +1,85 @@
+"""What `ask`, `resume` and `fork` do: from what was typed to the exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from rlm_langchain.cli.commands import inputs as commands_inputs
+from rlm_langchain.cli.options import Setup, Shown
+from rlm_langchain.cli.rendering.summary import Ended, finish
+from rlm_langchain.cli.session.checkpointing import Keeping
+from rlm_langchain.cli.session.run import context_of, watch
+from rlm_langchain.cli.session.threads import Kept, Threads, config
+from rlm_langchain.errors import InputError
+from rlm_langchain.records import RLMInput
+from rlm_langchain.trajectory.jsonl import Trace
+
+
+def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, shown: Shown, *, strict: bool) -> int:
+    """Begin a run, or put the next question to a thread."""
+    with _trace(shown) as trace:
+        with commands_inputs.preparing():
+            query = commands_inputs.check(query, context)
+            known = Threads().find(thread) if thread is not None else None
+            setup = commands_inputs.named(setup.over(known.setup) if known else setup)
+            rlm = commands_inputs.made_of(setup)
+            asked: RLMInput = {
+                "query": query,
+                "context": commands_inputs.context(context, strict=strict, seconds=setup.seconds),
+            }
+        if known and known.open and not shown.quiet:
+            print("The question before this one was not answered, and is given up.", file=sys.stderr)
+        ended = watch(rlm, asked, kept=Keeping(thread, setup), trace=trace, quiet=shown.quiet)
+    return finish(ended, json=shown.json, quiet=shown.quiet)
+
+
+def resume(name: str, setup: Setup, shown: Shown) -> int:
+    """Go on with a thread; one that has ended says its answer again."""
+    with commands_inputs.preparing():
+        known = Threads().need(name)
+        if setup.strategy:
+            raise InputError(f"a model is told of its strategies when it begins: rlm fork {name} --strategy ...")
+    if known.open:
+        return _go_on(name, setup.over(known.setup), shown)
+    if not shown.quiet:
+        print(f"This run has ended. `rlm ask QUERY --thread {name}` asks it something else.", file=sys.stderr)
+    return finish(_ended(known), json=shown.json, quiet=shown.quiet)
+
+
+def fork(name: str, at: int | None, new: str | None, setup: Setup, shown: Shown) -> int:
+    """Begin a thread with what another one was before a turn, and go on from there."""
+    with commands_inputs.preparing():
+        threads = Threads()
+        known = threads.need(name)
+        new = threads.free(name) if new is None else new
+        threads.find(new)
+        setup = commands_inputs.named(setup.over(known.setup))
+        rlm = commands_inputs.made_of(setup)
+        with threads.opened() as saver:
+            copy = rlm.model_copy(update={"checkpointer": saver})
+            copy.fork(config(name, setup), at=at, thread=new)
+        begun = threads.need(new)
+    if not shown.quiet:
+        print(f"{new}: goes on from {name}{f', turn {at}' if at else ''}", file=sys.stderr)
+    if begun.open:
+        return _go_on(new, setup, shown)
+    return finish(_ended(begun), json=shown.json, quiet=shown.quiet)
+
+
+def _go_on(name: str, setup: Setup, shown: Shown) -> int:
+    with _trace(shown) as trace:
+        with commands_inputs.preparing():
+            setup = commands_inputs.named(setup)
+            rlm = commands_inputs.made_of(setup)
+        ended = watch(rlm, None, kept=Keeping(name, setup), trace=trace, quiet=shown.quiet)
+    return finish(ended, json=shown.json, quiet=shown.quiet)
+
+
+def _ended(kept: Kept) -> Ended:
+    return Ended(kept.output, context_of(kept.output), 0.0, thread=kept.name)
+
+
+def _trace(shown: Shown) -> AbstractContextManager[Trace | None]:
+    return nullcontext() if shown.trace is None else Trace(shown.trace)

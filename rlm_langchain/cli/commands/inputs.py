@@ -1,0 +1,182 @@
+"""From what was typed to what an RLM is made of and asked. Says what is wrong before anything is paid."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from io import BufferedReader
+from math import inf
+from pathlib import Path
+from select import select
+from typing import TYPE_CHECKING, Any
+
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.cli.session.approve import OFF
+from rlm_langchain.context.sources.folders import LARGEST, Keys
+from rlm_langchain.context.sources.streams import reading
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.types import ContextRef
+
+if TYPE_CHECKING:
+    from rlm_langchain.cli.options import Setup
+    from rlm_langchain.runnable.runnable import RLMRunnable
+
+LIMITS = ("usd", "calls", "tokens", "seconds", "iterations", "depth", "concurrency")
+
+NO_MODEL = """\
+no model was named. Name one in one of these ways, or set RLM_MODEL to it:
+  --model local                   the small model that comes along: no key, no network after the first use
+  --model openai/gpt-4o           any model of OpenRouter, with OPENROUTER_API_KEY set
+  --model openai:NAME             OpenAI with OPENAI_API_KEY, or any compatible server with OPENAI_BASE_URL set"""
+
+
+def named(setup: Setup) -> Setup:
+    """With the models that were named, or else those that the environment names. Raises `ConfigurationError`."""
+    root = setup.model or os.environ.get("RLM_MODEL")
+    sub = setup.sub_model or (None if setup.model else os.environ.get("RLM_SUB_MODEL"))
+    if not root:
+        raise ConfigurationError(NO_MODEL)
+    return replace(
+        setup, model=root, sub_model=sub, strategy=[_absolute(one) for one in setup.strategy or ()] or None
+    )
+
+
+def made_of(setup: Setup) -> RLMRunnable:
+    """The RLM that options describe. Raises `ConfigurationError`."""
+    limits: dict[str, Any] = {name: getattr(setup, name) for name in LIMITS}
+    return build(
+        root_model=setup.model,
+        recursive_model=setup.sub_model,
+        sandbox=setup.sandbox or "auto",
+        strategies=[strategy(one) for one in setup.strategy or ()],
+        budget=budget({**limits, "approve_above": _approve_above(setup.approve_above)}),
+    )
+
+
+def build(**options: Any) -> RLMRunnable:
+    """The RLM, checked as far as it can be without asking a model. Raises `ConfigurationError`."""
+    from rlm_langchain.runnable.create import create_rlm
+
+    rlm = create_rlm(**options)
+    _ = rlm.graph
+    return rlm
+
+
+def budget(limits: Mapping[str, float | int | None]) -> Budget:
+    """The limits that were given; for the others, what `Budget` says."""
+    given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    return Budget(**given)
+
+
+def strategy(name: str) -> str | Path:
+    """A strategy by name, or a folder of skills by path."""
+    return Path(name) if os.sep in name or name.startswith(".") else name
+
+
+def _absolute(name: str) -> str:
+    """A folder of skills is found again from wherever the run is gone on with."""
+    found = strategy(name)
+    return str(found.absolute()) if isinstance(found, Path) else name
+
+
+def _approve_above(given: str | None) -> float | int | None:
+    """Calls when it is a whole number, dollars otherwise. `off` takes the place of what a thread was begun with."""
+    if given in (None, OFF):
+        return None
+    try:
+        limit = float(given.removeprefix("$")) if "$" in given or "." in given else int(given)
+    except ValueError:
+        limit = -1
+    if not 0 <= limit < inf:
+        raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), dollars (0.50), or off")
+    return limit
+
+
+def check(query: str, context: Sequence[str]) -> str:
+    """The question. Raises `InputError` when there is none, or not what it is about."""
+    if not query.strip():
+        raise InputError('the question is empty: rlm ask "What is in this file?" FILE')
+    if not context and _is_piped():
+        raise InputError(
+            "something is piped in that was not asked about: rlm ask QUERY - reads it, rlm ask QUERY < /dev/null "
+            "goes without it"
+        )
+    # All this before a model is made: the local one may be fetched then.
+    for name in [one for one in context if one != "-"]:
+        if "://" in name and not os.path.exists(name):
+            raise InputError(f"{name} is an address: curl -s {shlex.quote(name)} | rlm ask QUERY -")
+        if not os.path.exists(name) and os.path.isfile(query):
+            raise InputError(f"there is no file or folder {name}: the question comes first, and then {query}")
+        with reading(name):
+            os.stat(name)
+    return query
+
+
+def _is_piped() -> bool:
+    """Whether something waits on standard input. Nothing is waited for: nobody may write to a pipe that is open."""
+    try:
+        if sys.stdin.isatty() or not select([sys.stdin], [], [], 0)[0]:
+            return False
+        return isinstance(sys.stdin.buffer, BufferedReader) and bool(sys.stdin.buffer.peek(1))
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file
+        return False
+
+
+@contextmanager
+def preparing() -> Iterator[None]:
+    """Around all that is done before a model is asked: Ctrl-C there has cost nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nInterrupted before anything was asked or paid.", file=sys.stderr)
+        raise
+
+
+def context(given: Sequence[str], *, strict: bool, seconds: float | None = None) -> ContextRef | None:
+    """What was given on the command line, by reference; several things become one dict. Raises `InputError`."""
+    store = ContextStore()
+    if not given:
+        return None
+    if len(given) == 1:
+        return store.reference(_source(given[0]), strict=strict, seconds=seconds)
+    until = inf if seconds is None else time.monotonic() + seconds
+    return store.reference(_joined(given, store, strict=strict, until=until))
+
+
+def _source(name: str) -> Any:
+    if name == "-" and sys.stdin is None:
+        raise InputError("standard input is closed, and - is to be read from it: pipe something in")
+    return sys.stdin.buffer if name == "-" else Path(name)
+
+
+def _joined(given: Sequence[str], store: ContextStore, *, strict: bool, until: float) -> dict[str, Any]:
+    """Name to text; the files of a folder by their path in it.
+
+    Raises `InputError` when it is more than a sandbox holds in memory.
+    """
+    joined: dict[str, Any] = {}
+    keys, size = Keys(name for name in given if name != "-"), 0
+    for name in given:
+        key = "stdin" if name == "-" else keys.key(name)
+        if key in joined or given.count(name) > 1:
+            raise InputError(f"{name} was given twice: give it once")
+        seconds = None if until == inf else max(0.0, until - time.monotonic())
+        reference = store.reference(_source(name), strict=strict, seconds=seconds)
+        size += reference["size"] if reference else 0
+        if size > LARGEST:
+            raise InputError(
+                f"what was given is more than {LARGEST >> 30} GB of text together: give fewer files at once, or "
+                "join them into one, which may be of any size"
+            )
+        value = store.load(reference) if reference else ""
+        if isinstance(value, dict):
+            joined |= {f"{key.rstrip('/')}/{path}": text for path, text in value.items()}
+        else:
+            joined[key] = value
+    return joined

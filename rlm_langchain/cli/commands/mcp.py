@@ -1,0 +1,44 @@
+"""`rlm mcp`: an MCP server of what the options describe, until its client goes away or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlm_langchain.cli.commands import inputs as commands_inputs
+from rlm_langchain.cli.options import Setup
+from rlm_langchain.errors import ConfigurationError
+
+
+def serve(setup: Setup, roots: Sequence[Path], http: str | None) -> None:
+    """Serve. Raises `ConfigurationError` for what cannot be served."""
+    from rlm_langchain.integrations.mcp_server import create_mcp_server, serve_http, serve_stdio
+
+    if setup.approve_above is not None:
+        raise ConfigurationError("--approve-above: a server has nobody to ask; limit it by --usd or --calls")
+    quieten()
+    host, port = address(http) if http else ("127.0.0.1", 0)
+    if missing := [str(root) for root in roots if not root.is_dir()]:
+        raise ConfigurationError(f"there is no folder {', '.join(missing)}: check --root")
+    server = create_mcp_server(commands_inputs.made_of(commands_inputs.named(setup)), roots=roots, host=host)
+    work = serve_http(server, port, os.environ.get("RLM_MCP_TOKEN")) if http else serve_stdio(server)
+    asyncio.run(work)
+
+
+def quieten() -> None:
+    """Errors go to standard error. What clients do to their connections is none, though their library logs it."""
+    plain = logging.StreamHandler()
+    plain.setLevel(logging.ERROR)
+    logging.basicConfig(handlers=[plain], format="rlm mcp: %(message)s")
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
+
+
+def address(given: str) -> tuple[str, int]:
+    """`PORT` or `HOST:PORT`. Raises `ConfigurationError`."""
+    host, _, port = given.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise ConfigurationError(f"--http {given}: give PORT, or HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)

@@ -1,0 +1,162 @@
+"""What a record says to a person, as parts that every view can draw. Nothing here knows a terminal.
+
+All text of models, of contexts and of code is made visible here: no escape sequence in it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal, NamedTuple
+
+from rlm_langchain.context.sanitize import visible
+from rlm_langchain.records import (
+    AnswerRecord,
+    NoteRecord,
+    OutputRecord,
+    QuestionRecord,
+    Record,
+    TurnRecord,
+)
+from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.types import StopReason
+
+Kind = Literal["heading", "said", "code", "printed", "error", "note", "call", "answer"]
+
+STOPS: dict[StopReason, str] = {
+    "answer": "the model gave its answer",
+    "prose": "the model answered in words, without code",
+    "iterations": "no turns were left",
+    "calls": "no model calls were left",
+    "tokens": "no tokens were left",
+    "usd": "no money was left",
+    "seconds": "no time was left",
+    "no_progress": "the model only repeated itself",
+    "no_answer": "the model gave an empty answer",
+    "degraded": "the model gave its answer without all that it had asked for",
+    "model": "the model did not answer",
+    "cancelled": "it was cancelled",
+}
+"""Why a run ended, in words."""
+
+LINES: dict[Kind, int] = {
+    "said": 12,
+    "code": 60,
+    "printed": 14,
+    "error": 14,
+    "note": 3,
+    "call": 2,
+    "answer": 8,
+}
+"""How many lines of a part are shown, unless all are asked for."""
+
+WIDTH = 80
+"""Characters of JSON that stay on one line."""
+
+_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*$", re.MULTILINE)
+_QUOTED = re.compile(r"^(?P<fence>`{3,})\n(?P<text>.*)\n(?P=fence)$", re.MULTILINE | re.DOTALL)
+
+
+class Part(NamedTuple):
+    """Something to show. The text is safe to print."""
+
+    kind: Kind
+    text: str
+    path: str = ""
+    """Of the run that it belongs to."""
+
+
+def narrate(record: Record) -> list[Part]:
+    """The parts of a record, in order. Waves and calls have none: they are counted, not told."""
+    match record["type"]:
+        case "question":
+            parts = _question(record)
+        case "turn":
+            parts = _turn(record)
+        case "cell":
+            parts = [Part("code", record["code"].strip("\n"))]
+        case "output":
+            parts = _output(record)
+        case "note":
+            parts = _note(record)
+        case "answer":
+            parts = _answer(record)
+        case _:
+            parts = []
+    shown = [Part(part.kind, visible(part.text), record["path"]) for part in parts]
+    return [part for part in shown if part.text.strip()]
+
+
+def clip(part: Part) -> str:
+    """The text of a part, cut in the middle to what a person cares to see as it goes by."""
+    most = LINES.get(part.kind, 1)
+    lines = [line if len(line) <= 1_000 else f"{line[:1_000]} …" for line in part.text.split("\n")]
+    if len(lines) <= most:
+        return "\n".join(lines)
+    tail = most // 3
+    left_out = f"… {len(lines) - most + 1:,} more lines …"
+    return "\n".join([*lines[: most - tail - 1], left_out, *lines[len(lines) - tail :]])
+
+
+def as_text(answer: object) -> str:
+    """An answer of any type as a person reads it."""
+    if isinstance(answer, str):
+        return answer
+    line = json.dumps(answer, ensure_ascii=False)
+    return line if len(line) <= WIDTH else json.dumps(answer, ensure_ascii=False, indent=2)
+
+
+def one_line(text: str, most: int = 100) -> str:
+    """The beginning of a text, on one line."""
+    line = visible(" ".join(text[: 4 * most].split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _question(record: QuestionRecord) -> list[Part]:
+    about = record.get("context")
+    none = "context: as before" if record.get("follows") else "no context"
+    told = f"context: {about['about']}" if about else none
+    parts = [Part("heading", f"question: {record['query'].strip()}"), Part("note", told)]
+    if ways := ", ".join(record.get("strategies", ())):
+        parts.append(Part("note", f"strategies: {ways}{', chosen by the context' * record.get('chosen', False)}"))
+    return parts
+
+
+def _turn(record: TurnRecord) -> list[Part]:
+    used = record["usage"]
+    what = "the history in short" if record.get("summary") else f"turn {record['turn'] + 1}"
+    heading = (
+        f"{what} · {record['model']} · {record['seconds']:.1f} s · "
+        f"read {used['input']:,} tokens, wrote {used['output']:,}"
+    )
+    again = f" · tried {record['retries'] + 1} times" if record["retries"] else ""
+    return [Part("heading", heading + again), Part("said", _prose(record))]
+
+
+def _prose(record: TurnRecord) -> str:
+    """What the model said around its code, which is shown when it is run."""
+    text = record["text"]
+    for code in record["cells"]:
+        text = text.replace(code, "", 1)
+    return re.sub(r"\n{3,}", "\n\n", _FENCE.sub("", text)).strip()
+
+
+def _output(record: OutputRecord) -> list[Part]:
+    quoted = _QUOTED.search(record["text"])
+    if quoted:
+        kind: Kind = "error" if record["error"] else "printed"
+        return [Part(kind, quoted["text"]), Part("note", record["text"][quoted.end() :].strip())]
+    silent = Part("note", record["text"].rpartition("\n\n")[2])
+    return [] if record["outcome"] == "answered" else [silent]
+
+
+def _note(record: NoteRecord) -> list[Part]:
+    to = "to the model: " if record["to"] == "model" else ""
+    return [Part("note", to + record["text"])]
+
+
+def _answer(record: AnswerRecord) -> list[Part]:
+    told = f"{record['status']}: {STOPS[record['stop_reason']]}"
+    if missing := record.get("degraded"):
+        told = f"{told} ({described(missing)})"
+    return [Part("heading", told), Part("answer", as_text(record["answer"]))]

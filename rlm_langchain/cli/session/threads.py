@@ -1,0 +1,172 @@
+"""Threads: the runs that the command keeps by a name, in one SQLite file, so that they can be gone on with."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.cli.options import Setup, read_setup, write_setup
+from rlm_langchain.context.sanitize import visible
+from rlm_langchain.context.store import home
+from rlm_langchain.durability.checkpointer import guarded, translated
+from rlm_langchain.durability.thread_lock import is_held, lease
+from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.records import Record, RLMOutput, output_of
+from rlm_langchain.runnable.fork import Graph, reader
+
+if TYPE_CHECKING:
+    from langgraph.checkpoint.sqlite import SqliteSaver
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+SETUP = "rlm_setup"
+"""In the metadata of each checkpoint: what the RLM was made of that wrote it."""
+LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A thread as its last checkpoint has it."""
+
+    name: str
+    setup: Setup
+    values: dict[str, Any]
+    at: str
+    """When something of it was last written, in ISO 8601."""
+    open: bool
+    """Whether it has a question that was not answered yet."""
+    waiting: bool
+    """Whether it waits for a person."""
+
+    @property
+    def records(self) -> list[Record]:
+        """Of all its questions."""
+        return list(self.values.get("trajectory", ()))
+
+    @property
+    def last(self) -> list[Record]:
+        """The records since its last question."""
+        return since_question(self.records)
+
+    @property
+    def output(self) -> RLMOutput:
+        """How its last question was answered."""
+        return output_of(self.values)
+
+
+class Threads:
+    """All threads in one file. Nothing is created before the first one."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or home() / "threads.sqlite"
+
+    def all(self) -> list[Kept]:
+        """Every thread, the one that was written last first."""
+        if not self.path.exists():
+            return []
+        with self.opened() as saver:
+            graph = reader(saver)
+            found = [kept for name in names(saver) if (kept := _look(graph, name))]
+        return sorted(found, key=lambda kept: kept.at, reverse=True)
+
+    def find(self, name: str) -> Kept | None:
+        """A thread; None when there is none of that name. Raises `InputError` for what is no name."""
+        if not name.strip() or not name.isprintable() or len(name) > LONGEST:
+            raise InputError(f"no run can be kept as {visible(name[:LONGEST])!r}: give it a short printable name")
+        if not self.path.exists():
+            return None
+        with self.opened() as saver:
+            return _look(reader(saver), name)
+
+    def need(self, name: str) -> Kept:
+        """A thread. Raises `InputError` when there is none of that name."""
+        if (kept := self.find(name)) is None:
+            raise InputError(f"no run is kept as {name!r}: `rlm runs` lists those that are")
+        return kept
+
+    def free(self, name: str) -> str:
+        """A name like this one that no thread has."""
+        number = 2
+        while self.find(f"{name}-{number}"):
+            number += 1
+        return f"{name}-{number}"
+
+    def forget(self, name: str) -> None:
+        """Remove a thread with all its checkpoints. Raises `InputError`, and `ThreadBusy` when it is at work."""
+        self.need(name)
+        with lease(self.path.parent, name), self.opened() as saver, translated("written"):
+            saver.delete_thread(name)
+
+    def at_work(self, name: str) -> bool:
+        """Whether a process works on it now."""
+        return is_held(self.path.parent, name)
+
+    @contextmanager
+    def opened(self) -> Iterator[SqliteSaver]:
+        """The saver, for commands that ask no model."""
+        from langgraph.checkpoint.sqlite import SqliteSaver
+
+        self._prepare()
+        with self._named(), closing(sqlite3.connect(self.path, check_same_thread=False)) as connection:
+            yield guarded(SqliteSaver(connection))
+
+    @asynccontextmanager
+    async def at_hand(self) -> AsyncIterator[AsyncSqliteSaver]:
+        """The saver, for a run."""
+        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+        self._prepare()
+        with self._named():
+            async with AsyncSqliteSaver.from_conn_string(str(self.path)) as saver:
+                yield saver
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Says which file it is that cannot be read or written."""
+        try:
+            yield
+        except JournalError as error:
+            if isinstance(error.__cause__, sqlite3.Error):
+                error.add_note(f"That is in {self.path}: put it back as it was, or set RLM_HOME to another folder.")
+            raise
+
+    def _prepare(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.touch(mode=0o600)
+        except OSError as error:
+            raise JournalError(
+                f"runs cannot be kept in {self.path} ({error.strerror}): set RLM_HOME to another folder"
+            ) from error
+
+
+def names(saver: SqliteSaver) -> list[str]:
+    """Of all threads in a file."""
+    with translated("read"), saver.cursor(transaction=False) as cursor:
+        return [name for (name,) in cursor.execute("select distinct thread_id from checkpoints")]
+
+
+def config(name: str, setup: Setup | None = None) -> RunnableConfig:
+    """How LangGraph finds a thread; what is written with it remembers the setup."""
+    found: RunnableConfig = {"configurable": {"thread_id": name}}
+    return {**found, "metadata": {SETUP: write_setup(setup)}} if setup else found
+
+
+def since_question(records: list[Record]) -> list[Record]:
+    """What belongs to the last question."""
+    asked = [i for i, record in enumerate(records) if record["type"] == "question"]
+    return records[asked[-1] :] if asked else []
+
+
+def _look(graph: Graph, name: str) -> Kept | None:
+    state = graph.get_state(config(name))
+    if not state.values and not state.next:
+        return None
+    setup = read_setup(cast("dict[str, str]", state.metadata or {}).get(SETUP))
+    waiting = bool(state.interrupts)
+    return Kept(name, setup, state.values, state.created_at or "", bool(state.next), waiting)

@@ -1,0 +1,168 @@
+"""What a root model is told of a context before it looks at it: one line, and the first characters."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from types import NoneType
+from typing import Any, NamedTuple
+
+from rlm_langchain.context.sanitize import quotable
+
+PREVIEW = 300
+"""Characters of a preview."""
+
+HEAD = 4 * PREVIEW
+"""Bytes that hold so many characters in any script."""
+
+_NAMES = 6
+"""Keys that are named in a line; of each at most `_NAME` characters."""
+
+_NAME = 60
+
+
+def approximate_tokens(text: str | int) -> int:
+    """About how many tokens a text has: its UTF-8 bytes, or their number if that is given, divided by four.
+
+    Against o200k_base: code and prose in Latin script 4 to 5 bytes a token, Chinese and Japanese 3 to 3.5,
+    Arabic and Cyrillic 5 to 7, lines of digits 2. Characters divided by four would be 4 times too low for
+    Chinese.
+    """
+    size = text if isinstance(text, int) else len(text.encode("utf-8", "replace"))
+    return round(size / 4)
+
+
+def preview(text: str) -> str:
+    """The first characters of a text, with all that is in them to be seen."""
+    return quotable(text[:PREVIEW])[:PREVIEW]
+
+
+def head(data: bytes) -> str:
+    """The preview of a text, from the bytes it begins with."""
+    return preview(data[:HEAD].decode("utf-8", "ignore"))
+
+
+def of_text(characters: int, size: int, *notes: str) -> str:
+    """`str, 4,404,445 characters (about 1,100,000 tokens)`, and notes if any."""
+    return line(f"str, {characters:,} characters ({tokens(size)})", *notes)
+
+
+def of_list(items: Sequence[Any], size: int) -> str:
+    """What a list holds: the lengths of texts, the keys of dicts, or how many there are of each type."""
+    kinds = _kinds(items)
+    if set(kinds) == {"str"}:
+        lengths = [*map(len, items)]
+        each = f"{min(lengths):,} to {max(lengths):,} characters, {sum(lengths):,} in all"
+        return line(f"list of {len(items):,} str, {each} ({tokens(size)})")
+    if set(kinds) == {"dict"}:
+        keys = names(items[0])
+        return line(f"list of {len(items):,} dict ({tokens(size)} as JSON)", f"keys of the first: {keys}")
+    return line(f"list of {count(len(items), 'item')} ({tokens(size)} as JSON)", tally(kinds))
+
+
+def of_dict(items: Mapping[str, Any], size: int) -> str:
+    """What a dict holds: types of its values, and its first keys."""
+    kinds = _kinds(items.values())
+    mix = tally(kinds)
+    if set(kinds) == {"str"}:
+        mix += f", {sum(map(len, items.values())):,} characters in all"
+    return line(
+        f"dict of {count(len(items), 'item')}: {mix} ({tokens(size)} as JSON)",
+        f"{first(items)}: {names(items)}",
+    )
+
+
+def tokens(size: int) -> str:
+    """`about 1,100,000 tokens`: two digits, since the rest would be a lie."""
+    exact = approximate_tokens(size)
+    return f"about {round(exact, 2 - len(str(exact))):,} tokens"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 file`, `2,000 files`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def first(keys: Sequence[str] | Mapping[str, Any]) -> str:
+    """The word before a list of keys that may be cut."""
+    return "first keys" if len(keys) > _NAMES else "keys"
+
+
+def tally(kinds: Counter[str]) -> str:
+    """`3 str, 1 list`, most first."""
+    return ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+
+
+def names(keys: Iterable[str]) -> str:
+    """The first few keys, quoted, each cut and on one line."""
+    return ", ".join(map(quoted, islice(keys, _NAMES))) or "none"
+
+
+def quoted(name: str) -> str:
+    """A name from outside as part of a line: quoted, cut, nothing in it hidden and no line broken."""
+    cut = name if len(name) <= _NAME else f"{name[:_NAME]}…"
+    shown = quotable(json.dumps(cut, ensure_ascii=False))
+    return shown if len(shown) <= 2 * _NAME else f'{shown[: 2 * _NAME]}…"'
+
+
+def line(*parts: str) -> str:
+    """The parts that say something, in one line."""
+    return "; ".join(filter(None, parts))
+
+
+def _kinds(values: Iterable[Any]) -> Counter[str]:
+    """How many values there are of each type that a sandbox will see."""
+    kinds: Counter[str] = Counter()
+    for kind, number in Counter(map(type, values)).items():
+        kinds[_kind(kind)] += number
+    return kinds
+
+
+def _kind(kind: type) -> str:
+    """The JSON type that a type becomes."""
+    base = next((base for base in (str, dict, bool, int, float) if issubclass(kind, base)), None)
+    if base is not None:
+        return base.__name__
+    return "None" if kind is NoneType else "list"
+
+
+MARKS = ("\t", "|", ";", ",")
+
+LONGEST = 40
+"""Characters of a cell of the first line: where they are longer, it is prose."""
+
+
+class Table(NamedTuple):
+    """How a line is cut, and what the first one is cut into."""
+
+    mark: str
+    cells: tuple[str, ...]
+
+    def words(self) -> dict[str, str]:
+        """Both as they are written in Python."""
+        numbered = (f"[{number}] {_quoted(cell)}" for number, cell in enumerate(self.cells))
+        return {"mark": _quoted(self.mark), "cells": ", ".join(numbered)}
+
+
+def table(preview: str) -> Table | None:
+    """The table that a text begins with. The last line of a preview may be cut off, and does not count."""
+    lines = preview.split("\n")[:-1]
+    if len(lines) < 2 or lines[0].startswith(("{", "[", "#")):
+        return None
+    return next((Table(mark, cells) for mark in MARKS if (cells := _cells(lines, mark))), None)
+
+
+def _cells(lines: list[str], mark: str) -> tuple[str, ...]:
+    """The cells of the first line, when all lines have as many. A few commas are as likely to be prose."""
+    counts = {line.count(mark) for line in lines if line}
+    if len(counts) != 1 or max(counts) < (1 if len(lines) > 2 else 3):
+        return ()
+    cells = tuple(lines[0].split(mark))
+    unlikely = mark == "," and (not all(cells[1:]) or any(cell[:1] == " " or cell[:1].isdigit() for cell in cells))
+    return () if unlikely or max(map(len, cells)) > LONGEST else cells
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

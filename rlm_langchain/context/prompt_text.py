@@ -1,0 +1,15 @@
+"""The text of a value as a prompt shows it."""
+
+from __future__ import annotations
+
+import json
+
+from rlm_langchain.context.sources.subtext import text_of
+from rlm_langchain.types import Excerpt
+
+
+def as_text(value: object) -> str:
+    """A value as a model reads it."""
+    if isinstance(value, Excerpt):
+        return text_of(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,81 @@
+"""Makes every character of a text show, for previews, outputs and terminals; and takes its power over prompts.
+
+Covered: control characters (so ANSI escapes, backspaces, carriage returns), direction marks and overrides,
+zero-width and other invisible characters, tag characters and variation selectors that can carry a hidden
+message, line separators other than a newline, lone surrogates. For prompts also the marks by which chat
+templates tell who speaks: a server that renders a prompt to one text would take them for its own.
+Not covered: letters that look alike, what the text says, and marks of templates that are not listed here.
+"""
+
+from __future__ import annotations
+
+import re
+
+_INVISIBLE = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, without tab and newline
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # soft hyphen, joiners, fillers
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # zero width, separators, direction
+    "\ufe00-\ufe0d"  # variation selectors; the last two only choose between text and emoji, and stay
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # annotation and format controls
+    "\ud800-\udfff"  # halves of a surrogate pair: no UTF-8 can hold them
+    "\U000e0000-\U000e0fff"  # tags and variation selectors: a hidden alphabet
+    "]+"
+)
+
+_MARKS = re.compile(
+    r"<(?=\|[^<>\n]{1,60}\|>)"  # ChatML, Llama 3, Phi, Harmony, Command R
+    "|<(?=\uff5c[^<>\n]{1,60}\uff5c>)"  # DeepSeek
+    r"|<(?=<?/?(?:s|bos|eos|pad|unk|SYS|(?:start|end)_of_(?:turn|image)|tool_(?:call|response)|think)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|ARGS|THINK|gMASK|sop)\])"
+)
+
+
+def visible(text: str) -> str:
+    r"""The text with each character that cannot be seen written as its escape; `\n` and `\t` stay.
+
+    The result encodes to UTF-8 and changes nothing when shown. It is for reading: a backslash that was
+    already there stays as it is, so the escape cannot be undone.
+    """
+    return _INVISIBLE.sub(_escape, text)
+
+
+def quotable(text: str) -> str:
+    r"""The text as a prompt may hold it: visible, and its marks of chat templates broken (`\x3c|im_start|>`)."""
+    return _MARKS.sub(_hexadecimal, visible(text))
+
+
+def one_line(name: object) -> str:
+    r"""A name of a file as a message may hold it: visible, on one line (`\n` and `\t` are escapes too)."""
+    return visible(str(name)).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _hexadecimal(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):x}"
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+def shown(text: str, most: int) -> str:
+    """Printed text as a model may see it: cut in the middle, made visible, without power over
+    prompts, fenced so that it stays a quotation."""
+    cut = quotable(clip(text.rstrip("\n"), most))
+    longest = max((len(run) for run in re.findall(r"`+", cut)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{cut}\n{fence}"
+
+
+def fenced(text: str) -> str:
+    """What `shown` has fenced in this text."""
+    found = re.search(r"^(`{3,})\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
+    return found[2] if found else text
+
+
+def clip(text: str, most: int) -> str:
+    """Head and tail of a text that is longer than `most` characters, with the true length said between them."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} of {len(text):,} characters left out ...]\n{text[-half:]}"

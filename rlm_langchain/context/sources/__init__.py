@@ -1,0 +1,1 @@
+"""What `context` can be: one module for each kind."""

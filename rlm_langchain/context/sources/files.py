@@ -1,0 +1,185 @@
+"""A text file by its path: referenced where it is, read once in blocks, never loaded.
+
+A file that is not plain UTF-8 (a byte order mark, UTF-16, undecodable bytes), or whose name is not, cannot be
+opened in place by a sandbox, so a mended copy of it is stored. So is what a pipe gives, up to a limit. Devices and
+sockets are refused: to open one may do something, and most never end.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from rlm_langchain.context.blobs import Blob
+from rlm_langchain.context.decoding import (
+    BLOCK,
+    SAMPLE,
+    encoding_of,
+    not_text,
+)
+from rlm_langchain.context.describe import HEAD, quoted
+from rlm_langchain.context.file_hashes import Stamp
+from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.context.sanitize import one_line
+from rlm_langchain.context.sources.pipes import NamedPipe
+from rlm_langchain.context.sources.streams import copy, reading
+from rlm_langchain.errors import InputError
+from rlm_langchain.types import ContextRef
+
+SPARSE = 1 << 30
+"""Bytes from which on a file is refused of which less than a hundredth was ever written."""
+EXTENTS = 1_000
+"""Pieces of a sparse file that are looked at."""
+
+
+class Scan(NamedTuple):
+    """What one pass over a file found."""
+
+    sha256: str
+    characters: int
+
+
+def accepts(value: Any) -> bool:
+    """A `pathlib.Path`, or another path object; whether there is such a file is said by `refer`."""
+    return isinstance(value, os.PathLike)
+
+
+def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
+    """The file in place, or a copy of what cannot be opened in place."""
+    name = os.fsdecode(value)
+    with reading(name), _opened(name) as file:
+        found = os.fstat(file.fileno())
+        if stat.S_ISFIFO(found.st_mode):
+            return copy(NamedPipe(file.fileno(), name, intake), one_line(name), intake, largest=intake.largest)
+        return refer_opened(file, Path(os.path.realpath(name)), intake)
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    """A file or a pipe, without waiting for a writer. Raises `InputError` for a device or a socket."""
+    _refuse_special(name, os.stat(name))  # before it is opened: that may rewind a tape
+    flags = ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
+    handle = os.open(name, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
+    with open(handle, "rb", buffering=0) as file:
+        _refuse_special(name, os.fstat(handle))
+        yield file
+
+
+def _refuse_special(name: str, found: os.stat_result) -> None:
+    if stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode):
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if found.st_rdev and found.st_rdev == os.stat(os.devnull).st_rdev:
+        raise InputError(f"{name} is empty: there is nothing to ask about")
+    kind = "a socket" if stat.S_ISSOCK(found.st_mode) else "a device"
+    raise InputError(
+        f"{one_line(name)} is {kind}, and only files, folders and pipes can be read: save what you need of it to a "
+        "file first"
+    )
+
+
+def refer_opened(file: BinaryIO, path: Path, intake: Intake) -> ContextRef:
+    """The regular file that was opened at this real path: in place, or a copy. Raises `OSError`."""
+    shown = one_line(path)
+    note = f"from the file {quoted(path.name)}"
+    at, stamp = time.time_ns(), Stamp.at(os.fstat(file.fileno()))
+    sample = file.read(SAMPLE)
+    if sample is None:  # some files of the kernel wait for something to happen
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    if wrong := not_text(sample) or _holes(file.fileno(), stamp.size):
+        raise InputError(f"{shown} is {wrong}")
+    file.seek(0)
+    if sample and not stamp.size:  # files of the kernel (/proc, /sys) have no size, and need not end
+        return copy(file, shown, intake, note, largest=intake.largest)
+    plain = sample and encoding_of(sample) == "utf-8" and _is_utf8(path)
+    scanned = scan(file, stamp.size, lambda: intake.seconds_left(path)) if plain else None
+    if scanned is None:
+        file.seek(0)
+        ref = copy(_Limited(file, stamp.size), shown, intake, note)
+        _refuse_changed(path, stamp)
+        return ref
+    _refuse_changed(path, stamp)
+    intake.blobs.seals.seal(path, scanned.sha256, stamp, at)
+    ref = text_ref(Blob(scanned.sha256, stamp.size, sample[:HEAD]), scanned.characters, note)
+    return {**ref, "path": str(path)}
+
+
+def _refuse_changed(path: Path, stamp: Stamp) -> None:
+    if Stamp.of(path) != stamp:
+        raise InputError(f"{one_line(path)} was written to while it was read: copy it first, or pipe it in")
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a path can be kept in a state and told to a sandbox."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _holes(fd: int, size: int) -> str | None:
+    """What a file is of which almost nothing was written, and what to do; None for others.
+
+    Reading its holes, which are NUL characters, takes as long as reading so much text.
+    """
+    if size <= SPARSE or not hasattr(os, "SEEK_DATA"):
+        return None
+    at = written = 0
+    try:
+        for _ in range(EXTENTS):
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, begin, os.SEEK_HOLE)
+            written += at - begin
+            if written * 100 >= size:
+                return None
+        return None
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # what there is after the last data
+            return None
+    return f"{size:,} bytes long, of which {written:,} were written: copy the part that is text to another file"
+
+
+def scan(file: BinaryIO, size: int, check: Any = lambda: None) -> Scan | None:
+    """The hash and the length of so many bytes of UTF-8, in one pass; None for anything else.
+
+    Decoding proves that it is UTF-8 and counts its characters, and takes half as long as hashing: so both
+    run at once, the hash in a thread of its own. `check` is called for each block, and may raise to stop.
+    """
+    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    characters, left = 0, size
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            while left and (block := file.read(min(BLOCK, left))):
+                left -= len(block)
+                hashed = pool.submit(digest.update, block)
+                characters += len(decoder.decode(block))
+                hashed.result()
+                check()
+            decoder.decode(b"", True)
+        except UnicodeDecodeError:
+            return None
+    return Scan(digest.hexdigest(), characters)
+
+
+class _Limited:
+    """The first bytes of a file, and none that are written to it meanwhile."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._left = file, size
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most so many."""
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data

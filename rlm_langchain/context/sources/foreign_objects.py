@@ -1,0 +1,28 @@
+"""What none of our own sources knows: the plug-ins are asked, in the order of their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.sources import plugins
+from rlm_langchain.errors import InputError
+from rlm_langchain.types import ContextRef
+
+_KNOWN = (
+    "text, a pathlib.Path of a file or folder, an open file, a list or dict of plain values, "
+    "LangChain documents or messages"
+)
+
+
+def accepts(value: Any) -> bool:
+    """Everything: this source is asked last, and says what is wrong."""
+    return value is not None
+
+
+def refer(value: Any, intake: Intake) -> ContextRef | None:
+    """What the first plug-in that accepts the value reads from it."""
+    if plugins.knowing(value) is not None:
+        return plugins.refer(value, intake)
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    raise InputError(f"a value of type {kind} cannot be a context: give {_KNOWN}")

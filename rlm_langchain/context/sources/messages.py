@@ -1,0 +1,50 @@
+"""LangChain messages: a list of `{"role": ..., "content": ...}`, with `tool_calls` where there are any."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rlm_langchain.context import describe
+from rlm_langchain.context.reference import Intake, json_ref
+from rlm_langchain.context.sources.documents import plain, sequence
+from rlm_langchain.context.sources.json_values import keep
+from rlm_langchain.types import ContextRef
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+_ROLES = {"human": "user", "ai": "assistant"}
+
+
+def accepts(value: Any) -> bool:
+    """A message, or a list of nothing else."""
+    items = sequence(value)
+    if not items or plain(items[0]):
+        return False
+    from langchain_core.messages import BaseMessage
+
+    return all(isinstance(item, BaseMessage) for item in items)
+
+
+def refer(value: BaseMessage | Sequence[BaseMessage], intake: Intake) -> ContextRef:
+    """The text of each message; images and other parts that are no text are left out."""
+    items = [_item(message) for message in sequence(value)]
+    blob, note = keep(items, intake)
+    roles = Counter(item["role"] for item in items)
+    line = describe.line(
+        f"list of {describe.count(len(items), 'message')}, dicts with 'role' and 'content'",
+        f"{describe.tokens(blob.size)} as JSON",
+        describe.tally(roles),
+        note,
+    )
+    return json_ref(blob, len(items), line)
+
+
+def _item(message: BaseMessage) -> dict[str, Any]:
+    role = getattr(message, "role", None) or _ROLES.get(message.type, message.type)
+    item: dict[str, Any] = {"role": role, "content": str(message.text)}
+    if calls := getattr(message, "tool_calls", None):
+        item["tool_calls"] = [{"name": call["name"], "args": call["args"]} for call in calls]
+    return item

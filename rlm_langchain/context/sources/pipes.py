@@ -1,0 +1,107 @@
+"""Pipes, and what else may keep its reader waiting: read in blocks, until a time that no writer can put off."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from math import inf
+from queue import Empty, Queue
+from typing import Any
+
+from rlm_langchain.context.decoding import BLOCK
+from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.sanitize import one_line
+from rlm_langchain.errors import InputError
+
+WRITER = 30.0
+"""Seconds that a named pipe which nobody has open for writing is waited for."""
+
+
+class NamedPipe:
+    """A named pipe that was opened without waiting: what its writers write, until the last of them closes it."""
+
+    def __init__(self, fd: int, name: str, intake: Intake) -> None:
+        self._fd, self._name, self._intake = fd, name, intake
+        self._patience = time.monotonic() + WRITER
+        self._ready = select.poll()
+        self._ready.register(fd, select.POLLIN)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most so many; none at the end. Raises `InputError` when time is over."""
+        while True:
+            left = min(self._intake.seconds_left(self._name), 1.0)
+            events = self._ready.poll(left * 1000)
+            try:
+                data = os.read(self._fd, size)
+            except BlockingIOError:  # there is a writer, which has nothing to say yet
+                self._patience = inf
+                continue
+            if data or events:
+                self._patience = inf
+                return data
+            if time.monotonic() > self._patience:
+                raise InputError(
+                    f"nothing writes to the named pipe {one_line(self._name)}: start its writer, or give a file"
+                )
+
+
+def reader(file: Any, name: str, intake: Intake) -> Callable[[], Any]:
+    """A function that gives the next block of a stream, and raises `InputError` when the time for it is over."""
+    if intake.deadline == inf or isinstance(file, NamedPipe | io.BytesIO | io.StringIO):
+        return lambda: file.read(BLOCK)
+    fd = _descriptor(file)
+    return _threaded(file, name, intake) if fd is None else _polled(file, fd, name, intake)
+
+
+def _descriptor(file: Any) -> int | None:
+    """The descriptor of a stream, when it tells whether a read would wait: nothing lies between the two."""
+    raw = file.raw if isinstance(file, io.BufferedReader) else file
+    try:
+        return raw.fileno() if isinstance(raw, io.FileIO) and hasattr(select, "poll") else None
+    except ValueError:  # it is closed, as reading it will say
+        return None
+
+
+def _polled(file: Any, fd: int, name: str, intake: Intake) -> Callable[[], Any]:
+    ready = select.poll()
+    ready.register(fd, select.POLLIN)
+    read = file.read1 if isinstance(file, io.BufferedReader) else file.read
+
+    def block() -> Any:
+        while not ready.poll(min(intake.seconds_left(name), 1.0) * 1000):
+            pass
+        return read(BLOCK)
+
+    return block
+
+
+def _threaded(file: Any, name: str, intake: Intake) -> Callable[[], Any]:
+    """For objects that only have a `read`: only another thread can stop waiting for one that does not return.
+
+    There is a thread for each block; that of a `read` which never returns stays behind.
+    """
+
+    def block() -> Any:
+        given = Queue[tuple[Any, BaseException | None]](1)
+
+        def work() -> None:
+            try:
+                given.put((file.read(BLOCK), None))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the block is wanted
+                given.put((None, error))
+
+        threading.Thread(target=work, name="rlm-stream", daemon=True).start()
+        while True:
+            try:
+                data, error = given.get(timeout=min(intake.seconds_left(name), 1.0))
+            except Empty:
+                continue
+            if error is not None:
+                raise error
+            return data
+
+    return block

@@ -1,0 +1,42 @@
+"""Paths that a plug-in knows better: an archive, a database. Asked before our own sources, which read text only."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rlm_langchain import plugins
+from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.sources import json_values
+from rlm_langchain.context.sources import text as sources_text
+from rlm_langchain.errors import InputError
+from rlm_langchain.protocols import ContextSource
+from rlm_langchain.types import ContextRef
+
+
+def accepts(value: Any) -> bool:
+    """A path that a plug-in accepts."""
+    return isinstance(value, os.PathLike) and knowing(value) is not None
+
+
+def refer(value: Any, intake: Intake) -> ContextRef | None:
+    """What the first plug-in that accepts the value reads from it."""
+    name = knowing(value)
+    read = None if name is None else source(name).read(value)
+    if isinstance(read, str):
+        return sources_text.refer(read, intake)
+    if isinstance(read, list | dict):
+        return json_values.refer(read, intake)
+    raise InputError(f"the context plug-in {name!r} gave a {type(read).__name__}, not a str, a list or a dict")
+
+
+def knowing(value: Any) -> str | None:
+    """The first plug-in, in the order of their names, that accepts a value."""
+    return next((name for name in plugins.names("contexts") if source(name).accepts(value)), None)
+
+
+def source(name: str) -> ContextSource:
+    """A plug-in of the group `rlm_langchain.contexts`: a `ContextSource`, or a class that makes one."""
+    found = plugins.load("contexts", name)
+    made: ContextSource = found() if isinstance(found, type) else found
+    return made

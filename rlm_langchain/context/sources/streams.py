@@ -1,0 +1,149 @@
+"""Open files and pipes, such as `sys.stdin.buffer`: copied into the store in blocks, never held whole.
+
+Nobody knows where a stream ends: no more than a limit of it is copied, for no longer than the time of the run.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any, NamedTuple
+
+from rlm_langchain.context.decoding import (
+    SAMPLE,
+    Decoder,
+    not_text,
+    replaced,
+)
+from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.context.sanitize import one_line
+from rlm_langchain.context.sources.pipes import reader
+from rlm_langchain.context.sources.text import encode
+from rlm_langchain.errors import InputError, RLMError
+from rlm_langchain.types import ContextRef
+
+_WAYS_OUT = {
+    errno.ELOOP: "it is a link that leads to itself, or one of too many: give the file itself",
+    errno.ENAMETOOLONG: "its path is too long: move it up, or give it from a folder nearer to it",
+    errno.ENXIO: "it is a socket or a device, and only files, folders and pipes can be read",
+}
+"""What to do about an error of the operating system; about others, look at the permissions."""
+
+
+class Piece(NamedTuple):
+    """A part of a text, ready to be stored."""
+
+    data: bytes
+    characters: int
+    replaced: int
+    """Bytes that could not be decoded, or lone surrogates."""
+
+
+def accepts(value: Any) -> bool:
+    """Open files, text or binary, and what can be read like them."""
+    return callable(getattr(value, "read", None))
+
+
+def refer(value: Any, intake: Intake) -> ContextRef:
+    """All that is left to read."""
+    return copy(value, one_line(getattr(value, "name", "the stream")), intake, largest=intake.largest)
+
+
+def copy(file: Any, name: str, intake: Intake, note: str = "", *, largest: float = inf) -> ContextRef:
+    """What is left to read in `file`, as a text in the store; the note says where it came from.
+
+    Raises `InputError` when it goes on after so many bytes.
+    """
+    characters = wrong = size = 0
+    with intake.blobs.writer() as writer:
+        for piece in _pieces(_reading_blocks(file, name, intake), name, strict=intake.strict):
+            size += len(piece.data)
+            if size > largest:
+                raise InputError(
+                    f"{name} goes on after {largest:,} bytes, and no more is copied from a stream: save what you "
+                    "need of it to a file, which may be of any size, or set RLM_MAX_STREAM_BYTES"
+                )
+            intake.seconds_left(name)
+            writer.write(piece.data)
+            characters += piece.characters
+            wrong += piece.replaced
+        if not characters:
+            raise InputError(f"{name} is empty: there is nothing to ask about")
+        return text_ref(writer.commit(), characters, note, replaced(wrong))
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns what an operating system says about a read into our error."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file or folder {one_line(name)}: check the name") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} cannot be decoded ({error.reason}): open it in binary mode") from error
+    except OSError as error:
+        way_out = _WAYS_OUT.get(error.errno or 0, "check its permissions")
+        raise InputError(f"cannot read {one_line(name)} ({error.strerror or error}): {way_out}") from error
+    except ValueError as error:
+        raise InputError(f"cannot read {name}: {error}") from error
+
+
+Blocks = Callable[[], Any]
+"""Gives the next block of a stream: a text, or bytes; an empty one at the end."""
+
+
+def _pieces(read: Blocks, name: str, *, strict: bool) -> Iterator[Piece]:
+    first = read()
+    if isinstance(first, str):
+        return _of_text(read, first, name, strict=strict)
+    return _of_bytes(read, first, name, strict=strict)
+
+
+def _of_text(read: Blocks, block: str, name: str, *, strict: bool) -> Iterator[Piece]:
+    offset = 0
+    while block:
+        data, wrong = encode(block, strict=strict, name=name, offset=offset)
+        yield Piece(data, len(block), wrong)
+        offset += len(block)
+        block = read()
+
+
+def _of_bytes(read: Blocks, block: bytes, name: str, *, strict: bool) -> Iterator[Piece]:
+    while len(block) < SAMPLE and (more := read()):  # a pipe may give a few bytes at first
+        block += more
+    sample = block[:SAMPLE]
+    if wrong := not_text(sample):
+        raise InputError(f"{name} is {wrong}")
+    decoder = Decoder(name, sample, strict=strict)
+    while True:
+        before = decoder.replaced
+        text = decoder.decode(block, final=not block)
+        yield Piece(text.encode(), len(text), decoder.replaced - before)
+        if not block:
+            return
+        block = read()
+
+
+def _reading_blocks(file: Any, name: str, intake: Intake) -> Blocks:
+    """Blocks that are all of one type. Raises `InputError` for whatever goes wrong in a `read` that is not ours."""
+    read, kinds = reader(file, name, intake), set[type]()
+
+    def block() -> Any:
+        with reading(name):
+            try:
+                data = read()
+            except (RLMError, OSError, ValueError):
+                raise
+            except Exception as error:
+                raise InputError(f"cannot read {name}: its `read` raised {type(error).__name__}") from error
+        if data is None:
+            raise InputError(f"cannot read {name}: there is nothing to read now, and it does not wait for more")
+        kinds.add(type(data))
+        if not isinstance(data, str | bytes) or len(kinds) > 1:
+            given = " and ".join(sorted(kind.__name__ for kind in kinds))
+            raise InputError(f"cannot read {name}: its `read` gives {given}, not text or bytes")
+        return data
+
+    return block

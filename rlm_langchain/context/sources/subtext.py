@@ -1,0 +1,44 @@
+"""A part of a text that is stored already: copied from file to file, in blocks, into a context of its own."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from typing import Any
+
+from rlm_langchain.context.decoding import BLOCK
+from rlm_langchain.context.opening import opened
+from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.types import ContextRef, Excerpt
+
+
+def accepts(value: Any) -> bool:
+    """What a sandbox's call names instead of sending it."""
+    return isinstance(value, Excerpt)
+
+
+def refer(value: Excerpt, intake: Intake) -> ContextRef | None:
+    """The part, as a text in the store; None for an empty one. It is text, whatever it begins with."""
+    characters, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
+    with intake.blobs.writer() as writer:
+        for block in _blocks(value):
+            text = decoder.decode(block, not block)
+            writer.write(text.encode())
+            characters += len(text)
+        return text_ref(writer.commit(), characters) if characters else None
+
+
+def _blocks(value: Excerpt) -> Iterator[bytes]:
+    """Its bytes, and an empty block. Raises `JournalError` when its file is not what it was."""
+    left = value.stop - value.start
+    with opened(value.file) as file:
+        file.seek(value.start)
+        while left and (block := file.read(min(BLOCK, left))):
+            left -= len(block)
+            yield block
+    yield b""
+
+
+def text_of(value: Excerpt) -> str:
+    """The part as a text in memory. Raises `JournalError` as `refer` does."""
+    return b"".join(_blocks(value)).decode("utf-8", "replace")

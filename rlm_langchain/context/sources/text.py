@@ -1,0 +1,36 @@
+"""A `str`: always the text itself, never the name of a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlm_langchain.context.decoding import replaced, scrub
+from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.errors import InputError
+from rlm_langchain.types import ContextRef
+
+
+def accepts(value: Any) -> bool:
+    """Any `str`."""
+    return isinstance(value, str)
+
+
+def refer(value: str, intake: Intake) -> ContextRef | None:
+    """The empty text is no context."""
+    data, count = encode(value, strict=intake.strict)
+    note = replaced(count, "lone surrogate")
+    return text_ref(intake.blobs.put(data), len(value), note) if data else None
+
+
+def encode(text: str, *, strict: bool, name: str = "the context", offset: int = 0) -> tuple[bytes, int]:
+    """UTF-8 of a text, and how many lone surrogates were replaced: no UTF-8 can hold them."""
+    try:
+        return text.encode(), 0
+    except UnicodeEncodeError as error:
+        if strict:
+            raise InputError(
+                f"{name} has a lone surrogate at character {offset + error.start:,}, which is no text: "
+                "mend it, or let such characters be replaced (not `strict`)"
+            ) from error
+    clean, count = scrub(text)
+    return clean.encode(), count

@@ -1,0 +1,1 @@
+"""What survives the process: receipts, locks on threads, checked checkpoints."""

@@ -1,0 +1,184 @@
+"""Between LangGraph and its saver: what goes wrong there is an error of ours, and what is read is data only.
+
+Savers raise whatever their database, driver or serialiser raises, and LangGraph's serialiser, as it comes, makes
+objects of any class that a row names. Our state is plain, so none is needed. A copy of the saver takes its place in
+the graph, of a class that is the saver's own with every method translated, and with a serialiser that allows no
+class of anybody's: it shares the saver's connection, and is one to whoever asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.types import Send
+
+from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
+from rlm_langchain.trajectory.checksum import SEAL, seal
+
+READS = ("get_tuple", "aget_tuple")
+HISTORIES = ("get_delta_channel_history", "aget_delta_channel_history")
+LISTS = ("list", "alist")
+PUTS = ("put", "aput")
+WRITES = ("put_writes", "aput_writes")
+UNKNOWN = "serialization type"
+"""What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
+
+
+def guarded(saver: Any) -> Any:
+    """A copy of a saver that raises our errors; LangGraph's other options as they are."""
+    if saver is None or isinstance(saver, bool):
+        return saver
+    if not isinstance(saver, BaseCheckpointSaver):
+        raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
+    twin: Any = copy.copy(saver)
+    twin.__class__, twin.serde = _guarded_class(twin.__class__), _strict(saver.serde)
+    return twin
+
+
+def _strict(serde: Any) -> Any:
+    """LangGraph's serialiser with an empty list of classes; a serialiser of somebody else, as it is."""
+    from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+    from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+    if type(serde) is EncryptedSerializer:
+        return EncryptedSerializer(serde.cipher, _strict(serde.serde))
+    return JsonPlusSerializer(allowed_msgpack_modules=None) if type(serde) is JsonPlusSerializer else serde
+
+
+@cache
+def _guarded_class(kind: Any) -> Any:
+    ways = dict.fromkeys(READS, (_reading, "read", _checked))
+    ways |= dict.fromkeys(HISTORIES, (_reading, "read", _same))
+    ways |= dict.fromkeys(LISTS, (_listing, "read", _checked))
+    ways |= dict.fromkeys(PUTS, (_putting, "written", _same))
+    ways |= dict.fromkeys(WRITES, (_reading, "written", _same))
+    methods = {name: make(getattr(kind, name), what, look) for name, (make, what, look) in ways.items()}
+    return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+Method = Callable[..., Any]
+
+
+def _reading(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with translated(what):
+            return look(method(*args, **kwargs))
+
+    @wraps(method)
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        with translated(what):
+            return look(await method(*args, **kwargs))
+
+    return acall if inspect.iscoroutinefunction(method) else call
+
+
+def _listing(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with translated(what):
+            yield from map(look, method(*args, **kwargs))
+
+    @wraps(method)
+    async def acall(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        with translated(what):
+            async for found in method(*args, **kwargs):
+                yield look(found)
+
+    return acall if inspect.isasyncgenfunction(method) else call
+
+
+def _putting(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    write = _reading(method, what, look)
+
+    @wraps(method)
+    def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
+        sealed = {**metadata, SEAL: _seal_of(checkpoint, metadata)}
+        return write(saver, config, checkpoint, sealed, *rest, **more)
+
+    return call
+
+
+def _same(found: Any) -> Any:
+    return found
+
+
+def _checked(found: Any) -> Any:
+    """A checkpoint as it was read, if it is the one that was written. Raises `JournalError`."""
+    if found is None:
+        return None
+    asked = found.config["configurable"]["checkpoint_id"]
+    sound = _is_written(found.checkpoint, found.metadata) and _are_tasks(found.pending_writes or ())
+    if not sound or asked != found.checkpoint["id"]:
+        raise JournalError(
+            "a checkpoint is not what was written: go back to an earlier one with `rlm fork`, or ask again on a "
+            "new thread"
+        )
+    return found
+
+
+def _is_written(checkpoint: Any, metadata: Any) -> bool:
+    """Whether a checkpoint carries the seal that belongs on it; one of another writer, who seals nothing, must at
+    least have the form that LangGraph reads."""
+    own = _seal_of(checkpoint, metadata)
+    if SEAL in metadata:
+        return bool(metadata[SEAL] == own)
+    parents = metadata.get("parents") or {}
+    return isinstance(parents, dict) and all(isinstance(key, str) for key in (*metadata, *parents))
+
+
+def _are_tasks(writes: Sequence[tuple[str, str, Any]]) -> bool:
+    """Whether what is to run next can: LangGraph would leave out what is no task, and end the run without it."""
+    return all(isinstance(value, Send) for _, channel, value in writes if channel == TASKS)
+
+
+def _seal_of(checkpoint: Any, metadata: Any) -> str:
+    """Over all that says how a run goes on. Its records carry seals of their own."""
+    parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
+    parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
+    return seal({"parts": json.loads(json.dumps(parts, default=_plain))})
+
+
+def _plain(value: Any) -> Any:
+    """A task by what it says; of other objects, which a graph around ours may keep, no more than that they are."""
+    return [value.node, value.arg] if isinstance(value, Send) else None
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """A foreign error as one of ours. `what` was to be done: `read` or `written`."""
+    try:
+        yield
+    except RLMError:
+        raise
+    except (NotImplementedError, asyncio.InvalidStateError) as error:
+        if UNKNOWN in str(error):
+            raise JournalError(_sentence(what, error)) from error
+        raise ConfigurationError(
+            f"this saver cannot be used here ({type(error).__name__}): `invoke` needs a saver with sync methods, "
+            "`ainvoke` one with async methods, AsyncSqliteSaver for example"
+        ) from error
+    except Exception as error:
+        raise JournalError(_sentence(what, error)) from error
+
+
+def _sentence(what: str, error: Exception) -> str:
+    kind = type(error).__name__
+    if what == "written":
+        return (
+            f"a checkpoint cannot be written ({kind}): see that the saver's database can be reached and has room, "
+            "then resume the run; nothing that was paid is lost"
+        )
+    return (
+        f"a checkpoint cannot be read ({kind}): the saver's database cannot be reached, or is damaged; see to it, "
+        "go back to an earlier checkpoint, or ask again on a new thread"
+    )

@@ -1,0 +1,181 @@
+"""Receipts: every reply of a model is on disk before it is used, so that no crash makes us ask, and pay, again.
+
+A checkpoint is written when a node ends; a node may be a hundred calls. What a model replied in between is here:
+one file of JSON lines per run, each a reply and its key, sealed together. Room for a reply is allocated before it
+is asked for, so that a full disk refuses the call and does not lose its answer. The files survive the end of the
+process, however it comes; against a loss of power they are as safe as the disk's cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from rlm_langchain.errors import JournalError
+from rlm_langchain.trajectory.checksum import is_whole, seal
+from rlm_langchain.types import Usage
+
+TOOL = " tool "
+"""In the key of what a tool gave back, behind its place."""
+ROOM = 64 * 1024
+"""Bytes allocated for one reply in flight."""
+
+
+class Receipts:
+    """The receipts of one run. One process writes them at a time; threads and tasks of it may share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._replies: dict[str, Any] | None = None
+        self._file = -1
+        self._end = 0
+        self._allocated = 0
+        self._flying = 0
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Any | None:
+        """The reply that was received under a key, in this process or an earlier one."""
+        with self._lock:
+            if self._replies is None:
+                self._replies = self._read()
+            return self._replies.get(key)
+
+    def lost(self) -> list[Usage]:
+        """What requests of earlier processes may have cost whose replies never came."""
+        self.find("")
+        return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
+
+    def spent(self) -> list[tuple[str, Usage]]:
+        """What the replies of earlier processes have used, and where in the tree they were asked for."""
+        with self._lock:
+            if self._replies is None:
+                self._replies = self._read()
+            bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
+        return [(place, Usage(**usage)) for place, usage in bills]
+
+    def worked(self) -> float:
+        """For how many seconds the run had been worked on when the last reply came, over all its processes."""
+        self.find("")
+        return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
+
+    def tools(self) -> set[str]:
+        """Where in the tree the tools were called that earlier processes have run."""
+        self.find("")
+        return {key.partition(TOOL)[0] for key in self._replies or () if TOOL in key}
+
+    async def ready(self) -> None:
+        """Have the file open: what takes the disk a while is not done on the event loop. Raises `JournalError`."""
+        if self._file < 0:
+            await asyncio.to_thread(self._opened)
+
+    def prepare(self) -> None:
+        """Make room for one more reply. Raises `JournalError` when the disk is full."""
+        with self._lock:
+            self._make_room(self._flying + 1)
+            self._flying += 1
+
+    def write(self, key: str, reply: dict[str, Any]) -> None:
+        """Keep a reply. Raises `JournalError` when it cannot be written."""
+        record = {**reply, "key": key}
+        line = json.dumps({**record, "seal": seal(record)}, ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            self._open()
+            try:
+                _write(self._file, line, self._end)
+            except OSError as error:
+                raise self._full(error) from error
+            self._end += len(line)
+
+    def settle(self) -> None:
+        """One reply less is in flight, whether it came or not."""
+        with self._lock:
+            self._flying -= 1
+
+    def close(self) -> None:
+        """Let go of the file; it stays, unless nothing was received."""
+        with self._lock:
+            if self._file >= 0:
+                os.ftruncate(self._file, self._end)
+                os.close(self._file)
+                if not self._end:
+                    self.path.unlink(missing_ok=True)
+            self._file = -1
+
+    def _make_room(self, replies: int) -> None:
+        wanted = self._end + replies * ROOM
+        if wanted <= self._allocated:
+            return
+        self._open()
+        for size in (max(wanted, 2 * self._allocated), wanted):  # in large steps while the disk has room for them
+            try:
+                _allocate(self._file, self._allocated, size - self._allocated)
+            except OSError as error:
+                full = error
+            else:
+                self._allocated = size
+                return
+        raise self._full(full) from full
+
+    def _opened(self) -> None:
+        with self._lock:
+            self._open()
+
+    def _open(self) -> None:
+        if self._file >= 0:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._full(error) from error
+        if self._replies is None:
+            self._replies = self._read()
+        os.ftruncate(self._file, self._end)  # what a killed process had allocated, or half written
+        self._allocated = self._end
+
+    def _read(self) -> dict[str, Any]:
+        """All receipts. A last line that was cut off by the end of its process is no receipt."""
+        if not self.path.exists():
+            return {}
+        data = self.path.read_bytes().rstrip(b"\0")
+        whole, newline, _ = data.rpartition(b"\n")
+        self._end = len(whole) + len(newline)
+        try:
+            replies = [json.loads(line) for line in whole.splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise self._damaged() from error
+        if not all(isinstance(reply, dict) and is_whole(reply) and "key" in reply for reply in replies):
+            raise self._damaged()
+        return {reply["key"]: reply for reply in replies}
+
+    def _damaged(self) -> JournalError:
+        return JournalError(
+            f"the receipts in {self.path} are damaged: move the file away to go on without them; "
+            "then replies since the last checkpoint are asked, and paid, again"
+        )
+
+    def _full(self, error: OSError) -> JournalError:
+        return JournalError(
+            f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
+            "nothing that was paid is lost"
+        )
+
+
+def _allocate(file: int, offset: int, size: int) -> None:
+    """Make a file longer such that later writes into it cannot find the disk full."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, offset, size)
+    else:
+        _write(file, bytes(size), offset)
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    """Write all of it: a disk that fills up meanwhile takes a part without a word, and says so at the next try."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written

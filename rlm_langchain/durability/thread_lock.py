@@ -1,0 +1,158 @@
+"""Locks on threads: one process at a time works on a thread."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from rlm_langchain.durability.checkpointer import translated
+from rlm_langchain.errors import ThreadBusy
+
+GLANCE = 0.2
+"""Seconds for which somebody who only looks whether a thread is held may hold it."""
+
+
+@contextmanager
+def lease(home: Path, thread: str) -> Iterator[None]:
+    """Hold a thread while working on it. Raises `ThreadBusy` when somebody else does."""
+    lock = _lock(home, thread)
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    holder = lock.with_suffix(".json")
+    try:
+        held = _acquired(lock)
+    except Timeout as busy:
+        raise ThreadBusy(f"another process works on the thread {thread!r}{_who(holder)}; wait for it") from busy
+    try:
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
+        yield
+    finally:
+        _remove(lock, held)
+
+
+def _acquired(lock: Path) -> FileLock:
+    """The lock on a file that is there. Raises `Timeout`."""
+    while True:
+        held = FileLock(lock, timeout=GLANCE, poll_interval=GLANCE / 4, thread_local=False)
+        held.acquire()
+        if lock.exists():
+            return held
+        held.release()  # of a file that was removed between its opening and its locking
+
+
+def _remove(lock: Path, held: FileLock) -> None:
+    """Let go of a lease, and of its files. On Windows an open file stays, and the lock removes it by itself."""
+    try:
+        for path in (lock.with_suffix(".json"), lock):
+            with suppress(OSError):
+                path.unlink()
+    finally:
+        held.release()
+
+
+def is_held(home: Path, thread: str) -> bool:
+    """Whether somebody works on a thread."""
+    return _is_locked(_lock(home, thread))
+
+
+def held_since(home: Path) -> float | None:
+    """When the oldest of all that is being worked on began; None when nothing is."""
+    locks = [lock for lock in (home / "leases").glob("*.lock") if _is_locked(lock)]
+    return min((_since(lock.with_suffix(".json")) for lock in locks), default=None)
+
+
+def _lock(home: Path, thread: str) -> Path:
+    return home / "leases" / f"{hashlib.sha256(thread.encode()).hexdigest()[:32]}.lock"
+
+
+def _is_locked(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    held = FileLock(lock, blocking=False, thread_local=False)
+    try:
+        held.acquire()
+    except Timeout:
+        return True
+    _remove(lock, held)
+    return False
+
+
+def _since(holder: Path) -> float:
+    """When a lease was taken, as its note says; a note that cannot be read is as old as may be."""
+    try:
+        return float(json.loads(holder.read_text())["since"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0
+
+
+def _who(holder: Path) -> str:
+    """Who says to hold it. A note for people: only the lock decides."""
+    try:
+        said = json.loads(holder.read_text())
+        minutes = (time.time() - said["since"]) / 60
+        return f" (process {said['pid']} on {said['host']}, for {minutes:.0f} min)"
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
+POSTGRES = "langgraph.checkpoint.postgres"
+
+SETTINGS = (
+    "set local lock_timeout = '1s'",  # a process that was killed a moment ago may not be gone yet
+    "set local idle_in_transaction_session_timeout = 0",
+    "set local tcp_keepalives_idle = 20",
+    "set local tcp_keepalives_interval = 10",
+    "set local tcp_keepalives_count = 4",
+)
+
+
+@contextmanager
+def database_lease(saver: Any, thread: str) -> Iterator[None]:
+    """Hold a thread in the database of a Postgres saver; for another saver there is nothing to do.
+
+    Raises `ThreadBusy` when somebody else holds it, `JournalError` when the database cannot be reached.
+    """
+    if not any(kind.__module__.startswith(POSTGRES) for kind in type(saver).__mro__):
+        yield
+        return
+    with translated("read"):
+        connection = _connected(saver.conn)
+    try:
+        with translated("read"):
+            _take(connection, thread)
+        yield
+    finally:
+        connection.close()
+
+
+def _take(connection: Any, thread: str) -> None:
+    from psycopg.errors import LockNotAvailable
+
+    number = int.from_bytes(hashlib.sha256(f"rlm {thread}".encode()).digest()[:8], signed=True)
+    for setting in SETTINGS:
+        connection.execute(setting)
+    try:
+        connection.execute("select pg_advisory_xact_lock(%s)", (number,))
+    except LockNotAvailable as busy:
+        raise ThreadBusy(
+            f"another process works on the thread {thread!r}, with the same database; wait for it"
+        ) from busy
+
+
+def _connected(ours: Any) -> Any:
+    """One connection more to the database of a connection, or of a pool."""
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    if isinstance(ours, psycopg.Connection | psycopg.AsyncConnection):
+        return psycopg.connect(make_conninfo(ours.info.dsn, password=ours.info.password or None))
+    options = {key: value for key, value in (ours.kwargs or {}).items() if key not in ("autocommit", "row_factory")}
+    return psycopg.connect(ours.conninfo, **options)

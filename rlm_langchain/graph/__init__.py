@@ -1,0 +1,1 @@
+"""The graph: start with `graph.py`."""

@@ -1,0 +1,170 @@
+"""The trust boundary of the graph: what its callers may give it, and what only our own code may.
+
+A compiled graph is handed what a client sends, by LangGraph's server or by a graph around it: input, commands,
+updates of its state, all of it made from JSON. From outside come a question, a context that is data, and the answer
+to an interrupt. Everything else in the state, such as the name of a run, its place in the tree or what a person
+has agreed to, comes from our own code in this process, as an `Internal`, or from a checkpoint that it has written.
+
+Covered: every public way into a compiled graph that writes to its state. Not covered: who writes to the
+checkpointer's database, or runs code in this process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import InvalidUpdateError
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, StateUpdate
+
+from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.records import RLMInput
+from rlm_langchain.run.cancellation import Invocation
+
+PUBLIC = ("query", "context")
+"""The keys that anybody may give."""
+OUTSIDE = (None, START, "__input__", "__copy__", END)
+"""As which nodes the state may be updated from outside: those that stand for input, or that write nothing."""
+SAVER = "__pregel_checkpointer"
+"""Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
+SEEN = "__rlm_seen__"
+"""Under `configurable`: the `Invocation`, with the runs that it has worked on."""
+_RUN = re.compile("[0-9a-f]{32}")
+
+
+class UpdateRefused(InputError, InvalidUpdateError):
+    """An update of the state that is not for callers. LangGraph's server answers it as a bad request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Internal:
+    """Values for the state from our own code. JSON cannot make one, and no checkpoint holds one."""
+
+    values: Mapping[str, Any]
+
+
+class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph that takes no internal value from its callers. All of LangGraph's ways in end here."""
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's, of checked input. Raises `InputError`."""
+        check_config(config)
+        return super().stream(accepted(input), config, **kwargs)
+
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's, of checked input. Raises `InputError`."""
+        check_config(config)
+        return super().astream(accepted(input), config, **kwargs)
+
+    def bulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """LangGraph's, of checked updates. Raises `InputError`."""
+        check_config(config)
+        return super().bulk_update_state(config, [[*map(_update, step)] for step in supersteps])
+
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        """LangGraph's, of checked updates. Raises `InputError`."""
+        check_config(config)
+        return await super().abulk_update_state(config, [[*map(_update, step)] for step in supersteps])
+
+    def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
+        """The schema of what callers may give."""
+        from pydantic import TypeAdapter
+
+        return {**TypeAdapter(RLMInput).json_schema(), "title": self.get_name("Input")}
+
+
+class GuardedStateGraph(StateGraph[Any, Any, Any, Any]):
+    """A graph that is guarded whoever compiles it."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> GuardedGraph:
+        """LangGraph's, guarded."""
+        compiled: Any = super().compile(*args, **kwargs)
+        compiled.__class__ = GuardedGraph
+        guarded: GuardedGraph = compiled
+        return guarded
+
+
+def accepted(given: Any) -> dict[str, Any] | Command[Any] | None:
+    """The part of an input that the graph takes. Raises `InputError` for what is no input.
+
+    Other keys are left out, as LangGraph does: the state of a parent graph may have more than ours.
+    """
+    if given is None:
+        return None
+    if type(given) is Internal:
+        return dict(given.values)
+    if isinstance(given, Command):
+        return _resuming(given)
+    if isinstance(given, Mapping):
+        return {key: given[key] for key in PUBLIC if key in given}
+    if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
+        return {key: getattr(given, key) for key in PUBLIC if hasattr(given, key)}
+    raise InputError(f'the graph was given a {type(given).__name__}; give it {{"query": ..., "context": ...}}')
+
+
+def check_run(run: Any) -> str:
+    """The name of a run, before it becomes one of a file. Raises `JournalError` for one that we did not make."""
+    if isinstance(run, str) and _RUN.fullmatch(run):
+        return run
+    raise JournalError(
+        "the checkpoint of this run is damaged: the name of the run is none of ours; go back to an earlier "
+        "one with `rlm fork`, or ask again on a new thread"
+    )
+
+
+def check_config(config: RunnableConfig | None) -> None:
+    """Raise `InputError` for a `configurable` that no code of ours or LangGraph's can have made."""
+    settings = (config or {}).get("configurable") or {}
+    if not isinstance(settings, Mapping):
+        raise InputError(f"`configurable` is a {type(settings).__name__}; it is a dict")
+    check_thread(settings.get("thread_id"))
+    if not isinstance(settings.get(SAVER), BaseCheckpointSaver | bool | None) or not isinstance(
+        settings.get(SEEN), Invocation | None
+    ):
+        raise InputError(
+            f"`configurable` has {SAVER!r} or {SEEN!r}, which are not for callers to set: leave them out"
+        )
+
+
+def check_thread(thread: Any) -> None:
+    """Raise `InputError` for the name of a thread that is no name."""
+    if not isinstance(thread, str | int | UUID | None):
+        raise InputError(f"the `thread_id` is a {type(thread).__name__}; name a thread by a text")
+
+
+def _resuming(command: Command[Any]) -> Command[Any]:
+    """A command that answers interrupts, and does nothing else."""
+    if command.update or command.goto or command.graph or command.resume is None:
+        raise UpdateRefused(
+            "a Command from outside may answer an interrupt, as Command(resume=...), and nothing else: "
+            "no update, no goto, no graph"
+        )
+    return command
+
+
+def _update(given: Sequence[Any]) -> StateUpdate:
+    """An update of the state, of the keys that callers may give, as input."""
+    values, as_node, task = (*given, None, None)[:3]
+    if type(values) is Internal:
+        return StateUpdate(dict(values.values), as_node, task)
+    if as_node not in OUTSIDE:
+        raise UpdateRefused(
+            f"the state of an RLM cannot be updated as its node {as_node!r}: ask, resume, or use `fork`"
+        )
+    if values is not None and not (isinstance(values, Mapping) and values.keys() <= set(PUBLIC)):
+        raise UpdateRefused(
+            f"of the state of an RLM only {' and '.join(PUBLIC)} can be updated: its records and what a person "
+            "agreed to are its own. To go back in a thread, use `fork`"
+        )
+    return StateUpdate(None if values is None else dict(values), as_node, task)

@@ -1,0 +1,133 @@
+"""One sub-call to a model: never asked twice, never too long, never past the budget."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.budget.ledger import Refused
+from rlm_langchain.context.prompt_text import as_text
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.models.call import CallFailed
+from rlm_langchain.models.messages import flaw_of
+from rlm_langchain.models.model import Model
+from rlm_langchain.prompts.render import render
+from rlm_langchain.run.ask_model import Query, ask, key_of, received, unread_by
+from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.types import Call, Excerpt, LeafReply, Usage
+
+BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A call that one model answers."""
+
+    machine: Machine
+    tree: Tree
+    model: Model
+    call: Call
+    place: str
+    """In the tree."""
+    sha256: str
+    """The call's fingerprint."""
+    wave: str = ""
+    """Of the calls that are asked at once with it: they may share a flawed reply, later ones may not."""
+
+    async def reply(self, config: RunnableConfig) -> LeafReply:
+        """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
+        if isinstance(piece := self.call.context, Excerpt) and piece.stop - piece.start > self.machine.limits.value:
+            return LeafReply(None, self._too_long((piece.stop - piece.start) // BYTES_PER_TOKEN))
+        query = self._query()
+        if not self.machine.memo or self._paid(query):
+            return await self._ask(query, config)
+        key = self._memo_key
+        while (known := self.tree.answers.get(key) or self.tree.answers.get(self._wave_key)) is not None:
+            if isinstance(known, str):
+                return LeafReply(known, memo=True)
+            if isinstance(known, LeafReply):
+                return known
+            if (first := await asyncio.shield(known)) is not None:
+                return LeafReply(first.text, first.error, memo=True, flaw=first.flaw)
+        return await self._first(key, query, config)
+
+    def known(self) -> str | None:
+        """The answer, when it is there already and need not be asked for."""
+        known = self.tree.answers.get(self._memo_key) if self.machine.memo else None
+        return known if isinstance(known, str) and not self._paid(self._query()) else None
+
+    @property
+    def _memo_key(self) -> str:
+        return f"{self.model.name} {self.sha256}"
+
+    @property
+    def _wave_key(self) -> str:
+        return f"{self._memo_key} in {self.wave}"
+
+    async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
+        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered. A flawed
+        reply is, for this wave: later, the same is asked again.
+
+        Who waits for a call that was broken off has no reply by it, and asks again.
+        """
+        flight = self.tree.answers[key] = asyncio.get_running_loop().create_future()
+        reply = None
+        try:
+            reply = await self._ask(query, config)
+        finally:
+            flight.set_result(reply)
+            del self.tree.answers[key]
+        if reply.text is not None and reply.flaw is None:
+            self.tree.answers[key] = reply.text
+        elif reply.text is not None:
+            self.tree.answers[self._wave_key] = LeafReply(reply.text, memo=True, flaw=reply.flaw)
+        return reply
+
+    async def _ask(self, query: Query, config: RunnableConfig) -> LeafReply:
+        size = self.machine.size(query.messages)
+        if self.model.window is not None and size > self.model.window:
+            return LeafReply(None, self._too_long(size))
+        try:
+            done = await ask(self.machine, self.tree, query, config)
+            return LeafReply(
+                done.text,
+                None,
+                done.usage,
+                done.retries,
+                from_cache=done.from_cache,
+                flaw=flaw_of(done.text, done.finish),
+            )
+        except Refused as refused:
+            return LeafReply(None, f"not asked: {refused}", unread_by(self.tree, query), refused=refused.reason)
+        except CallFailed as failed:
+            return LeafReply(None, str(failed), unread_by(self.tree, query), failed.retries)
+        except TimeoutError:
+            unread = unread_by(self.tree, query)
+            return LeafReply(None, "the time of the run is over", unread, refused="seconds")
+
+    def _paid(self, query: Query) -> bool:
+        """Whether this very call was answered in an earlier process: then its cost is on its own record."""
+        known = received(self.tree, query)
+        return known is not None and known.usage != Usage()
+
+    def _query(self) -> Query:
+        messages: list[BaseMessage] = [HumanMessage(self._prompt())]
+        key = key_of(self.tree, self.model, messages, "" if self.machine.memo else self.place)
+        own = f"{self.wave} wave{key}" if self.machine.memo else None
+        return Query(self.model, messages, self.place, key, own)
+
+    def _prompt(self) -> str:
+        if self.call.context is None:
+            return self.call.prompt
+        context = as_text(self.call.context)
+        return render(self.model.profile, "subcall", prompt=self.call.prompt, context=context)
+
+    def _too_long(self, tokens: int) -> str:
+        window = "no text as long as that" if self.model.window is None else f"{self.model.window:,}"
+        return (
+            f"not asked: about {tokens:,} tokens, and {self.model.name} reads {window}; "
+            "cut the text and ask about the parts with llm_query_batched"
+        )

@@ -1,0 +1,193 @@
+"""`search` in the REPL: what defines it there, and how the host answers it.
+
+A reply carries where the passages are, not their text: the REPL holds that already, and the journal need not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.budget.ledger import Entry, Refused
+from rlm_langchain.errors import RLMError
+from rlm_langchain.models.call import CallFailed
+from rlm_langchain.models.provider_errors import read_fault
+from rlm_langchain.retrieval.external import found_outside
+from rlm_langchain.types import (
+    Call,
+    ContextFile,
+    ContextRef,
+    LeafReply,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from rlm_langchain.context.store import ContextStore
+    from rlm_langchain.retrieval.cache.index_cache import Indexes
+    from rlm_langchain.retrieval.index.passages import Hit
+    from rlm_langchain.retrieval.index.subcontext import Slice
+    from rlm_langchain.retrieval.option import Search
+    from rlm_langchain.run.run_tree import Tree
+
+KIND = "search"
+"""Of the calls."""
+MOST = 1_000
+"""Passages of one search."""
+
+PRELUDE = '''
+import json
+
+
+def search(query, k=10):
+    """Passages about a query, best first: dicts with text, score, source, start, end."""
+    if not isinstance(query, str):
+        raise TypeError("search takes a query (str), not " + type(query).__name__)
+    found = json.loads(_host_call("search", json.dumps([query, int(k)])))
+    if found["note"]:
+        print("[search] " + found["note"])
+    return [_passage_found(hit) for hit in found["hits"]]
+
+
+def _passage_found(hit):
+    at = hit.pop("at", None)
+    if at is None:
+        return hit
+    text = context
+    for step in at:
+        text = text[step]
+    if isinstance(text, (dict, list)):
+        text = json.dumps(text, ensure_ascii=False)
+    return {"text": str(text[hit["start"]:hit["end"]]), **hit}
+'''
+
+
+class Where(NamedTuple):
+    """A context that is searched, or a part of it."""
+
+    file: ContextFile
+    sha256: str
+    part: Slice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """Answers one call of `search`."""
+
+    search: Search
+    store: ContextStore
+    tree: Tree
+    place: str
+    """In the tree."""
+
+    async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+        """What was found, as JSON: kept on disk before it is used, so that no crash makes it be paid again."""
+        key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        receipts = self.tree.receipts
+        known = receipts.find(key) if receipts else None
+        if known is not None:
+            return LeafReply(known["text"], used=self.tree.spent_at(self.place))
+        reply = await self._searched(call, context, config)
+        if receipts and reply.text is not None:
+            receipts.write(key, {"place": self.place, "text": reply.text, "usage": Usage().record()})
+        return reply._replace(used=self.tree.spent_at(self.place))
+
+    async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+        try:
+            query, k = json.loads(call.prompt)
+            most = max(0, min(int(k), MOST))
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            return LeafReply(None, "search takes a query and how many passages to find")
+        try:
+            async with asyncio.timeout(self.tree.ledger.seconds_left()):
+                return await self._found(str(query), most, context, config)
+        except TimeoutError:
+            return LeafReply(None, "the time of the run is over", refused="seconds")
+
+    async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+        if self.search.indexes is None:
+            return await found_outside(self.search.outside, query, most, self.tree, config)
+        if context is None or not query.strip() or not most:
+            return said([])
+        where = await asyncio.to_thread(self._where, self.search.indexes, context)
+        try:
+            hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
+            return said([_sent(hit) for hit in hits])
+        except (Refused, CallFailed) as failed:
+            why = f"by words only, since the embedding model was not asked: {failed}"
+            if isinstance(failed, CallFailed):
+                why = f"by words only, since the embedding model does not answer: {failed}"
+            index = await self.search.indexes.index(*where[:2])
+            hits = await asyncio.to_thread(index.search, query, most, None, where.part)
+            return said([_sent(hit) for hit in hits], why)
+
+    def _where(self, indexes: Indexes, context: ContextRef) -> Where:
+        """What to search for passages of a context: itself, or the whole that it is a slice of."""
+        file = self.store.open(context)
+        for above in self.tree.reading.contexts if self.tree.reading else ():
+            if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
+                continue
+            whole = self.store.open(above)
+            if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
+                return Where(whole, above["sha256"], part)
+        return Where(file, context["sha256"])
+
+    @asynccontextmanager
+    async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
+        """Around a request to the embedding model: its place in the budget, and its receipt."""
+        self.tree.check()
+        async with self.tree.ledger.reserve(wanted) as entry, self._sent(entry):
+            costs_nothing = False
+            try:
+                yield
+            except Exception as error:
+                costs_nothing = _costs_nothing(error)
+                raise
+            finally:
+                if costs_nothing:
+                    entry.withdraw()
+                else:  # a request that was cut off on its way is paid for, as far as we know
+                    entry.book(wanted)
+                    self._book(wanted, name)
+
+    @asynccontextmanager
+    async def _sent(self, entry: Entry) -> AsyncIterator[None]:
+        """Around a request: it waits its turn, and is not sent when the limit has been passed meanwhile."""
+        while True:
+            await entry.renew()
+            async with self.tree.gate:
+                if entry.begin():
+                    yield
+                    return
+
+    def _book(self, used: Usage, name: str) -> None:
+        self.tree.note(self.place, used)
+        if self.tree.receipts:
+            key = f"{self.place} embedding {name}"
+            self.tree.receipts.write(key, {"place": self.place, "usage": used.record()})
+
+
+def _costs_nothing(error: Exception) -> bool:
+    """Whether a request has failed before anything was embedded."""
+    return isinstance(error, RLMError) or read_fault(getattr(error, "error", error)).arrival == "none"
+
+
+def said(hits: list[dict[str, Any]], note: str | None = None) -> LeafReply:
+    """A reply as the REPL reads it."""
+    return LeafReply(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
+
+
+def _sent(hit: Hit) -> dict[str, Any]:
+    return {
+        "at": list(hit.source.at),
+        "score": hit.score,
+        "source": hit.source.label,
+        "start": hit.start,
+        "end": hit.end,
+    }

@@ -1,0 +1,234 @@
+"""What a graph is built from: everything that does not change during a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.answers.coverage import Reading, Shelf
+from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.estimate import most_tokens
+from rlm_langchain.budget.ledger import Overrun
+from rlm_langchain.context.describe import approximate_tokens
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.graph.boundary import SEEN, check_run
+from rlm_langchain.graph.calls.search import PRELUDE as SEARCH_PRELUDE
+from rlm_langchain.graph.calls.tools import Tools, prelude
+from rlm_langchain.graph.strategy_choice import ways
+from rlm_langchain.models import pricing
+from rlm_langchain.models.call import Retry
+from rlm_langchain.models.model import Model
+from rlm_langchain.prompts.strategies import strategies_of
+from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
+from rlm_langchain.records import depth_of
+from rlm_langchain.retrieval.option import Search
+from rlm_langchain.run.cancellation import Invocation
+from rlm_langchain.run.event_loops import in_thread
+from rlm_langchain.run.run_tree import Tree, Trees
+from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.types import (
+    ContextFile,
+    ContextRef,
+    Limits,
+    Usage,
+)
+
+OUTPUT_TOKENS = 4_096
+"""Reserved for the output of a call that has no cap of its own."""
+LAST_OUTPUT_TOKENS = 1_024
+"""For the last call of a run whose tokens or dollars are used up."""
+TURNS = {"default": 30, "compact": 4}
+"""Root turns of a run by its model's profile, when none are given. A small model without an answer after two goes
+in circles: of 47 questions, those that it answered rightly took it one or two."""
+STEPS = 1_000_000_000
+"""LangGraph's recursion limit: out of the way, since our budget ends a run."""
+MESSAGE_TOKENS = 8
+"""What providers add around each message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The parts, captured when the graph is built."""
+
+    root: Model
+    subs: tuple[Model, ...]
+    """For sub-calls: one per depth, the last one for all below it."""
+    sandbox: Sandbox
+    strategies: tuple[Strategy, ...] = ()
+    auto: bool = False
+    """Whether there are also those that suit the context of each run."""
+    budget: Budget = Budget()
+    limits: Limits = Limits()
+    store: ContextStore = field(default_factory=ContextStore)
+    retry: Retry = Retry()
+    memo: bool = True
+    """Whether identical sub-calls of a tree are asked once."""
+    tools: tuple[Tools, Tools] = ({}, {})
+    """Of the top run, and of child runs."""
+    schema: AnswerSchema | None = None
+    """What the answer of the top run must fit."""
+    search: Search | None = None
+    """What answers `search` in the REPL; None: there is no such function."""
+    citations: bool = False
+    """Whether the answer of the top run comes with quotes that are looked up in the context."""
+    trees: Trees = field(default_factory=Trees)
+    shelf: Shelf = field(default_factory=Shelf)
+    """Indexes by which it is known what models have read."""
+
+    def runs_at(self, depth: int) -> Model:
+        """The root model of a run at this depth."""
+        return self.root if depth == 0 else self.leaf_at(depth - 1)
+
+    def leaf_at(self, depth: int) -> Model:
+        """The model that answers the sub-calls of a run at this depth."""
+        return self.subs[min(depth, len(self.subs) - 1)]
+
+    def turns_at(self, depth: int) -> int:
+        """How many turns a run at this depth may take."""
+        given = self.budget.iterations
+        return TURNS[self.runs_at(depth).profile] if given is None else given
+
+    def tree(self, run: str, config: RunnableConfig) -> Tree:
+        """The living tree of a run. One that has a thread can be resumed, so it keeps receipts.
+
+        Raises `Cancelled` when what asks works for a call that was cancelled.
+        """
+        settings = config.get("configurable", {})
+        invocation: Invocation | None = settings.get(SEEN)
+        if invocation is not None:
+            invocation.join(run)
+        durable = "thread_id" in settings
+        return self.trees.get(run, self.budget, self.receipts(run) if durable else None)
+
+    async def ready(self, run: str, config: RunnableConfig) -> None:
+        """Have the tree of a run at hand: its receipts may be many, and are not read on the event loop."""
+        if "thread_id" in config.get("configurable", {}) and not self.trees.has_read(run):
+            await in_thread(lambda: self.tree(run, config), lambda: None)
+
+    def reading(self, tree: Tree, state: Mapping[str, Any], journal: Journal) -> Reading:
+        """What tells which parts of the top run's contexts models have read."""
+        if tree.reading is None:
+            tree.reading = Reading(self.store, self.shelf)
+        tops = state.get("tops")
+        tree.reading.about(journal.contexts.values() if tops is None else tops)
+        return tree.reading
+
+    def receipts(self, run: str) -> Path:
+        """Where the receipts of a run are. Raises `JournalError` for a name that we gave to no run."""
+        return self.store.root / "receipts" / f"{check_run(run)}.jsonl"
+
+    def close(self, run: str) -> None:
+        """Let go of a run. When it has ended, and its last checkpoint is written, nothing can need its receipts."""
+        if self.trees.close(run):
+            with suppress(NotADirectoryError):  # `home` is a file: there was nowhere to keep any
+                self.receipts(run).unlink(missing_ok=True)
+
+    def schema_at(self, path: str) -> AnswerSchema | None:
+        """What the answer of the run at `path` must fit: child runs answer as they were asked."""
+        return None if path else self.schema
+
+    def cites_at(self, path: str) -> bool:
+        """Whether the answer of the run at `path` comes with quotes: that of the top run may."""
+        return self.citations and not path
+
+    def tools_at(self, path: str) -> Tools:
+        """The custom tools of the run at `path`."""
+        return self.tools[1] if path else self.tools[0]
+
+    def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
+        """The strategies of the run at `path` over this context."""
+        return ways(self, self.runs_at(depth_of(path)), context)
+
+    def open(self, journal: Journal, tree: Tree, path: str) -> SandboxSession:
+        """A fresh REPL for the run at `path`, over the contexts of its journal.
+
+        Raises `SandboxError`, and as `fits`.
+        """
+        files = self.fits(journal)
+        context = files.pop("context", None)
+        left = tree.ledger.seconds_left()
+        seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
+        preludes = [strategy.prelude for strategy in self._strategies_in(journal)]
+        preludes.append(prelude(self.tools_at(path)))
+        preludes += [SEARCH_PRELUDE] if self.search else []
+        code = "\n\n".join(text for text in preludes if text)
+        limits = replace(self.limits, seconds=seconds)
+        return self.sandbox.open(context, code, limits, *([files] if files else []))
+
+    def fits(self, journal: Journal) -> dict[str, ContextFile]:
+        """The contexts of a journal by their names, when this machine can make its REPL again.
+
+        Raises `JournalError` for a context that is gone or was changed, and `ConfigurationError` when what its
+        cells have used is not here.
+        """
+        if journal.sandbox not in (None, self.sandbox.name):
+            raise ConfigurationError(
+                f"this run used the sandbox {journal.sandbox!r}, and this RLM has {self.sandbox.name!r}: "
+                f"there its cells may do something else. Resume it with sandbox={journal.sandbox!r}"
+            )
+        self._strategies_in(journal)
+        return {name: self.store.open(ref) for name, ref in journal.contexts.items()}
+
+    def unchanged(self, journal: Journal) -> None:
+        """Raise `JournalError` when a file of the user's that a run is about is not what it was.
+
+        Its REPL may hold the text as it was; but its child runs, quotes and searches would read another one.
+        """
+        for ref in journal.contexts.values():
+            if "path" in ref:
+                self.store.open(ref)
+
+    def _strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
+        """Those whose helpers the cells of a run may use."""
+        missing = sorted(set(journal.strategies) - {strategy.name for strategy in self.strategies})
+        if missing and not self.auto:
+            raise ConfigurationError(
+                f"this run had the strategies {journal.strategies}, whose helpers its cells may use, and this RLM "
+                f"lacks {', '.join(missing)}: give them too; more are welcome"
+            )
+        return (*self.strategies, *strategies_of(missing))
+
+    def estimate(
+        self,
+        model: Model,
+        messages: Sequence[BaseMessage],
+        *,
+        last: bool = False,
+        overrun: Overrun | None = None,
+    ) -> Usage:
+        """What a call may use at most: reserved before it is made. A model that was seen to use more may again."""
+        read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+        output = (self.cap(last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
+        overrun = overrun or Overrun()
+        wanted = overrun.tokens(Usage(calls=1, input=read, output=output))
+        return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
+
+    def size(self, messages: Sequence[BaseMessage]) -> int:
+        """About how many tokens these messages are: what a window has to hold."""
+        return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+
+    def cap(self, *, last: bool = False) -> int | None:
+        """The cap on a reply: with a limit on tokens or dollars there must be one, to know what to reserve."""
+        capped = self.budget.tokens is not None or self.budget.usd is not None
+        own = self.budget.output_tokens
+        most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
+        return min(own or most, most if last else own or most) if capped else own
+
+
+def expected_cost(model: Model, usage: Usage) -> float | None:
+    """What so many tokens cost at most, by the price that we know: those read may all be put into a cache."""
+    return pricing.cost(model, usage._replace(cached=0), usage.input if model.marks else 0)
+
+
+def _replies_at_once(model: Model) -> int:
+    """How many replies each of its requests asks for."""
+    several = getattr(model.chat, "n", None)
+    return several if isinstance(several, int) and several > 1 else 1

@@ -1,0 +1,136 @@
+"""The machine as a graph. Read this page first.
+
+    START -> prepare -> generate -> execute -> finalise -> END
+                        ^    |  ^     |    ^
+                        +----+  +-----+    +- subcall x n
+
+`generate` lets the root model write cells, `execute` runs them, `subcall` answers what a cell asks of models, by
+one call or by a child run of this graph, and `finalise` closes the run. State holds the journal and nothing
+alive; what a node needs beside it was captured when the graph was built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import Any, cast
+
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.graph import END, START
+from langgraph.types import Command
+
+from rlm_langchain.graph.boundary import GuardedStateGraph
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.nodes.approve import check_saver, decide
+from rlm_langchain.graph.nodes.execute import Execution
+from rlm_langchain.graph.nodes.finalise import closing
+from rlm_langchain.graph.nodes.generate import Turn
+from rlm_langchain.graph.nodes.prepare import opening
+from rlm_langchain.graph.nodes.subcall import Errands, below
+from rlm_langchain.graph.state import Errand, RLMRun, RLMState
+from rlm_langchain.records import RLMOutput
+from rlm_langchain.run.event_loops import in_thread, wait
+
+
+class Lambda(RunnableLambda[Any, Any]):
+    """A function with its async twin. What else it runs is said, not found.
+
+    LangChain finds it by looking through closures, and keeps the last 256 that it has looked through: each would
+    hold its machine, and all that this holds, long after an RLM was dropped.
+    """
+
+    @cached_property
+    def deps(self) -> list[Runnable[Any, Any]]:
+        """What the function runs: LangGraph looks for subgraphs in it."""
+        return []
+
+
+class Node(Lambda):
+    """A node, called as it is. LangGraph has begun a run for it: a lambda would begin another inside it, half a
+    millisecond and a line in every trace. In lambdas LangGraph finds subgraphs."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """What the function makes of this."""
+        return cast(Any, self.func)(input, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """What its twin makes of it."""
+        return await cast(Any, self.afunc)(input, config)
+
+    stream, astream = Runnable.stream, Runnable.astream
+
+
+def rlm_graph(machine: Machine) -> GuardedStateGraph:
+    """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
+
+    def prepare(state: RLMState, config: RunnableConfig) -> dict[str, Any]:
+        check_saver(machine, config)
+        return opening(machine, state)
+
+    def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        turn = Turn.begin(machine, state, config)
+        return turn.end(wait(turn.tree, turn.ask, config))
+
+    async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        await machine.ready(state["run"], config)
+        turn = Turn.begin(machine, state, config)
+        return turn.end(await turn.ask(config))
+
+    def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        return Execution.begin(machine, state, config).go_on()
+
+    async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
+        await machine.ready(state["run"], config)
+        work = Execution.begin(machine, state, config)
+        return await in_thread(work.go_on, work.repl.close)
+
+    def approve(state: RLMState) -> dict[str, Any]:
+        return decide(state)
+
+    def subcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
+        work = Errands.begin(machine, errand, config)
+        if "query" not in errand:
+            return wait(work.tree, work.leaves, config)
+        while (twin := work.twin()) is not None:
+            if (answer := twin.result()) is not None:
+                return work.same(answer)
+        with work.child() as done, work.tree.levels.place_of_thread(work.depth):
+            done.outcome = child.invoke(work.child_input(), below(config))
+        return done.record()
+
+    async def asubcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
+        await machine.ready(errand["run"], config)
+        work = Errands.begin(machine, errand, config)
+        if "query" not in errand:
+            return await work.leaves(config)
+        while (twin := work.twin()) is not None:
+            if (answer := await asyncio.shield(asyncio.wrap_future(twin))) is not None:
+                return work.same(answer)
+        with work.child() as done:
+            async with work.tree.levels.place(work.depth):
+                done.outcome = await child.ainvoke(work.child_input(), below(config))
+        return done.record()
+
+    def finalise(state: RLMState) -> dict[str, Any]:
+        return closing(machine, state)
+
+    graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
+    graph.add_node("prepare", prepare, input_schema=RLMState)
+    graph.add_node("generate", Node(generate, agenerate), destinations=("generate", "execute", "finalise"))
+    graph.add_node(
+        "execute",
+        Node(execute, aexecute),
+        destinations=("generate", "approve", "subcall", "finalise"),
+    )
+    graph.add_node("approve", approve)
+    calls = Node(subcall, asubcall)
+    graph.add_node("subcall", calls, input_schema=Errand)
+    graph.add_node("finalise", finalise)
+    graph.add_edge(START, "prepare")
+    graph.add_edge("prepare", "generate")
+    graph.add_edge("approve", "execute")
+    graph.add_edge("subcall", "execute")
+    graph.add_edge("finalise", END)
+    child = graph.compile(name="rlm")
+    calls.deps.append(child)
+    return graph

@@ -1,0 +1,120 @@
+"""`approve`: a person is asked before a fan-out that costs more than was agreed.
+
+A node of its own, since LangGraph runs an interrupted node again from its top: here nothing has been done yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, interrupt
+
+from rlm_langchain.context.prompt_text import as_text
+from rlm_langchain.errors import ConfigurationError, JournalError
+from rlm_langchain.graph.boundary import SAVER
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.state import Approval
+from rlm_langchain.records import NoteRecord, child_path, depth_of
+from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.types import Call, Excerpt, Usage, total_usage
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.state import RLMState
+
+
+def approval(machine: Machine, state: RLMState, tree: Tree, calls: Mapping[int, Call]) -> Approval | None:
+    """The question that these calls, by their numbers, need answered first; None when they may go."""
+    wanted = {
+        child_path(state["path"], n): _wanted(machine, tree, state["path"], call) for n, call in calls.items()
+    }
+    wanted = {place: usage for place, usage in wanted.items() if usage.calls}  # tools spend no model call
+    first, asked, agreement = min(calls, default=-1), state.get("approval"), tree.agreement
+    if asked and asked["granted"] and asked["first"] == first:
+        agreement.allow(wanted)
+        return None
+    reached = agreement.request(wanted) if wanted else None
+    if reached is None:
+        return None
+    spent = tree.ledger.spent
+    return Approval(
+        first=first,
+        calls=len(wanted),
+        estimated_usd=total_usage(wanted.values()).cost,
+        spent_calls=spent.calls,
+        spent_usd=spent.cost,
+        until=reached + (agreement.above or 0),
+        granted=None,
+    )
+
+
+def recall(state: RLMState, tree: Tree) -> None:
+    """What was agreed to before, in this process or an earlier one. The calls of the last fan-out are over."""
+    tree.agreement.extend(state.get("agreed"))
+    asked = state.get("approval")
+    if asked and asked["granted"]:
+        tree.agreement.extend(asked["until"])
+    tree.agreement.over(state["path"])
+
+
+def decide(state: RLMState) -> dict[str, Any]:
+    """Ask, wait for as long as it takes, and note the answer."""
+    asked = state.get("approval")
+    if asked is None:
+        raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
+    said = interrupt({"ask": "approve", "path": state["path"], **asked})
+    granted = said is True or (isinstance(said, dict) and said.get("approve") is True)
+    scribe = Scribe()
+    word = "approved" if granted else "declined"
+    scribe.write(
+        NoteRecord(
+            type="note",
+            path=state["path"],
+            to="reader",
+            text=f"a person {word} {asked['calls']} calls",
+            time=time.time(),
+        )
+    )
+    return {"trajectory": scribe.records, "approval": Approval(**{**asked, "granted": granted})}
+
+
+def check_saver(machine: Machine, config: RunnableConfig) -> None:
+    """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
+    if machine.budget.approve_above is not None and config.get("configurable", {}).get(SAVER) is None:
+        raise ConfigurationError(
+            "approve_above pauses a run, which needs a checkpointer to be kept in and a thread to be found by: "
+            "create_rlm(..., checkpointer=InMemorySaver()) and config={'configurable': {'thread_id': ...}}"
+        )
+
+
+def questions(output: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a run that has paused wants to know, of one run or of several that ask at once: `Approval`s, with the
+    `id` and the `path` of each. Empty when the run has ended."""
+    asked = [{"id": one.id, **one.value} for one in output.get("__interrupt__", ()) if isinstance(one.value, dict)]
+    return [one for one in asked if one.get("ask") == "approve"]
+
+
+def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]) -> Command[Any]:
+    """What to invoke the same thread with: `answer` says yes or no to each of the `questions`."""
+    return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
+
+
+def _wanted(machine: Machine, tree: Tree, path: str, call: Call) -> Usage:
+    """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
+    if call.kind not in ("llm", "rlm"):
+        return Usage()
+    model = machine.leaf_at(depth_of(path))
+    overrun = tree.ledger.overrun(model.name)
+    return machine.estimate(model, [HumanMessage(_said(machine, call))], overrun=overrun)
+
+
+def _said(machine: Machine, call: Call) -> str:
+    """What a model may read of a call. A piece that is longer than any prompt is for a child run, or for nobody."""
+    context = call.context
+    if context is None or (isinstance(context, Excerpt) and context.stop - context.start > machine.limits.value):
+        return call.prompt
+    return call.prompt + as_text(context)

@@ -1,0 +1,145 @@
+"""`finalise`: closes a run with its answer, its status and what it has read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from typing_extensions import TypedDict
+
+from rlm_langchain.answers.citations import cited
+from rlm_langchain.answers.coverage import Read, in_records
+from rlm_langchain.context.sanitize import fenced
+from rlm_langchain.errors import JournalError
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.records import AnswerRecord, Citation, Coverage, depth_of
+from rlm_langchain.trajectory.degradation import is_blank, limit_of, shortfalls
+from rlm_langchain.trajectory.journal import DAMAGED, Journal
+from rlm_langchain.trajectory.messages import whole_text
+from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.types import Shortfall, Status, StopReason
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.state import RLMState
+
+
+class Evidence(TypedDict, total=False):
+    """What the output of a run has besides: with citations, and with a context."""
+
+    citations: list[Citation]
+    dropped_citations: int
+    coverage: Coverage
+
+
+class _End(NamedTuple):
+    """How a run has ended."""
+
+    status: Status
+    stop_reason: StopReason
+    degraded: dict[Shortfall, int]
+
+
+def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
+    """The run's output, and the end of what was alive for it."""
+    journal = Journal(state["trajectory"])
+    if not journal.gave(state.get("answer")):
+        raise JournalError(DAMAGED)
+    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, state.get("answer"))
+    end = _end(machine, state, journal, answer, evidence)
+    failed = end.status == "failed"
+    answer = None if failed else answer
+    read, coverage = _read(machine, state, journal)
+    if coverage is not None:
+        evidence["coverage"] = coverage
+    scribe.write(_answered(state["path"], answer, end, evidence, read))
+    if not state["path"]:
+        machine.trees.end(state["run"])
+    root, sub = journal.usage
+    return {
+        "trajectory": scribe.records,
+        "answer": answer,
+        "status": end.status,
+        "stop_reason": end.stop_reason,
+        "usage": {"root": root.record(), "sub": sub.record()},
+        "cost_usd": root.plus(sub).cost,
+        "iterations": journal.iterations,
+        "sub_calls": sub.calls,
+        "degraded": end.degraded,
+        "found": fenced(journal.found["text"]) if failed and journal.found else None,
+        # The next question on this thread is a run of its own, with receipts of its own.
+        "run": None,
+        **evidence,
+    }
+
+
+def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: Read) -> AnswerRecord:
+    """The record of the answer."""
+    record = AnswerRecord(
+        type="answer",
+        path=path,
+        answer=answer,
+        status=end.status,
+        stop_reason=end.stop_reason,
+        time=time.time(),
+    )
+    if end.degraded:
+        record["degraded"] = end.degraded
+    if "citations" in evidence:
+        record["citations"] = evidence["citations"]
+    if read:
+        record["read"] = read
+    if "coverage" in evidence:
+        record["coverage"] = evidence["coverage"]
+    return record
+
+
+def _end(machine: Machine, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
+    """How a run with this answer has ended, and what the answer lacks."""
+    calls = journal.calls_since_question
+    degraded, limit = shortfalls(calls), limit_of(calls)
+    if (flaw := journal.flaw_of_words) and answer is not None:
+        degraded[flaw] = degraded.get(flaw, 0) + 1
+    missing: StopReason | None = limit or ("degraded" if degraded else None)
+    typed = bool(machine.schema_at(state["path"]))
+    status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
+    if dropped := evidence.get("dropped_citations"):
+        degraded["dropped_citations"] = dropped  # the answer itself is whole
+    return _End(status, reason, degraded)
+
+
+def _cited(machine: Machine, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
+    """The answer without its quotes, and those of them that were found, where they are wanted."""
+    if not machine.cites_at(state["path"]):
+        return answer, Evidence()
+    answer, citations, unfound = cited(machine.store, journal.contexts, answer)
+    return answer, Evidence(citations=citations, dropped_citations=len(unfound))
+
+
+def _read(machine: Machine, state: RLMState, journal: Journal) -> tuple[Read, Coverage | None]:
+    """What the root model of this run was shown of the contexts; and of the top run, what the tree has read."""
+    reading = machine.reading(machine.trees.get(state["run"], machine.budget), state, journal)
+    if not reading.contexts:
+        return [], None
+    records, read = state["trajectory"], Read()
+    profile = machine.runs_at(depth_of(state["path"])).profile
+    for record in records:
+        if record["type"] in ("question", "output"):
+            read += reading.read(record["text"])
+        if record["type"] == "question" and record.get("whole"):
+            read += reading.all_of(record["context"]) or reading.read(whole_text(machine.store, record, profile))
+    return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
+
+
+def _verdict(
+    reason: StopReason, answer: Any, missing: StopReason | None, *, typed: bool
+) -> tuple[Status, StopReason]:
+    """How the run ended, and why. An answer that is nothing is none, unless its type allows that.
+
+    `missing`: why the answer lacks something that it was to be made of.
+    """
+    given = reason in ("answer", "prose")
+    if is_blank(answer) and not (typed and given):
+        return "failed", "no_answer" if given else reason
+    if not given:
+        return "partial", reason
+    return ("partial", missing) if missing else ("complete", reason)

@@ -1,0 +1,277 @@
+"""`generate`: the root model's turn. What it is shown, what it may spend, and what its reply means."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command
+from typing_extensions import TypedDict
+
+from rlm_langchain.budget.ledger import Refused
+from rlm_langchain.context.sanitize import clip
+from rlm_langchain.errors import ModelError
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.nodes.parse_reply import read_reply
+from rlm_langchain.graph.progress import Progress
+from rlm_langchain.models.call import CallFailed, Completion
+from rlm_langchain.models.messages import flaw_of
+from rlm_langchain.models.model import Model
+from rlm_langchain.prompts.render import render
+from rlm_langchain.records import NoteRecord, TurnRecord, depth_of
+from rlm_langchain.run.ask_model import (
+    Query,
+    ask,
+    decided,
+    key_of,
+)
+from rlm_langchain.run.run_tree import Tree, turn_place
+from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.trajectory.messages import conversation, whole_text
+from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
+from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.types import StopReason, Usage
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.state import RLMState
+
+REASONS: dict[StopReason, str] = {
+    "iterations": "there are no turns left",
+    "calls": "there are no model calls left",
+    "tokens": "there are no tokens left",
+    "usd": "there is no money left",
+    "seconds": "there is no time left",
+    "no_progress": "your last turns only repeated what had been done, and brought nothing new",
+}
+
+
+TURN_TOKENS = 8_000
+"""By which a turn makes what the next prompt may be longer: its reply, and what its cells have shown."""
+HISTORY_SHARE = 0.6
+"""Of the root model's window: a longer history is put in short, once, and the prefix is stable again."""
+SUMMARY_SHARE = 0.15
+"""Of the window: what a summary may take of it. Of a longer one, the middle is left out."""
+SAVED_SHARE = 0.2
+"""Of the window: what a summary has to make room for. Else each one would soon be followed by the next."""
+HISTORY = 'history = _host_call("history", "")'
+"""The cell that gives the REPL the full text that the summary takes the place of."""
+
+
+class Decision(TypedDict):
+    """What a turn is to be. It depends on the account and the clock, so a reply is kept together with it."""
+
+    stop: StopReason | None
+    summary: bool
+    note: str | None
+    """What the model is told beside its question."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One turn of one run, from the look at the limits to the reading of the reply."""
+
+    machine: Machine
+    state: RLMState
+    tree: Tree
+    journal: Journal
+    scribe: Scribe
+    messages: list[BaseMessage]
+    stop: StopReason | None
+    """A limit that makes this turn the last one."""
+    summary: bool = False
+    """The history has grown too long: this turn puts it in short."""
+    decision: Decision | None = None
+    met: StopReason | None = None
+    """A limit that was met after the turn had begun: while others, or time, went on."""
+    key: str = ""
+    """Of the receipt: of what is asked, without what was decided about it."""
+
+    @classmethod
+    def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Turn:
+        """Look at what is left; tell the model when it is little, or that this is the last turn."""
+        tree = machine.tree(state["run"], config)
+        journal = tree.journal(state["path"], state["trajectory"])
+        machine.reading(tree, state, journal)
+        turn = cls(machine, state, tree, journal, Scribe(), [], None)
+        turn.messages = turn._conversation()
+        turn._hold()
+        turn.key = key_of(tree, turn._model, turn.messages, turn._place)
+        turn._go_by(decided(tree, turn.key) or turn._decision())
+        return turn
+
+    async def ask(self, config: RunnableConfig) -> Completion | None:
+        """The model's reply; when a limit is met on the way to it, that of the last call.
+
+        None when not even that one fits. Raises `ModelError`.
+        """
+        reply = await self._asked(config)
+        if reply is None and self.met is not None:
+            self._go_by(self._ending(self.met))
+            reply = await self._asked(config)
+        return reply
+
+    def end(self, completion: Completion | None) -> Command[Any]:
+        """Where the run goes from here."""
+        if completion is None:
+            return self._go("finalise", stop_reason=self.stop)
+        if self.summary:
+            most = int((self._model.window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
+            self._record(replace(completion, text=clip(completion.text, most)), [HISTORY])
+            return self._go("execute")
+        reply = read_reply(completion.text)
+        self._record(completion, list(reply.cells))
+        if reply.unseen:
+            self._note(self._render("unseen", count=reply.unseen))
+        if reply.ignored and reply.cells:
+            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
+        if reply.cells:
+            return self._go("execute", stop_reason=self.stop)
+        words = None if reply.is_source else self._words(completion.text)
+        if self.stop:
+            return self._go("finalise", answer=words, stop_reason=self.stop)
+        if (self._talked_before() or self.journal.whole) and words is not None:
+            return self._go("finalise", answer=words, stop_reason="prose")
+        if reply.ignored:
+            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
+        self._note(self._render("nudge"))
+        return self._go("generate")
+
+    async def _asked(self, config: RunnableConfig) -> Completion | None:
+        last = bool(self.stop)
+        held = last and not self.state["path"]  # for the run whose answer counts
+        query = Query(self._model, self.messages, self._place, self.key, None, self.decision, last, True, held)
+        try:
+            return await ask(self.machine, self.tree, query, config)
+        except (Refused, TimeoutError) as refused:
+            reason = refused.reason if isinstance(refused, Refused) else "seconds"
+            self.met = None if self.stop else reason
+            return None
+        except CallFailed as failed:
+            way_out = self._model.way_out(failed.code)
+            told = f"the root model {self._model.name} does not answer: {failed}"
+            raise ModelError(f"{told}; {way_out}" if way_out else told) from failed
+
+    @property
+    def depth(self) -> int:
+        """How many runs are above this one."""
+        return depth_of(self.state["path"])
+
+    @property
+    def _model(self) -> Model:
+        return self.machine.runs_at(self.depth)
+
+    @property
+    def _place(self) -> str:
+        return turn_place(self.state["path"], len(self.journal.turns))
+
+    def _decision(self) -> Decision:
+        """What this turn is to be, by the account and the clock as they are now."""
+        progress = Progress.of(self.journal)
+        stop = self._limit()
+        if stop or progress.is_over:
+            return self._ending(stop or "no_progress")
+        if self._too_long():
+            return Decision(stop=None, summary=True, note=None)
+        notes = [self._warning(progress)] if progress.repeats or progress.fails_alike else []
+        notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
+        return Decision(stop=None, summary=False, note="\n\n".join(notes) or None)
+
+    def _warning(self, progress: Progress) -> str:
+        """What a model is told that repeats itself."""
+        name = "repeated" if progress.repeats else "same_error"
+        return self._render(name, left=progress.left)
+
+    def _scarce(self) -> str:
+        """What there is less than a quarter left of."""
+        scarce = dict(self.tree.ledger.scarce())
+        most = self.machine.turns_at(self.depth)
+        turns = most - self.journal.iterations
+        if turns < most / 4:
+            scarce["turns"] = turns
+        return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
+
+    def _ending(self, stop: StopReason) -> Decision:
+        return Decision(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
+
+    def _go_by(self, decision: Decision) -> None:
+        self.decision, self.stop, self.summary = decision, decision["stop"], decision["summary"]
+        if self.summary:
+            self.messages.append(HumanMessage(self._render("summarise")))
+        elif decision["note"]:
+            self._note(decision["note"])
+            self.messages = self._conversation()
+
+    def _conversation(self) -> list[BaseMessage]:
+        records = [*self.state["trajectory"], *self.scribe.records]
+        return conversation(
+            records, self._profile, lambda asked: whole_text(self.machine.store, asked, self._profile)
+        )
+
+    @property
+    def _profile(self) -> str:
+        return self.machine.runs_at(self.depth).profile
+
+    def _render(self, name: str, **values: object) -> str:
+        return render(self._profile, name, **values)
+
+    def _hold(self) -> None:
+        """Keep what a last call after this turn would need, when this is the run whose answer counts."""
+        if not self.state["path"]:
+            next_turn = self._estimate(self.machine.root, last=True)
+            self.tree.ledger.held = next_turn._replace(input=next_turn.input + TURN_TOKENS)
+
+    def _limit(self) -> StopReason | None:
+        if self.journal.iterations >= self.machine.turns_at(self.depth):
+            return "iterations"
+        return self.tree.ledger.stop(self._estimate(self._model))
+
+    def _estimate(self, model: Model, *, last: bool = False) -> Usage:
+        """What a call with these messages may use, by what is known of the model."""
+        return self.machine.estimate(model, self.messages, last=last, overrun=self.tree.ledger.overrun(model.name))
+
+    def _words(self, text: str) -> Any:
+        """The answer that a reply without code gives, if it can be one."""
+        schema = self.machine.schema_at(self.state["path"])
+        return (text.strip() or None) if schema is None else schema.read(text)
+
+    def _talked_before(self) -> bool:
+        return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
+
+    def _note(self, text: str) -> None:
+        self.scribe.write(NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time()))
+
+    def _too_long(self) -> bool:
+        """Whether the history leaves the root model too little room, and there is something to put in short."""
+        window = self._model.window
+        if window is None or self.journal.steps_since_summary < 2:
+            return False
+        size = self.machine.size(self.messages)
+        saved = self.machine.size(self.messages[2:])
+        return size > window * HISTORY_SHARE and saved > window * SAVED_SHARE
+
+    def _record(self, completion: Completion, cells: list[str]) -> None:
+        record = TurnRecord(
+            type="turn",
+            path=self.state["path"],
+            turn=len(self.journal.turns),
+            text=completion.text,
+            cells=cells,
+            usage=completion.usage.record(),
+            model=self.machine.runs_at(self.depth).name,
+            seconds=completion.seconds,
+            retries=completion.retries,
+            time=time.time(),
+        )
+        if flaw := flaw_of(completion.text, completion.finish):
+            record["flaw"] = flaw
+        if self.summary:
+            record["summary"] = True
+        if completion.from_cache:
+            record["from_cache"] = True
+        self.scribe.write(record)
+
+    def _go(self, node: str, **update: Any) -> Command[Any]:
+        return Command(goto=node, update={"trajectory": self.scribe.records, **update})

@@ -1,0 +1,97 @@
+"""`prepare`: puts a question to a run."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from rlm_langchain.errors import InputError
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
+from rlm_langchain.prompts.render import render
+from rlm_langchain.records import CellRecord, NoteRecord, OutputRecord, QuestionRecord, depth_of
+from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.types import ContextRef
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.state import RLMState
+
+
+def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
+    """Put the question to the run. Raises `InputError` for an empty one."""
+    query, path = state.get("query", ""), state.get("path", "")
+    if not isinstance(query, str) or not query.strip():
+        raise InputError(f"the query is {query!r}; ask a question, as text")
+    journal, scribe = Journal(state.get("trajectory", [])), Scribe()
+    context = machine.store.reference(state.get("context"), seconds=machine.budget.seconds)
+    if context is not None and journal.knows(context):
+        context = None
+    if (cell := journal.given_up) is not None:
+        scribe.write(_given_up(machine, cell))
+    for note in more_ways(machine, journal, path) if journal.turns else ():
+        scribe.write(note)
+    scribe.write(_asked(machine, journal, path, query, context))
+    return {
+        "query": query,
+        "context": None,
+        "run": state.get("run") or uuid.uuid4().hex,
+        "path": path,
+        "agreed": state.get("agreed") if path else None,
+        "tops": state.get("tops") if path else None,
+        "trajectory": scribe.records,
+        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
+    }
+
+
+def more_ways(machine: Machine, journal: Journal, path: str) -> list[NoteRecord]:
+    """Tells the model of strategies that this machine has, and that it was not told of when it began."""
+    every = machine.strategies_for(journal.contexts.get("context"), path)
+    # What wants the context in the first prompt comes too late.
+    new = [one for one in every if one.name not in journal.strategies and not one.whole]
+    if not new:
+        return []
+    guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
+    text = render(machine.runs_at(depth_of(path)).profile, "more_ways", guidance=guidance)
+    names = [strategy.name for strategy in new]
+    return [NoteRecord(type="note", path=path, to="model", text=text, time=time.time(), strategies=names)]
+
+
+def _asked(machine: Machine, journal: Journal, path: str, query: str, context: ContextRef | None) -> QuestionRecord:
+    """The record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
+    ways = machine.strategies_for(journal.contexts.get("context", context), path)
+    record = QuestionRecord(
+        type="question",
+        path=path,
+        query=query,
+        text=question_prompt(machine, journal, path, query, context, ways),
+        time=time.time(),
+        context=context,
+        sandbox=machine.sandbox.name,
+        strategies=[way.name for way in ways],
+    )
+    if examples := examples_for(machine, journal, path, context):
+        record["examples"] = examples
+    if machine.auto:
+        record["chosen"] = True
+    if context is None and any(journal.contexts.values()):
+        record["follows"] = True
+    if context is not None and not journal.turns and any(way.whole for way in ways):
+        record["whole"] = True
+    return record
+
+
+def _given_up(machine: Machine, cell: CellRecord) -> OutputRecord:
+    """The end of a cell that another question came in the way of. It is not run again, so it left nothing."""
+    return OutputRecord(
+        type="output",
+        path=cell["path"],
+        cell=cell["cell"],
+        outcome="died",
+        text=render(machine.runs_at(depth_of(cell["path"])).profile, "given_up"),
+        chars=0,
+        error=True,
+        seconds=0.0,
+        time=time.time(),
+    )

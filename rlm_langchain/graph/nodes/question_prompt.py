@@ -1,0 +1,79 @@
+"""The prompt of a question: guidance, the context described, the question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rlm_langchain.context.describe import table
+from rlm_langchain.context.sanitize import quotable, shown
+from rlm_langchain.graph.calls.tools import guidance as tool_guidance
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.prompts.render import has, render
+from rlm_langchain.protocols import Strategy
+from rlm_langchain.records import depth_of
+from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.types import ContextRef
+
+GLIMPSE = 160
+"""Characters of a context that a small model is shown."""
+
+
+def question_prompt(
+    machine: Machine,
+    journal: Journal,
+    path: str,
+    query: str,
+    context: ContextRef | None,
+    ways: Sequence[Strategy],
+) -> str:
+    """What the root model reads."""
+    profile = machine.runs_at(depth_of(path)).profile
+    query = quotable(query) if path else query  # code has put it together, out of who knows what
+    if schema := machine.schema_at(path):
+        query = render(profile, "schema", question=query, schema=schema.json)
+    if machine.cites_at(path):
+        query = render(profile, "citations", question=query)
+    about = "" if context is None else _about(profile, journal.next_name, context)
+    if journal.turns:
+        return render(profile, "follow_up", question=query, context=about).strip()
+    guidance = [machine.sandbox.guidance, *(way.guidance for way in ways)]
+    guidance.append(tool_guidance(machine.tools_at(path)))
+    if machine.search and (context is not None or machine.search.outside is not None):
+        guidance.append(machine.search.guidance(profile))
+    said = "\n\n".join(text.strip() for text in guidance if text.strip())
+    about = about or render(profile, "no_context")
+    return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
+
+
+def examples_for(machine: Machine, journal: Journal, path: str, context: ContextRef | None) -> str | None:
+    """The examples that a conversation begins with, where a profile has some for this kind of context."""
+    if journal.turns or context is None:
+        return None
+    profile = machine.runs_at(depth_of(path)).profile
+    own = f"examples_{_kind(profile, context)}"
+    return own if has(profile, own) else None
+
+
+def _kind(profile: str, context: ContextRef) -> str:
+    """What a profile calls the type of a context: some know tables."""
+    kind = re.split("[ ,]", context["about"], maxsplit=1)[0]
+    return "table" if kind == "str" and has(profile, "context_table") and table(context["preview"]) else kind
+
+
+def _about(profile: str, name: str, context: ContextRef) -> str:
+    """What is said of a context: in a profile's own words for its type, where it has some."""
+    kind = _kind(profile, context)
+    preview, line = quotable(context["preview"]), quotable(context["about"])
+    found = table(preview) if kind == "table" else None
+    own = f"context_{kind}"
+    return render(
+        profile,
+        own if has(profile, own) else "context",
+        called=name,
+        about=line,
+        short=re.split(r", [\d,]+ characters", line, maxsplit=1)[0],
+        preview=shown(preview, 2_000),
+        glimpse=preview[:GLIMPSE].removeprefix("["),
+        **(found.words() if found else {}),
+    )

@@ -1,0 +1,70 @@
+"""Which strategies a run has: those that were asked for, and with `auto` those that suit its context.
+
+A strategy that wants the context whole, in the first prompt, is one of them where the context is short for the
+model that reads it. Models read short texts better than they write programs about them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlm_langchain.context.describe import approximate_tokens
+from rlm_langchain.models import pricing
+from rlm_langchain.models.model import Model
+from rlm_langchain.plugins import names
+from rlm_langchain.prompts.strategies import DIRECT, strategies_of
+from rlm_langchain.protocols import Strategy
+from rlm_langchain.types import ContextRef, Usage
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.components import Machine
+
+MANY = 50
+"""Items of a list from which on they are records to label and count rather than documents to read."""
+
+
+def chosen(context: ContextRef | None) -> tuple[str, ...]:
+    """The names of the built-in strategies that suit the shape of a context that is not short."""
+    if context is None:
+        return ("long_output", "verify")
+    if context["kind"] == "json" and context["length"] >= MANY and context["about"].startswith("list"):
+        return ("peek", "grep", "classify_count", "partition_map")
+    return ("peek", "grep", "partition_map", "summarise")
+
+
+WINDOW = 8_192
+"""Tokens that a model is thought to read when its window is not known."""
+
+SHORT = {"default": 16_384, "compact": 2_048}
+"""By profile, tokens up to which models read a text better than they program about it, whatever their window (2^14
+in figure 1 of the paper; small models lose the thread sooner)."""
+
+BUDGET_SHARE = 0.25
+"""Of the tokens and the dollars of a run: what a context in its first prompt may take of them."""
+
+
+def ways(machine: Machine, model: Model, context: ContextRef | None) -> tuple[Strategy, ...]:
+    """The strategies of a run over a context, whose root is this model."""
+    named = [way for way in machine.strategies if not way.whole or _fits(machine, model, context, way)]
+    if not machine.auto:
+        return tuple(named)
+    there, known = set(names("strategies")), {way.name for way in machine.strategies}
+    direct = strategies_of([DIRECT] if DIRECT in there - known else [])
+    short = [way for way in direct if _fits(machine, model, context, way)]
+    suiting = short or strategies_of([name for name in chosen(context) if name in there - known])
+    return (*named, *suiting)
+
+
+def _fits(machine: Machine, model: Model, context: ContextRef | None, way: Strategy) -> bool:
+    """Whether a context is short for this model, and reading it leaves most of the budget."""
+    if context is None:
+        return False
+    tokens, budget = approximate_tokens(context["size"]), machine.budget
+    read = Usage(calls=1, input=tokens)
+    cost = pricing.cost(model, read) if budget.usd is not None else None
+    limits = (
+        (tokens, min(SHORT[model.profile], way.whole * (model.window or WINDOW))),
+        (tokens, None if budget.tokens is None else budget.tokens * BUDGET_SHARE),
+        (cost, None if budget.usd is None else budget.usd * BUDGET_SHARE),
+    )
+    return all(most is None or (wanted is not None and wanted <= most) for wanted, most in limits)

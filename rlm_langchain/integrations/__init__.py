@@ -1,0 +1,1 @@
+"""The RLM inside other things: agents, chat models, MCP, LangGraph Server."""

@@ -1,0 +1,1 @@
+"""RLMs for agents: a node, a tool, a middleware."""

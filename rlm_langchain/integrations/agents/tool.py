@@ -1,0 +1,59 @@
+"""An RLM as a tool of an agent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, StructuredTool
+from pydantic import BaseModel, Field
+
+from rlm_langchain.records import RLMOutput
+from rlm_langchain.trajectory.degradation import described
+
+if TYPE_CHECKING:
+    from rlm_langchain.runnable.runnable import RLMRunnable
+
+
+class Query(BaseModel):
+    """What an agent asks of a corpus."""
+
+    query: str = Field(description="A question about the corpus, complete in itself.")
+
+
+def rlm_tool(
+    rlm: RLMRunnable, context: Any, *, name: str = "ask_corpus", description: str | None = None
+) -> BaseTool:
+    """A tool for agents: questions over a fixed corpus of any length. The artifact of a call is the `RLMOutput`.
+
+    Each call is a question of its own, durable where the agent is: a checkpointer of the RLM is not used.
+    """
+    rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
+    reference = rlm.built.machine.store.reference(context, seconds=rlm.budget.seconds)
+    about = reference["about"] if reference else "nothing"
+
+    def ask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:
+        return told(rlm.invoke({"query": query, "context": reference}, config))
+
+    async def aask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:
+        return told(await rlm.ainvoke({"query": query, "context": reference}, config))
+
+    return StructuredTool.from_function(
+        ask,
+        aask,
+        name=name,
+        description=description or f"Answers questions about a corpus that is too long to read: {about}",
+        args_schema=Query,
+        response_format="content_and_artifact",
+    )
+
+
+def told(output: RLMOutput) -> tuple[str, RLMOutput]:
+    """What the agent reads: the answer, and a word on it when it is not complete."""
+    if output["status"] == "failed":
+        found = f"\nWhat was seen last:\n{output['found']}" if output.get("found") else ""
+        return f"(no answer: {output['stop_reason']}){found}", output
+    answer = output["answer"] if isinstance(output["answer"], str) else f"{output['answer']}"
+    missing = f"; {described(output['degraded'])}" if output["degraded"] else ""
+    doubt = f"\n(a partial answer: {output['stop_reason']}{missing})" if output["status"] == "partial" else ""
+    return f"{answer}{doubt}", output

@@ -1,0 +1,1 @@
+"""An RLM as a chat model of LangChain."""

@@ -1,0 +1,103 @@
+"""Retrieve, then read: a retriever finds a few hundred documents, and an RLM reads them with code."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, cast
+
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.vectorstores import VectorStore
+from pydantic import ConfigDict, Field, field_validator
+
+from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.records import RLMInput, RLMOutput
+from rlm_langchain.retrieval.external import number_of
+from rlm_langchain.runnable.run_scope import Asked
+from rlm_langchain.runnable.runnable import RLMRunnable
+
+
+class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
+    """A question finds `k` documents, which are the context of the RLM. Input: a question, or `{"query": ...}`.
+
+    None and `Command` resume a thread, as they do for `RLMRunnable`: nothing is retrieved again.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    retriever: Any
+    """A LangChain retriever or vector store. `search` in the REPL asks it too."""
+    rlm: RLMRunnable
+    k: int = Field(default=300, ge=1)
+
+    @field_validator("retriever")
+    @classmethod
+    def _can_retrieve(cls, given: Any) -> Any:
+        if not isinstance(given, BaseRetriever | VectorStore):
+            raise ConfigurationError(
+                f"retriever is {given!r}; give a LangChain retriever or vector store, for example RLMRetriever(...)"
+            )
+        return given
+
+    def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        """Retrieve, then answer."""
+        return self.rlm.invoke(self._asked(input, ensure_config(config)), config, **kwargs)
+
+    async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        """Retrieve, then answer, on this event loop."""
+        return await self.rlm.ainvoke(await self._aasked(input, ensure_config(config)), config, **kwargs)
+
+    def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """What happens after the retrieval, as `RLMRunnable.stream` gives it."""
+        yield from self.rlm.stream(self._asked(input, ensure_config(config)), config, **kwargs)
+
+    async def astream(
+        self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Like `stream`, on this event loop."""
+        asked = await self._aasked(input, ensure_config(config))
+        async with aclosing(cast(Any, self.rlm.astream(asked, config, **kwargs))) as parts:
+            async for part in parts:
+                yield part
+
+    def _asked(self, input: Asked, config: RunnableConfig) -> Asked:
+        query = _query(input)
+        if query is None:
+            return input
+        if isinstance(self.retriever, VectorStore):
+            return self._with(query, self.retriever.similarity_search(query, k=self.k))
+        return self._with(query, self.retriever.invoke(query, config, **number_of(self.retriever, self.k)))
+
+    async def _aasked(self, input: Asked, config: RunnableConfig) -> Asked:
+        query = _query(input)
+        if query is None:
+            return input
+        if isinstance(self.retriever, VectorStore):
+            return self._with(query, await self.retriever.asimilarity_search(query, k=self.k))
+        return self._with(query, await self.retriever.ainvoke(query, config, **number_of(self.retriever, self.k)))
+
+    def _with(self, query: str, documents: list[Document]) -> RLMInput:
+        return {"query": query, "context": documents[: self.k]}
+
+
+def _query(input: Asked) -> str | None:
+    """The question; None when a thread is to be resumed."""
+    if isinstance(input, str):
+        return input
+    if not isinstance(input, dict):
+        return None
+    if input.get("context"):
+        raise InputError('a hybrid RLM is asked with a question, or {"query": ...}; its context it finds itself')
+    return input.get("query") or ""
+
+
+def create_hybrid_rlm(retriever: Any, root_model: Any, *, k: int = 300, **options: Any) -> HybridRLM:
+    """An RLM that reads what a retriever finds: `k` documents, far more than a prompt takes.
+
+    `retriever` is a LangChain retriever or vector store; `options` are the fields of `RLMRunnable`. Code in the
+    REPL can ask the retriever for more with `search(query, k)`.
+    """
+    rlm = RLMRunnable(root_model=root_model, retriever=retriever, **options)
+    return HybridRLM(retriever=retriever, rlm=rlm, k=k)

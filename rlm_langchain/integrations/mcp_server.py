@@ -1,0 +1,352 @@
+"""An RLM as an MCP server: `load_context`, `ask` and `search`, for any client of the Model Context Protocol.
+
+A client names contexts; the texts stay here, and never go through its model. Who may connect may ask, on the budget
+of the server's RLM, about the files below its roots and what was loaded: over stdio that is who started it, over
+HTTP everybody on this machine, or whoever has the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from rlm_langchain.context.beneath import Outside
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import (
+    ConfigurationError,
+    InputError,
+    MissingDependency,
+    RLMError,
+)
+from rlm_langchain.records import Record, RLMInput, output_of
+from rlm_langchain.retrieval.retriever import RLMRetriever
+from rlm_langchain.run.cancellation import ended
+from rlm_langchain.runnable.runnable import RLMRunnable
+from rlm_langchain.types import ContextRef
+
+try:
+    from mcp.server.fastmcp import Context, FastMCP
+    from mcp.server.fastmcp.exceptions import ToolError
+    from mcp.types import ToolAnnotations
+    from starlette.requests import Request
+except ImportError as error:
+    raise MissingDependency(
+        'an MCP server needs the package mcp, which is not installed: pip install "rlm-langchain[mcp]"'
+    ) from error
+
+T = TypeVar("T")
+CONTEXTS = 1_000
+"""Contexts that have names at once. One more, and the one that was not used for longest loses its name."""
+CONTEXT_HOURS = 12
+"""After which a context that was not used loses its name. Its bytes are collected as those of any other."""
+NAMED = 50
+"""Names that a mistake is answered with."""
+KEPT = f"until nobody uses it for {CONTEXT_HOURS} hours, or {CONTEXTS:,} others were used since"
+SESSIONS, SESSION_MINUTES = 1_000, 30
+"""Sessions over HTTP at once, and how long one is kept that asks nothing: each takes some 60 kB."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+INSTRUCTIONS = """\
+Answers questions over texts, files and folders that are too long to read. First `load_context`, which gives the \
+context a name; then `ask` about it by name, as often as you like. `search` finds passages in it by words. The \
+text itself never has to be in your conversation."""
+
+Name = Annotated[str, Field(description="The name of a context that `load_context` has loaded.")]
+
+
+class Loaded(TypedDict):
+    """A context that has a name now."""
+
+    name: str
+    about: str
+    begins: str
+    kept: str
+    """For how long it has that name."""
+
+
+class Answer(TypedDict):
+    """What an RLM found, and what it took."""
+
+    answer: Any
+    status: str
+    stop_reason: str
+    degraded: dict[str, int]
+    """How many calls, replies and child runs it lacks, by kind."""
+    found: str | None
+    """What was seen last, when there is no answer."""
+    iterations: int
+    sub_calls: int
+    tokens: int
+    cost_usd: float | None
+
+
+class Passage(TypedDict):
+    """A piece of a context."""
+
+    text: str
+    source: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass
+class Desk:
+    """The contexts that clients have named, and the RLM that is asked about them."""
+
+    rlm: RLMRunnable
+    roots: Sequence[Path]
+    clock: Callable[[], float] = time.monotonic
+    contexts: OrderedDict[str, ContextRef] = field(default_factory=OrderedDict)
+    """By name, in the order of their last use."""
+    searches: dict[str, RLMRetriever] = field(default_factory=dict)
+    _used: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def load(self, path: str | None, text: str | None, name: str | None) -> Loaded:
+        """Give a file, a folder or a text a name. Raises `InputError`."""
+        if (path is None) == (text is None):
+            raise InputError("give either a path or a text")
+        store = ContextStore(self.rlm.home)
+        ref = store.reference(text) if path is None else self._read(store, Path(path).expanduser())
+        if ref is None:
+            raise InputError("there is nothing in it")
+        known = name or (Path(path).absolute().name if path else f"text-{ref['sha256'][:8]}")
+        with self._tidied():
+            self.contexts[known] = ref
+            self._use(known)
+        return {"name": known, "about": ref["about"], "begins": ref["preview"], "kept": KEPT}
+
+    def find(self, names: Sequence[str]) -> Any:
+        """The context of these names; of several, a dict. Raises `InputError` that says which there are."""
+        with self._tidied():
+            if missing := [name for name in names if name not in self.contexts]:
+                known = ", ".join(sorted(self.contexts)[:NAMED]) or "none yet: call load_context first"
+                raise InputError(
+                    f"no context is called {', '.join(missing)}; loaded: {known}. A context has its name {KEPT}"
+                )
+            found = {name: self.contexts[name] for name in names}
+            for name in names:
+                self._use(name)
+        if len(names) == 1:
+            return found[names[0]]
+        store = ContextStore(self.rlm.home)
+        return {name: store.load(ref) for name, ref in found.items()} or None
+
+    def retriever(self, name: str) -> RLMRetriever:
+        """What searches a context; its index is made once."""
+        ref = self.find([name])
+        with self._lock:
+            if ref["sha256"] not in self.searches:
+                self.searches[ref["sha256"]] = RLMRetriever(corpus=ref, home=self.rlm.home)
+            return self.searches[ref["sha256"]]
+
+    def _read(self, store: ContextStore, path: Path) -> ContextRef | None:
+        """What is below one of the roots, with all links followed."""
+        try:
+            return store.reference_beneath(path, self.roots)
+        except InputError as error:
+            if not isinstance(error.__cause__, Outside):
+                raise
+            raise InputError(
+                f"{path} is outside of what this server may read; it may read: {_list(self.roots)}"
+            ) from error
+
+    @contextmanager
+    def _tidied(self) -> Iterator[None]:
+        """The names, for one thread: without those that were not used for too long, and not too many of them."""
+        with self._lock:
+            before = self.clock() - CONTEXT_HOURS * 3600
+            for name in [name for name in self.contexts if self._used[name] < before]:
+                self._forget(name)
+            yield
+            while len(self.contexts) > CONTEXTS:
+                self._forget(next(iter(self.contexts)))
+
+    def _use(self, name: str) -> None:
+        self.contexts.move_to_end(name)
+        self._used[name] = self.clock()
+
+    def _forget(self, name: str) -> None:
+        ref = self.contexts.pop(name)
+        del self._used[name]
+        if all(other["sha256"] != ref["sha256"] for other in self.contexts.values()):
+            self.searches.pop(ref["sha256"], None)
+
+
+def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
+    """An MCP server that is not running yet. Files are read below `roots` only.
+
+    Its contexts have names, the same for all its clients, until they are not used for `CONTEXT_HOURS`. Each call is
+    a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
+    """
+    rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
+    desk = Desk(rlm, tuple(roots))
+    limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
+    server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
+
+    async def load_context(
+        path: Annotated[str | None, Field(description="A file or folder on the server's machine.")] = None,
+        text: Annotated[str | None, Field(description="The text itself.")] = None,
+        name: Annotated[str | None, Field(description="What to call it. Default: the name of the file.")] = None,
+    ) -> Loaded:
+        return await told(asyncio.to_thread(desk.load, path, text, name))
+
+    async def ask(
+        query: Annotated[str, Field(description="The question, complete in itself.")],
+        contexts: Annotated[list[str], Field(description="Names of contexts; several are read together.")],
+        ctx: Context[Any, Any, Any],
+    ) -> Answer:
+        return await told(while_connected(_answer(desk, query, contexts, ctx), ctx))
+
+    async def search(query: str, context: Name, k: Annotated[int, Field(ge=1, le=100)] = 10) -> list[Passage]:
+        return await told(_search(desk, query, context, k))
+
+    server.add_tool(load_context, description="Load a file, a folder or a text, to ask about it by its name.")
+    for tool, what in (
+        (ask, "Answer a question about loaded contexts, however long they are. Takes seconds to minutes."),
+        (search, "The passages of a loaded context that have most to do with a query, by words; quick and free."),
+    ):
+        server.add_tool(tool, description=what, annotations=ToolAnnotations(readOnlyHint=True))
+    return server
+
+
+async def serve_stdio(server: FastMCP[Any]) -> None:
+    """Speak MCP on standard input and output, until the client goes away."""
+    await server.run_stdio_async()
+
+
+async def serve_http(server: FastMCP[Any], port: int, token: str | None) -> None:
+    """Speak MCP over HTTP at `/mcp`, until this task is cancelled. Raises `ConfigurationError`."""
+    import socket
+
+    import uvicorn
+
+    host = server.settings.host
+    if host not in LOOPBACK and not token:
+        raise ConfigurationError(
+            f"at {host} others can ask at your cost: set RLM_MCP_TOKEN to a secret that they have to send"
+        )
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigurationError(f"nothing can listen at {host}, port {port}: {error.strerror}") from error
+    app = server.streamable_http_app()
+    config = uvicorn.Config(guarded(app, token) if token else app, log_level="warning", lifespan="on")
+    where = f"[{host}]" if ":" in host else host
+    print(f"serving MCP at http://{where}:{listener.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
+    with listener:
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def guarded(app: Callable[..., Awaitable[None]], token: str) -> Callable[..., Awaitable[None]]:
+    """An ASGI app for those only who send the token."""
+    wanted = f"Bearer {token}".encode()
+
+    async def guard(scope: Any, receive: Any, send: Any) -> None:
+        sent = dict(scope.get("headers", ())).get(b"authorization", b"")
+        if scope["type"] == "lifespan" or hmac.compare_digest(sent, wanted):
+            await app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Bearer")]})
+        await send({"type": "http.response.body", "body": b"send the token of this server"})
+
+    return guard
+
+
+async def told(work: Awaitable[T]) -> T:
+    """Its result; our errors reach the client as they are, others by their type: their text could hold a key."""
+    try:
+        return await work
+    except RLMError as error:
+        raise ToolError(str(error)) from error
+    except Exception as error:
+        logging.getLogger(__name__).exception("a call failed")
+        raise ToolError(f"this failed on the server: {type(error).__name__}") from error
+
+
+async def while_connected(work: Coroutine[Any, Any, T], ctx: Context[Any, Any, Any]) -> T:
+    """The result of `work`, which is cancelled when its client hangs up.
+
+    Over stdio and SSE the server itself notices that. Over streamable HTTP it does not: there the request stays
+    open until its answer is sent, and there is no way to fetch the answer later.
+    """
+    request = ctx.request_context.request
+    if request is None or "session_id" in request.query_params:  # SSE: its requests are over before their answers
+        return await work
+    asked = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hung_up(request))
+    try:
+        await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise InputError("the client has hung up")
+        return asked.result()
+    finally:
+        gone.cancel()
+        asked.cancel()
+        await ended([asked])
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _answer(desk: Desk, query: str, names: Sequence[str], ctx: Context[Any, Any, Any]) -> Answer:
+    context = await asyncio.to_thread(desk.find, names)
+    state: dict[str, Any] = {}
+    turns = 0
+    asked = RLMInput(query=query, context=context)
+    parts = cast(AsyncGenerator[Any], desk.rlm.astream(asked, stream_mode=["custom", "values"]))
+    async with aclosing(parts) as stream:
+        async for mode, event in stream:
+            if mode == "values":
+                state.update(event)
+            elif progress := _progress(event):
+                turns += 1
+                await ctx.report_progress(turns, None, progress)
+    output = desk.rlm.checked(output_of(state))
+    usage = output["usage"]
+    return Answer(
+        answer=output["answer"],
+        status=output["status"],
+        stop_reason=output["stop_reason"],
+        degraded=cast(dict[str, int], output["degraded"]),
+        found=output.get("found"),
+        iterations=output["iterations"],
+        sub_calls=output["sub_calls"],
+        tokens=sum(used["input"] + used["output"] for used in (usage["root"], usage["sub"])),
+        cost_usd=output["cost_usd"],
+    )
+
+
+def _progress(record: Record) -> str | None:
+    match record["type"]:
+        case "turn":
+            return f"turn {record['turn'] + 1} is written"
+        case "wave":
+            return f"{record['count']} sub-calls are asked"
+    return None
+
+
+async def _search(desk: Desk, query: str, name: str, k: int) -> list[Passage]:
+    retriever = await asyncio.to_thread(desk.retriever, name)
+    found = await retriever.ainvoke(query, k=k)
+    keys = ("source", "start", "end", "score")
+    return [cast(Passage, {"text": one.page_content, **{key: one.metadata[key] for key in keys}}) for one in found]
+
+
+def _list(paths: Sequence[Path]) -> str:
+    return ", ".join(str(path.resolve()) for path in paths) or "no files at all"

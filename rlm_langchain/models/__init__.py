@@ -1,0 +1,1 @@
+"""Models: how they are named, reached, asked once, and priced."""

@@ -1,0 +1,1 @@
+"""Connections to providers, shared by all models of an event loop."""

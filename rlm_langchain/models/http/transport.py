@@ -1,0 +1,197 @@
+"""HTTP for models by name: clients that hold nothing, and find the pool of the loop that is running.
+
+Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, ...). Not covered: SOCKS, `.netrc`.
+
+A server that refuses a request may repeat the key that it was sent. It is taken out of the refusal here, before
+an SDK makes an exception of it, which callbacks, traces and logs are shown.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import binascii
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import aiohttp
+import httpx2
+from yarl import URL
+
+from rlm_langchain.models.http.pool import Pool, current_pool
+
+__all__ = ["async_client", "sync_client"]
+
+CHUNK = 1 << 16
+"""Bytes of a streamed reply that are read at once, at most."""
+
+
+@cache
+def async_client() -> httpx2.AsyncClient:
+    """What a model takes as `http_async_client`. It needs no closing: it holds nothing."""
+    return httpx2.AsyncClient(transport=_LoopTransport(), cookies=_no_cookies(), follow_redirects=True)
+
+
+@cache
+def sync_client() -> httpx2.Client:
+    """What a model takes as `http_client`. Reads no certificates before its first request."""
+    return httpx2.Client(transport=_LazyTransport(), cookies=_no_cookies(), follow_redirects=True)
+
+
+def _no_cookies() -> CookieJar:
+    """Takes none: a client is shared by models of different providers and keys."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+class _LoopTransport(httpx2.AsyncBaseTransport):
+    """Sends each request through the pool of the loop that it is made on."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        pool = await current_pool()
+        pool.busy += 1
+        try:
+            with _translated(request):
+                response = await _send(pool, request)
+        except BaseException:
+            pool.busy -= 1
+            raise
+        received = httpx2.Response(
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response, pool, request),
+            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (response.reason or "").encode()},
+        )
+        if received.is_error:
+            await received.aread()
+            await received.aclose()
+            return _without_secrets(request, received)
+        return received
+
+
+async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
+    wait = request.extensions.get("timeout", {})
+    url = _address(request.url)
+    return await pool.session.request(
+        request.method,
+        url,
+        headers=request.headers.multi_items(),
+        data=await request.aread() or None,
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(sock_connect=wait.get("connect"), sock_read=wait.get("read")),
+        ssl=_certificates() if url.scheme == "https" else True,
+        proxy=pool.proxy(url),
+    )
+
+
+@lru_cache(maxsize=256)
+def _address(url: httpx2.URL) -> URL:
+    """Where to send it. Who is asking stands in a header by now; aiohttp would refuse to be told twice."""
+    return URL(str(url.copy_with(username=None, password=None)), encoded=True)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once in a process, and not before the first request that needs them."""
+    return httpx2.create_ssl_context()
+
+
+@dataclass(slots=True, eq=False)
+class _Body(httpx2.AsyncByteStream):
+    """The body of a reply as it arrives."""
+
+    response: aiohttp.ClientResponse
+    pool: Pool
+    request: httpx2.Request
+    open: bool = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _translated(self.request):
+            async for chunk in self.response.content.iter_chunked(CHUNK):
+                yield chunk
+
+    async def aclose(self) -> None:
+        if self.open:
+            self.open = False
+            self.pool.busy -= 1
+            self.response.release()
+
+
+@contextmanager
+def _translated(request: httpx2.Request) -> Iterator[None]:
+    """aiohttp's errors as the OpenAI SDK knows them."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise httpx2.ConnectTimeout("no connection in time", request=request) from error
+    except TimeoutError as error:
+        raise httpx2.ReadTimeout("no reply in time", request=request) from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx2.ConnectError("no connection", request=request) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise httpx2.ReadError("the connection broke", request=request) from error
+
+
+class _LazyTransport(httpx2.BaseTransport):
+    """httpx's own transport, built when it is first needed."""
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        received = _sync_transport().handle_request(request)
+        if received.is_error:
+            received.read()
+            received.close()
+            return _without_secrets(request, received)
+        return received
+
+
+@cache
+def _sync_transport() -> httpx2.HTTPTransport:
+    transport = httpx2.HTTPTransport(verify=_certificates())
+    atexit.register(transport.close)
+    return transport
+
+
+_HEADERS = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGNORECASE)
+"""Of a request: those whose values are nobody else's business."""
+_PARTS = ("content-encoding", "content-length", "transfer-encoding")
+"""Of a reply: what its headers say of a body that is another one now."""
+_SHORTEST = 8
+"""Characters of a secret. Shorter words are in many a sentence."""
+
+
+def _without_secrets(request: httpx2.Request, received: httpx2.Response) -> httpx2.Response:
+    """A refusal that was read, without what the request held in confidence."""
+    secrets = sorted(_secrets(request), key=len, reverse=True)
+
+    def cleared(text: bytes) -> bytes:
+        for secret in secrets:
+            text = text.replace(secret, b"***")
+        return text
+
+    headers = [(name, value) for name, value in received.headers.raw if name.decode().lower() not in _PARTS]
+    return httpx2.Response(
+        received.status_code,
+        headers=[(name, cleared(value)) for name, value in headers],
+        content=cleared(received.content),
+        extensions=received.extensions,
+    )
+
+
+def _secrets(request: httpx2.Request) -> set[bytes]:
+    """What a request holds in confidence: in its headers, in its URL."""
+    values = {value for name, value in request.headers.multi_items() if _HEADERS.fullmatch(name)}
+    values |= {value for name, value in request.url.params.multi_items() if _HEADERS.fullmatch(name)}
+    words = {word for value in values for word in value.split()} | {request.url.password}
+    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= _SHORTEST}
+
+
+def _password(word: str) -> str:
+    """That of a user who is named as HTTP's `Basic` does it; of any other word nothing."""
+    try:
+        return base64.b64decode(word, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,97 @@
+"""The local model as a chat model: waits for its server, and holds a root's replies to code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import PrivateAttr, SecretStr
+
+from rlm_langchain.models.local.server import LocalServer
+from rlm_langchain.models.providers import CompatibleChat
+from rlm_langchain.prompts.render import opening
+
+
+class LocalChat(CompatibleChat):
+    """A model on a `LocalServer`. A conversation that opens with a system prompt is a root's: code only."""
+
+    _server: LocalServer = PrivateAttr()
+    _slot: int = PrivateAttr(default=0)
+
+    @classmethod
+    def on(cls, server: LocalServer, slot: int, **options: Any) -> LocalChat:
+        """A chat model on this server, whose conversations are kept in this slot."""
+        key = SecretStr(server.key)
+        chat = cls(model=server.name, base_url=server.url, api_key=key, temperature=0.0, **options)
+        chat._server, chat._slot = server, slot
+        return chat
+
+    def _extensions(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id_slot": self._slot, **_grammar(messages)}
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        self._server.ready().result()
+        return super()._generate(*args, **kwargs)
+
+    async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        await _ready(self._server)
+        return await super()._agenerate(*args, **kwargs)
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        self._server.ready().result()
+        yield from super()._stream(*args, **kwargs)
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        await _ready(self._server)
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+
+
+_AGAIN = {
+    "temperature": 0.3,
+    "seed": 1,
+    "dry_multiplier": 1.0,
+    "dry_allowed_length": 16,
+    "dry_penalty_last_n": 2_048,
+    "dry_sequence_breakers": ["```"],
+}
+
+
+async def _ready(server: LocalServer) -> None:
+    # Shielded: others wait for the same, and cancelling one of them must not cancel it for all.
+    await asyncio.shield(asyncio.wrap_future(server.ready()))
+
+
+def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a root's reply may be. Before anything has been printed, an answer has to be computed.
+
+    After two turns without an error the reply has to answer; a reply that was given before is not drawn again.
+    """
+    if messages[0]["role"] != "system":
+        return {}
+    told = [(message["role"], message["content"]) for message in messages]
+    begun = max((len(one) for one in openings() if tuple(told[: len(one)]) == one), default=0)
+    wrote = [message["content"] for message in messages[begun:] if message["role"] == "assistant"]
+    last = str(messages[-1]["content"])
+    root = "block" if not wrote or "Error" in last else "answering"
+    root = "final" if "last turn" in last else root
+    value = "any" if wrote else "computed"
+    again = _AGAIN if wrote else {}
+    return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
+
+
+@cache
+def openings() -> tuple[tuple[tuple[str, str], ...], ...]:
+    """All ways in which a conversation of the compact profile may begin."""
+    kinds = [f"examples_{kind}" for kind in ("dict", "str")]
+    plain = opening("compact")
+    return (plain[:1], plain, *(opening("compact", kind) for kind in kinds))
+
+
+@cache
+def _rules() -> str:
+    return files(__package__).joinpath("reply.gbnf").read_text(encoding="utf-8")

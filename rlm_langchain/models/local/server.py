@@ -1,0 +1,184 @@
+"""The one local server of this process: started when it is first needed, ended with it, begun again if it dies."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from rlm_langchain.errors import ModelError
+from rlm_langchain.models.local.server_process import READY, Orders
+
+
+def _held_port() -> socket.socket:
+    """A port of loopback that nobody else is given while this socket is open. It never listens itself."""
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+@dataclass(slots=True, eq=False)
+class LocalServer:
+    """A child process that serves the model on a port of loopback, which stays ours while it is not running."""
+
+    weights: Path
+    name: str
+    window: int
+    opening: tuple[tuple[str, str], ...]
+    memory: Path
+    key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    _port: socket.socket = field(default_factory=_held_port, repr=False)
+    _child: _Child | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def url(self) -> str:
+        """Where requests go, also before it runs."""
+        return f"http://127.0.0.1:{self._port.getsockname()[1]}/v1"
+
+    def ready(self) -> Future[None]:
+        """Done when it answers; holds a `ModelError` when it cannot start. Begins it if it is not running."""
+        with self._lock:
+            if self._child is None or self._child.ended():
+                self._end()
+                self._child = _Child.begin(self._orders())
+            return self._child.ready
+
+    def close(self) -> None:
+        """End it. Safe at any time, and twice; the next request would begin it again."""
+        with self._lock:
+            self._end()
+
+    def release(self) -> None:
+        """End it for good, and give its port back."""
+        self.close()
+        self._port.close()
+
+    def forget(self) -> None:
+        """In a fork of this process: the server is the parent's, and must not live for our sake."""
+        self._lock = threading.Lock()
+        if self._child is not None:
+            self._child.orders.close()
+        self._child = None
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+        self._child = None
+
+    def _orders(self) -> Orders:
+        self.memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Orders(
+            weights=str(self.weights),
+            name=self.name,
+            port=self._port.getsockname()[1],
+            key=self.key,
+            window=self.window,
+            threads=_threads(),
+            opening=[list(turn) for turn in self.opening],
+            memory=str(self.memory),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    """One life of the server."""
+
+    process: subprocess.Popen[str]
+    orders: IO[str]
+    log: IO[bytes]
+    ready: Future[None] = field(default_factory=Future)
+
+    @classmethod
+    def begin(cls, orders: Orders) -> _Child:
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has said how it went
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rlm_langchain.models.local.server_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+            start_new_session=True,
+        )
+        if process.stdin is None:
+            raise ModelError("the local model's process cannot be given orders")
+        process.stdin.write(orders.line())
+        process.stdin.flush()
+        child = cls(process, process.stdin, log)
+        # A daemon: whoever gives up waiting, and whatever ends this process, need not wait for the model to load.
+        threading.Thread(target=child._listen, name="rlm-local", daemon=True).start()
+        return child
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.orders.close()
+
+    def _listen(self) -> None:
+        if self.process.stdout is None:
+            return
+        with self.process.stdout as said:
+            line = said.readline().strip()
+        if line == READY:
+            self.ready.set_result(None)
+        else:
+            self.ready.set_exception(ModelError(f"the local model does not start: {self._last_words()}"))
+        self.log.close()
+
+    def _last_words(self) -> str:
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").splitlines()
+        errors = [line.strip() for line in lines if " E " in line or "Error" in line]
+        return errors[-1][:300] if errors else "it left no message"
+
+
+def _threads() -> int:
+    """`RLM_LOCAL_THREADS`, or the processors that this process may use, up to 8: beyond, memory is the limit."""
+    wanted = os.environ.get("RLM_LOCAL_THREADS", "")
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+_servers: dict[Path, LocalServer] = {}
+_lock = threading.Lock()
+
+
+def shared(
+    weights: Path, name: str, window: int, opening: tuple[tuple[str, str], ...], memory: Path
+) -> LocalServer:
+    """The server of these weights in this process."""
+    with _lock:
+        if weights not in _servers:
+            _servers[weights] = LocalServer(weights, name, window, opening, memory)
+        return _servers[weights]
+
+
+@atexit.register
+def close_all() -> None:
+    """End every server of this process."""
+    for server in _servers.values():
+        server.release()
+
+
+def _forget_all() -> None:
+    for server in _servers.values():
+        server.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

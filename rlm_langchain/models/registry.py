@@ -1,0 +1,130 @@
+"""Models by name (`"vendor/name"`, `"openai:name"`, `"local"`, ...), or any LangChain chat model."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.models import pricing
+from rlm_langchain.models.http.adopt_client import adopted
+from rlm_langchain.models.messages import wants_marks
+from rlm_langchain.models.model import FREE, Listing, Model, Profile, Role
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+SMALL = 4.0
+"""Up to this many billion parameters, as its name tells, a model is given the compact prompts."""
+
+FORMS = """\
+vendor/name       through OpenRouter, as openrouter:vendor/name
+openai:name       OpenAI, or any compatible server with OPENAI_BASE_URL
+ollama:name       Ollama, at OLLAMA_HOST
+local             the small model that comes along
+provider:name     any other provider that `langchain` knows (anthropic:..., google_genai:...)"""
+
+
+def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
+    """The model that a user means.
+
+    Raises `MissingDependency` when it needs a key or a package that is not there, `ConfigurationError` for a
+    name of no known form. Nothing is sent anywhere.
+    """
+    if isinstance(spec, Model):
+        return spec
+    if isinstance(spec, str):
+        return _named(spec.strip(), role)
+    return _given(spec)
+
+
+def check_kind(spec: Any) -> Any:
+    """What is given as a model, if it may be one. Raises `ConfigurationError`, as `resolve` would."""
+    from langchain_core.language_models import BaseChatModel
+
+    if isinstance(spec, str):
+        _parts(spec.strip())
+    elif not isinstance(spec, BaseChatModel | Model):
+        raise ConfigurationError(
+            f"a model is a name or a LangChain chat model, not {type(spec).__name__}. The names are:\n{FORMS}"
+        )
+    return spec
+
+
+def _named(name: str, role: Role) -> Model:
+    if name == "local":
+        bundled: Model = import_module("rlm_langchain.models.local").model(role)
+        return bundled
+    return _provided(name, *_parts(name))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """The provider, and what the model is called there."""
+    provider, colon, rest = name.partition(":")
+    if "/" in provider:
+        return "openrouter", name
+    if name != "local" and not (colon and provider and rest):
+        raise ConfigurationError(f"{name!r} is no model name that can be used. The forms are:\n{FORMS}")
+    return provider, rest
+
+
+def _provided(name: str, provider: str, rest: str) -> Model:
+    from rlm_langchain.models import providers as models_providers
+
+    profile = _profile(rest)
+    match provider:
+        case "openrouter":
+            chat, listing = models_providers.openrouter(rest), Listing("openrouter", rest)
+            price = FREE if rest.endswith(":free") else None
+            return Model(
+                name, chat, profile, pricing.window(listing), price, listing, rest.startswith("anthropic/")
+            )
+        case "ollama":
+            return Model(name, models_providers.ollama(rest), profile, price=FREE)
+        case "openai":
+            return _described(name, models_providers.openai(rest), profile)
+        case _:
+            return _described(name, adopted(models_providers.other(provider, rest)), profile)
+
+
+def _given(chat: Any) -> Model:
+    name = _own_name(check_kind(chat))
+    return _described(name, adopted(chat), _profile(name))
+
+
+def _described(name: str, chat: BaseChatModel, profile: Profile) -> Model:
+    listing = _listing(chat)
+    window = (chat.profile or {}).get("max_input_tokens") or (pricing.window(listing) if listing else None)
+    return Model(name, chat, profile, window, None, listing, wants_marks(chat))
+
+
+def _own_name(chat: BaseChatModel) -> str:
+    own = getattr(chat, "model_name", None) or getattr(chat, "model", None)
+    return own if isinstance(own, str) else type(chat).__name__
+
+
+def _listing(chat: BaseChatModel) -> Listing | None:
+    """Where its prices are listed: at the URL that it asks, or else by what tracing calls its provider."""
+    url = str(getattr(getattr(chat, "root_async_client", None), "base_url", ""))
+    provider = url or (chat._get_ls_params().get("ls_provider") if _is_published(chat) else None)
+    return None if not provider or _is_near(url) else Listing(provider, _own_name(chat))
+
+
+def _is_published(chat: BaseChatModel) -> bool:
+    """Whether its class is from a provider's package; others have no provider but their own name."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
+    return any(package.startswith("langchain_") for package in packages - {"langchain_core"})
+
+
+def _is_near(url: str) -> bool:
+    """Whether a server is on this machine or in this network, where no price list applies."""
+    host = urlsplit(url).hostname or ""
+    near = r"localhost|127\..*|0\.0\.0\.0|::1|10\..*|192\.168\..*|172\.(1[6-9]|2\d|3[01])\..*|[^.]*|.*\.local"
+    return bool(host) and re.fullmatch(near, host) is not None
+
+
+def _profile(name: str) -> Profile:
+    sizes = [float(size) for size in re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name.lower())]
+    return "compact" if sizes and max(sizes) <= SMALL else "default"

@@ -1,0 +1,133 @@
+"""Strategies from names, folders of skills and values; and which of them suit a context.
+
+`auto` stands for those that suit the context of each run, and may be one name among others.
+
+A skill folder is the Agent Skills layout: `SKILL.md`, whose front matter has `name` and `description` and whose
+body is what the root model reads, and beside it, if there is something to define, `helpers.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
+
+from rlm_langchain.errors import ConfigurationError, UnknownPlugin
+from rlm_langchain.plugins import load, names
+from rlm_langchain.protocols import Strategy
+
+AUTO = "auto"
+
+DIRECT = "direct"
+"""The strategy for a context that the root model can read as it is."""
+
+Wanted = str | Path | Strategy | Iterable[str | Path | Strategy]
+
+
+def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
+    """The strategies that a user means. A folder stands for itself or for the skill folders in it.
+
+    Raises `ConfigurationError`, which lists what is installed, also for two that have one name.
+    """
+    found: dict[str, Strategy] = {}
+    for strategy in (strategy for one in _several(wanted) for strategy in _strategies(one)):
+        if found.setdefault(strategy.name, strategy) != strategy:
+            raise ConfigurationError(f"two different strategies are called {strategy.name!r}: rename one")
+    return tuple(found.values())
+
+
+def is_auto(wanted: Wanted) -> bool:
+    """Whether strategies are to be chosen by the context, beside those that are named."""
+    return AUTO in [one for one in _several(wanted) if isinstance(one, str)]
+
+
+def installed() -> tuple[Strategy, ...]:
+    """All strategies that are installed. One that is broken is named in a warning and left out."""
+    found = []
+    for name, strategy in each_installed():
+        if isinstance(strategy, Exception):
+            warnings.warn(f"the strategy {name!r} is broken and is left out: {strategy!r}", stacklevel=2)
+        else:
+            found.append(strategy)
+    return tuple(found)
+
+
+def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
+    """The names of all that are installed, each with the strategy or with what is wrong with it."""
+    for name in names("strategies"):
+        try:
+            yield name, _loaded(name)
+        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises when it is loaded
+            yield name, error
+
+
+def read_skill(folder: Path) -> Strategy:
+    """The strategy in a skill folder. Raises `ConfigurationError` with what is wrong in it."""
+    file = folder / "SKILL.md"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{folder} is no skill: {file.name} cannot be read ({error.strerror})") from error
+    head, body = _front_matter(text, file)
+    helpers = folder / "helpers.py"
+    return Strategy(
+        name=str(head["name"]),
+        description=str(head["description"]),
+        guidance=body.strip(),
+        prelude=helpers.read_text(encoding="utf-8") if helpers.is_file() else "",
+        whole=_share(head.get("whole", 0.0), file),
+    )
+
+
+def _several(wanted: Wanted) -> list[str | Path | Strategy]:
+    return [wanted] if isinstance(wanted, str | Path | Strategy) else [*wanted]
+
+
+def _strategies(one: str | Path | Strategy) -> list[Strategy]:
+    if isinstance(one, Strategy):
+        return [one]
+    if isinstance(one, Path):
+        return _in_folder(one)
+    return [] if one == AUTO else [_loaded(one)]
+
+
+def _in_folder(folder: Path) -> list[Strategy]:
+    if (folder / "SKILL.md").is_file():
+        return [read_skill(folder)]
+    skills = [read_skill(file.parent) for file in sorted(folder.glob("*/SKILL.md"))]
+    if not skills:
+        raise ConfigurationError(f"{folder} holds no skill: there is no SKILL.md in it, nor in a folder in it")
+    return skills
+
+
+def _loaded(name: str) -> Strategy:
+    try:
+        strategy = load("strategies", name)
+    except UnknownPlugin as error:
+        raise ConfigurationError(f"{error}. A folder of skills is a Path, for the command ./FOLDER") from error
+    if not isinstance(strategy, Strategy):
+        raise ConfigurationError(f"the plug-in {name!r} is {type(strategy).__name__}, not a Strategy")
+    return strategy
+
+
+def _share(value: object, file: Path) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigurationError(f"whole in {file} is {value!r}: give a share of the root model's window, 0 to 1")
+    return float(value)
+
+
+def _front_matter(text: str, file: Path) -> tuple[dict[str, object], str]:
+    fence, _, rest = text.partition("\n")
+    head, closing, body = rest.partition("\n---")
+    if fence.strip() != "---" or not closing:
+        raise ConfigurationError(f"{file} has no front matter: it begins with '---', name, description, '---'")
+    try:
+        values = yaml.safe_load(head)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"the front matter of {file} is no YAML: {error}") from error
+    missing = {"name", "description"} - set(values if isinstance(values, dict) else ())
+    if missing:
+        raise ConfigurationError(f"the front matter of {file} lacks {', '.join(sorted(missing))}")
+    return values, body

@@ -1,0 +1,1 @@
+"""Indexes and embeddings that are kept."""

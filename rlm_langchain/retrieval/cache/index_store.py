@@ -1,0 +1,137 @@
+"""A shelf of indexes: folders of files that are whole or not there, each under a name that says what is in it.
+
+Holds: a folder gets its name when all of it is written; what was changed or cut off since is thrown away, and made
+anew; no file is a pickle. Does not hold: that an index outlives a loss of power; then its check fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rlm_langchain.context.blobs import Collected
+from rlm_langchain.context.file_hashes import Stamp, hash_of
+from rlm_langchain.errors import JournalError
+
+_META = "meta.json"
+_SOURCE = "source"
+"""The file that says of which context an index is."""
+_UNFINISHED = "unfinished-"
+_ABANDONED = 86_400
+"""Seconds after which an unfinished folder belongs to a process that was killed."""
+
+
+class Shelf:
+    """The indexes under one folder. Nothing is created before the first one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._checked: dict[Path, tuple[Stamp, ...]] = {}
+
+    def path(self, name: str) -> Path:
+        """Where an index is, or would be."""
+        return self.root / name[:2] / name
+
+    def find(self, name: str) -> Path | None:
+        """The folder of an index that was checked; None when there is none that is whole."""
+        path = self.path(name)
+        if not path.is_dir():
+            return None
+        if self._intact(path):
+            with suppress(OSError):
+                os.utime(path)  # its age counts from its last use
+            return path
+        shutil.rmtree(path, ignore_errors=True)
+        return None
+
+    @contextmanager
+    def making(self, name: str, source: str = "") -> Iterator[Path]:
+        """An empty folder to fill; at the end it is the index. An error leaves nothing.
+
+        `source` is the sha256 of the context that it is of. Raises `JournalError` when the disk does not take it.
+        """
+        path = self.path(name)
+        with self._explained():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
+        try:
+            with self._explained():
+                (folder / _SOURCE).write_text(source, encoding="utf-8")
+                yield folder
+                (folder / _META).write_text(json.dumps(_files(folder)), encoding="utf-8")
+                with suppress(FileExistsError):
+                    _rename(folder, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def lock(self, name: str) -> Path:
+        """The file to lock while an index is made: two makers would both pay for it."""
+        path = self.path(name)
+        with self._explained():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path.with_suffix(".lock")
+
+    def collect(self, *, older_than: float, keep: Collection[str] = (), dry_run: bool = False) -> Collected:
+        """Remove the indexes that were not used for so many seconds, and what crashes left.
+
+        Except those of contexts in `keep`, by sha256. With `dry_run`, say only what that would be.
+        """
+        now, removed, size = time.time(), [], 0
+        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_UNFINISHED}*")]:
+            age = max(older_than, _ABANDONED) if path.name.startswith(_UNFINISHED) else older_than
+            with suppress(OSError):
+                if path.stat().st_mtime < now - age and _source(path) not in keep:
+                    size += sum(file.stat().st_size for file in path.iterdir())
+                    removed.append(path.name)
+                    if not dry_run:
+                        shutil.rmtree(path)
+        return Collected(tuple(removed), size)
+
+    def _intact(self, path: Path) -> bool:
+        try:
+            files: dict[str, Any] = json.loads((path / _META).read_bytes())
+            stamps = tuple(Stamp.of(path / file) for file in files)
+            if self._checked.get(path) == stamps:
+                return True
+            whole = all(hash_of(path / file) == sha256 for file, sha256 in files.items())
+        except (OSError, ValueError, AttributeError):
+            return False
+        if whole:
+            self._checked[path] = stamps
+        return whole
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise JournalError(
+                f"an index cannot be stored under {self.root} ({error.strerror}): "
+                "make room there, or set RLM_HOME to a folder that can be written"
+            ) from error
+
+
+def _source(folder: Path) -> str | None:
+    with suppress(OSError, UnicodeDecodeError):
+        return (folder / _SOURCE).read_text(encoding="utf-8")
+    return None
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {path.name: hash_of(path) for path in sorted(folder.iterdir())}
+
+
+def _rename(folder: Path, path: Path) -> None:
+    """Give a folder its name, unless somebody else was quicker."""
+    try:
+        os.rename(folder, path)
+    except OSError:
+        if not path.is_dir():
+            raise

@@ -1,0 +1,70 @@
+"""A retriever or vector store of the user's own: its documents as passages."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.errors import RLMError
+from rlm_langchain.types import LeafReply
+
+if TYPE_CHECKING:
+    from rlm_langchain.run.run_tree import Tree
+
+STARTS = ("start", "start_index")
+"""Where metadata says that a document begins: ours, and that of LangChain's splitters."""
+
+
+async def found_outside(outside: Any, query: str, most: int, tree: Tree, config: RunnableConfig) -> LeafReply:
+    """What it finds, as JSON for the REPL; its failure as a value."""
+    from langchain_core.vectorstores import VectorStore
+
+    try:
+        async with tree.gate:
+            if isinstance(outside, VectorStore):
+                scored = await _scored(outside, query, most)
+            else:
+                scored = [
+                    (document, None)
+                    for document in await outside.ainvoke(query, config, **number_of(outside, most))
+                ]
+    except Exception as error:
+        if isinstance(error, RLMError | TimeoutError) or _is_signal(error):
+            raise
+        # Whatever it raises: a foreign error's text could hold a key.
+        return LeafReply(None, f"the retriever failed: {type(error).__name__}")
+    hits = [_hit(document, score) for document, score in scored[:most]]
+    return LeafReply(json.dumps({"hits": hits, "note": None}, ensure_ascii=False))
+
+
+def _is_signal(error: Exception) -> bool:
+    """Whether LangGraph is at work: a retriever that is itself a graph may pause, and that is no failure."""
+    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
+
+
+def number_of(retriever: Any, most: int) -> dict[str, int]:
+    """How many, for a retriever that takes it with a question; others find as many as they were built to."""
+    return {"k": most} if getattr(retriever, "_expects_other_args", False) else {}
+
+
+async def _scored(store: Any, query: str, most: int) -> list[tuple[Document, float | None]]:
+    try:
+        return list(await store.asimilarity_search_with_score(query, k=most))
+    except NotImplementedError:
+        return [(document, None) for document in await store.asimilarity_search(query, k=most)]
+
+
+def _hit(document: Document, score: float | None) -> dict[str, Any]:
+    metadata = document.metadata
+    start = next((metadata[name] for name in STARTS if type(metadata.get(name)) is int), None)
+    source = metadata.get("source") or document.id
+    return {
+        "text": document.page_content,
+        "score": None if score is None else float(score),
+        "source": "" if source is None else str(source),
+        "start": start,
+        "end": None if start is None else start + len(document.page_content),
+    }

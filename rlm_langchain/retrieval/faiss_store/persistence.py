@@ -1,0 +1,116 @@
+"""A vector store on disk: FAISS' own file, and the documents as JSON that names it by its hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from langchain_core.documents import Document
+
+from rlm_langchain.context.file_hashes import hash_of
+from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.retrieval.extras import library
+
+DOCUMENTS = "documents.json"
+FORMAT = 1
+
+
+class Kept(NamedTuple):
+    """A document of a store."""
+
+    number: int
+    """Of its vector."""
+    text: str
+    metadata: dict[str, Any]
+
+    def document(self, name: str) -> Document:
+        """A copy that may be changed."""
+        return Document(id=name, page_content=self.text, metadata=dict(self.metadata))
+
+
+def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> None:
+    """Write both files; the JSON last, in one step, so that the folder holds the old store or the new one."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        vectors = _write_vectors(folder, index)
+        rows = [[name, *one] for name, one in kept.items()]
+        told = {"format": FORMAT, "vectors": vectors, "next": following, "documents": rows}
+        _replace(folder / DOCUMENTS, _json(told))
+        for old in folder.glob("vectors-*.faiss"):
+            if old.name != f"vectors-{vectors}.faiss":
+                with suppress(OSError):
+                    old.unlink()
+
+
+def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
+    """The index, the documents and the next number. Raises `JournalError`."""
+    try:
+        told = json.loads((folder / DOCUMENTS).read_bytes())
+        if told["format"] != FORMAT:
+            raise JournalError(f"the vector store in {folder} is of a later version of rlm-langchain: update it")
+        kept = {name: Kept(number, text, dict(metadata)) for name, number, text, metadata in told["documents"]}
+        following, vectors = int(told["next"]), told["vectors"]
+        index = None if vectors is None else _read_vectors(folder / f"vectors-{vectors}.faiss", vectors)
+    except OSError as error:
+        raise JournalError(f"there is no whole vector store in {folder}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder) from error
+    if (0 if index is None else index.ntotal) != len(kept):
+        raise _damaged(folder)
+    return index, kept, following
+
+
+def _write_vectors(folder: Path, index: Any) -> str | None:
+    """Write them under the name of their hash; returns it."""
+    if index is None:
+        return None
+    handle, name = tempfile.mkstemp(prefix="unfinished-", dir=folder)
+    os.close(handle)
+    try:
+        library("faiss").write_index(index, name)
+        sha256 = hash_of(Path(name))
+        os.replace(name, folder / f"vectors-{sha256}.faiss")
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return sha256
+
+
+def _read_vectors(path: Path, sha256: str) -> Any:
+    """Checked before FAISS sees it: its reader trusts what it reads."""
+    if hash_of(path) != sha256:
+        raise _damaged(path.parent)
+    return library("faiss").read_index(str(path))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix="unfinished-", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _json(told: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata of a document cannot be kept as JSON: {error}") from error
+
+
+def _damaged(folder: Path) -> JournalError:
+    return JournalError(f"the vector store in {folder} is damaged or was changed: make it anew from its documents")
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"the vector store cannot be kept in {folder}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""How passages are cut and found, by words and by meaning."""

@@ -1,0 +1,98 @@
+"""The index of one context: its passages, found by words, by meaning, or both."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlm_langchain.context.text_units import Source, contents
+from rlm_langchain.retrieval.index.bm25 import Lexical, Lexicon
+from rlm_langchain.retrieval.index.fusion import fused, weight_of_words
+from rlm_langchain.retrieval.index.passages import Hit, cut
+from rlm_langchain.retrieval.index.subcontext import Slice
+from rlm_langchain.retrieval.index.vectors import Dense
+from rlm_langchain.types import ContextFile
+
+TABLE, SOURCES = "passages.npy", "sources.json"
+
+DEPTH = 100
+"""Of each ranking: the places that are fused, at least."""
+
+
+class Piece(NamedTuple):
+    """A passage on its way into an index."""
+
+    source: int
+    start: int
+    text: str
+
+
+def pieces(file: ContextFile, sources: list[Source]) -> Iterator[Piece]:
+    """The passages of a context; the sources that they are of are added to the list."""
+    for content in contents(file):
+        number = len(sources)
+        sources.append(content.source)
+        for passage in cut(content.text):
+            yield Piece(number, passage.start, passage.text)
+
+
+def write(file: ContextFile, folder: Path, going: Callable[[], None] = lambda: None) -> None:
+    """Make the index of words. `going` is called for each passage, and may raise to stop."""
+    lexicon, sources = Lexicon(), list[Source]()
+    rows = array("q")
+    for piece in pieces(file, sources):
+        going()
+        rows.extend((piece.source, piece.start, piece.start + len(piece.text)))
+        lexicon.add(piece.text)
+    np.save(folder / TABLE, np.array(rows, np.int64).reshape(-1, 3), allow_pickle=False)
+    told = [[source.at, source.label] for source in sources]
+    (folder / SOURCES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    lexicon.write(folder)
+
+
+class Index:
+    """An index on disk, opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
+        told = json.loads((folder / SOURCES).read_bytes())
+        self._sources = [Source(tuple(at), label) for at, label in told]
+        self._lexical = Lexical(folder)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def search(
+        self, query: str, most: int, meaning: tuple[Dense, Any] | None = None, part: Slice | None = None
+    ) -> list[Hit]:
+        """The best passages for a query: by its words, and by its vector when one is given with the vectors.
+
+        Of a part of the context, when one is given: then places are those in the part.
+        """
+        depth, among = max(DEPTH, most), None if part is None else self._among(part)
+        by_words = self._lexical.search(query, depth, among)
+        if meaning is None:
+            ranked = list(zip(by_words.numbers.tolist(), by_words.scores.tolist(), strict=True))
+        else:
+            dense, vector = meaning
+            by_meaning = dense.search(vector, depth, among)
+            weights = weight_of_words(by_words.met), 1.0
+            ranked = fused(list(zip(weights, (by_words.numbers, by_meaning.numbers), strict=True)))
+        hits = [self._hit(number, score) for number, score in ranked[:most]]
+        return hits if part is None else [part.seen(hit) for hit in hits]
+
+    def _among(self, part: Slice) -> Any:
+        """Of each passage, whether it is in a part of the context."""
+        if part.items is None:
+            return (self._table[:, 1] < part.end) & (self._table[:, 2] > part.start)
+        wanted = [number for number, source in enumerate(self._sources) if source.at[0] in part.items]
+        return np.isin(self._table[:, 0], wanted)
+
+    def _hit(self, number: int, score: float) -> Hit:
+        source, start, end = self._table[number].tolist()
+        return Hit(self._sources[source], start, end, round(score, 6))

@@ -1,0 +1,1 @@
+"""What lives while a tree of runs works."""

@@ -1,0 +1,275 @@
+"""Ends everything that works for a call of an RLM once that call is cancelled, however and however often it is.
+
+Whoever sees the cancellation first (a `CancelledError`, a closed stream, Ctrl-C, a failed sibling of a batch) calls
+`Invocation.cancel`, which never waits: from then on nothing of the call is admitted to a model, and its workers are
+being killed. The run itself works in a task of its own, which is cancelled once: frameworks that cancel at every
+await (anyio, and so Starlette and MCP), or twice, would cut off LangGraph's own cleanup and leave its tasks behind.
+
+Covered: what this process does for the call. Not covered: requests that were already sent, which are paid for; a
+sync call in a thread that its caller has given up on, unless anyio started the thread: Python tells it nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator
+from concurrent.futures import Future, wait
+from contextlib import aclosing, contextmanager
+from contextvars import Context, ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from anyio import CancelScope
+
+if TYPE_CHECKING:
+    from rlm_langchain.run.run_tree import Trees
+
+T = TypeVar("T")
+PATIENCE = 30.0
+"""Seconds that a cancelled run has to close what it opened, before its caller goes on without it."""
+
+
+class Cancelled(asyncio.CancelledError):
+    """Unwinds what works for a call that was cancelled; never seen outside."""
+
+
+class Group:
+    """Calls that end together: those of a batch, once one of them has failed, and those within another call.
+
+    A call belongs to the group that its context names (`contextvars`, which executors copy to their threads).
+    """
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        """What ended the group."""
+        self._members: WeakSet[Invocation] = WeakSet()
+        self._cancelled = False
+        self._lock = threading.Lock()
+
+    def add(self, member: Invocation) -> None:
+        """Let one more call belong to the group. In a group that has ended, the call has ended too."""
+        with self._lock:
+            self._members.add(member)
+            cancelled = self._cancelled
+        if cancelled:
+            member.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all its calls."""
+        with self._lock:
+            self._cancelled = True
+            members = list(self._members)
+        for member in members:
+            member.cancel()
+
+    @contextmanager
+    def member(self, *, failing: bool) -> Iterator[None]:
+        """Around one call of the group. When it is `failing`, its error is the end of the others."""
+        token = _GROUP.set(self)
+        try:
+            if self._cancelled:
+                raise Cancelled
+            yield
+        except BaseException as error:
+            if failing and not self._cancelled:
+                self.error = error
+                self.cancel()
+            raise
+        finally:
+            _GROUP.reset(token)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Around the whole group: what is raised is the error that ended it, not one that followed from that."""
+        try:
+            yield
+        except (Exception, Cancelled) as error:
+            if self.error is None or self.error is error:
+                raise
+            raise self.error from None
+
+    def wait(self) -> None:
+        """Wait until its sync calls, whose threads their callers may have given up on, have ended."""
+        with self._lock:
+            working = [member.ending for member in self._members if member.ending is not None]
+        wait(working, PATIENCE)
+
+    async def ended(self) -> None:
+        """Wait until all its calls have cleaned up."""
+        with self._lock:
+            members = list(self._members)
+        await ended([member.task for member in members if member.task is not None])
+
+
+_GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
+
+
+class Invocation:
+    """One call of an RLM from outside, and the runs that work for it."""
+
+    def __init__(self, trees: Trees) -> None:
+        self.runs: set[str] = set()
+        self.cancelled = False
+        self.task: asyncio.Task[Any] | None = None
+        """What works for the call, when it is async."""
+        self.ending: Future[None] | None = None
+        """Done when the call has ended, when it is sync."""
+        self.nested = Group()
+        """The calls that are made within this one: by tools, or by models that are RLMs themselves."""
+        self._trees = trees
+        self._lock = threading.Lock()
+        if (group := _GROUP.get()) is not None:
+            group.add(self)
+
+    def join(self, run: str) -> None:
+        """Let a run belong to the call. Raises `Cancelled`."""
+        with self._lock:
+            if self.cancelled:
+                raise Cancelled
+            self.runs.add(run)
+
+    def cancel(self) -> None:
+        """Admit nothing more, and begin to end what works. Returns at once; safe from any thread, and twice."""
+        with self._lock:
+            if self.cancelled:
+                return
+            self.cancelled = True
+            runs, task = list(self.runs), self.task
+        for run in runs:
+            self._trees.cancel(run)
+        self.nested.cancel()
+        if task is not None:
+            _cancel(task)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Around a sync call."""
+        self.ending = Future()
+        try:
+            yield
+        finally:
+            self.ending.set_result(None)
+
+    def context(self) -> Context:
+        """A copy of the caller's context, in which other calls belong to this one."""
+        context = copy_context()
+        context.run(_GROUP.set, self.nested)
+        return context
+
+    def started(self, task: asyncio.Task[Any]) -> None:
+        """Remember the task that works for the call."""
+        with self._lock:
+            self.task = task
+            cancelled = self.cancelled
+        if cancelled:
+            _cancel(task)
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    loop = task.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
+
+
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled once however its caller is, and has ended when this ends.
+
+    For a LangGraph graph of your own: LangGraph leaves its tasks at work when a second cancel comes early.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except BaseException:
+        task.cancel()
+        await ended([task])
+        raise
+    return task.result()
+
+
+async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, in a task of its own. However its caller is cancelled, `work` is cancelled once."""
+    task = asyncio.create_task(work, context=invocation.context())
+    invocation.started(task)
+    try:
+        await asyncio.wait([task])
+    except BaseException:
+        invocation.cancel()
+        await ended([task])
+        raise
+    return task.result()
+
+
+async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
+    """`parts`, made in a task of its own, one when it is asked for. Left early, it is ended in order."""
+    loop = asyncio.get_running_loop()
+    wanted = asyncio.Event()
+    part: asyncio.Future[T] = loop.create_future()
+
+    async def produce() -> None:
+        async with aclosing(parts) as found:
+            await wanted.wait()
+            async for one in found:
+                wanted.clear()
+                part.set_result(one)
+                await wanted.wait()
+
+    task = asyncio.create_task(produce(), context=invocation.context())
+    invocation.started(task)
+    try:
+        while True:
+            part = loop.create_future()
+            wanted.set()
+            await _first_of(part, task)
+            if not part.done():
+                break
+            yield part.result()
+    except BaseException:
+        invocation.cancel()
+        await ended([task])
+        raise
+    task.result()
+
+
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIENCE) -> None:
+    """Wait for what was told to end, though the waiting itself is cancelled again and again."""
+    loop = asyncio.get_running_loop()
+    pending, until = {one for one in futures if not one.done()}, loop.time() + seconds
+    with CancelScope(shield=True):
+        while pending and (left := until - loop.time()) > 0:
+            try:
+                _, pending = await asyncio.wait(pending, timeout=left)
+            except asyncio.CancelledError:
+                pending = {one for one in pending if not one.done()}
+    if pending:
+        logging.getLogger(__name__).warning(
+            "a cancelled run has not ended after %g s; it asks no model any more, but what it waits for goes on",
+            seconds,
+        )
+    for one in futures:
+        if one.done() and not one.cancelled():
+            one.exception()  # so that nothing complains that nobody looked
+
+
+def in_new_thread(do: Callable[[], object]) -> Future[None]:
+    """Do something now, whatever becomes of whoever asks for it. When the process ends, in this very thread."""
+    future: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            do()
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    try:
+        threading.Thread(target=work, name="rlm-closing", daemon=True).start()
+    except RuntimeError:  # no thread can begin any more
+        work()
+    return future

@@ -1,0 +1,186 @@
+"""The REPL of a run, and how one that is gone is rebuilt: by running the cells again, with the replies they had."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from rlm_langchain.errors import JournalError
+from rlm_langchain.protocols import SandboxSession
+from rlm_langchain.records import CellRecord
+from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.types import (
+    Call,
+    Died,
+    Reply,
+    Step,
+    Suspended,
+)
+
+LATE = "there is no time left."
+Opener = Callable[[], SandboxSession]
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Repl:
+    """The REPL of one run. Its worker may be gone at any time: the next `advance` rebuilds what it held."""
+
+    open: Opener
+    begun: int = 0
+    """Cells of the journal that this session has begun."""
+    waiting: tuple[Call, ...] = ()
+    """The calls of the cell that is suspended; `first` is the number of the first of them."""
+    first: int = 0
+    seconds: float = 0.0
+    """Computing of the current cell, without the waiting."""
+    replayed: float = 0.0
+    """Seconds that rebuilding has cost."""
+    diverged: int = 0
+    """Replayed calls that were not the recorded ones, and are asked afresh."""
+    _session: SandboxSession | None = None
+    late: bool = False
+    """Time is over: whatever computed has ended, and nothing more does."""
+    _closed: bool = False
+    _revived: int = -1
+    """The last cell that was tried again because its worker was gone."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def advance(self, journal: Journal) -> Step | None:
+        """Bring the REPL to where the journal ends, and a suspended cell on as far as its replies reach.
+
+        None: no cell is running. Raises `JournalError` when a recorded cell cannot be repeated.
+        """
+        with self._lock:
+            if self.begun > len(journal.cells):
+                self._drop()
+            while True:
+                if self.late:
+                    return Died("time", "", LATE)
+                index = self.begun - 1 if self.waiting else self.begun
+                if index == len(journal.cells):
+                    return None
+                cell = journal.cells[index]
+                step = self._continue(journal) if self.waiting else self._repeat(cell, journal)
+                if isinstance(step, Suspended) or not journal.finished(cell["cell"]):
+                    return step
+
+    def run(self, code: str) -> Step:
+        """Begin a new cell."""
+        with self._lock:
+            return self._begin(code)
+
+    def answer(self, replies: Sequence[Reply]) -> Step:
+        """Give a suspended cell replies that cost nothing."""
+        with self._lock:
+            return self._give(replies)
+
+    def call(self, number: int) -> Call | None:
+        """The text of a call that waits here; None when the cell that asked is not running here now."""
+        index = number - self.first
+        return self.waiting[index] if 0 <= index < len(self.waiting) else None
+
+    def revives(self, cell: int) -> bool:
+        """Whether a cell whose worker crashed is worth another try: once, since it need not be the cell's fault."""
+        if self._closed or cell == self._revived:
+            return False
+        self._revived = cell
+        return True
+
+    @contextmanager
+    def within(self, seconds: float | None) -> Iterator[None]:
+        """Around computing that must not take longer than this: a cell that does ends in `Died`."""
+        self.late = False
+        if seconds is None:
+            yield
+            return
+        timer = threading.Timer(seconds, self._too_late)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _too_late(self) -> None:
+        self.late = True
+        if (session := self._session) is not None:
+            session.close()  # what computes ends in `Died`; the thread that waits for it does the rest
+
+    def stop(self) -> None:
+        """Let the worker go with what the running cell did; the next `advance` brings back what was before it."""
+        with self._lock:
+            self._drop()
+
+    def close(self) -> None:
+        """Let the worker go for good. Safe from another thread: a cell that runs then ends in `Died`."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        session, self._session = self._session, None
+        self.waiting, self.begun, self.first = (), 0, 0
+        if session is not None:
+            session.close()
+
+    def _repeat(self, cell: CellRecord, journal: Journal) -> Step:
+        """Run a recorded cell again. A cell that killed its worker left nothing to rebuild."""
+        output = journal.outputs.get(cell["cell"])
+        if output is not None and output["outcome"] == "died":
+            self.begun += 1
+            self.first = journal.calls_before(cell["cell"])
+            return Died("crash", "", "as recorded")
+        before = time.perf_counter()
+        step = self._begin(cell["code"])
+        step = self._continue(journal) if isinstance(step, Suspended) else step
+        self.replayed += time.perf_counter() - before
+        if output is not None and isinstance(step, Died) and not self.late:
+            raise JournalError(
+                f"cell {cell['cell']} of run {cell['path'] or 'root'} ran to its end before, and now {step.error} "
+                "The context, the sandbox or Python is not what it was: start anew, or go back with `rlm fork`."
+            )
+        return step
+
+    def _continue(self, journal: Journal) -> Step:
+        """Give recorded replies for as long as there are any."""
+        while True:
+            replies = [journal.reply(self.first + i, call) for i, call in enumerate(self.waiting)]
+            known = [reply for reply in replies if reply is not None]
+            if len(known) < len(replies):
+                self.diverged += sum(self.first + i in journal.calls for i, r in enumerate(replies) if r is None)
+                return Suspended(self.waiting)
+            step = self._give(known)
+            if not isinstance(step, Suspended):
+                return step
+
+    def _begin(self, code: str) -> Step:
+        if self._session is None and not self._closed and not self.late:
+            self._session = self.open()
+        session = self._session
+        if self._closed or self.late or session is None:
+            self._drop()
+            return Died("crash", "", "the REPL was closed.")
+        self.begun += 1
+        self.seconds = 0.0
+        return self._take(session.run, code)
+
+    def _give(self, replies: Sequence[Reply]) -> Step:
+        session = self._session
+        if session is None:
+            return Died("crash", "", "the REPL was closed.")
+        self.first += len(self.waiting)
+        return self._take(session.resume, replies)
+
+    def _take(self, do: Callable[[T], Step], given: T) -> Step:
+        """Let the sandbox compute, by the clock, and remember what it waits for."""
+        before = time.perf_counter()
+        step = do(given)
+        self.seconds += time.perf_counter() - before
+        self.waiting = step.calls if isinstance(step, Suspended) else ()
+        if isinstance(step, Died):
+            self._drop()  # the next `advance` brings a new worker to where this one was
+        return step

@@ -1,0 +1,303 @@
+"""What is alive while a tree of runs works. Nothing of it is ever in state: the journal brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rlm_langchain.answers.coverage import Reading
+from rlm_langchain.budget.approval_limit import Agreement
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.ledger import Ledger
+from rlm_langchain.budget.limiters import Gate, Levels
+from rlm_langchain.durability.receipts import Receipts
+from rlm_langchain.errors import RLMError
+from rlm_langchain.protocols import SandboxSession
+from rlm_langchain.records import Record, child_path
+from rlm_langchain.run.cancellation import Cancelled, in_new_thread
+from rlm_langchain.run.repl import Repl
+from rlm_langchain.run.single_flight import Twins
+from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.types import LeafReply, Plain, Usage
+
+Answers = dict[str, asyncio.Future[Any] | LeafReply | str]
+"""By model and fingerprint: what was answered in this tree, or will be. With a wave: a flawed reply."""
+
+
+class Tree:
+    """A tree of runs at work: its account, its gate, its REPLs."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.ledger = Ledger(budget)
+        self.agreement = Agreement(budget.approve_above, self.ledger)
+        self.gate = Gate(budget)
+        self.tool_gate = Gate(replace(budget, requests_per_minute=None))
+        """For custom tools, which take no model's turn."""
+        self.levels = Levels(budget)
+        self.answers: Answers = {}
+        self.twins = Twins()
+        self.repls: dict[str, Repl] = {}
+        self._waiting: set[Future[Any]] = set()
+        """Model calls that sync nodes wait for."""
+        self._cancelled = False
+        self.receipts: Receipts | None = None
+        """Of a run that can be resumed."""
+        self.reading: Reading | None = None
+        """What tells which parts of the contexts models have read; None until a run of it begins to work here."""
+        self.broken: RLMError | None = None
+        """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
+        self.failures: dict[str, Usage] = {}
+        """What replies have used that could not be read, or did not come, by the keys of their receipts."""
+        self._spent: dict[str, Usage] = {}
+        """By place in the tree."""
+        self._below: dict[str, Usage] = {}
+        """By the path of a run: what it and the runs below it have spent."""
+        self._joined: set[str] = set()
+        self._journals: dict[str, Journal] = {}
+        """By the path of the run, as far as they were read."""
+        self._tools: set[str] = set()
+        """The places in the tree where a tool was called, in this process or before."""
+        self.gate.check = self.tool_gate.check = self.check_cancelled
+        self._keeping = threading.Lock()
+        self._closing = threading.Lock()
+        self._lock = threading.Lock()
+
+    def keep(self, path: Path) -> None:
+        """Keep receipts there, and book what those that are there say: replies of earlier processes, seen here or
+        not. Whoever comes meanwhile waits."""
+        with self._keeping:
+            if self.receipts is not None:
+                return
+            receipts = Receipts(path)
+            for place, usage in receipts.spent():
+                self.note(place, usage)
+                self.ledger.book(usage)
+            for lost in receipts.lost():
+                self.ledger.book(Usage(), lost=lost)
+            self.ledger.worked(receipts.worked())
+            self._tools.update(receipts.tools())
+            self.gate.room = self.receipts = receipts
+
+    def breaks(self, error: RLMError) -> None:
+        """Ask nothing more, for this reason; the first one counts."""
+        self.broken = self.broken or error
+
+    def check(self) -> None:
+        """Raise what has broken this tree, if anything has, and `Cancelled`."""
+        self.check_cancelled()
+        if self.broken is not None:
+            raise self.broken
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` when nothing may begin any more."""
+        if self._cancelled:
+            raise Cancelled
+
+    def note(self, place: str, usage: Usage) -> None:
+        """Remember where in the tree it was that so much was spent."""
+        with self._lock:
+            self._spent[place] = self._spent.get(place, Usage()).plus(usage)
+            for path in _runs_above(place):
+                self._below[path] = self._below.get(path, Usage()).plus(usage)
+
+    def spent_below(self, path: str) -> Usage:
+        """What the run at `path` and those below it have spent."""
+        with self._lock:
+            return self._below.get(path, Usage())
+
+    def spent_at(self, place: str) -> Usage:
+        """What was spent at this very place."""
+        with self._lock:
+            return self._spent.get(place, Usage())
+
+    def once(self, key: str, make: Callable[[], Plain]) -> Plain:
+        """What `make` gives when it is first asked for: not the same twice, so kept like a reply."""
+        if self.receipts is None:
+            return make()
+        known = self.receipts.find(key)
+        if known is None:
+            known = {"value": make()}
+            self.receipts.write(key, known)
+        value: Plain = known["value"]
+        return value
+
+    def take_tool(self, place: str) -> bool:
+        """Count one call of a tool; False when there are none left."""
+        with self._lock:
+            self._tools.add(place)
+            return len(self._tools) <= self.ledger.budget.tool_calls
+
+    def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
+        """The REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
+        with self._lock:
+            self.check_cancelled()
+            return self.repls.setdefault(path, Repl(open))
+
+    def journal(self, path: str, records: Sequence[Record]) -> Journal:
+        """What the run at `path` has done, read on from where it was read before.
+
+        Its first time in this process, what it did in earlier ones is taken over: the account, the answers. Raises
+        `JournalError` when it is not what was written then.
+        """
+        journal = self._journals.get(path)
+        if journal is None or not journal.read_on(records):
+            journal = self._journals[path] = Journal(records)
+        with self._lock:
+            is_new = path not in self._joined
+            self._joined.add(path)
+        if is_new:
+            self._join(path, journal)
+        return journal
+
+    def _join(self, path: str, journal: Journal) -> None:
+        journal.check()
+        spendings = [*_spendings(journal)]
+        with self._lock:
+            new = [
+                (place, used) for place, used in spendings if place not in self._spent and place not in self._below
+            ]
+        for place, usage in new:
+            self.note(place, usage)
+            self.ledger.book(usage)
+        self._tools.update(_tools_of(journal))
+        self.answers.update(journal.answers())
+        self.twins.remember(journal.runs())
+        if not path:
+            self.ledger.worked(journal.seconds)
+
+    def close(self, path: str = "") -> None:
+        """End the REPLs of the run at `path` and of all below it. They have ended when this returns, whoever
+        else closes the tree at the same time."""
+        if path:
+            self._close(path)
+            return
+        with self._closing:
+            self._close(path)
+            if self.receipts is not None:
+                self.receipts.close()
+
+    def _close(self, path: str) -> None:
+        with self._lock:
+            below = [p for p in self.repls if not path or p == path or p.startswith(f"{path}/")]
+            closing = [self.repls.pop(p) for p in below]
+            for closed in below:
+                self._journals.pop(closed, None)
+        for repl in closing:
+            repl.close()
+
+    @contextmanager
+    def awaiting(self, future: Future[Any]) -> Iterator[None]:
+        """Around the wait for a model call: when the tree is cancelled, so is the call."""
+        with self._lock:
+            self._waiting.add(future)
+            cancelled = self._cancelled
+        if cancelled:
+            future.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
+    def cancel(self) -> None:
+        """Admit nothing more, end what sync nodes wait for, and begin to close. Never waits."""
+        with self._lock:
+            self._cancelled = True
+            ending = [*self._waiting]
+        for future in ending:
+            future.cancel()
+        self.levels.open()
+        in_new_thread(self.close)
+
+
+def _runs_above(place: str) -> Iterator[str]:
+    """The paths of the runs that something was asked by, or for: of the top one, and of those down to it."""
+    path, asked_by_it, _ = place.partition(" ")
+    parts = path.split("/") if path else []
+    yield ""
+    yield from ("/".join(parts[:count]) for count in range(1, len(parts) + bool(asked_by_it)))
+
+
+def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
+    """What was spent since the question, and where."""
+    for record in journal.account:
+        if record["type"] == "turn":
+            yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
+        elif record["type"] == "call" and "child" in record:
+            yield from _spendings(Journal(record["child"]))
+        elif record["type"] == "call":
+            yield child_path(record["path"], record["call"]), Usage(**record["usage"])
+
+
+def _tools_of(journal: Journal) -> Iterator[str]:
+    """Where tools were called since the question."""
+    for record in journal.account:
+        if record["type"] == "call" and "child" in record:
+            yield from _tools_of(Journal(record["child"]))
+        elif record["type"] == "call" and record["kind"] == "tool":
+            yield child_path(record["path"], record["call"])
+
+
+def turn_place(path: str, turn: int) -> str:
+    """Where in the tree a root turn of a run is asked."""
+    return f"{path} turn {turn}"
+
+
+@dataclass(slots=True)
+class Trees:
+    """The trees that are alive in this process, by the id of their root run."""
+
+    _alive: dict[str, Tree] = field(default_factory=dict)
+    _cancelled: set[str] = field(default_factory=set)
+    _ended: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, run: str, budget: Budget, receipts: Path | None = None) -> Tree:
+        """The tree of a run; a new one when this process has not seen it, or has closed it."""
+        with self._lock:
+            if run in self._cancelled:
+                raise Cancelled
+            if run not in self._alive:
+                self._alive[run] = Tree(budget)
+            tree = self._alive[run]
+        if receipts is not None:
+            tree.keep(receipts)  # which may be many: other runs do not wait for them to be read
+        return tree
+
+    def has_read(self, run: str) -> bool:
+        """Whether there is a tree of this run, with its receipts."""
+        with self._lock:
+            tree = self._alive.get(run)
+        return tree is not None and tree.receipts is not None
+
+    def close(self, run: str) -> bool:
+        """Let go of everything that is alive for a run, and say whether it has ended. What matters is on disk."""
+        with self._lock:
+            self._cancelled.discard(run)
+            tree = self._alive.pop(run, None)
+            ended = run in self._ended
+            self._ended.discard(run)
+        if tree is not None:
+            tree.close()
+        return ended
+
+    def end(self, run: str) -> None:
+        """The run has its answer. Its receipts are kept until the last checkpoint is written."""
+        self.close(run)
+        with self._lock:
+            self._ended.add(run)
+
+    def cancel(self, run: str) -> None:
+        """End a run that others still work on: what they wait for ends, and they begin nothing new. Whoever holds
+        the run closes it then."""
+        with self._lock:
+            self._cancelled.add(run)
+            tree = self._alive.get(run)
+        if tree is not None:
+            tree.cancel()

@@ -1,0 +1,1 @@
+"""`RLMRunnable`, and what it is built from."""

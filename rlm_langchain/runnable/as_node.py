@@ -1,0 +1,58 @@
+"""An RLM inside other people's programs: a node of their graph, a tool of their agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from langchain_core.runnables import RunnableConfig
+
+from rlm_langchain.graph.graph import Lambda
+from rlm_langchain.records import RLMInput, RLMOutput
+from rlm_langchain.run.cancellation import supervised
+from rlm_langchain.runnable.run_scope import invocation_of
+
+if TYPE_CHECKING:
+    from rlm_langchain.runnable.runnable import RLMRunnable
+
+
+def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
+    """A node that reads a parent's state and writes the answer into it.
+
+    Its graph has the parent's checkpointer, streams and interrupts. The function that is wrapped names the graph,
+    by which LangGraph finds a subgraph.
+    """
+    inner = rlm.model_copy(update={"checkpointer": None})
+    built = inner.built
+    graph = built.graph
+
+    def asked(state: Any) -> RLMInput:
+        return {"query": _read(state, keys["query"]), "context": _read(state, keys["context"])}
+
+    def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        settings = inner.settings(config, threads=True)
+        with built.running(asked(state), settings) as (begun, _):
+            found = invocation_of(settings).context().run(graph.invoke, begun, settings)
+            return _written(inner.checked(cast(RLMOutput, found)), keys)
+
+    async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        settings = inner.settings(config)
+
+        async def work() -> dict[str, Any]:
+            async with built.arunning(asked(state), settings) as (begun, _):
+                return _written(inner.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
+
+        return await supervised(invocation_of(settings), work())
+
+    found = Lambda(ask, aask, name="rlm")
+    found.deps.append(graph)
+    return found
+
+
+def _read(state: Any, key: str) -> Any:
+    return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
+
+
+def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
+    whole = {keys["output"]: output} if "output" in keys else {}
+    return {keys["answer"]: output["answer"], **whole}

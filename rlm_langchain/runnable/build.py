@@ -1,0 +1,92 @@
+"""From options to a machine: names become models, sandboxes and strategies, checked before anything is paid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.graph.calls.search import KIND
+from rlm_langchain.graph.calls.tools import tools_of
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.models.call import takes_cap
+from rlm_langchain.models.model import Model, Role
+from rlm_langchain.models.pricing import known
+from rlm_langchain.models.registry import resolve
+from rlm_langchain.prompts.strategies import is_auto, strategies_of
+from rlm_langchain.retrieval.embedder import Embedder, name_of
+from rlm_langchain.retrieval.option import search_of
+from rlm_langchain.sandboxes.choose import choose
+
+if TYPE_CHECKING:
+    from rlm_langchain.runnable.runnable import RLMRunnable
+
+
+def assemble(options: RLMRunnable) -> Machine:
+    """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
+    store = ContextStore(options.home)
+    search = search_of(options.retriever, store.root, options.prices)
+    root, *subs = _models(options, search.embedder if search else None)
+    tools = tools_of(options.tools)
+    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools)
+    if search and KIND in {**tools, **sub_tools}:
+        raise ConfigurationError(
+            f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
+        )
+    return Machine(
+        root=root,
+        subs=tuple(subs),
+        sandbox=choose(options.sandbox),
+        strategies=strategies_of(options.strategies),
+        auto=is_auto(options.strategies),
+        budget=options.budget,
+        limits=options.limits,
+        store=store,
+        memo=options.memo,
+        tools=(tools, sub_tools),
+        search=search,
+        citations=options.citations,
+        schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
+    )
+
+
+def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
+    """The root model and those for sub-calls, with their prices."""
+    below = options.recursive_model or options.root_model
+    several = below if isinstance(below, list | tuple) else [below]
+    roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
+    models = [resolve(model, role) for model, role in roles]
+    priced = [replace(m, price=options.prices[m.name]) if m.name in options.prices else m for m in models]
+    prices = {model.name: known(model) for model in priced}
+    if embedder is not None:
+        prices[name_of(embedder.model)] = embedder.price is not None
+    _check_prices(options, prices)
+    _check_caps(options, priced)
+    return priced
+
+
+def _check_caps(options: RLMRunnable, models: list[Model]) -> None:
+    """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
+    budget = options.budget
+    uncapped = sorted({model.name for model in models if takes_cap(model.chat) is None})
+    if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
+        raise ConfigurationError(
+            f"a limit on tokens or dollars needs models whose replies can be capped: {', '.join(uncapped)} takes "
+            "no max_tokens. Use another class for it, or limit `calls` or `seconds` instead"
+        )
+
+
+def _check_prices(options: RLMRunnable, prices: dict[str, bool]) -> None:
+    """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
+    if strangers := sorted(set(options.prices) - set(prices)):
+        raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
+    dollars = options.budget.usd is not None or isinstance(options.budget.approve_above, float)
+    unknown = sorted(name for name, known in prices.items() if not known)
+    if dollars and unknown:
+        raise ConfigurationError(
+            f"a limit in dollars needs the price of every model, and none is known for {', '.join(unknown)}: "
+            f"in Python, give it with prices={{{unknown[0]!r}: Price(input=..., output=...)}}, in dollars per "
+            "million tokens; or limit `tokens` or `calls` instead"
+        )

@@ -1,0 +1,54 @@
+"""What goes into an RLM and what comes out, as pydantic models: for tools, servers and whoever draws a form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, cast
+
+from pydantic import BaseModel, Field, ValidationError, create_model
+from typing_extensions import NotRequired, get_args, get_origin, get_type_hints
+
+from rlm_langchain.records import RLMOutput
+
+
+def input_model() -> type[BaseModel]:
+    """A question and its context."""
+    return create_model(
+        "RLMInput",
+        query=(str, Field(description="The question, complete in itself.")),
+        context=(Any, Field(None, description="What the question is about, of any length: a text, a list, ...")),
+    )
+
+
+def output_model(answer: Any) -> type[BaseModel]:
+    """An `RLMOutput` whose answer fits `answer`, when that is a pydantic model."""
+    fields: dict[str, Any] = {}
+    for name, hint in get_type_hints(RLMOutput, include_extras=True).items():
+        optional: bool = get_origin(hint) is cast(Any, NotRequired)
+        fields[name] = (get_args(hint)[0], None) if optional else (hint, ...)
+    if isinstance(answer, type) and issubclass(answer, BaseModel):
+        fields["answer"] = (answer | None, ...)
+    return create_model("RLMOutput", **fields)
+
+
+def whole(parts: Iterable[Any]) -> Any:
+    """What a chain's step gives in parts, as LangChain adds them up; of what does not add up, the last one."""
+    whole: Any = None
+    for part in parts:
+        try:
+            whole = part if whole is None else whole + part
+        except TypeError:
+            whole = part
+    return whole
+
+
+def unfit(error: ValidationError, known: set[str]) -> str:
+    """What is wrong with an option, in a sentence; `known` are those there are."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    if first["type"] != "extra_forbidden":
+        return f"{name}={first['input']!r} cannot be used: {first['msg']}"
+    near = get_close_matches(name, known, 1)
+    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+    return f"there is no option {name!r}; {meant}"

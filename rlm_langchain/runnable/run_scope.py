@@ -1,0 +1,241 @@
+"""Around a run: what it is given is checked and put by reference, and what was alive for it ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage, get_buffer_string
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, StateSnapshot
+
+from rlm_langchain.durability.thread_lock import database_lease, lease
+from rlm_langchain.errors import ConfigurationError, InputError, JournalError
+from rlm_langchain.graph.boundary import (
+    SAVER,
+    SEEN,
+    Internal,
+    check_thread,
+)
+from rlm_langchain.graph.components import Machine
+from rlm_langchain.models.http import pool
+from rlm_langchain.records import RLMInput
+from rlm_langchain.run.cancellation import Invocation
+from rlm_langchain.run.event_loops import finished, in_thread, portal
+from rlm_langchain.trajectory.journal import Journal, check_state
+
+Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
+"""A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
+LONGEST_NAME = 300
+"""Characters of what is looked at as the name of a file."""
+Begun = Internal | Command[Any] | None
+
+
+class Running(NamedTuple):
+    """A run that is about to be worked on."""
+
+    state: Begun
+    """The graph's input."""
+    run: str
+
+
+class Built(NamedTuple):
+    """A machine and its compiled graph."""
+
+    machine: Machine
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+
+    @contextmanager
+    def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
+        """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
+        with (
+            invocation_of(config).working(),
+            self.held(config),
+            portal() as loop,
+            loop.wrap_async_context_manager(pool.lease()),
+        ):
+            state = begin(self.machine, asked)
+            kept = self.graph.get_state(config) if self._has_thread(config) else None
+            run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
+            try:
+                yield Running(state, run)
+            finally:
+                self._close(run, config)
+                if given_up is not None:
+                    with suppress(JournalError):
+                        self._forget(given_up, self.graph.get_state(config))
+
+    @asynccontextmanager
+    async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
+        """The same on the loop of the caller, which it never blocks."""
+        async with self.aheld(config), pool.lease():
+            state = await asyncio.to_thread(begin, self.machine, asked)
+            kept = await self.graph.aget_state(config) if self._has_thread(config) else None
+            run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
+            try:
+                yield Running(state, run)
+            finally:
+                await finished(lambda: self._close(run, config))
+                if given_up is not None:
+                    with suppress(JournalError):
+                        now = await self.graph.aget_state(config)
+                        await finished(lambda: self._forget(given_up, now))
+
+    def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
+        """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
+        durable = self._saver(config) not in (None, False)
+        return {"durability": "sync", **given} if durable else given
+
+    def _saver(self, config: RunnableConfig) -> Any:
+        """Our own saver, when it is used: a run inside another graph is a part of that one's thread."""
+        return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
+
+    def _close(self, run: str, config: RunnableConfig) -> None:
+        """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
+        invocation = invocation_of(config)
+        if invocation.cancelled:
+            invocation.nested.wait()
+        for seen in {run, *invocation.runs}:
+            self.machine.close(seen)
+
+    def _forget(self, run: str, kept: StateSnapshot) -> None:
+        """Remove the receipts of a run that was given up, once its thread holds another one."""
+        if kept.values.get("run", run) != run:
+            self.machine.receipts(run).unlink(missing_ok=True)
+
+    def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
+        """The thread that `config` names, for this process alone, where there is a saver to share.
+
+        Raises `ConfigurationError` when it names none.
+        """
+        saver = self._saver(config)
+        if saver in (None, False):
+            return nullcontext()
+        return _leased(self.machine.store.root, saver, _thread(config, saver))
+
+    def aheld(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
+        """The same, without blocking the loop."""
+        return _in_threads(self.held(config))
+
+    def _has_thread(self, config: RunnableConfig) -> bool:
+        """Whether there may be something to go on from."""
+        return self._saver(config) not in (None, False)
+
+    def _run_of(self, begun: Begun, kept: StateSnapshot | None) -> str:
+        """The run of a new question, or the one that a thread holds.
+
+        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
+        `Machine.fits`: a REPL that cannot be made again is told of before another turn is paid.
+        """
+        values = kept.values if kept else {}
+        check_state(values)
+        if kept and (kept.next or isinstance(begun, Internal)):
+            self.machine.fits(Journal(values.get("trajectory", [])))
+        if isinstance(begun, Internal):
+            return str(begun.values["run"])
+        if not values.get("trajectory") and not (kept and kept.next):
+            raise InputError("there is nothing to resume: this thread has no run")
+        return values.get("run") or uuid.uuid4().hex
+
+
+def invocation_of(config: RunnableConfig) -> Invocation:
+    """The call that a config, made by `RLMRunnable.settings`, belongs to."""
+    invocation: Invocation = config["configurable"][SEEN]
+    return invocation
+
+
+def _given_up(begun: Begun, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+    """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
+    later ones may go on with it."""
+    if kept is None or not kept.next or not isinstance(begun, dict) or "checkpoint_id" in config["configurable"]:
+        return None
+    return kept.values.get("run")
+
+
+@contextmanager
+def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
+    """On this machine, and wherever else the saver's database is used."""
+    with lease(home, thread), database_lease(saver, thread):
+        yield
+
+
+@asynccontextmanager
+async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[None]:
+    """Around what waits for a lock or a database, without blocking the loop."""
+    with_it = ExitStack()
+    try:
+        await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
+        yield
+    finally:
+        await finished(with_it.close)
+
+
+def begin(machine: Machine, asked: Asked) -> Begun:
+    """The graph's input: checked, and with the context by reference, before anything else sees it.
+
+    A question without a context is about the ones that its thread has.
+    """
+    if asked is None or isinstance(asked, Command):
+        return asked
+    question = asked if isinstance(asked, dict) else {"query": _words(asked)}
+    if not isinstance(question.get("query"), str):
+        raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
+    if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
+        raise InputError(f"the input has no 'context', but {near[0]!r}: is that what it should be called?")
+    context = question.get("context")
+    if isinstance(context, str) and _names_a_file(context):
+        warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
+    reference = machine.store.reference(context, seconds=machine.budget.seconds)
+    return Internal({"query": question["query"], "context": reference, "run": uuid.uuid4().hex})
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether somebody who gave this text may have meant a file."""
+    try:
+        return len(text) < LONGEST_NAME and os.path.exists(text)
+    except ValueError:  # with a NUL in it
+        return False
+
+
+def _words(asked: Any) -> Any:
+    """A question as LangChain's prompts put it. Who says what is told when there is an exchange in it."""
+    if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
+        return asked.to_string()
+    messages = asked.to_messages() if isinstance(asked, PromptValue) else asked
+    messages = [messages] if isinstance(messages, BaseMessage) else messages
+    if not isinstance(messages, list | tuple) or not all(isinstance(one, BaseMessage) for one in messages):
+        return asked
+    told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
+    return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
+
+
+def _thread(config: RunnableConfig, saver: Any) -> str:
+    """What nobody else may work on meanwhile. Threads in memory are of this process alone."""
+    thread = config.get("configurable", {}).get("thread_id")
+    if thread is None:
+        raise ConfigurationError(
+            "a checkpointer keeps runs by the name of their thread, and none was named: ask with "
+            "config={'configurable': {'thread_id': ...}}, or make the RLM without a checkpointer"
+        )
+    check_thread(thread)
+    return (
+        f"{thread} in memory {os.getpid()} {id(saver.storage)}" if isinstance(saver, InMemorySaver) else str(thread)
+    )

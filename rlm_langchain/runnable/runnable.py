@@ -1,0 +1,388 @@
+"""`RLMRunnable`: the machine as a LangChain Runnable."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.runnables.graph import Graph
+from langgraph.graph.state import CompiledStateGraph
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
+from typing_extensions import Self
+
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.durability.checkpointer import guarded
+from rlm_langchain.errors import BudgetExhausted, NoAnswer
+from rlm_langchain.graph.boundary import SEEN
+from rlm_langchain.graph.components import STEPS
+from rlm_langchain.graph.graph import rlm_graph
+from rlm_langchain.models.model import Price
+from rlm_langchain.protocols import Strategy
+from rlm_langchain.records import RLMInput, RLMOutput
+from rlm_langchain.run.cancellation import Group, Invocation, supervised
+from rlm_langchain.run.event_loops import (
+    IN_SYNC_RUN,
+    abandonable,
+    in_own_thread,
+    interruptible,
+)
+from rlm_langchain.runnable.as_node import node
+from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.fork import afork, fork, other_thread
+from rlm_langchain.runnable.io_schemas import input_model, output_model, whole
+from rlm_langchain.runnable.options import AModel, Models, SomeTools
+from rlm_langchain.runnable.run_scope import Asked, Built, invocation_of
+from rlm_langchain.runnable.safe_repr import brief
+from rlm_langchain.runnable.streaming import (
+    EVENTFUL,
+    aparts,
+    parts,
+    streaming,
+)
+from rlm_langchain.types import Limits
+
+LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
+SPARE_THREADS = 8
+_BUILDING = threading.RLock()
+"""One machine for all the threads of a batch: it holds the account of each run, the thread of each saver."""
+
+
+class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
+    """A recursive language model: answers a question over a context of any length.
+
+    Input: `{"query": ..., "context": ...}`, or a question: a text, a prompt, messages. The context is a `str`,
+    a list of them, LangChain documents or messages, a dict, a `Path` to a file or folder, an open file, or None.
+    Output: `RLMOutput`.
+
+    Raises `InputError` for input that cannot be used, `ModelError` when the root model does not answer,
+    `SandboxError` and `JournalError`. A spent budget does not raise: the output says what ended the run.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, extra="forbid")
+
+    root_model: AModel
+    """A name, as in the manual under "Models", or any `BaseChatModel`: writes the code."""
+    recursive_model: Models = None
+    """For sub-calls; a list gives one per depth: its first answers what the top run asks, by a leaf call or as the
+    root of a child run, its second what those child runs ask, and so on; the last one serves all below. None: the
+    root model."""
+    prices: Mapping[str, Price] = {}
+    """What models cost, by their names, where price lists do not know it or you pay another price."""
+    sandbox: Any = "auto"
+    """`auto`, the name of one, or a `Sandbox`."""
+    strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()
+    """Names, folders of skills (a `Path`), values; `auto` chooses by the context of each run."""
+    budget: Budget = Budget()
+    """What the whole tree of runs may spend. `None` in it is no limit."""
+    limits: Limits = Limits()
+    """Of each cell in the sandbox."""
+    memo: StrictBool = True
+    """Whether identical sub-calls of a run are asked once. False for those who want samples."""
+    answer_schema: Any = Field(default=None, alias="output_schema")
+    """A pydantic model, or a JSON schema: the answer fits it, and is an instance of the model.
+
+    Given as `output_schema`; the attribute of that name is every Runnable's.
+    """
+    tools: SomeTools = ()
+    """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined."""
+    sub_tools: SomeTools | None = None
+    """Those of child runs. None: the same."""
+    retriever: Any = None
+    """What `search(query, k)` in the REPL goes by. `bm25`: words; a LangChain embedding model: words and meaning,
+    fused; a LangChain retriever or vector store: that one. None: there is no `search`."""
+    citations: StrictBool = False
+    """Whether the answer comes with quotes that the host has found in the context: `output["citations"]`."""
+    on_budget: Literal["answer", "raise"] = "answer"
+    """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
+    on_failure: Literal["return", "raise"] = "return"
+    """What a run without an answer does: give back an output that says so, or raise `NoAnswer`, which holds it."""
+    checkpointer: Any = None
+    """Any LangGraph saver: makes runs durable."""
+    home: Path | None = None
+    """Where contexts are kept. None: `RLM_HOME`, else the user's data folder."""
+
+    _built: Built | None = PrivateAttr(default=None)
+
+    @property
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The compiled graph, for parents that want it as a subgraph, and for servers. Built at first use."""
+        return self.built.graph
+
+    def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        """Answer. None resumes the thread that `config` names."""
+        return self._invoke(input, self.settings(config, threads=True), kwargs)
+
+    def _invoke(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+        built, invocation = self.built, invocation_of(settings)
+        with built.running(input, settings) as (state, _):
+            output: RLMOutput = interruptible(
+                lambda: built.graph.invoke(state, settings, **built.options(kwargs, settings)),
+                invocation.cancel,
+                invocation.context(),
+            )
+            return self.checked(output)
+
+    async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        """Answer, on this event loop; inside a sync run, whose saver may be sync only, in a thread."""
+        in_thread = IN_SYNC_RUN.get()
+        await asyncio.to_thread(lambda: self.built)
+        settings = self.settings(config, threads=in_thread)
+        work = self._ainvoke_in_thread if in_thread else self._ainvoke
+        return await supervised(invocation_of(settings), work(input, settings, kwargs))
+
+    async def _ainvoke(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+        async with self.built.arunning(input, settings) as (state, _):
+            options = self.built.options(kwargs, settings)
+            output: RLMOutput = await self.built.graph.ainvoke(state, settings, **options)
+            return self.checked(output)
+
+    async def _ainvoke_in_thread(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+        """Cancelled, the call has ended when its thread has."""
+        return await in_own_thread(lambda: self._invoke(input, settings, kwargs), abandon=False)
+
+    def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """The output, once, as chains want it. With a `stream_mode`, what happens as it happens, as in LangGraph.
+
+        Records come in mode `custom`.
+        """
+        if kwargs.keys() & EVENTFUL:
+            yield from parts(self, input, config, kwargs)
+        else:
+            yield self.invoke(input, config, **kwargs)
+
+    async def astream(
+        self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Like `stream`, on this event loop."""
+        if kwargs.keys() & EVENTFUL:
+            async with aclosing(aparts(self, input, config, kwargs)) as stream:
+                async for part in stream:
+                    yield part
+        else:
+            yield await self.ainvoke(input, config, **kwargs)
+
+    def transform(
+        self, input: Iterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[RLMOutput]:
+        """In a chain that streams: the output, once. The next step could do nothing with our events."""
+        asked = whole(input)
+        if asked is not None:
+            yield self.invoke(asked, config, **kwargs)
+
+    async def atransform(
+        self, input: AsyncIterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[RLMOutput]:
+        """Like `transform`, on this event loop."""
+        asked = whole([part async for part in input])
+        if asked is not None:
+            yield await self.ainvoke(asked, config, **kwargs)
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[RLMOutput]:
+        """Answer several at once. The first error ends the others, whose answers nobody would get, unless errors
+        are returned."""
+        group = Group()
+
+        def work() -> list[RLMOutput]:
+            each = _Member(self, group, return_exceptions)
+            return each.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+        with group.telling():
+            return interruptible(work, group.cancel)
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[RLMOutput]:
+        """Like `batch`, on this event loop."""
+        group = Group()
+        each = _Member(self, group, return_exceptions)
+        try:
+            with group.telling():
+                return await each.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        except BaseException:
+            group.cancel()
+            await group.ended()
+            raise
+
+    def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
+        """Like `batch`, each output with its number as soon as it is there. Left early, the others are ended."""
+        group = Group()
+        each = _Member(self, group, kwargs.get("return_exceptions", False))
+        with group.telling():
+            parts = each.batch_as_completed(inputs, config, **kwargs)
+            yield from abandonable(parts, group.cancel, copy_context())
+
+    async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """Like `batch_as_completed`, on this event loop."""
+        group = Group()
+        each = _Member(self, group, kwargs.get("return_exceptions", False))
+        try:
+            with group.telling():
+                async for part in each.abatch_as_completed(inputs, config, **kwargs):
+                    yield part
+        except BaseException:
+            group.cancel()
+            await group.ended()
+            raise
+
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's typed streams, with `version="v3"`: `values`, `messages`, `subgraphs`, ... of a run."""
+        if kwargs.get("version") != "v3":
+            return super().stream_events(input, config, **kwargs)
+        return streaming(self).stream_events(input, config, **kwargs)
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangChain's events. With `version="v3"`, to be awaited: LangGraph's typed streams."""
+        if kwargs.get("version") != "v3":
+            return super().astream_events(input, config, **{"stream_mode": "updates", **kwargs})
+
+        async def events() -> Any:
+            graph = await asyncio.to_thread(streaming, self)
+            return await graph.astream_events(input, config, **kwargs)
+
+        return events()
+
+    def fork(self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None) -> RunnableConfig:
+        """Begin a new thread with what another one was before its turn `at`, counted from 1.
+
+        The thread, or the checkpoint, is the one that `config` names; without `at`, it goes on from where that
+        stands. `thread` names the new one. Nothing is asked yet: this RLM, whose models, strategies and budget may
+        be others, goes on with the config that it gives. Raises `InputError`.
+        """
+        built, to = self.built, other_thread(config, thread)
+        with built.held(to):
+            fork(built.machine, built.graph, config, at, to)
+        return to
+
+    async def afork(
+        self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None
+    ) -> RunnableConfig:
+        """Like `fork`, for savers that are async."""
+        built, to = await asyncio.to_thread(lambda: self.built), other_thread(config, thread)
+        async with built.aheld(to):
+            await afork(built.machine, built.graph, config, at, to)
+        return to
+
+    def as_node(
+        self, *, query: str = "query", context: str = "context", answer: str = "answer", output: str | None = None
+    ) -> Any:
+        """A node for a parent graph: reads the question and the context from these keys of its state, writes these.
+
+        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
+        `subgraphs=True`), interrupts and time travel go through the parent.
+        """
+        keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
+        return node(self, cast(Any, keys))
+
+    def completion(self, query: str, context: Any = None) -> RLMOutput:
+        """`invoke` in the words of the RLM paper."""
+        return self.invoke({"query": query, "context": context})
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """A question and its context; a bare question is taken too."""
+        return input_model()
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """An `RLMOutput`, with the type of its answer."""
+        return output_model(self.answer_schema)
+
+    def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
+        """The machine, to be drawn: alone, or as a part of a chain."""
+        return self.graph.get_graph(config, xray=xray)
+
+    def checked(self, output: RLMOutput) -> RLMOutput:
+        """An output as the options want it: typed, or an error for a spent budget.
+
+        What LangGraph's own options made of it (`stream_mode`, `version`) is left as it is.
+        """
+        if not isinstance(output, dict):
+            return output
+        if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
+            raise BudgetExhausted(output)
+        if self.on_failure == "raise" and output.get("status") == "failed":
+            raise NoAnswer(output)
+        schema = self.built.machine.schema
+        if schema is not None and output.get("status") in ("complete", "partial"):
+            return {**output, "answer": schema.instance(output["answer"])}
+        return output
+
+    @property
+    def built(self) -> Built:
+        """The machine and its graph, built at first use."""
+        if self._built is None:
+            with _BUILDING:
+                self._built = self._built or self._build()
+        return self._built
+
+    def _build(self) -> Built:
+        machine, saver = assemble(self), guarded(self.checkpointer)
+        return Built(machine, rlm_graph(machine).compile(checkpointer=saver, name=self.name or "rlm"))
+
+    def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
+        """The graph's config. Parents hand LangChain's default of 25 steps down; a budget ends a run, not steps.
+
+        With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
+        """
+        settings: RunnableConfig = {**ensure_config(config), "recursion_limit": STEPS}
+        settings["configurable"] = {**settings.get("configurable", {}), SEEN: Invocation(self.built.machine.trees)}
+        if threads and settings.get("max_concurrency") is None:
+            settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
+        return settings
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The options, as tracers keep them: a model by its name, since its URL and headers may hold keys."""
+        for name, value in super().__repr_args__():
+            yield name, brief(value)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Options can be pickled, what was built from them cannot: it is built again."""
+        return {**super().__getstate__(), "__pydantic_private__": {"_built": None}}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Other options make another machine."""
+        super().__setattr__(name, value)
+        if name in type(self).model_fields:
+            self._built = None
+
+    def __copy__(self) -> Self:
+        """The options; a copy has a graph of its own."""
+        copied = super().__copy__()
+        copied._built = None
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """The same, with copies of the options."""
+        options = self.__copy__()
+        return super(RLMRunnable, options).__deepcopy__(memo)
+
+
+class _Member(Runnable[Any, RLMOutput]):
+    """An RLM as one of the calls of a batch, whose failure ends the others."""
+
+    def __init__(self, rlm: RLMRunnable, group: Group, return_exceptions: bool) -> None:
+        self._rlm, self._group, self._return_exceptions = rlm, group, return_exceptions
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        with self._group.member(failing=not self._return_exceptions):
+            return self._rlm.invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+        with self._group.member(failing=not self._return_exceptions):
+            return await self._rlm.ainvoke(input, config, **kwargs)

@@ -1,0 +1,76 @@
+"""What happens in a run, as it happens: the streams of its graph, with everything that a run needs around them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from langgraph.types import StreamMode
+
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.run.cancellation import supervised_parts
+from rlm_langchain.run.event_loops import abandonable, closed_at_exit
+from rlm_langchain.runnable.run_scope import invocation_of
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
+    from rlm_langchain.runnable.run_scope import Asked
+    from rlm_langchain.runnable.runnable import RLMRunnable
+
+MODES = get_args(StreamMode)
+EVENTFUL = {"stream_mode", "subgraphs"}
+"""What asks `stream` for more than the output."""
+
+
+def parts(rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]) -> Iterator[Any]:
+    """The parts of a sync stream. One that is left open is closed when the process ends, if not before."""
+
+    _check(options)
+
+    def stream() -> Generator[Any]:
+        built, settings = rlm.built, rlm.settings(config, threads=True)
+        invocation = invocation_of(settings)
+        with built.running(asked, settings) as (state, _):
+            stream = built.graph.stream(state, settings, **built.options(options, settings))
+            yield from abandonable(stream, invocation.cancel, invocation.context())
+
+    return closed_at_exit(stream())
+
+
+async def aparts(
+    rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]
+) -> AsyncGenerator[Any]:
+    """The same on this event loop."""
+    _check(options)
+    built = await asyncio.to_thread(lambda: rlm.built)
+    settings = rlm.settings(config)
+
+    async def stream() -> AsyncGenerator[Any]:
+        async with built.arunning(asked, settings) as (state, _):
+            found = built.graph.astream(state, settings, **built.options(options, settings))
+            async with aclosing(cast(AsyncGenerator[Any], found)) as parts:
+                async for part in parts:
+                    yield part
+
+    async with aclosing(supervised_parts(invocation_of(settings), stream())) as parts:
+        async for part in parts:
+            yield part
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` for a mode that there is not: LangGraph would stream nothing."""
+    modes = options.get("stream_mode") or ()
+    strange = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
+    if strange:
+        raise ConfigurationError(f"there is no stream mode {strange[0]!r}; there are {', '.join(MODES)}")
+
+
+def streaming(rlm: RLMRunnable) -> Any:
+    """The graph, with our `stream`: LangGraph makes its typed streams of whatever that of a graph gives."""
+    graph: Any = copy.copy(rlm.graph)
+    graph.stream, graph.astream = rlm.stream, rlm.astream
+    return graph

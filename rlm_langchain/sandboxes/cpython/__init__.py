@@ -1,0 +1,1 @@
+"""The `cpython` sandbox: all of Python, confined by the kernel."""

@@ -1,0 +1,222 @@
+"""How the host has workers started: by one small process, which lives as long as the host does (see `launcher_process.py`).
+
+The workers end when it ends, and both when the host does: by the kernel's signal on the death of a parent, which a
+cell may have turned off, and in any case by `watchdog.py` and by the host.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from select import POLLIN, poll
+from typing import Any
+from weakref import WeakSet
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython.bundle import boot
+from rlm_langchain.sandboxes.watchdog import spawn, watch
+
+PROGRAM = "import sys; sys.path += sys.argv[2:]; from launcher_process import main; main()"
+PATIENCE = 60.0
+"""Seconds that a worker may take to be started, on a machine that is very busy."""
+END = 5.0
+"""Seconds that it has to end by itself before it is killed."""
+LAST_WORDS = 4000
+"""Bytes that are read of what it wrote before it served requests."""
+PIPES_AND_HANDLE = 4
+
+
+class Started:
+    """A worker: its number, its pipes, and a handle that is never mistaken for another process."""
+
+    def __init__(self, pid: int, fds: Sequence[int]) -> None:
+        self.pid = pid
+        self.stdin, self.stdout, self.stderr, self._handle = self._fds = tuple(fds)
+        self._turn = threading.Lock()
+        self._host = os.getpid()
+
+    def kill(self) -> None:
+        """End it now. Safe from any thread, and more than once; a fork of the host does nothing to it."""
+        with self._turn, contextlib.suppress(ProcessLookupError):
+            if self._fds and os.getpid() == self._host:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def watch(self) -> None:
+        """Have it killed when this process is gone. Raises `SandboxError`."""
+        watch(self, self.pid, self._handle)
+
+    def close(self, seconds: float) -> None:
+        """Kill it, wait until it has ended, and let go of it. Safe twice. Raises `SandboxError`."""
+        self.kill()
+        with self._turn:
+            if not self._fds:
+                return
+            ended = poll()
+            ended.register(self._handle, POLLIN)
+            if os.getpid() == self._host and not ended.poll(seconds * 1000):
+                raise SandboxError(f"a sandbox (process {self.pid}) is there {seconds:g} s after it was killed")
+            for fd in self._fds:
+                os.close(fd)
+            self._fds = ()
+
+
+class Starter:
+    """The host's end of the process that starts workers."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._owner = os.getpid()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._handle = -1
+        self._workers: WeakSet[Started] = WeakSet()
+        """Those of the process that is there now."""
+
+    def start(self, request: dict[str, Any]) -> Started:
+        """Have a worker started. Raises `SandboxError`."""
+        data = json.dumps(request).encode() + b"\n"
+        with self._turn:
+            try:
+                return self._asked(data)
+            except (ConnectionError, EOFError):  # somebody has ended it: another does as well
+                self._end()
+            except OSError as error:
+                self._end()
+                raise _not_started(error) from error
+            try:
+                return self._asked(data)
+            except (OSError, EOFError) as error:
+                raise _not_started(self._end() or error) from error
+
+    def kill(self) -> None:
+        """End the process now, and all workers with it: for who watches over it."""
+        with contextlib.suppress(OSError):  # it has ended, and was let go of
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process, and all workers with it."""
+        with self._turn:
+            self._end()
+
+    def _asked(self, data: bytes) -> Started:
+        if self._process is None:
+            self._begin()
+        self._host.sendall(data)
+        line, fds = b"", list[int]()
+        while not line.endswith(b"\n"):
+            part, more, _, _ = socket.recv_fds(self._host, 65536, PIPES_AND_HANDLE, socket.MSG_CMSG_CLOEXEC)
+            if not part:
+                raise EOFError("it did not answer")
+            line, fds = line + part, [*fds, *more]
+        answer = json.loads(line)
+        if "error" in answer:
+            raise _not_started(answer["error"])
+        if len(fds) < PIPES_AND_HANDLE:  # there was no room for more; without its pipes it ends by itself
+            for fd in fds:
+                os.close(fd)
+            raise _not_started("the worker cannot be reached")
+        worker = Started(answer["pid"], fds)
+        self._workers.add(worker)
+        try:
+            worker.watch()
+        except BaseException:
+            worker.close(PATIENCE)
+            raise
+        return worker
+
+    def _begin(self) -> None:
+        self._host, other = socket.socketpair()
+        with other:
+            self._host.settimeout(PATIENCE)
+            self._workers = WeakSet()
+            self._process = spawn(lambda: _spawned(other.fileno()), partial(self._kill_workers, self._workers))
+        self._handle = os.pidfd_open(self._process.pid)
+        watch(self, self._process.pid, self._handle)
+
+    def _kill_workers(self, workers: WeakSet[Started]) -> None:
+        """End the workers of a process that has ended."""
+        with self._turn:
+            ending = [*workers]
+        for worker in ending:
+            worker.kill()
+
+    def let_go(self) -> None:
+        """In a fork of the host: only the host itself holds the other end, so that its end is seen."""
+        if self._process is not None and os.getpid() != self._owner:
+            self._host.close()
+
+    def _end(self) -> str:
+        """End it, and its workers. The last line that it wrote when it could not begin, or nothing."""
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        self._host.close()  # which it waits for
+        try:
+            process.wait(END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+        return _last_line(process)
+
+
+def started(contexts: Sequence[Path], memory: int) -> Started:
+    """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
+    command = [cpython_policy.python() or "", "-s", "-S", "-P", "-c", boot()]
+    return _starter(os.getpid()).start(
+        {"policy": cpython_policy.policy(contexts), "command": command, "limits": cpython_policy.limits(memory)}
+    )
+
+
+def _not_started(why: object) -> SandboxError:
+    """Why no worker could be started, as far as it can be told."""
+    opened, most = len(os.listdir("/dev/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if opened + 16 > most:
+        why = f"{opened} of {most} file descriptors are open (raise it with ulimit -n)"
+    return SandboxError(f"no sandbox could be started: {why} (is there memory, and may this user start processes?)")
+
+
+def _spawned(fd: int) -> subprocess.Popen[bytes]:
+    """Start it, with nothing of ours for its standard streams: what it writes there, no terminal shows."""
+    command = [cpython_policy.python() or "", "-I", "-S", "-c", PROGRAM, str(os.getpid()), *_roots()]
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    return subprocess.Popen(command, stdin=fd, stdout=null, stderr=pipe, cwd="/", env={}, process_group=0)  # noqa: S603
+
+
+def _last_line(process: subprocess.Popen[bytes]) -> str:
+    """What a process that has ended wrote last to standard error."""
+    assert process.stderr is not None  # noqa: S101 - it was started with a pipe
+    with process.stderr as stream:
+        os.set_blocking(stream.fileno(), False)  # a worker that is still ending may hold the other end
+        written = (stream.read(LAST_WORDS) or b"").decode("utf-8", "replace")
+    return next((line for line in reversed(written.splitlines()) if line.strip()), "")
+
+
+def _roots() -> list[str]:
+    """Where it finds sandlock and its own code."""
+    sandlock = importlib.util.find_spec("sandlock")
+    if sandlock is None or sandlock.origin is None:
+        raise SandboxError("the cpython sandbox needs sandlock: pip install sandlock, or use sandbox='monty'")
+    return [str(Path(sandlock.origin).parents[1]), str(Path(__file__).parent)]
+
+
+@cache
+def _starter(pid: int) -> Starter:
+    """That of this process: one that was forked has its own."""
+    starter = Starter()
+    atexit.register(starter.close)
+    os.register_at_fork(after_in_child=starter.let_go)
+    return starter

@@ -1,0 +1,212 @@
+"""A REPL in a confined process: cells and replies go in, steps come out."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rlm_langchain.context.file_hashes import open_regular
+from rlm_langchain.context.opening import Held
+from rlm_langchain.errors import JournalError, SandboxError
+from rlm_langchain.sandboxes import wire
+from rlm_langchain.sandboxes.cpython import syscalls as cpython_syscalls
+from rlm_langchain.sandboxes.cpython.bundle import first, second
+from rlm_langchain.sandboxes.cpython.worker_process import Gone, Reason, Worker
+from rlm_langchain.types import (
+    Answered,
+    Completed,
+    ContextFile,
+    Died,
+    Limits,
+    Reply,
+    Step,
+    Suspended,
+)
+
+GRACE = 0.7
+"""Seconds that a cell has to end by itself when its time is up."""
+
+START = 60.0
+"""Seconds for Python to start, the context to be loaded and the prelude to run."""
+
+
+SENTENCES: dict[Reason, str] = {
+    "time": "The cell ran for more than {seconds:g} s of its own time and could not be interrupted.",
+    "memory": "The REPL used more than {memory:,} bytes of memory.",
+    "output": "The cell printed more than {output:,} bytes and did not stop.",
+    "protocol": "The program interfered with the REPL's connection to its host.",
+    "crash": "The Python process of the REPL has ended.",
+}
+
+CLOSED = "The session was closed."
+
+
+class CPythonSession:
+    """One worker, from its start to its end.
+
+    Raises `JournalError` when a file of the user that it reads has changed: what a cell made of two versions of a
+    text is not given out.
+    """
+
+    def __init__(
+        self, context: ContextFile | None, prelude: str, limits: Limits, more: Mapping[str, ContextFile]
+    ) -> None:
+        self._limits = limits
+        self._turn = threading.Lock()
+        self._turns, self._calls, self._used = 0, 0, 0.0
+        self._printed: list[str] = []
+        self._size = 0
+        self._end: Died | None = None
+        self._closed = False
+        self._contexts = contexts = {**({"context": context} if context else {}), **more}
+        self._held = Held(contexts.values())
+        try:
+            self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
+            try:
+                self._start(contexts, prelude)
+                self._held.check()
+            except BaseException:
+                self._worker.reap()
+                raise
+        except SandboxError:
+            with self._held as held:
+                held.check_paths()  # the worker may have found another file than was checked
+            raise
+        except BaseException:
+            self._held.close()
+            raise
+
+    def run(self, code: str) -> Step:
+        """Run a cell to its end or to its first call."""
+        with self._turn:
+            if self._calls:
+                raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
+            self._printed, self._size, self._used = [], 0, 0.0
+            return self._step(wire.run_frame(self._turns + 1, code))
+
+    def resume(self, replies: Sequence[Reply]) -> Step:
+        """Give the replies that the cell waits for, one for each call, in order."""
+        with self._turn:
+            if self._end is None and len(replies) != self._calls:
+                raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
+            self._calls = 0
+            return self._step(wire.replies_frame(self._turns + 1, replies))
+
+    def close(self) -> None:
+        """Kill the worker and wait until it is gone. Safe twice, and from any thread."""
+        self._closed = True
+        self._worker.kill()
+        with self._turn:
+            self._calls = 0
+            self._end = self._end or Died("crash", "", CLOSED)
+            self._worker.reap()
+            self._held.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_worker") and not sys.is_finalizing():  # the workers of a dead host die by themselves
+            self.close()
+
+    def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
+        """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
+        files = {name: self._given(file) for name, file in contexts.items()}
+        allowed = cpython_syscalls.program(self._worker.pid)
+        opening = wire.framed(["open", asdict(self._limits), files, prelude, allowed])
+        try:
+            self._worker.send(first() + opening, time.monotonic() + START)
+            self._worker.send_later(second())
+            message = wire.parsed(self._worker.receive(self._largest, time.monotonic() + START))
+        except (Gone, wire.BrokenProtocol) as error:
+            raise SandboxError(f"the sandbox did not start: {error}") from None
+        if not isinstance(message, wire.Ready):
+            raise SandboxError(f"the sandbox did not start: {getattr(message, 'error', message)}")
+
+    def _step(self, frame: bytes) -> Step:
+        """One exchange, or the end of the session."""
+        if self._end:
+            return replace(self._end, stdout="")
+        try:
+            step = self._exchanged(frame)
+        except Gone as gone:
+            step = self._buried(gone.reason)
+        except wire.BrokenProtocol:
+            step = self._buried("protocol")
+        try:
+            self._held.check()
+        except JournalError:
+            self._buried("crash")
+            raise
+        return step
+
+    def _exchanged(self, frame: bytes) -> Step:
+        self._await_warmth()
+        if self._worker.is_talking():
+            raise wire.BrokenProtocol("the worker speaks although nothing was asked")
+        self._turns += 1
+        begun = time.monotonic()
+        deadline = begun + max(0.0, self._limits.seconds - self._used) + GRACE
+        self._worker.send(frame, deadline)
+        step = None
+        while step is None:
+            frame = self._worker.receive(self._largest, deadline)
+            step = self._heard(wire.parsed(frame, self._contexts))
+        self._used += time.monotonic() - begun
+        return step
+
+    def _await_warmth(self) -> None:
+        """Before the first cell: until all modules are loaded. That does not count as the cell's time."""
+        if not self._turns:
+            deadline = time.monotonic() + START
+            self._worker.send(b"", deadline)
+            if wire.parsed(self._worker.receive(self._largest, deadline)) != wire.Ready():
+                raise wire.BrokenProtocol("the worker is not ready")
+
+    def _heard(self, message: wire.Message) -> Step | None:
+        """What a message means; None when the cell goes on."""
+        match message:
+            case wire.Printed(text):
+                self._print(text)
+                return None
+            case wire.Asked(self._turns, calls):
+                self._calls = len(calls)
+                return Suspended(calls)
+            case wire.Ended(self._turns, error):
+                return Completed("".join(self._printed), error)
+            case wire.Given(self._turns, value, error):
+                return Answered(value, "".join(self._printed), error)
+        raise wire.BrokenProtocol("a frame that ends no turn, or another one")
+
+    def _print(self, text: str) -> None:
+        self._size += len(text.encode())
+        if self._size > self._limits.output:
+            raise Gone("output", "")
+        self._printed.append(text)
+
+    def _buried(self, reason: Reason) -> Died:
+        """The session is over, and why."""
+        self._worker.reap()
+        sentence = CLOSED if self._closed else SENTENCES[reason].format_map(asdict(self._limits))
+        self._end = Died(reason, "".join(self._printed), sentence)
+        return self._end
+
+    def _given(self, file: ContextFile) -> list[Any]:
+        """What the worker needs to know of a context."""
+        return [os.path.realpath(file.path), file.kind, file.length, file.size, *self._held.identity(file)]
+
+    @property
+    def _largest(self) -> int:
+        return self._limits.value + wire.ENVELOPE
+
+
+def _readable(context: ContextFile) -> Path:
+    """The path of a context that is there. Raises `SandboxError`."""
+    try:
+        open_regular(context.path, follow=True).close()
+    except OSError as error:
+        raise SandboxError(f"the context could not be loaded: {type(error).__name__}: {error}") from error
+    return context.path

@@ -1,0 +1,145 @@
+"""What went wrong in the sandbox, as the root model reads it: a traceback of its own lines, and a hint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pydantic_monty import Frame, MontyError
+
+    from rlm_langchain.sandboxes.monty.prepare import Source
+
+LONGEST = 4_000
+"""Characters of an exception's text that are kept: a program can make one of any length."""
+FRAMES = 12
+_UNASKED = "a model cannot be asked here"
+NOTHING_RAN = "No code of this cell was run."
+
+HINTS = (
+    (
+        r"support yield",
+        "yield works in for, while and if, but not inside try or with, or as a part of an expression",
+    ),
+    (
+        r"support class inheritance",
+        "classes here cannot inherit: raise ValueError or RuntimeError themselves, and share code by functions",
+    ),
+    (
+        r"support method decorators",
+        "write plain methods, called with (); @staticmethod and @classmethod work alone",
+    ),
+    (r"support the 'del' statement", "del works alone on its line, for names and items: use d.pop(key)"),
+    (r"exception groups", "use plain try and except"),
+    (r"[Ww]ildcard imports", "import the names that you need"),
+    (
+        r"No module named",
+        "there are no packages here; of the standard library re, json, csv, math, collections, itertools, "
+        "functools, datetime, random, statistics, heapq, textwrap, string, operator, difflib and a few more",
+    ),
+    (
+        r"a model cannot be asked here",
+        "not in a generator function, a key of list.sort, a default factory or a __repr__: ask in a loop, in a "
+        "comprehension, or with llm_query_batched",
+    ),
+    (r"exceptions can only be called with", "an exception takes one text here: raise ValueError('...')"),
+    (
+        r"Permission denied|not supported in this environment|invalid return type",
+        "there are no files and no environment here; the text is in `context`",
+    ),
+    (r"is not an iterator", "use next(iter(...))"),
+    (r"name 'input' is not defined", "nobody can be asked for input here"),
+    (r"has no len\(\)", "len() knows no __len__ of your own classes: give them a method"),
+    (r"'super' is not defined", "classes here cannot inherit"),
+)
+"""A pattern in an error, and what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What ended a cell."""
+
+    death: Literal["time", "memory", "crash"] | None
+    """Why the session cannot go on; None for an ordinary error."""
+    text: str
+
+
+def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
+    """What an error of Monty means. `failed_calls` are the errors that we gave to the cell as `LLMError`."""
+    from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
+
+    match error:
+        case MontySyntaxError():
+            return Fault(
+                None, f"{_lines(error.traceback(), sources)}{_cut(error.display('type-msg'))}\n{NOTHING_RAN}"
+            )
+        case MontyRuntimeError():
+            return _raised(_cut(error.display("type-msg")), error.traceback(), sources, failed_calls)
+        case MontyCrashedError() if error.timed_out:
+            return Fault("time", "it did not stop by itself")
+    return Fault("crash", "the worker is gone")
+
+
+def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
+    if re.match(r"TimeoutError: (feed|turn) time limit exceeded", full):
+        return Fault("time", full)
+    if re.match(r"MemoryError: (memory limit exceeded|the worker exceeded its memory limit)", full):
+        return Fault("memory", full)
+    text = _renamed(full, failed_calls)
+    hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
+    parse = "\n" + NOTHING_RAN if "The parser does not support" in text and len(frames) == 1 else ""
+    return Fault(None, f"{_lines(frames, sources)}{text}{hint}{parse}")
+
+
+def _renamed(text: str, failed_calls: frozenset[str]) -> str:
+    """The names that a Python programmer knows."""
+    kind, _, message = text.partition(": ")
+    if kind == "RuntimeError" and message in failed_calls:
+        return f"LLMError: {message}"
+    if kind == "KeyError" and re.match(r"[^\W\d]", message) and message not in {"None", "True", "False"}:
+        return f"KeyError: {message!r}"
+    text = re.sub(r"external function '\w+' cannot suspend in this synchronous context", _UNASKED, text)
+    text = text.replace("RuntimeError: Internal error in monty: exceptions", "TypeError: exceptions", 1)
+    return text.replace("The monty syntax parser does not yet", "The parser does not")
+
+
+def _lines(frames: list[Frame], sources: Mapping[int, Source]) -> str:
+    """The frames that are in cells, as Python shows them; one that repeats is shown once."""
+    shown: list[str] = []
+    repeated = 0
+    for text in filter(None, (_line(frame, sources) for frame in frames)):
+        if shown and shown[-1] == text:
+            repeated += 1
+        else:
+            shown += [*_repeats(repeated), text]
+            repeated = 0
+    shown += _repeats(repeated)
+    return "Traceback (most recent call last):\n" + "".join(shown[-FRAMES:]) if shown else ""
+
+
+def _repeats(times: int) -> list[str]:
+    return [f"  [the line above {times} more times]\n"] if times else []
+
+
+def _line(frame: Frame, sources: Mapping[int, Source]) -> str | None:
+    number = re.fullmatch(r"<python-input-(\d+)>", frame.filename)
+    source = sources.get(int(number[1])) if number else None
+    if source is None:
+        return None
+    line = source.line(frame.line)
+    file = f"<cell {source.cell}>" if source.cell else "<prelude>"
+    return f'  File "{file}", line {line}, in {_function(frame)}\n    {source.text(line)}\n'
+
+
+def _function(frame: Frame) -> str:
+    """The blocks of a generator have names of ours."""
+    name = frame.function_name or "<module>"
+    return "a generator" if name.startswith("_rlm_") else name
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]} ... ({len(text)} characters) ... {text[-LONGEST // 2 :]}"

@@ -1,0 +1,103 @@
+"""A cell before it runs: read, checked, and changed where Monty would misunderstand it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rlm_langchain.sandboxes.monty.rewrite.program import rewritten
+from rlm_langchain.sandboxes.reserved_names import (
+    RESERVED,
+    bindings,
+    overwritten,
+    parsed,
+)
+
+T = TypeVar("T")
+
+STACK = 64 << 20
+"""Bytes of stack for parsing: a hostile cell can overrun the 512 KB that threads have on some systems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A cell as the model wrote it, and how to find its lines again in what ran."""
+
+    cell: int
+    lines: tuple[str, ...]
+    origins: tuple[int, ...] = ()
+    """For each line that ran, the line that it came from; empty when they are the same."""
+
+    def line(self, ran: int) -> int:
+        """The line of the cell behind a line that ran."""
+        return self.origins[ran - 1] if 0 < ran <= len(self.origins) else ran
+
+    def text(self, line: int) -> str:
+        """That line, without its indentation."""
+        return self.lines[line - 1].strip() if 0 < line <= len(self.lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cell that may run."""
+
+    code: str
+    source: Source
+    names: frozenset[str] = frozenset()
+    """What it binds in the module."""
+    modules: frozenset[str] = frozenset()
+    """The modules of our library that it imports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A cell that may not run, and why."""
+
+    sentence: str
+
+
+def prepare(code: str, cell: int, echo: bool = True, reserved: frozenset[str] = RESERVED) -> Prepared | Refused:
+    """Read a cell. What this Python cannot parse goes to Monty as it is: its grammar is a newer one."""
+    return _roomy(lambda: _prepare(code.replace("\r\n", "\n").replace("\r", "\n"), cell, echo, reserved))
+
+
+def _prepare(code: str, cell: int, echo: bool, reserved: frozenset[str]) -> Prepared | Refused:
+    lines = tuple(code.split("\n"))
+    tree = parsed(code)
+    if isinstance(tree, str):
+        return Refused(tree)
+    if tree is None:
+        return Prepared(code, Source(cell, lines))
+    if (sentence := overwritten(tree, reserved)) is not None:
+        return Refused(sentence)
+    names = frozenset(name for _, name in bindings(tree))
+    try:
+        run = rewritten(code, tree, echo)
+    except (RecursionError, MemoryError, ValueError, SyntaxError):  # too deep for `ast` to write it down again
+        return Prepared(code, Source(cell, lines), names)
+    return Prepared(run.code, Source(cell, lines, run.origins), names, run.modules)
+
+
+def _roomy(do: Callable[[], T]) -> T:
+    """`do()` on a thread with a large stack. Setting the size for all new threads for a moment harms none."""
+    done: Future[T] = Future()
+    with _STACKS:
+        before = threading.stack_size(STACK)
+        try:
+            threading.Thread(target=_settle, args=(done, do), name="rlm-parse", daemon=True).start()
+        finally:
+            threading.stack_size(before)
+    return done.result()
+
+
+def _settle(done: Future[T], do: Callable[[], T]) -> None:
+    try:
+        done.set_result(do())
+    except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+        done.set_exception(error)
+
+
+_STACKS = threading.Lock()

@@ -1,0 +1,200 @@
+"""The process of Monty's interpreter: found, started, watched and killed."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.watchdog import watch
+from rlm_langchain.types import Limits
+
+if TYPE_CHECKING:
+    from pydantic_monty import Monty, MontySession, SyncSnapshot
+
+LAUNCHER = """#!/bin/sh
+cd / && unset PWD OLDPWD && ulimit -c 0 && ulimit -f 0 && ulimit -n 64 && ulimit -t 7200 || exit 1
+exec {program} "$@" 2>/dev/null
+"""
+"""No core file (it would hold the context), no file written, few files open, no name of our folder; an end even
+for a worker that looks at no clock and that nobody watches. And nothing on our standard error: a worker that
+meets its memory limit says so there, in the middle of what a terminal shows."""
+
+
+@cache
+def binary() -> Path | None:
+    """Where it is. PATH and MONTY_BIN are not looked at."""
+    try:
+        installed = files("pydantic-monty-runtime") or []
+    except PackageNotFoundError:
+        return None
+    for file in installed:
+        path = Path(str(file.locate()))
+        if file.stem == "monty" and path.parent.name in {"bin", "Scripts"} and path.is_file():
+            return path.resolve()
+    return None
+
+
+def launcher() -> Path | None:
+    """What starts it: a script where there is a shell, else the program itself."""
+    script = _script()
+    if script is not None and not script.exists():  # somebody has tidied up the folder for temporary files
+        _script.cache_clear()
+        script = _script()
+    return script
+
+
+@cache
+def _script() -> Path | None:
+    program = binary()
+    if program is None or not os.access("/bin/sh", os.X_OK):
+        return program
+    folder = Path(tempfile.mkdtemp(prefix="rlm-monty-"))
+    atexit.register(_remove, folder, os.getpid())
+    script = folder / "monty"
+    # Written by another process: a thread that forks while this one has it open makes it a "text file busy".
+    subprocess.run(  # noqa: S603 - a program of our own
+        ["/bin/sh", "-c", 'umask 077 && cat > "$0" && chmod 700 "$0"', script],
+        input=LAUNCHER.format(program=shlex.quote(str(program))).encode(),
+        check=True,
+    )
+    return script if os.access(script, os.X_OK) else program
+
+
+def _remove(folder: Path, maker: int) -> None:
+    """At the end of the process that made it, and not of one that was forked from it."""
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+GRACE = 0.75
+"""Seconds over its time after which a worker that does not stop by itself is killed."""
+
+NO_LIMIT = 1_000_000_000
+"""Of suspensions: how many calls a cell makes is the budget's business."""
+
+
+class Worker:
+    """A process with one REPL. `start` and the snapshots it returns block; `kill` may come from any thread."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Start it. Raises `SandboxError`."""
+        self.feeds = 0
+        """How much code was fed: Monty numbers the sources in its tracebacks so."""
+        self._ends = contextlib.ExitStack()
+        _check_process()
+        try:
+            pool = self._ends.enter_context(_pool(limits))
+            self._session = self._ends.enter_context(_session(pool, limits))
+            self.pid = self._session.worker_pid or 0
+            self._kill = _killer(self.pid)
+            watch(self, self.pid, self._kill.fileno() if isinstance(self._kill, _Descriptor) else -1)
+        except Exception as error:
+            self._ends.close()
+            raise SandboxError(f"the monty worker does not start: {error}") from error
+
+    def start(self, code: str, printed: Callable[[str, str], None], **inputs: Any) -> SyncSnapshot:
+        """Feed code to the REPL: it runs to its end, or to the first call."""
+        self.feeds += 1
+        counted = code if code.strip() else "None"  # Monty does not number an empty feed
+        return self._session.feed_start(counted, print_callback=printed, inputs=inputs)
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._kill()
+
+    def close(self) -> None:
+        """Kill it and give everything back. Waits for a call in another thread to notice."""
+        self._kill()
+        self._ends.close()
+        self._kill = _nothing
+
+
+_users: set[int] = set()
+"""The processes that have used Monty: this one, and those that it was forked from."""
+
+
+def _check_process() -> None:
+    """Raise `SandboxError` where Monty would wait for ever: in a process that was forked after it had begun."""
+    _users.add(os.getpid())
+    if len(_users) > 1:
+        raise SandboxError(
+            "this process was forked from one that had used Monty, whose threads are not here: fork before the "
+            "first run, start processes with `spawn`, or use sandbox='cpython'"
+        )
+
+
+def _pool(limits: Limits) -> Monty:
+    from pydantic_monty import Monty
+
+    return Monty(
+        binary_path=launcher(),
+        min_processes=1,
+        max_processes=1,
+        request_timeout=limits.seconds + 2 * GRACE,
+        feed_duration_limit_grace=GRACE,
+        turn_duration_limit_grace=GRACE,
+    )
+
+
+def _session(pool: Monty, limits: Limits) -> MontySession:
+    return pool.checkout(
+        limits={
+            "max_feed_duration_secs": limits.seconds,
+            "max_turn_duration_secs": limits.seconds,
+            "max_memory": limits.memory,
+            "max_suspensions": NO_LIMIT,
+        },
+        assert_message_annotations=False,
+        os_policy={
+            "datetime": datetime.fromtimestamp(limits.clock, UTC),
+            "timezone": "utc",
+            "sleep": "zero",
+            "process_time": "zero",
+            "random_start": {"seed": limits.seed},
+        },
+    )
+
+
+def _killer(pid: int) -> Callable[[], None]:
+    """How to kill the process: by a descriptor where there is such a thing, as its number may be used again."""
+    if sys.platform != "linux":
+        return lambda: _kill(pid)
+    return _Descriptor(pid)
+
+
+class _Descriptor:
+    def __init__(self, pid: int) -> None:
+        self._fd = os.pidfd_open(pid)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def __call__(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _nothing() -> None:
+    """What killing a closed worker does."""

@@ -1,0 +1,179 @@
+"""The protocol with Monty's process: its steps, its output, its host calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from rlm_langchain.sandboxes.wire import BrokenProtocol, plain
+from rlm_langchain.types import Call, Plain, Reply
+
+if TYPE_CHECKING:
+    from pydantic_monty import FunctionSnapshot, MontyError, SyncSnapshot
+
+FRAME, SENT = "__rlm_frame__", "__rlm_sent__"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The feed waits for replies to these calls, at `snapshot`."""
+
+    calls: tuple[Call, ...]
+    snapshot: FunctionSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The feed is over."""
+
+    error: MontyError | None
+    """What Monty says went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The worker did not keep to the protocol."""
+
+
+Stop = Asked | Ended | Broke
+
+
+class Desk(Protocol):
+    """What is asked of the host and costs nothing."""
+
+    def final(self, value: Plain) -> None:
+        """An answer."""
+
+    def names(self, which: str) -> list[str]:
+        """The names that the REPL holds: those of the "cells", or "all"."""
+
+
+def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Stop:
+    """Run `feed` and answer its stops."""
+    from pydantic_monty import FunctionSnapshot, MontyComplete, MontyError, NameLookupSnapshot
+
+    try:
+        snapshot = feed()
+        while True:
+            match snapshot:
+                case MontyComplete():
+                    return Ended(None)
+                case NameLookupSnapshot():
+                    snapshot = snapshot.resume()
+                case FunctionSnapshot():
+                    answer = _answered(snapshot, printed, desk)
+                    if isinstance(answer, Asked):
+                        return answer
+                    snapshot = answer
+                case _:
+                    return Broke()
+    except BrokenProtocol:
+        return Broke()
+    except MontyError as error:
+        return Ended(error)
+
+
+def replied(asked: Asked, replies: Sequence[Reply]) -> SyncSnapshot:
+    """Go on with the replies."""
+    return asked.snapshot.resume({"return_value": [[clean(reply.value), clean(reply.error)] for reply in replies]})
+
+
+def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncSnapshot | Asked:
+    """What comes after this stop. The arguments of a call are never looked at: see `frames`."""
+    if snapshot.is_os_function:
+        return snapshot.resume_not_handled()
+    if snapshot.function_name == FRAME:
+        printed.begin()
+        return snapshot.resume({"return_value": None})
+    if snapshot.function_name == SENT:
+        return _received(snapshot, plain(printed.end().encode()), desk)
+    name = snapshot.function_name[:80]
+    return snapshot.resume({"exc_type": "NameError", "message": f"name {name!r} is not defined"})
+
+
+def _received(snapshot: FunctionSnapshot, message: Any, desk: Desk) -> SyncSnapshot | Asked:
+    match message:
+        case {"calls": [*calls], **rest} if calls and not rest:
+            return Asked(tuple(_call(call) for call in calls), snapshot)
+        case {"final": value, **rest} if not rest:
+            desk.final(value)
+            return snapshot.resume({"return_value": None})
+        case {"names": str(which)}:
+            return snapshot.resume({"return_value": desk.names(which)})
+    raise BrokenProtocol("the worker sent a message of an unknown form")
+
+
+def _call(item: Any) -> Call:
+    match item:
+        case [str(kind), str(prompt), (None | str() | list() | dict()) as context]:
+            return Call(kind, prompt, context)
+    raise BrokenProtocol("the worker sent a call of an unknown form")
+
+
+class Printed:
+    """Collects the text of one cell, and the frame that is being sent. Too much of either stops the worker."""
+
+    def __init__(self, output: int, frame: int, stop: Callable[[Literal["output", "protocol"]], None]) -> None:
+        self._text = _Capped(output)
+        self._frame = _Capped(frame)
+        self._framing = False
+        self._stop = stop
+
+    def __call__(self, stream: str, text: str) -> None:
+        """What Monty calls with each piece of output."""
+        if self._framing:
+            if not self._frame.add(text):
+                self._stop("protocol")
+        elif not self._text.add(text):
+            self._stop("output")
+
+    def begin(self) -> None:
+        """What comes now is a frame."""
+        self._frame.take()
+        self._framing = True
+
+    def end(self) -> str:
+        """The frame."""
+        self._framing = False
+        return self._frame.take()
+
+    def take(self) -> str:
+        """What the cell has printed; the next one starts empty."""
+        self._framing = False
+        return self._text.take()
+
+
+class _Capped:
+    """Text up to a number of bytes; what is over is dropped."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._left = most, most
+        self._pieces: list[str] = []
+
+    def add(self, text: str) -> bool:
+        """Whether it fitted."""
+        fits = len(text) <= self._left and (size := len(text.encode("utf-8", "replace"))) <= self._left
+        if not fits:
+            text = text[: self._left].encode("utf-8", "replace")[: self._left].decode("utf-8", "ignore")
+            size = self._left
+        self._left -= size
+        self._pieces.append(text)
+        return fits
+
+    def take(self) -> str:
+        text = "".join(self._pieces)
+        self._pieces, self._left = [], self._most
+        return text
+
+
+def clean(value: Any) -> Any:
+    """The value with every half of a surrogate pair replaced: Monty would do it silently, we do it first."""
+    match value:
+        case str():
+            return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list() | tuple():
+            return [clean(item) for item in value]
+        case dict():
+            return {clean(key): clean(item) for key, item in value.items()}
+    return value

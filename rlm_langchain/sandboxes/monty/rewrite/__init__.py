@@ -1,0 +1,1 @@
+"""Rewrites a cell into the subset of Python that Monty runs."""

@@ -1,0 +1,165 @@
+"""A cell as text and tree together: where nodes are, and edits that keep every line findable."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rlm_langchain.sandboxes.reserved_names import parse
+
+_EXACT_IN_FSTRINGS = sys.version_info >= (3, 12)
+
+
+class Tree:
+    """Where nodes are in the text (`ast` counts lines and UTF-8 bytes), and what is around them."""
+
+    def __init__(self, code: str, module: ast.Module) -> None:
+        self.code = code
+        self.nodes = _in_order(module)
+        self._parents = {id(child): node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        self._lines = code.split("\n")
+        self._starts = [0]
+        for line in self._lines:
+            self._starts.append(self._starts[-1] + len(line) + 1)
+        self.names = frozenset(_names(self.nodes))
+
+    def parent(self, node: ast.AST) -> ast.AST | None:
+        """The node around this one."""
+        return self._parents.get(id(node))
+
+    def span(self, node: ast.expr | ast.stmt | ast.alias | ast.ExceptHandler) -> tuple[int, int]:
+        """The characters of a node: first, and one past the last."""
+        return (
+            self._offset(node.lineno, node.col_offset),
+            self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0),
+        )
+
+    def text(self, node: ast.expr) -> str:
+        """How a node is written."""
+        start, end = self.span(node)
+        return self.code[start:end]
+
+    def line_start(self, offset: int) -> int:
+        """The first character of the line."""
+        return self.code.rfind("\n", 0, offset) + 1
+
+    def has_line_to_itself(self, start: int, end: int) -> bool:
+        """Whether nothing else is in the lines of these characters, but a comment."""
+        rest = self.code[end:].partition("\n")[0].strip()
+        return not self.code[self.line_start(start) : start].strip(" ") and (not rest or rest.startswith("#"))
+
+    def is_placed(self, node: ast.expr | ast.stmt) -> bool:
+        """Whether the span can be relied on: before 3.12 it cannot inside f-strings, so it is checked there."""
+        if _EXACT_IN_FSTRINGS or not self._in_fstring(node):
+            return True
+        start, end = self.span(node)
+        try:
+            there = parse(self.code[start:end].strip()).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+        return [ast.dump(part) for part in there] == [f"Expr(value={ast.dump(node)})"]
+
+    def _in_fstring(self, node: ast.AST) -> bool:
+        around: ast.AST | None = node
+        while around is not None and not isinstance(around, ast.JoinedStr | ast.stmt):
+            around = self.parent(around)
+        return isinstance(around, ast.JoinedStr)
+
+    def _offset(self, line: int, column: int) -> int:
+        text = self._lines[line - 1]
+        return self._starts[line - 1] + (column if text.isascii() else len(text.encode()[:column].decode()))
+
+
+def _in_order(module: ast.Module) -> list[ast.AST]:
+    """All nodes, outer before inner."""
+    nodes: list[ast.AST] = [module]
+    for node in nodes:
+        nodes.extend(ast.iter_child_nodes(node))
+    return nodes
+
+
+def _names(nodes: list[ast.AST]) -> set[str]:
+    """Every name that the cell binds anywhere: a built-in of that name may be something else here."""
+    names: set[str] = set()
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.arg(arg=name):
+                names.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.alias(name=name, asname=asname):
+                names.add(asname or name)
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Text that takes the place of the characters from `start` to `end`."""
+
+    start: int
+    end: int
+    text: str
+    closes: bool
+    """It ends a node: what it stands next to was begun before."""
+    origins: tuple[int, ...] = ()
+    """For each line of the text the line that it came from; empty: the line that it stands in."""
+
+
+class Edits:
+    """Edits of one cell. Those of outer nodes are made first."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self._edits: list[Edit] = []
+
+    def around(self, node: ast.expr | ast.stmt, before: str, after: str) -> None:
+        """Put text around a node."""
+        if self.tree.is_placed(node):
+            start, end = self.tree.span(node)
+            self._edits += [Edit(start, start, before, False), Edit(end, end, after, True)]
+
+    def instead(self, node: ast.expr | ast.stmt | ast.alias, text: str) -> None:
+        """Put text in the place of a node."""
+        if isinstance(node, ast.alias) or self.tree.is_placed(node):
+            self._edits.append(Edit(*self.tree.span(node), text, False))
+
+    def replace(self, start: int, end: int, text: str, origins: Iterable[int] = ()) -> None:
+        """Put text in the place of characters; edits inside of them are not made."""
+        if start == end and not text:
+            return
+        self._edits.append(Edit(start, end, text, False, tuple(origins)))
+
+    def bound(self, node: ast.Attribute) -> None:
+        """`x.name` becomes `_rlm_method(x, 'name')`."""
+        start, end = self.tree.span(node)
+        dot = self.tree.code.rfind(".", start, end)
+        if self.tree.is_placed(node) and self.tree.code[dot + 1 : end].strip() == node.attr:
+            self._edits.append(Edit(start, start, "_rlm_method(", False))
+            self._edits.append(Edit(dot, end, f", {node.attr!r})", True))
+
+    def applied(self) -> tuple[str, tuple[int, ...]]:
+        """The code with all edits made, and the origin of each of its lines (empty: nothing moved)."""
+        code, pieces, at = self.tree.code, [], 0
+        origins, line = [1], 1
+        for edit in self._ordered():
+            if edit.start < at:
+                continue  # inside of what was replaced
+            kept = code[at : edit.start]
+            line += kept.count("\n")
+            origins += range(line - kept.count("\n") + 1, line + 1)
+            origins += edit.origins[1:] or [line] * edit.text.count("\n")
+            line += code.count("\n", edit.start, edit.end)
+            pieces += [kept, edit.text]
+            at = edit.end
+        origins += range(line + 1, line + 1 + code.count("\n", at))
+        pieces.append(code[at:])
+        moved = origins != list(range(1, len(origins) + 1))
+        return "".join(pieces), tuple(origins) if moved else ()
+
+    def _ordered(self) -> list[Edit]:
+        """By place. At one place: what ends, inner before outer, and then what begins, outer before inner."""
+        numbered = list(enumerate(self._edits))
+        numbered.sort(key=lambda item: (item[1].start, not item[1].closes, -item[0] if item[1].closes else item[0]))
+        return [edit for _, edit in numbered]

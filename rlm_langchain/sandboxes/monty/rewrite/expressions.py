@@ -1,0 +1,91 @@
+"""Expressions that Monty would misunderstand."""
+
+from __future__ import annotations
+
+import ast
+
+from rlm_langchain.sandboxes.monty.rewrite.edits import Edits
+from rlm_langchain.sandboxes.monty.rewrite.methods import CALLED, VALUES
+
+EAGER = frozenset({"map", "filter", "zip", "enumerate", "reversed"})
+"""Built-in functions that make an iterator in Python, and a list in Monty."""
+
+CONSUMERS = frozenset(
+    {"all", "any", "dict", "enumerate", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple"}
+    | {"Counter", "deque", "join", "extend", "update", "fsum", "prod", "mean", "median"}
+)
+"""What uses up an iterable at once, so that a list is as good."""
+
+KEYED = frozenset({"sorted", "max", "min"})
+TYPES = frozenset({"str", "list", "dict", "set", "tuple", "bytes", "int", "float", "frozenset"})
+PLAIN_KEYS = frozenset({"len", "str", "int", "float", "abs", "sum", "min", "max", "repr", "tuple", "sorted", "ord"})
+VERBOSE = frozenset({"VERBOSE", "X"})
+
+
+def attribute(node: ast.Attribute, edits: Edits) -> None:
+    """A method that is not called but passed on, and one that Monty does not have."""
+    around = edits.tree.parent(node)
+    if not (isinstance(around, ast.Call) and around.func is node):
+        if node.attr in VALUES:
+            edits.bound(node)
+    elif node.attr in CALLED or _of_type(node) or _needs_help(node.attr, around):
+        edits.bound(node)
+
+
+def _of_type(node: ast.Attribute) -> bool:
+    """`str.lower(x)`."""
+    return isinstance(node.value, ast.Name) and node.value.id in TYPES and node.attr in VALUES
+
+
+def _needs_help(name: str, call: ast.Call) -> bool:
+    """Calls that Monty's own method understands only in part."""
+    if name in {"sub", "subn"}:
+        given = [*call.args[:2], *(word.value for word in call.keywords if word.arg == "repl")]
+        return any(isinstance(arg, ast.Lambda | ast.Name | ast.Attribute) for arg in given)
+    if name in {"union", "intersection", "difference"}:
+        return len(call.args) != 1 or isinstance(call.args[0], ast.Starred)
+    return False
+
+
+def call(node: ast.Call, edits: Edits) -> None:
+    """Calls of built-in functions whose results are lists here, or that cannot ask a model from a key."""
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "finditer":
+        _as_iterator(node, edits)
+    if not isinstance(node.func, ast.Name) or node.func.id in edits.tree.names:
+        return
+    if node.func.id in EAGER:
+        _as_iterator(node, edits)
+    elif node.func.id in KEYED and any(word.arg == "key" and _may_ask(word.value) for word in node.keywords):
+        edits.instead(node.func, f"_rlm_{node.func.id}")
+
+
+def _may_ask(key: ast.expr) -> bool:
+    """Whether a key function may call one of the cell's, which may ask a model."""
+    if isinstance(key, ast.Name):
+        return key.id not in PLAIN_KEYS
+    called = (node.func for node in ast.walk(key) if isinstance(node, ast.Call))
+    return any(isinstance(func, ast.Name) and func.id not in PLAIN_KEYS for func in called)
+
+
+def generator(node: ast.GeneratorExp, edits: Edits) -> None:
+    """A generator expression is a list in Monty."""
+    _as_iterator(node, edits)
+
+
+def _as_iterator(node: ast.expr, edits: Edits) -> None:
+    """Make the list an iterator where it is kept, passed to a function that may be lazy, or given to `next`."""
+    around = edits.tree.parent(node)
+    match around:
+        case ast.For() | ast.comprehension() | ast.Starred() | ast.Expr():
+            return
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in CONSUMERS | EAGER:
+            return
+        case ast.Call() if isinstance(node, ast.GeneratorExp) and _shares_parentheses(node, around, edits):
+            edits.around(node, "(iter(", "))")
+            return
+    edits.around(node, "iter(", ")")
+
+
+def _shares_parentheses(node: ast.GeneratorExp, around: ast.Call, edits: Edits) -> bool:
+    """`f(x for x in y)`: the expression is all between the parentheses of the call."""
+    return edits.tree.span(node)[1] == edits.tree.span(around)[1]

@@ -1,0 +1,216 @@
+"""The wire format of a session: the messages of a worker, all of them hostile input, and the host's."""
+
+from __future__ import annotations
+
+import json
+import marshal
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from rlm_langchain.types import Call, ContextFile, Excerpt, Plain, Reply
+
+ENVELOPE = 256 << 10
+"""Bytes that a frame may have on top of the value it carries: output, a traceback, punctuation."""
+
+CROWD = 120_000
+"""Values in one frame. Each takes up to a few hundred bytes of the host's memory."""
+
+DEPTH = 36
+"""Lists within lists: the deepest value, and the message around it."""
+
+BATCH = 10_000
+"""Calls in one frame."""
+
+
+class BrokenProtocol(Exception):
+    """The worker sent what only a forged frame can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The prelude has run; and, said once more, all is loaded that the first cell needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A piece of what the cell prints."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The cell waits for the replies to these calls."""
+
+    turn: int
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The cell ended without an answer."""
+
+    turn: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The cell ended with an answer."""
+
+    turn: int
+    value: Plain
+    error: str | None
+
+
+Message = Ready | Printed | Asked | Ended | Given
+
+Texts = Mapping[str, ContextFile]
+"""The contexts of a session, by the names they have in its REPL."""
+
+
+def parsed(frame: bytes, texts: Texts = MappingProxyType({})) -> Message:
+    """The message in a frame, which may name parts of these texts. Raises `BrokenProtocol`, and nothing else."""
+    return _typed(plain(frame), texts)
+
+
+def plain(frame: bytes) -> Any:
+    """The JSON in a frame: plain values only, few and flat enough. Raises `BrokenProtocol`, and nothing else."""
+    _measure(frame)
+    try:
+        value = _DECODER.decode(frame.decode())
+    except (ValueError, RecursionError) as error:
+        raise BrokenProtocol(f"a frame is no plain JSON: {type(error).__name__}") from None
+    if b"\\ud" in frame or b"\\uD" in frame:
+        _refuse_surrogates(value)
+    return value
+
+
+def _measure(frame: bytes) -> None:
+    """Refuse what would be small in the pipe and huge in memory, or deep."""
+    if _values(frame) <= DEPTH:
+        return
+    bones = _STRING.sub(b"", frame)
+    if _values(bones) > CROWD:
+        raise BrokenProtocol("a frame holds too many values")
+    depth = 0
+    for mark in _STRUCTURE.findall(bones):
+        depth += _DEEPER.get(mark, 0)
+        if depth > DEPTH:
+            raise BrokenProtocol("a frame is nested too deeply")
+
+
+def _values(frame: bytes) -> int:
+    """At least as many values as there are, and more when texts hold commas."""
+    return sum(map(frame.count, (b",", b"[", b"{")))
+
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+_STRUCTURE = re.compile(rb"[][{}]")
+
+_DEEPER = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
+        raise ValueError("an integer over 64 bits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number over all bounds")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_constant)
+
+
+def _refuse_surrogates(value: Any) -> None:
+    match value:
+        case str():
+            if not value.isascii() and _SURROGATE.search(value):
+                raise BrokenProtocol("a frame holds half a surrogate pair")
+        case list():
+            for item in value:
+                _refuse_surrogates(item)
+        case dict():
+            _refuse_surrogates([*value.keys(), *value.values()])
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _typed(message: Any, texts: Texts) -> Message:
+    match message:
+        case ["ready"]:
+            return Ready()
+        case ["out", str(text)]:
+            return Printed(text)
+        case ["calls", int(turn), [_, *_] as calls] if len(calls) <= BATCH:
+            return Asked(turn, tuple(_call(call, texts) for call in calls))
+        case ["done", int(turn), str() | None as error]:
+            return Ended(turn, error)
+        case ["answer", int(turn), value, str() | None as error]:
+            return Given(turn, value, error)
+    raise BrokenProtocol("a frame is none of the messages there are")
+
+
+def _call(call: Any, texts: Texts) -> Call:
+    match call:
+        case [str(kind), str(prompt), None | str() | list() | dict() as context] if _KIND.fullmatch(kind):
+            return Call(kind, prompt, context)
+        case ["rlm", str(prompt), None, [str(name), int(start), int(stop)]]:
+            return Call("rlm", prompt, _excerpt(texts.get(name), start, stop))
+    raise BrokenProtocol("a frame asks for something that is no call")
+
+
+def _excerpt(text: ContextFile | None, start: int, stop: int) -> Excerpt:
+    if text is None or text.kind != "text" or not 0 <= start <= stop <= text.size:
+        raise BrokenProtocol("a frame names a part of a text that is not there")
+    return Excerpt(text, start, stop)
+
+
+_KIND = re.compile("[a-z][a-z0-9_]{0,31}")
+
+
+def framed(message: Sequence[Any]) -> bytes:
+    """A message as a frame."""
+    body = marshal.dumps(_whole(message))
+    return len(body).to_bytes(4, "big") + body
+
+
+def run_frame(turn: int, code: str) -> bytes:
+    """A cell. The worker ends its turn with the same number, so that nothing that it said before can do so."""
+    return framed(["run", turn, code])
+
+
+def replies_frame(turn: int, replies: Sequence[Reply]) -> bytes:
+    """The replies to a wave of calls: the next turn of the same cell."""
+    return framed(["replies", turn, [[reply.value, reply.error] for reply in replies]])
+
+
+def _whole(value: Any) -> Any:
+    """The value with each half of a surrogate pair replaced by U+FFFD: it could not come out again."""
+    match value:
+        case str():
+            return value if value.isascii() else _mended(value)
+        case list() | tuple():
+            return [_whole(item) for item in value]
+        case dict():
+            return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
+
+
+def _mended(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

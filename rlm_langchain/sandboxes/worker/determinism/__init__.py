@@ -1,0 +1,1 @@
+"""Clock, randomness and threads, the same in every replay."""

@@ -1,0 +1,136 @@
+"""`concurrent.futures` for programs: the same names, with a `Crew` behind them (see `crew.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import _base
+from functools import partial
+
+from rlm_langchain.sandboxes.worker.determinism.scheduler import MOST, Crew, Task
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from typing import Any
+
+    BaseFuture = _base.Future[Any]
+else:
+    BaseFuture = _base.Future
+
+
+class Future(BaseFuture):
+    """A result that is waited for by sending what the tasks ask."""
+
+    __module__ = "concurrent.futures"
+
+    def __init__(self, crew: Crew) -> None:
+        super().__init__()
+        self._crew = crew
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the task gave back, or raises what it raised."""
+        self._crew.until(self.done)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None."""
+        self._crew.until(self.done)
+        return super().exception(0)
+
+
+class Pool(_base.Executor):
+    """Runs tasks one at a time; what they ask goes to the host together, as much as `max_workers` at once."""
+
+    __module__, __qualname__ = "concurrent.futures", "ThreadPoolExecutor"
+
+    crew: Crew
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        self._max_workers = min(max_workers or MOST, MOST)
+        self._first: Callable[[], object] = partial(initializer, *initargs) if initializer else bool
+        self._queue: list[Task] = []
+        self._begun: list[Task] = []
+        self._closed = False
+        self.crew.refill.append(self._fill)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Put a call in line. It begins at once when there is room."""
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        task = Task(self.crew, Future(self.crew), lambda: (self._first(), fn(*args, **kwargs))[1])
+        self._queue.append(task)
+        self._fill()
+        return task.future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; by default, see all tasks to their end."""
+        self._closed = True
+        if cancel_futures:
+            for task in self._queue:
+                task.future.cancel()
+        if wait:
+            self.crew.until(self._is_idle)
+            self.crew.refill = [fill for fill in self.crew.refill if fill != self._fill]
+
+    def _fill(self) -> None:
+        """Begin as many tasks as may be under way."""
+        self._begun = [task for task in self._begun if not task.future.done()]
+        while self._queue and len(self._begun) < self._max_workers:
+            task = self._queue.pop(0)
+            if task.future.set_running_or_notify_cancel():
+                task.begin()
+                self._begun += [] if task.future.done() else [task]
+
+    def _is_idle(self) -> bool:
+        self._fill()
+        return not self._begun and not self._queue
+
+
+def install(module: Any, crew: Crew) -> None:
+    """Replace the thread pool of `concurrent.futures.thread`."""
+    module.ThreadPoolExecutor = type("ThreadPoolExecutor", (Pool,), {"crew": crew, "__module__": Pool.__module__})
+
+
+def install_waiting(module: Any, crew: Crew) -> None:
+    """Replace what waits for futures in `concurrent.futures._base`."""
+    module.as_completed = lambda fs, timeout=None: _as_completed(crew, fs)
+    module.wait = lambda fs, timeout=None, return_when=_base.ALL_COMPLETED: _wait(crew, fs, return_when)
+
+
+def _as_completed(crew: Crew, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
+    """The futures as they are done, else in the order in which they were given."""
+    left = list(dict.fromkeys(fs))
+    while left:
+        _until_enough(crew, left, _base.FIRST_COMPLETED)
+        ready = [future for future in left if future.done()]
+        if not ready:
+            raise TimeoutError(f"{len(left)} futures will never be done")
+        left = [future for future in left if not future.done()]
+        yield from ready
+
+
+def _wait(crew: Crew, fs: Iterable[BaseFuture], return_when: str) -> Any:
+    """The futures that are done, and the others."""
+    futures = set(fs)
+    _until_enough(crew, futures, return_when)
+    done = {future for future in futures if future.done()}
+    return _base.DoneAndNotDoneFutures(done, futures - done)
+
+
+def _until_enough(crew: Crew, futures: Iterable[BaseFuture], return_when: str) -> None:
+    crew.until(lambda: _is_enough(list(futures), return_when))
+
+
+def _is_enough(futures: list[BaseFuture], return_when: str) -> bool:
+    done = [future for future in futures if future.done()]
+    if return_when == _base.FIRST_COMPLETED:
+        return bool(done)
+    failed = return_when == _base.FIRST_EXCEPTION and any(f.exception() for f in done if not f.cancelled())
+    return failed or len(done) == len(futures)

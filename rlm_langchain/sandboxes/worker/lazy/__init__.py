@@ -1,0 +1,1 @@
+"""Contexts that are larger than memory."""

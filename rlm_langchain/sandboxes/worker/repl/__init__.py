@@ -1,0 +1,1 @@
+"""The REPL: how a cell runs, and what it can call."""

@@ -1,0 +1,89 @@
+"""One cell: compiled, run, and its last expression shown."""
+
+from __future__ import annotations
+
+import _ast as ast
+
+from rlm_langchain.sandboxes.reserved_names import parse
+from rlm_langchain.sandboxes.worker.repl.answers import ANSWER_GIVEN
+from rlm_langchain.sandboxes.worker.repl.tracebacks import remember, shortened
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any
+
+    Namespace = dict[str, Any]
+
+SHOWN = 20_000
+"""Characters of the last expression that are shown."""
+
+CO_COROUTINE = 0x80
+"""As in `inspect`, which would be slow to load."""
+
+
+def run(code: str, name: str, names: Namespace) -> None:
+    """Run a cell. Raises what it raises."""
+    tree = parse(code, name)
+    remember(name, code)
+    _let_answers_pass(tree)
+    last = _taken_off(tree)
+    body = _compiled(tree, name, "exec")
+    show = last and _compiled(ast.Expression(last.value), name, "eval")
+    _evaluated(body, names)
+    if show:
+        _shown(_evaluated(show, names), as_text=_calls(last, "SHOW_VARS"))
+
+
+def _taken_off(tree: ast.Module) -> ast.Expr | None:
+    """The last statement, when it is an expression; the tree is then without it."""
+    match tree.body:
+        case [*_, ast.Expr() as last]:
+            tree.body.pop()
+            return last
+    return None
+
+
+def _let_answers_pass(tree: ast.Module) -> None:
+    """Begin the handlers of every `try` with one that lets the end of an answered cell pass: a bare `except:`
+    around `FINAL` would catch it, and a loop go on for ever."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Try) and node.handlers:
+            at = {name: getattr(node.handlers[0], name) for name in _PLACE}
+            kind = ast.Name(ANSWER_GIVEN, ast.Load(), **at)
+            node.handlers.insert(0, ast.ExceptHandler(kind, None, [ast.Raise(None, None, **at)], **at))
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            children = getattr(node, field, None)
+            waiting += children if isinstance(children, list) else []
+
+
+_PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
+
+
+def _compiled(tree: ast.AST, name: str, mode: str) -> CodeType:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return compile(tree, name, mode, flags=flags, dont_inherit=True)  # type: ignore[call-overload, no-any-return]
+
+
+def _evaluated(code: CodeType, names: Namespace) -> Any:
+    result = eval(code, names)  # noqa: S307 - running the cell is what this is for
+    if code.co_flags & CO_COROUTINE:
+        import asyncio
+
+        return asyncio.run(result)
+    return result
+
+
+def _shown(value: Any, as_text: bool) -> None:
+    if value is not None:
+        print(shortened(str(value) if as_text else repr(value), SHOWN))
+
+
+def _calls(node: ast.Expr | None, name: str) -> bool:
+    """Whether an expression is a bare call of this function."""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Name(id=called))):
+            return called == name
+    return False

@@ -1,0 +1,158 @@
+"""Where cells are run: with an output, a time limit, and a host that answers."""
+
+from __future__ import annotations
+
+from _thread import RLock
+
+from rlm_langchain.sandboxes.worker.channel import Channel
+from rlm_langchain.sandboxes.worker.determinism.clock import Alarm
+from rlm_langchain.sandboxes.worker.determinism.scheduler import Crew
+from rlm_langchain.sandboxes.worker.repl.answers import AnswerGiven
+from rlm_langchain.sandboxes.worker.repl.json_values import quoted
+from rlm_langchain.sandboxes.worker.repl.output import Screen, install
+from rlm_langchain.sandboxes.worker.repl.vocabulary import (
+    BATCH,
+    LLMError,
+    answering,
+    ended,
+    joined,
+)
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+BALLAST = 4 << 20
+"""Bytes set aside, so that a session without memory can still say so, and run `del`."""
+
+CROWD = 110_000
+"""Values that one wave of calls may hold: less than the host reads in a frame, more than one call has."""
+
+CALL = 4
+"""Values that a call counts for, with a text for its context or with none."""
+
+
+class Stage:
+    """Runs what a program does, and stops it when its time or its paper is used up."""
+
+    def __init__(self, channel: Channel, limits: dict[str, Any], check: Callable[[], None]) -> None:
+        """`check` raises when a cell may ask nothing more."""
+        self._channel, self._output, self._room = channel, limits["output"], limits["value"]
+        self._check = check
+        self.crew = Crew(self._exchanged, check)
+        self.alarm = Alarm(limits["seconds"], self._is_held)
+        self.is_open = False
+        """Whether calls can be made: only a cell may make them."""
+        self.turn = 0
+        """The host's number for what it waits for: the frame that ends the turn must have it."""
+        self._one = RLock()
+        self._screen = Screen(self._output, self._show, channel.hold)
+        self._ballast = bytearray(BALLAST)
+
+    def play(self, work: Callable[[], None]) -> str | None:
+        """Do something of the program's. Gives back what it raised, as a program's author reads it."""
+        if not self._ballast:
+            caught(self._set_aside)
+        self._screen = Screen(self._output, self._show, self._channel.hold)
+        self._stream = install(self._screen)
+        self.alarm.new_cell()
+        errors = [caught(lambda: self._timed(work)), caught(self._flush)]
+        self._screen.empty()
+        if caught(self._check) is not None:
+            self.crew.dismiss()
+        faults = (error for error in errors if error is not None and not isinstance(error, AnswerGiven))
+        return next((self._told(error) for error in faults), None)
+
+    def _is_held(self) -> bool:
+        """Whether the alarm must wait: raised now, it would break a frame in two, or leave a task to itself."""
+        return bool(self._channel.hold.depth or self.crew.running)
+
+    def _exchanged(self, calls: Sequence[str]) -> list[Any]:
+        """Ask the host, and wait. The cell's time stands still meanwhile. One thread at a time."""
+        with self._one:
+            if not self.is_open:
+                raise LLMError("calls can only be made while a cell runs")
+            self._check()
+            self._flush()
+            self.alarm.stop()
+            self._screen.empty()
+            replies = [reply for wave in waves(calls, self._room) for reply in self._sent(wave)]
+            self.alarm.start()
+            return replies
+
+    def _sent(self, wave: Sequence[str]) -> list[Any]:
+        """One wave of calls, and its replies."""
+        self._screen.held = True
+        self._channel.send(joined(self.turn, wave))
+        _, self.turn, replies = self._channel.receive()
+        self._screen.held = False
+        return replies  # type: ignore[no-any-return]
+
+    def end(self, answer: str | None, error: str | None) -> None:
+        """Tell the host how a cell ended. A call that another thread still makes is answered first."""
+        with self._one:
+            self.is_open = False
+            if answer is None:
+                self._channel.send(ended(self.turn, error))
+            else:
+                self._channel.send(answering(self.turn, answer, error))
+
+    def _timed(self, work: Callable[[], None]) -> None:
+        try:
+            self.alarm.start()
+            work()
+        finally:
+            while caught(self.alarm.stop) is not None:
+                pass  # it rang while it was being switched off
+
+    def _flush(self) -> None:
+        """Put everything that was printed on the screen. A program may have closed its output."""
+        if not self._stream.closed:
+            self._stream.flush()
+
+    def _told(self, error: BaseException) -> str:
+        from rlm_langchain.sandboxes.worker.repl.tracebacks import described
+
+        self._ballast = bytearray()
+        return described(error)
+
+    def _set_aside(self) -> None:
+        self._ballast = bytearray(BALLAST)
+
+    def _show(self, text: str) -> None:
+        self._channel.send(f'["out",{quoted(text)}]')
+
+
+def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:
+    """The calls in as few frames as hold them."""
+    wave: list[str] = []
+    size = crowd = 0
+    for call in calls:
+        length, values = len(call.encode()) + 1, values_in(call)
+        if wave and (size + length > room or crowd + values > CROWD or len(wave) == BATCH):
+            yield wave
+            wave, size, crowd = [], 0, 0
+        wave.append(call)
+        size, crowd = size + length, crowd + values
+    if wave:
+        yield wave
+
+
+def values_in(call: str) -> int:
+    """How many values the host will count in a call: commas and brackets, but for those in texts."""
+    if not call.endswith(("]]", "}]")):
+        return CALL
+    import re
+
+    bones = re.sub(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', "", call)
+    return 1 + sum(map(bones.count, ",[{"))
+
+
+def caught(work: Callable[[], None]) -> BaseException | None:
+    """What it raises: whatever that is, it is the program's own affair."""
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001
+        return error
+    return None

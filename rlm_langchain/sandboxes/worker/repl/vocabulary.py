@@ -1,0 +1,176 @@
+"""The words of the REPL: what a program can ask the host for, and how it answers."""
+
+from __future__ import annotations
+
+from rlm_langchain.sandboxes.worker.lazy.contexts import place_of
+from rlm_langchain.sandboxes.worker.repl.json_values import dumped, quoted, whole
+
+TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    Ask = tuple[str, Any, Any]
+    """Kind, prompt, context: a call as the program made it."""
+
+    Exchange = Callable[[Sequence[str]], list[Any]]
+    """Takes calls as JSON, and waits for as many `[value, error]`."""
+
+BATCH = 10_000
+"""Calls that may be asked for at once."""
+
+TOLD = 5
+"""Failed items of a batch that the output names; of the rest it gives the number."""
+
+
+class LLMError(Exception):
+    """A call was not answered. The text says why."""
+
+    __module__ = "builtins"  # for tracebacks: programs see a plain name
+
+
+class Vocabulary:
+    """The functions that a program calls by name. Each blocks until the host has replied."""
+
+    def __init__(self, exchange: Exchange, room: int) -> None:
+        self._exchange, self._room = exchange, room
+        self.contexts: dict[str, Any] = {}
+        """The texts of which a child run may be given a part without its leaving the REPL."""
+
+    def names(self) -> dict[str, Any]:
+        """What the REPL defines, apart from the answer and the context."""
+        words: tuple[Any, ...] = (
+            self.llm_query,
+            self.llm_query_batched,
+            self.rlm_query,
+            self.rlm_query_batched,
+            self.recursive_lm,
+            self.budget,
+            self._host_call,
+        )
+        return {word.__name__: word for word in words} | {"LLMError": LLMError}
+
+    def llm_query(self, prompt: str, context: Any = None) -> str:
+        """Ask the sub-model once. Raises LLMError when it does not answer."""
+        return self._one(("llm", prompt, context), "llm_query")  # type: ignore[no-any-return]
+
+    def llm_query_batched(self, prompts: Iterable[str]) -> list[str | None]:
+        """Ask the sub-model many things at once; replies in the same order, None for what failed."""
+        asks = [("llm", prompt, None) for prompt in _listed(prompts, "llm_query_batched")]
+        return self._many(asks, "llm_query_batched")
+
+    def rlm_query(self, query: str, context: Any = None) -> Any:
+        """Have a question answered by an RLM of its own. Raises LLMError when it is not."""
+        return self._one(("rlm", query, context), "rlm_query")
+
+    def rlm_query_batched(self, queries: Iterable[Any], contexts: Any = None) -> list[Any]:
+        """Many at once: queries with contexts (one for each, or one for all), or (query, context) pairs."""
+        asks = _paired(_listed(queries, "rlm_query_batched"), contexts)
+        return self._many(asks, "rlm_query_batched")
+
+    def recursive_lm(self, query: str, context: Any = None) -> Any:
+        """The same as rlm_query."""
+        return self._one(("rlm", query, context), "recursive_lm")
+
+    def budget(self) -> dict[str, Any]:
+        """What is left."""
+        return self._one(("budget", "", None), "budget")  # type: ignore[no-any-return]
+
+    def _host_call(self, kind: str, prompt: str, context: Any = None) -> Any:
+        """Any call of the host: what helpers define further functions with."""
+        return self._one((str(kind), prompt, context), str(kind))
+
+    def _one(self, ask: Ask, word: str) -> Any:
+        [(value, error)] = self._exchange([self._encoded(ask, word)])
+        if error is not None:
+            raise LLMError(error)
+        return value
+
+    def _many(self, asks: list[Ask], word: str) -> list[Any]:
+        if len(asks) > BATCH:
+            raise ValueError(f"{word} takes at most {BATCH:,} items at once, not {len(asks):,}")
+        replies = self._exchange([self._encoded(ask, word) for ask in asks])
+        _tell([(n, error) for n, (_, error) in enumerate(replies) if error is not None], word)
+        return [value if error is None else None for value, error in replies]
+
+    def _encoded(self, ask: Ask, word: str) -> str:
+        kind, prompt, context = ask
+        if not issubclass(type(prompt), str):
+            raise TypeError(_not_a_text(prompt, word))
+        if kind == "rlm" and isinstance(context, str) and (place := place_of(context, self.contexts)):
+            return dumped([kind, prompt, None, place], f"a call of {word}", self._room)
+        if context is not None and not issubclass(type(context), str | list | tuple | dict):
+            context = _as_text(context, word)
+        return dumped([whole(kind), prompt, context], f"a call of {word}", self._room)
+
+
+def _as_text(context: Any, word: str) -> str:
+    """A lazy text when it is small enough; anything else raises."""
+    if isinstance(context, str):
+        return str(context)
+    raise TypeError(f"the context of {word} must be a text, a list or a dict, not {type(context).__name__}")
+
+
+def _not_a_text(prompt: Any, word: str) -> str:
+    hint = "str(...) makes one"
+    if isinstance(prompt, list | tuple):
+        hint = "for several at once there is the batched function, or join them into one"
+    elif isinstance(prompt, str):
+        hint = "this is a lazy text: take a slice of it"
+    elif prompt is None:
+        hint = "perhaps an earlier batch failed in this place"
+    return f"{word} takes a text (str) as its prompt, not {type(prompt).__name__}: {hint}"
+
+
+def _listed(items: Iterable[Any], word: str) -> list[Any]:
+    if isinstance(items, str | bytes | dict):
+        raise TypeError(f"{word} takes a list of prompts, not one {type(items).__name__}")
+    return list(items)
+
+
+def _paired(queries: list[Any], contexts: Any) -> list[Ask]:
+    """Queries and contexts as calls; `contexts` may be one for all, or one for each."""
+    if contexts is None:
+        return [_unpacked(query) for query in queries]
+    if not isinstance(contexts, list | tuple):
+        contexts = [contexts] * len(queries)
+    if len(contexts) != len(queries):
+        raise ValueError(f"{len(queries)} queries need as many contexts, not {len(contexts)}")
+    return [("rlm", query, context) for query, context in zip(queries, contexts, strict=True)]
+
+
+def _unpacked(item: Any) -> Ask:
+    """A query, a (query, context) pair, or a dict of both."""
+    match item:
+        case {"query": query, **rest}:
+            return ("rlm", query, rest.get("context"))
+        case (query, context):
+            return ("rlm", query, context)
+    return ("rlm", item, None)
+
+
+def _tell(failed: list[tuple[int, str]], word: str) -> None:
+    """Say in the output which items of a batch failed, and why."""
+    for n, error in failed[:TOLD]:
+        print(f"[{word}] item {n} failed: {error}")
+    if len(failed) > TOLD:
+        print(f"[{word}] {len(failed) - TOLD} more items failed")
+
+
+def joined(turn: int, calls: Sequence[str]) -> str:
+    """A frame that asks for these calls."""
+    return f'["calls",{turn},[{",".join(calls)}]]'
+
+
+def ended(turn: int, error: str | None) -> str:
+    """A frame that says how a cell ended without an answer."""
+    return f'["done",{turn},{_or_null(error)}]'
+
+
+def answering(turn: int, value: str, error: str | None) -> str:
+    """A frame with the answer of a cell, which is JSON already."""
+    return f'["answer",{turn},{value},{_or_null(error)}]'
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else quoted(whole(text))

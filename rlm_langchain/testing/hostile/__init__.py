@@ -1,0 +1,1 @@
+"""Programs that attack a sandbox, and the judge of what they did."""

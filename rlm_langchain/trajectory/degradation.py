@@ -1,0 +1,73 @@
+"""Counts what an answer may lack: calls that were refused or failed, cut replies, child runs that ended early.
+
+A call that was asked again in the same run, and then was answered, lacks nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from rlm_langchain.records import CallRecord
+from rlm_langchain.types import Shortfall, StopReason
+
+NAMES: dict[Shortfall, tuple[str, str]] = {
+    "refused": ("call was refused by a limit", "calls were refused by a limit"),
+    "declined": ("call was declined by a person", "calls were declined by a person"),
+    "failed": ("call failed", "calls failed"),
+    "cut": ("reply was cut off", "replies were cut off"),
+    "filtered": ("reply was filtered by the provider", "replies were filtered by the provider"),
+    "empty": ("reply was empty", "replies were empty"),
+    "child_partial": ("child run ended early", "child runs ended early"),
+    "child_failed": ("child run found no answer", "child runs found no answer"),
+    "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
+}
+"""In words, for one and for several."""
+_ANSWERED_BY_MODELS = ("llm", "rlm")
+"""Kinds of calls whose failure is a loss. A tool that says no has answered."""
+_TREE_LIMITS: tuple[StopReason, ...] = ("calls", "tokens", "usd", "seconds")
+
+
+def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
+    """What is missing of the replies to these calls."""
+    return dict(Counter(kind for call in _unanswered(calls) if (kind := _shortfall(call)) is not None))
+
+
+def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
+    """The limit that refused any of these calls, or ended a child run of them early; the first of them."""
+    return next((limit for call in _unanswered(calls) if (limit := _limit(call)) is not None), None)
+
+
+def is_blank(answer: object) -> bool:
+    """Whether an answer is none: None, or a text without words."""
+    return answer is None or (isinstance(answer, str) and not answer.strip())
+
+
+def described(missing: Mapping[Shortfall, int]) -> str:
+    """The counts in words."""
+    return ", ".join(f"{count:,} {NAMES[kind][count != 1]}" for kind, count in missing.items())
+
+
+def _unanswered(calls: Iterable[CallRecord]) -> list[CallRecord]:
+    by_number = {call["call"]: call for call in calls}
+    answered = {call["prompt_sha256"] for call in by_number.values() if _shortfall(call) is None}
+    return [call for call in by_number.values() if call["prompt_sha256"] not in answered]
+
+
+def _shortfall(call: CallRecord) -> Shortfall | None:
+    refused = call.get("refused")
+    if refused is not None:
+        return "declined" if refused == "declined" else "refused"
+    if call["kind"] not in _ANSWERED_BY_MODELS:
+        return None
+    if child := call.get("child"):
+        return {"partial": "child_partial", "failed": "child_failed"}.get(child[-1]["status"])  # type: ignore[return-value]
+    return "failed" if call["error"] is not None else call.get("flaw")
+
+
+def _limit(call: CallRecord) -> StopReason | None:
+    refused = call.get("refused")
+    if refused is not None:
+        return None if refused == "declined" else refused
+    reason: StopReason | None = child[-1]["stop_reason"] if (child := call.get("child")) else None
+    return reason if reason in _TREE_LIMITS else None

@@ -1,0 +1,305 @@
+"""Cells and replies: what a run has done.
+
+A trajectory holds the records of one run in the order in which they happened. Everything the machine needs to
+know about the past is read from it here. A REPL is only a cache of it: `Repl.advance` brings any session, new or
+old, to where the journal ends, giving recorded replies to replayed calls, so that nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from rlm_langchain.errors import JournalError
+from rlm_langchain.records import (
+    AnswerRecord,
+    CallRecord,
+    CellRecord,
+    NoteRecord,
+    OutputRecord,
+    QuestionRecord,
+    Record,
+    TurnRecord,
+    depth_of,
+)
+from rlm_langchain.trajectory.checksum import is_whole
+from rlm_langchain.trajectory.messages import transcript
+from rlm_langchain.types import Call, ContextRef, Excerpt, Flaw, Reply, Usage
+
+_ENDED = ("answer", "status", "stop_reason")
+"""What the record of an answer holds as well as the state."""
+
+
+def check_state(values: Mapping[str, Any]) -> None:
+    """Raise `JournalError` when the state of a run, as a saver gave it back, is not what was written."""
+    journal, records = Journal(values.get("trajectory", [])), values.get("trajectory", [])
+    journal.check()
+    if not records and values.get("path") is not None:  # a run that has begun has its question
+        raise JournalError(DAMAGED)
+    last = records[-1] if records else None
+    if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ENDED):
+        raise JournalError(DAMAGED)
+
+
+DAMAGED = (
+    "the checkpoint of this run is damaged: records were changed, or are missing; go back to an earlier one with "
+    "`rlm fork`, or ask again on a new thread"
+)
+
+
+def fingerprint(call: Call) -> str:
+    """A hash of everything that decides the answer to a call."""
+    context: Any = call.context
+    if isinstance(context, Excerpt):
+        context = [context.file.sha256, context.start, context.stop]
+    parts = json.dumps([call.kind, call.prompt, context], ensure_ascii=True)
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+class Journal:
+    """A reading of the records of one run."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.turns: list[TurnRecord] = []
+        self.cells: list[CellRecord] = []
+        self.outputs: dict[int, OutputRecord] = {}
+        """By cell."""
+        self.calls: dict[int, CallRecord] = {}
+        """By number; a call that was asked afresh counts with its last answer."""
+        self.contexts: dict[str, ContextRef] = {}
+        """What the questions are about, by what the REPL calls it: `context`, `context_1`, ..."""
+        self.sandbox: str | None = None
+        """In which the cells have run."""
+        self.strategies: list[str] = []
+        """By name: whose helpers the cells may use."""
+        self.whole = False
+        """Whether the root model was given the whole context with the question."""
+        self._wave = -1
+        self.failing = 0
+        """Waves of the last cell since a call of it was answered."""
+        self.flawed: dict[str, set[int]] = {}
+        """By fingerprint: the waves of the last cell in which a call had a flawed reply."""
+        self._question()
+        self._records: list[Record] = []
+        self.read_on(records)
+
+    def read_on(self, records: Sequence[Record]) -> bool:
+        """Read those that are new in a longer list of the same records; False when it is not that.
+
+        A run of many calls would else read its whole past again at each of them.
+        """
+        read = len(self._records)
+        if len(records) < read or (read and records[read - 1].get("seal") != self._records[-1].get("seal")):
+            return False
+        try:
+            for record in records[read:]:
+                self.add(record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise JournalError(DAMAGED) from error
+        return True
+
+    def _question(self) -> None:
+        """A new question on the same thread: the REPL and the words stay, the account is opened anew."""
+        self._before = len(self.turns)
+        self.account: list[TurnRecord | CallRecord] = []
+        """What was paid for since the question."""
+        self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
+        self.sent_back = False
+        """Whether an answer was, for its quotes."""
+        self.sent_back_blank = False
+        """Whether one was that was nothing."""
+
+    def add(self, record: Record) -> None:
+        """Read one record more."""
+        self._records.append(record)
+        match record["type"]:
+            case "question":
+                self._question()
+                self.sandbox = self.sandbox or record.get("sandbox")
+                self._helpers(record)
+                self.whole = record.get("whole", False)
+                if (context := record.get("context")) and not self.knows(context):
+                    self.contexts[self.next_name] = context
+            case "note":
+                self._helpers(record)
+            case "turn":
+                self.turns.append(record)
+                self.account.append(record)
+                self._root = self._root.plus(Usage(**record["usage"]))
+                self._seconds += record["seconds"]
+            case "cell":
+                self.cells.append(record)
+                self.failing, self.flawed = 0, {}
+            case "wave":
+                self._waited = 0.0
+                self._count(record["first"])
+            case "call":
+                self.failing = self.failing if record["error"] else 0
+                if "flaw" in record:
+                    self.flawed.setdefault(record["prompt_sha256"], set()).add(self._wave)
+                self.calls[record["call"]] = record
+                self.account.append(record)
+                self._sub = self._sub.plus(Usage(**record["usage"]))
+                # The calls of a wave begin together. `time` is by a clock that may be set meanwhile.
+                self._seconds += max(0.0, record["seconds"] - self._waited)
+                self._waited = max(self._waited, record["seconds"])
+            case "output":
+                self.outputs[record["cell"]] = record
+                self.sent_back = self.sent_back or "unfound" in record
+                self.sent_back_blank = self.sent_back_blank or "blank" in record
+                self._seconds += record["seconds"]
+
+    def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
+        self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
+
+    def _count(self, first: int) -> None:
+        """One wave more, unless it is the last one sent again after a crash."""
+        if first != self._wave:
+            self.failing += 1
+        self._wave = first
+
+    def reply(self, number: int, call: Call) -> Reply | None:
+        """What was answered to call `number`, unless another call was recorded there: a divergence."""
+        record = self.calls.get(number)
+        if record is None or record["prompt_sha256"] != fingerprint(call):
+            return None
+        if call.kind == "history":
+            return Reply(self.history(record))
+        return Reply(record["value"], record["error"])
+
+    def history(self, until: CallRecord | None = None) -> str:
+        """All that was written and shown until the call that asks for it. Derived, so as not to be kept twice."""
+        end = next((i for i, record in enumerate(self._records) if record is until), None)
+        return transcript(self._records[:end])
+
+    def knows(self, context: ContextRef) -> bool:
+        """Whether the REPL has this context already."""
+        there = self.contexts.values()
+        return any(context["sha256"] == known["sha256"] and context["kind"] == known["kind"] for known in there)
+
+    @property
+    def next_name(self) -> str:
+        """What the REPL calls the next context: nothing that a cell may already use for something else."""
+        if not self.contexts:
+            return "context"
+        names = (f"context_{number}" for number in count(len(self.contexts)))
+        return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
+
+    @property
+    def given_up(self) -> CellRecord | None:
+        """The last cell, if it has not ended."""
+        return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
+
+    def gave(self, answer: Any) -> bool:
+        """Whether this is what the last cell answered, if it was a cell that answered."""
+        last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
+        if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
+            return bool(last.get("value") == answer)
+        return True
+
+    @property
+    def flaw_of_words(self) -> Flaw | None:
+        """What is wrong with the last turn, when it had no code: its words may be the answer."""
+        return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
+
+    @property
+    def found(self) -> OutputRecord | None:
+        """The last output since the question that shows something."""
+        cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._before]
+        outputs = [self.outputs[cell] for cell in cells if cell in self.outputs]
+        return next((output for output in reversed(outputs) if output["chars"]), None)
+
+    def finished(self, cell: int) -> bool:
+        """Whether a cell has ended."""
+        return cell in self.outputs
+
+    def next_code(self) -> str | None:
+        """The next block of the last turn that has not begun; None when an error or an answer came first."""
+        if not self.turns:
+            return None
+        turn = self.turns[-1]
+        begun = [c for c in self.cells if c["turn"] == turn["turn"]]
+        if any(self._stopped(c["cell"]) for c in begun) or len(begun) >= len(turn["cells"]):
+            return None
+        return turn["cells"][len(begun)]
+
+    def calls_before(self, cell: int) -> int:
+        """How many calls the cells up to and including this one have numbered."""
+        numbers = [n for n, record in self.calls.items() if record["cell"] <= cell]
+        return max(numbers) + 1 if numbers else 0
+
+    def answers(self) -> dict[str, str]:
+        """What models answered to leaf calls, by model and fingerprint: an identical call need not be asked."""
+        return {
+            f"{call['model']} {call['prompt_sha256']}": call["value"]
+            for call in self.calls.values()
+            if call["model"] and isinstance(call["value"], str) and call["value"].strip() and "flaw" not in call
+        }
+
+    def runs(self) -> dict[str, str]:
+        """What child runs answered, by their depth and what they were asked: the same need not be asked again."""
+        return {
+            child_run_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): call["value"]
+            for call in self.calls.values()
+            if isinstance(call["value"], str) and call.get("child") and _answers(call["child"][-1])
+        }
+
+    def check(self) -> None:
+        """Raise `JournalError` when what came from a disk is not what was written: changed, or not all of it."""
+        if not all(is_whole(record) for record in self._records):
+            raise JournalError(DAMAGED)
+        gaps = [
+            [turn["turn"] for turn in self.turns] != list(range(len(self.turns))),
+            [cell["cell"] for cell in self.cells] != list(range(len(self.cells))),
+            any(cell["cell"] not in self.outputs for cell in self.cells[:-1]),
+        ]
+        if any(gaps):
+            raise JournalError(DAMAGED)
+
+    @property
+    def steps_since_summary(self) -> int:
+        """Turns since the history was last put in short."""
+        last = max((i for i, turn in enumerate(self.turns) if turn.get("summary")), default=-1)
+        return len(self.turns) - 1 - last
+
+    @property
+    def calls_since_question(self) -> list[CallRecord]:
+        """The calls that worked on the last question."""
+        return [record for record in self.account if record["type"] == "call"]
+
+    @property
+    def turns_since_question(self) -> list[TurnRecord]:
+        """The turns that worked on the last question."""
+        return self.turns[self._before :]
+
+    @property
+    def iterations(self) -> int:
+        """Turns since the question was put."""
+        return len(self.turns) - self._before
+
+    @property
+    def usage(self) -> tuple[Usage, Usage]:
+        """What the root turns since the question have used, and what everything below them has."""
+        return self._root, self._sub
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has worked: turns, cells and waves, not the time in which nobody worked on it."""
+        return self._seconds
+
+    def _stopped(self, cell: int) -> bool:
+        output = self.outputs.get(cell)
+        return output is not None and (output["error"] or output["outcome"] != "completed")
+
+
+def _answers(end: AnswerRecord) -> bool:
+    """Whether a child run's answer is one for others that are asked the same."""
+    return end["status"] == "complete" and end["answer"] not in (None, "")
+
+
+def child_run_key(depth: int, sha256: str) -> str:
+    """Of a run at this depth that is asked a call of this fingerprint."""
+    return f"{depth} {sha256}"

@@ -1,0 +1,109 @@
+"""A trajectory as a file of JSON Lines: one record a line, those of child runs among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rlm_langchain.errors import InputError
+from rlm_langchain.records import Record
+from rlm_langchain.trajectory.tree import bare, flat
+
+LONGEST = 64 << 20
+"""Bytes of a line that is read to see whether a file is a trace."""
+
+
+class Trace:
+    """A file that is written as things happen, so that a run that is cut off leaves one too.
+
+    An earlier trace is replaced when there is something to write, and nothing else ever is. Raises `InputError`,
+    when it is made, for a file that cannot be written, or that holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+        try:
+            path.open("ab").close()
+            there = _first_line(path) if path.is_file() else b""
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
+        try:
+            _ = _record(there.decode("utf-8", "replace"), path, 1) if there else None
+        except InputError as error:
+            raise InputError(f"{path} is not replaced, since it is no trace: {error}. Give another file") from error
+
+    def write(self, record: Record) -> None:
+        """Add what a stream told."""
+        if self._file is None:
+            # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
+            self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        self._file.write(f"{json.dumps(bare(record), ensure_ascii=False)}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing comes after this."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(LONGEST)
+
+
+def write_trace(path: Path, trajectory: Iterable[Record]) -> None:
+    """Keep the trajectory of a result. Raises `InputError` for a file that cannot be written."""
+    with Trace(path) as trace:
+        for record in flat(trajectory):
+            trace.write(record)
+
+
+def read_trace(path: Path) -> list[Record]:
+    """The records in a file; a last line that was cut off is left out.
+
+    Raises `InputError` for a file that cannot be read, or that holds anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}): check its name") from error
+    *lines, _ = text.split("\n")
+    if not lines:
+        raise InputError(f"{path} is no trace: `rlm ask --trace FILE` writes one")
+    return [_record(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def _record(line: str, path: Path, number: int) -> Record:
+    try:
+        whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
+        return _records().validate_json(whole)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"line {number} of {path} is no record of a trajectory{_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """Which field is wrong, when it is a field."""
+    if not isinstance(error, ValidationError):
+        return ""
+    first = error.errors(include_url=False)[0]
+    return f" ({': '.join([*map(str, first['loc']), first['msg']])})"
+
+
+@cache
+def _records() -> TypeAdapter[Record]:
+    return TypeAdapter(Annotated[Record, Field(discriminator="type")])

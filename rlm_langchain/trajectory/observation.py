@@ -1,0 +1,44 @@
+"""What a root model is told of a cell: what it printed, cut once and fenced, and what was not run."""
+
+from __future__ import annotations
+
+import re
+
+from rlm_langchain.context.sanitize import shown
+from rlm_langchain.models.model import Model
+from rlm_langchain.prompts.render import has, render
+from rlm_langchain.trajectory.degradation import described, shortfalls
+from rlm_langchain.trajectory.journal import Journal
+
+SHOWN = {"default": 8_000, "compact": 1_500}
+"""Characters of a cell's output that a root model sees, by profile."""
+SHOWN_SHARE = 0.15
+"""Of the root model's window: what the outputs of one turn take of it at most."""
+CHARS_PER_TOKEN = 4
+_NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cell', re.MULTILINE)
+"""How the error of a cell that could not be read looks: no traceback in CPython, a last line in monty."""
+
+
+def told(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
+    """What the model reads of the cell that has just ended, the last one of the journal."""
+    turn = journal.turns[-1]
+    cells = len(turn["cells"])
+    block = sum(cell["turn"] == turn["turn"] for cell in journal.cells)
+    printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
+    most = _room(model, cells) // max(1, cells)
+    output = shown(printed, most) if printed.strip() else render(model.profile, "silent")
+    which = f" of block {block}" if cells > 1 else ""
+    text = render(model.profile, "cell", which=which, output=output)
+    if error and _NO_PYTHON.search(error) and has(model.profile, "syntax"):
+        text = f"{text}\n{render(model.profile, 'syntax')}"
+    asked = [call for call in journal.calls_since_question if call["cell"] == journal.cells[-1]["cell"]]
+    if missing := shortfalls(asked):
+        text = f"{text}\n\n{render(model.profile, 'degraded', missing=described(missing))}"
+    left = cells - block
+    return f"{text}\n\n{render(model.profile, 'not_run', count=left)}" if error and left else text
+
+
+def _room(model: Model, cells: int) -> int:
+    """Characters that a turn may show: a small window would be full after a few."""
+    usual = SHOWN[model.profile] * max(1, cells)
+    return usual if model.window is None else min(usual, int(model.window * SHOWN_SHARE * CHARS_PER_TOKEN))
