@@ -11,7 +11,16 @@ from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
-from rlm_langchain.types import ContextRef, Flaw, Plain, Refusal, Shortfall, Status, StopReason, UsageRecord
+from rlm_langchain.types import (
+    ContextRef,
+    Flaw,
+    Plain,
+    Refusal,
+    Shortfall,
+    Status,
+    StopReason,
+    UsageRecord,
+)
 
 
 def depth_of(path: str) -> int:
@@ -24,14 +33,14 @@ def child_path(path: str, call: int) -> str:
     return f"{path}/{call}" if path else str(call)
 
 
-class Sealed(TypedDict):
+class Checksummed(TypedDict):
     """What shows that it was changed on disk."""
 
     seal: NotRequired[str]
     """A hash of the rest, see `seal.py`. Every record that the machine writes has one."""
 
 
-class QuestionRecord(Sealed):
+class QuestionRecord(Checksummed):
     """A question is put to a run."""
 
     type: Literal["question"]
@@ -58,7 +67,7 @@ class QuestionRecord(Sealed):
     """True: the context is short, and the root model is given all of it after `text`. It stands in no record."""
 
 
-class TurnRecord(Sealed):
+class TurnRecord(Checksummed):
     """The root model wrote something."""
 
     type: Literal["turn"]
@@ -80,7 +89,7 @@ class TurnRecord(Sealed):
     """True: LangChain's cache had the reply. Nothing was sent, so it cost nothing and counts as no call."""
 
 
-class CellRecord(Sealed):
+class CellRecord(Checksummed):
     """A cell begins to run."""
 
     type: Literal["cell"]
@@ -92,7 +101,7 @@ class CellRecord(Sealed):
     time: float
 
 
-class WaveRecord(Sealed):
+class WaveRecord(Checksummed):
     """A cell asks: calls `first` to `first + count - 1` are on their way. The total of a progress bar."""
 
     type: Literal["wave"]
@@ -103,7 +112,7 @@ class WaveRecord(Sealed):
     time: float
 
 
-class CallRecord(Sealed):
+class CallRecord(Checksummed):
     """A call was answered, or failed after its retries."""
 
     type: Literal["call"]
@@ -139,7 +148,7 @@ class CallRecord(Sealed):
     """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
 
 
-class OutputRecord(Sealed):
+class OutputRecord(Checksummed):
     """A cell has ended."""
 
     type: Literal["output"]
@@ -162,7 +171,7 @@ class OutputRecord(Sealed):
     """Quotes of its answer that are not in the context, for which it was sent back."""
 
 
-class NoteRecord(Sealed):
+class NoteRecord(Checksummed):
     """The machine says something: a nudge or a limit to the root model, or news to who reads the trajectory."""
 
     type: Literal["note"]
@@ -207,7 +216,7 @@ class Coverage(TypedDict):
     """How many pieces are not in `where`."""
 
 
-class AnswerRecord(Sealed):
+class AnswerRecord(Checksummed):
     """A run has ended."""
 
     type: Literal["answer"]

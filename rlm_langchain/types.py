@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
-from rlm_langchain.validation import Demand, check
+from rlm_langchain.validation import NumberRule, check_numbers
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
@@ -116,17 +116,17 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit under which no cell could run."""
-        check(self, LIMITED)
+        check_numbers(self, LIMITED)
 
 
 LIMITED = (
-    Demand("seconds"),
-    Demand("memory", 1, whole=True),
-    Demand("output", 1, whole=True),
-    Demand("value", 1, whole=True),
-    Demand("loaded", whole=True),
-    Demand("clock"),
-    Demand("seed", whole=True),
+    NumberRule("seconds"),
+    NumberRule("memory", 1, whole=True),
+    NumberRule("output", 1, whole=True),
+    NumberRule("value", 1, whole=True),
+    NumberRule("loaded", whole=True),
+    NumberRule("clock"),
+    NumberRule("seed", whole=True),
 )
 """What the limits of a cell must be."""
 
@@ -234,7 +234,7 @@ class Usage(NamedTuple):
         }
 
 
-class LeafReply(NamedTuple):
+class CallResult(NamedTuple):
     """What became of a call that is no child run: a text, or the sentence of what went wrong."""
 
     text: str | None

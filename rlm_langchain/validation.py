@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rlm_langchain.errors import ConfigurationError
 
 
-class Demand(NamedTuple):
+class NumberRule(NamedTuple):
     """What a field of numbers must be."""
 
     field: str
@@ -19,7 +19,7 @@ class Demand(NamedTuple):
     """Whether it counts things."""
 
 
-def check(given: Any, demands: Iterable[Demand]) -> None:
+def check_numbers(given: Any, demands: Iterable[NumberRule]) -> None:
     """Hold a dataclass of numbers to these demands; None is as good where the type of its field has it.
 
     Raises `ConfigurationError` for what is not a finite number of at least the least. True is no number.
@@ -33,7 +33,7 @@ def check(given: Any, demands: Iterable[Demand]) -> None:
             raise ConfigurationError(f"{type(given).__name__}({demand.field}={value!r}): {demand.field} {wrong}")
 
 
-def _fault(value: object, demand: Demand) -> str | None:
+def _fault(value: object, demand: NumberRule) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int if demand.whole else (int, float)):
         return f"is a {'whole ' * demand.whole}number"
     if not isfinite(value):

@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
-from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.run.run_tree import RunTree
 from tests.processes import children
 from tests.servers.endings import chat
 
@@ -27,7 +27,7 @@ class Grab(BaseCallbackHandler):
 
     def __init__(self, rlm: RLMRunnable, replies: int = 0, then: Callable[[], Any] = lambda: None) -> None:
         self.trees = rlm.built.machine.trees
-        self.tree: Tree | None = None
+        self.tree: RunTree | None = None
         self._replies, self._then = replies, then
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:

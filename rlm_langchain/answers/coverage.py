@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from rlm_langchain.answers.substring_index import (
     SHORTEST,
-    Effort,
-    Places,
-    Stretch,
+    ByteRange,
+    SearchBudget,
+    SubstringIndex,
     merged,
 )
 from rlm_langchain.context.store import ContextStore
@@ -39,18 +39,18 @@ KEPT = 2
 TOLD = 200
 """Pieces that an answer names."""
 
-Read = list[list[int]]
+ReadRanges = list[list[int]]
 """Number of a context, begin and end."""
 
 
-class Shelf:
+class IndexCache:
     """Indexes of contexts, each made once, by whoever needs it first. Safe for threads."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[str, Future[Places]] = OrderedDict()
+        self._made: OrderedDict[str, Future[SubstringIndex]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def places(self, store: ContextStore, ref: ContextRef) -> Places:
+    def places(self, store: ContextStore, ref: ContextRef) -> SubstringIndex:
         """The index of a context. Raises `JournalError` when that is missing or was changed."""
         key = _key(ref)
         with self._lock:
@@ -61,7 +61,7 @@ class Shelf:
                 self._made.popitem(last=False)
         if is_first:
             try:
-                made.set_result(Places.of(store.open(ref), ours="path" not in ref))
+                made.set_result(SubstringIndex.of(store.open(ref), ours="path" not in ref))
             except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
                 with self._lock:
                     self._made.pop(key, None)
@@ -70,13 +70,13 @@ class Shelf:
 
 
 @dataclass(slots=True)
-class Reading:
+class CoverageTracker:
     """What is looked for in the prompts of one tree: the contexts of its top run."""
 
     store: ContextStore
-    shelf: Shelf
+    shelf: IndexCache
     contexts: list[ContextRef] = field(default_factory=list)
-    _held: dict[str, Places] = field(default_factory=dict)
+    _held: dict[str, SubstringIndex] = field(default_factory=dict)
     """Their indexes, however many: the shelf keeps a few for the next run."""
 
     def about(self, contexts: Iterable[ContextRef]) -> None:
@@ -92,22 +92,22 @@ class Reading:
         """Whether an event loop may wait for `read`."""
         return len(text) <= QUICK and all(ref["size"] <= QUICK for ref in self.contexts)
 
-    def read(self, text: str) -> Read:
+    def read(self, text: str) -> ReadRanges:
         """Where the contexts stand in a text."""
         if len(text) < SHORTEST // 4:
             return []
-        effort = Effort.on(text)
+        effort = SearchBudget.on(text)
         found = ((number, places.found(text, effort)) for number, places in self._places())
         return [[number, start, end] for number, stretches in found for start, end in stretches]
 
-    def all_of(self, ref: ContextRef | None) -> Read:
+    def all_of(self, ref: ContextRef | None) -> ReadRanges:
         """The whole of a context, when it is one of these."""
         is_it = [ref is not None and ref["sha256"] == one["sha256"] for one in self.contexts]
         return [[number, 0, len(places)] for number, places in self._places() if is_it[number]]
 
     def coverage(self, read: Iterable[Sequence[int]]) -> Coverage | None:
         """All that was read, put together; None when nothing is measured."""
-        by_context: dict[int, list[Stretch]] = {}
+        by_context: dict[int, list[ByteRange]] = {}
         for number, start, end in read:
             by_context.setdefault(number, []).append((start, end))
         parts = [(number, places, merged(by_context.get(number, []))) for number, places in self._places()]
@@ -121,7 +121,7 @@ class Reading:
         left_out = len(where) - len(longest) + max(0, len(spans) - TOLD)
         return Coverage(share=round(covered / size, 6), where=spans[:TOLD], left_out=left_out)
 
-    def _places(self) -> Iterator[tuple[int, Places]]:
+    def _places(self) -> Iterator[tuple[int, SubstringIndex]]:
         """The indexes of what is measured. A context that is gone, or was changed, is measured no more."""
         for number, ref in enumerate(self.contexts):
             if ref["size"] <= (MAPPED if ref["kind"] == "text" and "path" not in ref else LOADED):
@@ -130,7 +130,7 @@ class Reading:
                 except JournalError:  # who needs the text itself says so; an answer needs no figure
                     continue
 
-    def _index(self, ref: ContextRef) -> Places:
+    def _index(self, ref: ContextRef) -> SubstringIndex:
         key = _key(ref)
         if (held := self._held.get(key)) is None:
             held = self._held[key] = self.shelf.places(self.store, ref)
@@ -150,7 +150,7 @@ def _key(ref: ContextRef) -> str:
     return f"{ref['kind']} {ref['sha256']}"
 
 
-def _spans(number: int, places: Places, stretch: Stretch) -> Iterator[Span]:
+def _spans(number: int, places: SubstringIndex, stretch: ByteRange) -> Iterator[Span]:
     """The names of what is in further contexts begin with theirs, as they do in citations."""
     for span in places.spans(stretch):
         name = f"context_{number}"

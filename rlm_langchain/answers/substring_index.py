@@ -21,13 +21,13 @@ from rlm_langchain.context.text_units import strings
 from rlm_langchain.records import Span
 from rlm_langchain.types import ContextFile
 
-MARK = 16
+ANCHOR_BYTES = 16
 """Bytes of a mark."""
 SHORTEST = 32
 """Bytes of the shortest match that counts: shorter ones are often chance."""
 MARKS = 655_360
 """Of an index, at most: in a long context they lie further apart, and only longer matches are sure to be found."""
-SIEVE = 1 << 20
+BLOOM_BYTES = 1 << 20
 """Bytes that tell, for most marks that are nowhere, that they are nowhere."""
 TRIED = 8
 """Places of one mark that are compared: of a text that stands at many, one is meant, and any of them will do."""
@@ -35,24 +35,24 @@ TRIED = 8
 VARIETY = 4
 """Different bytes that a mark has at least: `--------` and `0,0,0,0,` stand everywhere, and say nothing."""
 
-Stretch = tuple[int, int]
+ByteRange = tuple[int, int]
 """Where bytes begin and end."""
 
 
 @dataclass(slots=True)
-class Effort:
+class SearchBudget:
     """How many places may still be compared with one text, in all contexts together."""
 
     left: int
 
     @classmethod
-    def on(cls, text: str) -> Effort:
+    def on(cls, text: str) -> SearchBudget:
         """Enough for one place in each 4 characters; of a long text less, so that its end is near too."""
         return cls(min(64 + len(text) // 4, 65_536))
 
 
 @dataclass(slots=True)
-class Places:
+class SubstringIndex:
     """The bytes of a context, with marks in them, and what its parts are called."""
 
     data: bytes | mmap.mmap
@@ -66,18 +66,18 @@ class Places:
     _sieve: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
-        data, step = self.data, MARK
+        data, step = self.data, ANCHOR_BYTES
         while len(data) // step > MARKS:
             step *= 2
-        places = range(0, max(0, len(data) - MARK + 1), step)
-        marks = ((data[i : i + MARK], i) for i in places)
+        places = range(0, max(0, len(data) - ANCHOR_BYTES + 1), step)
+        marks = ((data[i : i + ANCHOR_BYTES], i) for i in places)
         self._marks = array("Q", sorted([crc32(mark) << 32 | i for mark, i in marks if len({*mark}) >= VARIETY]))
-        self._sieve = bytearray(SIEVE)
+        self._sieve = bytearray(BLOOM_BYTES)
         for packed in self._marks:
             self._sieve[packed >> 44] |= 1 << (packed >> 32 & 7)
 
     @classmethod
-    def of(cls, file: ContextFile, *, ours: bool) -> Places:
+    def of(cls, file: ContextFile, *, ours: bool) -> SubstringIndex:
         """An index of a stored context. A file that is not ours may be cut off at any time, so it is copied."""
         if file.kind == "text":
             data: bytes | mmap.mmap
@@ -98,11 +98,11 @@ class Places:
     def __len__(self) -> int:
         return len(self.data)
 
-    def found(self, text: str, effort: Effort) -> list[Stretch]:
+    def found(self, text: str, effort: SearchBudget) -> list[ByteRange]:
         """The stretches of the context that stand in a text, as far as the effort goes."""
-        said, at, found, sieve = text.encode("utf-8", "replace"), 0, list[Stretch](), self._sieve
-        while at <= len(said) - MARK and effort.left > 0:
-            key = crc32(said[at : at + MARK])
+        said, at, found, sieve = text.encode("utf-8", "replace"), 0, list[ByteRange](), self._sieve
+        while at <= len(said) - ANCHOR_BYTES and effort.left > 0:
+            key = crc32(said[at : at + ANCHOR_BYTES])
             if not sieve[key >> 12] >> (key & 7) & 1:  # written out here: most of a prompt ends here
                 at += 1
                 continue
@@ -115,7 +115,7 @@ class Places:
                 at += 1
         return merged(found)
 
-    def _whole(self, stretch: Stretch) -> Stretch:
+    def _whole(self, stretch: ByteRange) -> ByteRange:
         """Without halves of characters at its ends."""
         start, end = stretch
         while start < end and self.data[start] & 0xC0 == 0x80:
@@ -124,21 +124,21 @@ class Places:
             end -= 1
         return start, end
 
-    def _matches(self, said: bytes, at: int, key: int, effort: Effort) -> Iterator[tuple[int, int, int]]:
+    def _matches(self, said: bytes, at: int, key: int, effort: SearchBudget) -> Iterator[tuple[int, int, int]]:
         """For each place of the mark at `at`: where a match around it begins, its length, how much is ahead."""
-        mark = said[at : at + MARK]
+        mark = said[at : at + ANCHOR_BYTES]
         i = bisect_left(self._marks, key << 32)
         for packed in self._marks[i : i + TRIED]:
             if packed >> 32 != key or effort.left <= 0:
                 return
             effort.left -= 1
             place = packed & 0xFFFFFFFF
-            if self.data[place : place + MARK] == mark:
-                right = MARK + _same(said, at + MARK, self.data, place + MARK)
+            if self.data[place : place + ANCHOR_BYTES] == mark:
+                right = ANCHOR_BYTES + _same(said, at + ANCHOR_BYTES, self.data, place + ANCHOR_BYTES)
                 left = _same_before(said, at, self.data, place)
                 yield place - left, left + right, right
 
-    def spans(self, stretch: Stretch) -> Iterator[Span]:
+    def spans(self, stretch: ByteRange) -> Iterator[Span]:
         """A stretch as places in the sources, in characters."""
         start, end = stretch
         if self.text is not None:
@@ -156,9 +156,9 @@ class Places:
             number += 1
 
 
-def merged(stretches: list[Stretch]) -> list[Stretch]:
+def merged(stretches: list[ByteRange]) -> list[ByteRange]:
     """The same places, each once, in order."""
-    joined: list[Stretch] = []
+    joined: list[ByteRange] = []
     for start, end in sorted(stretches):
         if joined and start <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))

@@ -13,7 +13,7 @@ from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.types import Usage, total_usage
 
 
-class Agreement:
+class ApprovalLimit:
     """How far a tree may go, in dollars (a float) or calls (an int), and which calls were let go."""
 
     def __init__(self, above: float | int | None, ledger: Ledger) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_langchain.validation import Demand, check
+from rlm_langchain.validation import NumberRule, check_numbers
 
 
 # --- What a run may spend, and what it has spent -------------------------------------------------
@@ -36,20 +36,20 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit that no run could keep."""
-        check(self, BUDGETED)
+        check_numbers(self, BUDGETED)
 
 
 BUDGETED = (
-    Demand("usd"),
-    Demand("calls", 1, whole=True),
-    Demand("tokens", 1, whole=True),
-    Demand("seconds"),
-    Demand("iterations", 1, whole=True),
-    Demand("depth", 1, whole=True),
-    Demand("concurrency", 1, whole=True),
-    Demand("output_tokens", 1, whole=True),
-    Demand("tool_calls", whole=True),
-    Demand("requests_per_minute", 1, whole=True),
-    Demand("approve_above"),
+    NumberRule("usd"),
+    NumberRule("calls", 1, whole=True),
+    NumberRule("tokens", 1, whole=True),
+    NumberRule("seconds"),
+    NumberRule("iterations", 1, whole=True),
+    NumberRule("depth", 1, whole=True),
+    NumberRule("concurrency", 1, whole=True),
+    NumberRule("output_tokens", 1, whole=True),
+    NumberRule("tool_calls", whole=True),
+    NumberRule("requests_per_minute", 1, whole=True),
+    NumberRule("approve_above"),
 )
 """What the limits of a budget must be."""

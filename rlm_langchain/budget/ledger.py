@@ -34,7 +34,7 @@ ROUNDING = 1e-9
 """Dollars are floats: sums of them are right to far less than this."""
 
 
-class Refused(RLMError):
+class BudgetRefused(RLMError):
     """A reservation does not fit into the budget."""
 
     def __init__(self, reason: StopReason, sentence: str) -> None:
@@ -76,7 +76,7 @@ class Overrun:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class Reservation:
     """A reservation of a call, over all its requests. Set `used` to what it has really used; unset, nothing was.
 
     Who sends several requests calls `renew` and `begin` before each of them, and `book` or `lose` after it.
@@ -115,20 +115,20 @@ class Entry:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _QueuedCall:
     """A call that waits for its turn."""
 
-    entry: Entry
+    entry: Reservation
     loop: asyncio.AbstractEventLoop
     turn: asyncio.Future[None]
     """Done when the call is admitted, or refused."""
 
-    def tell(self, refusal: Refused | None) -> None:
+    def tell(self, refusal: BudgetRefused | None) -> None:
         """Wake it, on its own loop."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._wake, refusal)
 
-    def _wake(self, refusal: Refused | None) -> None:
+    def _wake(self, refusal: BudgetRefused | None) -> None:
         if self.turn.done():
             return
         if refusal:
@@ -156,7 +156,7 @@ class Ledger:
     _reserved: Usage = Usage()
     _in_flight: Usage = Usage()
     """Of what is reserved: for requests that were sent."""
-    _queue: deque[_Waiting] = field(default_factory=deque)
+    _queue: deque[_QueuedCall] = field(default_factory=deque)
     """First come, first served: else small calls would keep a large one waiting for ever."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = -1.0
@@ -167,13 +167,13 @@ class Ledger:
     @asynccontextmanager
     async def reserve(
         self, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
-    ) -> AsyncIterator[Entry]:
+    ) -> AsyncIterator[Reservation]:
         """Hold `wanted` while a call is made, then book `entry.used`, also on an error or a cancel.
 
         `last` may use what is held back. `estimate` is asked anew what the call may use before each request.
         Raises `Refused`.
         """
-        entry = Entry(self, wanted, last, estimate or (lambda: wanted), admitted=False)
+        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), admitted=False)
         await self.admit(entry)
         try:
             yield entry
@@ -182,7 +182,7 @@ class Ledger:
                 self.lose(entry)
             self.settle(entry, entry.used)
 
-    async def admit(self, entry: Entry) -> None:
+    async def admit(self, entry: Reservation) -> None:
         """Wait until the entry fits beside all others. Raises `Refused`."""
         with self._lock:
             if refusal := self._refusal(self._certain, entry.wanted, entry.last):
@@ -191,7 +191,7 @@ class Ledger:
                 self._hold(entry)
                 return
             loop = asyncio.get_running_loop()
-            waiting = _Waiting(entry, loop, loop.create_future())
+            waiting = _QueuedCall(entry, loop, loop.create_future())
             self._queue.append(waiting)
         try:
             await waiting.turn
@@ -199,7 +199,7 @@ class Ledger:
             self._leave(waiting)
             raise
 
-    def begin(self, entry: Entry) -> bool:
+    def begin(self, entry: Reservation) -> bool:
         """Whether the entry fits beside what is spent and what is in flight; then it is in flight, too."""
         wanted = entry.estimate()
         with self._lock:
@@ -214,21 +214,21 @@ class Ledger:
             self._serve()
             return fits
 
-    def settle(self, entry: Entry, used: Usage) -> None:
+    def settle(self, entry: Reservation, used: Usage) -> None:
         """Book what was used, and give the reservation back."""
         with self._lock:
             self._release(entry)
             self.spent = self.spent.plus(used)
             self._serve()
 
-    def lose(self, entry: Entry) -> None:
+    def lose(self, entry: Reservation) -> None:
         """Count what was reserved against the limits for good."""
         with self._lock:
             self._release(entry)
             self.lost = self.lost.plus(entry.wanted)
             self._serve()
 
-    def withdraw(self, entry: Entry) -> None:
+    def withdraw(self, entry: Reservation) -> None:
         """The entry is not in flight any more."""
         with self._lock:
             self._land(entry)
@@ -303,22 +303,22 @@ class Ledger:
         """What will not come back."""
         return self.spent if self.lost == Usage() else self.spent.plus(self.lost)
 
-    def _hold(self, entry: Entry) -> None:
+    def _hold(self, entry: Reservation) -> None:
         entry.admitted = True
         self._reserved = self._reserved.plus(entry.wanted)
 
-    def _release(self, entry: Entry) -> None:
+    def _release(self, entry: Reservation) -> None:
         self._land(entry)
         if entry.admitted:
             self._reserved = _minus(self._reserved, entry.wanted)
             entry.admitted = False
 
-    def _land(self, entry: Entry) -> None:
+    def _land(self, entry: Reservation) -> None:
         if entry.in_flight:
             self._in_flight = _minus(self._in_flight, entry.wanted)
             entry.in_flight = False
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _leave(self, waiting: _QueuedCall) -> None:
         """A call goes away before its turn, or just when it came."""
         with self._lock:
             if waiting in self._queue:
@@ -337,10 +337,10 @@ class Ledger:
                 self._hold(entry)
             self._queue.popleft().tell(refusal)
 
-    def _fits(self, entry: Entry) -> bool:
+    def _fits(self, entry: Reservation) -> bool:
         return self._refusal(self._certain.plus(self._reserved), entry.wanted, entry.last) is None
 
-    def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> Refused | None:
+    def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Why a call does not fit beside what is gone."""
         limit, after = self.budget, gone.plus(wanted)
         held = Usage() if last else self.held
@@ -352,9 +352,9 @@ class Ledger:
         for name, all_of_it, most, kept in limits:
             if most is not None and all_of_it > most - min(kept, most * HELD_SHARE) + ROUNDING:
                 spare = "" if last else f", with {min(kept, most * HELD_SHARE):,.6g} held back for a last call"
-                return Refused(name, f"{all_of_it:,.6g} {name} do not fit into {most:,.6g}{spare}")
+                return BudgetRefused(name, f"{all_of_it:,.6g} {name} do not fit into {most:,.6g}{spare}")
         if (left := self.seconds_left(last=last)) is not None and left <= 0:
-            return Refused("seconds", f"the {limit.seconds:g} seconds are over")
+            return BudgetRefused("seconds", f"the {limit.seconds:g} seconds are over")
         return None
 
 

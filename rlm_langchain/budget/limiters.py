@@ -19,7 +19,7 @@ MINUTE = 60.0
 T = TypeVar("T")
 
 
-class PerLoop(Generic[T]):
+class PerEventLoop(Generic[T]):
     """One of a kind for each event loop: asyncio's locks belong to one, and a tree may be worked on by several."""
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -34,7 +34,7 @@ class PerLoop(Generic[T]):
         return self._made[loop]
 
 
-class Gate:
+class RequestLimiter:
     """Held while a request is in flight, never between tries and never across recursion."""
 
     room: Receipts | None = None
@@ -43,8 +43,8 @@ class Gate:
     """Raises when nothing may begin any more. Looked at last, after all waiting: what begins then is in flight."""
 
     def __init__(self, budget: Budget) -> None:
-        self._flights: PerLoop[asyncio.Semaphore] = PerLoop(lambda: asyncio.Semaphore(budget.concurrency))
-        self._pace = Pace(budget.requests_per_minute) if budget.requests_per_minute else None
+        self._flights: PerEventLoop[asyncio.Semaphore] = PerEventLoop(lambda: asyncio.Semaphore(budget.concurrency))
+        self._pace = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
 
     async def __aenter__(self) -> None:
         await self._flights.here().acquire()
@@ -67,13 +67,13 @@ class Gate:
         self._flights.here().release()
 
 
-class Pace:
+class RateLimiter:
     """At most `rate` turns in any minute, wherever the minute begins. In order of asking."""
 
     def __init__(self, rate: int) -> None:
         self._begun: deque[float] = deque(maxlen=rate)
         """When the latest turns were, by the clock of event loops."""
-        self._next: PerLoop[asyncio.Lock] = PerLoop(asyncio.Lock)
+        self._next: PerEventLoop[asyncio.Lock] = PerEventLoop(asyncio.Lock)
 
     async def turn(self) -> None:
         """Return when the next request may begin."""
@@ -84,7 +84,7 @@ class Pace:
             self._begun.append(loop.time())
 
 
-class Levels:
+class ChildRunLimiter:
     """So many child runs work at once on each level, since each of them holds a sandbox.
 
     Twice as many as there are calls at once: while some compute, others keep the models busy. A level for
@@ -93,7 +93,7 @@ class Levels:
 
     def __init__(self, budget: Budget) -> None:
         width = 2 * budget.concurrency
-        self._tasks: PerLoop[dict[int, asyncio.Semaphore]] = PerLoop(
+        self._tasks: PerEventLoop[dict[int, asyncio.Semaphore]] = PerEventLoop(
             lambda: defaultdict(lambda: asyncio.Semaphore(width))
         )
         self._threads: dict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(width))

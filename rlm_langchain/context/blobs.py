@@ -19,8 +19,8 @@ from typing import BinaryIO, NamedTuple
 
 from rlm_langchain.context.describe import HEAD
 from rlm_langchain.context.file_hashes import (
-    Seals,
-    Stamp,
+    FileHashCache,
+    FileStat,
     hash_of_open,
     open_regular,
 )
@@ -56,7 +56,7 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seals = Seals(folder)
+        self.seals = FileHashCache(folder)
 
     def path(self, sha256: str) -> Path:
         """Where the blob is, or would be."""
@@ -131,7 +131,7 @@ class Blobs:
             ) from error
 
     def _intact(self, path: Path, sha256: str, size: int) -> bool:
-        stamp = Stamp.of(path)
+        stamp = FileStat.of(path)
         if stamp.size != size:
             return False
         if self.seals.remembers(path, sha256, stamp):
@@ -148,7 +148,7 @@ class Blobs:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _FRESH:
                 os.utime(path)
-                self.seals.remember(path, sha256, Stamp.of(path))
+                self.seals.remember(path, sha256, FileStat.of(path))
 
 
 class Writer:
@@ -189,7 +189,7 @@ class Writer:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             self._file.close()
             os.replace(self._path, path)
-            self._blobs.seals.remember(path, blob.sha256, Stamp.of(path))
+            self._blobs.seals.remember(path, blob.sha256, FileStat.of(path))
 
 
 def _remove(path: Path, before: float, *, dry_run: bool) -> int | None:

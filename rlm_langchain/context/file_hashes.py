@@ -22,7 +22,7 @@ _SETTLED = 2_000_000_000
 stamp, since file systems count time in steps."""
 
 
-class Stamp(NamedTuple):
+class FileStat(NamedTuple):
     """What the file system knows of a file's content."""
 
     size: int
@@ -32,12 +32,12 @@ class Stamp(NamedTuple):
     device: int
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
+    def of(cls, path: Path) -> FileStat:
         """The stamp of a regular file, not of what a link leads to. Raises `OSError`."""
         return cls.at(os.lstat(path))
 
     @classmethod
-    def at(cls, found: os.stat_result) -> Stamp:
+    def at(cls, found: os.stat_result) -> FileStat:
         """The stamp in what `stat` or `fstat` said."""
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is not a regular file")
@@ -52,22 +52,22 @@ class Stamp(NamedTuple):
         return at - latest >= _SETTLED
 
 
-class Seals:
+class FileHashCache:
     """Stamps of files whose hash is known: in memory, and beside the blobs for other processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[Path, tuple[str, Stamp]] = {}
+        self._known: dict[Path, tuple[str, FileStat]] = {}
 
-    def remembers(self, path: Path, sha256: str, stamp: Stamp) -> bool:
+    def remembers(self, path: Path, sha256: str, stamp: FileStat) -> bool:
         """Whether this process has seen the file with this content and this stamp."""
         return self._known.get(path) == (sha256, stamp)
 
-    def remember(self, path: Path, sha256: str, stamp: Stamp) -> None:
+    def remember(self, path: Path, sha256: str, stamp: FileStat) -> None:
         """The file had this content at this stamp."""
         self._known[path] = (sha256, stamp)
 
-    def holds(self, path: Path, sha256: str, stamp: Stamp) -> bool:
+    def holds(self, path: Path, sha256: str, stamp: FileStat) -> bool:
         """Whether any process sealed the file with this content and this stamp, for a file of others."""
         if self.remembers(path, sha256, stamp):
             return True
@@ -77,12 +77,12 @@ class Seals:
                 return True
         return False
 
-    def stamp(self, path: Path, sha256: str) -> Stamp | None:
+    def stamp(self, path: Path, sha256: str) -> FileStat | None:
         """The stamp at which the file is known to have this content; None when it must be hashed to know."""
         known = self._known.get(path)
         return known[1] if known is not None and known[0] == sha256 else None
 
-    def seal(self, path: Path, sha256: str, stamp: Stamp, at: int) -> None:
+    def seal(self, path: Path, sha256: str, stamp: FileStat, at: int) -> None:
         """Remember a file of others, also for other processes, unless it was changing when it was stamped.
 
         `at` is the time of the stamp, in nanoseconds.
@@ -115,7 +115,7 @@ def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
             raise OSError(errno.ENXIO, "it is not a regular file") from error
         raise
     try:
-        Stamp.at(os.fstat(handle))
+        FileStat.at(os.fstat(handle))
         return open(handle, "rb", buffering=0)
     except BaseException:
         os.close(handle)

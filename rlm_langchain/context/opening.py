@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 from rlm_langchain.context.blobs import Blobs
 from rlm_langchain.context.file_hashes import (
-    Seals,
-    Stamp,
+    FileHashCache,
+    FileStat,
     hash_of_open,
     open_regular,
 )
@@ -59,7 +59,7 @@ def opened(file: ContextFile) -> Iterator[BinaryIO]:
 def read(file: ContextFile) -> bytes:
     """All bytes of a context. Raises `JournalError` when it has changed."""
     with _explained(file), open_regular(file.path, follow=not file.sha256) as stream:
-        before = Stamp.at(os.fstat(stream.fileno()))
+        before = FileStat.at(os.fstat(stream.fileno()))
         if not file.sha256:
             return stream.read()
         parts, left = list[bytes](), file.size
@@ -67,7 +67,7 @@ def read(file: ContextFile) -> bytes:
             parts.append(part)
             left -= len(part)
         data = b"".join(parts)
-        after = Stamp.at(os.fstat(stream.fileno()))
+        after = FileStat.at(os.fstat(stream.fileno()))
         if after.size != file.size or left:
             raise _changed(file)
         if not before == after == file.stamp and hashlib.sha256(data).hexdigest() != file.sha256:
@@ -77,7 +77,7 @@ def read(file: ContextFile) -> bytes:
 
 def verify(stream: BinaryIO, file: ContextFile) -> None:
     """Raise `JournalError` unless the open file holds what the context is. One with another stamp is hashed."""
-    stamp = Stamp.at(os.fstat(stream.fileno()))
+    stamp = FileStat.at(os.fstat(stream.fileno()))
     if not file.sha256:  # made by hand: there is nothing to compare it with
         return
     if stamp.size != file.size:
@@ -147,14 +147,14 @@ class _Stamps:
     """Stamps at which files were hashed in this process, most recent last."""
 
     def __init__(self) -> None:
-        self._stamps: OrderedDict[tuple[Path, str], Stamp] = OrderedDict()
+        self._stamps: OrderedDict[tuple[Path, str], FileStat] = OrderedDict()
         self._lock = threading.Lock()
 
-    def has(self, file: ContextFile, stamp: Stamp) -> bool:
+    def has(self, file: ContextFile, stamp: FileStat) -> bool:
         with self._lock:
             return self._stamps.get((file.path, file.sha256)) == stamp
 
-    def add(self, file: ContextFile, stamp: Stamp) -> None:
+    def add(self, file: ContextFile, stamp: FileStat) -> None:
         with self._lock:
             self._stamps[file.path, file.sha256] = stamp
             while len(self._stamps) > _REMEMBERED:
@@ -179,14 +179,14 @@ def _stored(ref: ContextRef, blobs: Blobs) -> Path:
     return blobs.open(ref["sha256"], ref["size"])
 
 
-def _in_place(path: Path, ref: ContextRef, seals: Seals) -> Path:
+def _in_place(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
     file = ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
     at = time.time_ns()
     with _explained(file):
-        stamp = Stamp.of(path)
+        stamp = FileStat.of(path)
         if not seals.holds(path, ref["sha256"], stamp):
             with open_regular(path) as stream:
-                stamp = Stamp.at(os.fstat(stream.fileno()))
+                stamp = FileStat.at(os.fstat(stream.fileno()))
                 if stamp.size != ref["size"] or hash_of_open(stream) != ref["sha256"]:
                     raise _changed(file)
     seals.seal(path, ref["sha256"], stamp, at)

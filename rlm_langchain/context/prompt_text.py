@@ -8,7 +8,7 @@ from rlm_langchain.context.sources.subtext import text_of
 from rlm_langchain.types import Excerpt
 
 
-def as_text(value: object) -> str:
+def to_prompt_text(value: object) -> str:
     """A value as a model reads it."""
     if isinstance(value, Excerpt):
         return text_of(value)

@@ -18,7 +18,7 @@ LARGEST_STREAM = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class StoreWriter:
     """What a source needs to make a reference."""
 
     blobs: Blobs
@@ -46,7 +46,7 @@ class Source(Protocol):
     def accepts(self, value: Any) -> bool:
         """Whether the value is of this kind. Quick, and raises nothing."""
 
-    def refer(self, value: Any, intake: Intake) -> ContextRef | None:
+    def refer(self, value: Any, intake: StoreWriter) -> ContextRef | None:
         """The reference, or None for nothing. Raises `InputError`."""
 
 

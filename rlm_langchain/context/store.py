@@ -16,21 +16,13 @@ from typing import Any
 from rlm_langchain.context import beneath
 from rlm_langchain.context.blobs import Blobs, Collected
 from rlm_langchain.context.opening import open_reference, read
-from rlm_langchain.context.reference import LARGEST_STREAM, Intake, Source
+from rlm_langchain.context.reference import LARGEST_STREAM, Source, StoreWriter
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.signing import sign
-from rlm_langchain.context.sources import (
-    binary as sources_binary,
-)
-from rlm_langchain.context.sources import (
-    documents as sources_documents,
-)
-from rlm_langchain.context.sources import (
-    files as sources_files,
-)
-from rlm_langchain.context.sources import (
-    folders as sources_folders,
-)
+from rlm_langchain.context.sources import binary as sources_binary
+from rlm_langchain.context.sources import documents as sources_documents
+from rlm_langchain.context.sources import files as sources_files
+from rlm_langchain.context.sources import folders as sources_folders
 from rlm_langchain.context.sources import (
     foreign_objects,
     json_values,
@@ -38,15 +30,9 @@ from rlm_langchain.context.sources import (
     references,
     subtext,
 )
-from rlm_langchain.context.sources import (
-    messages as sources_messages,
-)
-from rlm_langchain.context.sources import (
-    streams as sources_streams,
-)
-from rlm_langchain.context.sources import (
-    text as sources_text,
-)
+from rlm_langchain.context.sources import messages as sources_messages
+from rlm_langchain.context.sources import streams as sources_streams
+from rlm_langchain.context.sources import text as sources_text
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
@@ -127,10 +113,10 @@ class ContextStore:
         """The same reference with no more than so many characters of its preview."""
         return sign({**ref, "preview": ref["preview"][:preview]}, self.root)
 
-    def _intake(self, *, strict: bool = False, seconds: float | None = None) -> Intake:
+    def _intake(self, *, strict: bool = False, seconds: float | None = None) -> StoreWriter:
         """Where bytes that become a context go, and how long and how many may come."""
         deadline = inf if seconds is None else time.monotonic() + seconds
-        return Intake(self._blobs, strict, largest_stream(), deadline)
+        return StoreWriter(self._blobs, strict, largest_stream(), deadline)
 
     def reference_beneath(self, path: Path, roots: Sequence[Path]) -> ContextRef | None:
         """A reference to a file or folder below one of the roots, links to places below it followed.

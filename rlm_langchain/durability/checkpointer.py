@@ -22,7 +22,7 @@ from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
-from rlm_langchain.trajectory.checksum import SEAL, seal
+from rlm_langchain.trajectory.checksum import SEAL, checksum
 
 READS = ("get_tuple", "aget_tuple")
 HISTORIES = ("get_delta_channel_history", "aget_delta_channel_history")
@@ -33,7 +33,7 @@ UNKNOWN = "serialization type"
 """What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
 
 
-def guarded(saver: Any) -> Any:
+def checked_saver(saver: Any) -> Any:
     """A copy of a saver that raises our errors; LangGraph's other options as they are."""
     if saver is None or isinstance(saver, bool):
         return saver
@@ -71,12 +71,12 @@ Method = Callable[..., Any]
 def _reading(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with translated(what):
+        with as_journal_error(what):
             return look(method(*args, **kwargs))
 
     @wraps(method)
     async def acall(*args: Any, **kwargs: Any) -> Any:
-        with translated(what):
+        with as_journal_error(what):
             return look(await method(*args, **kwargs))
 
     return acall if inspect.iscoroutinefunction(method) else call
@@ -85,12 +85,12 @@ def _reading(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
 def _listing(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        with translated(what):
+        with as_journal_error(what):
             yield from map(look, method(*args, **kwargs))
 
     @wraps(method)
     async def acall(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with translated(what):
+        with as_journal_error(what):
             async for found in method(*args, **kwargs):
                 yield look(found)
 
@@ -145,7 +145,7 @@ def _seal_of(checkpoint: Any, metadata: Any) -> str:
     """Over all that says how a run goes on. Its records carry seals of their own."""
     parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
     parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
-    return seal({"parts": json.loads(json.dumps(parts, default=_plain))})
+    return checksum({"parts": json.loads(json.dumps(parts, default=_plain))})
 
 
 def _plain(value: Any) -> Any:
@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
+def as_journal_error(what: str) -> Iterator[None]:
     """A foreign error as one of ours. `what` was to be done: `read` or `written`."""
     try:
         yield

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import JournalError
-from rlm_langchain.trajectory.checksum import is_whole, seal
+from rlm_langchain.trajectory.checksum import checksum, is_intact
 from rlm_langchain.types import Usage
 
 TOOL = " tool "
 """In the key of what a tool gave back, behind its place."""
-ROOM = 64 * 1024
+REPLY_SPACE = 64 * 1024
 """Bytes allocated for one reply in flight."""
 
 
@@ -81,7 +81,7 @@ class Receipts:
     def write(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply. Raises `JournalError` when it cannot be written."""
         record = {**reply, "key": key}
-        line = json.dumps({**record, "seal": seal(record)}, ensure_ascii=True).encode() + b"\n"
+        line = json.dumps({**record, "seal": checksum(record)}, ensure_ascii=True).encode() + b"\n"
         with self._lock:
             self._open()
             try:
@@ -106,7 +106,7 @@ class Receipts:
             self._file = -1
 
     def _make_room(self, replies: int) -> None:
-        wanted = self._end + replies * ROOM
+        wanted = self._end + replies * REPLY_SPACE
         if wanted <= self._allocated:
             return
         self._open()
@@ -148,7 +148,7 @@ class Receipts:
             replies = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError) as error:
             raise self._damaged() from error
-        if not all(isinstance(reply, dict) and is_whole(reply) and "key" in reply for reply in replies):
+        if not all(isinstance(reply, dict) and is_intact(reply) and "key" in reply for reply in replies):
             raise self._damaged()
         return {reply["key"]: reply for reply in replies}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rlm_langchain.durability.checkpointer import translated
+from rlm_langchain.durability.checkpointer import as_journal_error
 from rlm_langchain.errors import ThreadBusy
 
 GLANCE = 0.2
@@ -22,7 +22,7 @@ GLANCE = 0.2
 
 
 @contextmanager
-def lease(home: Path, thread: str) -> Iterator[None]:
+def thread_lock(home: Path, thread: str) -> Iterator[None]:
     """Hold a thread while working on it. Raises `ThreadBusy` when somebody else does."""
     lock = _lock(home, thread)
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -115,7 +115,7 @@ SETTINGS = (
 
 
 @contextmanager
-def database_lease(saver: Any, thread: str) -> Iterator[None]:
+def database_thread_lock(saver: Any, thread: str) -> Iterator[None]:
     """Hold a thread in the database of a Postgres saver; for another saver there is nothing to do.
 
     Raises `ThreadBusy` when somebody else holds it, `JournalError` when the database cannot be reached.
@@ -123,10 +123,10 @@ def database_lease(saver: Any, thread: str) -> Iterator[None]:
     if not any(kind.__module__.startswith(POSTGRES) for kind in type(saver).__mro__):
         yield
         return
-    with translated("read"):
+    with as_journal_error("read"):
         connection = _connected(saver.conn)
     try:
-        with translated("read"):
+        with as_journal_error("read"):
             _take(connection, thread)
         yield
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.answers.coverage import Reading, Shelf
+from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.estimate import most_tokens
@@ -22,9 +22,9 @@ from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.boundary import SEEN, check_run
 from rlm_langchain.graph.calls.search import PRELUDE as SEARCH_PRELUDE
 from rlm_langchain.graph.calls.tools import Tools, prelude
-from rlm_langchain.graph.strategy_choice import ways
+from rlm_langchain.graph.strategy_choice import strategies_for_run
 from rlm_langchain.models import pricing
-from rlm_langchain.models.call import Retry
+from rlm_langchain.models.call import RetryPolicy
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.strategies import strategies_of
 from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
@@ -32,7 +32,7 @@ from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.option import Search
 from rlm_langchain.run.cancellation import Invocation
 from rlm_langchain.run.event_loops import in_thread
-from rlm_langchain.run.run_tree import Tree, Trees
+from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.types import (
     ContextFile,
@@ -48,14 +48,14 @@ LAST_OUTPUT_TOKENS = 1_024
 TURNS = {"default": 30, "compact": 4}
 """Root turns of a run by its model's profile, when none are given. A small model without an answer after two goes
 in circles: of 47 questions, those that it answered rightly took it one or two."""
-STEPS = 1_000_000_000
+NO_RECURSION_LIMIT = 1_000_000_000
 """LangGraph's recursion limit: out of the way, since our budget ends a run."""
 MESSAGE_TOKENS = 8
 """What providers add around each message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Components:
     """The parts, captured when the graph is built."""
 
     root: Model
@@ -68,7 +68,7 @@ class Machine:
     budget: Budget = Budget()
     limits: Limits = Limits()
     store: ContextStore = field(default_factory=ContextStore)
-    retry: Retry = Retry()
+    retry: RetryPolicy = RetryPolicy()
     memo: bool = True
     """Whether identical sub-calls of a tree are asked once."""
     tools: tuple[Tools, Tools] = ({}, {})
@@ -79,8 +79,8 @@ class Machine:
     """What answers `search` in the REPL; None: there is no such function."""
     citations: bool = False
     """Whether the answer of the top run comes with quotes that are looked up in the context."""
-    trees: Trees = field(default_factory=Trees)
-    shelf: Shelf = field(default_factory=Shelf)
+    trees: RunTreeRegistry = field(default_factory=RunTreeRegistry)
+    shelf: IndexCache = field(default_factory=IndexCache)
     """Indexes by which it is known what models have read."""
 
     def runs_at(self, depth: int) -> Model:
@@ -96,7 +96,7 @@ class Machine:
         given = self.budget.iterations
         return TURNS[self.runs_at(depth).profile] if given is None else given
 
-    def tree(self, run: str, config: RunnableConfig) -> Tree:
+    def tree(self, run: str, config: RunnableConfig) -> RunTree:
         """The living tree of a run. One that has a thread can be resumed, so it keeps receipts.
 
         Raises `Cancelled` when what asks works for a call that was cancelled.
@@ -113,10 +113,10 @@ class Machine:
         if "thread_id" in config.get("configurable", {}) and not self.trees.has_read(run):
             await in_thread(lambda: self.tree(run, config), lambda: None)
 
-    def reading(self, tree: Tree, state: Mapping[str, Any], journal: Journal) -> Reading:
+    def reading(self, tree: RunTree, state: Mapping[str, Any], journal: Journal) -> CoverageTracker:
         """What tells which parts of the top run's contexts models have read."""
         if tree.reading is None:
-            tree.reading = Reading(self.store, self.shelf)
+            tree.reading = CoverageTracker(self.store, self.shelf)
         tops = state.get("tops")
         tree.reading.about(journal.contexts.values() if tops is None else tops)
         return tree.reading
@@ -145,9 +145,9 @@ class Machine:
 
     def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
         """The strategies of the run at `path` over this context."""
-        return ways(self, self.runs_at(depth_of(path)), context)
+        return strategies_for_run(self, self.runs_at(depth_of(path)), context)
 
-    def open(self, journal: Journal, tree: Tree, path: str) -> SandboxSession:
+    def open(self, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
         """A fresh REPL for the run at `path`, over the contexts of its journal.
 
         Raises `SandboxError`, and as `fits`.

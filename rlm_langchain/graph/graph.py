@@ -20,16 +20,16 @@ from langgraph.graph import END, START
 from langgraph.types import Command
 
 from rlm_langchain.graph.boundary import GuardedStateGraph
-from rlm_langchain.graph.components import Machine
-from rlm_langchain.graph.nodes.approve import check_saver, decide
-from rlm_langchain.graph.nodes.execute import Execution
-from rlm_langchain.graph.nodes.finalise import closing
-from rlm_langchain.graph.nodes.generate import Turn
-from rlm_langchain.graph.nodes.prepare import opening
-from rlm_langchain.graph.nodes.subcall import Errands, below
-from rlm_langchain.graph.state import Errand, RLMRun, RLMState
+from rlm_langchain.graph.components import Components
+from rlm_langchain.graph.nodes.approve import ask_person, check_saver
+from rlm_langchain.graph.nodes.execute import ExecuteStep
+from rlm_langchain.graph.nodes.finalise import finalise_run
+from rlm_langchain.graph.nodes.generate import GenerateStep
+from rlm_langchain.graph.nodes.prepare import prepare_run
+from rlm_langchain.graph.nodes.subcall import SubcallNode, below
+from rlm_langchain.graph.state import RLMRun, RLMState, SubcallTask
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.run.event_loops import in_thread, wait
+from rlm_langchain.run.event_loops import in_thread, run_sync
 
 
 class Lambda(RunnableLambda[Any, Any]):
@@ -60,37 +60,37 @@ class Node(Lambda):
     stream, astream = Runnable.stream, Runnable.astream
 
 
-def rlm_graph(machine: Machine) -> GuardedStateGraph:
+def rlm_graph(machine: Components) -> GuardedStateGraph:
     """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
 
     def prepare(state: RLMState, config: RunnableConfig) -> dict[str, Any]:
         check_saver(machine, config)
-        return opening(machine, state)
+        return prepare_run(machine, state)
 
     def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        turn = Turn.begin(machine, state, config)
-        return turn.end(wait(turn.tree, turn.ask, config))
+        turn = GenerateStep.begin(machine, state, config)
+        return turn.end(run_sync(turn.tree, turn.ask, config))
 
     async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
         await machine.ready(state["run"], config)
-        turn = Turn.begin(machine, state, config)
+        turn = GenerateStep.begin(machine, state, config)
         return turn.end(await turn.ask(config))
 
     def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        return Execution.begin(machine, state, config).go_on()
+        return ExecuteStep.begin(machine, state, config).go_on()
 
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
         await machine.ready(state["run"], config)
-        work = Execution.begin(machine, state, config)
+        work = ExecuteStep.begin(machine, state, config)
         return await in_thread(work.go_on, work.repl.close)
 
     def approve(state: RLMState) -> dict[str, Any]:
-        return decide(state)
+        return ask_person(state)
 
-    def subcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
-        work = Errands.begin(machine, errand, config)
+    def subcall(errand: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
+        work = SubcallNode.begin(machine, errand, config)
         if "query" not in errand:
-            return wait(work.tree, work.leaves, config)
+            return run_sync(work.tree, work.leaves, config)
         while (twin := work.twin()) is not None:
             if (answer := twin.result()) is not None:
                 return work.same(answer)
@@ -98,9 +98,9 @@ def rlm_graph(machine: Machine) -> GuardedStateGraph:
             done.outcome = child.invoke(work.child_input(), below(config))
         return done.record()
 
-    async def asubcall(errand: Errand, config: RunnableConfig) -> dict[str, Any]:
+    async def asubcall(errand: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
         await machine.ready(errand["run"], config)
-        work = Errands.begin(machine, errand, config)
+        work = SubcallNode.begin(machine, errand, config)
         if "query" not in errand:
             return await work.leaves(config)
         while (twin := work.twin()) is not None:
@@ -112,7 +112,7 @@ def rlm_graph(machine: Machine) -> GuardedStateGraph:
         return done.record()
 
     def finalise(state: RLMState) -> dict[str, Any]:
-        return closing(machine, state)
+        return finalise_run(machine, state)
 
     graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
     graph.add_node("prepare", prepare, input_schema=RLMState)
@@ -124,7 +124,7 @@ def rlm_graph(machine: Machine) -> GuardedStateGraph:
     )
     graph.add_node("approve", approve)
     calls = Node(subcall, asubcall)
-    graph.add_node("subcall", calls, input_schema=Errand)
+    graph.add_node("subcall", calls, input_schema=SubcallTask)
     graph.add_node("finalise", finalise)
     graph.add_edge(START, "prepare")
     graph.add_edge("prepare", "generate")

@@ -8,9 +8,21 @@ from langgraph.channels import DeltaChannel
 from typing_extensions import NotRequired, TypedDict
 
 from rlm_langchain.errors import JournalError
-from rlm_langchain.records import Citation, Coverage, Record, RLMInput, Sealed
+from rlm_langchain.records import (
+    Checksummed,
+    Citation,
+    Coverage,
+    Record,
+    RLMInput,
+)
 from rlm_langchain.trajectory.journal import DAMAGED
-from rlm_langchain.types import ContextRef, Shortfall, Status, StopReason, UsageRecord
+from rlm_langchain.types import (
+    ContextRef,
+    Shortfall,
+    Status,
+    StopReason,
+    UsageRecord,
+)
 
 
 class Approval(TypedDict):
@@ -86,7 +98,7 @@ class RLMState(TypedDict, total=False):
     coverage: Coverage
 
 
-class Errand(Sealed):
+class SubcallTask(Checksummed):
     """What one `subcall` task is sent: the numbers of its calls. Their text is where the cell waits."""
 
     run: str
@@ -106,7 +118,7 @@ class Errand(Sealed):
     """The contexts of the top run."""
 
 
-class Told(NamedTuple):
+class TreeInfo(NamedTuple):
     """What a child run is told of the tree that it is in."""
 
     agreed: float | int | None

@@ -17,7 +17,7 @@ from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import ContextRef, Usage
 
 if TYPE_CHECKING:
-    from rlm_langchain.graph.components import Machine
+    from rlm_langchain.graph.components import Components
 
 MANY = 50
 """Items of a list from which on they are records to label and count rather than documents to read."""
@@ -43,7 +43,7 @@ BUDGET_SHARE = 0.25
 """Of the tokens and the dollars of a run: what a context in its first prompt may take of them."""
 
 
-def ways(machine: Machine, model: Model, context: ContextRef | None) -> tuple[Strategy, ...]:
+def strategies_for_run(machine: Components, model: Model, context: ContextRef | None) -> tuple[Strategy, ...]:
     """The strategies of a run over a context, whose root is this model."""
     named = [way for way in machine.strategies if not way.whole or _fits(machine, model, context, way)]
     if not machine.auto:
@@ -55,7 +55,7 @@ def ways(machine: Machine, model: Model, context: ContextRef | None) -> tuple[St
     return (*named, *suiting)
 
 
-def _fits(machine: Machine, model: Model, context: ContextRef | None, way: Strategy) -> bool:
+def _fits(machine: Components, model: Model, context: ContextRef | None, way: Strategy) -> bool:
     """Whether a context is short for this model, and reading it leaves most of the budget."""
     if context is None:
         return False

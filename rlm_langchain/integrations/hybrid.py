@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import number_of
-from rlm_langchain.runnable.run_scope import Asked
+from rlm_langchain.runnable.run_scope import LangChainInput
 from rlm_langchain.runnable.runnable import RLMRunnable
 
 
@@ -41,20 +41,22 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
             )
         return given
 
-    def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+    def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Retrieve, then answer."""
         return self.rlm.invoke(self._asked(input, ensure_config(config)), config, **kwargs)
 
-    async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+    async def ainvoke(
+        self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RLMOutput:
         """Retrieve, then answer, on this event loop."""
         return await self.rlm.ainvoke(await self._aasked(input, ensure_config(config)), config, **kwargs)
 
-    def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+    def stream(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """What happens after the retrieval, as `RLMRunnable.stream` gives it."""
         yield from self.rlm.stream(self._asked(input, ensure_config(config)), config, **kwargs)
 
     async def astream(
-        self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
+        self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
         asked = await self._aasked(input, ensure_config(config))
@@ -62,7 +64,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
             async for part in parts:
                 yield part
 
-    def _asked(self, input: Asked, config: RunnableConfig) -> Asked:
+    def _asked(self, input: LangChainInput, config: RunnableConfig) -> LangChainInput:
         query = _query(input)
         if query is None:
             return input
@@ -70,7 +72,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
             return self._with(query, self.retriever.similarity_search(query, k=self.k))
         return self._with(query, self.retriever.invoke(query, config, **number_of(self.retriever, self.k)))
 
-    async def _aasked(self, input: Asked, config: RunnableConfig) -> Asked:
+    async def _aasked(self, input: LangChainInput, config: RunnableConfig) -> LangChainInput:
         query = _query(input)
         if query is None:
             return input
@@ -82,7 +84,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
         return {"query": query, "context": documents[: self.k]}
 
 
-def _query(input: Asked) -> str | None:
+def _query(input: LangChainInput) -> str | None:
     """The question; None when a thread is to be resumed."""
     if isinstance(input, str):
         return input

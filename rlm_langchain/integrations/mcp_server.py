@@ -103,7 +103,7 @@ class Passage(TypedDict):
 
 
 @dataclass
-class Desk:
+class ContextRegistry:
     """The contexts that clients have named, and the RLM that is asked about them."""
 
     rlm: RLMRunnable
@@ -193,7 +193,7 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
     a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
     """
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
-    desk = Desk(rlm, tuple(roots))
+    desk = ContextRegistry(rlm, tuple(roots))
     limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
     server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
 
@@ -304,7 +304,7 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-async def _answer(desk: Desk, query: str, names: Sequence[str], ctx: Context[Any, Any, Any]) -> Answer:
+async def _answer(desk: ContextRegistry, query: str, names: Sequence[str], ctx: Context[Any, Any, Any]) -> Answer:
     context = await asyncio.to_thread(desk.find, names)
     state: dict[str, Any] = {}
     turns = 0
@@ -341,7 +341,7 @@ def _progress(record: Record) -> str | None:
     return None
 
 
-async def _search(desk: Desk, query: str, name: str, k: int) -> list[Passage]:
+async def _search(desk: ContextRegistry, query: str, name: str, k: int) -> list[Passage]:
     retriever = await asyncio.to_thread(desk.retriever, name)
     found = await retriever.ainvoke(query, k=k)
     keys = ("source", "start", "end", "score")

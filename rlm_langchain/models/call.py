@@ -22,7 +22,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from rlm_langchain.budget.ledger import Entry
+from rlm_langchain.budget.ledger import Reservation
 from rlm_langchain.errors import RLMError
 from rlm_langchain.models.messages import (
     finish_of,
@@ -31,7 +31,7 @@ from rlm_langchain.models.messages import (
     usage_of,
 )
 from rlm_langchain.models.model import Model
-from rlm_langchain.models.provider_errors import Fault, FaultCode, read_fault
+from rlm_langchain.models.provider_errors import ErrorCode, ProviderError, classify_error
 from rlm_langchain.models.usage import StreamedUsage, unread, usage_in_error
 from rlm_langchain.types import Usage
 
@@ -45,15 +45,15 @@ _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predic
 class CallFailed(RLMError):
     """A model call failed, after its retries. Its text is ours: nothing of the provider's words is in it."""
 
-    def __init__(self, code: FaultCode, sentence: str, retries: int, seconds: float) -> None:
-        self.code: FaultCode = code
+    def __init__(self, code: ErrorCode, sentence: str, retries: int, seconds: float) -> None:
+        self.code: ErrorCode = code
         self.sentence, self.retries, self.seconds = sentence, retries, seconds
         tries = f", tried {retries + 1} times" if retries else ""
         super().__init__(f"{sentence}{tries}")
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryPolicy:
     """When to ask again after a fault that may pass: waits double, and are drawn at random up to that."""
 
     attempts: int = 5
@@ -66,7 +66,7 @@ class Retry:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     draw: Callable[[float, float], float] = random.uniform
 
-    def wait(self, attempt: int, fault: Fault) -> float:
+    def wait(self, attempt: int, fault: ProviderError) -> float:
         """Seconds to wait after this attempt, from 1. Calls that were told the same time come back apart."""
         jitter = self.draw(0.0, min(self.longest, self.base * 2.0 ** (attempt - 1)))
         return jitter if fault.after is None else min(fault.after, self.longest) + jitter
@@ -97,7 +97,7 @@ class Completion:
 class Account(NamedTuple):
     """Where a call is accounted for."""
 
-    entry: Entry
+    entry: Reservation
     """Its reservation, which is looked at before each request: others may have cost more than they should have."""
     received: Callable[[Completion], None]
     """Told of the reply, which is paid for then, also when a callback fails or a cancel comes after it; and of
@@ -111,7 +111,7 @@ async def complete(
     config: RunnableConfig | None = None,
     gate: AbstractAsyncContextManager[Any] | None = None,
     output_tokens: int | None = None,
-    retry: Retry = Retry(),
+    retry: RetryPolicy = RetryPolicy(),
     account: Account | None = None,
 ) -> Completion:
     """Ask a model, again when a fault may pass. `gate` is held while a request is in flight, not in between.
@@ -119,7 +119,7 @@ async def complete(
     Raises `CallFailed`, and `Refused` when the account has nothing left for a request. Cancelling, our own errors,
     LangGraph's signals and what callbacks raise on purpose (`raise_error`) pass through as they are.
     """
-    call = _Call(model, messages, config, output_tokens, account)
+    call = _Attempts(model, messages, config, output_tokens, account)
     while True:
         if account is not None:
             await account.entry.renew()
@@ -133,12 +133,12 @@ async def complete(
             if isinstance(error, RLMError) or _is_signal(error) or _is_from_callback(error):
                 call.withdraw()
                 raise
-            wait = call.failed(read_fault(error), retry)
+            wait = call.failed(classify_error(error), retry)
         await retry.sleep(wait)
 
 
 @dataclass(slots=True)
-class _Call:
+class _Attempts:
     """One call over all its attempts."""
 
     model: Model
@@ -161,8 +161,8 @@ class _Call:
         self.attempt += 1
         self.booked = False
         self.began = self.began or time.monotonic()
-        cap, watch = _cap(self.model.chat, self.output_tokens), _Watch()
-        config, chat = _told_too(self.config, watch), self.model.chat
+        cap, watch = _cap(self.model.chat, self.output_tokens), _ReplyCapture()
+        config, chat = _with_callback(self.config, watch), self.model.chat
         if chat.rate_limiter is not None:  # which has let it go
             chat = chat.model_copy(update={"rate_limiter": None})
         try:
@@ -173,7 +173,7 @@ class _Call:
             raise
         return self._take(reply, watch)
 
-    def _take(self, reply: BaseMessage, watch: _Watch) -> Completion:
+    def _take(self, reply: BaseMessage, watch: _ReplyCapture) -> Completion:
         text, from_cache = text_of(reply), _is_from_cache(self.model.chat, reply)
         said = f"{text}{watch.others}"
         usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, said, watch.streamed)
@@ -188,7 +188,7 @@ class _Call:
         if self.account is not None and not self.booked:
             self.account.entry.withdraw()
 
-    def _book(self, fault: Fault) -> None:
+    def _book(self, fault: ProviderError) -> None:
         """Book what a request has cost that has brought no reply, as far as that can be known."""
         if self.booked or self.account is None:
             return
@@ -202,7 +202,7 @@ class _Call:
         failed: Literal["unread", "lost"] = "lost" if lost else "unread"
         self.account.received(Completion("", told, self.seconds, self.attempt - 1, None, failed=failed))
 
-    def failed(self, fault: Fault, retry: Retry) -> float:
+    def failed(self, fault: ProviderError, retry: RetryPolicy) -> float:
         """Seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
         self._book(fault)
         wait = retry.wait(self.attempt, fault)
@@ -217,7 +217,7 @@ class _Call:
         return time.monotonic() - self.began
 
 
-class _Watch(AsyncCallbackHandler):
+class _ReplyCapture(AsyncCallbackHandler):
     """Sees a reply at the moment it is there, before other callbacks, which may take long or fail.
 
     And what each chunk of a stream tells of the usage: LangChain adds it all up, and some providers tell in each
@@ -249,7 +249,7 @@ class _Watch(AsyncCallbackHandler):
             self.others = "".join(text_of(other) for other in others)
 
 
-def _told_too(config: RunnableConfig | None, handler: BaseCallbackHandler) -> RunnableConfig:
+def _with_callback(config: RunnableConfig | None, handler: BaseCallbackHandler) -> RunnableConfig:
     """The config with one more handler. Nodes have a manager: for them it is what `merge_configs` makes, at a fifth
     of its cost, and this is done for every call."""
     callbacks = config.get("callbacks") if config else None
@@ -268,14 +268,14 @@ def _is_from_cache(chat: BaseChatModel, reply: BaseMessage) -> bool:
     return isinstance(chat.cache, BaseCache) or get_llm_cache() is not None
 
 
-def takes_cap(chat: BaseChatModel) -> str | None:
+def accepts_output_cap(chat: BaseChatModel) -> str | None:
     """What this chat model calls the cap on its output; None when it takes none."""
     return next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
 
 
 def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
     """The cap as this chat model takes it with a call; never above the one it was built with."""
-    name = takes_cap(chat)
+    name = accepts_output_cap(chat)
     if output_tokens is None or name is None:
         return {}
     own = getattr(chat, name)

@@ -9,7 +9,12 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from rlm_langchain.models.model import Model
-from rlm_langchain.models.usage import BYTES_PER_TOKEN, Known, StreamedUsage, usage_by
+from rlm_langchain.models.usage import (
+    BYTES_PER_TOKEN,
+    Known,
+    StreamedUsage,
+    usage_by,
+)
 from rlm_langchain.types import Flaw, Usage
 
 MESSAGE_TOKENS = 4
@@ -110,7 +115,7 @@ MARK = {"type": "ephemeral"}
 """For five minutes from its last use. It costs a quarter more to write, and nine tenths less to read."""
 
 
-def wants_marks(chat: Any) -> bool:
+def needs_cache_control(chat: Any) -> bool:
     """Whether this chat model's provider caches only what is marked."""
     packages = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
     if "langchain_anthropic" in packages:
@@ -120,13 +125,13 @@ def wants_marks(chat: Any) -> bool:
     return routed and str(name).startswith("anthropic/")
 
 
-def marked(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+def with_cache_control(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """The messages of a turn, marked. Their words are the same."""
     ends = {len(messages) - 1, *(n for n, message in enumerate(messages) if message.type == "system")}
-    return [_marked(message) if n in ends else message for n, message in enumerate(messages)]
+    return [_with_cache_control(message) if n in ends else message for n, message in enumerate(messages)]
 
 
-def _marked(message: BaseMessage) -> BaseMessage:
+def _with_cache_control(message: BaseMessage) -> BaseMessage:
     if not isinstance(message.content, str) or not message.content:
         return message
     return message.model_copy(

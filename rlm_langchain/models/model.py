@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rlm_langchain.models.provider_errors import FaultCode
+from rlm_langchain.models.provider_errors import ErrorCode
 from rlm_langchain.types import Usage
-from rlm_langchain.validation import Demand, check
+from rlm_langchain.validation import NumberRule, check_numbers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -28,7 +28,7 @@ class Price:
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for what is no price: it would make a limit in dollars one in words only."""
-        check(self, map(Demand, ("input", "output", "cached", "written")))
+        check_numbers(self, map(NumberRule, ("input", "output", "cached", "written")))
 
     def of(self, usage: Usage, written: int = 0) -> float:
         """Dollars for this usage, of whose input `written` tokens went into the cache."""
@@ -39,7 +39,7 @@ class Price:
         return total / MILLION
 
 
-class Listing(NamedTuple):
+class PriceListEntry(NamedTuple):
     """Where a model stands in the price lists."""
 
     provider: str
@@ -48,7 +48,7 @@ class Listing(NamedTuple):
     """As the provider calls it."""
 
 
-class Tier(NamedTuple):
+class PriceTier(NamedTuple):
     """The price of a request with more than `above` input tokens."""
 
     above: int
@@ -61,7 +61,7 @@ Profile = Literal["default", "compact"]
 
 FREE = Price(0.0, 0.0)
 
-_WAYS_OUT: dict[tuple[str, FaultCode], str] = {
+_WAYS_OUT: dict[tuple[str, ErrorCode], str] = {
     ("ollama", "connection"): "`ollama serve` starts it, OLLAMA_HOST says where it is",
     ("ollama", "bad_request"): "`ollama list` shows the models that it has",
     ("openai", "connection"): "OPENAI_BASE_URL says where it is",
@@ -85,12 +85,12 @@ class Model:
     """Tokens that it can read at once, when that is known."""
     price: Price | None = None
     """What it costs, instead of what price lists say."""
-    listing: Listing | None = None
+    listing: PriceListEntry | None = None
     """Where to find it in price lists; None: in none of them."""
     marks: bool = False
     """Whether its provider caches only what is marked in a prompt."""
 
-    def way_out(self, code: FaultCode) -> str:
+    def way_out(self, code: ErrorCode) -> str:
         """What to look at when this went wrong, if anything can be said."""
         provider = "openrouter" if "/" in self.name.partition(":")[0] else self.name.partition(":")[0]
         return _WAYS_OUT.get((provider, code), "")

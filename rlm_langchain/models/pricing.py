@@ -9,7 +9,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from rlm_langchain.models.model import Listing, Price, Tier
+from rlm_langchain.models.model import Price, PriceListEntry, PriceTier
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def cost(model: Model, usage: Usage, written: int = 0) -> float | None:
     return fitting[-1].of(usage, written) if fitting else None
 
 
-def known(model: Model) -> bool:
+def has_price(model: Model) -> bool:
     """Whether a call's cost can be told before it is made."""
     return model.price is not None or bool(model.listing and _tiers(model.listing))
 
 
-def reading(listing: Listing) -> Price | None:
+def embedding_price(listing: PriceListEntry) -> Price | None:
     """What an embedding model costs, which reads and writes nothing; None when the lists do not tell it."""
     from datetime import UTC, datetime
 
@@ -42,18 +42,18 @@ def reading(listing: Listing) -> Price | None:
     return None if listed is None else Price(_at(listed, -1), 0.0)
 
 
-def window(listing: Listing) -> int | None:
+def window(listing: PriceListEntry) -> int | None:
     """The context window in tokens, when the lists tell it."""
     entry = _entry(listing)
     return entry.context_window if entry else None
 
 
-def _tiers(listing: Listing) -> tuple[Tier, ...]:
+def _tiers(listing: PriceListEntry) -> tuple[PriceTier, ...]:
     return _tiers_now(listing, int(time.time() // FRESH))
 
 
 @lru_cache
-def _tiers_now(listing: Listing, now: int) -> tuple[Tier, ...]:
+def _tiers_now(listing: PriceListEntry, now: int) -> tuple[PriceTier, ...]:
     """The prices of a model, for small requests first; none when there is no price for input or output."""
     from datetime import UTC, datetime
 
@@ -66,7 +66,7 @@ def _tiers_now(listing: Listing, now: int) -> tuple[Tier, ...]:
     kinds = (listed.input_mtok, listed.output_mtok, listed.cache_read_mtok, listed.cache_write_mtok)
     starts = {tier.start for kind in kinds for tier in getattr(kind, "tiers", ())}
     # -1: a request of no tokens has a price too.
-    return tuple(Tier(above, Price(*(_at(kind, above) for kind in kinds))) for above in [-1, *sorted(starts)])
+    return tuple(PriceTier(above, Price(*(_at(kind, above) for kind in kinds))) for above in [-1, *sorted(starts)])
 
 
 def _at(kind: Any, above: int) -> Any:
@@ -78,7 +78,7 @@ def _at(kind: Any, above: int) -> Any:
 
 
 @lru_cache
-def _entry(listing: Listing) -> Any:
+def _entry(listing: PriceListEntry) -> Any:
     """What `genai-prices` knows of a model."""
     from genai_prices.data_snapshot import get_snapshot
 

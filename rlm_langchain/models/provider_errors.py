@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-FaultCode = Literal[
+ErrorCode = Literal[
     "rate_limited",
     "timeout",
     "connection",
@@ -28,7 +28,7 @@ FaultCode = Literal[
     "unknown",
 ]
 
-SENTENCES: dict[FaultCode, str] = {
+SENTENCES: dict[ErrorCode, str] = {
     "rate_limited": "the provider limits how often it may be asked",
     "timeout": "the provider did not reply in time",
     "connection": "the connection to the provider failed",
@@ -41,10 +41,10 @@ SENTENCES: dict[FaultCode, str] = {
     "unknown": "the model, or its provider, failed in a way that is not known",
 }
 NOT_FOUND = "the provider does not know this model, or there is nothing at its address"
-PASSING: frozenset[FaultCode] = frozenset({"rate_limited", "timeout", "connection", "server_error"})
+PASSING: frozenset[ErrorCode] = frozenset({"rate_limited", "timeout", "connection", "server_error"})
 """Faults that may be gone when the same is asked again."""
 
-_STATUS: dict[int, FaultCode] = {
+_STATUS: dict[int, ErrorCode] = {
     401: "auth",
     402: "no_credit",
     403: "auth",
@@ -55,7 +55,7 @@ _STATUS: dict[int, FaultCode] = {
     429: "rate_limited",
     451: "refused_by_provider",
 }
-_NAMES: tuple[tuple[str, FaultCode], ...] = (
+_NAMES: tuple[tuple[str, ErrorCode], ...] = (
     ("Timeout|DeadlineExceeded", "timeout"),
     ("RateLimit|Throttl|TooManyRequests|ResourceExhausted", "rate_limited"),
     ("ContextOverflow|ContextWindowExceeded", "too_long"),
@@ -72,7 +72,7 @@ Arrival = Literal["none", "lost", "unread"]
 """`none`: an error came back, or nothing was sent. `lost`: a reply, on its way. `unread`: one that is not one."""
 _NOT_SENT = re.compile("Connect(Error|Timeout|or|ionRefused|ionTimeout)|PoolTimeout|gaierror|SSL|ProxyError")
 """Names of exceptions that are raised before a request is sent."""
-_LOST: frozenset[FaultCode] = frozenset({"timeout", "connection", "server_error"})
+_LOST: frozenset[ErrorCode] = frozenset({"timeout", "connection", "server_error"})
 
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size|limit)|maximum context|reduce the length|n_ctx"
@@ -90,10 +90,10 @@ _REFUSED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ProviderError:
     """What went wrong, and whether to try again."""
 
-    code: FaultCode
+    code: ErrorCode
     sentence: str
     """Words of ours, with a status and a class name."""
     passing: bool
@@ -106,7 +106,7 @@ class Fault:
     """What the body of an error says was used."""
 
 
-def read_fault(error: BaseException) -> Fault:
+def classify_error(error: BaseException) -> ProviderError:
     """The fault behind an exception."""
     causes = list(_causes(error))
     status = next((found for cause in causes if (found := _status(cause)) is not None), None)
@@ -118,7 +118,9 @@ def read_fault(error: BaseException) -> Fault:
     passing = code in PASSING or (code == "no_credit" and status == 402 and after is not None)
     place = _place(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 else SENTENCES[code]
-    return Fault(code, f"{sentence}{place} ({where})", passing, after, _arrival(causes, status), _usage(causes))
+    return ProviderError(
+        code, f"{sentence}{place} ({where})", passing, after, _arrival(causes, status), _usage(causes)
+    )
 
 
 def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
@@ -177,7 +179,7 @@ def _named_by_the_provider(causes: list[BaseException]) -> list[str]:
     return []
 
 
-def _code(causes: list[BaseException], status: int | None) -> FaultCode:
+def _code(causes: list[BaseException], status: int | None) -> ErrorCode:
     words = " ".join(f"{cause} {vars(cause).get('code')} {vars(cause).get('body')}" for cause in causes)
     if status in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
@@ -192,7 +194,7 @@ def _code(causes: list[BaseException], status: int | None) -> FaultCode:
     return _STATUS.get(status, "server_error" if status >= 500 else "bad_request")
 
 
-def _named(error: BaseException) -> FaultCode:
+def _named(error: BaseException) -> ErrorCode:
     """What the names of an exception's classes tell, the most special class first."""
     for kind in type(error).__mro__:
         for pattern, code in _NAMES:

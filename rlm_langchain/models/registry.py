@@ -9,9 +9,15 @@ from urllib.parse import urlsplit
 
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
-from rlm_langchain.models.http.adopt_client import adopted
-from rlm_langchain.models.messages import wants_marks
-from rlm_langchain.models.model import FREE, Listing, Model, Profile, Role
+from rlm_langchain.models.http.adopt_client import use_shared_http
+from rlm_langchain.models.messages import needs_cache_control
+from rlm_langchain.models.model import (
+    FREE,
+    Model,
+    PriceListEntry,
+    Profile,
+    Role,
+)
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -76,7 +82,7 @@ def _provided(name: str, provider: str, rest: str) -> Model:
     profile = _profile(rest)
     match provider:
         case "openrouter":
-            chat, listing = models_providers.openrouter(rest), Listing("openrouter", rest)
+            chat, listing = models_providers.openrouter(rest), PriceListEntry("openrouter", rest)
             price = FREE if rest.endswith(":free") else None
             return Model(
                 name, chat, profile, pricing.window(listing), price, listing, rest.startswith("anthropic/")
@@ -86,18 +92,18 @@ def _provided(name: str, provider: str, rest: str) -> Model:
         case "openai":
             return _described(name, models_providers.openai(rest), profile)
         case _:
-            return _described(name, adopted(models_providers.other(provider, rest)), profile)
+            return _described(name, use_shared_http(models_providers.other(provider, rest)), profile)
 
 
 def _given(chat: Any) -> Model:
     name = _own_name(check_kind(chat))
-    return _described(name, adopted(chat), _profile(name))
+    return _described(name, use_shared_http(chat), _profile(name))
 
 
 def _described(name: str, chat: BaseChatModel, profile: Profile) -> Model:
     listing = _listing(chat)
     window = (chat.profile or {}).get("max_input_tokens") or (pricing.window(listing) if listing else None)
-    return Model(name, chat, profile, window, None, listing, wants_marks(chat))
+    return Model(name, chat, profile, window, None, listing, needs_cache_control(chat))
 
 
 def _own_name(chat: BaseChatModel) -> str:
@@ -105,11 +111,11 @@ def _own_name(chat: BaseChatModel) -> str:
     return own if isinstance(own, str) else type(chat).__name__
 
 
-def _listing(chat: BaseChatModel) -> Listing | None:
+def _listing(chat: BaseChatModel) -> PriceListEntry | None:
     """Where its prices are listed: at the URL that it asks, or else by what tracing calls its provider."""
     url = str(getattr(getattr(chat, "root_async_client", None), "base_url", ""))
     provider = url or (chat._get_ls_params().get("ls_provider") if _is_published(chat) else None)
-    return None if not provider or _is_near(url) else Listing(provider, _own_name(chat))
+    return None if not provider or _is_near(url) else PriceListEntry(provider, _own_name(chat))
 
 
 def _is_published(chat: BaseChatModel) -> bool:

@@ -21,7 +21,7 @@ def render(profile: str, name: str, **values: object) -> str:
 
 
 @cache
-def opening(profile: str, examples: str | None = None) -> tuple[tuple[str, str], ...]:
+def few_shot_messages(profile: str, examples: str | None = None) -> tuple[tuple[str, str], ...]:
     """How a conversation of a profile begins: the system prompt and examples, as (role, text).
 
     The examples are those of the prompt of this name; None: those that stand in the system prompt.

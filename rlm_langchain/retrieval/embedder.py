@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.errors import RLMError
-from rlm_langchain.models.call import CallFailed, Retry
-from rlm_langchain.models.model import Listing, Price
-from rlm_langchain.models.pricing import reading
-from rlm_langchain.models.provider_errors import read_fault
+from rlm_langchain.models.call import CallFailed, RetryPolicy
+from rlm_langchain.models.model import Price, PriceListEntry
+from rlm_langchain.models.pricing import embedding_price
+from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Embedder:
     """From `identity_of`."""
     price: Price | None = None
     """None: not known."""
-    retry: Retry = Retry()
+    retry: RetryPolicy = RetryPolicy()
 
     async def documents(self, texts: Sequence[str], paying: Paying = unpaid) -> Any:
         """A row for each text. Raises `CallFailed`, and what `paying` raises."""
@@ -96,7 +96,7 @@ class Embedder:
                 async with paying(wanted, name):
                     return await _in_thread(embed)
             except _Failed as failed:
-                fault = read_fault(failed.error)
+                fault = classify_error(failed.error)
                 wait = self.retry.wait(attempt, fault)
                 waited += wait
                 if not fault.passing or self.retry.gives_up(attempt, waited):
@@ -161,7 +161,7 @@ def price_of(model: Any) -> Price | None:
         return Price(0.0, 0.0)
     if not package.startswith("langchain_"):
         return None
-    return reading(Listing(package.removeprefix("langchain_").partition("_")[0], name_of(model)))
+    return embedding_price(PriceListEntry(package.removeprefix("langchain_").partition("_")[0], name_of(model)))
 
 
 def _is_plain(value: Any) -> bool:

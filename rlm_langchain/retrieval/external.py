@@ -9,16 +9,16 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.errors import RLMError
-from rlm_langchain.types import LeafReply
+from rlm_langchain.types import CallResult
 
 if TYPE_CHECKING:
-    from rlm_langchain.run.run_tree import Tree
+    from rlm_langchain.run.run_tree import RunTree
 
 STARTS = ("start", "start_index")
 """Where metadata says that a document begins: ours, and that of LangChain's splitters."""
 
 
-async def found_outside(outside: Any, query: str, most: int, tree: Tree, config: RunnableConfig) -> LeafReply:
+async def found_outside(outside: Any, query: str, most: int, tree: RunTree, config: RunnableConfig) -> CallResult:
     """What it finds, as JSON for the REPL; its failure as a value."""
     from langchain_core.vectorstores import VectorStore
 
@@ -35,9 +35,9 @@ async def found_outside(outside: Any, query: str, most: int, tree: Tree, config:
         if isinstance(error, RLMError | TimeoutError) or _is_signal(error):
             raise
         # Whatever it raises: a foreign error's text could hold a key.
-        return LeafReply(None, f"the retriever failed: {type(error).__name__}")
+        return CallResult(None, f"the retriever failed: {type(error).__name__}")
     hits = [_hit(document, score) for document, score in scored[:most]]
-    return LeafReply(json.dumps({"hits": hits, "note": None}, ensure_ascii=False))
+    return CallResult(json.dumps({"hits": hits, "note": None}, ensure_ascii=False))
 
 
 def _is_signal(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models.model import Price
 from rlm_langchain.prompts.render import render
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.cache.index_cache import Indexes
+from rlm_langchain.retrieval.cache.index_cache import IndexCache
 from rlm_langchain.retrieval.embedder import (
     Embedder,
     identity_of,
@@ -27,7 +27,7 @@ WORDS = "bm25"
 class Search:
     """What `search` searches: our indexes of the context, or a retriever or vector store of the user's own."""
 
-    indexes: Indexes | None = None
+    indexes: IndexCache | None = None
     outside: Any = None
 
     @property
@@ -56,14 +56,14 @@ def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | N
         return None
     if given == WORDS:
         extras.check()
-        return Search(Indexes(home / "indexes", None))
+        return Search(IndexCache(home / "indexes", None))
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.vectorstores import VectorStore
 
     if isinstance(given, Embeddings):
         extras.check()
-        return Search(Indexes(home / "indexes", embedder_of(given, home, prices)))
+        return Search(IndexCache(home / "indexes", embedder_of(given, home, prices)))
     if isinstance(given, BaseRetriever | VectorStore):
         return Search(outside=given)
     raise ConfigurationError(

@@ -17,9 +17,9 @@ from rlm_langchain.context.opening import read
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import as_text
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.cache.index_cache import Indexes
+from rlm_langchain.retrieval.cache.index_cache import IndexCache
 from rlm_langchain.retrieval.option import embedder_of
-from rlm_langchain.run.event_loops import portal
+from rlm_langchain.run.event_loops import shared_loop
 from rlm_langchain.types import ContextFile
 
 
@@ -46,7 +46,7 @@ class RLMRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        with portal() as loop:
+        with shared_loop() as loop:
             return loop.call(self._found, query, k)
 
     async def _aget_relevant_documents(
@@ -77,7 +77,7 @@ class Opened(NamedTuple):
     file: ContextFile | None
     """None: there is nothing in it."""
     sha256: str
-    indexes: Indexes
+    indexes: IndexCache
     value: Any
     """In memory, unless it is one text."""
 
@@ -86,7 +86,7 @@ def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
     extras.check()
     store = ContextStore(home)
     embedder = None if embeddings is None else embedder_of(embeddings, store.root, {})
-    indexes = Indexes(store.root / "indexes", embedder)
+    indexes = IndexCache(store.root / "indexes", embedder)
     ref = store.reference(corpus)
     if ref is None:
         return Opened(None, "", indexes, None)

@@ -12,17 +12,17 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.budget.ledger import Entry
-from rlm_langchain.graph.components import Machine, expected_cost
+from rlm_langchain.budget.ledger import Reservation
+from rlm_langchain.graph.components import Components, expected_cost
 from rlm_langchain.models.call import Account, Completion, complete
-from rlm_langchain.models.messages import flaw_of, marked
+from rlm_langchain.models.messages import flaw_of, with_cache_control
 from rlm_langchain.models.model import Model
-from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class ModelRequest:
     """A question to a model, and how its reply is found again after a crash."""
 
     model: Model
@@ -44,13 +44,13 @@ class Query:
     """Whether it may use what the ledger holds back."""
 
 
-async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig) -> Completion:
+async def ask_model(machine: Components, tree: RunTree, query: ModelRequest, config: RunnableConfig) -> Completion:
     """The reply to `query`: the one that was received before, in this process or an earlier one, or a new one.
 
     Raises `Refused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
     `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
     """
-    known = received(tree, query)
+    known = recorded_reply(tree, query)
     if known is not None:
         return _with_unread(tree, query, known)
     tree.check()
@@ -64,7 +64,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
         tree.agreement.asked(query.place)
         completion = await complete(
             model,
-            marked(query.messages) if query.grows and model.marks else query.messages,
+            with_cache_control(query.messages) if query.grows and model.marks else query.messages,
             config=config,
             gate=tree.gate,
             output_tokens=machine.cap(last=query.last),
@@ -74,7 +74,7 @@ async def ask(machine: Machine, tree: Tree, query: Query, config: RunnableConfig
     return _with_unread(tree, query, completion)
 
 
-def _keep(tree: Tree, query: Query, entry: Entry, completion: Completion) -> None:
+def _keep(tree: RunTree, query: ModelRequest, entry: Reservation, completion: Completion) -> None:
     """Book a reply, at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
@@ -97,7 +97,7 @@ def _keep(tree: Tree, query: Query, entry: Entry, completion: Completion) -> Non
         tree.receipts.write(key, {**_receipt(query, completion), "worked": tree.ledger.seconds})
 
 
-def _keep_lost(tree: Tree, query: Query, entry: Entry) -> None:
+def _keep_lost(tree: RunTree, query: ModelRequest, entry: Reservation) -> None:
     """Count a reply that did not come against the limits, in this process and in later ones."""
     key = _key(query, "lost")
     tree.failures[key] = lost = _failed(tree, key).plus(entry.wanted)
@@ -106,12 +106,12 @@ def _keep_lost(tree: Tree, query: Query, entry: Entry) -> None:
         tree.receipts.write(key, {"place": query.place, "lost": lost.record(), "worked": tree.ledger.seconds})
 
 
-def unread_by(tree: Tree, query: Query) -> Usage:
+def unread_by(tree: RunTree, query: ModelRequest) -> Usage:
     """What replies to this question have used that could not be read, in this process or an earlier one."""
     return _failed(tree, _key(query, "usage"))
 
 
-def _failed(tree: Tree, key: str) -> Usage:
+def _failed(tree: RunTree, key: str) -> Usage:
     """What is kept under the key of a failure."""
     if (used := tree.failures.get(key)) is not None:
         return used
@@ -119,18 +119,18 @@ def _failed(tree: Tree, key: str) -> Usage:
     return Usage() if kept is None else Usage(**kept[key.rpartition(" ")[2]])
 
 
-def _key(query: Query, field: Literal["usage", "lost"]) -> str:
+def _key(query: ModelRequest, field: Literal["usage", "lost"]) -> str:
     """Of the receipt of a failure, whose figures are in this field of it."""
     return f"{query.place} {query.key} failed {field}"
 
 
-def _with_unread(tree: Tree, query: Query, completion: Completion) -> Completion:
+def _with_unread(tree: RunTree, query: ModelRequest, completion: Completion) -> Completion:
     """A reply, with what those before it have cost that could not be read."""
     before = unread_by(tree, query)
     return completion if before == Usage() else replace(completion, usage=completion.usage.plus(before))
 
 
-def key_of(tree: Tree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
+def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
     """What a reply is kept under. Without a place, whoever asks the same in this tree has the same reply.
 
     Nothing for a tree that keeps none: to hash a long prompt takes milliseconds of the event loop.
@@ -141,7 +141,7 @@ def key_of(tree: Tree, model: Model, messages: Sequence[BaseMessage], place: str
     return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
 
 
-def received(tree: Tree, query: Query) -> Completion | None:
+def recorded_reply(tree: RunTree, query: ModelRequest) -> Completion | None:
     """The reply that an earlier process received to a query. It is on the account of the place that asked."""
     if tree.receipts is None:
         return None
@@ -154,7 +154,7 @@ def received(tree: Tree, query: Query) -> Completion | None:
     return _completion(known, query)
 
 
-def _completion(receipt: dict[str, Any], query: Query) -> Completion:
+def _completion(receipt: dict[str, Any], query: ModelRequest) -> Completion:
     usage = Usage(**receipt["usage"]) if receipt["place"] == query.place else Usage()
     return Completion(
         receipt["text"],
@@ -166,13 +166,13 @@ def _completion(receipt: dict[str, Any], query: Query) -> Completion:
     )
 
 
-def decided(tree: Tree, key: str) -> Any:
+def recorded_plan(tree: RunTree, key: str) -> Any:
     """What was decided about a question whose reply an earlier process received; None when there is none."""
     known = tree.receipts.find(key) if tree.receipts else None
     return known["decided"] if known else None
 
 
-def _receipt(query: Query, completion: Completion) -> dict[str, object]:
+def _receipt(query: ModelRequest, completion: Completion) -> dict[str, object]:
     return {
         "place": query.place,
         "decided": query.decided,

@@ -24,7 +24,7 @@ from weakref import WeakSet
 from anyio import CancelScope
 
 if TYPE_CHECKING:
-    from rlm_langchain.run.run_tree import Trees
+    from rlm_langchain.run.run_tree import RunTreeRegistry
 
 T = TypeVar("T")
 PATIENCE = 30.0
@@ -109,7 +109,7 @@ _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
 class Invocation:
     """One call of an RLM from outside, and the runs that work for it."""
 
-    def __init__(self, trees: Trees) -> None:
+    def __init__(self, trees: RunTreeRegistry) -> None:
         self.runs: set[str] = set()
         self.cancelled = False
         self.task: asyncio.Task[Any] | None = None

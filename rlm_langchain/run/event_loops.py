@@ -22,7 +22,7 @@ from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 from rlm_langchain.run.cancellation import ended, in_new_thread
 
 if TYPE_CHECKING:
-    from rlm_langchain.run.run_tree import Tree
+    from rlm_langchain.run.run_tree import RunTree
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -65,32 +65,32 @@ IN_SYNC_RUN: ContextVar[bool] = ContextVar("in_sync_run", default=False)
 GLANCE = 0.1
 """Seconds between two looks of a worker thread at whether its caller was cancelled."""
 
-CELLS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
+SANDBOX_THREADS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
 """Threads that wait for sandboxes. A loop's own pool has a few more than the machine has cores: too few for a wide
 wave of child runs, and others want it too."""
 
 
 @contextmanager
-def portal() -> Iterator[BlockingPortal]:
+def shared_loop() -> Iterator[BlockingPortal]:
     """The private event loop that all sync runs share; hold it for a run, so that its connections are kept."""
     with _kept(len(_providers) - 1) as loop:
         yield loop
 
 
-def wait(tree: Tree, function: Callable[[A], Awaitable[T]], given: A) -> T:
+def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> T:
     """The result of `function(given)`. Ends in `CancelledError` when the tree is closed meanwhile."""
 
     async def called() -> T:
         IN_SYNC_RUN.set(True)
         return await function(given)
 
-    with portal() as loop:
+    with shared_loop() as loop:
         future = loop.start_task_soon(called)
         with tree.awaiting(future):
             return future.result()
 
 
-async def in_own_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
+async def run_in_new_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
     """`do()`, in a thread that is its own: it may wait for others that want one too, and a pool would run out.
 
     Without `abandon`, a cancel waits for the thread.
@@ -101,7 +101,7 @@ async def in_own_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
 async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
     """`do()`, in a thread. Cancelled, it calls `stop` and waits for the thread: nothing goes on behind our back."""
     loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(CELLS, copy_context().run, do)
+    work = loop.run_in_executor(SANDBOX_THREADS, copy_context().run, do)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -121,7 +121,7 @@ async def finished(do: Callable[[], object]) -> None:
         raise
 
 
-def interruptible(do: Callable[[], T], stop: Callable[[], None], context: Context | None = None) -> T:
+def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Context | None = None) -> T:
     """`do()`, such that `stop` is called at once when the caller is interrupted: LangGraph's sync runner waits for
     its threads first. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its worker threads.
     """
@@ -150,7 +150,7 @@ def _is_cancellable() -> bool:
     return True
 
 
-def abandonable(parts: Iterator[T], stop: Callable[[], None], context: Context) -> Iterator[T]:
+def iterate_interruptible(parts: Iterator[T], stop: Callable[[], None], context: Context) -> Iterator[T]:
     """`parts`, such that Ctrl-C, or leaving early, calls `stop` at once, before LangGraph waits for its threads."""
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:

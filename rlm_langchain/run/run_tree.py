@@ -11,44 +11,44 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rlm_langchain.answers.coverage import Reading
-from rlm_langchain.budget.approval_limit import Agreement
+from rlm_langchain.answers.coverage import CoverageTracker
+from rlm_langchain.budget.approval_limit import ApprovalLimit
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.ledger import Ledger
-from rlm_langchain.budget.limiters import Gate, Levels
+from rlm_langchain.budget.limiters import ChildRunLimiter, RequestLimiter
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import RLMError
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.records import Record, child_path
 from rlm_langchain.run.cancellation import Cancelled, in_new_thread
 from rlm_langchain.run.repl import Repl
-from rlm_langchain.run.single_flight import Twins
+from rlm_langchain.run.single_flight import SingleFlight
 from rlm_langchain.trajectory.journal import Journal
-from rlm_langchain.types import LeafReply, Plain, Usage
+from rlm_langchain.types import CallResult, Plain, Usage
 
-Answers = dict[str, asyncio.Future[Any] | LeafReply | str]
+Answers = dict[str, asyncio.Future[Any] | CallResult | str]
 """By model and fingerprint: what was answered in this tree, or will be. With a wave: a flawed reply."""
 
 
-class Tree:
+class RunTree:
     """A tree of runs at work: its account, its gate, its REPLs."""
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
-        self.agreement = Agreement(budget.approve_above, self.ledger)
-        self.gate = Gate(budget)
-        self.tool_gate = Gate(replace(budget, requests_per_minute=None))
+        self.agreement = ApprovalLimit(budget.approve_above, self.ledger)
+        self.gate = RequestLimiter(budget)
+        self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
         """For custom tools, which take no model's turn."""
-        self.levels = Levels(budget)
+        self.levels = ChildRunLimiter(budget)
         self.answers: Answers = {}
-        self.twins = Twins()
+        self.twins = SingleFlight()
         self.repls: dict[str, Repl] = {}
         self._waiting: set[Future[Any]] = set()
         """Model calls that sync nodes wait for."""
         self._cancelled = False
         self.receipts: Receipts | None = None
         """Of a run that can be resumed."""
-        self.reading: Reading | None = None
+        self.reading: CoverageTracker | None = None
         """What tells which parts of the contexts models have read; None until a run of it begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
@@ -250,21 +250,21 @@ def turn_place(path: str, turn: int) -> str:
 
 
 @dataclass(slots=True)
-class Trees:
+class RunTreeRegistry:
     """The trees that are alive in this process, by the id of their root run."""
 
-    _alive: dict[str, Tree] = field(default_factory=dict)
+    _alive: dict[str, RunTree] = field(default_factory=dict)
     _cancelled: set[str] = field(default_factory=set)
     _ended: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, run: str, budget: Budget, receipts: Path | None = None) -> Tree:
+    def get(self, run: str, budget: Budget, receipts: Path | None = None) -> RunTree:
         """The tree of a run; a new one when this process has not seen it, or has closed it."""
         with self._lock:
             if run in self._cancelled:
                 raise Cancelled
             if run not in self._alive:
-                self._alive[run] = Tree(budget)
+                self._alive[run] = RunTree(budget)
             tree = self._alive[run]
         if receipts is not None:
             tree.keep(receipts)  # which may be many: other runs do not wait for them to be read

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 
 
-class Twins:
+class SingleFlight:
     """The child runs of a tree by what they are asked. For threads and tasks, since runs are either."""
 
     def __init__(self) -> None:

@@ -10,10 +10,10 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.search import KIND
 from rlm_langchain.graph.calls.tools import tools_of
-from rlm_langchain.graph.components import Machine
-from rlm_langchain.models.call import takes_cap
+from rlm_langchain.graph.components import Components
+from rlm_langchain.models.call import accepts_output_cap
 from rlm_langchain.models.model import Model, Role
-from rlm_langchain.models.pricing import known
+from rlm_langchain.models.pricing import has_price
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.prompts.strategies import is_auto, strategies_of
 from rlm_langchain.retrieval.embedder import Embedder, name_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rlm_langchain.runnable.runnable import RLMRunnable
 
 
-def assemble(options: RLMRunnable) -> Machine:
+def assemble(options: RLMRunnable) -> Components:
     """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
     store = ContextStore(options.home)
     search = search_of(options.retriever, store.root, options.prices)
@@ -35,7 +35,7 @@ def assemble(options: RLMRunnable) -> Machine:
         raise ConfigurationError(
             f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
         )
-    return Machine(
+    return Components(
         root=root,
         subs=tuple(subs),
         sandbox=choose(options.sandbox),
@@ -59,7 +59,7 @@ def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
     roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
     models = [resolve(model, role) for model, role in roles]
     priced = [replace(m, price=options.prices[m.name]) if m.name in options.prices else m for m in models]
-    prices = {model.name: known(model) for model in priced}
+    prices = {model.name: has_price(model) for model in priced}
     if embedder is not None:
         prices[name_of(embedder.model)] = embedder.price is not None
     _check_prices(options, prices)
@@ -70,7 +70,7 @@ def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
 def _check_caps(options: RLMRunnable, models: list[Model]) -> None:
     """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
     budget = options.budget
-    uncapped = sorted({model.name for model in models if takes_cap(model.chat) is None})
+    uncapped = sorted({model.name for model in models if accepts_output_cap(model.chat) is None})
     if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
         raise ConfigurationError(
             f"a limit on tokens or dollars needs models whose replies can be capped: {', '.join(uncapped)} takes "

@@ -14,7 +14,7 @@ from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.model import Price
 from rlm_langchain.protocols import Sandbox, Strategy
 from rlm_langchain.runnable.build import assemble
-from rlm_langchain.runnable.io_schemas import unfit
+from rlm_langchain.runnable.io_schemas import option_error
 from rlm_langchain.runnable.runnable import RLMRunnable
 from rlm_langchain.types import Limits
 
@@ -67,7 +67,7 @@ def create_rlm(root_model: str | BaseChatModel | Model, **options: Unpack[RLMOpt
         return RLMRunnable(root_model=root_model, **options)
     except ValidationError as error:
         known = {field.alias or name for name, field in RLMRunnable.model_fields.items()}
-        raise ConfigurationError(unfit(error, known - {"name"})) from None
+        raise ConfigurationError(option_error(error, known - {"name"})) from None
 
 
 def create_rlm_graph(

@@ -15,17 +15,17 @@ from langgraph.types import StateSnapshot
 
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph.boundary import Internal
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.graph import rlm_graph
-from rlm_langchain.graph.nodes.prepare import more_ways
+from rlm_langchain.graph.nodes.prepare import new_strategy_notes
 from rlm_langchain.records import NoteRecord, Record
-from rlm_langchain.trajectory.checksum import seal
+from rlm_langchain.trajectory.checksum import checksum
 from rlm_langchain.trajectory.journal import Journal, check_state
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
-def fork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
+def fork(machine: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
     """Begin the thread of `to` with what the one of `config` was before turn `at`.
 
     Raises `InputError`, and `ConfigurationError` without a checkpointer.
@@ -40,7 +40,9 @@ def fork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None,
     graph.update_state(to, cast(Any, Internal(_values(machine, found, at))), as_node=_node(found))
 
 
-async def afork(machine: Machine, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
+async def afork(
+    machine: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig
+) -> None:
     """The same, for savers that are async."""
     _must_keep(graph)
     _must_be_new(await graph.aget_state(to))
@@ -55,7 +57,7 @@ async def afork(machine: Machine, graph: Graph, config: RunnableConfig, at: int 
 
 def reader(saver: Any) -> Graph:
     """A graph to look at the threads of a saver with. It has no parts to run with."""
-    return rlm_graph(cast(Machine, None)).compile(checkpointer=saver, name="rlm")
+    return rlm_graph(cast(Components, None)).compile(checkpointer=saver, name="rlm")
 
 
 def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
@@ -94,7 +96,7 @@ def _must_be_new(state: StateSnapshot) -> None:
         raise InputError(f"there is a run on the thread {thread!r} already: give the fork another name")
 
 
-def _values(machine: Machine, state: StateSnapshot, at: int | None) -> dict[str, Any]:
+def _values(machine: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
     """The state that a fork begins with."""
     if not state.values.get("trajectory"):
         raise InputError("there is nothing to fork: this thread has no run")
@@ -108,12 +110,12 @@ def _values(machine: Machine, state: StateSnapshot, at: int | None) -> dict[str,
     if state.next:
         machine.fits(_journal(state))
     run = uuid.uuid4().hex if state.next else None
-    records: list[Record] = [*state.values["trajectory"], *_told(more_ways(machine, _journal(state), ""))]
+    records: list[Record] = [*state.values["trajectory"], *_told(new_strategy_notes(machine, _journal(state), ""))]
     return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}
 
 
 def _told(notes: list[NoteRecord]) -> list[NoteRecord]:
     """Sealed: they are written into a checkpoint here, by no node."""
     for note in notes:
-        note["seal"] = seal(note)
+        note["seal"] = checksum(note)
     return notes

@@ -19,13 +19,13 @@ from pydantic import BaseModel
 
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.durability.thread_lock import held_since
-from rlm_langchain.retrieval.cache.index_store import Shelf
+from rlm_langchain.retrieval.cache.index_store import IndexStore
 
 GRACE = 7_200.0
 """Seconds: uses are counted to the hour, so what was used by an hour ago may look older than it is."""
 
 
-class References(NamedTuple):
+class Reachable(NamedTuple):
     """What must stay."""
 
     contexts: frozenset[str] = frozenset()
@@ -33,12 +33,12 @@ class References(NamedTuple):
     runs: frozenset[str] = frozenset()
     """Whose receipts may be needed."""
 
-    def plus(self, other: References) -> References:
+    def plus(self, other: Reachable) -> Reachable:
         """Both together."""
-        return References(self.contexts | other.contexts, self.runs | other.runs)
+        return Reachable(self.contexts | other.contexts, self.runs | other.runs)
 
 
-class Freed(NamedTuple):
+class GarbageReport(NamedTuple):
     """What was removed, or would be."""
 
     contexts: int
@@ -48,17 +48,17 @@ class Freed(NamedTuple):
     """Bytes."""
 
 
-def references(saver: Any) -> References:
+def references(saver: Any) -> Reachable:
     """What the threads of a saver refer to, in all their checkpoints. Raises what the saver raises."""
     return _found(_parts(saver.list(None)))
 
 
-async def areferences(saver: Any) -> References:
+async def areferences(saver: Any) -> Reachable:
     """The same, for savers that are async."""
     return _found(_parts([kept async for kept in saver.alist(None)]))
 
 
-def collect(home: Path, kept: References, *, older_than: float, dry_run: bool = False) -> Freed:
+def collect(home: Path, kept: Reachable, *, older_than: float, dry_run: bool = False) -> GarbageReport:
     """Remove from a home what was not used for `older_than` seconds, and what nobody in `kept` refers to.
 
     With `dry_run`, say only what that would be.
@@ -68,12 +68,14 @@ def collect(home: Path, kept: References, *, older_than: float, dry_run: bool = 
         before = min(before, since - GRACE)
     age = time.time() - before
     contexts = ContextStore(home).collect(older_than=age, keep=kept.contexts, dry_run=dry_run)
-    indexes = Shelf(home / "indexes").collect(older_than=age, keep=kept.contexts, dry_run=dry_run)
+    indexes = IndexStore(home / "indexes").collect(older_than=age, keep=kept.contexts, dry_run=dry_run)
     receipts = list(_receipts(home, kept.runs, before))
     size = sum(path.stat().st_size for path in receipts)
     for path in () if dry_run else receipts:
         path.unlink(missing_ok=True)
-    return Freed(len(contexts.removed), len(indexes.removed), len(receipts), contexts.size + indexes.size + size)
+    return GarbageReport(
+        len(contexts.removed), len(indexes.removed), len(receipts), contexts.size + indexes.size + size
+    )
 
 
 def _receipts(home: Path, runs: frozenset[str], before: float) -> Iterator[Path]:
@@ -91,14 +93,14 @@ def _parts(checkpoints: Iterable[Any]) -> Iterator[Any]:
         yield [value for _, _, value in kept.pending_writes or ()]
 
 
-def _found(parts: Iterable[Any]) -> References:
+def _found(parts: Iterable[Any]) -> Reachable:
     contexts, runs = set(), set()
     for found in _dicts(parts):
         if isinstance(sha256 := found.get("sha256"), str) and "kind" in found:
             contexts.add(sha256)
         if isinstance(run := found.get("run"), str):
             runs.add(run)
-    return References(frozenset(contexts), frozenset(runs))
+    return Reachable(frozenset(contexts), frozenset(runs))
 
 
 def _dicts(parts: Iterable[Any]) -> Iterator[dict[str, Any]]:

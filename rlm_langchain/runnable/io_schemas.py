@@ -32,7 +32,7 @@ def output_model(answer: Any) -> type[BaseModel]:
     return create_model("RLMOutput", **fields)
 
 
-def whole(parts: Iterable[Any]) -> Any:
+def add_chunks(parts: Iterable[Any]) -> Any:
     """What a chain's step gives in parts, as LangChain adds them up; of what does not add up, the last one."""
     whole: Any = None
     for part in parts:
@@ -43,7 +43,7 @@ def whole(parts: Iterable[Any]) -> Any:
     return whole
 
 
-def unfit(error: ValidationError, known: set[str]) -> str:
+def option_error(error: ValidationError, known: set[str]) -> str:
     """What is wrong with an option, in a sentence; `known` are those there are."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])

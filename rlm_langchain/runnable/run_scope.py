@@ -27,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
-from rlm_langchain.durability.thread_lock import database_lease, lease
+from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import (
     SAVER,
@@ -35,48 +35,48 @@ from rlm_langchain.graph.boundary import (
     Internal,
     check_thread,
 )
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.models.http import pool
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
-from rlm_langchain.run.event_loops import finished, in_thread, portal
+from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
 from rlm_langchain.trajectory.journal import Journal, check_state
 
-Asked = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
+LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
 LONGEST_NAME = 300
 """Characters of what is looked at as the name of a file."""
-Begun = Internal | Command[Any] | None
+GraphInput = Internal | Command[Any] | None
 
 
-class Running(NamedTuple):
+class ActiveRun(NamedTuple):
     """A run that is about to be worked on."""
 
-    state: Begun
+    state: GraphInput
     """The graph's input."""
     run: str
 
 
-class Built(NamedTuple):
+class CompiledRLM(NamedTuple):
     """A machine and its compiled graph."""
 
-    machine: Machine
+    machine: Components
     graph: CompiledStateGraph[Any, Any, Any, Any]
 
     @contextmanager
-    def running(self, asked: Asked, config: RunnableConfig) -> Iterator[Running]:
+    def running(self, asked: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
             self.held(config),
-            portal() as loop,
-            loop.wrap_async_context_manager(pool.lease()),
+            shared_loop() as loop,
+            loop.wrap_async_context_manager(pool.keep_pool_open()),
         ):
             state = begin(self.machine, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
             run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
             try:
-                yield Running(state, run)
+                yield ActiveRun(state, run)
             finally:
                 self._close(run, config)
                 if given_up is not None:
@@ -84,14 +84,14 @@ class Built(NamedTuple):
                         self._forget(given_up, self.graph.get_state(config))
 
     @asynccontextmanager
-    async def arunning(self, asked: Asked, config: RunnableConfig) -> AsyncIterator[Running]:
+    async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """The same on the loop of the caller, which it never blocks."""
-        async with self.aheld(config), pool.lease():
+        async with self.aheld(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.machine, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
             run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
             try:
-                yield Running(state, run)
+                yield ActiveRun(state, run)
             finally:
                 await finished(lambda: self._close(run, config))
                 if given_up is not None:
@@ -139,7 +139,7 @@ class Built(NamedTuple):
         """Whether there may be something to go on from."""
         return self._saver(config) not in (None, False)
 
-    def _run_of(self, begun: Begun, kept: StateSnapshot | None) -> str:
+    def _run_of(self, begun: GraphInput, kept: StateSnapshot | None) -> str:
         """The run of a new question, or the one that a thread holds.
 
         Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
@@ -162,7 +162,7 @@ def invocation_of(config: RunnableConfig) -> Invocation:
     return invocation
 
 
-def _given_up(begun: Begun, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
     """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
     later ones may go on with it."""
     if kept is None or not kept.next or not isinstance(begun, dict) or "checkpoint_id" in config["configurable"]:
@@ -173,7 +173,7 @@ def _given_up(begun: Begun, kept: StateSnapshot | None, config: RunnableConfig) 
 @contextmanager
 def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
     """On this machine, and wherever else the saver's database is used."""
-    with lease(home, thread), database_lease(saver, thread):
+    with thread_lock(home, thread), database_thread_lock(saver, thread):
         yield
 
 
@@ -188,7 +188,7 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
         await finished(with_it.close)
 
 
-def begin(machine: Machine, asked: Asked) -> Begun:
+def begin(machine: Components, asked: LangChainInput) -> GraphInput:
     """The graph's input: checked, and with the context by reference, before anything else sees it.
 
     A question without a context is about the ones that its thread has.

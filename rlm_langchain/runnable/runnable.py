@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.durability.checkpointer import guarded
+from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.errors import BudgetExhausted, NoAnswer
 from rlm_langchain.graph.boundary import SEEN
-from rlm_langchain.graph.components import STEPS
+from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.model import Price
 from rlm_langchain.protocols import Strategy
@@ -28,17 +28,17 @@ from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import Group, Invocation, supervised
 from rlm_langchain.run.event_loops import (
     IN_SYNC_RUN,
-    abandonable,
-    in_own_thread,
-    interruptible,
+    iterate_interruptible,
+    run_in_new_thread,
+    run_interruptible,
 )
 from rlm_langchain.runnable.as_node import node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.fork import afork, fork, other_thread
-from rlm_langchain.runnable.io_schemas import input_model, output_model, whole
+from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import AModel, Models, SomeTools
-from rlm_langchain.runnable.run_scope import Asked, Built, invocation_of
-from rlm_langchain.runnable.safe_repr import brief
+from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
+from rlm_langchain.runnable.safe_repr import safe_repr
 from rlm_langchain.runnable.streaming import (
     EVENTFUL,
     aparts,
@@ -107,28 +107,30 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     home: Path | None = None
     """Where contexts are kept. None: `RLM_HOME`, else the user's data folder."""
 
-    _built: Built | None = PrivateAttr(default=None)
+    _built: CompiledRLM | None = PrivateAttr(default=None)
 
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
         """The compiled graph, for parents that want it as a subgraph, and for servers. Built at first use."""
         return self.built.graph
 
-    def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+    def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Answer. None resumes the thread that `config` names."""
         return self._invoke(input, self.settings(config, threads=True), kwargs)
 
-    def _invoke(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+    def _invoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
         built, invocation = self.built, invocation_of(settings)
         with built.running(input, settings) as (state, _):
-            output: RLMOutput = interruptible(
+            output: RLMOutput = run_interruptible(
                 lambda: built.graph.invoke(state, settings, **built.options(kwargs, settings)),
                 invocation.cancel,
                 invocation.context(),
             )
             return self.checked(output)
 
-    async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
+    async def ainvoke(
+        self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RLMOutput:
         """Answer, on this event loop; inside a sync run, whose saver may be sync only, in a thread."""
         in_thread = IN_SYNC_RUN.get()
         await asyncio.to_thread(lambda: self.built)
@@ -136,17 +138,19 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         work = self._ainvoke_in_thread if in_thread else self._ainvoke
         return await supervised(invocation_of(settings), work(input, settings, kwargs))
 
-    async def _ainvoke(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+    async def _ainvoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
         async with self.built.arunning(input, settings) as (state, _):
             options = self.built.options(kwargs, settings)
             output: RLMOutput = await self.built.graph.ainvoke(state, settings, **options)
             return self.checked(output)
 
-    async def _ainvoke_in_thread(self, input: Asked, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
+    async def _ainvoke_in_thread(
+        self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]
+    ) -> RLMOutput:
         """Cancelled, the call has ended when its thread has."""
-        return await in_own_thread(lambda: self._invoke(input, settings, kwargs), abandon=False)
+        return await run_in_new_thread(lambda: self._invoke(input, settings, kwargs), abandon=False)
 
-    def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+    def stream(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """The output, once, as chains want it. With a `stream_mode`, what happens as it happens, as in LangGraph.
 
         Records come in mode `custom`.
@@ -157,7 +161,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             yield self.invoke(input, config, **kwargs)
 
     async def astream(
-        self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
+        self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
         if kwargs.keys() & EVENTFUL:
@@ -168,18 +172,18 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             yield await self.ainvoke(input, config, **kwargs)
 
     def transform(
-        self, input: Iterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
+        self, input: Iterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[RLMOutput]:
         """In a chain that streams: the output, once. The next step could do nothing with our events."""
-        asked = whole(input)
+        asked = add_chunks(input)
         if asked is not None:
             yield self.invoke(asked, config, **kwargs)
 
     async def atransform(
-        self, input: AsyncIterator[Asked], config: RunnableConfig | None = None, **kwargs: Any
+        self, input: AsyncIterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RLMOutput]:
         """Like `transform`, on this event loop."""
-        asked = whole([part async for part in input])
+        asked = add_chunks([part async for part in input])
         if asked is not None:
             yield await self.ainvoke(asked, config, **kwargs)
 
@@ -200,7 +204,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             return each.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
         with group.telling():
-            return interruptible(work, group.cancel)
+            return run_interruptible(work, group.cancel)
 
     async def abatch(
         self,
@@ -227,7 +231,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.telling():
             parts = each.batch_as_completed(inputs, config, **kwargs)
-            yield from abandonable(parts, group.cancel, copy_context())
+            yield from iterate_interruptible(parts, group.cancel, copy_context())
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Like `batch_as_completed`, on this event loop."""
@@ -324,23 +328,23 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return output
 
     @property
-    def built(self) -> Built:
+    def built(self) -> CompiledRLM:
         """The machine and its graph, built at first use."""
         if self._built is None:
             with _BUILDING:
                 self._built = self._built or self._build()
         return self._built
 
-    def _build(self) -> Built:
-        machine, saver = assemble(self), guarded(self.checkpointer)
-        return Built(machine, rlm_graph(machine).compile(checkpointer=saver, name=self.name or "rlm"))
+    def _build(self) -> CompiledRLM:
+        machine, saver = assemble(self), checked_saver(self.checkpointer)
+        return CompiledRLM(machine, rlm_graph(machine).compile(checkpointer=saver, name=self.name or "rlm"))
 
     def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
         """The graph's config. Parents hand LangChain's default of 25 steps down; a budget ends a run, not steps.
 
         With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
         """
-        settings: RunnableConfig = {**ensure_config(config), "recursion_limit": STEPS}
+        settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         settings["configurable"] = {**settings.get("configurable", {}), SEEN: Invocation(self.built.machine.trees)}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
@@ -349,7 +353,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The options, as tracers keep them: a model by its name, since its URL and headers may hold keys."""
         for name, value in super().__repr_args__():
-            yield name, brief(value)
+            yield name, safe_repr(value)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Options can be pickled, what was built from them cannot: it is built again."""

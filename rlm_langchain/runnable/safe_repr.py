@@ -7,19 +7,19 @@ from typing import Any
 from pydantic import BaseModel
 
 
-class Brief(str):
+class Unquoted(str):
     """Words that stand for themselves in a `repr`."""
 
     __slots__ = ()
     __repr__ = str.__str__
 
 
-def brief(value: Any) -> Any:
+def safe_repr(value: Any) -> Any:
     """An option as its text shows it: a model, or a tool, is its class and its name."""
     if isinstance(value, list | tuple):
-        return [brief(one) for one in value]
+        return [safe_repr(one) for one in value]
     if not isinstance(value, BaseModel):
         return value
     names = (getattr(value, name, None) for name in ("model_name", "model", "name"))
     name = next((name for name in names if isinstance(name, str) and name), "")
-    return Brief(f"{type(value).__name__}({name!r})" if name else type(value).__name__)
+    return Unquoted(f"{type(value).__name__}({name!r})" if name else type(value).__name__)

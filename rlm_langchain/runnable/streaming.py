@@ -12,13 +12,13 @@ from langgraph.types import StreamMode
 
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.run.cancellation import supervised_parts
-from rlm_langchain.run.event_loops import abandonable, closed_at_exit
+from rlm_langchain.run.event_loops import closed_at_exit, iterate_interruptible
 from rlm_langchain.runnable.run_scope import invocation_of
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-    from rlm_langchain.runnable.run_scope import Asked
+    from rlm_langchain.runnable.run_scope import LangChainInput
     from rlm_langchain.runnable.runnable import RLMRunnable
 
 MODES = get_args(StreamMode)
@@ -26,7 +26,9 @@ EVENTFUL = {"stream_mode", "subgraphs"}
 """What asks `stream` for more than the output."""
 
 
-def parts(rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]) -> Iterator[Any]:
+def parts(
+    rlm: RLMRunnable, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
+) -> Iterator[Any]:
     """The parts of a sync stream. One that is left open is closed when the process ends, if not before."""
 
     _check(options)
@@ -36,13 +38,13 @@ def parts(rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options
         invocation = invocation_of(settings)
         with built.running(asked, settings) as (state, _):
             stream = built.graph.stream(state, settings, **built.options(options, settings))
-            yield from abandonable(stream, invocation.cancel, invocation.context())
+            yield from iterate_interruptible(stream, invocation.cancel, invocation.context())
 
     return closed_at_exit(stream())
 
 
 async def aparts(
-    rlm: RLMRunnable, asked: Asked, config: RunnableConfig | None, options: dict[str, Any]
+    rlm: RLMRunnable, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> AsyncGenerator[Any]:
     """The same on this event loop."""
     _check(options)

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from rlm_langchain.types import Call, ContextFile, Excerpt, Plain, Reply
+from rlm_langchain.types import (
+    Call,
+    ContextFile,
+    Excerpt,
+    Plain,
+    Reply,
+)
 
 ENVELOPE = 256 << 10
 """Bytes that a frame may have on top of the value it carries: output, a traceback, punctuation."""
@@ -43,7 +49,7 @@ class Printed:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CallsRequested:
     """The cell waits for the replies to these calls."""
 
     turn: int
@@ -67,7 +73,7 @@ class Given:
     error: str | None
 
 
-Message = Ready | Printed | Asked | Ended | Given
+Message = Ready | Printed | CallsRequested | Ended | Given
 
 Texts = Mapping[str, ContextFile]
 """The contexts of a session, by the names they have in its REPL."""
@@ -158,7 +164,7 @@ def _typed(message: Any, texts: Texts) -> Message:
         case ["out", str(text)]:
             return Printed(text)
         case ["calls", int(turn), [_, *_] as calls] if len(calls) <= BATCH:
-            return Asked(turn, tuple(_call(call, texts) for call in calls))
+            return CallsRequested(turn, tuple(_call(call, texts) for call in calls))
         case ["done", int(turn), str() | None as error]:
             return Ended(turn, error)
         case ["answer", int(turn), value, str() | None as error]:

@@ -15,16 +15,16 @@ from typing import Any
 SEAL = "seal"
 
 
-def seal(content: Mapping[str, Any]) -> str:
+def checksum(content: Mapping[str, Any]) -> str:
     """The seal that belongs on this content."""
     plain = {key: value for key, value in content.items() if key != SEAL}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def is_whole(content: Mapping[str, Any]) -> bool:
+def is_intact(content: Mapping[str, Any]) -> bool:
     """Whether content carries the seal that belongs on it. What JSON cannot hold was never sealed."""
     try:
-        return content.get(SEAL) == seal(content)
+        return content.get(SEAL) == checksum(content)
     except (TypeError, ValueError, RecursionError):
         return False

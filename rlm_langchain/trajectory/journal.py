@@ -25,9 +25,16 @@ from rlm_langchain.records import (
     TurnRecord,
     depth_of,
 )
-from rlm_langchain.trajectory.checksum import is_whole
+from rlm_langchain.trajectory.checksum import is_intact
 from rlm_langchain.trajectory.messages import transcript
-from rlm_langchain.types import Call, ContextRef, Excerpt, Flaw, Reply, Usage
+from rlm_langchain.types import (
+    Call,
+    ContextRef,
+    Excerpt,
+    Flaw,
+    Reply,
+    Usage,
+)
 
 _ENDED = ("answer", "status", "stop_reason")
 """What the record of an answer holds as well as the state."""
@@ -249,7 +256,7 @@ class Journal:
 
     def check(self) -> None:
         """Raise `JournalError` when what came from a disk is not what was written: changed, or not all of it."""
-        if not all(is_whole(record) for record in self._records):
+        if not all(is_intact(record) for record in self._records):
             raise JournalError(DAMAGED)
         gaps = [
             [turn["turn"] for turn in self.turns] != list(range(len(self.turns))),

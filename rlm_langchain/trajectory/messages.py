@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from rlm_langchain.context.sanitize import shown
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.prompts.render import opening, render
+from rlm_langchain.prompts.render import few_shot_messages, render
 from rlm_langchain.records import QuestionRecord, Record
 
 HISTORY_KEPT = 2_000_000
@@ -57,7 +57,7 @@ def _opening(profile: str, records: Sequence[Record]) -> list[BaseMessage]:
     kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
     first = records[0] if records else None
     examples = first.get("examples") if first is not None and first["type"] == "question" else None
-    return [kinds[role](text) for role, text in opening(profile, examples)]
+    return [kinds[role](text) for role, text in few_shot_messages(profile, examples)]
 
 
 def transcript(records: Sequence[Record]) -> str:

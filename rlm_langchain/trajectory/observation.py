@@ -19,7 +19,7 @@ _NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cel
 """How the error of a cell that could not be read looks: no traceback in CPython, a last line in monty."""
 
 
-def told(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
+def format_observation(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
     """What the model reads of the cell that has just ended, the last one of the journal."""
     turn = journal.turns[-1]
     cells = len(turn["cells"])

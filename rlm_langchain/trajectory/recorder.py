@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_langchain.records import Record
-from rlm_langchain.trajectory.checksum import seal
+from rlm_langchain.trajectory.checksum import checksum
 
 
 def _stream_of_this_node() -> Callable[[Any], None]:
@@ -17,7 +17,7 @@ def _stream_of_this_node() -> Callable[[Any], None]:
 
 
 @dataclass(slots=True)
-class Scribe:
+class Recorder:
     """The records of one node's work. Make it inside the node: it takes the node's stream."""
 
     records: list[Record] = field(default_factory=list)
@@ -25,6 +25,6 @@ class Scribe:
 
     def write(self, record: Record) -> None:
         """Seal a record, keep it for state, and show it to who is watching."""
-        record["seal"] = seal(record)
+        record["seal"] = checksum(record)
         self.records.append(record)
         self._stream(record)

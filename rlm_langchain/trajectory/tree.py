@@ -27,12 +27,12 @@ from rlm_langchain.types import Usage
 
 
 @dataclass(slots=True)
-class Asked:
+class CallView:
     """One call of a cell, and the run that answers it when that is a child run."""
 
     record: CallRecord | None = None
     """None while it is on its way."""
-    run: Run | None = None
+    run: RunView | None = None
 
 
 @dataclass(slots=True)
@@ -41,13 +41,13 @@ class RanCell:
 
     record: CellRecord
     waves: list[WaveRecord] = field(default_factory=list)
-    calls: dict[int, Asked] = field(default_factory=dict)
+    calls: dict[int, CallView] = field(default_factory=dict)
     """By number."""
     output: OutputRecord | None = None
 
 
 @dataclass(slots=True)
-class Turn:
+class TurnView:
     """What the root model of a run wrote, and the cells of it that were run."""
 
     record: TurnRecord
@@ -55,13 +55,13 @@ class Turn:
 
 
 @dataclass(slots=True)
-class Run:
+class RunView:
     """One run of the tree; of a conversation, all its runs."""
 
     path: str
     question: QuestionRecord | None = None
     """The first one."""
-    steps: list[Turn | NoteRecord | AnswerRecord | QuestionRecord] = field(default_factory=list)
+    steps: list[TurnView | NoteRecord | AnswerRecord | QuestionRecord] = field(default_factory=list)
     """In order. The next question of a conversation is one of them, after the answer before it."""
     cells: dict[int, RanCell] = field(default_factory=dict)
     """Of all turns, by number."""
@@ -69,9 +69,9 @@ class Run:
     """The last one. None while it goes on, or when it was cut off."""
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[TurnView]:
         """The turns of the root model, in order."""
-        return [step for step in self.steps if isinstance(step, Turn)]
+        return [step for step in self.steps if isinstance(step, TurnView)]
 
 
 class Spent(NamedTuple):
@@ -92,7 +92,7 @@ class Spent(NamedTuple):
 class Trajectory:
     """A tree of runs, told record by record. It is true at every moment, also for a run that was cut off."""
 
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, RunView] = field(default_factory=dict)
     """By path; the top run is at ""."""
     spent: Spent = field(default_factory=Spent)
 
@@ -111,7 +111,7 @@ class Trajectory:
             case "question":
                 self._ask(run, record)
             case "turn":
-                run.steps.append(Turn(record))
+                run.steps.append(TurnView(record))
                 self._spend(record)
             case "cell":
                 self._begin(run, record)
@@ -122,21 +122,21 @@ class Trajectory:
             case _:
                 self._in_cell(run, record)
 
-    def _ask(self, run: Run, record: QuestionRecord) -> None:
+    def _ask(self, run: RunView, record: QuestionRecord) -> None:
         if run.question is None:
             run.question = record
             return
         run.steps += [run.answer, record] if run.answer else [record]
         run.answer = None
 
-    def _begin(self, run: Run, record: CellRecord) -> None:
+    def _begin(self, run: RunView, record: CellRecord) -> None:
         run.cells[record["cell"]] = cell = RanCell(record)
         for turn in reversed(run.turns):
             if turn.record["turn"] == record["turn"]:
                 turn.cells.append(cell)
                 return
 
-    def _in_cell(self, run: Run, record: WaveRecord | CallRecord | OutputRecord) -> None:
+    def _in_cell(self, run: RunView, record: WaveRecord | CallRecord | OutputRecord) -> None:
         cell = run.cells.get(record["cell"])
         if record["type"] == "call":
             self._spend(record)
@@ -146,20 +146,20 @@ class Trajectory:
             case "wave":
                 cell.waves.append(record)
             case "call":
-                cell.calls.setdefault(record["call"], Asked()).record = record
+                cell.calls.setdefault(record["call"], CallView()).record = record
             case "output":
                 cell.output = record
 
-    def _run(self, path: str) -> Run:
+    def _run(self, path: str) -> RunView:
         """The run at a path; a new one is hung below the call that it answers."""
         if path in self.runs:
             return self.runs[path]
-        run = self.runs[path] = Run(path)
+        run = self.runs[path] = RunView(path)
         if path:
             above, _, number = path.rpartition("/")
             cell = _asking(self._run(above), int(number))
             if cell is not None:
-                cell.calls.setdefault(int(number), Asked()).run = run
+                cell.calls.setdefault(int(number), CallView()).run = run
         return run
 
     def _spend(self, record: TurnRecord | CallRecord) -> None:
@@ -171,7 +171,7 @@ class Trajectory:
             self.spent = Spent(self.spent.root, self.spent.sub.plus(used))
 
 
-def _asking(run: Run, call: int) -> RanCell | None:
+def _asking(run: RunView, call: int) -> RanCell | None:
     """The cell that has this call on its way."""
     for cell in reversed(run.cells.values()):
         if any(wave["first"] <= call < wave["first"] + wave["count"] for wave in cell.waves):

@@ -15,7 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.answers.citations import Quote, find_all
-from rlm_langchain.answers.substring_index import Places
+from rlm_langchain.answers.substring_index import SubstringIndex
 from rlm_langchain.context.mapped_text import mapped
 from rlm_langchain.context.opening import opened, read
 from rlm_langchain.context.sources.subtext import text_of
@@ -221,7 +221,7 @@ READERS: dict[str, Callable[[ContextFile], str]] = {
     "excerpt": lambda file: text_of(Excerpt(file, 0, 40)),
     "mapped": in_mapped,
     "search": lambda file: "".join(block for content in contents(file) for block in content.text)[:40],
-    "coverage": lambda file: bytes(Places.of(file, ours=False).data[:40]).decode(),
+    "coverage": lambda file: bytes(SubstringIndex.of(file, ours=False).data[:40]).decode(),
     "slices": lambda file: TEXT[:40] if Slices().find(file, file) else "",
     "cpython": in_session(CPythonSandbox(), Limits()),
     "cpython, lazily": in_session(CPythonSandbox(), Limits(loaded=1 << 10)),

@@ -21,7 +21,7 @@ from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import launcher as starter_module
 from rlm_langchain.sandboxes.cpython import launcher_process
 from rlm_langchain.sandboxes.cpython import policy as cpython_policy
-from rlm_langchain.sandboxes.cpython.launcher import Starter, started
+from rlm_langchain.sandboxes.cpython.launcher import Launcher, started
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Completed, Died, Limits
 from tests.processes import alive, descendants, gone
@@ -37,7 +37,7 @@ NONSENSE = {**cpython_policy.policy([]), "extra_deny_syscalls": ["no such call"]
 
 @pytest.fixture
 def starter():
-    starter = Starter()
+    starter = Launcher()
     yield starter
     starter.close()
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from rlm_langchain import Budget, RLMOutput, create_rlm
 from rlm_langchain.cli import run as command
 from rlm_langchain.cli.rendering.plain import Lines
-from rlm_langchain.cli.rendering.rich import Scroll
+from rlm_langchain.cli.rendering.rich import ScrollView
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.sandboxes.choose import choose
 from rlm_langchain.testing.models import FunctionModel
@@ -194,7 +194,7 @@ def faults_of_terminals(records: Sequence[Any]) -> Iterator[str]:
     """What would reach a terminal and is not seen."""
     plain, drawn = StringIO(), StringIO()
     console = Console(file=drawn, width=100, color_system=None, force_terminal=True, highlight=False)
-    for view in (Lines(plain), Lines(plain, full=True), Scroll(console)):
+    for view in (Lines(plain), Lines(plain, full=True), ScrollView(console)):
         for record in records:
             view.write(record)
     for shown in (plain.getvalue(), drawn.getvalue()):

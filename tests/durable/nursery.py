@@ -21,14 +21,14 @@ from langchain_core.messages import HumanMessage
 
 from rlm_langchain.models.call import complete
 from rlm_langchain.models.registry import resolve
-from rlm_langchain.sandboxes.cpython.bundle import first, second
+from rlm_langchain.sandboxes.cpython.bundle import early_modules, late_modules
 from tests.durable.program import Program, main
 
 
 def warm() -> None:
     """What every child would do first."""
     asyncio.run(_ask())
-    first(), second()
+    early_modules(), late_modules()
 
 
 async def _ask() -> None:

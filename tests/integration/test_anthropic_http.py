@@ -148,7 +148,7 @@ def test_a_second_refusal_is_the_answer(claude: Server) -> None:
 
 
 def test_an_overloaded_server_is_asked_again_by_us_alone(claude: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_langchain.models.call.Retry.wait", lambda *_: 0.0)
+    monkeypatch.setattr("rlm_langchain.models.call.RetryPolicy.wait", lambda *_: 0.0)
     claude.rule = first(2, OVERLOADED)
     output = ask()
     assert output["answer"] == "done"

@@ -19,12 +19,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, ModelError, create_rlm
 from rlm_langchain.graph.graph import rlm_graph
-from rlm_langchain.models.call import Completion, Retry, complete
+from rlm_langchain.models.call import Completion, RetryPolicy, complete
 from rlm_langchain.models.http.transport import async_client, lease, sync_client
 from rlm_langchain.models.model import Model, Price
 from rlm_langchain.models.providers import CompatibleChat
 from rlm_langchain.runnable.build import assemble
-from rlm_langchain.runnable.run_scope import Built
+from rlm_langchain.runnable.run_scope import CompiledRLM
 from tests.servers.openai import Reply
 from tests.servers.scripted import serve
 from tests.servers.server import Request, Server
@@ -64,7 +64,7 @@ async def ask(url: str, kind: type[ChatOpenAI] = ChatOpenAI, **options: Any) -> 
         pass
 
     async with lease():
-        return await complete(model(url, kind, **options), [HumanMessage("x" * 40)], retry=Retry(sleep=sleep))
+        return await complete(model(url, kind, **options), [HumanMessage("x" * 40)], retry=RetryPolicy(sleep=sleep))
 
 
 @pytest.fixture(scope="module")
@@ -256,15 +256,15 @@ def test_replies_that_do_not_come_may_be_billed_and_count_against_the_limit(leaf
     with serve(lambda _: "", rule=says(WIDE, leaf)) as server:
         budget = Budget(calls=40, usd=50.0)
         rlm = create_rlm(model(server.url), sandbox="monty", budget=budget)
-        output = quick(rlm, Retry(sleep=sleep)).invoke("q")
+        output = quick(rlm, RetryPolicy(sleep=sleep)).invoke("q")
     assert server.calls <= 40
     assert output["status"] in ("partial", "complete")
 
 
-def quick(rlm: Any, retry: Retry) -> Any:
+def quick(rlm: Any, retry: RetryPolicy) -> Any:
     """The same RLM, whose waits between tries take no time."""
     machine = replace(assemble(rlm), retry=retry)
-    rlm._built = Built(machine, rlm_graph(machine).compile(name="rlm", checkpointer=rlm.checkpointer))
+    rlm._built = CompiledRLM(machine, rlm_graph(machine).compile(name="rlm", checkpointer=rlm.checkpointer))
     return rlm
 
 
@@ -410,7 +410,7 @@ def test_whatever_a_provider_says_the_limits_hold_and_the_thread_can_be_resumed(
     thread: Any = {"configurable": {"thread_id": "t"}}
     output: Any = None
     with contextlib.suppress(ModelError):
-        output = quick(rlm, Retry(sleep=sleep)).invoke("q", thread)
+        output = quick(rlm, RetryPolicy(sleep=sleep)).invoke("q", thread)
     assert server.calls - before <= 9
     if output is not None:
         check(output)

@@ -14,7 +14,7 @@ from langchain_core.messages import HumanMessage
 from rlm_langchain.models.call import (
     CallFailed,
     Completion,
-    Retry,
+    RetryPolicy,
     complete,
 )
 from rlm_langchain.models.http.transport import lease
@@ -44,8 +44,8 @@ class Clock:
     slept: list[float] = field(default_factory=list)
 
     @property
-    def retry(self) -> Retry:
-        return Retry(sleep=self.sleep, draw=lambda _, longest: longest)
+    def retry(self) -> RetryPolicy:
+        return RetryPolicy(sleep=self.sleep, draw=lambda _, longest: longest)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -18,7 +18,7 @@ from langgraph.graph import START, StateGraph
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.errors import ModelError
 from rlm_langchain.run.cancellation import cancelled_once
-from rlm_langchain.run.event_loops import portal
+from rlm_langchain.run.event_loops import shared_loop
 from tests.processes import children
 from tests.servers.endings import chat
 from tests.servers.openai import FOREVER, HANGING, Message, Reply, failure
@@ -91,7 +91,7 @@ def made(server: Server, place: str, sandbox: str = "monty", **more: Any) -> RLM
 @contextmanager
 def nothing_follows(rlm: RLMRunnable, server: Server) -> Iterator[None]:
     """Around a cancelled run: what was asked by the time of the cancel is all that ever is."""
-    with portal() as loop:
+    with shared_loop() as loop:
         workers, tasks = set(children()), loop.call(other_tasks)
         yield
         assert set(children()) <= workers

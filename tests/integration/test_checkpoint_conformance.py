@@ -19,7 +19,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from rlm_langchain import Budget, JournalError, create_rlm
-from rlm_langchain.durability.checkpointer import guarded
+from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.graph.nodes.approve import answered
 from rlm_langchain.testing.models import script
 
@@ -41,7 +41,7 @@ async def report_of(opening: Any, folder: Path) -> CapabilityReport:
     @checkpointer_test(name="guarded")
     async def factory() -> Any:
         async with opening(folder) as saver:
-            yield guarded(saver)
+            yield checked_saver(saver)
 
     return await validate(factory)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rlm_langchain.durability.thread_lock import lease
+from rlm_langchain.durability.thread_lock import thread_lock
 from rlm_langchain.trajectory.jsonl import read_trace
 from tests.commands import Command
 from tests.servers.openai import HANGING, Message, Reply
@@ -390,6 +390,6 @@ def until(stream: Any, end: str) -> list[str]:
 
 
 def test_a_thread_that_is_leased_is_running(command: Command, done: Server, home: Path) -> None:
-    with lease(home, "book"):
+    with thread_lock(home, "book"):
         assert runs(command)[0]["state"] == "running"
     assert runs(command)[0]["state"] == "complete"

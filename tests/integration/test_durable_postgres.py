@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from rlm_langchain import ThreadBusy, create_rlm
-from rlm_langchain.durability.thread_lock import database_lease
+from rlm_langchain.durability.thread_lock import database_thread_lock
 from rlm_langchain.runnable.garbage import references
 from rlm_langchain.testing.models import script
 from tests.durable.arena import Arena, arena, story
@@ -104,7 +104,7 @@ def test_a_thread_that_another_machine_works_on_is_refused(database: str, tmp_pa
 async def test_async_runs_hold_the_thread_too_and_the_loop_goes_on(database: str) -> None:
     async with AsyncPostgresSaver.from_conn_string(database) as saver:
         rlm = create_rlm(script("FINAL(1)"), checkpointer=saver)
-        with database_lease(_Other(database), "asleep"):
+        with database_thread_lock(_Other(database), "asleep"):
             ticks = 0
 
             async def tick() -> None:

@@ -21,7 +21,7 @@ from rlm_langchain.graph.nodes.parse_reply import read_reply
 from rlm_langchain.models.local import server as local_server
 from rlm_langchain.models.local.chat import LocalChat
 from rlm_langchain.models.local.server import LocalServer
-from rlm_langchain.prompts.render import opening
+from rlm_langchain.prompts.render import few_shot_messages
 from tests import tiny_gguf
 
 pytest.importorskip("xllamacpp")
@@ -105,7 +105,7 @@ def test_a_wild_models_reply_is_held_to_one_block_that_ends(server: LocalServer)
 @pytest.mark.parametrize("shown", ["Output:\n7", "Output:\nNameError: no", "This is the last turn: no time."])
 def test_later_turns_are_held_to_code_too(shown: str, server: LocalServer) -> None:
     turn = [("assistant", "```python\nprint(7)\n```"), ("user", shown)]
-    told = [*opening("compact"), ("user", "How many?"), *turn, *turn]
+    told = [*few_shot_messages("compact"), ("user", "How many?"), *turn, *turn]
     reply = chat(server, max_tokens=7_000).invoke(told)
     assert reply.response_metadata["finish_reason"] == "stop"
     (cell,) = read_reply(str(reply.content)).cells

@@ -24,7 +24,7 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.integrations.mcp_server import (
     CONTEXT_HOURS,
     CONTEXTS,
-    Desk,
+    ContextRegistry,
     create_mcp_server,
 )
 from rlm_langchain.testing.models import script
@@ -152,7 +152,7 @@ async def test_over_stdio_the_end_of_the_client_is_the_end_of_the_server(model: 
 
 def test_names_are_bounded_by_number_and_by_time(tmp_path: Path) -> None:
     now = 0.0
-    desk = Desk(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
+    desk = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
     first = desk.load(None, "first", None)
     assert f"{CONTEXT_HOURS} hours" in first["kept"]
     for number in range(CONTEXTS - 1):
@@ -172,7 +172,7 @@ def test_names_are_bounded_by_number_and_by_time(tmp_path: Path) -> None:
 
 def test_an_index_goes_with_the_last_name_of_its_context(tmp_path: Path) -> None:
     now = 0.0
-    desk = Desk(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
+    desk = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
     for name in ("a", "b"):
         desk.load(None, "the same text", name)
     desk.retriever("a")

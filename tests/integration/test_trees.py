@@ -22,14 +22,14 @@ from rlm_langchain import (
     RLMOutput,
     create_rlm,
 )
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.graph import rlm_graph
-from rlm_langchain.models.call import Retry
+from rlm_langchain.models.call import RetryPolicy
 from rlm_langchain.models.http.transport import async_client, sync_client
 from rlm_langchain.models.model import Model
-from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.runnable.build import assemble
-from rlm_langchain.runnable.run_scope import Built
+from rlm_langchain.runnable.run_scope import CompiledRLM
 from rlm_langchain.runnable.runnable import RLMRunnable
 from rlm_langchain.types import Usage
 from tests.forest import PRICES, Grower, Node, Play
@@ -67,10 +67,10 @@ class Tally(AsyncCallbackHandler):
 
     run_inline = True
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Components) -> None:
         self.machine = machine
         self.received = Usage()
-        self.tree: Tree | None = None
+        self.tree: RunTree | None = None
         self.seen: set[Usage] = set()
         """What was spent and reserved at every look."""
 
@@ -116,7 +116,7 @@ async def _no_time(_: float) -> None:
     pass
 
 
-def quick(planned: Plan, url: str) -> tuple[RLMRunnable, Machine]:
+def quick(planned: Plan, url: str) -> tuple[RLMRunnable, Components]:
     """An RLM for this plan, whose waits between tries take no time."""
     rlm = create_rlm(
         model("root", url),
@@ -125,8 +125,8 @@ def quick(planned: Plan, url: str) -> tuple[RLMRunnable, Machine]:
         budget=planned.budget,
         memo=planned.memo,
     )
-    machine = replace(assemble(rlm), retry=Retry(attempts=3, sleep=_no_time))
-    rlm._built = Built(machine, rlm_graph(machine).compile(name="rlm"))
+    machine = replace(assemble(rlm), retry=RetryPolicy(attempts=3, sleep=_no_time))
+    rlm._built = CompiledRLM(machine, rlm_graph(machine).compile(name="rlm"))
     return rlm, machine
 
 

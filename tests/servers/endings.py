@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from langchain_openai import ChatOpenAI
 
-from rlm_langchain.models.http.pool import current_pool
+from rlm_langchain.models.http.pool import pool_of_loop
 from rlm_langchain.models.http.transport import async_client, lease, sync_client
 
 LEFT: list[asyncio.Task[str]] = []
@@ -54,7 +54,7 @@ async def ask_with_a_lease(url: str) -> str:
 
 async def begin_to_ask(url: str) -> asyncio.Task[str]:
     """A request that is in flight and stays so."""
-    task, pool = asyncio.create_task(ask(url, "hang")), await current_pool()
+    task, pool = asyncio.create_task(ask(url, "hang")), await pool_of_loop()
     while not pool.busy:  # noqa: ASYNC110 - a pool tells nobody
         await asyncio.sleep(0)
     return task

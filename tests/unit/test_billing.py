@@ -15,12 +15,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, ModelError, create_rlm
 from rlm_langchain.graph.graph import rlm_graph
-from rlm_langchain.models.call import Retry
+from rlm_langchain.models.call import RetryPolicy
 from rlm_langchain.models.messages import usage_of
 from rlm_langchain.models.model import Model, Price
 from rlm_langchain.models.usage import MOST_TOKENS, StreamedUsage
 from rlm_langchain.runnable.build import assemble
-from rlm_langchain.runnable.run_scope import Built
+from rlm_langchain.runnable.run_scope import CompiledRLM
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
@@ -195,8 +195,8 @@ def test_what_failed_requests_may_have_cost_counts_after_a_resume_too(error: Exc
 
     def made() -> Any:
         rlm = create_rlm(FunctionModel(function=play), sandbox="monty", budget=Budget(calls=90), checkpointer=saver)
-        machine = replace(assemble(rlm), retry=Retry(attempts=3, sleep=no_time))
-        rlm._built = Built(machine, rlm_graph(machine).compile(name="rlm", checkpointer=saver))
+        machine = replace(assemble(rlm), retry=RetryPolicy(attempts=3, sleep=no_time))
+        rlm._built = CompiledRLM(machine, rlm_graph(machine).compile(name="rlm", checkpointer=saver))
         return rlm
 
     saver, thread = InMemorySaver(), {"configurable": {"thread_id": "t"}}

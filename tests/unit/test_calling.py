@@ -15,13 +15,13 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from langgraph.errors import GraphInterrupt
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.ledger import Ledger, Refused
+from rlm_langchain.budget.ledger import BudgetRefused, Ledger
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models.call import (
     Account,
     CallFailed,
     Completion,
-    Retry,
+    RetryPolicy,
     complete,
 )
 from rlm_langchain.models.model import FREE, Model
@@ -43,10 +43,10 @@ class Clock:
     """Sleeps in no time, and remembers for how long. Jitter is at its longest."""
 
     slept: list[float] = field(default_factory=list)
-    retry: Retry = field(init=False)
+    retry: RetryPolicy = field(init=False)
 
     def __post_init__(self) -> None:
-        self.retry = Retry(sleep=self.sleep, draw=lambda _, longest: longest)
+        self.retry = RetryPolicy(sleep=self.sleep, draw=lambda _, longest: longest)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -122,7 +122,7 @@ async def test_patience_ends_before_a_wait_that_is_too_much(clock: Clock) -> Non
 
 async def test_jitter_keeps_calls_apart() -> None:
     clock = Clock()
-    drawn = Retry(sleep=clock.sleep)
+    drawn = RetryPolicy(sleep=clock.sleep)
     await asyncio.gather(*(complete(failing(StatusError(429, "2")), HI, retry=drawn) for _ in range(20)))
     assert len(set(clock.slept)) == 20
     assert all(2.0 <= seconds <= 2.5 for seconds in clock.slept)
@@ -153,7 +153,7 @@ async def test_a_call_can_be_cancelled_while_it_waits_to_try_again() -> None:
         waiting.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(complete(failing(StatusError(500)), HI, retry=Retry(sleep=forever)))
+    task = asyncio.create_task(complete(failing(StatusError(500)), HI, retry=RetryPolicy(sleep=forever)))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -179,7 +179,7 @@ async def test_the_gate_is_held_in_flight_and_not_between_tries() -> None:
     async def sleep(_: float) -> None:
         held.append(("waiting", gate.locked()))
 
-    await complete(model(reply), HI, gate=gate, retry=Retry(sleep=sleep))
+    await complete(model(reply), HI, gate=gate, retry=RetryPolicy(sleep=sleep))
     assert held == [("asked", True), ("waiting", False), ("asked", True)]
     assert not gate.locked()
 
@@ -256,7 +256,7 @@ async def test_the_account_is_looked_at_after_the_wait_for_a_models_own_rate_lim
     async with ledger.reserve(Usage(calls=1, input=10)) as entry:
         call = complete(limited, HI, account=Account(entry, lambda _: None))
         if spent:
-            with pytest.raises(Refused):
+            with pytest.raises(BudgetRefused):
                 await call
         else:
             assert (await call).text == "yes"

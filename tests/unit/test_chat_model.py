@@ -24,9 +24,9 @@ from rlm_langchain import (
     InputError,
     create_rlm,
 )
-from rlm_langchain.integrations.chat_model.per_call import Memory
+from rlm_langchain.integrations.chat_model.per_call import RLMCache
 from rlm_langchain.integrations.chat_model.question import question
-from rlm_langchain.integrations.chat_model.tools import bound
+from rlm_langchain.integrations.chat_model.tools import bound_tools
 from rlm_langchain.testing.models import script
 
 ANSWER = "An answer that is long enough to come in several pieces,\n\nof which none is lost and none is doubled."
@@ -212,12 +212,12 @@ def test_tools_that_only_an_agents_loop_can_run_are_handed_back():
         """Show."""
         return what
 
-    parts = bound([remember, show, double, Place], None, "repl")
+    parts = bound_tools([remember, show, double, Place], None, "repl")
     assert parts.here == (double,)
     assert [function["name"] for function in parts.back] == ["remember", "show", "Place"]
     assert list(parts.back[0]["parameters"]["properties"]) == ["what"]
-    assert bound([double, show], None, "reply").here == ()
-    assert bound([double], "none", "repl") == bound([], None, "repl")
+    assert bound_tools([double, show], None, "reply").here == ()
+    assert bound_tools([double], "none", "repl") == bound_tools([], None, "repl")
 
 
 @pytest.mark.parametrize("choice", ["triple", {"type": "function", "function": {"name": "triple"}}, 3])
@@ -301,7 +301,7 @@ def test_a_bound_model_goes_by_the_options_that_its_rlm_has_now():
 
 
 def test_a_call_whose_rlm_another_thread_forgets_has_it_all_the_same():
-    class Forgetful(Memory):
+    class Forgetful(RLMCache):
         def __setitem__(self, key, asked):
             """Another thread has filled the memory since."""
 

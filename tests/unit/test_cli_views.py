@@ -8,8 +8,8 @@ from rich.console import Console
 
 from rlm_langchain.cli.rendering.plain import (
     Lines,
-    Silence,
-    Ticking,
+    NoView,
+    PlainWithTicker,
     dollars,
     spending,
 )
@@ -21,7 +21,7 @@ from rlm_langchain.cli.rendering.records import (
     narrate,
     one_line,
 )
-from rlm_langchain.cli.rendering.rich import Drawing, Scroll, drawn
+from rlm_langchain.cli.rendering.rich import Drawing, ScrollView, drawn
 from rlm_langchain.records import Record
 from rlm_langchain.trajectory.tree import Trajectory, flat
 from rlm_langchain.types import Usage
@@ -41,7 +41,7 @@ def lines_of(records: list[Record], full: bool = False) -> str:
 
 def ticks_of(records: list[Record]) -> str:
     file = io.StringIO()
-    view = Ticking(file)
+    view = PlainWithTicker(file)
     for record in records:
         view.write(record)
     return file.getvalue()
@@ -235,7 +235,7 @@ def test_a_drawing_leaves_the_cursor_as_it_was() -> None:
 
 def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
     console = terminal(color_system=None)
-    view = Scroll(console)
+    view = ScrollView(console)
     for record in flat(nested()):
         view.write(record)
     view.close()
@@ -246,7 +246,7 @@ def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
 
 
 def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    view = Silence()
+    view = NoView()
     view.write(Telling().note("n").records[0])
     view.close()
     assert capsys.readouterr() == ("", "")

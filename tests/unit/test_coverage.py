@@ -13,12 +13,12 @@ from langchain_core.documents import Document
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.answers.coverage import Reading, Shelf
+from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
 from rlm_langchain.answers.substring_index import (
-    MARK,
+    ANCHOR_BYTES,
     VARIETY,
-    Effort,
-    Places,
+    SearchBudget,
+    SubstringIndex,
 )
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.testing.models import FunctionModel, script
@@ -194,10 +194,13 @@ def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
     start = data.draw(some.integers(0, len(text) - 60))
     end = data.draw(some.integers(start + 50, len(text)))
     said = data.draw(letters) + "§" + text[start:end] + "§" + data.draw(letters)
-    places = Places(text.encode())
-    found = places.found(said, Effort(1_000))
+    places = SubstringIndex(text.encode())
+    found = places.found(said, SearchBudget(1_000))
     first, last = len(text[:start].encode()), len(text[:end].encode())
-    marks = [places.data[i : i + MARK] for i in range(-(-first // MARK) * MARK, last - MARK + 1, MARK)]
+    marks = [
+        places.data[i : i + ANCHOR_BYTES]
+        for i in range(-(-first // ANCHOR_BYTES) * ANCHOR_BYTES, last - ANCHOR_BYTES + 1, ANCHOR_BYTES)
+    ]
     is_plain = all(len(set(mark)) < VARIETY for mark in marks)
     assert sum(e - s for s, e in found) >= last - first or text.count(text[start:end]) > 1 or is_plain
     for s, e in found:
@@ -207,10 +210,10 @@ def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
 def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(home, monkeypatch):
     monkeypatch.setattr("rlm_langchain.answers.substring_index.MARKS", 4_000)
     text = "".join(f"{n:05} is the number of a line that is like all the others.\n" for n in range(4_000))
-    store, reading = ContextStore(), Reading(ContextStore(), Shelf())
+    store, reading = ContextStore(), CoverageTracker(ContextStore(), IndexCache())
     reading.about([ref := store.reference(text)])
     places = reading.shelf.places(store, ref)
-    assert round(len(places) / len(places._marks)) == 4 * MARK
+    assert round(len(places) / len(places._marks)) == 4 * ANCHOR_BYTES
     got = [reading.read(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
     assert reading.coverage(chain.from_iterable(got))["share"] == 1.0
     assert reading.coverage(chain.from_iterable(got[:3]))["share"] == pytest.approx(30_000 / len(text), abs=0.005)
@@ -229,7 +232,7 @@ RULES = ["|" + "-" * 20, "-" * 31 + "|", "-|" * 15 + "+"]
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_that_stand_everywhere_are_compared_with_nothing(rule):
-    places, effort = Places(f"{'-' * 80}\n{'-|' * 40}\n".encode() * 160), Effort(1_000)
+    places, effort = SubstringIndex(f"{'-' * 80}\n{'-|' * 40}\n".encode() * 160), SearchBudget(1_000)
     assert places.found(rule * 700, effort) == []
     assert effort.left == 1_000
 
@@ -239,28 +242,28 @@ def test_one_prompt_is_compared_with_so_many_places_and_no_more(home):
     some_words = [f"{n:04}abcdefghijkl" for n in range(1_000)]
     text = "".join(word + "#" * 16 for word in some_words)
     said = "".join(word + "?" for word in some_words)
-    effort = Effort(50)
-    assert Places(text.encode()).found(said + text, effort) == []
+    effort = SearchBudget(50)
+    assert SubstringIndex(text.encode()).found(said + text, effort) == []
     assert effort.left == 0
-    assert Places(text.encode()).found(said + text, Effort(2_000)) == [(0, len(text))]
+    assert SubstringIndex(text.encode()).found(said + text, SearchBudget(2_000)) == [(0, len(text))]
 
 
 def test_all_contexts_together_get_the_compares_of_one_prompt(home, monkeypatch):
     given = []
-    monkeypatch.setattr(Places, "found", lambda _, text, effort: given.append(effort) or [])
-    reading = Reading(store := ContextStore(), Shelf())
+    monkeypatch.setattr(SubstringIndex, "found", lambda _, text, effort: given.append(effort) or [])
+    reading = CoverageTracker(store := ContextStore(), IndexCache())
     reading.about([store.reference(TEXT), store.reference(TEXT[::-1])])
     reading.read(TEXT)
     assert given[0] is given[1]
-    assert Effort.on("x" * 16_384).left < 4_200
-    assert Effort.on("x" * 10_000_000).left == 65_536
+    assert SearchBudget.on("x" * 16_384).left < 4_200
+    assert SearchBudget.on("x" * 10_000_000).left == 65_536
 
 
 def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
-    built, of = [], Places.of
-    monkeypatch.setattr(Places, "of", lambda file, *, ours: built.append(file) or of(file, ours=ours))
+    built, of = [], SubstringIndex.of
+    monkeypatch.setattr(SubstringIndex, "of", lambda file, *, ours: built.append(file) or of(file, ours=ours))
     texts = [TEXT, TEXT[::-1], TEXT.upper(), TEXT.swapcase()]
-    reading = Reading(store := ContextStore(), Shelf())
+    reading = CoverageTracker(store := ContextStore(), IndexCache())
     reading.about([store.reference(text) for text in texts])
     read = [stretch for text in texts for stretch in reading.read(text)]
     assert reading.coverage(read)["share"] == 1.0

@@ -18,8 +18,8 @@ from rlm_langchain import (
     create_rlm,
 )
 from rlm_langchain.cli.rendering.records import narrate
-from rlm_langchain.cli.rendering.summary import Ended
-from rlm_langchain.integrations.agents.tool import told
+from rlm_langchain.cli.rendering.summary import RunResult
+from rlm_langchain.integrations.agents.tool import tool_output
 from rlm_langchain.testing.models import script
 
 both_sandboxes = pytest.mark.parametrize("sandbox", ["cpython", "monty"])
@@ -169,7 +169,7 @@ def test_people_and_agents_are_told_as_well():
     cells = "found = llm_query_batched([str(n) for n in range(20)])", "FINAL('all of it')"
     output = create_rlm(script(*cells), budget=Budget(calls=5)).invoke("q")
     words = "17 calls were refused by a limit"
-    assert any(words in line for line in Ended(output, None, 1.0).lines())
-    assert Ended(output, None, 1.0).record()["degraded"] == {"refused": 17}
+    assert any(words in line for line in RunResult(output, None, 1.0).lines())
+    assert RunResult(output, None, 1.0).record()["degraded"] == {"refused": 17}
     assert words in narrate(output["trajectory"][-1])[0].text
-    assert words in told(output)[0]
+    assert words in tool_output(output)[0]

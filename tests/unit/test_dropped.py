@@ -21,13 +21,13 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.integrations.agents.middleware import RLMContextMiddleware
 from rlm_langchain.integrations.agents.tool import rlm_tool
 from rlm_langchain.integrations.chat_model.chat_model import ChatRLM
 from rlm_langchain.integrations.mcp_server import create_mcp_server
 from rlm_langchain.run.repl import Repl
-from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.runnable.create import create_rlm_graph
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.cpython.session import CPythonSession
@@ -36,7 +36,7 @@ from rlm_langchain.sandboxes.monty.session import MontySession
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.types import Limits, Reply, Suspended
 
-KINDS = (RLMRunnable, Machine, Pregel, Tree, Repl, MontySession, CPythonSession)
+KINDS = (RLMRunnable, Components, Pregel, RunTree, Repl, MontySession, CPythonSession)
 """What holds a run together."""
 ASKED = {"query": "q", "context": "some text " * 100}
 CONFIG: Any = {"configurable": {"thread_id": "t"}}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rlm_langchain.sandboxes.wire import (
     BATCH,
     CROWD,
-    Asked,
     BrokenProtocol,
+    CallsRequested,
     Ended,
     Given,
     Message,
@@ -35,10 +35,10 @@ MESSAGES: list[tuple[object, Message]] = [
     (["done", 7, "Traceback"], Ended(7, "Traceback")),
     (["answer", 1, {"a": [1, 2.5, None, True]}, None], Given(1, {"a": [1, 2.5, None, True]}, None)),
     (["answer", 1, "42", "Traceback"], Given(1, "42", "Traceback")),
-    (["calls", 1, [["llm", "p", None]]], Asked(1, (Call("llm", "p"),))),
+    (["calls", 1, [["llm", "p", None]]], CallsRequested(1, (Call("llm", "p"),))),
     (
         ["calls", 2, [["rlm", "q", "c"], ["search", "s", [1, {"k": "v"}]]]],
-        Asked(2, (Call("rlm", "q", "c"), Call("search", "s", [1, {"k": "v"}]))),
+        CallsRequested(2, (Call("rlm", "q", "c"), Call("search", "s", [1, {"k": "v"}]))),
     ),
 ]
 
@@ -211,7 +211,7 @@ def told(message: Message) -> object:
             return ["done", turn, error]
         case Given(turn, value, error):
             return ["answer", turn, value, error]
-        case Asked(turn, calls):
+        case CallsRequested(turn, calls):
             return ["calls", turn, [[call.kind, call.prompt, call.context] for call in calls]]
 
 

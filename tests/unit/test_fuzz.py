@@ -26,7 +26,7 @@ from rlm_langchain import (
     create_rlm,
 )
 from rlm_langchain.durability.receipts import Receipts
-from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.trajectory.journal import Journal, check_state
 from rlm_langchain.trajectory.messages import conversation, transcript
@@ -157,7 +157,7 @@ def test_mutated_journals_are_refused_or_hold_only_what_was_written(
         records = mutated(whole, chance)
         try:
             check_state({"trajectory": records})
-            journal = Tree(Budget()).journal("", records)
+            journal = RunTree(Budget()).journal("", records)
         except JournalError:
             continue
         written = {json.dumps(record) for record in whole}

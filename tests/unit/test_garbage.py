@@ -22,10 +22,10 @@ from rlm_langchain import (
 from rlm_langchain.cli.commands import gc
 from rlm_langchain.cli.session.threads import Threads
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.durability.thread_lock import lease
+from rlm_langchain.durability.thread_lock import thread_lock
 from rlm_langchain.runnable.garbage import (
-    Freed,
-    References,
+    GarbageReport,
+    Reachable,
     areferences,
     collect,
     references,
@@ -62,7 +62,7 @@ def test_what_a_thread_refers_to_stays_and_what_is_old_and_nobodys_goes(home: Pa
     kept = references(saver)
     assert old not in kept.contexts
     would = collect(home, kept, older_than=30 * DAY, dry_run=True)
-    assert would == Freed(1, 0, 0, len("nobody's"))
+    assert would == GarbageReport(1, 0, 0, len("nobody's"))
     assert old in blobs(home)
     assert collect(home, kept, older_than=30 * DAY) == would
     assert blobs(home) == {fresh, *kept.contexts}
@@ -88,7 +88,7 @@ def test_pieces_of_child_runs_that_are_not_done_stay(home: Path) -> None:
     assert "__interrupt__" in rlm.invoke({"query": "q", "context": "piece by piece"}, THREAD)
     age(home)
     freed = collect(home, references(saver), older_than=30 * DAY)
-    assert freed == Freed(0, 0, 0, 0)
+    assert freed == GarbageReport(0, 0, 0, 0)
     assert rlm.invoke(Command(resume=True), THREAD)["answer"] == "piece+2+3"
 
 
@@ -101,24 +101,24 @@ def test_receipts_stay_while_their_run_may_be_resumed(home: Path) -> None:
     age(home)
     assert collect(home, references(rlm.checkpointer), older_than=30 * DAY).receipts == 0
     assert receipts.exists()
-    assert collect(home, References(), older_than=50 * DAY).receipts == 0
-    assert collect(home, References(), older_than=30 * DAY).receipts == 1
+    assert collect(home, Reachable(), older_than=50 * DAY).receipts == 0
+    assert collect(home, Reachable(), older_than=30 * DAY).receipts == 1
     assert not receipts.exists()
 
 
 def test_nothing_goes_that_was_used_since_a_run_at_work_began(home: Path) -> None:
     old = stored("in use, says nobody")
     age(home)
-    with lease(home, "somebody's"):
+    with thread_lock(home, "somebody's"):
         [note] = (home / "leases").glob("*.json")
         note.write_text(json.dumps({"since": time.time() - 60 * DAY}))
-        assert collect(home, References(), older_than=30 * DAY).contexts == 0
+        assert collect(home, Reachable(), older_than=30 * DAY).contexts == 0
         note.write_text("torn")
-        assert collect(home, References(), older_than=30 * DAY).contexts == 0
+        assert collect(home, Reachable(), older_than=30 * DAY).contexts == 0
         note.write_text(json.dumps({"since": time.time()}))
-        assert collect(home, References(), older_than=30 * DAY, dry_run=True).contexts == 1
+        assert collect(home, Reachable(), older_than=30 * DAY, dry_run=True).contexts == 1
     note.write_text(json.dumps({"since": time.time() - 60 * DAY}))
-    assert collect(home, References(), older_than=30 * DAY).contexts == 1, "its run is over"
+    assert collect(home, Reachable(), older_than=30 * DAY).contexts == 1, "its run is over"
     assert old not in blobs(home)
 
 
@@ -136,9 +136,9 @@ def test_indexes_go_with_their_contexts(home: Path) -> None:
 
 def test_what_was_used_within_the_last_hours_always_stays(home: Path) -> None:
     stored("new")
-    assert collect(home, References(), older_than=0) == Freed(0, 0, 0, 0)
+    assert collect(home, Reachable(), older_than=0) == GarbageReport(0, 0, 0, 0)
     age(home, days=0.2)
-    assert collect(home, References(), older_than=0).contexts == 1
+    assert collect(home, Reachable(), older_than=0).contexts == 1
 
 
 def test_a_damaged_checkpoint_stops_the_collection(home: Path) -> None:

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.limiters import Gate
+from rlm_langchain.budget.limiters import RequestLimiter
 from tests.clock import run_in_no_time
 
 
-async def begin(gate: Gate, calls: int, lasting: float) -> list[float]:
+async def begin(gate: RequestLimiter, calls: int, lasting: float) -> list[float]:
     """When each of so many requests, asked for at once, begins."""
     loop, begun = asyncio.get_running_loop(), []
 
@@ -27,24 +27,26 @@ async def begin(gate: Gate, calls: int, lasting: float) -> list[float]:
 @pytest.mark.parametrize("lasting", [0.0, 7.0, 100.0])
 @pytest.mark.parametrize("concurrency", [1, 3, 32])
 def test_in_no_minute_more_requests_begin_than_allowed(lasting, concurrency):
-    gate = Gate(Budget(requests_per_minute=5, concurrency=concurrency))
+    gate = RequestLimiter(Budget(requests_per_minute=5, concurrency=concurrency))
     begun = run_in_no_time(begin(gate, 23, lasting))
     assert len(begun) == 23
     assert all(sixth - first >= 60 - 1e-6 for first, sixth in zip(begun, begun[5:], strict=False))
 
 
 def test_the_pace_costs_nothing_that_it_need_not():
-    begun = run_in_no_time(begin(Gate(Budget(requests_per_minute=5)), 11, 1.0))
+    begun = run_in_no_time(begin(RequestLimiter(Budget(requests_per_minute=5)), 11, 1.0))
     assert begun == pytest.approx([0] * 5 + [60] * 5 + [120])
 
 
 def test_without_a_pace_only_the_flight_is_bounded():
-    assert run_in_no_time(begin(Gate(Budget(concurrency=2)), 6, 10.0)) == pytest.approx([0, 0, 10, 10, 20, 20])
+    assert run_in_no_time(begin(RequestLimiter(Budget(concurrency=2)), 6, 10.0)) == pytest.approx(
+        [0, 0, 10, 10, 20, 20]
+    )
 
 
 def test_who_goes_away_while_waiting_gives_its_place_back():
     async def go() -> float:
-        gate = Gate(Budget(requests_per_minute=1, concurrency=1))
+        gate = RequestLimiter(Budget(requests_per_minute=1, concurrency=1))
         waiting = asyncio.create_task(begin(gate, 3, 0))
         await asyncio.sleep(30)
         waiting.cancel()

@@ -17,10 +17,10 @@ from rlm_langchain.durability.thread_lock import (
     _lock,
     held_since,
     is_held,
-    lease,
+    thread_lock,
 )
 from rlm_langchain.errors import ThreadBusy
-from rlm_langchain.runnable.garbage import References, collect
+from rlm_langchain.runnable.garbage import Reachable, collect
 
 
 def files(home: Path) -> list[str]:
@@ -29,21 +29,21 @@ def files(home: Path) -> list[str]:
 
 def test_a_lease_leaves_no_file(tmp_path: Path):
     for number in range(5):
-        with lease(tmp_path, f"thread {number}"):
+        with thread_lock(tmp_path, f"thread {number}"):
             assert len(files(tmp_path)) == 2
     assert files(tmp_path) == []
 
 
 def test_a_lease_that_ends_in_an_error_leaves_no_file(tmp_path: Path):
-    with pytest.raises(ZeroDivisionError), lease(tmp_path, "t"):
+    with pytest.raises(ZeroDivisionError), thread_lock(tmp_path, "t"):
         raise ZeroDivisionError
     assert files(tmp_path) == []
 
 
 def test_who_does_not_get_it_leaves_it_as_it_is(tmp_path: Path):
-    with lease(tmp_path, "t"):
+    with thread_lock(tmp_path, "t"):
         before = files(tmp_path)
-        with pytest.raises(ThreadBusy, match=rf"process {os.getpid()} on "), lease(tmp_path, "t"):
+        with pytest.raises(ThreadBusy, match=rf"process {os.getpid()} on "), thread_lock(tmp_path, "t"):
             pass
         assert is_held(tmp_path, "t")
         assert held_since(tmp_path) is not None
@@ -66,22 +66,22 @@ def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, loo
     assert len(files(tmp_path)) == 2
     match look:
         case "lease":
-            with lease(tmp_path, "t"):
+            with thread_lock(tmp_path, "t"):
                 pass
         case "is_held":
             assert not is_held(tmp_path, "t")
         case "collect":
-            collect(tmp_path, References(), older_than=0)
+            collect(tmp_path, Reachable(), older_than=0)
     assert files(tmp_path) == []
 
 
 def test_a_lock_on_a_file_that_was_removed_is_no_lease(tmp_path: Path):
     """Somebody has opened the file when its holder lets go of it: they and the next one must not both hold it."""
-    with lease(tmp_path, "t"):
+    with thread_lock(tmp_path, "t"):
         stale = _lock(tmp_path, "t").open("r+")
-    with stale, lease(tmp_path, "t"):
+    with stale, thread_lock(tmp_path, "t"):
         assert os.fstat(stale.fileno()).st_ino != _lock(tmp_path, "t").stat().st_ino or os.name == "nt"
-        with pytest.raises(ThreadBusy), lease(tmp_path, "t"):
+        with pytest.raises(ThreadBusy), thread_lock(tmp_path, "t"):
             pass
 
 
@@ -93,7 +93,7 @@ def test_many_who_want_it_never_hold_it_together(tmp_path: Path):
         nonlocal inside, most, got
         for _ in range(20):
             try:
-                with lease(tmp_path, "t"):
+                with thread_lock(tmp_path, "t"):
                     with counting:
                         inside, got = inside + 1, got + 1
                         most = max(most, inside)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.ledger import Ledger, Overrun, Refused
+from rlm_langchain.budget.ledger import BudgetRefused, Ledger, Overrun
 from rlm_langchain.types import Usage
 
 ONE = Usage(calls=1, input=100, output=50, cost=0.01)
@@ -24,7 +24,7 @@ async def spend(ledger: Ledger, wanted: Usage = ONE, used: Usage | None = None, 
 async def refusals(*calls) -> list[bool]:
     """Which of these calls, made at once, were refused."""
     ends = await asyncio.gather(*calls, return_exceptions=True)
-    return [isinstance(end, Refused) for end in ends]
+    return [isinstance(end, BudgetRefused) for end in ends]
 
 
 async def test_what_was_reserved_and_not_used_comes_back():
@@ -57,19 +57,19 @@ async def test_a_spent_limit_refuses_by_name_and_what_is_held_back_still_fits(bu
     ledger = Ledger(budget, held=ONE)
     for _ in range(2):
         await spend(ledger)
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(BudgetRefused) as refusal:
         await spend(ledger)
     assert refusal.value.reason == reason
     assert ledger.stop(ONE) == reason
     await spend(ledger, last=True)
-    with pytest.raises(Refused):
+    with pytest.raises(BudgetRefused):
         await spend(ledger, last=True)
 
 
 async def test_no_more_than_half_of_a_limit_is_held_back():
     ledger = Ledger(Budget(tokens=400), held=Usage(calls=1, input=10_000))
     await spend(ledger)
-    with pytest.raises(Refused):
+    with pytest.raises(BudgetRefused):
         await spend(ledger)
 
 
@@ -82,7 +82,7 @@ async def test_time_runs_over_all_processes_of_a_run():
     assert ledger.stop(ONE) == "seconds"
     async with ledger.reserve(ONE, last=True):
         now[0] = 30.0
-    with pytest.raises(Refused):
+    with pytest.raises(BudgetRefused):
         await spend(ledger, last=True)
 
 
@@ -160,7 +160,7 @@ async def test_a_cancel_just_when_its_turn_came_gives_the_reservation_back():
 
 async def test_a_call_whose_price_is_unknown_does_not_pass_a_limit_of_dollars():
     ledger = Ledger(Budget(usd=1.0))
-    with pytest.raises(Refused):
+    with pytest.raises(BudgetRefused):
         await spend(ledger, Usage(calls=1, cost=None))
 
 
@@ -176,7 +176,7 @@ async def test_what_is_admitted_and_not_sent_is_refused_when_the_limit_was_passe
         first.book(Usage(calls=10, input=1400, output=100, cost=0.1))
         now[0] = 100.0
         assert not second.begin()
-        with pytest.raises(Refused):
+        with pytest.raises(BudgetRefused):
             await second.renew()
     assert ledger.gone == ledger.spent
 
@@ -206,7 +206,7 @@ async def test_a_retry_is_a_request_of_its_own():
             await entry.renew()
             assert entry.begin()
             ends()
-        with pytest.raises(Refused):
+        with pytest.raises(BudgetRefused):
             await entry.renew()
     assert (ledger.spent.calls, ledger.lost.calls) == (1, 2)
 
@@ -255,7 +255,7 @@ def test_nothing_is_sent_that_does_not_fit_beside_what_is_known_to_be_spent(call
                         await asyncio.sleep(0)
                         entry.lose() if lost else entry.book(Usage(1, int(read * factor)))
                         return
-        except Refused:
+        except BudgetRefused:
             assert ledger.spent.plus(ledger.lost).tokens + read > 2000
 
     async def together() -> None:
@@ -294,7 +294,7 @@ def test_no_calls_at_once_pass_the_tokens_and_none_is_refused_that_would_have_fi
                 entry.used = Usage(1, int(read * share), 0, int(written * share))
                 if fails:
                     raise ValueError
-        except Refused:
+        except BudgetRefused:
             assert ledger.spent.tokens + read + written > 1900
         except ValueError:
             pass

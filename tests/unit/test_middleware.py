@@ -35,7 +35,7 @@ from rlm_langchain import (
     create_rlm,
 )
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.integrations.agents.offload import Mover, references
+from rlm_langchain.integrations.agents.offload import Offloader, references
 from rlm_langchain.runnable.garbage import collect
 from rlm_langchain.runnable.garbage import references as referred
 from rlm_langchain.testing.models import FunctionModel, script
@@ -206,8 +206,8 @@ def test_an_agent_whose_older_history_is_gone_goes_on_and_says_so(home):
     assert moving.store.load(moving.context(longer, [name]))
 
 
-def mover(**options: Any) -> Mover:
-    return Mover(ContextStore(), "ask_context", **{"long": 1_000, "history": 5_000, **options})
+def mover(**options: Any) -> Offloader:
+    return Offloader(ContextStore(), "ask_context", **{"long": 1_000, "history": 5_000, **options})
 
 
 def turns(first: int, count: int) -> list[BaseMessage]:

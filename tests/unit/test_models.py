@@ -14,8 +14,13 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from rlm_langchain.errors import ConfigurationError, MissingDependency
-from rlm_langchain.models.model import FREE, Listing, Model, Price
-from rlm_langchain.models.provider_errors import FaultCode
+from rlm_langchain.models.model import (
+    FREE,
+    Model,
+    Price,
+    PriceListEntry,
+)
+from rlm_langchain.models.provider_errors import ErrorCode
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.testing.models import FunctionModel, script
 
@@ -48,7 +53,7 @@ def test_vendor_and_name_go_to_openrouter(name: str, monkeypatch: pytest.MonkeyP
     assert (chat.stream_usage, chat.max_retries, chat.use_responses_api) == (True, 0, False)
     assert chat.extra_body == {"usage": {"include": True}}
     assert set(chat.default_headers) == {"HTTP-Referer", "X-Title"}
-    assert (model.window, model.listing) == (128_000, Listing("openrouter", "openai/gpt-4o"))
+    assert (model.window, model.listing) == (128_000, PriceListEntry("openrouter", "openai/gpt-4o"))
 
 
 def test_a_variant_after_a_colon_belongs_to_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +83,7 @@ def test_openai_itself_is_asked_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> 
     model = resolve("openai:gpt-4o", "root")
     assert type(model.chat) is ChatOpenAI
     assert model.window == 128_000
-    assert model.listing == Listing("https://api.openai.com/v1/", "gpt-4o")
+    assert model.listing == PriceListEntry("https://api.openai.com/v1/", "gpt-4o")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
     assert type(chat_of("openai:gpt-4o")) is ChatOpenAI
 
@@ -110,7 +115,7 @@ def test_an_address_without_http_is_told_before_anything_is_asked(
         ("a/m", "auth", "OPENROUTER_API_KEY"),
     ],
 )
-def test_a_model_that_is_named_has_a_way_out(name: str, code: FaultCode, told: str) -> None:
+def test_a_model_that_is_named_has_a_way_out(name: str, code: ErrorCode, told: str) -> None:
     assert told in Model(name, script("")).way_out(code)
     assert Model("gpt-x", script("")).way_out(code) == "", "of a model that was given nothing is known"
 
@@ -118,7 +123,7 @@ def test_a_model_that_is_named_has_a_way_out(name: str, code: FaultCode, told: s
 def test_a_public_compatible_server_is_looked_up_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.deepseek.com/v1")
     model = resolve("openai:deepseek-chat", "sub")
-    assert model.listing == Listing("https://api.deepseek.com/v1/", "deepseek-chat")
+    assert model.listing == PriceListEntry("https://api.deepseek.com/v1/", "deepseek-chat")
     assert model.window == 64_000
 
 
@@ -233,7 +238,7 @@ def test_a_chat_model_is_described_by_itself() -> None:
     chat = ChatOpenAI(model="gpt-4o-mini", api_key="k")  # type: ignore[arg-type]
     model = resolve(chat, "sub")
     assert (model.name, model.chat.model_name, model.window) == ("gpt-4o-mini", "gpt-4o-mini", 128_000)  # type: ignore[attr-defined]
-    assert model.listing == Listing("https://api.openai.com/v1/", "gpt-4o-mini")
+    assert model.listing == PriceListEntry("https://api.openai.com/v1/", "gpt-4o-mini")
 
 
 def test_a_chat_model_at_a_server_nearby_has_no_listed_price() -> None:

@@ -30,7 +30,7 @@ from rlm_langchain.sandboxes.monty.prelude_loader import (
     global_names,
     loading,
     modules,
-    opening,
+    session_prelude,
 )
 
 quick = settings(max_examples=40, deadline=None)
@@ -40,7 +40,7 @@ quick = settings(max_examples=40, deadline=None)
 def world() -> dict[str, Any]:
     """The globals of a session, made by plain Python."""
     names: dict[str, Any] = {"__rlm_most__": 1 << 20}
-    exec(opening(), names)
+    exec(session_prelude(), names)
     return names
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.monty.prelude_loader import loading, opening
+from rlm_langchain.sandboxes.monty.prelude_loader import loading, session_prelude
 from rlm_langchain.sandboxes.monty.prepare import Prepared, Refused, prepare
 
 DATA = Path(__file__).parents[1] / "data"
@@ -49,7 +49,7 @@ QUOTES_IN_QUOTES = sys.version_info >= (3, 12)
 
 @functools.cache
 def library() -> str:
-    return opening()
+    return session_prelude()
 
 
 def printed(code: str, names: dict[str, Any]) -> str:

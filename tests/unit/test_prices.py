@@ -10,13 +10,18 @@ from genai_prices import Usage as ListedUsage
 from genai_prices.data_snapshot import get_snapshot
 
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.models.model import FREE, Listing, Model, Price
-from rlm_langchain.models.pricing import cost, known, window
+from rlm_langchain.models.model import (
+    FREE,
+    Model,
+    Price,
+    PriceListEntry,
+)
+from rlm_langchain.models.pricing import cost, has_price, window
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
 
-def model(price: Price | None = None, listing: Listing | None = None) -> Model:
+def model(price: Price | None = None, listing: PriceListEntry | None = None) -> Model:
     return Model("m", FunctionModel(function=lambda _: ""), price=price, listing=listing)
 
 
@@ -33,28 +38,32 @@ def test_cached_and_written_input_have_prices_of_their_own() -> None:
 
 
 def test_the_users_price_comes_before_the_lists() -> None:
-    mine = model(Price(1.0, 1.0), Listing("openai", "gpt-4o"))
+    mine = model(Price(1.0, 1.0), PriceListEntry("openai", "gpt-4o"))
     assert cost(mine, Usage(1, input=1_000_000)) == 1.0
 
 
 def test_an_unknown_price_is_none_and_not_a_guess() -> None:
-    for nowhere in (None, Listing("openai", "no-such-model"), Listing("https://unknown.example/v1", "gpt-4o")):
+    for nowhere in (
+        None,
+        PriceListEntry("openai", "no-such-model"),
+        PriceListEntry("https://unknown.example/v1", "gpt-4o"),
+    ):
         assert cost(model(listing=nowhere), Usage(1, input=10)) is None
-        assert not known(model(listing=nowhere))
+        assert not has_price(model(listing=nowhere))
 
 
 def test_a_free_model_costs_nothing_and_that_is_known() -> None:
     assert cost(model(FREE), Usage(1, input=10, output=10)) == 0.0
-    assert known(model(FREE))
+    assert has_price(model(FREE))
 
 
 def test_no_tokens_cost_nothing() -> None:
-    assert cost(model(listing=Listing("openai", "gpt-4o")), Usage()) == 0.0
+    assert cost(model(listing=PriceListEntry("openai", "gpt-4o")), Usage()) == 0.0
 
 
 def test_the_window_is_what_the_list_says() -> None:
-    assert window(Listing("openai", "gpt-4o")) == 128_000
-    assert window(Listing("openai", "no-such-model")) is None
+    assert window(PriceListEntry("openai", "gpt-4o")) == 128_000
+    assert window(PriceListEntry("openai", "no-such-model")) is None
 
 
 @pytest.mark.parametrize("size", [1_000, 200_000, 200_001, 300_000])
@@ -64,7 +73,7 @@ def test_costs_are_those_of_the_price_lists(provider: str, size: int) -> None:
     listed = ListedUsage(input_tokens=size, cache_read_tokens=size // 4, cache_write_tokens=100, output_tokens=500)
     compared = 0
     for entry in next(p for p in get_snapshot().providers if p.id == provider).models:
-        ours = cost(model(listing=Listing(provider, entry.id)), usage, written=100)
+        ours = cost(model(listing=PriceListEntry(provider, entry.id)), usage, written=100)
         if ours is not None:
             found = get_snapshot().find_provider_model(entry.id, None, provider, None)[1]
             theirs = found.get_prices(datetime.now(UTC)).calc_price(listed)["total_price"]

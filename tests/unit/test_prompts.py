@@ -9,7 +9,7 @@ import pytest
 
 from rlm_langchain import create_rlm
 from rlm_langchain.models.model import Model
-from rlm_langchain.prompts.render import opening, render
+from rlm_langchain.prompts.render import few_shot_messages, render
 from rlm_langchain.testing.models import FunctionModel, script
 
 
@@ -27,8 +27,8 @@ def test_a_system_prompt_is_short_with_all_its_examples(profile, most):
 
 @pytest.mark.parametrize("examples", ["examples_dict", "examples_str"])
 def test_examples_for_a_type_take_the_place_of_the_others(examples):
-    system, *turns = opening("compact", examples)
-    assert system == opening("compact")[0], "the system prompt is the same bytes, whatever comes after it"
+    system, *turns = few_shot_messages("compact", examples)
+    assert system == few_shot_messages("compact")[0], "the system prompt is the same bytes, whatever comes after it"
     assert [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2)
     assert tokens(system[1]) + tokens(render("compact", examples)) <= 350
 
@@ -52,16 +52,16 @@ def test_a_small_model_is_shown_examples_of_the_kind_that_is_asked_about(context
 
     create_rlm(Model("small", FunctionModel(function=play), "compact"), sandbox="monty").completion("q", context)
     begun = [message.content for message in seen[0]][:-1]
-    assert begun == [text for _, text in opening("compact", examples)]
+    assert begun == [text for _, text in few_shot_messages("compact", examples)]
     assert [message.content for message in seen[1]][: len(begun)] == begun, "in every turn"
 
 
 @pytest.mark.parametrize("profile", ["default", "compact"])
 def test_examples_are_a_conversation(profile):
-    roles = [role for role, _ in opening(profile)]
+    roles = [role for role, _ in few_shot_messages(profile)]
     assert roles[0] == "system"
     assert roles[1:] == ["user", "assistant"] * (len(roles) // 2)
-    assert all(text and "===" not in text for _, text in opening(profile))
+    assert all(text and "===" not in text for _, text in few_shot_messages(profile))
 
 
 def test_the_system_prompt_is_the_same_bytes_in_every_run():
@@ -75,7 +75,7 @@ def test_the_system_prompt_is_the_same_bytes_in_every_run():
 
     first("one", None)
     first("another $question", "a text")
-    assert seen[0] == seen[1] == opening("default")[0][1]
+    assert seen[0] == seen[1] == few_shot_messages("default")[0][1]
 
 
 def test_a_hole_in_a_prompt_is_an_error():

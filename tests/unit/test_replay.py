@@ -72,7 +72,7 @@ def test_a_replay_that_is_the_same_says_and_asks_nothing(sandbox: str) -> None:
 
 
 def test_a_long_replay_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.SLOW_REPLAY", 0.0)
+    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.REPLAY_NOTE_SECONDS", 0.0)
     output, model = resumed("monty", "old", "old")
     [note] = notes(output)
     assert note.startswith("rebuilding the REPL took")

@@ -15,7 +15,7 @@ from rlm_langchain.models.messages import (
     tokens_in,
     usage_of,
 )
-from rlm_langchain.models.model import Listing, Model, Price
+from rlm_langchain.models.model import Model, Price, PriceListEntry
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
@@ -176,7 +176,7 @@ def test_a_cost_that_is_none_is_ignored(cost: object) -> None:
 
 
 def test_the_price_lists_are_the_last_resort() -> None:
-    listed = Model("m", MODEL.chat, listing=Listing("openai", "gpt-4o"))
+    listed = Model("m", MODEL.chat, listing=PriceListEntry("openai", "gpt-4o"))
     reply = AIMessage("x", usage_metadata=billed(1_000_000, 100_000, cache_read=400_000))
     assert usage(reply, listed).cost == pytest.approx(0.6 * 2.5 + 0.4 * 1.25 + 0.1 * 10)
 

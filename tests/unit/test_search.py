@@ -296,10 +296,10 @@ def test_a_resumed_run_pays_for_no_embedding_twice(home):
 
 
 def test_an_index_that_a_crash_left_half_embedded_is_finished_without_paying_again(home, monkeypatch):
-    from rlm_langchain.retrieval import embedder
+    from rlm_langchain.retrieval import embedder as retrieval_embedder
 
-    monkeypatch.setattr(embedder, "BATCH", 1)
-    monkeypatch.setattr(embedder, "FLIGHT", 1)
+    monkeypatch.setattr(retrieval_embedder, "BATCH", 1)
+    monkeypatch.setattr(retrieval_embedder, "FLIGHT", 1)
     model = Topics()
 
     def broken(texts: list[str]) -> Any:
@@ -410,9 +410,9 @@ def test_a_tool_called_search_and_a_retriever_do_not_go_together():
 
 
 def test_the_extra_is_named_when_it_is_missing(monkeypatch):
-    from rlm_langchain.retrieval import extras
+    from rlm_langchain.retrieval import extras as retrieval_extras
 
-    monkeypatch.setattr(extras, "PACKAGES", {"no_such_module": "bm25s"})
+    monkeypatch.setattr(retrieval_extras, "PACKAGES", {"no_such_module": "bm25s"})
     with pytest.raises(MissingDependency, match=r'pip install "rlm-langchain\[retrieval\]"'):
         _ = create_rlm(script("FINAL(1)"), retriever="bm25").graph
 
@@ -430,10 +430,10 @@ def test_hybrid_uses_search_when_it_is_there():
 def test_indexes_that_nobody_used_for_long_are_removed(home: Path):
     import os
 
-    from rlm_langchain.retrieval.cache.index_store import Shelf
+    from rlm_langchain.retrieval.cache.index_store import IndexStore
 
     create_rlm(script(HYBRID), retriever="bm25").completion("q", TEXTS)
-    shelf = Shelf(home / "indexes")
+    shelf = IndexStore(home / "indexes")
     assert shelf.collect(older_than=3600).removed == ()
     for folder in (home / "indexes").glob("??/" + "?" * 64):
         os.utime(folder, (0, 0))

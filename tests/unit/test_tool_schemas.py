@@ -13,7 +13,7 @@ from langchain_core.tools import StructuredTool, ToolException
 from rlm_langchain import ConfigurationError, create_rlm
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.graph.calls.tools import arguments, guidance, tools_of
-from rlm_langchain.integrations.chat_model.tools import bound
+from rlm_langchain.integrations.chat_model.tools import bound_tools
 from rlm_langchain.testing.models import script
 
 QUICK = settings(
@@ -199,7 +199,7 @@ def test_any_schema_of_a_function_of_the_repl_is_read_or_a_typed_error(schema: A
 @given(schema=st.one_of(schemas, values), name=st.one_of(st.just("f"), values))
 def test_any_schema_that_is_bound_to_a_chat_model_is_read_or_a_typed_error(schema: Any, name: Any) -> None:
     with suppress(ConfigurationError):
-        calls = bound([{"name": name, "description": "Does it.", "parameters": schema}], None, "reply")
+        calls = bound_tools([{"name": name, "description": "Does it.", "parameters": schema}], None, "reply")
         calls.told("q")
         AnswerSchema(calls.schema(None)).problem({"tool_calls": [{"name": "f", "args": {"x": 1}}]})
 

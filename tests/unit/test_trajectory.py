@@ -5,10 +5,10 @@ import pytest
 from rlm_langchain.cli.commands.show import in_order
 from rlm_langchain.records import Record
 from rlm_langchain.trajectory.tree import (
-    Asked,
-    Run,
+    CallView,
+    RunView,
     Trajectory,
-    Turn,
+    TurnView,
     bare,
     flat,
 )
@@ -73,12 +73,12 @@ def test_what_a_child_run_has_spent_counts_while_it_goes_on() -> None:
         if record["type"] == "output" and record["path"] == "1":
             break
     assert told.spent.sub.calls == 3
-    assert told.runs[""].cells[0].calls[1] == Asked(None, told.runs["1"])
+    assert told.runs[""].cells[0].calls[1] == CallView(None, told.runs["1"])
 
 
 def test_notes_stand_between_the_turns_they_came_between() -> None:
     records = Telling().question().turn(0, "words").note("code, please").turn(1, "more").records
-    kinds = ["turn" if isinstance(s, Turn) else s["text"] for s in Trajectory.of(records).runs[""].steps]
+    kinds = ["turn" if isinstance(s, TurnView) else s["text"] for s in Trajectory.of(records).runs[""].steps]
     assert kinds == ["turn", "code, please", "turn"]
 
 
@@ -105,7 +105,7 @@ def test_a_trace_that_begins_in_the_middle_still_makes_a_tree() -> None:
     stray = Telling().call(9, 9, "whose?").output(9, "none")
     tree = Trajectory.of([*child.records, *stray.records])
     assert set(tree.runs) == {"4/2", "4", ""}
-    assert tree.runs[""] == Run("")
+    assert tree.runs[""] == RunView("")
     assert tree.spent.sub.calls == 1
 
 

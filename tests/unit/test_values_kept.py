@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import create_rlm
 from rlm_langchain.cli.rendering.plain import Lines
-from rlm_langchain.cli.rendering.summary import Ended
+from rlm_langchain.cli.rendering.summary import RunResult
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.trajectory.jsonl import read_trace, write_trace
 from rlm_langchain.trajectory.tree import flat
@@ -74,8 +74,8 @@ def test_a_value_is_what_it_was(name: str, sandbox: str, home: Path, tmp_path: P
     write_trace(tmp_path / "trace", output["trajectory"])
     kept = [record for record in read_trace(tmp_path / "trace") if record["type"] in ("answer", "output")]
     assert all(same(record.get("answer", record.get("value")), value) for record in kept)
-    assert same(json.loads(Ended(output, None, 1.0).json())["answer"], value)
-    shown = Ended(output, None, 1.0).answer(terminal=True)
+    assert same(json.loads(RunResult(output, None, 1.0).json())["answer"], value)
+    shown = RunResult(output, None, 1.0).answer(terminal=True)
     lines = StringIO()
     for record in records:
         Lines(lines, full=True).write(record)

@@ -10,19 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.worker.lazy import (
-    file,
-    regex,
-)
-from rlm_langchain.sandboxes.worker.lazy import (
-    lines as lazy_lines,
-)
-from rlm_langchain.sandboxes.worker.lazy import (
-    matches as lazy_matches,
-)
-from rlm_langchain.sandboxes.worker.lazy import (
-    text as lazy_text,
-)
+from rlm_langchain.sandboxes.worker.lazy import file, regex
+from rlm_langchain.sandboxes.worker.lazy import lines as lazy_lines
+from rlm_langchain.sandboxes.worker.lazy import matches as lazy_matches
+from rlm_langchain.sandboxes.worker.lazy import text as lazy_text
 from rlm_langchain.sandboxes.worker.lazy.file import Source
 from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 

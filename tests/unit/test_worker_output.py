@@ -13,14 +13,14 @@ from rlm_langchain.sandboxes.worker.repl import cell, tracebacks
 from rlm_langchain.sandboxes.worker.repl.output import (
     CROWD,
     EAGER,
+    CellOutput,
     OutputLimit,
-    Screen,
 )
 
 
 def screen(limit=1000):
     shown = []
-    return Screen(limit, shown.append, Hold()), shown
+    return CellOutput(limit, shown.append, Hold()), shown
 
 
 def test_lines_are_handed_over_as_they_come():

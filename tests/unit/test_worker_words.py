@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rlm_langchain.sandboxes import wire
-from rlm_langchain.sandboxes.worker.determinism.scheduler import Crew
+from rlm_langchain.sandboxes.worker.determinism.scheduler import CooperativePool
 from rlm_langchain.sandboxes.worker.repl.answers import AnswerGiven, Answers
 from rlm_langchain.sandboxes.worker.repl.json_values import dumped
 from rlm_langchain.sandboxes.worker.repl.runner import CALL, values_in, waves
@@ -220,7 +220,7 @@ def test_show_vars_says_what_each_is(answers, names):
 def pool(host):
     from rlm_langchain.sandboxes.worker.determinism.thread_pool import Pool
 
-    return type("Pool", (Pool,), {"crew": Crew(host, lambda: None)})
+    return type("Pool", (Pool,), {"crew": CooperativePool(host, lambda: None)})
 
 
 def asking(pool, prompt):

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 from rlm_langchain.cli.commands import inputs as commands_inputs
 from rlm_langchain.cli.options import Setup, Shown
-from rlm_langchain.cli.rendering.summary import Ended, finish
+from rlm_langchain.cli.rendering.summary import RunResult, finish
 from rlm_langchain.cli.session.checkpointing import Keeping
 from rlm_langchain.cli.session.run import context_of, watch
-from rlm_langchain.cli.session.threads import Kept, Threads, config
+from rlm_langchain.cli.session.threads import SavedRun, Threads, config
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import RLMInput
 from rlm_langchain.trajectory.jsonl import Trace
@@ -77,8 +77,8 @@ def _go_on(name: str, setup: Setup, shown: Shown) -> int:
     return finish(ended, json=shown.json, quiet=shown.quiet)
 
 
-def _ended(kept: Kept) -> Ended:
-    return Ended(kept.output, context_of(kept.output), 0.0, thread=kept.name)
+def _ended(kept: SavedRun) -> RunResult:
+    return RunResult(kept.output, context_of(kept.output), 0.0, thread=kept.name)
 
 
 def _trace(shown: Shown) -> AbstractContextManager[Trace | None]:

@@ -7,7 +7,7 @@ import re
 from rlm_langchain.cli.session.threads import Threads
 from rlm_langchain.context.store import home
 from rlm_langchain.errors import InputError
-from rlm_langchain.runnable.garbage import Freed, References, references
+from rlm_langchain.runnable.garbage import GarbageReport, Reachable, references
 from rlm_langchain.runnable.garbage import collect as collect_garbage
 
 UNITS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
@@ -15,7 +15,7 @@ UNITS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 def collect(older_than: str, *, dry_run: bool) -> str:
     """Collect, and say what was freed."""
-    threads, kept = Threads(), References()
+    threads, kept = Threads(), Reachable()
     age = seconds(older_than)
     if threads.path.exists():
         with threads.opened() as saver:
@@ -31,7 +31,7 @@ def seconds(age: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def told(freed: Freed, *, dry_run: bool) -> str:
+def told(freed: GarbageReport, *, dry_run: bool) -> str:
     """A sentence."""
     counts = (
         (freed.contexts, "context", "contexts"),

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal, TypedDict
 
 from rlm_langchain.cli.rendering.records import one_line
-from rlm_langchain.cli.session.threads import Kept, Threads
+from rlm_langchain.cli.session.threads import SavedRun, Threads
 from rlm_langchain.trajectory.tree import Trajectory
 
 State = Literal["running", "waiting", "stopped", "complete", "partial", "failed"]
@@ -45,7 +45,7 @@ def show(*, json: bool) -> None:
         print('no runs are kept yet: rlm ask "..." --thread NAME keeps one')
 
 
-def line(kept: Kept, *, at_work: bool) -> Line:
+def line(kept: SavedRun, *, at_work: bool) -> Line:
     """A thread in short."""
     spent = Trajectory.of(kept.records).spent.total
     question = next((record for record in kept.last if record["type"] == "question"), None)
@@ -72,7 +72,7 @@ def table(lines: list[Line], width: int = 0) -> list[str]:
     ]
 
 
-def _state(kept: Kept, *, at_work: bool) -> State:
+def _state(kept: SavedRun, *, at_work: bool) -> State:
     if at_work:
         return "running"
     if kept.open:

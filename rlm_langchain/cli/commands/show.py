@@ -10,17 +10,17 @@ from rich.console import Console
 
 from rlm_langchain.cli.rendering.plain import Lines, spending
 from rlm_langchain.cli.rendering.records import narrate
-from rlm_langchain.cli.rendering.rich import Scroll
+from rlm_langchain.cli.rendering.rich import ScrollView
 from rlm_langchain.cli.session.threads import Threads
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import Record
 from rlm_langchain.trajectory.jsonl import read_trace
 from rlm_langchain.trajectory.tree import (
-    Asked,
+    CallView,
     RanCell,
-    Run,
+    RunView,
     Trajectory,
-    Turn,
+    TurnView,
 )
 
 
@@ -28,8 +28,8 @@ def show_run(what: str, *, full: bool) -> None:
     """Show the run of a trace, or of a thread. Raises `InputError` for what is neither."""
     told = Trajectory.of(_records(what))
     console = Console(highlight=False)
-    view = Scroll(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
-    top = told.runs.get("", Run(""))
+    view = ScrollView(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
+    top = told.runs.get("", RunView(""))
     for record in in_order(top):
         view.write(record)
         for part in narrate(record) if record["type"] == "answer" and not record["path"] else ():
@@ -47,12 +47,12 @@ def _records(what: str) -> Iterable[Record]:
     return kept.records
 
 
-def in_order(run: Run) -> Iterator[Record]:
+def in_order(run: RunView) -> Iterator[Record]:
     """The records of a run as a tree is read: those of a child run right before the call that it answered."""
     if run.question:
         yield run.question
     for step in run.steps:
-        if not isinstance(step, Turn):
+        if not isinstance(step, TurnView):
             yield step
             continue
         yield step.record
@@ -68,7 +68,7 @@ def _of_cell(cell: RanCell) -> Iterator[Record]:
     for wave in cell.waves:
         yield wave
         for number in range(wave["first"], wave["first"] + wave["count"]):
-            asked = rest.pop(number, Asked())
+            asked = rest.pop(number, CallView())
             yield from in_order(asked.run) if asked.run else ()
             yield from [asked.record] if asked.record else []
     if cell.output:

@@ -31,7 +31,7 @@ class View(Protocol):
         """Leave the terminal as it was."""
 
 
-class Silence:
+class NoView:
     """Watches without a word."""
 
     def write(self, record: Record) -> None:
@@ -62,7 +62,7 @@ class Lines:
         """Nothing is open."""
 
 
-class Ticking(Lines):
+class PlainWithTicker(Lines):
     """Lines that also say how far a large fan-out is: at each quarter, since nothing moves."""
 
     def write(self, record: Record) -> None:

@@ -37,7 +37,7 @@ BARS = 8
 """Fan-outs that are drawn at once."""
 
 
-class Scroll:
+class ScrollView:
     """What happened, one part below the other."""
 
     def __init__(self, console: Console, *, full: bool = False) -> None:
@@ -57,7 +57,7 @@ class Scroll:
         """Nothing is open."""
 
 
-class Drawing(Scroll):
+class Drawing(ScrollView):
     """What happened scrolls by, and what goes on stands below it."""
 
     def __init__(self, console: Console, told: Trajectory, clock: Callable[[], float] = time.monotonic) -> None:

@@ -19,7 +19,7 @@ from rlm_langchain.types import ContextRef, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunResult:
     """A run that is over, as a person or a program wants to hear of it."""
 
     output: RLMOutput
@@ -97,7 +97,7 @@ class Ended:
         return json.dumps(self.record())
 
 
-def finish(ended: Ended, *, json: bool, quiet: bool) -> int:
+def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
     """Give the answer to standard output and the rest to standard error; the exit code says if there is one."""
     failed = ended.output["status"] == "failed"
     terminal = sys.stdout.isatty()

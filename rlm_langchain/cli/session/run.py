@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.cli.rendering.plain import (
-    Silence,
-    Ticking,
+    NoView,
+    PlainWithTicker,
     View,
     spending,
 )
-from rlm_langchain.cli.rendering.summary import Ended
+from rlm_langchain.cli.rendering.summary import RunResult
 from rlm_langchain.cli.session import approve
 from rlm_langchain.cli.session.checkpointing import Keeping
 from rlm_langchain.cli.session.interrupt import interrupting
@@ -53,7 +53,7 @@ class Asking:
     told: Trajectory = field(default_factory=Trajectory)
     """Everything so far; the view may draw from it."""
     begun: float = field(default_factory=time.monotonic)
-    view: View = field(default_factory=Silence)
+    view: View = field(default_factory=NoView)
     _left: bool = False
 
     def run(self) -> RLMOutput:
@@ -63,7 +63,7 @@ class Asking:
             return asyncio.run(self._run())
         except RLMError as error:
             if self.kept.thread is not None and self.told.runs:
-                error.add_note(f"What was paid is kept: `{way_on(self.kept.thread)}` goes on.")
+                error.add_note(f"What was paid is kept: `{resume_command(self.kept.thread)}` goes on.")
             raise
         finally:
             self.view.close()
@@ -87,7 +87,7 @@ class Asking:
         if not self._left:
             self._left = True
             self.view.close()
-            print(farewell(self.told, self.trace, self.kept.thread), file=sys.stderr, flush=True)
+            print(interrupt_message(self.told, self.trace, self.kept.thread), file=sys.stderr, flush=True)
 
     async def _answered(self) -> RLMOutput:
         async with self.kept.at_work(self.rlm) as (rlm, config):
@@ -142,13 +142,13 @@ def watch(
     kept: Keeping = Keeping(),  # noqa: B008 - a frozen value
     trace: Trace | None = None,
     quiet: bool = False,
-) -> Ended:
+) -> RunResult:
     """Ask a question, show how it is answered, and keep its steps in a trace when there is one."""
     if rlm.budget.approve_above is not None:
         approve.check()
     asking = Asking(rlm, asked, kept, quiet, trace)
     output = asking.run()
-    return Ended(output, context_of(output), asking.seconds, str(trace.path) if trace else None, kept.thread)
+    return RunResult(output, context_of(output), asking.seconds, str(trace.path) if trace else None, kept.thread)
 
 
 def context_of(output: RLMOutput) -> ContextRef | None:
@@ -160,30 +160,30 @@ def context_of(output: RLMOutput) -> ContextRef | None:
 def choose(told: Trajectory, *, quiet: bool) -> View:
     """The view that suits standard error."""
     if quiet:
-        return Silence()
+        return NoView()
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        return Ticking(sys.stderr)
+        return PlainWithTicker(sys.stderr)
     from rlm_langchain.cli.rendering.rich import Drawing
 
     return Drawing(console, told)
 
 
-def farewell(told: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
+def interrupt_message(told: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
     """What to tell who interrupts a run: what it cost, and how to go on."""
     kept = str(trace.path) if trace else thread
     look = f"`rlm show {shlex.quote(kept)}` shows how far it came" if kept else "--trace FILE would keep a record"
     on = "The same command begins anew: with --thread NAME it could go on from here."
     if thread is not None:
-        on = f"To go on from here: {way_on(thread)}"
+        on = f"To go on from here: {resume_command(thread)}"
     return (
         f"\nInterrupted after {spending(told.spent.total)}; nothing more is asked or paid.\n{on}\n"
         f"To look back: {look}."
     )
 
 
-def way_on(thread: str) -> str:
+def resume_command(thread: str) -> str:
     """The command that goes on with a thread, to be copied."""
     return f"rlm resume {shlex.quote(thread)}"

@@ -14,8 +14,8 @@ from langchain_core.runnables import RunnableConfig
 from rlm_langchain.cli.options import Setup, read_setup, write_setup
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.store import home
-from rlm_langchain.durability.checkpointer import guarded, translated
-from rlm_langchain.durability.thread_lock import is_held, lease
+from rlm_langchain.durability.checkpointer import as_journal_error, checked_saver
+from rlm_langchain.durability.thread_lock import is_held, thread_lock
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import Record, RLMOutput, output_of
 from rlm_langchain.runnable.fork import Graph, reader
@@ -30,7 +30,7 @@ LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedRun:
     """A thread as its last checkpoint has it."""
 
     name: str
@@ -65,7 +65,7 @@ class Threads:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or home() / "threads.sqlite"
 
-    def all(self) -> list[Kept]:
+    def all(self) -> list[SavedRun]:
         """Every thread, the one that was written last first."""
         if not self.path.exists():
             return []
@@ -74,7 +74,7 @@ class Threads:
             found = [kept for name in names(saver) if (kept := _look(graph, name))]
         return sorted(found, key=lambda kept: kept.at, reverse=True)
 
-    def find(self, name: str) -> Kept | None:
+    def find(self, name: str) -> SavedRun | None:
         """A thread; None when there is none of that name. Raises `InputError` for what is no name."""
         if not name.strip() or not name.isprintable() or len(name) > LONGEST:
             raise InputError(f"no run can be kept as {visible(name[:LONGEST])!r}: give it a short printable name")
@@ -83,7 +83,7 @@ class Threads:
         with self.opened() as saver:
             return _look(reader(saver), name)
 
-    def need(self, name: str) -> Kept:
+    def need(self, name: str) -> SavedRun:
         """A thread. Raises `InputError` when there is none of that name."""
         if (kept := self.find(name)) is None:
             raise InputError(f"no run is kept as {name!r}: `rlm runs` lists those that are")
@@ -99,7 +99,7 @@ class Threads:
     def forget(self, name: str) -> None:
         """Remove a thread with all its checkpoints. Raises `InputError`, and `ThreadBusy` when it is at work."""
         self.need(name)
-        with lease(self.path.parent, name), self.opened() as saver, translated("written"):
+        with thread_lock(self.path.parent, name), self.opened() as saver, as_journal_error("written"):
             saver.delete_thread(name)
 
     def at_work(self, name: str) -> bool:
@@ -113,7 +113,7 @@ class Threads:
 
         self._prepare()
         with self._named(), closing(sqlite3.connect(self.path, check_same_thread=False)) as connection:
-            yield guarded(SqliteSaver(connection))
+            yield checked_saver(SqliteSaver(connection))
 
     @asynccontextmanager
     async def at_hand(self) -> AsyncIterator[AsyncSqliteSaver]:
@@ -147,7 +147,7 @@ class Threads:
 
 def names(saver: SqliteSaver) -> list[str]:
     """Of all threads in a file."""
-    with translated("read"), saver.cursor(transaction=False) as cursor:
+    with as_journal_error("read"), saver.cursor(transaction=False) as cursor:
         return [name for (name,) in cursor.execute("select distinct thread_id from checkpoints")]
 
 
@@ -163,10 +163,10 @@ def since_question(records: list[Record]) -> list[Record]:
     return records[asked[-1] :] if asked else []
 
 
-def _look(graph: Graph, name: str) -> Kept | None:
+def _look(graph: Graph, name: str) -> SavedRun | None:
     state = graph.get_state(config(name))
     if not state.values and not state.next:
         return None
     setup = read_setup(cast("dict[str, str]", state.metadata or {}).get(SETUP))
     waiting = bool(state.interrupts)
-    return Kept(name, setup, state.values, state.created_at or "", bool(state.next), waiting)
+    return SavedRun(name, setup, state.values, state.created_at or "", bool(state.next), waiting)

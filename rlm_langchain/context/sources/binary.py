@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.reference import StoreWriter
 from rlm_langchain.context.sources.streams import copy
 from rlm_langchain.types import ContextRef
 
@@ -14,7 +14,7 @@ def accepts(value: Any) -> bool:
     return isinstance(value, bytes | bytearray | memoryview)
 
 
-def refer(value: bytes | bytearray | memoryview, intake: Intake) -> ContextRef | None:
+def refer(value: bytes | bytearray | memoryview, intake: StoreWriter) -> ContextRef | None:
     """No bytes are no context. They are decoded block by block, without a copy of the whole."""
     view = memoryview(value)
     view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import Intake, json_ref
+from rlm_langchain.context.reference import StoreWriter, json_ref
 from rlm_langchain.context.sources.json_values import keep
 from rlm_langchain.types import ContextRef
 
@@ -29,7 +29,7 @@ def accepts(value: Any) -> bool:
     return all(isinstance(item, Document) for item in items)
 
 
-def refer(value: Document | Sequence[Document], intake: Intake) -> ContextRef:
+def refer(value: Document | Sequence[Document], intake: StoreWriter) -> ContextRef:
     """The documents in their order; metadata that is no JSON becomes text."""
     items = [_item(document) for document in sequence(value)]
     blob, note = keep(items, intake)

@@ -27,8 +27,8 @@ from rlm_langchain.context.decoding import (
     not_text,
 )
 from rlm_langchain.context.describe import HEAD, quoted
-from rlm_langchain.context.file_hashes import Stamp
-from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.context.file_hashes import FileStat
+from rlm_langchain.context.reference import StoreWriter, text_ref
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import NamedPipe
 from rlm_langchain.context.sources.streams import copy, reading
@@ -53,7 +53,7 @@ def accepts(value: Any) -> bool:
     return isinstance(value, os.PathLike)
 
 
-def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
+def refer(value: os.PathLike[Any], intake: StoreWriter) -> ContextRef:
     """The file in place, or a copy of what cannot be opened in place."""
     name = os.fsdecode(value)
     with reading(name), _opened(name) as file:
@@ -88,11 +88,11 @@ def _refuse_special(name: str, found: os.stat_result) -> None:
     )
 
 
-def refer_opened(file: BinaryIO, path: Path, intake: Intake) -> ContextRef:
+def refer_opened(file: BinaryIO, path: Path, intake: StoreWriter) -> ContextRef:
     """The regular file that was opened at this real path: in place, or a copy. Raises `OSError`."""
     shown = one_line(path)
     note = f"from the file {quoted(path.name)}"
-    at, stamp = time.time_ns(), Stamp.at(os.fstat(file.fileno()))
+    at, stamp = time.time_ns(), FileStat.at(os.fstat(file.fileno()))
     sample = file.read(SAMPLE)
     if sample is None:  # some files of the kernel wait for something to happen
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -114,8 +114,8 @@ def refer_opened(file: BinaryIO, path: Path, intake: Intake) -> ContextRef:
     return {**ref, "path": str(path)}
 
 
-def _refuse_changed(path: Path, stamp: Stamp) -> None:
-    if Stamp.of(path) != stamp:
+def _refuse_changed(path: Path, stamp: FileStat) -> None:
+    if FileStat.of(path) != stamp:
         raise InputError(f"{one_line(path)} was written to while it was read: copy it first, or pipe it in")
 
 

@@ -17,10 +17,17 @@ from typing import Any, BinaryIO, NamedTuple
 from rlm_langchain.context import describe
 from rlm_langchain.context.beneath import opened, opened_file, resolved
 from rlm_langchain.context.blobs import Writer
-from rlm_langchain.context.decoding import BLOCK, SAMPLE, Decoder, not_text, replaced, scrub
+from rlm_langchain.context.decoding import (
+    BLOCK,
+    SAMPLE,
+    Decoder,
+    not_text,
+    replaced,
+    scrub,
+)
 from rlm_langchain.context.describe import quoted
-from rlm_langchain.context.file_hashes import Stamp
-from rlm_langchain.context.reference import Intake, json_ref
+from rlm_langchain.context.file_hashes import FileStat
+from rlm_langchain.context.reference import StoreWriter, json_ref
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
 from rlm_langchain.context.sources.streams import reading
@@ -39,13 +46,13 @@ def accepts(value: Any) -> bool:
     return isinstance(value, os.PathLike) and os.path.isdir(value)
 
 
-def refer(value: os.PathLike[Any], intake: Intake) -> ContextRef:
+def refer(value: os.PathLike[Any], intake: StoreWriter) -> ContextRef:
     """A dict of the files. Raises `InputError` for a folder without readable text, or with too much."""
     root = Path(os.path.realpath(os.fsdecode(value)))
     return refer_beneath(root, root, intake)
 
 
-def refer_beneath(within: Path, root: Path, intake: Intake) -> ContextRef:
+def refer_beneath(within: Path, root: Path, intake: StoreWriter) -> ContextRef:
     """A dict of the files of a folder below `within`; nothing that is not below it is read. Both are real paths."""
     reader = _Reader(within, root, intake)
     with intake.blobs.writer() as writer:
@@ -61,7 +68,7 @@ def refer_beneath(within: Path, root: Path, intake: Intake) -> ContextRef:
 class _Reader:
     """Writes the files of a folder as one JSON object, one block in memory at a time."""
 
-    def __init__(self, within: Path, root: Path, intake: Intake) -> None:
+    def __init__(self, within: Path, root: Path, intake: StoreWriter) -> None:
         self.root, self._intake = root, intake
         self.walk = Walk(within, root, self._check)
         self.names: list[str] = []
@@ -106,7 +113,7 @@ class _Reader:
 
     def _write_file(self, writer: Writer, file: BinaryIO, name: str, path: str, keys: Keys) -> None:
         """A file as one more item of the object, or nothing if it is no text. Raises `OSError` before it begins."""
-        stamp = Stamp.at(os.fstat(file.fileno()))
+        stamp = FileStat.at(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
             self.walk.leave_out(name, "special")  # a file of the kernel, which has no size and need not end
@@ -128,7 +135,7 @@ class _Reader:
                     break
                 block = file.read(min(BLOCK, left)) if left else b""
                 left -= len(block)
-            self.changed += Stamp.at(os.fstat(file.fileno())) != stamp
+            self.changed += FileStat.at(os.fstat(file.fileno())) != stamp
         writer.write(b'"')
         self.replaced += decoder.replaced
 

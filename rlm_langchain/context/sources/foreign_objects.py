@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.reference import StoreWriter
 from rlm_langchain.context.sources import plugins
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
@@ -20,7 +20,7 @@ def accepts(value: Any) -> bool:
     return value is not None
 
 
-def refer(value: Any, intake: Intake) -> ContextRef | None:
+def refer(value: Any, intake: StoreWriter) -> ContextRef | None:
     """What the first plug-in that accepts the value reads from it."""
     if plugins.knowing(value) is not None:
         return plugins.refer(value, intake)

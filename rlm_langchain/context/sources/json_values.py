@@ -11,7 +11,7 @@ from typing import Any
 from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob
 from rlm_langchain.context.decoding import replaced
-from rlm_langchain.context.reference import Intake, json_ref
+from rlm_langchain.context.reference import StoreWriter, json_ref
 from rlm_langchain.context.sources.text import encode
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
@@ -27,7 +27,7 @@ def accepts(value: Any) -> bool:
     return isinstance(value, list | tuple | dict)
 
 
-def refer(value: list[Any] | tuple[Any, ...] | dict[str, Any], intake: Intake) -> ContextRef | None:
+def refer(value: list[Any] | tuple[Any, ...] | dict[str, Any], intake: StoreWriter) -> ContextRef | None:
     """An empty list or dict is no context."""
     if not value:
         return None
@@ -38,7 +38,7 @@ def refer(value: list[Any] | tuple[Any, ...] | dict[str, Any], intake: Intake) -
     return json_ref(blob, len(value), describe.line(describe.of_list(value, blob.size), note), preview)
 
 
-def keep(value: Any, intake: Intake) -> tuple[Blob, str]:
+def keep(value: Any, intake: StoreWriter) -> tuple[Blob, str]:
     """Store a value as JSON; the note says what had to be replaced."""
     data, count = encode(to_json(value), strict=intake.strict)
     return intake.blobs.put(data), replaced(count, "lone surrogate")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import Intake, json_ref
+from rlm_langchain.context.reference import StoreWriter, json_ref
 from rlm_langchain.context.sources.documents import plain, sequence
 from rlm_langchain.context.sources.json_values import keep
 from rlm_langchain.types import ContextRef
@@ -28,7 +28,7 @@ def accepts(value: Any) -> bool:
     return all(isinstance(item, BaseMessage) for item in items)
 
 
-def refer(value: BaseMessage | Sequence[BaseMessage], intake: Intake) -> ContextRef:
+def refer(value: BaseMessage | Sequence[BaseMessage], intake: StoreWriter) -> ContextRef:
     """The text of each message; images and other parts that are no text are left out."""
     items = [_item(message) for message in sequence(value)]
     blob, note = keep(items, intake)

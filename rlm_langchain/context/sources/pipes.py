@@ -13,7 +13,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from rlm_langchain.context.decoding import BLOCK
-from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.reference import StoreWriter
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import InputError
 
@@ -24,7 +24,7 @@ WRITER = 30.0
 class NamedPipe:
     """A named pipe that was opened without waiting: what its writers write, until the last of them closes it."""
 
-    def __init__(self, fd: int, name: str, intake: Intake) -> None:
+    def __init__(self, fd: int, name: str, intake: StoreWriter) -> None:
         self._fd, self._name, self._intake = fd, name, intake
         self._patience = time.monotonic() + WRITER
         self._ready = select.poll()
@@ -49,7 +49,7 @@ class NamedPipe:
                 )
 
 
-def reader(file: Any, name: str, intake: Intake) -> Callable[[], Any]:
+def reader(file: Any, name: str, intake: StoreWriter) -> Callable[[], Any]:
     """A function that gives the next block of a stream, and raises `InputError` when the time for it is over."""
     if intake.deadline == inf or isinstance(file, NamedPipe | io.BytesIO | io.StringIO):
         return lambda: file.read(BLOCK)
@@ -66,7 +66,7 @@ def _descriptor(file: Any) -> int | None:
         return None
 
 
-def _polled(file: Any, fd: int, name: str, intake: Intake) -> Callable[[], Any]:
+def _polled(file: Any, fd: int, name: str, intake: StoreWriter) -> Callable[[], Any]:
     ready = select.poll()
     ready.register(fd, select.POLLIN)
     read = file.read1 if isinstance(file, io.BufferedReader) else file.read
@@ -79,7 +79,7 @@ def _polled(file: Any, fd: int, name: str, intake: Intake) -> Callable[[], Any]:
     return block
 
 
-def _threaded(file: Any, name: str, intake: Intake) -> Callable[[], Any]:
+def _threaded(file: Any, name: str, intake: StoreWriter) -> Callable[[], Any]:
     """For objects that only have a `read`: only another thread can stop waiting for one that does not return.
 
     There is a thread for each block; that of a `read` which never returns stays behind.

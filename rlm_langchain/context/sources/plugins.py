@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from rlm_langchain import plugins
-from rlm_langchain.context.reference import Intake
+from rlm_langchain.context.reference import StoreWriter
 from rlm_langchain.context.sources import json_values
 from rlm_langchain.context.sources import text as sources_text
 from rlm_langchain.errors import InputError
@@ -19,7 +19,7 @@ def accepts(value: Any) -> bool:
     return isinstance(value, os.PathLike) and knowing(value) is not None
 
 
-def refer(value: Any, intake: Intake) -> ContextRef | None:
+def refer(value: Any, intake: StoreWriter) -> ContextRef | None:
     """What the first plug-in that accepts the value reads from it."""
     name = knowing(value)
     read = None if name is None else source(name).read(value)

@@ -17,7 +17,7 @@ from rlm_langchain.context.decoding import (
     not_text,
     replaced,
 )
-from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.context.reference import StoreWriter, text_ref
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import reader
 from rlm_langchain.context.sources.text import encode
@@ -46,12 +46,12 @@ def accepts(value: Any) -> bool:
     return callable(getattr(value, "read", None))
 
 
-def refer(value: Any, intake: Intake) -> ContextRef:
+def refer(value: Any, intake: StoreWriter) -> ContextRef:
     """All that is left to read."""
     return copy(value, one_line(getattr(value, "name", "the stream")), intake, largest=intake.largest)
 
 
-def copy(file: Any, name: str, intake: Intake, note: str = "", *, largest: float = inf) -> ContextRef:
+def copy(file: Any, name: str, intake: StoreWriter, note: str = "", *, largest: float = inf) -> ContextRef:
     """What is left to read in `file`, as a text in the store; the note says where it came from.
 
     Raises `InputError` when it goes on after so many bytes.
@@ -126,7 +126,7 @@ def _of_bytes(read: Blocks, block: bytes, name: str, *, strict: bool) -> Iterato
         block = read()
 
 
-def _reading_blocks(file: Any, name: str, intake: Intake) -> Blocks:
+def _reading_blocks(file: Any, name: str, intake: StoreWriter) -> Blocks:
     """Blocks that are all of one type. Raises `InputError` for whatever goes wrong in a `read` that is not ours."""
     read, kinds = reader(file, name, intake), set[type]()
 

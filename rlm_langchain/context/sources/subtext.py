@@ -8,7 +8,7 @@ from typing import Any
 
 from rlm_langchain.context.decoding import BLOCK
 from rlm_langchain.context.opening import opened
-from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.context.reference import StoreWriter, text_ref
 from rlm_langchain.types import ContextRef, Excerpt
 
 
@@ -17,7 +17,7 @@ def accepts(value: Any) -> bool:
     return isinstance(value, Excerpt)
 
 
-def refer(value: Excerpt, intake: Intake) -> ContextRef | None:
+def refer(value: Excerpt, intake: StoreWriter) -> ContextRef | None:
     """The part, as a text in the store; None for an empty one. It is text, whatever it begins with."""
     characters, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
     with intake.blobs.writer() as writer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlm_langchain.context.decoding import replaced, scrub
-from rlm_langchain.context.reference import Intake, text_ref
+from rlm_langchain.context.reference import StoreWriter, text_ref
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
@@ -15,7 +15,7 @@ def accepts(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def refer(value: str, intake: Intake) -> ContextRef | None:
+def refer(value: str, intake: StoreWriter) -> ContextRef | None:
     """The empty text is no context."""
     data, count = encode(value, strict=intake.strict)
     note = replaced(count, "lone surrogate")

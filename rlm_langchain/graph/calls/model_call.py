@@ -8,26 +8,37 @@ from dataclasses import dataclass
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.budget.ledger import Refused
-from rlm_langchain.context.prompt_text import as_text
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.budget.ledger import BudgetRefused
+from rlm_langchain.context.prompt_text import to_prompt_text
+from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import render
-from rlm_langchain.run.ask_model import Query, ask, key_of, received, unread_by
-from rlm_langchain.run.run_tree import Tree
-from rlm_langchain.types import Call, Excerpt, LeafReply, Usage
+from rlm_langchain.run.ask_model import (
+    ModelRequest,
+    ask_model,
+    receipt_key,
+    recorded_reply,
+    unread_by,
+)
+from rlm_langchain.run.run_tree import RunTree
+from rlm_langchain.types import (
+    Call,
+    CallResult,
+    Excerpt,
+    Usage,
+)
 
 BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class ModelCall:
     """A call that one model answers."""
 
-    machine: Machine
-    tree: Tree
+    machine: Components
+    tree: RunTree
     model: Model
     call: Call
     place: str
@@ -37,21 +48,21 @@ class Leaf:
     wave: str = ""
     """Of the calls that are asked at once with it: they may share a flawed reply, later ones may not."""
 
-    async def reply(self, config: RunnableConfig) -> LeafReply:
+    async def reply(self, config: RunnableConfig) -> CallResult:
         """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
         if isinstance(piece := self.call.context, Excerpt) and piece.stop - piece.start > self.machine.limits.value:
-            return LeafReply(None, self._too_long((piece.stop - piece.start) // BYTES_PER_TOKEN))
+            return CallResult(None, self._too_long((piece.stop - piece.start) // BYTES_PER_TOKEN))
         query = self._query()
         if not self.machine.memo or self._paid(query):
             return await self._ask(query, config)
         key = self._memo_key
         while (known := self.tree.answers.get(key) or self.tree.answers.get(self._wave_key)) is not None:
             if isinstance(known, str):
-                return LeafReply(known, memo=True)
-            if isinstance(known, LeafReply):
+                return CallResult(known, memo=True)
+            if isinstance(known, CallResult):
                 return known
             if (first := await asyncio.shield(known)) is not None:
-                return LeafReply(first.text, first.error, memo=True, flaw=first.flaw)
+                return CallResult(first.text, first.error, memo=True, flaw=first.flaw)
         return await self._first(key, query, config)
 
     def known(self) -> str | None:
@@ -67,7 +78,7 @@ class Leaf:
     def _wave_key(self) -> str:
         return f"{self._memo_key} in {self.wave}"
 
-    async def _first(self, key: str, query: Query, config: RunnableConfig) -> LeafReply:
+    async def _first(self, key: str, query: ModelRequest, config: RunnableConfig) -> CallResult:
         """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered. A flawed
         reply is, for this wave: later, the same is asked again.
 
@@ -83,16 +94,16 @@ class Leaf:
         if reply.text is not None and reply.flaw is None:
             self.tree.answers[key] = reply.text
         elif reply.text is not None:
-            self.tree.answers[self._wave_key] = LeafReply(reply.text, memo=True, flaw=reply.flaw)
+            self.tree.answers[self._wave_key] = CallResult(reply.text, memo=True, flaw=reply.flaw)
         return reply
 
-    async def _ask(self, query: Query, config: RunnableConfig) -> LeafReply:
+    async def _ask(self, query: ModelRequest, config: RunnableConfig) -> CallResult:
         size = self.machine.size(query.messages)
         if self.model.window is not None and size > self.model.window:
-            return LeafReply(None, self._too_long(size))
+            return CallResult(None, self._too_long(size))
         try:
-            done = await ask(self.machine, self.tree, query, config)
-            return LeafReply(
+            done = await ask_model(self.machine, self.tree, query, config)
+            return CallResult(
                 done.text,
                 None,
                 done.usage,
@@ -100,29 +111,29 @@ class Leaf:
                 from_cache=done.from_cache,
                 flaw=flaw_of(done.text, done.finish),
             )
-        except Refused as refused:
-            return LeafReply(None, f"not asked: {refused}", unread_by(self.tree, query), refused=refused.reason)
+        except BudgetRefused as refused:
+            return CallResult(None, f"not asked: {refused}", unread_by(self.tree, query), refused=refused.reason)
         except CallFailed as failed:
-            return LeafReply(None, str(failed), unread_by(self.tree, query), failed.retries)
+            return CallResult(None, str(failed), unread_by(self.tree, query), failed.retries)
         except TimeoutError:
             unread = unread_by(self.tree, query)
-            return LeafReply(None, "the time of the run is over", unread, refused="seconds")
+            return CallResult(None, "the time of the run is over", unread, refused="seconds")
 
-    def _paid(self, query: Query) -> bool:
+    def _paid(self, query: ModelRequest) -> bool:
         """Whether this very call was answered in an earlier process: then its cost is on its own record."""
-        known = received(self.tree, query)
+        known = recorded_reply(self.tree, query)
         return known is not None and known.usage != Usage()
 
-    def _query(self) -> Query:
+    def _query(self) -> ModelRequest:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = key_of(self.tree, self.model, messages, "" if self.machine.memo else self.place)
+        key = receipt_key(self.tree, self.model, messages, "" if self.machine.memo else self.place)
         own = f"{self.wave} wave{key}" if self.machine.memo else None
-        return Query(self.model, messages, self.place, key, own)
+        return ModelRequest(self.model, messages, self.place, key, own)
 
     def _prompt(self) -> str:
         if self.call.context is None:
             return self.call.prompt
-        context = as_text(self.call.context)
+        context = to_prompt_text(self.call.context)
         return render(self.model.profile, "subcall", prompt=self.call.prompt, context=context)
 
     def _too_long(self, tokens: int) -> str:

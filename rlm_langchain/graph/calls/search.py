@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.budget.ledger import Entry, Refused
+from rlm_langchain.budget.ledger import BudgetRefused, Reservation
 from rlm_langchain.errors import RLMError
 from rlm_langchain.models.call import CallFailed
-from rlm_langchain.models.provider_errors import read_fault
+from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.retrieval.external import found_outside
 from rlm_langchain.types import (
     Call,
+    CallResult,
     ContextFile,
     ContextRef,
-    LeafReply,
     Usage,
 )
 
 if TYPE_CHECKING:
     from rlm_langchain.context.store import ContextStore
-    from rlm_langchain.retrieval.cache.index_cache import Indexes
+    from rlm_langchain.retrieval.cache.index_cache import IndexCache
     from rlm_langchain.retrieval.index.passages import Hit
     from rlm_langchain.retrieval.index.subcontext import Slice
     from rlm_langchain.retrieval.option import Search
-    from rlm_langchain.run.run_tree import Tree
+    from rlm_langchain.run.run_tree import RunTree
 
 KIND = "search"
 """Of the calls."""
@@ -68,7 +68,7 @@ def _passage_found(hit):
 '''
 
 
-class Where(NamedTuple):
+class SearchTarget(NamedTuple):
     """A context that is searched, or a part of it."""
 
     file: ContextFile
@@ -77,40 +77,40 @@ class Where(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answerer:
+class SearchHandler:
     """Answers one call of `search`."""
 
     search: Search
     store: ContextStore
-    tree: Tree
+    tree: RunTree
     place: str
     """In the tree."""
 
-    async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+    async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         """What was found, as JSON: kept on disk before it is used, so that no crash makes it be paid again."""
         key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
         receipts = self.tree.receipts
         known = receipts.find(key) if receipts else None
         if known is not None:
-            return LeafReply(known["text"], used=self.tree.spent_at(self.place))
+            return CallResult(known["text"], used=self.tree.spent_at(self.place))
         reply = await self._searched(call, context, config)
         if receipts and reply.text is not None:
             receipts.write(key, {"place": self.place, "text": reply.text, "usage": Usage().record()})
         return reply._replace(used=self.tree.spent_at(self.place))
 
-    async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+    async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
             query, k = json.loads(call.prompt)
             most = max(0, min(int(k), MOST))
         except (ValueError, TypeError, OverflowError, RecursionError):
-            return LeafReply(None, "search takes a query and how many passages to find")
+            return CallResult(None, "search takes a query and how many passages to find")
         try:
             async with asyncio.timeout(self.tree.ledger.seconds_left()):
                 return await self._found(str(query), most, context, config)
         except TimeoutError:
-            return LeafReply(None, "the time of the run is over", refused="seconds")
+            return CallResult(None, "the time of the run is over", refused="seconds")
 
-    async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> LeafReply:
+    async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         if self.search.indexes is None:
             return await found_outside(self.search.outside, query, most, self.tree, config)
         if context is None or not query.strip() or not most:
@@ -119,7 +119,7 @@ class Answerer:
         try:
             hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
             return said([_sent(hit) for hit in hits])
-        except (Refused, CallFailed) as failed:
+        except (BudgetRefused, CallFailed) as failed:
             why = f"by words only, since the embedding model was not asked: {failed}"
             if isinstance(failed, CallFailed):
                 why = f"by words only, since the embedding model does not answer: {failed}"
@@ -127,7 +127,7 @@ class Answerer:
             hits = await asyncio.to_thread(index.search, query, most, None, where.part)
             return said([_sent(hit) for hit in hits], why)
 
-    def _where(self, indexes: Indexes, context: ContextRef) -> Where:
+    def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
         """What to search for passages of a context: itself, or the whole that it is a slice of."""
         file = self.store.open(context)
         for above in self.tree.reading.contexts if self.tree.reading else ():
@@ -135,8 +135,8 @@ class Answerer:
                 continue
             whole = self.store.open(above)
             if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
-                return Where(whole, above["sha256"], part)
-        return Where(file, context["sha256"])
+                return SearchTarget(whole, above["sha256"], part)
+        return SearchTarget(file, context["sha256"])
 
     @asynccontextmanager
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
@@ -157,7 +157,7 @@ class Answerer:
                     self._book(wanted, name)
 
     @asynccontextmanager
-    async def _sent(self, entry: Entry) -> AsyncIterator[None]:
+    async def _sent(self, entry: Reservation) -> AsyncIterator[None]:
         """Around a request: it waits its turn, and is not sent when the limit has been passed meanwhile."""
         while True:
             await entry.renew()
@@ -175,12 +175,12 @@ class Answerer:
 
 def _costs_nothing(error: Exception) -> bool:
     """Whether a request has failed before anything was embedded."""
-    return isinstance(error, RLMError) or read_fault(getattr(error, "error", error)).arrival == "none"
+    return isinstance(error, RLMError) or classify_error(getattr(error, "error", error)).arrival == "none"
 
 
-def said(hits: list[dict[str, Any]], note: str | None = None) -> LeafReply:
+def said(hits: list[dict[str, Any]], note: str | None = None) -> CallResult:
     """A reply as the REPL reads it."""
-    return LeafReply(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
+    return CallResult(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
 
 
 def _sent(hit: Hit) -> dict[str, Any]:

@@ -26,12 +26,12 @@ from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.sanitize import clip, quotable
 from rlm_langchain.durability.receipts import TOOL
 from rlm_langchain.errors import ConfigurationError, RLMError
-from rlm_langchain.run.event_loops import in_own_thread
+from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.sandboxes.reserved_names import RESERVED
-from rlm_langchain.types import Call, LeafReply, Usage
+from rlm_langchain.types import Call, CallResult, Usage
 
 if TYPE_CHECKING:
-    from rlm_langchain.run.run_tree import Tree
+    from rlm_langchain.run.run_tree import RunTree
 
 Tools = dict[str, BaseTool]
 _MOST = 50
@@ -147,14 +147,14 @@ def _told(name: str, schema: Any) -> str:
     return quotable(f"{called}{f': {kind}' if kind else ''}{default}").replace("\n", "\\n")
 
 
-async def use(tools: Tools, tree: Tree, call: Call, place: str, config: RunnableConfig) -> LeafReply:
+async def use(tools: Tools, tree: RunTree, call: Call, place: str, config: RunnableConfig) -> CallResult:
     """Run the tool that a call names, once: its result as JSON, or the sentence of what went wrong."""
     key = f"{place}{TOOL}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
     known = tree.receipts.find(key) if tree.receipts else None
     if known is not None:
-        return LeafReply(known["text"])
+        return CallResult(known["text"])
     if not tree.take_tool(place):
-        return LeafReply(None, "not run: no tool calls are left", refused="calls")
+        return CallResult(None, "not run: no tool calls are left", refused="calls")
     reply = await _run(tools, call, tree, config)
     if tree.receipts and reply.text is not None:
         await tree.receipts.ready()
@@ -162,25 +162,25 @@ async def use(tools: Tools, tree: Tree, call: Call, place: str, config: Runnable
     return reply
 
 
-async def _run(tools: Tools, call: Call, tree: Tree, config: RunnableConfig) -> LeafReply:
+async def _run(tools: Tools, call: Call, tree: RunTree, config: RunnableConfig) -> CallResult:
     try:
         name, args, kwargs = json.loads(call.prompt)
         tool = tools[name]
         known = arguments(tool)
         named = {**dict(zip(known, args, strict=False)), **kwargs}
     except (ValueError, KeyError, TypeError, RecursionError):
-        return LeafReply(None, "there is no such tool")
+        return CallResult(None, "there is no such tool")
     if len(args) > len(known):
-        return LeafReply(None, f"{name} takes {len(known)} arguments, not {len(args)}")
+        return CallResult(None, f"{name} takes {len(known)} arguments, not {len(args)}")
     if strange := sorted(set(kwargs) - set(known)):  # what the host fills in is not for code to set
-        return LeafReply(None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(known) or 'none'}")
+        return CallResult(None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(known) or 'none'}")
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
-            return LeafReply(json.dumps(_value(await _result(tool, named, config))))
+            return CallResult(json.dumps(_value(await _result(tool, named, config))))
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
-        return LeafReply(None, f"{name} {_what_failed(error)}")
+        return CallResult(None, f"{name} {_what_failed(error)}")
 
 
 def _value(result: Any) -> Any:
@@ -199,7 +199,7 @@ async def _result(tool: BaseTool, named: dict[str, Any], config: RunnableConfig)
     if tool.response_format == "content_and_artifact":
         given = ToolCall(name=tool.name, args=named, id="repl", type="tool_call")
     if isinstance(tool, StructuredTool) and tool.coroutine is None:
-        result = await in_own_thread(lambda: tool.invoke(given, config))
+        result = await run_in_new_thread(lambda: tool.invoke(given, config))
     else:
         result = await tool.ainvoke(given, config)
     return _of_message(result) if isinstance(result, ToolMessage) else result

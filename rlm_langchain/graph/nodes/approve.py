@@ -13,21 +13,28 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, interrupt
 
-from rlm_langchain.context.prompt_text import as_text
+from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import ConfigurationError, JournalError
 from rlm_langchain.graph.boundary import SAVER
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.state import Approval
 from rlm_langchain.records import NoteRecord, child_path, depth_of
-from rlm_langchain.run.run_tree import Tree
-from rlm_langchain.trajectory.recorder import Scribe
-from rlm_langchain.types import Call, Excerpt, Usage, total_usage
+from rlm_langchain.run.run_tree import RunTree
+from rlm_langchain.trajectory.recorder import Recorder
+from rlm_langchain.types import (
+    Call,
+    Excerpt,
+    Usage,
+    total_usage,
+)
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
-def approval(machine: Machine, state: RLMState, tree: Tree, calls: Mapping[int, Call]) -> Approval | None:
+def approval_needed(
+    machine: Components, state: RLMState, tree: RunTree, calls: Mapping[int, Call]
+) -> Approval | None:
     """The question that these calls, by their numbers, need answered first; None when they may go."""
     wanted = {
         child_path(state["path"], n): _wanted(machine, tree, state["path"], call) for n, call in calls.items()
@@ -52,7 +59,7 @@ def approval(machine: Machine, state: RLMState, tree: Tree, calls: Mapping[int, 
     )
 
 
-def recall(state: RLMState, tree: Tree) -> None:
+def restore_approvals(state: RLMState, tree: RunTree) -> None:
     """What was agreed to before, in this process or an earlier one. The calls of the last fan-out are over."""
     tree.agreement.extend(state.get("agreed"))
     asked = state.get("approval")
@@ -61,14 +68,14 @@ def recall(state: RLMState, tree: Tree) -> None:
     tree.agreement.over(state["path"])
 
 
-def decide(state: RLMState) -> dict[str, Any]:
+def ask_person(state: RLMState) -> dict[str, Any]:
     """Ask, wait for as long as it takes, and note the answer."""
     asked = state.get("approval")
     if asked is None:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
     said = interrupt({"ask": "approve", "path": state["path"], **asked})
     granted = said is True or (isinstance(said, dict) and said.get("approve") is True)
-    scribe = Scribe()
+    scribe = Recorder()
     word = "approved" if granted else "declined"
     scribe.write(
         NoteRecord(
@@ -82,7 +89,7 @@ def decide(state: RLMState) -> dict[str, Any]:
     return {"trajectory": scribe.records, "approval": Approval(**{**asked, "granted": granted})}
 
 
-def check_saver(machine: Machine, config: RunnableConfig) -> None:
+def check_saver(machine: Components, config: RunnableConfig) -> None:
     """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
     if machine.budget.approve_above is not None and config.get("configurable", {}).get(SAVER) is None:
         raise ConfigurationError(
@@ -103,7 +110,7 @@ def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]
     return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
 
 
-def _wanted(machine: Machine, tree: Tree, path: str, call: Call) -> Usage:
+def _wanted(machine: Components, tree: RunTree, path: str, call: Call) -> Usage:
     """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
     if call.kind not in ("llm", "rlm"):
         return Usage()
@@ -112,9 +119,9 @@ def _wanted(machine: Machine, tree: Tree, path: str, call: Call) -> Usage:
     return machine.estimate(model, [HumanMessage(_said(machine, call))], overrun=overrun)
 
 
-def _said(machine: Machine, call: Call) -> str:
+def _said(machine: Components, call: Call) -> str:
     """What a model may read of a call. A piece that is longer than any prompt is for a child run, or for nobody."""
     context = call.context
     if context is None or (isinstance(context, Excerpt) and context.stop - context.start > machine.limits.value):
         return call.prompt
-    return call.prompt + as_text(context)
+    return call.prompt + to_prompt_text(context)

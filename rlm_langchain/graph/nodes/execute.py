@@ -12,10 +12,10 @@ from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cited
 from rlm_langchain.answers.citations import problem as quote_problem
-from rlm_langchain.graph.components import Machine
-from rlm_langchain.graph.nodes.approve import approval, recall
-from rlm_langchain.graph.nodes.subcall import PREVIEW, errands, known
-from rlm_langchain.graph.state import Told
+from rlm_langchain.graph.components import Components
+from rlm_langchain.graph.nodes.approve import approval_needed, restore_approvals
+from rlm_langchain.graph.nodes.subcall import PREVIEW, known, make_subcall_tasks
+from rlm_langchain.graph.state import TreeInfo
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import (
@@ -29,11 +29,11 @@ from rlm_langchain.records import (
     depth_of,
 )
 from rlm_langchain.run.repl import Repl
-from rlm_langchain.run.run_tree import Tree
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.degradation import is_blank
 from rlm_langchain.trajectory.journal import Journal, fingerprint
-from rlm_langchain.trajectory.observation import told
-from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.trajectory.observation import format_observation
+from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import (
     Answered,
     Call,
@@ -51,29 +51,29 @@ from rlm_langchain.types import (
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
-FREE = ("budget", "history")
+FREE_CALLS = ("budget", "history")
 """Kinds of calls that cost nothing."""
 FAILING, IDLE = 25, 5_000
 """Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
 FLAWED = 5
 """Times that one cell may ask a prompt whose replies are all empty or cut. None is remembered: each is paid for."""
 BLANK = "it is None, or a text without words. If there is no answer, give FINAL a sentence that says so and why."
-LAST_WORDS = 2.0
+GRACE_AFTER_DEADLINE = 2.0
 """Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
-SLOW_REPLAY = 3.0
+REPLAY_NOTE_SECONDS = 3.0
 """Seconds of rebuilding that are worth a word to the reader."""
 
 
 @dataclass(slots=True)
-class Execution:
+class ExecuteStep:
     """One visit to `execute`."""
 
-    machine: Machine
+    machine: Components
     state: RLMState
-    tree: Tree
+    tree: RunTree
     journal: Journal
     repl: Repl
-    scribe: Scribe
+    scribe: Recorder
     refused: int = 0
     """How often the cell was told that there are no more calls."""
     idle: int = 0
@@ -84,16 +84,16 @@ class Execution:
     """Whether the answer that is sent back is nothing."""
 
     @classmethod
-    def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Execution:
+    def begin(cls, machine: Components, state: RLMState, config: RunnableConfig) -> ExecuteStep:
         """Find the REPL of this run, or the way to rebuild it."""
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
-        recall(state, tree)
+        restore_approvals(state, tree)
         machine.reading(tree, state, journal)
         repl = tree.repl(state["path"], lambda: machine.open(journal, tree, state["path"]))
         tree.check()
         machine.unchanged(journal)
-        return cls(machine, state, tree, journal, repl, Scribe())
+        return cls(machine, state, tree, journal, repl, Recorder())
 
     def go_on(self) -> Command[Any]:
         """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
@@ -106,7 +106,7 @@ class Execution:
         left, most = ledger.seconds_left(), ledger.seconds_left(last=True)
         if left is None or most is None:
             return None
-        return most if self._closing else left + min(LAST_WORDS, (most - left) / 4)
+        return most if self._closing else left + min(GRACE_AFTER_DEADLINE, (most - left) / 4)
 
     def _go_on(self) -> Command[Any]:
         step = self._caught_up()
@@ -190,7 +190,7 @@ class Execution:
         step = self.repl.advance(self.journal)
         if changed := self.repl.diverged - diverged:
             self._tell(f"replayed calls that are not the recorded ones: {changed}; asked afresh")
-        if self.repl.replayed - replayed > SLOW_REPLAY:
+        if self.repl.replayed - replayed > REPLAY_NOTE_SECONDS:
             self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
         return step
 
@@ -254,7 +254,7 @@ class Execution:
             kind=call.kind,
             prompt_sha256=fingerprint(call),
             prompt_chars=len(call.prompt),
-            preview="" if call.kind in FREE else call.prompt[:PREVIEW],
+            preview="" if call.kind in FREE_CALLS else call.prompt[:PREVIEW],
             value=None if call.kind == "history" else reply.value,
             error=reply.error,
             usage=Usage().record(),
@@ -263,9 +263,9 @@ class Execution:
             retries=0,
             time=time.time(),
         )
-        if call.kind not in FREE and reply.error is None:
+        if call.kind not in FREE_CALLS and reply.error is None:
             record["memo"] = True
-        if call.kind not in FREE and refusal is not None:
+        if call.kind not in FREE_CALLS and refusal is not None:
             record["refused"] = refusal
         self._write(record)
         return reply
@@ -275,7 +275,7 @@ class Execution:
         first = self.repl.first
         numbered = {first + i: call for i, call in enumerate(calls)}
         missing = {n: call for n, call in numbered.items() if self.journal.reply(n, call) is None}
-        if asking := approval(self.machine, self.state, self.tree, missing):
+        if asking := approval_needed(self.machine, self.state, self.tree, missing):
             self.tree.close(self.state["path"])  # a person may take days: no worker waits with us
             return self._go("approve", approval=asking)
         self._write(
@@ -290,7 +290,9 @@ class Execution:
         )
         agreed = self.tree.agreement.until
         tops = self.tree.reading.contexts if self.tree.reading else []
-        sends = errands(self.machine, self.state, self.journal, list(missing.items()), Told(agreed, tops))
+        sends = make_subcall_tasks(
+            self.machine, self.state, self.journal, list(missing.items()), TreeInfo(agreed, tops)
+        )
         return self._go([Send("subcall", errand) for errand in sends])
 
     def _output(
@@ -301,7 +303,7 @@ class Execution:
             path=self.state["path"],
             cell=self._cell,
             outcome=outcome,
-            text=told(self._model, self.journal, stdout, error),
+            text=format_observation(self._model, self.journal, stdout, error),
             chars=len(stdout),
             error=error is not None,
             seconds=self.repl.seconds,

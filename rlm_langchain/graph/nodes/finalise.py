@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from typing_extensions import TypedDict
 
 from rlm_langchain.answers.citations import cited
-from rlm_langchain.answers.coverage import Read, in_records
+from rlm_langchain.answers.coverage import ReadRanges, in_records
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
-from rlm_langchain.graph.components import Machine
-from rlm_langchain.records import AnswerRecord, Citation, Coverage, depth_of
+from rlm_langchain.graph.components import Components
+from rlm_langchain.records import (
+    AnswerRecord,
+    Citation,
+    Coverage,
+    depth_of,
+)
 from rlm_langchain.trajectory.degradation import is_blank, limit_of, shortfalls
 from rlm_langchain.trajectory.journal import DAMAGED, Journal
 from rlm_langchain.trajectory.messages import whole_text
-from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import Shortfall, Status, StopReason
 
 if TYPE_CHECKING:
@@ -39,12 +44,12 @@ class _End(NamedTuple):
     degraded: dict[Shortfall, int]
 
 
-def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
+def finalise_run(machine: Components, state: RLMState) -> dict[str, Any]:
     """The run's output, and the end of what was alive for it."""
     journal = Journal(state["trajectory"])
     if not journal.gave(state.get("answer")):
         raise JournalError(DAMAGED)
-    scribe, (answer, evidence) = Scribe(), _cited(machine, state, journal, state.get("answer"))
+    scribe, (answer, evidence) = Recorder(), _cited(machine, state, journal, state.get("answer"))
     end = _end(machine, state, journal, answer, evidence)
     failed = end.status == "failed"
     answer = None if failed else answer
@@ -72,7 +77,7 @@ def closing(machine: Machine, state: RLMState) -> dict[str, Any]:
     }
 
 
-def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: Read) -> AnswerRecord:
+def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadRanges) -> AnswerRecord:
     """The record of the answer."""
     record = AnswerRecord(
         type="answer",
@@ -93,7 +98,7 @@ def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: Read)
     return record
 
 
-def _end(machine: Machine, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
+def _end(machine: Components, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
     """How a run with this answer has ended, and what the answer lacks."""
     calls = journal.calls_since_question
     degraded, limit = shortfalls(calls), limit_of(calls)
@@ -107,7 +112,7 @@ def _end(machine: Machine, state: RLMState, journal: Journal, answer: Any, evide
     return _End(status, reason, degraded)
 
 
-def _cited(machine: Machine, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
+def _cited(machine: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
     """The answer without its quotes, and those of them that were found, where they are wanted."""
     if not machine.cites_at(state["path"]):
         return answer, Evidence()
@@ -115,12 +120,12 @@ def _cited(machine: Machine, state: RLMState, journal: Journal, answer: Any) -> 
     return answer, Evidence(citations=citations, dropped_citations=len(unfound))
 
 
-def _read(machine: Machine, state: RLMState, journal: Journal) -> tuple[Read, Coverage | None]:
+def _read(machine: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
     """What the root model of this run was shown of the contexts; and of the top run, what the tree has read."""
     reading = machine.reading(machine.trees.get(state["run"], machine.budget), state, journal)
     if not reading.contexts:
         return [], None
-    records, read = state["trajectory"], Read()
+    records, read = state["trajectory"], ReadRanges()
     profile = machine.runs_at(depth_of(state["path"])).profile
     for record in records:
         if record["type"] in ("question", "output"):

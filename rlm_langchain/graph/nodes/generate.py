@@ -11,10 +11,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from rlm_langchain.budget.ledger import Refused
+from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ModelError
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.parse_reply import read_reply
 from rlm_langchain.graph.progress import Progress
 from rlm_langchain.models.call import CallFailed, Completion
@@ -23,16 +23,16 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import NoteRecord, TurnRecord, depth_of
 from rlm_langchain.run.ask_model import (
-    Query,
-    ask,
-    decided,
-    key_of,
+    ModelRequest,
+    ask_model,
+    receipt_key,
+    recorded_plan,
 )
-from rlm_langchain.run.run_tree import Tree, turn_place
+from rlm_langchain.run.run_tree import RunTree, turn_place
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation, whole_text
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
-from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import StopReason, Usage
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ HISTORY = 'history = _host_call("history", "")'
 """The cell that gives the REPL the full text that the summary takes the place of."""
 
 
-class Decision(TypedDict):
+class TurnPlan(TypedDict):
     """What a turn is to be. It depends on the account and the clock, so a reply is kept together with it."""
 
     stop: StopReason | None
@@ -70,36 +70,36 @@ class Decision(TypedDict):
 
 
 @dataclass(slots=True)
-class Turn:
+class GenerateStep:
     """One turn of one run, from the look at the limits to the reading of the reply."""
 
-    machine: Machine
+    machine: Components
     state: RLMState
-    tree: Tree
+    tree: RunTree
     journal: Journal
-    scribe: Scribe
+    scribe: Recorder
     messages: list[BaseMessage]
     stop: StopReason | None
     """A limit that makes this turn the last one."""
     summary: bool = False
     """The history has grown too long: this turn puts it in short."""
-    decision: Decision | None = None
+    decision: TurnPlan | None = None
     met: StopReason | None = None
     """A limit that was met after the turn had begun: while others, or time, went on."""
     key: str = ""
     """Of the receipt: of what is asked, without what was decided about it."""
 
     @classmethod
-    def begin(cls, machine: Machine, state: RLMState, config: RunnableConfig) -> Turn:
+    def begin(cls, machine: Components, state: RLMState, config: RunnableConfig) -> GenerateStep:
         """Look at what is left; tell the model when it is little, or that this is the last turn."""
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
         machine.reading(tree, state, journal)
-        turn = cls(machine, state, tree, journal, Scribe(), [], None)
+        turn = cls(machine, state, tree, journal, Recorder(), [], None)
         turn.messages = turn._conversation()
         turn._hold()
-        turn.key = key_of(tree, turn._model, turn.messages, turn._place)
-        turn._go_by(decided(tree, turn.key) or turn._decision())
+        turn.key = receipt_key(tree, turn._model, turn.messages, turn._place)
+        turn._go_by(recorded_plan(tree, turn.key) or turn._decision())
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
@@ -142,11 +142,13 @@ class Turn:
     async def _asked(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
         held = last and not self.state["path"]  # for the run whose answer counts
-        query = Query(self._model, self.messages, self._place, self.key, None, self.decision, last, True, held)
+        query = ModelRequest(
+            self._model, self.messages, self._place, self.key, None, self.decision, last, True, held
+        )
         try:
-            return await ask(self.machine, self.tree, query, config)
-        except (Refused, TimeoutError) as refused:
-            reason = refused.reason if isinstance(refused, Refused) else "seconds"
+            return await ask_model(self.machine, self.tree, query, config)
+        except (BudgetRefused, TimeoutError) as refused:
+            reason = refused.reason if isinstance(refused, BudgetRefused) else "seconds"
             self.met = None if self.stop else reason
             return None
         except CallFailed as failed:
@@ -167,17 +169,17 @@ class Turn:
     def _place(self) -> str:
         return turn_place(self.state["path"], len(self.journal.turns))
 
-    def _decision(self) -> Decision:
+    def _decision(self) -> TurnPlan:
         """What this turn is to be, by the account and the clock as they are now."""
         progress = Progress.of(self.journal)
         stop = self._limit()
         if stop or progress.is_over:
             return self._ending(stop or "no_progress")
         if self._too_long():
-            return Decision(stop=None, summary=True, note=None)
+            return TurnPlan(stop=None, summary=True, note=None)
         notes = [self._warning(progress)] if progress.repeats or progress.fails_alike else []
         notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
-        return Decision(stop=None, summary=False, note="\n\n".join(notes) or None)
+        return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)
 
     def _warning(self, progress: Progress) -> str:
         """What a model is told that repeats itself."""
@@ -193,10 +195,10 @@ class Turn:
             scarce["turns"] = turns
         return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
 
-    def _ending(self, stop: StopReason) -> Decision:
-        return Decision(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
+    def _ending(self, stop: StopReason) -> TurnPlan:
+        return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
 
-    def _go_by(self, decision: Decision) -> None:
+    def _go_by(self, decision: TurnPlan) -> None:
         self.decision, self.stop, self.summary = decision, decision["stop"], decision["summary"]
         if self.summary:
             self.messages.append(HumanMessage(self._render("summarise")))

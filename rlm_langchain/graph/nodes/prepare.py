@@ -7,30 +7,36 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.errors import InputError
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import CellRecord, NoteRecord, OutputRecord, QuestionRecord, depth_of
+from rlm_langchain.records import (
+    CellRecord,
+    NoteRecord,
+    OutputRecord,
+    QuestionRecord,
+    depth_of,
+)
 from rlm_langchain.trajectory.journal import Journal
-from rlm_langchain.trajectory.recorder import Scribe
+from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import ContextRef
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
-def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
+def prepare_run(machine: Components, state: RLMState) -> dict[str, Any]:
     """Put the question to the run. Raises `InputError` for an empty one."""
     query, path = state.get("query", ""), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
-    journal, scribe = Journal(state.get("trajectory", [])), Scribe()
+    journal, scribe = Journal(state.get("trajectory", [])), Recorder()
     context = machine.store.reference(state.get("context"), seconds=machine.budget.seconds)
     if context is not None and journal.knows(context):
         context = None
     if (cell := journal.given_up) is not None:
         scribe.write(_given_up(machine, cell))
-    for note in more_ways(machine, journal, path) if journal.turns else ():
+    for note in new_strategy_notes(machine, journal, path) if journal.turns else ():
         scribe.write(note)
     scribe.write(_asked(machine, journal, path, query, context))
     return {
@@ -45,7 +51,7 @@ def opening(machine: Machine, state: RLMState) -> dict[str, Any]:
     }
 
 
-def more_ways(machine: Machine, journal: Journal, path: str) -> list[NoteRecord]:
+def new_strategy_notes(machine: Components, journal: Journal, path: str) -> list[NoteRecord]:
     """Tells the model of strategies that this machine has, and that it was not told of when it began."""
     every = machine.strategies_for(journal.contexts.get("context"), path)
     # What wants the context in the first prompt comes too late.
@@ -58,7 +64,9 @@ def more_ways(machine: Machine, journal: Journal, path: str) -> list[NoteRecord]
     return [NoteRecord(type="note", path=path, to="model", text=text, time=time.time(), strategies=names)]
 
 
-def _asked(machine: Machine, journal: Journal, path: str, query: str, context: ContextRef | None) -> QuestionRecord:
+def _asked(
+    machine: Components, journal: Journal, path: str, query: str, context: ContextRef | None
+) -> QuestionRecord:
     """The record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
     ways = machine.strategies_for(journal.contexts.get("context", context), path)
     record = QuestionRecord(
@@ -82,7 +90,7 @@ def _asked(machine: Machine, journal: Journal, path: str, query: str, context: C
     return record
 
 
-def _given_up(machine: Machine, cell: CellRecord) -> OutputRecord:
+def _given_up(machine: Components, cell: CellRecord) -> OutputRecord:
     """The end of a cell that another question came in the way of. It is not run again, so it left nothing."""
     return OutputRecord(
         type="output",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rlm_langchain.context.describe import table
 from rlm_langchain.context.sanitize import quotable, shown
 from rlm_langchain.graph.calls.tools import guidance as tool_guidance
-from rlm_langchain.graph.components import Machine
+from rlm_langchain.graph.components import Components
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.records import depth_of
@@ -20,7 +20,7 @@ GLIMPSE = 160
 
 
 def question_prompt(
-    machine: Machine,
+    machine: Components,
     journal: Journal,
     path: str,
     query: str,
@@ -46,7 +46,7 @@ def question_prompt(
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
 
 
-def examples_for(machine: Machine, journal: Journal, path: str, context: ContextRef | None) -> str | None:
+def examples_for(machine: Components, journal: Journal, path: str, context: ContextRef | None) -> str | None:
     """The examples that a conversation begins with, where a profile has some for this kind of context."""
     if journal.turns or context is None:
         return None

@@ -16,21 +16,37 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.context.prompt_text import as_text
-from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
+from rlm_langchain.context.prompt_text import to_prompt_text
+from rlm_langchain.errors import (
+    InputError,
+    JournalError,
+    ModelError,
+    RLMError,
+)
 from rlm_langchain.graph.boundary import Internal
-from rlm_langchain.graph.calls.model_call import Leaf
+from rlm_langchain.graph.calls.model_call import ModelCall
 from rlm_langchain.graph.calls.search import KIND as SEARCH
-from rlm_langchain.graph.calls.search import Answerer
+from rlm_langchain.graph.calls.search import SearchHandler
 from rlm_langchain.graph.calls.tools import use
-from rlm_langchain.graph.components import STEPS, Machine
-from rlm_langchain.graph.state import Errand, Told
+from rlm_langchain.graph.components import NO_RECURSION_LIMIT, Components
+from rlm_langchain.graph.state import SubcallTask, TreeInfo
 from rlm_langchain.records import CallRecord, child_path, depth_of
-from rlm_langchain.run.run_tree import Tree
-from rlm_langchain.trajectory.checksum import is_whole, seal
-from rlm_langchain.trajectory.journal import DAMAGED, Journal, child_run_key, fingerprint
-from rlm_langchain.trajectory.recorder import Scribe
-from rlm_langchain.types import Call, ContextRef, Excerpt, LeafReply, Usage
+from rlm_langchain.run.run_tree import RunTree
+from rlm_langchain.trajectory.checksum import checksum, is_intact
+from rlm_langchain.trajectory.journal import (
+    DAMAGED,
+    Journal,
+    child_run_key,
+    fingerprint,
+)
+from rlm_langchain.trajectory.recorder import Recorder
+from rlm_langchain.types import (
+    Call,
+    CallResult,
+    ContextRef,
+    Excerpt,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
@@ -42,13 +58,13 @@ PREVIEW = 200
 """Characters of a prompt that its record keeps."""
 
 
-def errands(
-    machine: Machine,
+def make_subcall_tasks(
+    machine: Components,
     state: RLMState,
     journal: Journal,
     calls: Sequence[tuple[int, Call]],
-    told: Told,
-) -> list[Errand]:
+    told: TreeInfo,
+) -> list[SubcallTask]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
     children = {n: call for n, call in calls if _is_child(machine, path, call)}
@@ -56,8 +72,8 @@ def errands(
     leaves = [n for n, _ in calls if n not in children and n not in tools]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
     chunks = [leaves[i : i + size] for i in range(0, len(leaves), size)]
-    sent = [Errand(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
-        Errand(
+    sent = [SubcallTask(run=run, path=path, cell=cell, calls=chunk) for chunk in chunks] + [
+        SubcallTask(
             run=run,
             path=path,
             cell=cell,
@@ -72,44 +88,46 @@ def errands(
     ]
     for n, call in tools.items():
         text = cast(ContextRef, machine.store.made(call.prompt))
-        sent.append(Errand(run=run, path=path, cell=cell, calls=[n], tool=text))
+        sent.append(SubcallTask(run=run, path=path, cell=cell, calls=[n], tool=text))
     kinds = {n: call.kind for n, call in calls}
     for errand in sent:
         if any(kinds[n] == SEARCH for n in errand["calls"]):
             errand["context"] = journal.contexts.get("context")
-        errand["seal"] = seal(errand)
+        errand["seal"] = checksum(errand)
     return sent
 
 
-def known(machine: Machine, tree: Tree, path: str, number: int, call: Call) -> str | None:
+def known(machine: Components, tree: RunTree, path: str, number: int, call: Call) -> str | None:
     """The answer to a call that was answered elsewhere in the tree; it costs nothing."""
     if call.kind not in ("llm", "rlm") or not machine.memo:
         return None
     depth = depth_of(path)
     if _is_child(machine, path, call):
         return tree.twins.known(child_run_key(depth + 1, fingerprint(call)))
-    return Leaf(machine, tree, machine.leaf_at(depth), call, child_path(path, number), fingerprint(call)).known()
+    return ModelCall(
+        machine, tree, machine.leaf_at(depth), call, child_path(path, number), fingerprint(call)
+    ).known()
 
 
-def _is_child(machine: Machine, path: str, call: Call) -> bool:
+def _is_child(machine: Components, path: str, call: Call) -> bool:
     return call.kind == "rlm" and depth_of(path) + 1 < machine.budget.depth
 
 
 @dataclass(slots=True)
-class Errands:
+class SubcallNode:
     """One visit to `subcall`."""
 
-    machine: Machine
-    errand: Errand
-    tree: Tree
-    scribe: Scribe
+    machine: Components
+    errand: SubcallTask
+    tree: RunTree
+    scribe: Recorder
 
     @classmethod
-    def begin(cls, machine: Machine, errand: Errand, config: RunnableConfig) -> Errands:
+    def begin(cls, machine: Components, errand: SubcallTask, config: RunnableConfig) -> SubcallNode:
         """Find the tree that the calls belong to. Raises `JournalError` when this is not what was sent."""
-        if not is_whole(errand):
+        if not is_intact(errand):
             raise JournalError("the checkpoint of this run is damaged: a task was changed; go back with `rlm fork`")
-        return cls(machine, errand, machine.tree(errand["run"], config), Scribe())
+        return cls(machine, errand, machine.tree(errand["run"], config), Recorder())
 
     async def leaves(self, config: RunnableConfig) -> dict[str, Any]:
         """Ask all the calls of this task at once.
@@ -186,28 +204,28 @@ class Errands:
         reading = self.tree.reading
         if reading is None or not reading.contexts:
             return
-        text = call.prompt if call.context is None else f"{call.prompt}\n{as_text(call.context)}"
+        text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"
         read = reading.read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.read, text)
         if read:
             record["read"] = read
 
     async def _answered(
         self, number: int, call: Call, sha256: str, config: RunnableConfig
-    ) -> tuple[LeafReply, str]:
+    ) -> tuple[CallResult, str]:
         """The reply, and the model that gave it."""
         path = self.errand["path"]
         place = child_path(path, number)
         if call.kind == "tool":
             return await use(self.machine.tools_at(path), self.tree, call, place, config), ""
         if call.kind == SEARCH and self.machine.search is not None:
-            answerer = Answerer(self.machine.search, self.machine.store, self.tree, place)
+            answerer = SearchHandler(self.machine.search, self.machine.store, self.tree, place)
             return await answerer.reply(call, self.errand.get("context"), config), ""
         if call.kind not in ("llm", "rlm"):
-            return LeafReply(None, f"there is nothing here that answers {call.kind!r}"), ""
+            return CallResult(None, f"there is nothing here that answers {call.kind!r}"), ""
         model = self.machine.leaf_at(depth_of(path))
         repl = self.tree.repls.get(path)
         wave = place if repl is None else child_path(path, repl.first)
-        return await Leaf(self.machine, self.tree, model, call, place, sha256, wave).reply(config), model.name
+        return await ModelCall(self.machine, self.tree, model, call, place, sha256, wave).reply(config), model.name
 
     def twin(self) -> Future[str | None] | None:
         """The answer of another child run that was asked the same; None when this one is the first."""
@@ -220,15 +238,15 @@ class Errands:
 
     def same(self, answer: str) -> dict[str, Any]:
         """The record of a call that a twin of its child run has answered."""
-        self.scribe.write(self.record_of_child(LeafReply(answer, memo=True), 0.0))
+        self.scribe.write(self.record_of_child(CallResult(answer, memo=True), 0.0))
         return {"trajectory": self.scribe.records}
 
-    def record_of_child(self, reply: LeafReply, seconds: float) -> CallRecord:
+    def record_of_child(self, reply: CallResult, seconds: float) -> CallRecord:
         """What became of the one call of a task that is a child run."""
         call = Call("rlm", self.errand["query"])
         return self.record(self.errand["calls"][0], call, self.errand["sha256"], reply, seconds)
 
-    def record(self, number: int, call: Call, sha256: str, reply: LeafReply, seconds: float) -> CallRecord:
+    def record(self, number: int, call: Call, sha256: str, reply: CallResult, seconds: float) -> CallRecord:
         """What became of a call."""
         record = CallRecord(
             type="call",
@@ -262,7 +280,7 @@ class Errands:
 class Child:
     """How a child run ended."""
 
-    errands: Errands
+    errands: SubcallNode
     outcome: dict[str, Any] | None = None
     """Its `RLMOutput`."""
     error: str | None = None
@@ -274,18 +292,18 @@ class Child:
         outcome = self.outcome
         if outcome is None or outcome["status"] != "complete" or outcome["answer"] in (None, ""):
             return None
-        return as_text(outcome["answer"])
+        return to_prompt_text(outcome["answer"])
 
     def record(self) -> dict[str, Any]:
         """Its answer, what it spent, and what it did, as the record of the call that asked for it."""
         outcome = self.outcome
         if outcome is None and self.error is None:
             return {"trajectory": []}
-        reply = LeafReply(None, self.error, self.errands.tree.spent_below(self.errands.child_path))
+        reply = CallResult(None, self.error, self.errands.tree.spent_below(self.errands.child_path))
         if outcome is not None:
             failed = outcome["status"] == "failed"
             error = f"the child run found no answer ({outcome['stop_reason']})" if failed else None
-            reply = LeafReply(as_text(outcome["answer"]), error, _total(outcome))
+            reply = CallResult(to_prompt_text(outcome["answer"]), error, _total(outcome))
         record = self.errands.record_of_child(reply, self.seconds)
         if outcome is not None:
             record["child"] = list(outcome["trajectory"])
@@ -295,13 +313,13 @@ class Child:
 
 def below(config: RunnableConfig) -> RunnableConfig:
     """The config of a child run: a limit on LangGraph's steps that came from a parent is none of ours."""
-    return {**config, "recursion_limit": STEPS}
+    return {**config, "recursion_limit": NO_RECURSION_LIMIT}
 
 
 def _length(context: object) -> int:
     if isinstance(context, Excerpt):
         return context.stop - context.start
-    return 0 if context is None else len(as_text(context))
+    return 0 if context is None else len(to_prompt_text(context))
 
 
 def _total(outcome: dict[str, Any]) -> Usage:

@@ -22,8 +22,8 @@ from rlm_langchain.errors import (
     JournalError,
     MissingDependency,
 )
-from rlm_langchain.integrations.agents.offload import Mover
-from rlm_langchain.integrations.agents.tool import told
+from rlm_langchain.integrations.agents.offload import Offloader
+from rlm_langchain.integrations.agents.tool import tool_output
 from rlm_langchain.runnable.runnable import RLMRunnable
 
 try:
@@ -51,7 +51,7 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         if not 0 < long <= history:
             raise ConfigurationError(f"long={long}, history={history}: both are above 0, and long is not more")
         self._rlm = rlm.model_copy(update={"checkpointer": None})
-        self._mover = Mover(ContextStore(rlm.home), tool_name, long, history)
+        self._mover = Offloader(ContextStore(rlm.home), tool_name, long, history)
         self.tools: Sequence[BaseTool] = [self._tool()]
 
     def wrap_tool_call(
@@ -89,11 +89,11 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def _tool(self) -> BaseTool:
         def ask(query: str, contexts: list[str], runtime: ToolRuntime[Any, Any]) -> str:
             found = self._found(runtime, contexts)
-            return told(self._rlm.invoke({"query": query, "context": found}, runtime.config))[0]
+            return tool_output(self._rlm.invoke({"query": query, "context": found}, runtime.config))[0]
 
         async def aask(query: str, contexts: list[str], runtime: ToolRuntime[Any, Any]) -> str:
             found = await asyncio.to_thread(self._found, runtime, contexts)
-            return told(await self._rlm.ainvoke({"query": query, "context": found}, runtime.config))[0]
+            return tool_output(await self._rlm.ainvoke({"query": query, "context": found}, runtime.config))[0]
 
         return StructuredTool.from_function(
             ask,

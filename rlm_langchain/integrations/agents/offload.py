@@ -24,7 +24,7 @@ SHOWN, ASKED = 900, 2_000
 """Characters that are left of a long text, and of the last thing that was asked."""
 
 
-class Cut(NamedTuple):
+class SplitConversation(NamedTuple):
     """A conversation in parts."""
 
     system: list[BaseMessage]
@@ -34,7 +34,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Mover:
+class Offloader:
     """Moves what is too long. Blocks while it writes."""
 
     store: ContextStore
@@ -58,10 +58,10 @@ class Mover:
         what = (
             f"what {message.name or 'the tool'} gave back" if isinstance(message, ToolMessage) else "this message"
         )
-        note = f"{self._moved(f'{len(text):,} characters of {what}', handle(ref))}\n\n{_ends(text)}"
+        note = f"{self._moved(f'{len(text):,} characters of {what}', context_name(ref))}\n\n{_ends(text)}"
         others = [b for b in _blocks(message) if isinstance(b, dict) and b.get("type") != "text"]
         content: Any = [{"type": "text", "text": note}, *others] if others else note
-        return self._without_artifact(_with(message, content, {MOVED: {handle(ref): ref}}))
+        return self._without_artifact(_with(message, content, {MOVED: {context_name(ref): ref}}))
 
     def conversation(self, messages: Sequence[BaseMessage]) -> list[BaseMessage] | None:
         """The conversation with what is too long moved out of it; None when nothing is."""
@@ -98,13 +98,14 @@ class Mover:
                 lost = f"What was said before that is no longer there: {error}"
         ref = self._reference(items)
         what = f"{ref['size']:,} bytes of the conversation so far ({len(items)} messages)"
-        told = [self._moved(what, handle(ref)), *([lost] if lost else [])]
+        told = [self._moved(what, context_name(ref)), *([lost] if lost else [])]
         asked = [message for message in said if message.type == "human"]
         told += [f"The last thing that was asked in it:\n\n{_ends(asked[-1].text, ASKED)}"] if asked else []
         if known:
             told.append(f"Moved earlier, and mentioned in it: {', '.join(known)}.")
         return HumanMessage(
-            "\n\n".join(told), response_metadata={MOVED: {**known, handle(ref): ref}, HISTORY: handle(ref)}
+            "\n\n".join(told),
+            response_metadata={MOVED: {**known, context_name(ref): ref}, HISTORY: context_name(ref)},
         )
 
     def _moved(self, what: str, name: str) -> str:
@@ -130,7 +131,7 @@ class Mover:
             return message
 
 
-def handle(ref: ContextRef) -> str:
+def context_name(ref: ContextRef) -> str:
     """What a model calls a context."""
     return f"ctx_{ref['sha256'][:12]}"
 
@@ -149,7 +150,7 @@ def size_of(message: BaseMessage) -> int:
     return len(message.text) + sum(len(str(call["args"])) for call in calls)
 
 
-def _cut(messages: Sequence[BaseMessage], most: int) -> Cut | None:
+def _cut(messages: Sequence[BaseMessage], most: int) -> SplitConversation | None:
     """A conversation that is too long: half of what it may be is kept, and no result without its call."""
     system: list[BaseMessage] = [m for m in messages if isinstance(m, SystemMessage)]
     messages = [message for message in messages if not isinstance(message, SystemMessage)]
@@ -164,7 +165,7 @@ def _cut(messages: Sequence[BaseMessage], most: int) -> Cut | None:
         at -= 1
     before = messages[:at]
     fresh = [message for message in before if HISTORY not in message.response_metadata]
-    return Cut(system, before, messages[at:]) if fresh else None
+    return SplitConversation(system, before, messages[at:]) if fresh else None
 
 
 def _with(message: M, content: Any, metadata: dict[str, Any]) -> M:

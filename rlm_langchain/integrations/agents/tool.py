@@ -33,10 +33,10 @@ def rlm_tool(
     about = reference["about"] if reference else "nothing"
 
     def ask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:
-        return told(rlm.invoke({"query": query, "context": reference}, config))
+        return tool_output(rlm.invoke({"query": query, "context": reference}, config))
 
     async def aask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:
-        return told(await rlm.ainvoke({"query": query, "context": reference}, config))
+        return tool_output(await rlm.ainvoke({"query": query, "context": reference}, config))
 
     return StructuredTool.from_function(
         ask,
@@ -48,7 +48,7 @@ def rlm_tool(
     )
 
 
-def told(output: RLMOutput) -> tuple[str, RLMOutput]:
+def tool_output(output: RLMOutput) -> tuple[str, RLMOutput]:
     """What the agent reads: the answer, and a word on it when it is not complete."""
     if output["status"] == "failed":
         found = f"\nWhat was seen last:\n{output['found']}" if output.get("found") else ""

@@ -27,10 +27,10 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, Runn
 from pydantic import BaseModel, Field, PrivateAttr
 
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.integrations.chat_model.per_call import Asked, Memory, model_name
+from rlm_langchain.integrations.chat_model.per_call import RLMCache, RLMCall, model_name
 from rlm_langchain.integrations.chat_model.reply import thinking, thought, thoughts
 from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of
-from rlm_langchain.integrations.chat_model.tools import Given, bound
+from rlm_langchain.integrations.chat_model.tools import Given, bound_tools
 from rlm_langchain.records import RLMOutput
 from rlm_langchain.runnable.runnable import RLMRunnable
 
@@ -55,7 +55,7 @@ class ChatRLM(BaseChatModel):
     stop: list[str] | None = None
     """Words that end a reply, unless a call brings its own."""
 
-    _memory: Memory = PrivateAttr(default_factory=Memory)
+    _memory: RLMCache = PrivateAttr(default_factory=RLMCache)
 
     @property
     def _llm_type(self) -> str:
@@ -148,7 +148,7 @@ class ChatRLM(BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Let replies use tools, as `tools_in` says. A `tool_choice` of `any`, or of a name, asks for a reply that
         is a call. Raises `ConfigurationError` for one that names no tool."""
-        bound(tools, tool_choice, self.tools_in)
+        bound_tools(tools, tool_choice, self.tools_in)
         choice = {} if tool_choice is None else {"tool_choice": tool_choice}
         return self.bind(tools=list(tools), **choice, **kwargs)
 
@@ -170,10 +170,10 @@ class ChatRLM(BaseChatModel):
         either = parsed.with_fallbacks([failed], exception_key="parsing_error")
         return cast(Runnable[LanguageModelInput, Any], RunnableMap(raw=model) | either)
 
-    def _asked(self, kwargs: dict[str, Any]) -> Asked:
+    def _asked(self, kwargs: dict[str, Any]) -> RLMCall:
         return self._memory.asked(self.rlm, kwargs, self.tools_in)
 
-    def _result(self, asked: Asked, output: RLMOutput, stop: list[str] | None) -> ChatResult:
+    def _result(self, asked: RLMCall, output: RLMOutput, stop: list[str] | None) -> ChatResult:
         reasoning = thoughts(output["trajectory"]) if self.reasoning else ""
         message = asked.told(output, stop or self.stop).message(reasoning)
         return ChatResult(generations=[ChatGeneration(message=message)])

@@ -11,9 +11,9 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.integrations.chat_model.question import question
-from rlm_langchain.integrations.chat_model.reply import Told, as_text, cut
+from rlm_langchain.integrations.chat_model.reply import ChatReply, as_text, cut
 from rlm_langchain.integrations.chat_model.structured import answer_schema
-from rlm_langchain.integrations.chat_model.tools import Bound, bound
+from rlm_langchain.integrations.chat_model.tools import BoundTools, bound_tools
 from rlm_langchain.records import RLMInput, RLMOutput, output_of
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ REMEMBERED = 8
 """RLMs of other calls that are kept: to build one takes as long as a short run."""
 
 
-class Asked(NamedTuple):
+class RLMCall(NamedTuple):
     """An RLM, and how its answers are told."""
 
     rlm: RLMRunnable
-    tools: Bound
+    tools: BoundTools
     model: str
     held: Any = None
     """So that what the key of a memory is made of lives as long as the memory."""
@@ -40,11 +40,11 @@ class Asked(NamedTuple):
         query, context = question(messages, long)
         return {"query": self.tools.told(query), "context": context}
 
-    def told(self, output: RLMOutput, stop: Sequence[str] | None) -> Told:
+    def told(self, output: RLMOutput, stop: Sequence[str] | None) -> ChatReply:
         """The reply to it."""
         calls = self.tools.calls(output["answer"])
         text = "" if calls else cut(as_text(output["answer"]), stop)
-        return Told(text, calls, output, self.model)
+        return ChatReply(text, calls, output, self.model)
 
     def end(self, state: dict[str, Any], stop: Sequence[str] | None) -> Iterator[ChatGenerationChunk]:
         """The rest of a stream, when the last state of its graph is here."""
@@ -53,10 +53,10 @@ class Asked(NamedTuple):
             yield ChatGenerationChunk(message=message)
 
 
-class Memory(dict[Any, Asked]):
+class RLMCache(dict[Any, RLMCall]):
     """The RLMs of the last calls, by what these were given."""
 
-    def asked(self, rlm: RLMRunnable, kwargs: dict[str, Any], tools_in: Any) -> Asked:
+    def asked(self, rlm: RLMRunnable, kwargs: dict[str, Any], tools_in: Any) -> RLMCall:
         """The RLM for a call with these arguments. Raises `ConfigurationError` for one that it cannot heed."""
         if unknown := set(kwargs) - KNOWN:
             raise ConfigurationError(
@@ -84,8 +84,8 @@ def model_name(model: Any) -> str:
     return f"rlm:{name or type(model).__name__}"
 
 
-def _built(rlm: RLMRunnable, given: dict[str, Any], tools_in: Any) -> Asked:
-    tools = bound(given.get("tools", ()), given.get("tool_choice"), tools_in)
+def _built(rlm: RLMRunnable, given: dict[str, Any], tools_in: Any) -> RLMCall:
+    tools = bound_tools(given.get("tools", ()), given.get("tool_choice"), tools_in)
     wanted = answer_schema(given.get("response_format"))
     before = rlm.answer_schema if wanted is None else wanted
     update: dict[str, Any] = {
@@ -97,7 +97,7 @@ def _built(rlm: RLMRunnable, given: dict[str, Any], tools_in: Any) -> Asked:
         update["root_model"] = given["model"]
     changed = {key: value for key, value in update.items() if value != getattr(rlm, key)}
     changes = bool(tools.here or "model" in given or changed.keys() & {"answer_schema", "checkpointer"})
-    return Asked(
+    return RLMCall(
         rlm.model_copy(update=update) if changes else rlm,
         tools,
         model_name(given.get("model", rlm.root_model)),

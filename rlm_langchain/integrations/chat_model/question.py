@@ -25,11 +25,11 @@ def question(messages: Sequence[BaseMessage], long: int) -> Question:
 
     Short system messages are instructions and go with the question; everything else can be read in the REPL.
     """
-    _demand_text(messages)
+    _reject_images(messages)
     asking = next((i for i in reversed(range(len(messages))) if messages[i].type == "human"), None)
     if asking is None or not messages[asking].text.strip():
         raise InputError("there is no human message to answer")
-    query, rest = _apart(messages[asking].text, long)
+    query, rest = _split_long_message(messages[asking].text, long)
     told: list[str] = []
     read: list[BaseMessage] = []
     for i, message in enumerate(messages):
@@ -48,7 +48,7 @@ def _context(read: list[BaseMessage]) -> str | list[BaseMessage] | None:
     return read or None
 
 
-def _apart(text: str, long: int) -> tuple[str, str]:
+def _split_long_message(text: str, long: int) -> tuple[str, str]:
     """A long message is a question and what it is about: the question is its first or its last paragraph."""
     if len(text) < long:
         return text, ""
@@ -65,7 +65,7 @@ def _calls(message: BaseMessage) -> list[Any]:
     return list(message.tool_calls) if isinstance(message, AIMessage) else []
 
 
-def _demand_text(messages: Sequence[BaseMessage]) -> None:
+def _reject_images(messages: Sequence[BaseMessage]) -> None:
     """An answer that has overlooked a picture would look like any other: better to say so."""
     for message in messages:
         blocks = message.content if isinstance(message.content, list) else []

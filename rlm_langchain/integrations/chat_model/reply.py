@@ -24,7 +24,7 @@ PIECE = 40
 """About as many characters of an answer are in one chunk."""
 
 
-class Told(NamedTuple):
+class ChatReply(NamedTuple):
     """A reply, before it is a message."""
 
     text: str

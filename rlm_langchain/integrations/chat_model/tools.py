@@ -30,7 +30,7 @@ CALLS = "tool_calls"
 """The key under which an answer asks for calls."""
 
 
-class Bound(NamedTuple):
+class BoundTools(NamedTuple):
     """The tools that a reply may use, each in its way."""
 
     here: tuple[Any, ...] = ()
@@ -65,22 +65,22 @@ class Bound(NamedTuple):
         return [ToolCall(name=c["name"], args=c["args"], id=f"call_{uuid.uuid4().hex[:24]}") for c in asked]
 
 
-def bound(tools: Sequence[Given], choice: Any, where: Literal["repl", "reply"]) -> Bound:
+def bound_tools(tools: Sequence[Given], choice: Any, where: Literal["repl", "reply"]) -> BoundTools:
     """What to do with bound tools. Raises `ConfigurationError` for a choice that names none of them."""
     wanted = _choice(choice)
     if wanted == "none":
-        return Bound()
+        return BoundTools()
     runs = [] if where == "reply" else [tool for tool in tools if runs_here(tool)]
     rest = [tool for tool in tools if where == "reply" or not runs_here(tool)]
     if wanted == "auto":
-        return Bound(tuple(runs), tuple(map(_described, rest)))
+        return BoundTools(tuple(runs), tuple(map(_described, rest)))
     if wanted == "any":
-        return Bound(tuple(runs if rest else ()), tuple(map(_described, rest or tools)), forced=True)
+        return BoundTools(tuple(runs if rest else ()), tuple(map(_described, rest or tools)), forced=True)
     named = [tool for tool in tools if _described(tool)["name"] == wanted]
     if not named:
         raise ConfigurationError(f"tool_choice is {wanted!r}, and no tool of that name is bound")
     others = tuple(tool for tool in runs if _described(tool)["name"] != wanted)
-    return Bound(others, (_described(named[0]),), forced=True)
+    return BoundTools(others, (_described(named[0]),), forced=True)
 
 
 def runs_here(tool: Given) -> bool:

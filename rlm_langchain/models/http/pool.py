@@ -29,7 +29,7 @@ KEEP_ALIVE = 15.0
 
 
 @asynccontextmanager
-async def lease() -> AsyncIterator[None]:
+async def keep_pool_open() -> AsyncIterator[None]:
     """Keep the running loop's connections open until the block ends. The last lease on a loop closes them."""
     loop = asyncio.get_running_loop()
     _leases[loop] = _leases.get(loop, 0) + 1
@@ -77,21 +77,21 @@ _pools: dict[asyncio.AbstractEventLoop, Pool] = {}
 _leases: dict[asyncio.AbstractEventLoop, int] = {}
 
 
-async def current_pool() -> Pool:
+async def pool_of_loop() -> Pool:
     """The running loop's pool, opened when it has none."""
     loop = asyncio.get_running_loop()
     if loop not in _pools:
         _forget_dead_loops()
-        keeper = _keep(loop)
+        keeper = _session_lifetime(loop)
         _pools[loop] = Pool(await anext(keeper), keeper)
     return _pools[loop]
 
 
-BREATHS = 3
+CLOSE_ROUNDS = 3
 """Rounds of a loop in which connections that were aborted, TLS within TCP, let go of their sockets."""
 
 
-async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:
+async def _session_lifetime(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE, socket_factory=_probed_socket)
     session = aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, response_class=_Reply
@@ -102,7 +102,7 @@ async def _keep(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[aiohttp.Clien
         _pools.pop(loop, None)
         # A peer that does not answer TLS's goodbye would make an orderly end last for seconds.
         await connector.close(abort_ssl=True)
-        for _ in range(BREATHS if loop.is_running() else 0):
+        for _ in range(CLOSE_ROUNDS if loop.is_running() else 0):
             await asyncio.sleep(0)
 
 
@@ -135,18 +135,18 @@ async def _close(loop: asyncio.AbstractEventLoop) -> None:
 
 def _forget_dead_loops() -> None:
     for loop in [loop for loop in list(_pools) if loop.is_closed()]:
-        _abandon(_pools.pop(loop, None))
+        _close_dead(_pools.pop(loop, None))
     for loop in [loop for loop in list(_leases) if loop.is_closed()]:
         _leases.pop(loop, None)
 
 
 @atexit.register
-def _abandon_all() -> None:
+def _close_all_dead() -> None:
     for loop in list(_pools):
-        _abandon(_pools.pop(loop, None))
+        _close_dead(_pools.pop(loop, None))
 
 
-def _abandon(pool: Pool | None) -> None:
+def _close_dead(pool: Pool | None) -> None:
     """Close a pool whose loop will never run again, so that nothing complains when it is collected."""
     if pool is not None and pool.session.connector is not None:
         # Its public twin returns something to await, and there is no loop to do so.

@@ -23,7 +23,7 @@ import aiohttp
 import httpx2
 from yarl import URL
 
-from rlm_langchain.models.http.pool import Pool, current_pool
+from rlm_langchain.models.http.pool import Pool, pool_of_loop
 
 __all__ = ["async_client", "sync_client"]
 
@@ -52,7 +52,7 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
     """Sends each request through the pool of the loop that it is made on."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        pool = await current_pool()
+        pool = await pool_of_loop()
         pool.busy += 1
         try:
             with _translated(request):

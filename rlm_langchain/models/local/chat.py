@@ -13,7 +13,7 @@ from pydantic import PrivateAttr, SecretStr
 
 from rlm_langchain.models.local.server import LocalServer
 from rlm_langchain.models.providers import CompatibleChat
-from rlm_langchain.prompts.render import opening
+from rlm_langchain.prompts.render import few_shot_messages
 
 
 class LocalChat(CompatibleChat):
@@ -88,8 +88,8 @@ def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
 def openings() -> tuple[tuple[tuple[str, str], ...], ...]:
     """All ways in which a conversation of the compact profile may begin."""
     kinds = [f"examples_{kind}" for kind in ("dict", "str")]
-    plain = opening("compact")
-    return (plain[:1], plain, *(opening("compact", kind) for kind in kinds))
+    plain = few_shot_messages("compact")
+    return (plain[:1], plain, *(few_shot_messages("compact", kind) for kind in kinds))
 
 
 @cache

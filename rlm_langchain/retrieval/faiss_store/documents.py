@@ -17,7 +17,7 @@ Filter = Callable[[Document], bool] | Mapping[str, Any]
 
 
 @dataclass(slots=True)
-class Held:
+class DocumentTable:
     """Documents by id, and an exact index of their vectors. Not safe for threads: its store is."""
 
     kept: dict[str, Kept] = field(default_factory=dict)

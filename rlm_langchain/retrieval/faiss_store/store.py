@@ -17,7 +17,7 @@ from typing_extensions import Self, override
 
 from rlm_langchain.errors import InputError
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.faiss_store.documents import Filter, Held
+from rlm_langchain.retrieval.faiss_store.documents import DocumentTable, Filter
 from rlm_langchain.retrieval.faiss_store.persistence import load, save
 
 
@@ -30,7 +30,7 @@ class FAISSStore(VectorStore):
     def __init__(self, embedding: Embeddings) -> None:
         extras.check()
         self.embedding = embedding
-        self._held = Held()
+        self._held = DocumentTable()
         self._lock = threading.RLock()
 
     @property
@@ -212,7 +212,7 @@ class FAISSStore(VectorStore):
         """What `save_local` kept. Raises `JournalError` when it is missing, damaged or changed."""
         store = cls(embedding)
         index, kept, following = load(Path(folder))
-        store._held = Held(kept, index, following)
+        store._held = DocumentTable(kept, index, following)
         return store
 
     @override

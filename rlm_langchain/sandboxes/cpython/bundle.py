@@ -49,7 +49,7 @@ Module = tuple[str, list[str] | None, bytes]
 
 
 @cache
-def first() -> bytes:
+def early_modules() -> bytes:
     """What `boot.py` reads first: our modules, and the names of those that come later."""
     modules = _packed(["__future__", *(f"{PACKAGE}.worker.{name}" for name in OURS if name not in LATER)])
     for name in ("rlm_langchain", PACKAGE, f"{PACKAGE}.worker", *(f"{PACKAGE}.worker.{room}" for room in ROOMS)):
@@ -58,7 +58,7 @@ def first() -> bytes:
 
 
 @cache
-def second() -> bytes:
+def late_modules() -> bytes:
     """What follows after the first frame: modules that a session without a cell does not need."""
     return _blob(_later())
 

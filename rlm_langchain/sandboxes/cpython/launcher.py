@@ -38,7 +38,7 @@ LAST_WORDS = 4000
 PIPES_AND_HANDLE = 4
 
 
-class Started:
+class LaunchedWorker:
     """A worker: its number, its pipes, and a handle that is never mistaken for another process."""
 
     def __init__(self, pid: int, fds: Sequence[int]) -> None:
@@ -72,7 +72,7 @@ class Started:
             self._fds = ()
 
 
-class Starter:
+class Launcher:
     """The host's end of the process that starts workers."""
 
     def __init__(self) -> None:
@@ -80,10 +80,10 @@ class Starter:
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         self._handle = -1
-        self._workers: WeakSet[Started] = WeakSet()
+        self._workers: WeakSet[LaunchedWorker] = WeakSet()
         """Those of the process that is there now."""
 
-    def start(self, request: dict[str, Any]) -> Started:
+    def start(self, request: dict[str, Any]) -> LaunchedWorker:
         """Have a worker started. Raises `SandboxError`."""
         data = json.dumps(request).encode() + b"\n"
         with self._turn:
@@ -109,7 +109,7 @@ class Starter:
         with self._turn:
             self._end()
 
-    def _asked(self, data: bytes) -> Started:
+    def _asked(self, data: bytes) -> LaunchedWorker:
         if self._process is None:
             self._begin()
         self._host.sendall(data)
@@ -126,7 +126,7 @@ class Starter:
             for fd in fds:
                 os.close(fd)
             raise _not_started("the worker cannot be reached")
-        worker = Started(answer["pid"], fds)
+        worker = LaunchedWorker(answer["pid"], fds)
         self._workers.add(worker)
         try:
             worker.watch()
@@ -144,7 +144,7 @@ class Starter:
         self._handle = os.pidfd_open(self._process.pid)
         watch(self, self._process.pid, self._handle)
 
-    def _kill_workers(self, workers: WeakSet[Started]) -> None:
+    def _kill_workers(self, workers: WeakSet[LaunchedWorker]) -> None:
         """End the workers of a process that has ended."""
         with self._turn:
             ending = [*workers]
@@ -173,10 +173,10 @@ class Starter:
         return _last_line(process)
 
 
-def started(contexts: Sequence[Path], memory: int) -> Started:
+def started(contexts: Sequence[Path], memory: int) -> LaunchedWorker:
     """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
     command = [cpython_policy.python() or "", "-s", "-S", "-P", "-c", boot()]
-    return _starter(os.getpid()).start(
+    return _launcher(os.getpid()).start(
         {"policy": cpython_policy.policy(contexts), "command": command, "limits": cpython_policy.limits(memory)}
     )
 
@@ -214,9 +214,9 @@ def _roots() -> list[str]:
 
 
 @cache
-def _starter(pid: int) -> Starter:
+def _launcher(pid: int) -> Launcher:
     """That of this process: one that was forked has its own."""
-    starter = Starter()
+    starter = Launcher()
     atexit.register(starter.close)
     os.register_at_fork(after_in_child=starter.let_go)
     return starter

@@ -78,7 +78,7 @@ def serve(host: socket.socket, problem: str | None) -> None:
             for key, _ in selector.select():
                 if key.data is not None:
                     selector.unregister(key.fd)
-                    _buried(key.fd, key.data)
+                    _end_session(key.fd, key.data)
                 elif not (request := requests.readline()):
                     return
                 elif problem:
@@ -113,7 +113,7 @@ def limit(pid: int, limits: dict[str, int]) -> None:
             resource.prlimit(pid, getattr(resource, name), (most, most))
 
 
-def _buried(handle: int, process: Process) -> None:
+def _end_session(handle: int, process: Process) -> None:
     process.wait()
     os.close(handle)
 

@@ -16,8 +16,8 @@ from rlm_langchain.context.opening import Held
 from rlm_langchain.errors import JournalError, SandboxError
 from rlm_langchain.sandboxes import wire
 from rlm_langchain.sandboxes.cpython import syscalls as cpython_syscalls
-from rlm_langchain.sandboxes.cpython.bundle import first, second
-from rlm_langchain.sandboxes.cpython.worker_process import Gone, Reason, Worker
+from rlm_langchain.sandboxes.cpython.bundle import early_modules, late_modules
+from rlm_langchain.sandboxes.cpython.worker_process import Reason, Worker, WorkerEnded
 from rlm_langchain.types import (
     Answered,
     Completed,
@@ -118,10 +118,10 @@ class CPythonSession:
         allowed = cpython_syscalls.program(self._worker.pid)
         opening = wire.framed(["open", asdict(self._limits), files, prelude, allowed])
         try:
-            self._worker.send(first() + opening, time.monotonic() + START)
-            self._worker.send_later(second())
+            self._worker.send(early_modules() + opening, time.monotonic() + START)
+            self._worker.send_later(late_modules())
             message = wire.parsed(self._worker.receive(self._largest, time.monotonic() + START))
-        except (Gone, wire.BrokenProtocol) as error:
+        except (WorkerEnded, wire.BrokenProtocol) as error:
             raise SandboxError(f"the sandbox did not start: {error}") from None
         if not isinstance(message, wire.Ready):
             raise SandboxError(f"the sandbox did not start: {getattr(message, 'error', message)}")
@@ -132,7 +132,7 @@ class CPythonSession:
             return replace(self._end, stdout="")
         try:
             step = self._exchanged(frame)
-        except Gone as gone:
+        except WorkerEnded as gone:
             step = self._buried(gone.reason)
         except wire.BrokenProtocol:
             step = self._buried("protocol")
@@ -172,7 +172,7 @@ class CPythonSession:
             case wire.Printed(text):
                 self._print(text)
                 return None
-            case wire.Asked(self._turns, calls):
+            case wire.CallsRequested(self._turns, calls):
                 self._calls = len(calls)
                 return Suspended(calls)
             case wire.Ended(self._turns, error):
@@ -184,7 +184,7 @@ class CPythonSession:
     def _print(self, text: str) -> None:
         self._size += len(text.encode())
         if self._size > self._limits.output:
-            raise Gone("output", "")
+            raise WorkerEnded("output", "")
         self._printed.append(text)
 
     def _buried(self, reason: Reason) -> Died:

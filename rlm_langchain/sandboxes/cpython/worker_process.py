@@ -30,7 +30,7 @@ PART = 1 << 18
 Reason = Literal["time", "memory", "output", "protocol", "crash"]
 
 
-class Gone(Exception):
+class WorkerEnded(Exception):
     """The worker has ended or must be ended."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -85,10 +85,10 @@ class Worker:
     def receive(self, most: int, deadline: float) -> bytes:
         """The next frame, of at most so many bytes. Raises `Gone`."""
         if time.monotonic() > deadline:
-            raise Gone("time", "")
+            raise WorkerEnded("time", "")
         size = int.from_bytes(self._exactly(4, deadline), "big")
         if size > most:
-            raise Gone("protocol", f"a frame of {size:,} bytes was announced; at most {most:,} are read")
+            raise WorkerEnded("protocol", f"a frame of {size:,} bytes was announced; at most {most:,} are read")
         return self._exactly(size, deadline)
 
     def is_talking(self) -> bool:
@@ -120,7 +120,7 @@ class Worker:
         """Wait until something can go on. Raises `Gone` when time, memory or patience is used up."""
         now = time.monotonic()
         if now > deadline:
-            raise Gone("time", "")
+            raise WorkerEnded("time", "")
         events = poll.poll(max(1, min(deadline - now, TICK) * 1000))
         told = {fd for fd, _ in events}
         if self._noise in told:
@@ -141,17 +141,17 @@ class Worker:
         self._heard += len(part)
         self._tail = (self._tail + part)[-2000:]
         if self._heard > NOISE:
-            raise Gone("output", f"more than {NOISE:,} bytes were written to descriptors 1 and 2")
+            raise WorkerEnded("output", f"more than {NOISE:,} bytes were written to descriptors 1 and 2")
 
     def _watch(self) -> None:
         """The second look at memory, for what an address space limit does not count."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
             if pages * os.sysconf("SC_PAGE_SIZE") > self._most:
-                raise Gone("memory", "")
+                raise WorkerEnded("memory", "")
 
-    def _ended(self) -> Gone:
+    def _ended(self) -> WorkerEnded:
         """Why the pipe is at its end."""
-        with contextlib.suppress(OSError, Gone):
+        with contextlib.suppress(OSError, WorkerEnded):
             self._drain()
-        return Gone("crash", self._tail.decode("utf-8", "replace").strip())
+        return WorkerEnded("crash", self._tail.decode("utf-8", "replace").strip())

@@ -17,7 +17,7 @@ from typing import Any
 
 from rlm_langchain.context.opening import read
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty.prelude_loader import opening
+from rlm_langchain.sandboxes.monty.prelude_loader import session_prelude
 from rlm_langchain.sandboxes.monty.process import Worker, binary
 from rlm_langchain.sandboxes.monty.session import MontySession
 from rlm_langchain.types import ContextFile, Limits
@@ -113,7 +113,7 @@ def _set_up(started: Worker, inputs: dict[str, Any]) -> None:
     parse = [f"{name.removeprefix(_JSON)}, {name} = json.loads({name}), None" for name in unread]
     lines = ["import json", *parse, "json = None", ""] if parse else []
     try:
-        started.start("\n".join(lines) + opening(), _ignored, **inputs)
+        started.start("\n".join(lines) + session_prelude(), _ignored, **inputs)
     except MontyError as error:
         raise SandboxError(f"the monty sandbox cannot hold this context: {str(error)[:200]}") from error
 

@@ -31,7 +31,7 @@ class _rlm_Module:
 
 
 @cache
-def opening() -> str:
+def session_prelude() -> str:
     """What a session begins with. It needs `__rlm_most__`, the bytes that may leave at once."""
     code, known = [tables(), _MODULE], {"_rlm_makers", "_rlm_owned"}
     for name in sorted(_sources("globals")):

@@ -16,7 +16,7 @@ FRAME, SENT = "__rlm_frame__", "__rlm_sent__"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CallsRequested:
     """The feed waits for replies to these calls, at `snapshot`."""
 
     calls: tuple[Call, ...]
@@ -36,10 +36,10 @@ class Broke:
     """The worker did not keep to the protocol."""
 
 
-Stop = Asked | Ended | Broke
+Stop = CallsRequested | Ended | Broke
 
 
-class Desk(Protocol):
+class HostCallbacks(Protocol):
     """What is asked of the host and costs nothing."""
 
     def final(self, value: Plain) -> None:
@@ -49,7 +49,7 @@ class Desk(Protocol):
         """The names that the REPL holds: those of the "cells", or "all"."""
 
 
-def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Stop:
+def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallbacks) -> Stop:
     """Run `feed` and answer its stops."""
     from pydantic_monty import FunctionSnapshot, MontyComplete, MontyError, NameLookupSnapshot
 
@@ -63,7 +63,7 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Sto
                     snapshot = snapshot.resume()
                 case FunctionSnapshot():
                     answer = _answered(snapshot, printed, desk)
-                    if isinstance(answer, Asked):
+                    if isinstance(answer, CallsRequested):
                         return answer
                     snapshot = answer
                 case _:
@@ -74,12 +74,12 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: Desk) -> Sto
         return Ended(error)
 
 
-def replied(asked: Asked, replies: Sequence[Reply]) -> SyncSnapshot:
+def replied(asked: CallsRequested, replies: Sequence[Reply]) -> SyncSnapshot:
     """Go on with the replies."""
     return asked.snapshot.resume({"return_value": [[clean(reply.value), clean(reply.error)] for reply in replies]})
 
 
-def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncSnapshot | Asked:
+def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: HostCallbacks) -> SyncSnapshot | CallsRequested:
     """What comes after this stop. The arguments of a call are never looked at: see `frames`."""
     if snapshot.is_os_function:
         return snapshot.resume_not_handled()
@@ -92,10 +92,10 @@ def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: Desk) -> SyncS
     return snapshot.resume({"exc_type": "NameError", "message": f"name {name!r} is not defined"})
 
 
-def _received(snapshot: FunctionSnapshot, message: Any, desk: Desk) -> SyncSnapshot | Asked:
+def _received(snapshot: FunctionSnapshot, message: Any, desk: HostCallbacks) -> SyncSnapshot | CallsRequested:
     match message:
         case {"calls": [*calls], **rest} if calls and not rest:
-            return Asked(tuple(_call(call) for call in calls), snapshot)
+            return CallsRequested(tuple(_call(call) for call in calls), snapshot)
         case {"final": value, **rest} if not rest:
             desk.final(value)
             return snapshot.resume({"return_value": None})

@@ -21,8 +21,8 @@ from rlm_langchain.sandboxes.monty.prepare import (
     prepare,
 )
 from rlm_langchain.sandboxes.monty.protocol import (
-    Asked,
     Broke,
+    CallsRequested,
     Ended,
     Printed,
     Stop,
@@ -75,7 +75,7 @@ class MontySession:
         self._names: dict[str, None] = {}
         self._sources: dict[int, Source] = {}
         self._cells = 0
-        self._waiting: Asked | None = None
+        self._waiting: CallsRequested | None = None
         self._answers: list[Plain] = []
         self._failed: set[str] = set()
         self._death: Death | None = None
@@ -129,7 +129,7 @@ class MontySession:
                 if faults := self._faults(error):
                     raise SandboxError(f"the prelude fails in the monty sandbox: {faults[0].text}")
                 self._printed.take()
-            case Asked() | Broke():
+            case CallsRequested() | Broke():
                 raise SandboxError("the prelude asks a model while it is loaded; only cells may")
 
     # What the worker asks and costs nothing: `drive.Desk`.
@@ -165,10 +165,10 @@ class MontySession:
 
     def _step(self, stop: Stop) -> Step:
         match stop:
-            case Asked() if self._answers:  # the prelude lets nobody ask who has answered
+            case CallsRequested() if self._answers:  # the prelude lets nobody ask who has answered
                 self._stop("protocol")
                 return self._died()
-            case Asked(calls):
+            case CallsRequested(calls):
                 self._waiting = stop
                 return Suspended(calls)
             case Broke():
@@ -184,7 +184,7 @@ class MontySession:
             match self._feed(f"_rlm_end({bool(self._answers)})"):
                 case Ended(another):
                     faults += self._faults(another)
-                case Asked() | Broke():
+                case CallsRequested() | Broke():
                     self._stop("protocol")
         if self._death is not None:
             return self._died()

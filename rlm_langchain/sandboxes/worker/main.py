@@ -16,7 +16,7 @@ from rlm_langchain.sandboxes.worker.repl.answers import (
     Answers,
     let_answers_pass,
 )
-from rlm_langchain.sandboxes.worker.repl.runner import Stage
+from rlm_langchain.sandboxes.worker.repl.runner import CellRunner
 from rlm_langchain.sandboxes.worker.repl.vocabulary import Vocabulary, ended
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
@@ -34,7 +34,7 @@ class Repl:
         self._main = type(sys)("__main__")
         self._names = vars(self._main)
         self._answers = Answers(self._names, limits["value"])
-        self._stage = Stage(channel, limits, self._answers.check)
+        self._stage = CellRunner(channel, limits, self._answers.check)
         self._answers.when_given = lambda: self._stage.alarm.hurry(AnswerGiven)
         self._words = Vocabulary(self._stage.crew.exchange, limits["value"])
         vars(builtins)[ANSWER_GIVEN] = AnswerGiven
@@ -70,13 +70,13 @@ class Repl:
     def run(self, turn: int, code: str) -> None:
         """Run a cell and tell the host how it ended."""
         from rlm_langchain.sandboxes.reserved_names import refused
-        from rlm_langchain.sandboxes.worker.repl import cell
+        from rlm_langchain.sandboxes.worker.repl import cell as repl_cell
 
         self._cell += 1
         name = f"<cell {self._cell}>"
         self._stage.turn, self._stage.is_open = turn, True
         error = refused(code, frozenset(self._reserved)) or self._stage.play(
-            lambda: cell.run(code, name, self._names)
+            lambda: repl_cell.run(code, name, self._names)
         )
         self._restore()
         try:
@@ -119,14 +119,14 @@ def _warm_up(bundled: Any, prelude: str) -> None:
     bundled.complete()
     import warnings
 
-    from rlm_langchain.sandboxes.worker.repl import tracebacks
+    from rlm_langchain.sandboxes.worker.repl import tracebacks as repl_tracebacks
 
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", SyntaxWarning)
-    tracebacks.remember(HELPERS, prelude)
+    repl_tracebacks.remember(HELPERS, prelude)
 
 
 def _pools() -> Any:
-    from rlm_langchain.sandboxes.worker.determinism import thread_pool
+    from rlm_langchain.sandboxes.worker.determinism import thread_pool as determinism_thread_pool
 
-    return thread_pool
+    return determinism_thread_pool

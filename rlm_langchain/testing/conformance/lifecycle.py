@@ -11,7 +11,14 @@ import pytest
 from rlm_langchain.protocols import Sandbox, SandboxSession
 from rlm_langchain.testing.conformance.base import Clauses, Opener, output
 from rlm_langchain.testing.hostile.judge import children
-from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
+from rlm_langchain.types import (
+    Completed,
+    Died,
+    Limits,
+    Reply,
+    Step,
+    Suspended,
+)
 
 
 def descriptors() -> int:

@@ -21,8 +21,21 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from rlm_langchain.protocols import Sandbox, SandboxSession
-from rlm_langchain.testing.hostile.belongings import PLACES, ErrorStream, belongings, changes, state
-from rlm_langchain.types import Completed, Died, Limits, Reply, Step, Suspended
+from rlm_langchain.testing.hostile.belongings import (
+    PLACES,
+    ErrorStream,
+    belongings,
+    changes,
+    state,
+)
+from rlm_langchain.types import (
+    Completed,
+    Died,
+    Limits,
+    Reply,
+    Step,
+    Suspended,
+)
 
 CANARY_HOST = "no trap is set"
 

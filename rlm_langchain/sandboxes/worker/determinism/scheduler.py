@@ -26,7 +26,7 @@ MOST = 64
 class Task:
     """One submitted call, in a thread that runs only when it is its turn."""
 
-    def __init__(self, crew: Crew, future: Any, work: Callable[[], Any]) -> None:
+    def __init__(self, crew: CooperativePool, future: Any, work: Callable[[], Any]) -> None:
         self._crew, self.future, self._work = crew, future, work
         self._turn, self._back = allocate_lock(), allocate_lock()
         self._turn.acquire()
@@ -73,7 +73,7 @@ class Task:
         self._back.release()
 
 
-class Crew:
+class CooperativePool:
     """All tasks of a session, and the one who sends their calls."""
 
     def __init__(self, exchange: Exchange, check: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import _base
 from functools import partial
 
-from rlm_langchain.sandboxes.worker.determinism.scheduler import MOST, Crew, Task
+from rlm_langchain.sandboxes.worker.determinism.scheduler import MOST, CooperativePool, Task
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Future(BaseFuture):
 
     __module__ = "concurrent.futures"
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: CooperativePool) -> None:
         super().__init__()
         self._crew = crew
 
@@ -42,7 +42,7 @@ class Pool(_base.Executor):
 
     __module__, __qualname__ = "concurrent.futures", "ThreadPoolExecutor"
 
-    crew: Crew
+    crew: CooperativePool
 
     def __init__(
         self,
@@ -93,18 +93,18 @@ class Pool(_base.Executor):
         return not self._begun and not self._queue
 
 
-def install(module: Any, crew: Crew) -> None:
+def install(module: Any, crew: CooperativePool) -> None:
     """Replace the thread pool of `concurrent.futures.thread`."""
     module.ThreadPoolExecutor = type("ThreadPoolExecutor", (Pool,), {"crew": crew, "__module__": Pool.__module__})
 
 
-def install_waiting(module: Any, crew: Crew) -> None:
+def install_waiting(module: Any, crew: CooperativePool) -> None:
     """Replace what waits for futures in `concurrent.futures._base`."""
     module.as_completed = lambda fs, timeout=None: _as_completed(crew, fs)
     module.wait = lambda fs, timeout=None, return_when=_base.ALL_COMPLETED: _wait(crew, fs, return_when)
 
 
-def _as_completed(crew: Crew, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
+def _as_completed(crew: CooperativePool, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
     """The futures as they are done, else in the order in which they were given."""
     left = list(dict.fromkeys(fs))
     while left:
@@ -116,7 +116,7 @@ def _as_completed(crew: Crew, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
         yield from ready
 
 
-def _wait(crew: Crew, fs: Iterable[BaseFuture], return_when: str) -> Any:
+def _wait(crew: CooperativePool, fs: Iterable[BaseFuture], return_when: str) -> Any:
     """The futures that are done, and the others."""
     futures = set(fs)
     _until_enough(crew, futures, return_when)
@@ -124,7 +124,7 @@ def _wait(crew: Crew, fs: Iterable[BaseFuture], return_when: str) -> Any:
     return _base.DoneAndNotDoneFutures(done, futures - done)
 
 
-def _until_enough(crew: Crew, futures: Iterable[BaseFuture], return_when: str) -> None:
+def _until_enough(crew: CooperativePool, futures: Iterable[BaseFuture], return_when: str) -> None:
     crew.until(lambda: _is_enough(list(futures), return_when))
 
 

@@ -33,7 +33,7 @@ class OutputLimit(BaseException):
     __module__ = "builtins"  # for tracebacks: programs see a plain name
 
 
-class Screen(io.RawIOBase):
+class CellOutput(io.RawIOBase):
     """The far end of `sys.stdout` and `sys.stderr` for one cell."""
 
     def __init__(self, limit: int, show: Callable[[str], None], hold: Hold) -> None:
@@ -88,7 +88,7 @@ class Screen(io.RawIOBase):
         return io.TextIOWrapper(screen, "utf-8", "replaced", line_buffering=True)
 
 
-def install(screen: Screen) -> io.TextIOWrapper:
+def install(screen: CellOutput) -> io.TextIOWrapper:
     """Make a screen the output of what runs next."""
     stream = screen.wrapped()
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]

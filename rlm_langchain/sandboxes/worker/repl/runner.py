@@ -6,10 +6,10 @@ from _thread import RLock
 
 from rlm_langchain.sandboxes.worker.channel import Channel
 from rlm_langchain.sandboxes.worker.determinism.clock import Alarm
-from rlm_langchain.sandboxes.worker.determinism.scheduler import Crew
+from rlm_langchain.sandboxes.worker.determinism.scheduler import CooperativePool
 from rlm_langchain.sandboxes.worker.repl.answers import AnswerGiven
 from rlm_langchain.sandboxes.worker.repl.json_values import quoted
-from rlm_langchain.sandboxes.worker.repl.output import Screen, install
+from rlm_langchain.sandboxes.worker.repl.output import CellOutput, install
 from rlm_langchain.sandboxes.worker.repl.vocabulary import (
     BATCH,
     LLMError,
@@ -33,28 +33,28 @@ CALL = 4
 """Values that a call counts for, with a text for its context or with none."""
 
 
-class Stage:
+class CellRunner:
     """Runs what a program does, and stops it when its time or its paper is used up."""
 
     def __init__(self, channel: Channel, limits: dict[str, Any], check: Callable[[], None]) -> None:
         """`check` raises when a cell may ask nothing more."""
         self._channel, self._output, self._room = channel, limits["output"], limits["value"]
         self._check = check
-        self.crew = Crew(self._exchanged, check)
+        self.crew = CooperativePool(self._exchanged, check)
         self.alarm = Alarm(limits["seconds"], self._is_held)
         self.is_open = False
         """Whether calls can be made: only a cell may make them."""
         self.turn = 0
         """The host's number for what it waits for: the frame that ends the turn must have it."""
         self._one = RLock()
-        self._screen = Screen(self._output, self._show, channel.hold)
+        self._screen = CellOutput(self._output, self._show, channel.hold)
         self._ballast = bytearray(BALLAST)
 
     def play(self, work: Callable[[], None]) -> str | None:
         """Do something of the program's. Gives back what it raised, as a program's author reads it."""
         if not self._ballast:
             caught(self._set_aside)
-        self._screen = Screen(self._output, self._show, self._channel.hold)
+        self._screen = CellOutput(self._output, self._show, self._channel.hold)
         self._stream = install(self._screen)
         self.alarm.new_cell()
         errors = [caught(lambda: self._timed(work)), caught(self._flush)]
