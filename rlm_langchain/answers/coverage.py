@@ -79,7 +79,7 @@ class CoverageTracker:
     _held: dict[str, SubstringIndex] = field(default_factory=dict)
     """Their indexes, however many: the shelf keeps a few for the next run."""
 
-    def about(self, contexts: Iterable[ContextRef]) -> None:
+    def set_contexts(self, contexts: Iterable[ContextRef]) -> None:
         """Measure these; the index of a long one is begun at once."""
         known = len(self.contexts)
         self.contexts = [*contexts]
@@ -100,7 +100,7 @@ class CoverageTracker:
         found = ((number, places.found(text, effort)) for number, places in self._places())
         return [[number, start, end] for number, stretches in found for start, end in stretches]
 
-    def all_of(self, ref: ContextRef | None) -> ReadRanges:
+    def whole_context(self, ref: ContextRef | None) -> ReadRanges:
         """The whole of a context, when it is one of these."""
         is_it = [ref is not None and ref["sha256"] == one["sha256"] for one in self.contexts]
         return [[number, 0, len(places)] for number, places in self._places() if is_it[number]]

@@ -146,7 +146,7 @@ class Ledger:
     elapsed: float = 0.0
     """Seconds that earlier processes have spent on this run."""
     clock: Callable[[], float] = time.monotonic
-    held: Usage = Usage(calls=1)
+    reserve_for_last_call: Usage = Usage(calls=1)
     """What the last call is thought to need. The root run keeps it up to date."""
     lost: Usage = Usage()
     """What requests may have cost that were sent, and whose reply never came, or not whole. It counts against the
@@ -237,7 +237,7 @@ class Ledger:
         """How far this model was seen to go beyond its reservations."""
         return self.overruns.get(model, Overrun())
 
-    def book(self, used: Usage, *, lost: Usage = Usage()) -> None:
+    def add_spent(self, used: Usage, *, lost: Usage = Usage()) -> None:
         """Add what was spent before this process, and what may have been: by a run that is being resumed."""
         with self._lock:
             self.spent = self.spent.plus(used)
@@ -252,14 +252,14 @@ class Ledger:
         with self._lock:
             self.overruns[model] = self.overrun(model).seen(wanted, used, expected)
 
-    def stop(self, wanted: Usage) -> StopReason | None:
+    def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Which limit refuses a call of this size, whatever of the reservations may come back."""
         with self._lock:
             refusal = self._refusal(self._certain, wanted, last=False)
         return refusal.reason if refusal else None
 
     @property
-    def gone(self) -> Usage:
+    def committed(self) -> Usage:
         """What is spent, what may have been, and what is reserved."""
         with self._lock:
             return self._certain.plus(self._reserved)
@@ -277,9 +277,9 @@ class Ledger:
         held = 0.0 if last else min(limit * HELD_TIME, HELD_SECONDS)
         return max(0.0, limit - held - self.seconds)
 
-    def left(self) -> dict[str, float | int | None]:
+    def remaining(self) -> dict[str, float | int | None]:
         """What is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
-        gone, limit = self.gone, self.budget
+        gone, limit = self.committed, self.budget
         return {
             "calls": _left(limit.calls, gone.calls),
             "tokens": _left(limit.tokens, gone.tokens),
@@ -287,11 +287,11 @@ class Ledger:
             "seconds": None if limit.seconds is None else _down(limit.seconds - self.seconds, 10),
         }
 
-    def scarce(self) -> dict[str, float | int]:
+    def running_low(self) -> dict[str, float | int]:
         """The limits of which less than a quarter is left, with what is left."""
         limit = self.budget
         whole = {"calls": limit.calls, "tokens": limit.tokens, "usd": limit.usd, "seconds": limit.seconds}
-        left = self.left()
+        left = self.remaining()
         return {
             name: rest
             for name, most in whole.items()
@@ -343,7 +343,7 @@ class Ledger:
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Why a call does not fit beside what is gone."""
         limit, after = self.budget, gone.plus(wanted)
-        held = Usage() if last else self.held
+        held = Usage() if last else self.reserve_for_last_call
         limits: tuple[tuple[StopReason, float, float | None, float], ...] = (
             ("calls", after.calls, limit.calls, held.calls),
             ("tokens", after.tokens, limit.tokens, held.tokens),

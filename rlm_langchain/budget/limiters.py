@@ -52,8 +52,8 @@ class RequestLimiter:
             if self._pace is not None:
                 await self._pace.turn()
             if self.room is not None:
-                await self.room.ready()
-                self.room.prepare()
+                await self.room.open()
+                self.room.reserve_space()
             self.check()
         except BaseException:
             self._flights.here().release()
@@ -63,7 +63,7 @@ class RequestLimiter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.room is not None:
-            self.room.settle()
+            self.room.release()
         self._flights.here().release()
 
 

@@ -34,7 +34,7 @@ class Receipts:
         self._file = -1
         self._end = 0
         self._allocated = 0
-        self._flying = 0
+        self._in_flight = 0
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Any | None:
@@ -67,16 +67,16 @@ class Receipts:
         self.find("")
         return {key.partition(TOOL)[0] for key in self._replies or () if TOOL in key}
 
-    async def ready(self) -> None:
+    async def open(self) -> None:
         """Have the file open: what takes the disk a while is not done on the event loop. Raises `JournalError`."""
         if self._file < 0:
             await asyncio.to_thread(self._opened)
 
-    def prepare(self) -> None:
+    def reserve_space(self) -> None:
         """Make room for one more reply. Raises `JournalError` when the disk is full."""
         with self._lock:
-            self._make_room(self._flying + 1)
-            self._flying += 1
+            self._make_room(self._in_flight + 1)
+            self._in_flight += 1
 
     def write(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply. Raises `JournalError` when it cannot be written."""
@@ -90,10 +90,10 @@ class Receipts:
                 raise self._full(error) from error
             self._end += len(line)
 
-    def settle(self) -> None:
+    def release(self) -> None:
         """One reply less is in flight, whether it came or not."""
         with self._lock:
-            self._flying -= 1
+            self._in_flight -= 1
 
     def close(self) -> None:
         """Let go of the file; it stays, unless nothing was received."""

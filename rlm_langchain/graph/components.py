@@ -80,21 +80,21 @@ class Components:
     citations: bool = False
     """Whether the answer of the top run comes with quotes that are looked up in the context."""
     trees: RunTreeRegistry = field(default_factory=RunTreeRegistry)
-    shelf: IndexCache = field(default_factory=IndexCache)
+    index_cache: IndexCache = field(default_factory=IndexCache)
     """Indexes by which it is known what models have read."""
 
-    def runs_at(self, depth: int) -> Model:
+    def root_model(self, depth: int) -> Model:
         """The root model of a run at this depth."""
-        return self.root if depth == 0 else self.leaf_at(depth - 1)
+        return self.root if depth == 0 else self.sub_model(depth - 1)
 
-    def leaf_at(self, depth: int) -> Model:
+    def sub_model(self, depth: int) -> Model:
         """The model that answers the sub-calls of a run at this depth."""
         return self.subs[min(depth, len(self.subs) - 1)]
 
-    def turns_at(self, depth: int) -> int:
+    def max_iterations(self, depth: int) -> int:
         """How many turns a run at this depth may take."""
         given = self.budget.iterations
-        return TURNS[self.runs_at(depth).profile] if given is None else given
+        return TURNS[self.root_model(depth).profile] if given is None else given
 
     def tree(self, run: str, config: RunnableConfig) -> RunTree:
         """The living tree of a run. One that has a thread can be resumed, so it keeps receipts.
@@ -113,12 +113,12 @@ class Components:
         if "thread_id" in config.get("configurable", {}) and not self.trees.has_read(run):
             await in_thread(lambda: self.tree(run, config), lambda: None)
 
-    def reading(self, tree: RunTree, state: Mapping[str, Any], journal: Journal) -> CoverageTracker:
+    def coverage_tracker(self, tree: RunTree, state: Mapping[str, Any], journal: Journal) -> CoverageTracker:
         """What tells which parts of the top run's contexts models have read."""
         if tree.reading is None:
-            tree.reading = CoverageTracker(self.store, self.shelf)
+            tree.reading = CoverageTracker(self.store, self.index_cache)
         tops = state.get("tops")
-        tree.reading.about(journal.contexts.values() if tops is None else tops)
+        tree.reading.set_contexts(journal.contexts.values() if tops is None else tops)
         return tree.reading
 
     def receipts(self, run: str) -> Path:
@@ -131,39 +131,39 @@ class Components:
             with suppress(NotADirectoryError):  # `home` is a file: there was nowhere to keep any
                 self.receipts(run).unlink(missing_ok=True)
 
-    def schema_at(self, path: str) -> AnswerSchema | None:
+    def answer_schema(self, path: str) -> AnswerSchema | None:
         """What the answer of the run at `path` must fit: child runs answer as they were asked."""
         return None if path else self.schema
 
-    def cites_at(self, path: str) -> bool:
+    def wants_citations(self, path: str) -> bool:
         """Whether the answer of the run at `path` comes with quotes: that of the top run may."""
         return self.citations and not path
 
-    def tools_at(self, path: str) -> Tools:
+    def tools_of(self, path: str) -> Tools:
         """The custom tools of the run at `path`."""
         return self.tools[1] if path else self.tools[0]
 
     def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
         """The strategies of the run at `path` over this context."""
-        return strategies_for_run(self, self.runs_at(depth_of(path)), context)
+        return strategies_for_run(self, self.root_model(depth_of(path)), context)
 
     def open(self, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
         """A fresh REPL for the run at `path`, over the contexts of its journal.
 
         Raises `SandboxError`, and as `fits`.
         """
-        files = self.fits(journal)
+        files = self.check_resumable(journal)
         context = files.pop("context", None)
         left = tree.ledger.seconds_left()
         seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
         preludes = [strategy.prelude for strategy in self._strategies_in(journal)]
-        preludes.append(prelude(self.tools_at(path)))
+        preludes.append(prelude(self.tools_of(path)))
         preludes += [SEARCH_PRELUDE] if self.search else []
         code = "\n\n".join(text for text in preludes if text)
         limits = replace(self.limits, seconds=seconds)
         return self.sandbox.open(context, code, limits, *([files] if files else []))
 
-    def fits(self, journal: Journal) -> dict[str, ContextFile]:
+    def check_resumable(self, journal: Journal) -> dict[str, ContextFile]:
         """The contexts of a journal by their names, when this machine can make its REPL again.
 
         Raises `JournalError` for a context that is gone or was changed, and `ConfigurationError` when what its
@@ -196,7 +196,7 @@ class Components:
             )
         return (*self.strategies, *strategies_of(missing))
 
-    def estimate(
+    def reservation_for(
         self,
         model: Model,
         messages: Sequence[BaseMessage],
@@ -206,16 +206,16 @@ class Components:
     ) -> Usage:
         """What a call may use at most: reserved before it is made. A model that was seen to use more may again."""
         read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
-        output = (self.cap(last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
+        output = (self.max_output_tokens(last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
         overrun = overrun or Overrun()
         wanted = overrun.tokens(Usage(calls=1, input=read, output=output))
         return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
 
-    def size(self, messages: Sequence[BaseMessage]) -> int:
+    def count_tokens(self, messages: Sequence[BaseMessage]) -> int:
         """About how many tokens these messages are: what a window has to hold."""
         return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
 
-    def cap(self, *, last: bool = False) -> int | None:
+    def max_output_tokens(self, *, last: bool = False) -> int | None:
         """The cap on a reply: with a limit on tokens or dollars there must be one, to know what to reserve."""
         capped = self.budget.tokens is not None or self.budget.usd is not None
         own = self.budget.output_tokens
@@ -225,7 +225,7 @@ class Components:
 
 def expected_cost(model: Model, usage: Usage) -> float | None:
     """What so many tokens cost at most, by the price that we know: those read may all be put into a cache."""
-    return pricing.cost(model, usage._replace(cached=0), usage.input if model.marks else 0)
+    return pricing.cost(model, usage._replace(cached=0), usage.input if model.needs_cache_control else 0)
 
 
 def _replies_at_once(model: Model) -> int:

@@ -77,12 +77,12 @@ def rlm_graph(machine: Components) -> GuardedStateGraph:
         return turn.end(await turn.ask(config))
 
     def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        return ExecuteStep.begin(machine, state, config).go_on()
+        return ExecuteStep.begin(machine, state, config).run()
 
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
         await machine.ready(state["run"], config)
         work = ExecuteStep.begin(machine, state, config)
-        return await in_thread(work.go_on, work.repl.close)
+        return await in_thread(work.run, work.repl.close)
 
     def approve(state: RLMState) -> dict[str, Any]:
         return ask_person(state)

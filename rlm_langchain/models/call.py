@@ -59,21 +59,21 @@ class RetryPolicy:
     attempts: int = 5
     base: float = 0.5
     """Seconds: the longest first wait."""
-    longest: float = 60.0
+    max_wait: float = 60.0
     """Seconds of one wait, also when the provider asks for more."""
-    patience: float = 180.0
+    max_total_wait: float = 180.0
     """Seconds of all waits of a call together."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    draw: Callable[[float, float], float] = random.uniform
+    random: Callable[[float, float], float] = random.uniform
 
     def wait(self, attempt: int, fault: ProviderError) -> float:
         """Seconds to wait after this attempt, from 1. Calls that were told the same time come back apart."""
-        jitter = self.draw(0.0, min(self.longest, self.base * 2.0 ** (attempt - 1)))
-        return jitter if fault.after is None else min(fault.after, self.longest) + jitter
+        jitter = self.random(0.0, min(self.max_wait, self.base * 2.0 ** (attempt - 1)))
+        return jitter if fault.retry_after is None else min(fault.retry_after, self.max_wait) + jitter
 
     def gives_up(self, attempt: int, waited: float) -> bool:
         """Whether this attempt was the last, when all waits, the next one included, are `waited` seconds."""
-        return attempt >= self.attempts or waited > self.patience
+        return attempt >= self.attempts or waited > self.max_total_wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +207,9 @@ class _Attempts:
         self._book(fault)
         wait = retry.wait(self.attempt, fault)
         self.waited += wait
-        if not fault.passing or retry.gives_up(self.attempt, self.waited):
+        if not fault.retryable or retry.gives_up(self.attempt, self.waited):
             # Whoever prints the chain of an error would print the provider's words, too.
-            raise CallFailed(fault.code, fault.sentence, self.attempt - 1, self.seconds) from None
+            raise CallFailed(fault.code, fault.message, self.attempt - 1, self.seconds) from None
         return wait
 
     @property

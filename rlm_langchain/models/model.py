@@ -87,7 +87,7 @@ class Model:
     """What it costs, instead of what price lists say."""
     listing: PriceListEntry | None = None
     """Where to find it in price lists; None: in none of them."""
-    marks: bool = False
+    needs_cache_control: bool = False
     """Whether its provider caches only what is marked in a prompt."""
 
     def way_out(self, code: ErrorCode) -> str:

@@ -94,11 +94,11 @@ class ProviderError:
     """What went wrong, and whether to try again."""
 
     code: ErrorCode
-    sentence: str
+    message: str
     """Words of ours, with a status and a class name."""
-    passing: bool
+    retryable: bool
     """Whether it may be gone when the same is asked again."""
-    after: float | None = None
+    retry_after: float | None = None
     """Seconds that the provider asks to wait."""
     arrival: Arrival = "none"
     """What came back, and may have to be paid."""

@@ -88,7 +88,9 @@ def _priced(model: Model, figures: _Figures, cost: float | None, estimated: bool
     if cost is None:
         # What is contradictory about a cache is priced as if nothing had been in it.
         believed = usage._replace(cached=0) if figures.doubtful else usage
-        written = (read if model.marks else 0) if figures.written is None else min(figures.written, read)
+        written = (
+            (read if model.needs_cache_control else 0) if figures.written is None else min(figures.written, read)
+        )
         cost = pricing.cost(model, believed, written)
     return usage._replace(cost=cost)
 

@@ -99,9 +99,9 @@ class Embedder:
                 fault = classify_error(failed.error)
                 wait = self.retry.wait(attempt, fault)
                 waited += wait
-                if not fault.passing or self.retry.gives_up(attempt, waited):
+                if not fault.retryable or self.retry.gives_up(attempt, waited):
                     seconds = time.monotonic() - began
-                    raise CallFailed(fault.code, fault.sentence, attempt - 1, seconds) from None
+                    raise CallFailed(fault.code, fault.message, attempt - 1, seconds) from None
             await self.retry.sleep(wait)
 
     def _usage(self, texts: Sequence[str]) -> Usage:

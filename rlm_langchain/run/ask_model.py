@@ -27,20 +27,20 @@ class ModelRequest:
 
     model: Model
     messages: Sequence[BaseMessage]
-    place: str
+    path: str
     """In the tree: on whose account it is."""
     key: str
     """Of its receipt, from `key_of`."""
     own_key: str | None = None
     """That of a flawed reply, where `key` is shared by all who ask the same: it answers calls of its wave only."""
-    decided: Any = None
+    plan: Any = None
     """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
     the one must go on from the other, or the reply would be one to another question."""
     last: bool = False
     """Whether its run ends with it: then the reply is kept short."""
-    grows: bool = False
+    cacheable: bool = False
     """Whether later prompts begin with this one: then it is worth a place in the provider's cache."""
-    held: bool = False
+    may_use_reserve: bool = False
     """Whether it may use what the ledger holds back."""
 
 
@@ -54,20 +54,20 @@ async def ask_model(machine: Components, tree: RunTree, query: ModelRequest, con
     if known is not None:
         return _with_unread(tree, query, known)
     tree.check()
-    ledger, held, model = tree.ledger, query.held, query.model
+    ledger, held, model = tree.ledger, query.may_use_reserve, query.model
 
     def estimate() -> Usage:
-        return machine.estimate(model, query.messages, last=query.last, overrun=ledger.overrun(model.name))
+        return machine.reservation_for(model, query.messages, last=query.last, overrun=ledger.overrun(model.name))
 
     reservation = ledger.reserve(estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
-        tree.agreement.asked(query.place)
+        tree.agreement.started(query.path)
         completion = await complete(
             model,
-            with_cache_control(query.messages) if query.grows and model.marks else query.messages,
+            with_cache_control(query.messages) if query.cacheable and model.needs_cache_control else query.messages,
             config=config,
             gate=tree.gate,
-            output_tokens=machine.cap(last=query.last),
+            output_tokens=machine.max_output_tokens(last=query.last),
             retry=machine.retry,
             account=Account(entry, lambda completion: _keep(tree, query, entry, completion)),
         )
@@ -81,12 +81,12 @@ def _keep(tree: RunTree, query: ModelRequest, entry: Reservation, completion: Co
         _keep_lost(tree, query, entry)
         return
     entry.book(used)
-    tree.note(query.place, used)
+    tree.note(query.path, used)
     if completion.failed:
         key = _key(query, "usage")
         tree.failures[key] = used = unread_by(tree, query).plus(used)
         if tree.receipts:
-            receipt = {"place": query.place, "usage": used.record(), "worked": tree.ledger.seconds}
+            receipt = {"place": query.path, "usage": used.record(), "worked": tree.ledger.seconds}
             tree.receipts.write(key, receipt)
         return
     if not completion.from_cache:
@@ -103,7 +103,7 @@ def _keep_lost(tree: RunTree, query: ModelRequest, entry: Reservation) -> None:
     tree.failures[key] = lost = _failed(tree, key).plus(entry.wanted)
     entry.lose()
     if tree.receipts:
-        tree.receipts.write(key, {"place": query.place, "lost": lost.record(), "worked": tree.ledger.seconds})
+        tree.receipts.write(key, {"place": query.path, "lost": lost.record(), "worked": tree.ledger.seconds})
 
 
 def unread_by(tree: RunTree, query: ModelRequest) -> Usage:
@@ -121,7 +121,7 @@ def _failed(tree: RunTree, key: str) -> Usage:
 
 def _key(query: ModelRequest, field: Literal["usage", "lost"]) -> str:
     """Of the receipt of a failure, whose figures are in this field of it."""
-    return f"{query.place} {query.key} failed {field}"
+    return f"{query.path} {query.key} failed {field}"
 
 
 def _with_unread(tree: RunTree, query: ModelRequest, completion: Completion) -> Completion:
@@ -148,14 +148,14 @@ def recorded_reply(tree: RunTree, query: ModelRequest) -> Completion | None:
     if query.own_key is not None and (own := tree.receipts.find(query.own_key)) is not None:
         return _completion(own, query)
     known = tree.receipts.find(query.key)
-    is_own = known is not None and known["place"] == query.place
+    is_own = known is not None and known["place"] == query.path
     if known is None or (query.own_key is not None and not is_own and flaw_of(known["text"], known["finish"])):
         return None
     return _completion(known, query)
 
 
 def _completion(receipt: dict[str, Any], query: ModelRequest) -> Completion:
-    usage = Usage(**receipt["usage"]) if receipt["place"] == query.place else Usage()
+    usage = Usage(**receipt["usage"]) if receipt["place"] == query.path else Usage()
     return Completion(
         receipt["text"],
         usage,
@@ -174,8 +174,8 @@ def recorded_plan(tree: RunTree, key: str) -> Any:
 
 def _receipt(query: ModelRequest, completion: Completion) -> dict[str, object]:
     return {
-        "place": query.place,
-        "decided": query.decided,
+        "place": query.path,
+        "decided": query.plan,
         "text": completion.text,
         "usage": completion.usage.record(),
         "seconds": completion.seconds,

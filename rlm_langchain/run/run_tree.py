@@ -77,9 +77,9 @@ class RunTree:
             receipts = Receipts(path)
             for place, usage in receipts.spent():
                 self.note(place, usage)
-                self.ledger.book(usage)
+                self.ledger.add_spent(usage)
             for lost in receipts.lost():
-                self.ledger.book(Usage(), lost=lost)
+                self.ledger.add_spent(Usage(), lost=lost)
             self.ledger.worked(receipts.worked())
             self._tools.update(receipts.tools())
             self.gate.room = self.receipts = receipts
@@ -146,7 +146,7 @@ class RunTree:
         `JournalError` when it is not what was written then.
         """
         journal = self._journals.get(path)
-        if journal is None or not journal.read_on(records):
+        if journal is None or not journal.extend(records):
             journal = self._journals[path] = Journal(records)
         with self._lock:
             is_new = path not in self._joined
@@ -164,7 +164,7 @@ class RunTree:
             ]
         for place, usage in new:
             self.note(place, usage)
-            self.ledger.book(usage)
+            self.ledger.add_spent(usage)
         self._tools.update(_tools_of(journal))
         self.answers.update(journal.answers())
         self.twins.remember(journal.runs())

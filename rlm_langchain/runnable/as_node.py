@@ -31,7 +31,7 @@ def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "
 
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = inner.settings(config, threads=True)
-        with built.running(asked(state), settings) as (begun, _):
+        with built.run_scope(asked(state), settings) as (begun, _):
             found = invocation_of(settings).context().run(graph.invoke, begun, settings)
             return _written(inner.checked(cast(RLMOutput, found)), keys)
 

@@ -108,7 +108,7 @@ def _values(machine: Components, state: StateSnapshot, at: int | None) -> dict[s
         )
     check_state(state.values)
     if state.next:
-        machine.fits(_journal(state))
+        machine.check_resumable(_journal(state))
     run = uuid.uuid4().hex if state.next else None
     records: list[Record] = [*state.values["trajectory"], *_told(new_strategy_notes(machine, _journal(state), ""))]
     return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}

@@ -64,11 +64,11 @@ class CompiledRLM(NamedTuple):
     graph: CompiledStateGraph[Any, Any, Any, Any]
 
     @contextmanager
-    def running(self, asked: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
+    def run_scope(self, asked: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
-            self.held(config),
+            self.thread_scope(config),
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
         ):
@@ -86,7 +86,7 @@ class CompiledRLM(NamedTuple):
     @asynccontextmanager
     async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """The same on the loop of the caller, which it never blocks."""
-        async with self.aheld(config), pool.keep_pool_open():
+        async with self.athread_scope(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.machine, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
             run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
@@ -121,7 +121,7 @@ class CompiledRLM(NamedTuple):
         if kept.values.get("run", run) != run:
             self.machine.receipts(run).unlink(missing_ok=True)
 
-    def held(self, config: RunnableConfig) -> AbstractContextManager[None]:
+    def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share.
 
         Raises `ConfigurationError` when it names none.
@@ -131,9 +131,9 @@ class CompiledRLM(NamedTuple):
             return nullcontext()
         return _leased(self.machine.store.root, saver, _thread(config, saver))
 
-    def aheld(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
+    def athread_scope(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
         """The same, without blocking the loop."""
-        return _in_threads(self.held(config))
+        return _in_threads(self.thread_scope(config))
 
     def _has_thread(self, config: RunnableConfig) -> bool:
         """Whether there may be something to go on from."""
@@ -148,7 +148,7 @@ class CompiledRLM(NamedTuple):
         values = kept.values if kept else {}
         check_state(values)
         if kept and (kept.next or isinstance(begun, Internal)):
-            self.machine.fits(Journal(values.get("trajectory", [])))
+            self.machine.check_resumable(Journal(values.get("trajectory", [])))
         if isinstance(begun, Internal):
             return str(begun.values["run"])
         if not values.get("trajectory") and not (kept and kept.next):

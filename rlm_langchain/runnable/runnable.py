@@ -120,7 +120,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def _invoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
         built, invocation = self.built, invocation_of(settings)
-        with built.running(input, settings) as (state, _):
+        with built.run_scope(input, settings) as (state, _):
             output: RLMOutput = run_interruptible(
                 lambda: built.graph.invoke(state, settings, **built.options(kwargs, settings)),
                 invocation.cancel,
@@ -271,7 +271,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         be others, goes on with the config that it gives. Raises `InputError`.
         """
         built, to = self.built, other_thread(config, thread)
-        with built.held(to):
+        with built.thread_scope(to):
             fork(built.machine, built.graph, config, at, to)
         return to
 
@@ -280,7 +280,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> RunnableConfig:
         """Like `fork`, for savers that are async."""
         built, to = await asyncio.to_thread(lambda: self.built), other_thread(config, thread)
-        async with built.aheld(to):
+        async with built.athread_scope(to):
             await afork(built.machine, built.graph, config, at, to)
         return to
 

@@ -36,7 +36,7 @@ def parts(
     def stream() -> Generator[Any]:
         built, settings = rlm.built, rlm.settings(config, threads=True)
         invocation = invocation_of(settings)
-        with built.running(asked, settings) as (state, _):
+        with built.run_scope(asked, settings) as (state, _):
             stream = built.graph.stream(state, settings, **built.options(options, settings))
             yield from iterate_interruptible(stream, invocation.cancel, invocation.context())
 

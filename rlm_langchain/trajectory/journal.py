@@ -85,15 +85,15 @@ class Journal:
         self.whole = False
         """Whether the root model was given the whole context with the question."""
         self._wave = -1
-        self.failing = 0
+        self.failed_waves = 0
         """Waves of the last cell since a call of it was answered."""
         self.flawed: dict[str, set[int]] = {}
         """By fingerprint: the waves of the last cell in which a call had a flawed reply."""
         self._question()
         self._records: list[Record] = []
-        self.read_on(records)
+        self.extend(records)
 
-    def read_on(self, records: Sequence[Record]) -> bool:
+    def extend(self, records: Sequence[Record]) -> bool:
         """Read those that are new in a longer list of the same records; False when it is not that.
 
         A run of many calls would else read its whole past again at each of them.
@@ -110,11 +110,11 @@ class Journal:
 
     def _question(self) -> None:
         """A new question on the same thread: the REPL and the words stay, the account is opened anew."""
-        self._before = len(self.turns)
+        self._turns_before_question = len(self.turns)
         self.account: list[TurnRecord | CallRecord] = []
         """What was paid for since the question."""
         self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
-        self.sent_back = False
+        self.quotes_rejected = False
         """Whether an answer was, for its quotes."""
         self.sent_back_blank = False
         """Whether one was that was nothing."""
@@ -128,7 +128,7 @@ class Journal:
                 self.sandbox = self.sandbox or record.get("sandbox")
                 self._helpers(record)
                 self.whole = record.get("whole", False)
-                if (context := record.get("context")) and not self.knows(context):
+                if (context := record.get("context")) and not self.has_context(context):
                     self.contexts[self.next_name] = context
             case "note":
                 self._helpers(record)
@@ -139,12 +139,12 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
-                self.failing, self.flawed = 0, {}
+                self.failed_waves, self.flawed = 0, {}
             case "wave":
                 self._waited = 0.0
                 self._count(record["first"])
             case "call":
-                self.failing = self.failing if record["error"] else 0
+                self.failed_waves = self.failed_waves if record["error"] else 0
                 if "flaw" in record:
                     self.flawed.setdefault(record["prompt_sha256"], set()).add(self._wave)
                 self.calls[record["call"]] = record
@@ -155,7 +155,7 @@ class Journal:
                 self._waited = max(self._waited, record["seconds"])
             case "output":
                 self.outputs[record["cell"]] = record
-                self.sent_back = self.sent_back or "unfound" in record
+                self.quotes_rejected = self.quotes_rejected or "unfound" in record
                 self.sent_back_blank = self.sent_back_blank or "blank" in record
                 self._seconds += record["seconds"]
 
@@ -165,7 +165,7 @@ class Journal:
     def _count(self, first: int) -> None:
         """One wave more, unless it is the last one sent again after a crash."""
         if first != self._wave:
-            self.failing += 1
+            self.failed_waves += 1
         self._wave = first
 
     def reply(self, number: int, call: Call) -> Reply | None:
@@ -182,7 +182,7 @@ class Journal:
         end = next((i for i, record in enumerate(self._records) if record is until), None)
         return transcript(self._records[:end])
 
-    def knows(self, context: ContextRef) -> bool:
+    def has_context(self, context: ContextRef) -> bool:
         """Whether the REPL has this context already."""
         there = self.contexts.values()
         return any(context["sha256"] == known["sha256"] and context["kind"] == known["kind"] for known in there)
@@ -200,7 +200,7 @@ class Journal:
         """The last cell, if it has not ended."""
         return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
 
-    def gave(self, answer: Any) -> bool:
+    def confirms_answer(self, answer: Any) -> bool:
         """Whether this is what the last cell answered, if it was a cell that answered."""
         last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
         if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
@@ -213,9 +213,9 @@ class Journal:
         return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
 
     @property
-    def found(self) -> OutputRecord | None:
+    def last_output(self) -> OutputRecord | None:
         """The last output since the question that shows something."""
-        cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._before]
+        cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._turns_before_question]
         outputs = [self.outputs[cell] for cell in cells if cell in self.outputs]
         return next((output for output in reversed(outputs) if output["chars"]), None)
 
@@ -280,12 +280,12 @@ class Journal:
     @property
     def turns_since_question(self) -> list[TurnRecord]:
         """The turns that worked on the last question."""
-        return self.turns[self._before :]
+        return self.turns[self._turns_before_question :]
 
     @property
     def iterations(self) -> int:
         """Turns since the question was put."""
-        return len(self.turns) - self._before
+        return len(self.turns) - self._turns_before_question
 
     @property
     def usage(self) -> tuple[Usage, Usage]:

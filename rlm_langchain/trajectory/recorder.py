@@ -23,7 +23,7 @@ class Recorder:
     records: list[Record] = field(default_factory=list)
     _stream: Callable[[Any], None] = field(default_factory=_stream_of_this_node)
 
-    def write(self, record: Record) -> None:
+    def record(self, record: Record) -> None:
         """Seal a record, keep it for state, and show it to who is watching."""
         record["seal"] = checksum(record)
         self.records.append(record)

@@ -45,7 +45,7 @@ class Clock:
 
     @property
     def retry(self) -> RetryPolicy:
-        return RetryPolicy(sleep=self.sleep, draw=lambda _, longest: longest)
+        return RetryPolicy(sleep=self.sleep, random=lambda _, longest: longest)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

@@ -46,7 +46,7 @@ class Clock:
     retry: RetryPolicy = field(init=False)
 
     def __post_init__(self) -> None:
-        self.retry = RetryPolicy(sleep=self.sleep, draw=lambda _, longest: longest)
+        self.retry = RetryPolicy(sleep=self.sleep, random=lambda _, longest: longest)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -231,7 +231,7 @@ async def test_callbacks_of_the_caller_see_the_call() -> None:
 
 @pytest.mark.parametrize("spent", [0, 100])
 async def test_the_account_is_looked_at_after_the_wait_for_a_models_own_rate_limiter(spent: int) -> None:
-    ledger, asked = Ledger(Budget(tokens=100), held=Usage()), []
+    ledger, asked = Ledger(Budget(tokens=100), reserve_for_last_call=Usage()), []
 
     class Limiter(BaseRateLimiter):
         """Lets a call go when others have spent so much."""
@@ -244,7 +244,7 @@ async def test_the_account_is_looked_at_after_the_wait_for_a_models_own_rate_lim
         async def aacquire(self, *, blocking: bool = True) -> bool:
             await asyncio.sleep(0)
             self.acquired += 1
-            ledger.book(Usage(input=spent))
+            ledger.add_spent(Usage(input=spent))
             return True
 
     def reply(messages: list[BaseMessage]) -> str:

@@ -213,10 +213,10 @@ def test_tools_that_only_an_agents_loop_can_run_are_handed_back():
         return what
 
     parts = bound_tools([remember, show, double, Place], None, "repl")
-    assert parts.here == (double,)
-    assert [function["name"] for function in parts.back] == ["remember", "show", "Place"]
-    assert list(parts.back[0]["parameters"]["properties"]) == ["what"]
-    assert bound_tools([double, show], None, "reply").here == ()
+    assert parts.in_repl == (double,)
+    assert [function["name"] for function in parts.returned] == ["remember", "show", "Place"]
+    assert list(parts.returned[0]["parameters"]["properties"]) == ["what"]
+    assert bound_tools([double, show], None, "reply").in_repl == ()
     assert bound_tools([double], "none", "repl") == bound_tools([], None, "repl")
 
 

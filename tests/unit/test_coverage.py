@@ -211,7 +211,7 @@ def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(
     monkeypatch.setattr("rlm_langchain.answers.substring_index.MARKS", 4_000)
     text = "".join(f"{n:05} is the number of a line that is like all the others.\n" for n in range(4_000))
     store, reading = ContextStore(), CoverageTracker(ContextStore(), IndexCache())
-    reading.about([ref := store.reference(text)])
+    reading.set_contexts([ref := store.reference(text)])
     places = reading.shelf.places(store, ref)
     assert round(len(places) / len(places._marks)) == 4 * ANCHOR_BYTES
     got = [reading.read(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
@@ -252,7 +252,7 @@ def test_all_contexts_together_get_the_compares_of_one_prompt(home, monkeypatch)
     given = []
     monkeypatch.setattr(SubstringIndex, "found", lambda _, text, effort: given.append(effort) or [])
     reading = CoverageTracker(store := ContextStore(), IndexCache())
-    reading.about([store.reference(TEXT), store.reference(TEXT[::-1])])
+    reading.set_contexts([store.reference(TEXT), store.reference(TEXT[::-1])])
     reading.read(TEXT)
     assert given[0] is given[1]
     assert SearchBudget.on("x" * 16_384).left < 4_200
@@ -264,7 +264,7 @@ def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
     monkeypatch.setattr(SubstringIndex, "of", lambda file, *, ours: built.append(file) or of(file, ours=ours))
     texts = [TEXT, TEXT[::-1], TEXT.upper(), TEXT.swapcase()]
     reading = CoverageTracker(store := ContextStore(), IndexCache())
-    reading.about([store.reference(text) for text in texts])
+    reading.set_contexts([store.reference(text) for text in texts])
     read = [stretch for text in texts for stretch in reading.read(text)]
     assert reading.coverage(read)["share"] == 1.0
     assert len(built) == len(texts)

@@ -170,8 +170,21 @@ def used(journal: Journal, records: list[Any]) -> None:
     """All that is read out of a journal that was not refused: records were dropped, repeated or moved."""
     conversation(records, "default")
     transcript(records)
-    _ = (journal.next_code(), journal.next_name, journal.answers(), journal.runs(), journal.given_up, journal.found)
-    _ = (journal.iterations, journal.usage, journal.history(), journal.gave("x"), journal.steps_since_summary)
+    _ = (
+        journal.next_code(),
+        journal.next_name,
+        journal.answers(),
+        journal.runs(),
+        journal.given_up,
+        journal.last_output,
+    )
+    _ = (
+        journal.iterations,
+        journal.usage,
+        journal.history(),
+        journal.confirms_answer("x"),
+        journal.steps_since_summary,
+    )
 
 
 # --- Checkpoints ---------------------------------------------------------------------------------
@@ -238,7 +251,7 @@ def receipts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, dic
     path = tmp_path_factory.mktemp("receipts") / "run.jsonl"
     written = Receipts(path)
     for n in range(4):
-        written.prepare()
+        written.reserve_space()
         written.write(f"key {n}", {"text": f"a reply, {n}", "place": "", "usage": {"calls": 1, "input": n}})
     written.close()
     data = path.read_bytes()

@@ -30,9 +30,9 @@ async def refusals(*calls) -> list[bool]:
 async def test_what_was_reserved_and_not_used_comes_back():
     ledger = Ledger(Budget(tokens=1000))
     async with ledger.reserve(ONE) as entry:
-        assert ledger.left()["tokens"] == 850
+        assert ledger.remaining()["tokens"] == 850
         entry.used = Usage(calls=1, input=10, output=5, cost=0.001)
-    assert ledger.left()["tokens"] == 985
+    assert ledger.remaining()["tokens"] == 985
     assert ledger.spent == Usage(calls=1, input=10, output=5, cost=0.001)
 
 
@@ -42,7 +42,7 @@ async def test_an_error_or_a_cancel_settles_too(error):
     with pytest.raises(error):
         async with ledger.reserve(ONE):
             raise error
-    assert ledger.left()["calls"] == 10
+    assert ledger.remaining()["calls"] == 10
 
 
 @pytest.mark.parametrize(
@@ -54,20 +54,20 @@ async def test_an_error_or_a_cancel_settles_too(error):
     ],
 )
 async def test_a_spent_limit_refuses_by_name_and_what_is_held_back_still_fits(budget, reason):
-    ledger = Ledger(budget, held=ONE)
+    ledger = Ledger(budget, reserve_for_last_call=ONE)
     for _ in range(2):
         await spend(ledger)
     with pytest.raises(BudgetRefused) as refusal:
         await spend(ledger)
     assert refusal.value.reason == reason
-    assert ledger.stop(ONE) == reason
+    assert ledger.limit_reached(ONE) == reason
     await spend(ledger, last=True)
     with pytest.raises(BudgetRefused):
         await spend(ledger, last=True)
 
 
 async def test_no_more_than_half_of_a_limit_is_held_back():
-    ledger = Ledger(Budget(tokens=400), held=Usage(calls=1, input=10_000))
+    ledger = Ledger(Budget(tokens=400), reserve_for_last_call=Usage(calls=1, input=10_000))
     await spend(ledger)
     with pytest.raises(BudgetRefused):
         await spend(ledger)
@@ -79,7 +79,7 @@ async def test_time_runs_over_all_processes_of_a_run():
     assert ledger.seconds_left() == pytest.approx(10)
     assert ledger.seconds_left(last=True) == pytest.approx(30)
     now[0] = 10.0
-    assert ledger.stop(ONE) == "seconds"
+    assert ledger.limit_reached(ONE) == "seconds"
     async with ledger.reserve(ONE, last=True):
         now[0] = 30.0
     with pytest.raises(BudgetRefused):
@@ -88,21 +88,21 @@ async def test_time_runs_over_all_processes_of_a_run():
 
 def test_less_than_a_quarter_is_scarce():
     ledger = Ledger(Budget(calls=8, tokens=None))
-    ledger.book(Usage(calls=6))
-    assert ledger.scarce() == {}
-    ledger.book(Usage(calls=1))
-    assert ledger.scarce() == {"calls": 1}
+    ledger.add_spent(Usage(calls=6))
+    assert ledger.running_low() == {}
+    ledger.add_spent(Usage(calls=1))
+    assert ledger.running_low() == {"calls": 1}
 
 
 def test_an_unknown_price_makes_the_cost_unknown():
     ledger = Ledger(Budget())
-    ledger.book(Usage(calls=1, cost=0.5))
-    ledger.book(Usage(calls=1, cost=None))
+    ledger.add_spent(Usage(calls=1, cost=0.5))
+    ledger.add_spent(Usage(calls=1, cost=None))
     assert ledger.spent.cost is None
 
 
 async def test_a_call_that_only_reservations_stand_in_the_way_of_waits_for_them():
-    ledger = Ledger(Budget(tokens=1000), held=Usage())
+    ledger = Ledger(Budget(tokens=1000), reserve_for_last_call=Usage())
     used = Usage(calls=1, input=10, output=10)
     wide = Usage(calls=1, input=500, output=400)
     assert not any(await refusals(*(spend(ledger, wide, used) for _ in range(5))))
@@ -112,7 +112,7 @@ async def test_a_call_that_only_reservations_stand_in_the_way_of_waits_for_them(
 
 
 async def test_who_waits_is_served_in_turn_so_that_large_calls_are_not_passed_for_ever():
-    ledger, order = Ledger(Budget(tokens=1000), held=Usage()), []
+    ledger, order = Ledger(Budget(tokens=1000), reserve_for_last_call=Usage()), []
 
     async def call(name: str, size: int) -> None:
         async with ledger.reserve(Usage(1, size)):
@@ -124,7 +124,7 @@ async def test_who_waits_is_served_in_turn_so_that_large_calls_are_not_passed_fo
 
 
 async def test_who_goes_away_while_waiting_leaves_nothing_behind():
-    ledger, go = Ledger(Budget(calls=2), held=Usage()), asyncio.Event()
+    ledger, go = Ledger(Budget(calls=2), reserve_for_last_call=Usage()), asyncio.Event()
 
     async def call() -> None:
         async with ledger.reserve(Usage(2)):
@@ -136,11 +136,11 @@ async def test_who_goes_away_while_waiting_leaves_nothing_behind():
     go.set()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(end) for end in ends] == [type(None), asyncio.CancelledError, type(None)]
-    assert ledger.left()["calls"] == 2
+    assert ledger.remaining()["calls"] == 2
 
 
 async def test_a_cancel_just_when_its_turn_came_gives_the_reservation_back():
-    ledger, go = Ledger(Budget(calls=1), held=Usage()), asyncio.Event()
+    ledger, go = Ledger(Budget(calls=1), reserve_for_last_call=Usage()), asyncio.Event()
 
     async def call() -> None:
         async with ledger.reserve(Usage(1)):
@@ -155,7 +155,7 @@ async def test_a_cancel_just_when_its_turn_came_gives_the_reservation_back():
     await asyncio.wait([second, third])
     assert second.cancelled()
     assert third.exception() is None
-    assert ledger.left()["calls"] == 1
+    assert ledger.remaining()["calls"] == 1
 
 
 async def test_a_call_whose_price_is_unknown_does_not_pass_a_limit_of_dollars():
@@ -170,7 +170,7 @@ LIMITS = [Budget(calls=10), Budget(tokens=1500), Budget(usd=0.1), Budget(seconds
 @pytest.mark.parametrize("budget", LIMITS, ids=str)
 async def test_what_is_admitted_and_not_sent_is_refused_when_the_limit_was_passed_meanwhile(budget):
     now = [0.0]
-    ledger = Ledger(budget, held=Usage(), clock=lambda: now[0])
+    ledger = Ledger(budget, reserve_for_last_call=Usage(), clock=lambda: now[0])
     async with ledger.reserve(ONE) as first, ledger.reserve(ONE) as second:
         assert first.begin()
         first.book(Usage(calls=10, input=1400, output=100, cost=0.1))
@@ -178,11 +178,11 @@ async def test_what_is_admitted_and_not_sent_is_refused_when_the_limit_was_passe
         assert not second.begin()
         with pytest.raises(BudgetRefused):
             await second.renew()
-    assert ledger.gone == ledger.spent
+    assert ledger.committed == ledger.spent
 
 
 async def test_who_still_fits_once_what_is_in_flight_is_back_waits_for_it():
-    ledger = Ledger(Budget(tokens=1000), held=Usage())
+    ledger = Ledger(Budget(tokens=1000), reserve_for_last_call=Usage())
     wide, order = Usage(calls=1, input=300, output=0, cost=0.0), []
     async with ledger.reserve(wide) as first, ledger.reserve(wide) as second, ledger.reserve(wide) as third:
         assert first.begin()
@@ -200,7 +200,7 @@ async def test_who_still_fits_once_what_is_in_flight_is_back_waits_for_it():
 
 async def test_a_retry_is_a_request_of_its_own():
     """Each try that was billed is on the account before the next one."""
-    ledger = Ledger(Budget(calls=3), held=Usage())
+    ledger = Ledger(Budget(calls=3), reserve_for_last_call=Usage())
     async with ledger.reserve(Usage(calls=1)) as entry:
         for ends in (entry.lose, lambda: entry.book(Usage(calls=1)), entry.lose):
             await entry.renew()
@@ -222,7 +222,7 @@ async def test_what_is_cut_off_on_its_way_may_have_cost_what_was_reserved():
     for begins in (True, False):
         with pytest.raises(asyncio.CancelledError):
             await cut_off(begins)
-    assert (ledger.spent, ledger.lost.calls, ledger.left()["calls"]) == (Usage(), 1, 9)
+    assert (ledger.spent, ledger.lost.calls, ledger.remaining()["calls"]) == (Usage(), 1, 9)
 
 
 def test_a_model_that_goes_beyond_its_reservation_has_a_larger_one_the_next_time():
@@ -241,7 +241,7 @@ def test_a_model_that_goes_beyond_its_reservation_has_a_larger_one_the_next_time
 @given(st.lists(st.tuples(st.integers(1, 400), st.floats(0, 8), st.booleans()), max_size=30), st.integers(1, 5))
 def test_nothing_is_sent_that_does_not_fit_beside_what_is_known_to_be_spent(calls, width):
     """Replies cost up to eight times what was reserved: what passes the limit was in flight at that moment."""
-    ledger = Ledger(Budget(tokens=2000, calls=None), held=Usage())
+    ledger = Ledger(Budget(tokens=2000, calls=None), reserve_for_last_call=Usage())
 
     async def call(gate: asyncio.Semaphore, read: int, factor: float, lost: bool) -> None:
         try:
@@ -263,7 +263,7 @@ def test_nothing_is_sent_that_does_not_fit_beside_what_is_known_to_be_spent(call
         await asyncio.gather(*(call(gate, *one) for one in calls))
 
     asyncio.run(together())
-    assert ledger.gone == ledger.spent.plus(ledger.lost)
+    assert ledger.committed == ledger.spent.plus(ledger.lost)
     assert ledger.spent.tokens + ledger.lost.tokens <= 2000 + width * 400 * 8
 
 
@@ -283,13 +283,13 @@ sizes = st.tuples(st.integers(1, 400), st.integers(0, 400), st.floats(0, 1), st.
 
 @given(st.lists(sizes, max_size=40))
 def test_no_calls_at_once_pass_the_tokens_and_none_is_refused_that_would_have_fitted(calls):
-    ledger = Ledger(Budget(tokens=2000, calls=None), held=Usage(1, 100))
+    ledger = Ledger(Budget(tokens=2000, calls=None), reserve_for_last_call=Usage(1, 100))
     most = []
 
     async def call(read: int, written: int, share: float, fails: bool) -> None:
         try:
             async with ledger.reserve(Usage(1, read, 0, written)) as entry:
-                most.append(2000 - (ledger.left()["tokens"] or 0))
+                most.append(2000 - (ledger.remaining()["tokens"] or 0))
                 await asyncio.sleep(0)
                 entry.used = Usage(1, int(read * share), 0, int(written * share))
                 if fails:

@@ -28,11 +28,11 @@ def at_most(size: int) -> Iterator[None]:
 
 
 def kept(receipts: Receipts, key: str, text: str) -> None:
-    receipts.prepare()
+    receipts.reserve_space()
     try:
         receipts.write(key, {"place": "", "usage": {"calls": 1}, "text": text})
     finally:
-        receipts.settle()
+        receipts.release()
 
 
 def test_a_receipt_that_is_written_in_part_is_none_and_harms_no_other(tmp_path: Path) -> None:

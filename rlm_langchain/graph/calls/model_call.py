@@ -98,7 +98,7 @@ class ModelCall:
         return reply
 
     async def _ask(self, query: ModelRequest, config: RunnableConfig) -> CallResult:
-        size = self.machine.size(query.messages)
+        size = self.machine.count_tokens(query.messages)
         if self.model.window is not None and size > self.model.window:
             return CallResult(None, self._too_long(size))
         try:

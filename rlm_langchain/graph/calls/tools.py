@@ -157,7 +157,7 @@ async def use(tools: Tools, tree: RunTree, call: Call, place: str, config: Runna
         return CallResult(None, "not run: no tool calls are left", refused="calls")
     reply = await _run(tools, call, tree, config)
     if tree.receipts and reply.text is not None:
-        await tree.receipts.ready()
+        await tree.receipts.open()
         tree.receipts.write(key, {"place": place, "text": reply.text, "usage": Usage().record()})
     return reply
 

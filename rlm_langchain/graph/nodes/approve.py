@@ -42,7 +42,7 @@ def approval_needed(
     wanted = {place: usage for place, usage in wanted.items() if usage.calls}  # tools spend no model call
     first, asked, agreement = min(calls, default=-1), state.get("approval"), tree.agreement
     if asked and asked["granted"] and asked["first"] == first:
-        agreement.allow(wanted)
+        agreement.reserve(wanted)
         return None
     reached = agreement.request(wanted) if wanted else None
     if reached is None:
@@ -61,11 +61,11 @@ def approval_needed(
 
 def restore_approvals(state: RLMState, tree: RunTree) -> None:
     """What was agreed to before, in this process or an earlier one. The calls of the last fan-out are over."""
-    tree.agreement.extend(state.get("agreed"))
+    tree.agreement.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
-        tree.agreement.extend(asked["until"])
-    tree.agreement.over(state["path"])
+        tree.agreement.raise_to(asked["until"])
+    tree.agreement.forget_run(state["path"])
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
     granted = said is True or (isinstance(said, dict) and said.get("approve") is True)
     scribe = Recorder()
     word = "approved" if granted else "declined"
-    scribe.write(
+    scribe.record(
         NoteRecord(
             type="note",
             path=state["path"],
@@ -114,9 +114,9 @@ def _wanted(machine: Components, tree: RunTree, path: str, call: Call) -> Usage:
     """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
     if call.kind not in ("llm", "rlm"):
         return Usage()
-    model = machine.leaf_at(depth_of(path))
+    model = machine.sub_model(depth_of(path))
     overrun = tree.ledger.overrun(model.name)
-    return machine.estimate(model, [HumanMessage(_said(machine, call))], overrun=overrun)
+    return machine.reservation_for(model, [HumanMessage(_said(machine, call))], overrun=overrun)
 
 
 def _said(machine: Components, call: Call) -> str:

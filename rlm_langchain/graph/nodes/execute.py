@@ -89,13 +89,13 @@ class ExecuteStep:
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
         restore_approvals(state, tree)
-        machine.reading(tree, state, journal)
+        machine.coverage_tracker(tree, state, journal)
         repl = tree.repl(state["path"], lambda: machine.open(journal, tree, state["path"]))
         tree.check()
         machine.unchanged(journal)
         return cls(machine, state, tree, journal, repl, Recorder())
 
-    def go_on(self) -> Command[Any]:
+    def run(self) -> Command[Any]:
         """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
         with self.repl.within(self._seconds()):
             return self._go_on()
@@ -106,47 +106,47 @@ class ExecuteStep:
         left, most = ledger.seconds_left(), ledger.seconds_left(last=True)
         if left is None or most is None:
             return None
-        return most if self._closing else left + min(GRACE_AFTER_DEADLINE, (most - left) / 4)
+        return most if self._final_turn_reason else left + min(GRACE_AFTER_DEADLINE, (most - left) / 4)
 
     def _go_on(self) -> Command[Any]:
-        step = self._caught_up()
+        step = self._replay()
         while True:
             match step:
                 case None:
                     code = self.journal.next_code()
                     if code is None:
-                        return self._turn_over()
+                        return self._after_last_cell()
                     step = self._start(code)
-                case Suspended() if circling := self._circling():
+                case Suspended() if circling := self._loop_detected():
                     self.repl.stop()
                     self._died("", circling)
                     step = None
                 case Suspended(calls):
-                    served = self._serve(calls)
+                    served = self._answer_free_calls(calls)
                     if served is None:
                         return self._fan_out(calls)
                     step = self.repl.answer(served)
                 case Completed(stdout, error):
                     self._output("completed", stdout, error)
                     step = None
-                case Answered(value, stdout, _) if problem := self._misfit(value):
+                case Answered(value, stdout, _) if problem := self._answer_problem(value):
                     self._output("completed", stdout, f"FINAL was refused, the answer does not fit: {problem}")
                     step = None
                 case Answered(value, stdout, error):
                     self._output("answered", stdout, error, value=value)
-                    return self._go("finalise", answer=value, stop_reason=self._closing or "answer")
+                    return self._go("finalise", answer=value, stop_reason=self._final_turn_reason or "answer")
                 case Died(_, stdout, _) if self.repl.late:
                     return self._out_of_time(stdout)
                 case Died("crash") if self.repl.revives(self._cell):
                     self._tell("the process of the REPL was gone; a new one was brought to where it was")
-                    step = self._caught_up()
+                    step = self._replay()
                 case Died(_, stdout, error):
                     self._died(stdout, error)
                     step = None
 
-    def _circling(self) -> str | None:
+    def _loop_detected(self) -> str | None:
         """Why a cell that asks once more is ended: calls that bring nothing cost nothing, or are all in vain."""
-        if self.journal.failing + self.refused >= FAILING:
+        if self.journal.failed_waves + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
         if self.machine.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
             return f"{FLAWED} times, it asked the same prompt, and the reply was empty or cut: ask for less."
@@ -154,22 +154,25 @@ class ExecuteStep:
             return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
         return None
 
-    def _misfit(self, value: Plain) -> str | None:
+    def _answer_problem(self, value: Plain) -> str | None:
         """Why an answer goes back to the model: it does not fit its schema; once, it is nothing, or misquotes."""
-        schema, cites = self.machine.schema_at(self.state["path"]), self.machine.cites_at(self.state["path"])
+        schema, cites = (
+            self.machine.answer_schema(self.state["path"]),
+            self.machine.wants_citations(self.state["path"]),
+        )
         answer = answer_of(value) if cites else value
         problem = None if schema is None else schema.problem(answer)
-        if schema is None and is_blank(answer) and not self._closing and not self.journal.sent_back_blank:
+        if schema is None and is_blank(answer) and not self._final_turn_reason and not self.journal.sent_back_blank:
             self.blank = True
             return BLANK
-        if problem or not cites or self._closing or self.journal.sent_back:
+        if problem or not cites or self._final_turn_reason or self.journal.quotes_rejected:
             return problem
         unfound = cited(self.machine.store, self.journal.contexts, value).unfound
         self.unfound = len(unfound)
         return quote_problem(unfound) if unfound else None
 
     @property
-    def _closing(self) -> StopReason | None:
+    def _final_turn_reason(self) -> StopReason | None:
         """The limit that made this the last turn."""
         return self.state.get("stop_reason")
 
@@ -185,7 +188,7 @@ class ExecuteStep:
         """The cell that is running: the last that has begun."""
         return len(self.journal.cells) - 1
 
-    def _caught_up(self) -> Step | None:
+    def _replay(self) -> Step | None:
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
         if changed := self.repl.diverged - diverged:
@@ -207,13 +210,13 @@ class ExecuteStep:
         )
         return self.repl.run(code)
 
-    def _serve(self, calls: Sequence[Call]) -> list[Reply] | None:
+    def _answer_free_calls(self, calls: Sequence[Call]) -> list[Reply] | None:
         """Replies that cost nothing, given in place; None when a model is needed."""
-        refusal: Refusal | None = self._closing or ("declined" if self._declined else None)
+        refusal: Refusal | None = self._final_turn_reason or ("declined" if self._declined else None)
         if refusal:
             self.refused += 1
             return [self._refused(i, call, refusal) for i, call in enumerate(calls)]
-        replies = [self._at_once(self.repl.first + i, call) for i, call in enumerate(calls)]
+        replies = [self._free_reply(self.repl.first + i, call) for i, call in enumerate(calls)]
         ready = [reply for reply in replies if reply is not None]
         if len(ready) < len(calls):
             return None
@@ -226,7 +229,7 @@ class ExecuteStep:
         told = "a person declined this call" if refusal == "declined" else "the run is ending: no more calls"
         return known or self._served(index, call, Reply(error=told), refusal)
 
-    def _at_once(self, number: int, call: Call) -> Reply | None:
+    def _free_reply(self, number: int, call: Call) -> Reply | None:
         """The reply to a call that costs nothing."""
         match call.kind:
             case "history":
@@ -241,9 +244,9 @@ class ExecuteStep:
     def _left(self) -> Plain:
         """What is left of the budget, as code sees it."""
         depth = depth_of(self.state["path"])
-        turns = max(0, self.machine.turns_at(depth) - self.journal.iterations)
+        turns = max(0, self.machine.max_iterations(depth) - self.journal.iterations)
         levels = self.machine.budget.depth - 1 - depth
-        return {**self.tree.ledger.left(), "iterations": turns, "depth": levels}
+        return {**self.tree.ledger.remaining(), "iterations": turns, "depth": levels}
 
     def _served(self, index: int, call: Call, reply: Reply, refusal: Refusal | None = None) -> Reply:
         record = CallRecord(
@@ -288,7 +291,7 @@ class ExecuteStep:
                 time=time.time(),
             )
         )
-        agreed = self.tree.agreement.until
+        agreed = self.tree.agreement.approved_up_to
         tops = self.tree.reading.contexts if self.tree.reading else []
         sends = make_subcall_tasks(
             self.machine, self.state, self.journal, list(missing.items()), TreeInfo(agreed, tops)
@@ -323,23 +326,23 @@ class ExecuteStep:
     def _out_of_time(self, stdout: str) -> Command[Any]:
         if self.journal.cells and not self.journal.finished(self._cell):
             self._died(stdout, "There is no time left.")
-        return self._turn_over()
+        return self._after_last_cell()
 
-    def _turn_over(self) -> Command[Any]:
+    def _after_last_cell(self) -> Command[Any]:
         """The last turn's words are the answer when its code gave none; any other turn is followed by one."""
-        if not self._closing:
+        if not self._final_turn_reason:
             return self._go("generate")
         return self._go("finalise")
 
     @property
     def _model(self) -> Model:
-        return self.machine.runs_at(depth_of(self.state["path"]))
+        return self.machine.root_model(depth_of(self.state["path"]))
 
     def _tell(self, text: str) -> None:
         self._write(NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time()))
 
     def _write(self, record: Record) -> None:
-        self.scribe.write(record)
+        self.scribe.record(record)
         self.journal.add(record)
 
     def _go(self, node: str | list[Send], **update: Any) -> Command[Any]:

@@ -47,7 +47,7 @@ class _End(NamedTuple):
 def finalise_run(machine: Components, state: RLMState) -> dict[str, Any]:
     """The run's output, and the end of what was alive for it."""
     journal = Journal(state["trajectory"])
-    if not journal.gave(state.get("answer")):
+    if not journal.confirms_answer(state.get("answer")):
         raise JournalError(DAMAGED)
     scribe, (answer, evidence) = Recorder(), _cited(machine, state, journal, state.get("answer"))
     end = _end(machine, state, journal, answer, evidence)
@@ -56,7 +56,7 @@ def finalise_run(machine: Components, state: RLMState) -> dict[str, Any]:
     read, coverage = _read(machine, state, journal)
     if coverage is not None:
         evidence["coverage"] = coverage
-    scribe.write(_answered(state["path"], answer, end, evidence, read))
+    scribe.record(_answered(state["path"], answer, end, evidence, read))
     if not state["path"]:
         machine.trees.end(state["run"])
     root, sub = journal.usage
@@ -70,7 +70,7 @@ def finalise_run(machine: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": fenced(journal.found["text"]) if failed and journal.found else None,
+        "found": fenced(journal.last_output["text"]) if failed and journal.last_output else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
@@ -105,7 +105,7 @@ def _end(machine: Components, state: RLMState, journal: Journal, answer: Any, ev
     if (flaw := journal.flaw_of_words) and answer is not None:
         degraded[flaw] = degraded.get(flaw, 0) + 1
     missing: StopReason | None = limit or ("degraded" if degraded else None)
-    typed = bool(machine.schema_at(state["path"]))
+    typed = bool(machine.answer_schema(state["path"]))
     status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
     if dropped := evidence.get("dropped_citations"):
         degraded["dropped_citations"] = dropped  # the answer itself is whole
@@ -114,7 +114,7 @@ def _end(machine: Components, state: RLMState, journal: Journal, answer: Any, ev
 
 def _cited(machine: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
     """The answer without its quotes, and those of them that were found, where they are wanted."""
-    if not machine.cites_at(state["path"]):
+    if not machine.wants_citations(state["path"]):
         return answer, Evidence()
     answer, citations, unfound = cited(machine.store, journal.contexts, answer)
     return answer, Evidence(citations=citations, dropped_citations=len(unfound))
@@ -122,16 +122,18 @@ def _cited(machine: Components, state: RLMState, journal: Journal, answer: Any) 
 
 def _read(machine: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
     """What the root model of this run was shown of the contexts; and of the top run, what the tree has read."""
-    reading = machine.reading(machine.trees.get(state["run"], machine.budget), state, journal)
+    reading = machine.coverage_tracker(machine.trees.get(state["run"], machine.budget), state, journal)
     if not reading.contexts:
         return [], None
     records, read = state["trajectory"], ReadRanges()
-    profile = machine.runs_at(depth_of(state["path"])).profile
+    profile = machine.root_model(depth_of(state["path"])).profile
     for record in records:
         if record["type"] in ("question", "output"):
             read += reading.read(record["text"])
         if record["type"] == "question" and record.get("whole"):
-            read += reading.all_of(record["context"]) or reading.read(whole_text(machine.store, record, profile))
+            read += reading.whole_context(record["context"]) or reading.read(
+                whole_text(machine.store, record, profile)
+            )
     return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
 
 

@@ -94,12 +94,12 @@ class GenerateStep:
         """Look at what is left; tell the model when it is little, or that this is the last turn."""
         tree = machine.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
-        machine.reading(tree, state, journal)
+        machine.coverage_tracker(tree, state, journal)
         turn = cls(machine, state, tree, journal, Recorder(), [], None)
         turn.messages = turn._conversation()
-        turn._hold()
+        turn._reserve_last_call()
         turn.key = receipt_key(tree, turn._model, turn.messages, turn._place)
-        turn._go_by(recorded_plan(tree, turn.key) or turn._decision())
+        turn._apply_plan(recorded_plan(tree, turn.key) or turn._decision())
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
@@ -109,7 +109,7 @@ class GenerateStep:
         """
         reply = await self._asked(config)
         if reply is None and self.met is not None:
-            self._go_by(self._ending(self.met))
+            self._apply_plan(self._ending(self.met))
             reply = await self._asked(config)
         return reply
 
@@ -163,7 +163,7 @@ class GenerateStep:
 
     @property
     def _model(self) -> Model:
-        return self.machine.runs_at(self.depth)
+        return self.machine.root_model(self.depth)
 
     @property
     def _place(self) -> str:
@@ -188,8 +188,8 @@ class GenerateStep:
 
     def _scarce(self) -> str:
         """What there is less than a quarter left of."""
-        scarce = dict(self.tree.ledger.scarce())
-        most = self.machine.turns_at(self.depth)
+        scarce = dict(self.tree.ledger.running_low())
+        most = self.machine.max_iterations(self.depth)
         turns = most - self.journal.iterations
         if turns < most / 4:
             scarce["turns"] = turns
@@ -198,7 +198,7 @@ class GenerateStep:
     def _ending(self, stop: StopReason) -> TurnPlan:
         return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
 
-    def _go_by(self, decision: TurnPlan) -> None:
+    def _apply_plan(self, decision: TurnPlan) -> None:
         self.decision, self.stop, self.summary = decision, decision["stop"], decision["summary"]
         if self.summary:
             self.messages.append(HumanMessage(self._render("summarise")))
@@ -214,44 +214,48 @@ class GenerateStep:
 
     @property
     def _profile(self) -> str:
-        return self.machine.runs_at(self.depth).profile
+        return self.machine.root_model(self.depth).profile
 
     def _render(self, name: str, **values: object) -> str:
         return render(self._profile, name, **values)
 
-    def _hold(self) -> None:
+    def _reserve_last_call(self) -> None:
         """Keep what a last call after this turn would need, when this is the run whose answer counts."""
         if not self.state["path"]:
             next_turn = self._estimate(self.machine.root, last=True)
-            self.tree.ledger.held = next_turn._replace(input=next_turn.input + TURN_TOKENS)
+            self.tree.ledger.reserve_for_last_call = next_turn._replace(input=next_turn.input + TURN_TOKENS)
 
     def _limit(self) -> StopReason | None:
-        if self.journal.iterations >= self.machine.turns_at(self.depth):
+        if self.journal.iterations >= self.machine.max_iterations(self.depth):
             return "iterations"
-        return self.tree.ledger.stop(self._estimate(self._model))
+        return self.tree.ledger.limit_reached(self._estimate(self._model))
 
     def _estimate(self, model: Model, *, last: bool = False) -> Usage:
         """What a call with these messages may use, by what is known of the model."""
-        return self.machine.estimate(model, self.messages, last=last, overrun=self.tree.ledger.overrun(model.name))
+        return self.machine.reservation_for(
+            model, self.messages, last=last, overrun=self.tree.ledger.overrun(model.name)
+        )
 
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
-        schema = self.machine.schema_at(self.state["path"])
+        schema = self.machine.answer_schema(self.state["path"])
         return (text.strip() or None) if schema is None else schema.read(text)
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
     def _note(self, text: str) -> None:
-        self.scribe.write(NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time()))
+        self.scribe.record(
+            NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time())
+        )
 
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""
         window = self._model.window
         if window is None or self.journal.steps_since_summary < 2:
             return False
-        size = self.machine.size(self.messages)
-        saved = self.machine.size(self.messages[2:])
+        size = self.machine.count_tokens(self.messages)
+        saved = self.machine.count_tokens(self.messages[2:])
         return size > window * HISTORY_SHARE and saved > window * SAVED_SHARE
 
     def _record(self, completion: Completion, cells: list[str]) -> None:
@@ -262,7 +266,7 @@ class GenerateStep:
             text=completion.text,
             cells=cells,
             usage=completion.usage.record(),
-            model=self.machine.runs_at(self.depth).name,
+            model=self.machine.root_model(self.depth).name,
             seconds=completion.seconds,
             retries=completion.retries,
             time=time.time(),
@@ -273,7 +277,7 @@ class GenerateStep:
             record["summary"] = True
         if completion.from_cache:
             record["from_cache"] = True
-        self.scribe.write(record)
+        self.scribe.record(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
         return Command(goto=node, update={"trajectory": self.scribe.records, **update})

@@ -32,13 +32,13 @@ def prepare_run(machine: Components, state: RLMState) -> dict[str, Any]:
         raise InputError(f"the query is {query!r}; ask a question, as text")
     journal, scribe = Journal(state.get("trajectory", [])), Recorder()
     context = machine.store.reference(state.get("context"), seconds=machine.budget.seconds)
-    if context is not None and journal.knows(context):
+    if context is not None and journal.has_context(context):
         context = None
     if (cell := journal.given_up) is not None:
-        scribe.write(_given_up(machine, cell))
+        scribe.record(_given_up(machine, cell))
     for note in new_strategy_notes(machine, journal, path) if journal.turns else ():
-        scribe.write(note)
-    scribe.write(_asked(machine, journal, path, query, context))
+        scribe.record(note)
+    scribe.record(_asked(machine, journal, path, query, context))
     return {
         "query": query,
         "context": None,
@@ -59,7 +59,7 @@ def new_strategy_notes(machine: Components, journal: Journal, path: str) -> list
     if not new:
         return []
     guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
-    text = render(machine.runs_at(depth_of(path)).profile, "more_ways", guidance=guidance)
+    text = render(machine.root_model(depth_of(path)).profile, "more_ways", guidance=guidance)
     names = [strategy.name for strategy in new]
     return [NoteRecord(type="note", path=path, to="model", text=text, time=time.time(), strategies=names)]
 
@@ -97,7 +97,7 @@ def _given_up(machine: Components, cell: CellRecord) -> OutputRecord:
         path=cell["path"],
         cell=cell["cell"],
         outcome="died",
-        text=render(machine.runs_at(depth_of(cell["path"])).profile, "given_up"),
+        text=render(machine.root_model(depth_of(cell["path"])).profile, "given_up"),
         chars=0,
         error=True,
         seconds=0.0,

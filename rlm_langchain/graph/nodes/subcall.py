@@ -105,7 +105,7 @@ def known(machine: Components, tree: RunTree, path: str, number: int, call: Call
     if _is_child(machine, path, call):
         return tree.twins.known(child_run_key(depth + 1, fingerprint(call)))
     return ModelCall(
-        machine, tree, machine.leaf_at(depth), call, child_path(path, number), fingerprint(call)
+        machine, tree, machine.sub_model(depth), call, child_path(path, number), fingerprint(call)
     ).known()
 
 
@@ -197,7 +197,7 @@ class SubcallNode:
         record["model"] = who
         if call.kind in ("llm", "rlm") and reply.error is None and not reply.memo:
             await self._note_reading(record, call)
-        self.scribe.write(record)
+        self.scribe.record(record)
 
     async def _note_reading(self, record: CallRecord, call: Call) -> None:
         """Which parts of the context stood in the prompt: only here is its text at hand."""
@@ -216,13 +216,13 @@ class SubcallNode:
         path = self.errand["path"]
         place = child_path(path, number)
         if call.kind == "tool":
-            return await use(self.machine.tools_at(path), self.tree, call, place, config), ""
+            return await use(self.machine.tools_of(path), self.tree, call, place, config), ""
         if call.kind == SEARCH and self.machine.search is not None:
             answerer = SearchHandler(self.machine.search, self.machine.store, self.tree, place)
             return await answerer.reply(call, self.errand.get("context"), config), ""
         if call.kind not in ("llm", "rlm"):
             return CallResult(None, f"there is nothing here that answers {call.kind!r}"), ""
-        model = self.machine.leaf_at(depth_of(path))
+        model = self.machine.sub_model(depth_of(path))
         repl = self.tree.repls.get(path)
         wave = place if repl is None else child_path(path, repl.first)
         return await ModelCall(self.machine, self.tree, model, call, place, sha256, wave).reply(config), model.name
@@ -238,7 +238,7 @@ class SubcallNode:
 
     def same(self, answer: str) -> dict[str, Any]:
         """The record of a call that a twin of its child run has answered."""
-        self.scribe.write(self.record_of_child(CallResult(answer, memo=True), 0.0))
+        self.scribe.record(self.record_of_child(CallResult(answer, memo=True), 0.0))
         return {"trajectory": self.scribe.records}
 
     def record_of_child(self, reply: CallResult, seconds: float) -> CallRecord:
@@ -307,7 +307,7 @@ class Child:
         record = self.errands.record_of_child(reply, self.seconds)
         if outcome is not None:
             record["child"] = list(outcome["trajectory"])
-        self.errands.scribe.write(record)
+        self.errands.scribe.record(record)
         return {"trajectory": self.errands.scribe.records}
 
 

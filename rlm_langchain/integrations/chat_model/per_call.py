@@ -90,13 +90,13 @@ def _built(rlm: RLMRunnable, given: dict[str, Any], tools_in: Any) -> RLMCall:
     before = rlm.answer_schema if wanted is None else wanted
     update: dict[str, Any] = {
         "answer_schema": tools.schema(before),
-        "tools": (*rlm.tools, *tools.here),
+        "tools": (*rlm.tools, *tools.in_repl),
         "checkpointer": None,
     }
     if "model" in given:
         update["root_model"] = given["model"]
     changed = {key: value for key, value in update.items() if value != getattr(rlm, key)}
-    changes = bool(tools.here or "model" in given or changed.keys() & {"answer_schema", "checkpointer"})
+    changes = bool(tools.in_repl or "model" in given or changed.keys() & {"answer_schema", "checkpointer"})
     return RLMCall(
         rlm.model_copy(update=update) if changes else rlm,
         tools,

@@ -33,33 +33,35 @@ CALLS = "tool_calls"
 class BoundTools(NamedTuple):
     """The tools that a reply may use, each in its way."""
 
-    here: tuple[Any, ...] = ()
+    in_repl: tuple[Any, ...] = ()
     """Functions of the REPL."""
-    back: tuple[dict[str, Any], ...] = ()
+    returned: tuple[dict[str, Any], ...] = ()
     """Handed back: name, description and parameters of each."""
-    forced: bool = False
+    required: bool = False
     """Whether the reply has to be such calls."""
 
     def told(self, query: str) -> str:
         """The question, and what its answer may be besides words."""
-        if not self.back:
+        if not self.returned:
             return query
-        lines = [quotable(f"- `{f['name']}({', '.join(_properties(f))})`: {f['description']}") for f in self.back]
+        lines = [
+            quotable(f"- `{f['name']}({', '.join(_properties(f))})`: {f['description']}") for f in self.returned
+        ]
         how = f'FINAL({{"{CALLS}": [{{"name": "...", "args": {{...}}}}]}})'
-        then = "That is what is asked for here." if self.forced else "Else give the answer itself, as text."
+        then = "That is what is asked for here." if self.required else "Else give the answer itself, as text."
         about = "These functions are not in the REPL; whoever asks you calls them, and tells you the results later:"
         return "\n".join([query, "", about, *lines, f"To have some called, end with `{how}`. {then}"])
 
     def schema(self, answer: Any) -> Any:
         """What the answer has to fit; `answer` is what it would have to fit without these."""
-        if not self.back:
+        if not self.returned:
             return answer
-        calls = _calls_schema(self.back)
-        return calls if self.forced else {"anyOf": [calls, _json_schema(answer)]}
+        calls = _calls_schema(self.returned)
+        return calls if self.required else {"anyOf": [calls, _json_schema(answer)]}
 
     def calls(self, answer: Any) -> list[ToolCall]:
         """The calls that an answer asks for."""
-        asked = answer.get(CALLS) if self.back and isinstance(answer, dict) else None
+        asked = answer.get(CALLS) if self.returned and isinstance(answer, dict) else None
         if not isinstance(asked, list):
             return []
         return [ToolCall(name=c["name"], args=c["args"], id=f"call_{uuid.uuid4().hex[:24]}") for c in asked]
@@ -75,12 +77,12 @@ def bound_tools(tools: Sequence[Given], choice: Any, where: Literal["repl", "rep
     if wanted == "auto":
         return BoundTools(tuple(runs), tuple(map(_described, rest)))
     if wanted == "any":
-        return BoundTools(tuple(runs if rest else ()), tuple(map(_described, rest or tools)), forced=True)
+        return BoundTools(tuple(runs if rest else ()), tuple(map(_described, rest or tools)), required=True)
     named = [tool for tool in tools if _described(tool)["name"] == wanted]
     if not named:
         raise ConfigurationError(f"tool_choice is {wanted!r}, and no tool of that name is bound")
     others = tuple(tool for tool in runs if _described(tool)["name"] != wanted)
-    return BoundTools(others, (_described(named[0]),), forced=True)
+    return BoundTools(others, (_described(named[0]),), required=True)
 
 
 def runs_here(tool: Given) -> bool:
