@@ -17,11 +17,8 @@ A fault of the program that a model wrote is never one of these: it is a value, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rlm_langchain.records import RLMOutput
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class RLMError(Exception):
@@ -58,7 +55,7 @@ class ModelError(RLMError):
 class BudgetExhausted(RLMError):
     """A limit of the budget was reached. `output` is what the run would have given back."""
 
-    def __init__(self, output: RLMOutput) -> None:
+    def __init__(self, output: Mapping[str, Any]) -> None:
         self.output = output
         super().__init__(
             f"the budget is used up ({output['stop_reason']}) after {output['iterations']} turns and "
@@ -69,7 +66,7 @@ class BudgetExhausted(RLMError):
 class NoAnswer(RLMError):
     """A run ended without an answer. `output` is what it would have given back."""
 
-    def __init__(self, output: RLMOutput) -> None:
+    def __init__(self, output: Mapping[str, Any]) -> None:
         self.output = output
         super().__init__(
             f"the run found no answer ({output['stop_reason']}) after {output['iterations']} turns and "

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.estimate import most_tokens
-from rlm_langchain.budget.ledger import Overrun
-from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.boundary import SEEN, check_run
 from rlm_langchain.graph.calls.search import PRELUDE as SEARCH_PRELUDE
 from rlm_langchain.graph.calls.tools import Tools, prelude
 from rlm_langchain.graph.strategy_choice import strategies_for_run
-from rlm_langchain.models import pricing
 from rlm_langchain.models.call import RetryPolicy
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.strategies import strategies_of
@@ -38,20 +33,13 @@ from rlm_langchain.types import (
     ContextFile,
     ContextRef,
     Limits,
-    Usage,
 )
 
-OUTPUT_TOKENS = 4_096
-"""Reserved for the output of a call that has no cap of its own."""
-LAST_OUTPUT_TOKENS = 1_024
-"""For the last call of a run whose tokens or dollars are used up."""
 TURNS = {"default": 30, "compact": 4}
 """Root turns of a run by its model's profile, when none are given. A small model without an answer after two goes
 in circles: of 47 questions, those that it answered rightly took it one or two."""
 NO_RECURSION_LIMIT = 1_000_000_000
 """LangGraph's recursion limit: out of the way, since our budget ends a run."""
-MESSAGE_TOKENS = 8
-"""What providers add around each message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +133,8 @@ class Components:
 
     def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
         """The strategies of the run at `path` over this context."""
-        return strategies_for_run(self, self.root_model(depth_of(path)), context)
+        model = self.root_model(depth_of(path))
+        return strategies_for_run(self.strategies, model, self.budget, context, auto=self.auto)
 
     def open(self, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
         """A fresh REPL for the run at `path`, over the contexts of its journal.
@@ -195,40 +184,3 @@ class Components:
                 f"lacks {', '.join(missing)}: give them too; more are welcome"
             )
         return (*self.strategies, *strategies_of(missing))
-
-    def reservation_for(
-        self,
-        model: Model,
-        messages: Sequence[BaseMessage],
-        *,
-        last: bool = False,
-        overrun: Overrun | None = None,
-    ) -> Usage:
-        """What a call may use at most: reserved before it is made. A model that was seen to use more may again."""
-        read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
-        output = (self.max_output_tokens(last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
-        overrun = overrun or Overrun()
-        wanted = overrun.tokens(Usage(calls=1, input=read, output=output))
-        return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
-
-    def count_tokens(self, messages: Sequence[BaseMessage]) -> int:
-        """About how many tokens these messages are: what a window has to hold."""
-        return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
-
-    def max_output_tokens(self, *, last: bool = False) -> int | None:
-        """The cap on a reply: with a limit on tokens or dollars there must be one, to know what to reserve."""
-        capped = self.budget.tokens is not None or self.budget.usd is not None
-        own = self.budget.output_tokens
-        most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
-        return min(own or most, most if last else own or most) if capped else own
-
-
-def expected_cost(model: Model, usage: Usage) -> float | None:
-    """What so many tokens cost at most, by the price that we know: those read may all be put into a cache."""
-    return pricing.cost(model, usage._replace(cached=0), usage.input if model.needs_cache_control else 0)
-
-
-def _replies_at_once(model: Model) -> int:
-    """How many replies each of its requests asks for."""
-    several = getattr(model.chat, "n", None)
-    return several if isinstance(several, int) and several > 1 else 1

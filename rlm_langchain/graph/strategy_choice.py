@@ -6,8 +6,9 @@ model that reads it. Models read short texts better than they write programs abo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from rlm_langchain.budget.budget import Budget
 from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.models import pricing
 from rlm_langchain.models.model import Model
@@ -15,9 +16,6 @@ from rlm_langchain.plugins import names
 from rlm_langchain.prompts.strategies import DIRECT, strategies_of
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.types import ContextRef, Usage
-
-if TYPE_CHECKING:
-    from rlm_langchain.graph.components import Components
 
 MANY = 50
 """Items of a list from which on they are records to label and count rather than documents to read."""
@@ -43,27 +41,32 @@ BUDGET_SHARE = 0.25
 """Of the tokens and the dollars of a run: what a context in its first prompt may take of them."""
 
 
-def strategies_for_run(machine: Components, model: Model, context: ContextRef | None) -> tuple[Strategy, ...]:
-    """The strategies of a run over a context, whose root is this model."""
-    named = [way for way in machine.strategies if not way.whole or _fits(machine, model, context, way)]
-    if not machine.auto:
+def strategies_for_run(
+    given: Sequence[Strategy], model: Model, budget: Budget, context: ContextRef | None, *, auto: bool
+) -> tuple[Strategy, ...]:
+    """Return the strategies of a run over a context: those of `given` that fit, and with `auto` those that suit it.
+
+    `model` is the root model of the run.
+    """
+    named = [strategy for strategy in given if not strategy.whole or _fits(budget, model, context, strategy)]
+    if not auto:
         return tuple(named)
-    there, known = set(names("strategies")), {way.name for way in machine.strategies}
+    there, known = set(names("strategies")), {strategy.name for strategy in given}
     direct = strategies_of([DIRECT] if DIRECT in there - known else [])
-    short = [way for way in direct if _fits(machine, model, context, way)]
+    short = [strategy for strategy in direct if _fits(budget, model, context, strategy)]
     suiting = short or strategies_of([name for name in chosen(context) if name in there - known])
     return (*named, *suiting)
 
 
-def _fits(machine: Components, model: Model, context: ContextRef | None, way: Strategy) -> bool:
+def _fits(budget: Budget, model: Model, context: ContextRef | None, strategy: Strategy) -> bool:
     """Whether a context is short for this model, and reading it leaves most of the budget."""
     if context is None:
         return False
-    tokens, budget = approximate_tokens(context["size"]), machine.budget
+    tokens = approximate_tokens(context["size"])
     read = Usage(calls=1, input=tokens)
     cost = pricing.cost(model, read) if budget.usd is not None else None
     limits = (
-        (tokens, min(SHORT[model.profile], way.whole * (model.window or WINDOW))),
+        (tokens, min(SHORT[model.profile], strategy.whole * (model.window or WINDOW))),
         (tokens, None if budget.tokens is None else budget.tokens * BUDGET_SHARE),
         (cost, None if budget.usd is None else budget.usd * BUDGET_SHARE),
     )

@@ -13,10 +13,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Reservation
-from rlm_langchain.graph.components import Components, expected_cost
-from rlm_langchain.models.call import Account, Completion, complete
+from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete
 from rlm_langchain.models.messages import flaw_of, with_cache_control
 from rlm_langchain.models.model import Model
+from rlm_langchain.run.reservation import expected_cost, max_output_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import Usage
 
@@ -44,7 +44,7 @@ class ModelRequest:
     """Whether it may use what the ledger holds back."""
 
 
-async def ask_model(machine: Components, tree: RunTree, query: ModelRequest, config: RunnableConfig) -> Completion:
+async def ask_model(tree: RunTree, query: ModelRequest, retry: RetryPolicy, config: RunnableConfig) -> Completion:
     """The reply to `query`: the one that was received before, in this process or an earlier one, or a new one.
 
     Raises `Refused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
@@ -57,7 +57,7 @@ async def ask_model(machine: Components, tree: RunTree, query: ModelRequest, con
     ledger, held, model = tree.ledger, query.may_use_reserve, query.model
 
     def estimate() -> Usage:
-        return machine.reservation_for(model, query.messages, last=query.last, overrun=ledger.overrun(model.name))
+        return reservation_for(ledger, model, query.messages, last=query.last)
 
     reservation = ledger.reserve(estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
@@ -67,8 +67,8 @@ async def ask_model(machine: Components, tree: RunTree, query: ModelRequest, con
             with_cache_control(query.messages) if query.cacheable and model.needs_cache_control else query.messages,
             config=config,
             gate=tree.gate,
-            output_tokens=machine.max_output_tokens(last=query.last),
-            retry=machine.retry,
+            output_tokens=max_output_tokens(ledger.budget, last=query.last),
+            retry=retry,
             account=Account(entry, lambda completion: _keep(tree, query, entry, completion)),
         )
     return _with_unread(tree, query, completion)

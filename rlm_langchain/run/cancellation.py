@@ -18,13 +18,10 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Ite
 from concurrent.futures import Future, wait
 from contextlib import aclosing, contextmanager
 from contextvars import Context, ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 from anyio import CancelScope
-
-if TYPE_CHECKING:
-    from rlm_langchain.run.run_tree import RunTreeRegistry
 
 T = TypeVar("T")
 PATIENCE = 30.0
@@ -103,13 +100,20 @@ class Group:
         await ended([member.task for member in members if member.task is not None])
 
 
+class CancelsRuns(Protocol):
+    """What knows the living trees of runs by name: a `RunTreeRegistry`."""
+
+    def cancel(self, run: str) -> None:
+        """Cancel everything that works for a run. Returns at once."""
+
+
 _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
 
 
 class Invocation:
     """One call of an RLM from outside, and the runs that work for it."""
 
-    def __init__(self, trees: RunTreeRegistry) -> None:
+    def __init__(self, trees: CancelsRuns) -> None:
         self.runs: set[str] = set()
         self.cancelled = False
         self.task: asyncio.Task[Any] | None = None

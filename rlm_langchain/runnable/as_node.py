@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import supervised
+from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
-if TYPE_CHECKING:
-    from rlm_langchain.runnable.runnable import RLMRunnable
 
-
-def node(rlm: RLMRunnable, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
+def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
     """A node that reads a parent's state and writes the answer into it.
 
-    Its graph has the parent's checkpointer, streams and interrupts. The function that is wrapped names the graph,
-    by which LangGraph finds a subgraph.
+    `rlm` has no checkpointer of its own: its graph has that of the parent, its streams and its interrupts. The
+    function that is wrapped names the graph, by which LangGraph finds a subgraph.
     """
-    inner = rlm.model_copy(update={"checkpointer": None})
-    built = inner.built
+    built = rlm.built
     graph = built.graph
 
     def asked(state: Any) -> RLMInput:
         return {"query": _read(state, keys["query"]), "context": _read(state, keys["context"])}
 
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        settings = inner.settings(config, threads=True)
+        settings = rlm.settings(config, threads=True)
         with built.run_scope(asked(state), settings) as (begun, _):
             found = invocation_of(settings).context().run(graph.invoke, begun, settings)
-            return _written(inner.checked(cast(RLMOutput, found)), keys)
+            return _written(rlm.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        settings = inner.settings(config)
+        settings = rlm.settings(config)
 
         async def work() -> dict[str, Any]:
             async with built.arunning(asked(state), settings) as (begun, _):
-                return _written(inner.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
+                return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
 
         return await supervised(invocation_of(settings), work())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.context.store import ContextStore
@@ -18,13 +18,11 @@ from rlm_langchain.models.registry import resolve
 from rlm_langchain.prompts.strategies import is_auto, strategies_of
 from rlm_langchain.retrieval.embedder import Embedder, name_of
 from rlm_langchain.retrieval.option import search_of
+from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
 
-if TYPE_CHECKING:
-    from rlm_langchain.runnable.runnable import RLMRunnable
 
-
-def assemble(options: RLMRunnable) -> Components:
+def assemble(options: Options) -> Components:
     """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
     store = ContextStore(options.home)
     search = search_of(options.retriever, store.root, options.prices)
@@ -52,7 +50,7 @@ def assemble(options: RLMRunnable) -> Components:
     )
 
 
-def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
+def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     """The root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
     several = below if isinstance(below, list | tuple) else [below]
@@ -67,7 +65,7 @@ def _models(options: RLMRunnable, embedder: Embedder | None) -> list[Model]:
     return priced
 
 
-def _check_caps(options: RLMRunnable, models: list[Model]) -> None:
+def _check_caps(options: Options, models: list[Model]) -> None:
     """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
     budget = options.budget
     uncapped = sorted({model.name for model in models if accepts_output_cap(model.chat) is None})
@@ -78,7 +76,7 @@ def _check_caps(options: RLMRunnable, models: list[Model]) -> None:
         )
 
 
-def _check_prices(options: RLMRunnable, prices: dict[str, bool]) -> None:
+def _check_prices(options: Options, prices: dict[str, bool]) -> None:
     """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
     if strangers := sorted(set(options.prices) - set(prices)):
         raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")

@@ -293,7 +293,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         `subgraphs=True`), interrupts and time travel go through the parent.
         """
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
-        return node(self, cast(Any, keys))
+        return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
 
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""

@@ -13,13 +13,13 @@ from langgraph.types import StreamMode
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.run.cancellation import supervised_parts
 from rlm_langchain.run.event_loops import closed_at_exit, iterate_interruptible
+from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
     from rlm_langchain.runnable.run_scope import LangChainInput
-    from rlm_langchain.runnable.runnable import RLMRunnable
 
 MODES = get_args(StreamMode)
 EVENTFUL = {"stream_mode", "subgraphs"}
@@ -27,7 +27,7 @@ EVENTFUL = {"stream_mode", "subgraphs"}
 
 
 def parts(
-    rlm: RLMRunnable, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
+    rlm: Runs, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> Iterator[Any]:
     """The parts of a sync stream. One that is left open is closed when the process ends, if not before."""
 
@@ -44,7 +44,7 @@ def parts(
 
 
 async def aparts(
-    rlm: RLMRunnable, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
+    rlm: Runs, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> AsyncGenerator[Any]:
     """The same on this event loop."""
     _check(options)
@@ -71,7 +71,7 @@ def _check(options: dict[str, Any]) -> None:
         raise ConfigurationError(f"there is no stream mode {strange[0]!r}; there are {', '.join(MODES)}")
 
 
-def streaming(rlm: RLMRunnable) -> Any:
+def streaming(rlm: Runs) -> Any:
     """The graph, with our `stream`: LangGraph makes its typed streams of whatever that of a graph gives."""
     graph: Any = copy.copy(rlm.graph)
     graph.stream, graph.astream = rlm.stream, rlm.astream

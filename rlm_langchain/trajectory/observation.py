@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from rlm_langchain.context.sanitize import shown
-from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.trajectory.degradation import described, shortfalls
 from rlm_langchain.trajectory.journal import Journal
@@ -19,26 +18,29 @@ _NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cel
 """How the error of a cell that could not be read looks: no traceback in CPython, a last line in monty."""
 
 
-def format_observation(model: Model, journal: Journal, stdout: str, error: str | None) -> str:
-    """What the model reads of the cell that has just ended, the last one of the journal."""
+def format_observation(profile: str, window: int | None, journal: Journal, stdout: str, error: str | None) -> str:
+    """Return what the root model reads of the cell that has just ended, the last one of the journal.
+
+    `profile` and `window` (in tokens; None: not known) are those of the root model.
+    """
     turn = journal.turns[-1]
     cells = len(turn["cells"])
     block = sum(cell["turn"] == turn["turn"] for cell in journal.cells)
     printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
-    most = _room(model, cells) // max(1, cells)
-    output = shown(printed, most) if printed.strip() else render(model.profile, "silent")
+    most = _room(profile, window, cells) // max(1, cells)
+    output = shown(printed, most) if printed.strip() else render(profile, "silent")
     which = f" of block {block}" if cells > 1 else ""
-    text = render(model.profile, "cell", which=which, output=output)
-    if error and _NO_PYTHON.search(error) and has(model.profile, "syntax"):
-        text = f"{text}\n{render(model.profile, 'syntax')}"
+    text = render(profile, "cell", which=which, output=output)
+    if error and _NO_PYTHON.search(error) and has(profile, "syntax"):
+        text = f"{text}\n{render(profile, 'syntax')}"
     asked = [call for call in journal.calls_since_question if call["cell"] == journal.cells[-1]["cell"]]
     if missing := shortfalls(asked):
-        text = f"{text}\n\n{render(model.profile, 'degraded', missing=described(missing))}"
+        text = f"{text}\n\n{render(profile, 'degraded', missing=described(missing))}"
     left = cells - block
-    return f"{text}\n\n{render(model.profile, 'not_run', count=left)}" if error and left else text
+    return f"{text}\n\n{render(profile, 'not_run', count=left)}" if error and left else text
 
 
-def _room(model: Model, cells: int) -> int:
+def _room(profile: str, window: int | None, cells: int) -> int:
     """Characters that a turn may show: a small window would be full after a few."""
-    usual = SHOWN[model.profile] * max(1, cells)
-    return usual if model.window is None else min(usual, int(model.window * SHOWN_SHARE * CHARS_PER_TOKEN))
+    usual = SHOWN[profile] * max(1, cells)
+    return usual if window is None else min(usual, int(window * SHOWN_SHARE * CHARS_PER_TOKEN))

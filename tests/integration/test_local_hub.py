@@ -143,7 +143,10 @@ def test_only_http_is_spoken(endpoint: str, served: Hub, monkeypatch: pytest.Mon
 
 
 def test_two_processes_that_need_it_download_it_once(served: Hub, home: Path) -> None:
-    program = "from rlm_langchain.models.local.weights import find; from tests.small_weights import small; print(find(small()))"
+    program = (
+        "from rlm_langchain.models.local.weights import find; "
+        "from tests.small_weights import small; print(find(small()))"
+    )
     both = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -193,7 +193,8 @@ class Measured:
                 f"{w:g}:{self.score(lambda met, w=w: (w * met**2, 1), part):.1%}" for w in (1, 2, 3, 4, 6)
             )
             print(
-                f"    constant {index_fusion.CONSTANT:>3}: both alike {alike:.1%}; words by how well they are met {shown}"
+                f"    constant {index_fusion.CONSTANT:>3}: both alike {alike:.1%}; "
+                f"words by how well they are met {shown}"
             )
         index_fusion.CONSTANT = constant
 

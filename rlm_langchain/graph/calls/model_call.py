@@ -22,6 +22,7 @@ from rlm_langchain.run.ask_model import (
     recorded_reply,
     unread_by,
 )
+from rlm_langchain.run.reservation import prompt_tokens
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import (
     Call,
@@ -98,11 +99,11 @@ class ModelCall:
         return reply
 
     async def _ask(self, query: ModelRequest, config: RunnableConfig) -> CallResult:
-        size = self.machine.count_tokens(query.messages)
+        size = prompt_tokens(query.messages)
         if self.model.window is not None and size > self.model.window:
             return CallResult(None, self._too_long(size))
         try:
-            done = await ask_model(self.machine, self.tree, query, config)
+            done = await ask_model(self.tree, query, self.machine.retry, config)
             return CallResult(
                 done.text,
                 None,

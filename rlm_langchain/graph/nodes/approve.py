@@ -19,6 +19,7 @@ from rlm_langchain.graph.boundary import SAVER
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.state import Approval
 from rlm_langchain.records import NoteRecord, child_path, depth_of
+from rlm_langchain.run.reservation import reservation_for
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import (
@@ -115,8 +116,7 @@ def _wanted(machine: Components, tree: RunTree, path: str, call: Call) -> Usage:
     if call.kind not in ("llm", "rlm"):
         return Usage()
     model = machine.sub_model(depth_of(path))
-    overrun = tree.ledger.overrun(model.name)
-    return machine.reservation_for(model, [HumanMessage(_said(machine, call))], overrun=overrun)
+    return reservation_for(tree.ledger, model, [HumanMessage(_said(machine, call))])
 
 
 def _said(machine: Components, call: Call) -> str:

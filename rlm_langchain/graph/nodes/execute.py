@@ -301,12 +301,13 @@ class ExecuteStep:
     def _output(
         self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None, **answer: Plain
     ) -> None:
+        profile, window = self._model.profile, self._model.window
         record = OutputRecord(
             type="output",
             path=self.state["path"],
             cell=self._cell,
             outcome=outcome,
-            text=format_observation(self._model, self.journal, stdout, error),
+            text=format_observation(profile, window, self.journal, stdout, error),
             chars=len(stdout),
             error=error is not None,
             seconds=self.repl.seconds,

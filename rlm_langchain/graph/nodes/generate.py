@@ -28,6 +28,7 @@ from rlm_langchain.run.ask_model import (
     receipt_key,
     recorded_plan,
 )
+from rlm_langchain.run.reservation import prompt_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree, turn_place
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation, whole_text
@@ -146,7 +147,7 @@ class GenerateStep:
             self._model, self.messages, self._place, self.key, None, self.decision, last, True, held
         )
         try:
-            return await ask_model(self.machine, self.tree, query, config)
+            return await ask_model(self.tree, query, self.machine.retry, config)
         except (BudgetRefused, TimeoutError) as refused:
             reason = refused.reason if isinstance(refused, BudgetRefused) else "seconds"
             self.met = None if self.stop else reason
@@ -232,9 +233,7 @@ class GenerateStep:
 
     def _estimate(self, model: Model, *, last: bool = False) -> Usage:
         """What a call with these messages may use, by what is known of the model."""
-        return self.machine.reservation_for(
-            model, self.messages, last=last, overrun=self.tree.ledger.overrun(model.name)
-        )
+        return reservation_for(self.tree.ledger, model, self.messages, last=last)
 
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
@@ -254,8 +253,8 @@ class GenerateStep:
         window = self._model.window
         if window is None or self.journal.steps_since_summary < 2:
             return False
-        size = self.machine.count_tokens(self.messages)
-        saved = self.machine.count_tokens(self.messages[2:])
+        size = prompt_tokens(self.messages)
+        saved = prompt_tokens(self.messages[2:])
         return size > window * HISTORY_SHARE and saved > window * SAVED_SHARE
 
     def _record(self, completion: Completion, cells: list[str]) -> None:

@@ -1,0 +1,61 @@
+"""The parts of an `RLMRunnable` that its neighbours need, so that they do not import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.graph.state import CompiledStateGraph
+
+    from rlm_langchain.budget.budget import Budget
+    from rlm_langchain.models.model import Price
+    from rlm_langchain.protocols import Strategy
+    from rlm_langchain.records import RLMOutput
+    from rlm_langchain.runnable.run_scope import CompiledRLM
+    from rlm_langchain.types import Limits
+
+
+class Options(Protocol):
+    """The options from which an RLM is built, each as `RLMRunnable` describes it."""
+
+    root_model: Any
+    recursive_model: Any
+    prices: Mapping[str, Price]
+    sandbox: Any
+    strategies: str | Path | Strategy | Sequence[str | Path | Strategy]
+    budget: Budget
+    limits: Limits
+    memo: bool
+    answer_schema: Any
+    tools: Sequence[Any]
+    sub_tools: Sequence[Any] | None
+    retriever: Any
+    citations: bool
+    home: Path | None
+
+
+class Runs(Protocol):
+    """What runs questions: the graph, with what a run needs around it."""
+
+    @property
+    def built(self) -> CompiledRLM:
+        """The components and their graph."""
+
+    @property
+    def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
+        """The compiled graph."""
+
+    def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
+        """The config of one call."""
+
+    def checked(self, output: RLMOutput) -> RLMOutput:
+        """The output as a caller is given it. Raises `BudgetExhausted` and `NoAnswer` where the options say so."""
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run, and give the parts as they come."""
+
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run on this event loop, and give the parts as they come."""
