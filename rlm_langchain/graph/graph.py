@@ -60,35 +60,35 @@ class Node(Lambda):
     stream, astream = Runnable.stream, Runnable.astream
 
 
-def rlm_graph(machine: Components) -> GuardedStateGraph:
+def rlm_graph(components: Components) -> GuardedStateGraph:
     """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
 
     def prepare(state: RLMState, config: RunnableConfig) -> dict[str, Any]:
-        check_saver(machine, config)
-        return prepare_run(machine, state)
+        check_saver(components, config)
+        return prepare_run(components, state)
 
     def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        turn = GenerateStep.begin(machine, state, config)
+        turn = GenerateStep.begin(components, state, config)
         return turn.end(run_sync(turn.tree, turn.ask, config))
 
     async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        await machine.ready(state["run"], config)
-        turn = GenerateStep.begin(machine, state, config)
+        await components.ready(state["run"], config)
+        turn = GenerateStep.begin(components, state, config)
         return turn.end(await turn.ask(config))
 
     def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        return ExecuteStep.begin(machine, state, config).run()
+        return ExecuteStep.begin(components, state, config).run()
 
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        await machine.ready(state["run"], config)
-        work = ExecuteStep.begin(machine, state, config)
+        await components.ready(state["run"], config)
+        work = ExecuteStep.begin(components, state, config)
         return await in_thread(work.run, work.repl.close)
 
     def approve(state: RLMState) -> dict[str, Any]:
         return ask_person(state)
 
     def subcall(errand: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
-        work = SubcallNode.begin(machine, errand, config)
+        work = SubcallNode.begin(components, errand, config)
         if "query" not in errand:
             return run_sync(work.tree, work.leaves, config)
         while (twin := work.twin()) is not None:
@@ -99,8 +99,8 @@ def rlm_graph(machine: Components) -> GuardedStateGraph:
         return done.record()
 
     async def asubcall(errand: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
-        await machine.ready(errand["run"], config)
-        work = SubcallNode.begin(machine, errand, config)
+        await components.ready(errand["run"], config)
+        work = SubcallNode.begin(components, errand, config)
         if "query" not in errand:
             return await work.leaves(config)
         while (twin := work.twin()) is not None:
@@ -112,7 +112,7 @@ def rlm_graph(machine: Components) -> GuardedStateGraph:
         return done.record()
 
     def finalise(state: RLMState) -> dict[str, Any]:
-        return finalise_run(machine, state)
+        return finalise_run(components, state)
 
     graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
     graph.add_node("prepare", prepare, input_schema=RLMState)

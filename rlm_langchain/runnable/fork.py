@@ -25,7 +25,7 @@ from rlm_langchain.trajectory.journal import Journal, check_state
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
-def fork(machine: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
+def fork(components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
     """Begin the thread of `to` with what the one of `config` was before turn `at`.
 
     Raises `InputError`, and `ConfigurationError` without a checkpointer.
@@ -37,11 +37,11 @@ def fork(machine: Components, graph: Graph, config: RunnableConfig, at: int | No
     if not _is_before(found, at):
         earlier = graph.get_state_history(_thread(config), before=found.config) if found.values else ()
         found = next((state for state in earlier if _is_before(state, at)), found)
-    graph.update_state(to, cast(Any, Internal(_values(machine, found, at))), as_node=_node(found))
+    graph.update_state(to, cast(Any, Internal(_values(components, found, at))), as_node=_node(found))
 
 
 async def afork(
-    machine: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig
+    components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig
 ) -> None:
     """The same, for savers that are async."""
     _must_keep(graph)
@@ -52,7 +52,7 @@ async def afork(
             if _is_before(state, at):
                 found = state
                 break
-    await graph.aupdate_state(to, cast(Any, Internal(_values(machine, found, at))), as_node=_node(found))
+    await graph.aupdate_state(to, cast(Any, Internal(_values(components, found, at))), as_node=_node(found))
 
 
 def reader(saver: Any) -> Graph:
@@ -96,7 +96,7 @@ def _must_be_new(state: StateSnapshot) -> None:
         raise InputError(f"there is a run on the thread {thread!r} already: give the fork another name")
 
 
-def _values(machine: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
+def _values(components: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
     """The state that a fork begins with."""
     if not state.values.get("trajectory"):
         raise InputError("there is nothing to fork: this thread has no run")
@@ -108,9 +108,12 @@ def _values(machine: Components, state: StateSnapshot, at: int | None) -> dict[s
         )
     check_state(state.values)
     if state.next:
-        machine.check_resumable(_journal(state))
+        components.check_resumable(_journal(state))
     run = uuid.uuid4().hex if state.next else None
-    records: list[Record] = [*state.values["trajectory"], *_told(new_strategy_notes(machine, _journal(state), ""))]
+    records: list[Record] = [
+        *state.values["trajectory"],
+        *_told(new_strategy_notes(components, _journal(state), "")),
+    ]
     return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}
 
 

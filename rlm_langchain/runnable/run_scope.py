@@ -60,7 +60,7 @@ class ActiveRun(NamedTuple):
 class CompiledRLM(NamedTuple):
     """A machine and its compiled graph."""
 
-    machine: Components
+    components: Components
     graph: CompiledStateGraph[Any, Any, Any, Any]
 
     @contextmanager
@@ -72,7 +72,7 @@ class CompiledRLM(NamedTuple):
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
         ):
-            state = begin(self.machine, asked)
+            state = begin(self.components, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
             run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
             try:
@@ -87,7 +87,7 @@ class CompiledRLM(NamedTuple):
     async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """The same on the loop of the caller, which it never blocks."""
         async with self.athread_scope(config), pool.keep_pool_open():
-            state = await asyncio.to_thread(begin, self.machine, asked)
+            state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
             run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
             try:
@@ -114,12 +114,12 @@ class CompiledRLM(NamedTuple):
         if invocation.cancelled:
             invocation.nested.wait()
         for seen in {run, *invocation.runs}:
-            self.machine.close(seen)
+            self.components.close(seen)
 
     def _forget(self, run: str, kept: StateSnapshot) -> None:
         """Remove the receipts of a run that was given up, once its thread holds another one."""
         if kept.values.get("run", run) != run:
-            self.machine.receipts(run).unlink(missing_ok=True)
+            self.components.receipts(run).unlink(missing_ok=True)
 
     def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """The thread that `config` names, for this process alone, where there is a saver to share.
@@ -129,7 +129,7 @@ class CompiledRLM(NamedTuple):
         saver = self._saver(config)
         if saver in (None, False):
             return nullcontext()
-        return _leased(self.machine.store.root, saver, _thread(config, saver))
+        return _leased(self.components.store.root, saver, _thread(config, saver))
 
     def athread_scope(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
         """The same, without blocking the loop."""
@@ -148,7 +148,7 @@ class CompiledRLM(NamedTuple):
         values = kept.values if kept else {}
         check_state(values)
         if kept and (kept.next or isinstance(begun, Internal)):
-            self.machine.check_resumable(Journal(values.get("trajectory", [])))
+            self.components.check_resumable(Journal(values.get("trajectory", [])))
         if isinstance(begun, Internal):
             return str(begun.values["run"])
         if not values.get("trajectory") and not (kept and kept.next):
@@ -188,7 +188,7 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
         await finished(with_it.close)
 
 
-def begin(machine: Components, asked: LangChainInput) -> GraphInput:
+def begin(components: Components, asked: LangChainInput) -> GraphInput:
     """The graph's input: checked, and with the context by reference, before anything else sees it.
 
     A question without a context is about the ones that its thread has.
@@ -203,7 +203,7 @@ def begin(machine: Components, asked: LangChainInput) -> GraphInput:
     context = question.get("context")
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
-    reference = machine.store.reference(context, seconds=machine.budget.seconds)
+    reference = components.store.reference(context, seconds=components.budget.seconds)
     return Internal({"query": question["query"], "context": reference, "run": uuid.uuid4().hex})
 
 

@@ -272,7 +272,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """
         built, to = self.built, other_thread(config, thread)
         with built.thread_scope(to):
-            fork(built.machine, built.graph, config, at, to)
+            fork(built.components, built.graph, config, at, to)
         return to
 
     async def afork(
@@ -281,7 +281,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Like `fork`, for savers that are async."""
         built, to = await asyncio.to_thread(lambda: self.built), other_thread(config, thread)
         async with built.athread_scope(to):
-            await afork(built.machine, built.graph, config, at, to)
+            await afork(built.components, built.graph, config, at, to)
         return to
 
     def as_node(
@@ -322,7 +322,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             raise BudgetExhausted(output)
         if self.on_failure == "raise" and output.get("status") == "failed":
             raise NoAnswer(output)
-        schema = self.built.machine.schema
+        schema = self.built.components.schema
         if schema is not None and output.get("status") in ("complete", "partial"):
             return {**output, "answer": schema.instance(output["answer"])}
         return output
@@ -336,8 +336,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self._built
 
     def _build(self) -> CompiledRLM:
-        machine, saver = assemble(self), checked_saver(self.checkpointer)
-        return CompiledRLM(machine, rlm_graph(machine).compile(checkpointer=saver, name=self.name or "rlm"))
+        components, saver = assemble(self), checked_saver(self.checkpointer)
+        return CompiledRLM(components, rlm_graph(components).compile(checkpointer=saver, name=self.name or "rlm"))
 
     def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
         """The graph's config. Parents hand LangChain's default of 25 steps down; a budget ends a run, not steps.
@@ -345,7 +345,10 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
         """
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
-        settings["configurable"] = {**settings.get("configurable", {}), SEEN: Invocation(self.built.machine.trees)}
+        settings["configurable"] = {
+            **settings.get("configurable", {}),
+            SEEN: Invocation(self.built.components.trees),
+        }
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings

@@ -180,24 +180,24 @@ def config(program: Program) -> Any:
 
 def run(program: Program, death: Death) -> Any:
     with saver(program, death) as checkpointer:
-        machine = rlm(program, checkpointer)
+        components = rlm(program, checkpointer)
         if program.resume:
             try:
-                return machine.invoke(None, config(program))
+                return components.invoke(None, config(program))
             except InputError:  # it was killed before the thread had a run: nothing was asked yet
                 pass
-        return machine.invoke(question(program), config(program))
+        return components.invoke(question(program), config(program))
 
 
 async def arun(program: Program, death: Death) -> Any:
     async with asaver(program, death) as checkpointer:
-        machine = rlm(program, checkpointer)
+        components = rlm(program, checkpointer)
         if program.resume:
             try:
-                return await machine.ainvoke(None, config(program))
+                return await components.ainvoke(None, config(program))
             except InputError:
                 pass
-        return await machine.ainvoke(question(program), config(program))
+        return await components.ainvoke(question(program), config(program))
 
 
 def main(program: Program) -> None:

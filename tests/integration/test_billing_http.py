@@ -263,8 +263,8 @@ def test_replies_that_do_not_come_may_be_billed_and_count_against_the_limit(leaf
 
 def quick(rlm: Any, retry: RetryPolicy) -> Any:
     """The same RLM, whose waits between tries take no time."""
-    machine = replace(assemble(rlm), retry=retry)
-    rlm._built = CompiledRLM(machine, rlm_graph(machine).compile(name="rlm", checkpointer=rlm.checkpointer))
+    components = replace(assemble(rlm), retry=retry)
+    rlm._built = CompiledRLM(components, rlm_graph(components).compile(name="rlm", checkpointer=rlm.checkpointer))
     return rlm
 
 

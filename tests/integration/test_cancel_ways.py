@@ -96,7 +96,7 @@ def nothing_follows(rlm: RLMRunnable, server: Server) -> Iterator[None]:
         yield
         assert set(children()) <= workers
         assert loop.call(other_tasks) <= tasks
-    assert not rlm.built.machine.trees._alive
+    assert not rlm.built.components.trees._alive
     server.wait(lambda s: not s.in_flight)
     assert server.calls == server.asked_at_cancel  # type: ignore[attr-defined]
 

@@ -126,26 +126,26 @@ def test_a_turn_that_there_was_not_is_no_place_to_go_back_to(asked, saver, done,
 
 
 def test_a_fork_takes_no_other_threads_place_and_needs_something_to_fork(asked, saver, done):
-    machine = rlm(asked.model(*CELLS), saver)
+    components = rlm(asked.model(*CELLS), saver)
     with pytest.raises(InputError, match="on the thread 't' already"):
-        machine.fork(THREAD, at=2, thread="t")
+        components.fork(THREAD, at=2, thread="t")
     with pytest.raises(InputError, match="nothing to fork"):
-        machine.fork({"configurable": {"thread_id": "nobody"}}, at=2)
+        components.fork({"configurable": {"thread_id": "nobody"}}, at=2)
 
 
 def test_langgraphs_own_time_travel_goes_on_from_any_moment(asked, saver, done):
-    machine = rlm(asked.model(*CELLS), saver)
-    for moment in list(machine.graph.get_state_history(THREAD)):
+    components = rlm(asked.model(*CELLS), saver)
+    for moment in list(components.graph.get_state_history(THREAD)):
         if moment.next:
-            assert machine.invoke(None, moment.config)["answer"] == done["answer"], moment.next
+            assert components.invoke(None, moment.config)["answer"] == done["answer"], moment.next
 
 
 def test_an_async_saver_forks_too(asked, tmp_path: Path):
     async def travel() -> RLMOutput:
         async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "threads.sqlite")) as saver:
-            machine = rlm(asked.model(*CELLS), saver)
-            await machine.ainvoke("q", THREAD)
-            return await machine.ainvoke(None, await machine.afork(THREAD, at=2))
+            components = rlm(asked.model(*CELLS), saver)
+            await components.ainvoke("q", THREAD)
+            return await components.ainvoke(None, await components.afork(THREAD, at=2))
 
     assert asyncio.run(travel())["answer"] == ["<one>", "<two>"]
     assert asked == ["one", "two", "two"]

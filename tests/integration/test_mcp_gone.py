@@ -83,7 +83,7 @@ async def settled(model: Server, rlm: Any, workers: set[int]) -> None:
     """Nothing is in flight, nothing else was asked, and no run and no worker is left."""
     await asyncio.to_thread(model.wait, lambda s: not s.in_flight, 30)
     with anyio.fail_after(30):
-        while rlm.built.machine.trees._alive:  # noqa: ASYNC110 - it tells nobody
+        while rlm.built.components.trees._alive:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0)
     assert model.calls == 1 + CONCURRENCY
     assert set(children()) <= workers

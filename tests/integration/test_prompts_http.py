@@ -59,8 +59,8 @@ def roots(server: Server) -> list[Request]:
 def test_each_root_prompt_is_the_one_before_and_new_messages_byte_for_byte(name, way, monkeypatch):
     with serve(play) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        machine = create_rlm(name, budget=Budget(iterations=10, calls=30))
-        output = WAYS[way](machine, {"query": "why?", "context": "zum Beispiel: ä"})
+        components = create_rlm(name, budget=Budget(iterations=10, calls=30))
+        output = WAYS[way](components, {"query": "why?", "context": "zum Beispiel: ä"})
         sent = [messages_of(request) for request in roots(server)]
     assert output["stop_reason"] == "iterations"
     assert len(sent) == 11

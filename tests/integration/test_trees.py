@@ -67,8 +67,8 @@ class Tally(AsyncCallbackHandler):
 
     run_inline = True
 
-    def __init__(self, machine: Components) -> None:
-        self.machine = machine
+    def __init__(self, components: Components) -> None:
+        self.components = components
         self.received = Usage()
         self.tree: RunTree | None = None
         self.seen: set[Usage] = set()
@@ -76,7 +76,7 @@ class Tally(AsyncCallbackHandler):
 
     async def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         """The call has been admitted by now: look at how much is spent and reserved."""
-        (self.tree,) = self.machine.trees._alive.values()
+        (self.tree,) = self.components.trees._alive.values()
         ledger = self.tree.ledger
         self.seen.add(ledger.spent.plus(ledger._reserved))
 
@@ -125,9 +125,9 @@ def quick(planned: Plan, url: str) -> tuple[RLMRunnable, Components]:
         budget=planned.budget,
         memo=planned.memo,
     )
-    machine = replace(assemble(rlm), retry=RetryPolicy(attempts=3, sleep=_no_time))
-    rlm._built = CompiledRLM(machine, rlm_graph(machine).compile(name="rlm"))
-    return rlm, machine
+    components = replace(assemble(rlm), retry=RetryPolicy(attempts=3, sleep=_no_time))
+    rlm._built = CompiledRLM(components, rlm_graph(components).compile(name="rlm"))
+    return rlm, components
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def test_what_a_tree_has_used_is_what_the_server_has_billed(counting: Counting, 
     planned = plan(seed)
     counting.play = play = Play(planned.root)
     first = counting.server.calls
-    rlm, machine = quick(planned, counting.server.url)
-    tally = Tally(machine)
+    rlm, components = quick(planned, counting.server.url)
+    tally = Tally(components)
     asked, config = {"query": play.query, "context": "some text"}, {"callbacks": [tally]}
     if planned.sync:
         output = attempt(lambda: rlm.invoke(asked, config))
@@ -183,7 +183,7 @@ def test_what_a_tree_has_used_is_what_the_server_has_billed(counting: Counting, 
     counting.trees, counting.billed = counting.trees + 1, counting.billed + bill.calls
     check_account(tally, bill, output)
     check_limits(planned.budget, tally, bill)
-    assert not machine.trees._alive
+    assert not components.trees._alive
 
 
 def attempt(run: Any) -> RLMOutput | Literal["cancelled"] | None:

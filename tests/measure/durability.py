@@ -74,24 +74,24 @@ def timed(options: argparse.Namespace, output: Any, begun: Took) -> Took:
 
 async def arun(options: argparse.Namespace, home: Path, *, durable: bool) -> Took:
     if not durable:
-        machine = rlm(options, None, home)
+        components = rlm(options, None, home)
         begun = now()
-        return timed(options, await machine.ainvoke("q"), begun)
+        return timed(options, await components.ainvoke("q"), begun)
     async with AsyncSqliteSaver.from_conn_string(str(home / "threads.sqlite")) as saver:
-        machine = rlm(options, saver, home)
+        components = rlm(options, saver, home)
         begun = now()
-        return timed(options, await machine.ainvoke("q", config(home)), begun)
+        return timed(options, await components.ainvoke("q", config(home)), begun)
 
 
 def run(options: argparse.Namespace, home: Path, *, durable: bool) -> Took:
     if not durable:
-        machine = rlm(options, None, home)
+        components = rlm(options, None, home)
         begun = now()
-        return timed(options, machine.invoke("q"), begun)
+        return timed(options, components.invoke("q"), begun)
     with SqliteSaver.from_conn_string(str(home / "threads.sqlite")) as saver:
-        machine = rlm(options, saver, home)
+        components = rlm(options, saver, home)
         begun = now()
-        return timed(options, machine.invoke("q", config(home)), begun)
+        return timed(options, components.invoke("q", config(home)), begun)
 
 
 WAYS: dict[str, Run] = {

@@ -195,8 +195,8 @@ def test_what_failed_requests_may_have_cost_counts_after_a_resume_too(error: Exc
 
     def made() -> Any:
         rlm = create_rlm(FunctionModel(function=play), sandbox="monty", budget=Budget(calls=90), checkpointer=saver)
-        machine = replace(assemble(rlm), retry=RetryPolicy(attempts=3, sleep=no_time))
-        rlm._built = CompiledRLM(machine, rlm_graph(machine).compile(name="rlm", checkpointer=saver))
+        components = replace(assemble(rlm), retry=RetryPolicy(attempts=3, sleep=no_time))
+        rlm._built = CompiledRLM(components, rlm_graph(components).compile(name="rlm", checkpointer=saver))
         return rlm
 
     saver, thread = InMemorySaver(), {"configurable": {"thread_id": "t"}}

@@ -148,7 +148,7 @@ def test_a_stream_that_is_left_leaves_no_run_alive():
     stream = model.stream("q")
     next(stream)
     stream.close()
-    assert not model.rlm.built.machine.trees._alive
+    assert not model.rlm.built.components.trees._alive
 
 
 def test_stop_words_cut_the_reply():

@@ -300,7 +300,7 @@ def test_a_person_is_asked_before_a_fan_out_that_costs_more(ask):
 def test_nothing_is_left_running_when_a_run_is_over(ask):
     rlm = create_rlm(script("FINAL(1)"))
     ask(rlm, "q")
-    trees = rlm.built.machine.trees
+    trees = rlm.built.components.trees
     assert not trees._alive
     assert not trees._ended
 

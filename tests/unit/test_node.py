@@ -92,7 +92,7 @@ def test_nothing_is_left_alive_in_the_parent(run):
     rlm = create_rlm(script("FINAL(1)"))
     node = as_node(rlm)
     run(parent(node), {"question": "q"})
-    assert not rlm.built.machine.trees._alive
+    assert not rlm.built.components.trees._alive
 
 
 class Suite:

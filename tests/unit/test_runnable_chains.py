@@ -295,8 +295,8 @@ def test_a_copy_has_a_machine_of_its_own(copied):
     assert one.invoke("q")["answer"] == 1
     other = copied(one)
     assert other.invoke("q")["answer"] == 1
-    assert other.built.machine is not one.built.machine
-    assert other.built.machine.budget == other.budget
+    assert other.built.components is not one.built.components
+    assert other.built.components.budget == other.budget
 
 
 def test_an_option_that_is_set_later_counts():

@@ -125,10 +125,10 @@ async def test_a_typed_stream_that_is_left_lets_everything_go():
     async with await one.astream_events(GIVEN, version="v3") as run:
         async for _ in run.values:
             break
-    assert not one.built.machine.trees._alive
+    assert not one.built.components.trees._alive
     with one.stream_events(GIVEN, version="v3") as run:
         next(iter(run.values))
-    assert not one.built.machine.trees._alive
+    assert not one.built.components.trees._alive
 
 
 @BETA

@@ -270,5 +270,5 @@ def test_nothing_is_left_alive_of_runs_inside_others(run):
     inner = rlm("FINAL(llm_query('deep'))")
     outer = rlm("FINAL(ask('q'))", tools=[inside("tool", inner)])
     run(outer, "q", None)
-    assert not inner.built.machine.trees._alive
-    assert not outer.built.machine.trees._alive
+    assert not inner.built.components.trees._alive
+    assert not outer.built.components.trees._alive

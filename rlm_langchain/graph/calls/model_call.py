@@ -38,7 +38,7 @@ BYTES_PER_TOKEN = 4
 class ModelCall:
     """A call that one model answers."""
 
-    machine: Components
+    components: Components
     tree: RunTree
     model: Model
     call: Call
@@ -51,10 +51,13 @@ class ModelCall:
 
     async def reply(self, config: RunnableConfig) -> CallResult:
         """The answer; when the same was asked in this tree before, or is being asked now, that one's."""
-        if isinstance(piece := self.call.context, Excerpt) and piece.stop - piece.start > self.machine.limits.value:
+        if (
+            isinstance(piece := self.call.context, Excerpt)
+            and piece.stop - piece.start > self.components.limits.value
+        ):
             return CallResult(None, self._too_long((piece.stop - piece.start) // BYTES_PER_TOKEN))
         query = self._query()
-        if not self.machine.memo or self._paid(query):
+        if not self.components.memo or self._paid(query):
             return await self._ask(query, config)
         key = self._memo_key
         while (known := self.tree.answers.get(key) or self.tree.answers.get(self._wave_key)) is not None:
@@ -68,7 +71,7 @@ class ModelCall:
 
     def known(self) -> str | None:
         """The answer, when it is there already and need not be asked for."""
-        known = self.tree.answers.get(self._memo_key) if self.machine.memo else None
+        known = self.tree.answers.get(self._memo_key) if self.components.memo else None
         return known if isinstance(known, str) and not self._paid(self._query()) else None
 
     @property
@@ -103,7 +106,7 @@ class ModelCall:
         if self.model.window is not None and size > self.model.window:
             return CallResult(None, self._too_long(size))
         try:
-            done = await ask_model(self.tree, query, self.machine.retry, config)
+            done = await ask_model(self.tree, query, self.components.retry, config)
             return CallResult(
                 done.text,
                 None,
@@ -127,8 +130,8 @@ class ModelCall:
 
     def _query(self) -> ModelRequest:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = receipt_key(self.tree, self.model, messages, "" if self.machine.memo else self.place)
-        own = f"{self.wave} wave{key}" if self.machine.memo else None
+        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.place)
+        own = f"{self.wave} wave{key}" if self.components.memo else None
         return ModelRequest(self.model, messages, self.place, key, own)
 
     def _prompt(self) -> str:

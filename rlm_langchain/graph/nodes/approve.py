@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 def approval_needed(
-    machine: Components, state: RLMState, tree: RunTree, calls: Mapping[int, Call]
+    components: Components, state: RLMState, tree: RunTree, calls: Mapping[int, Call]
 ) -> Approval | None:
     """The question that these calls, by their numbers, need answered first; None when they may go."""
     wanted = {
-        child_path(state["path"], n): _wanted(machine, tree, state["path"], call) for n, call in calls.items()
+        child_path(state["path"], n): _wanted(components, tree, state["path"], call) for n, call in calls.items()
     }
     wanted = {place: usage for place, usage in wanted.items() if usage.calls}  # tools spend no model call
     first, asked, agreement = min(calls, default=-1), state.get("approval"), tree.agreement
@@ -76,9 +76,9 @@ def ask_person(state: RLMState) -> dict[str, Any]:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
     said = interrupt({"ask": "approve", "path": state["path"], **asked})
     granted = said is True or (isinstance(said, dict) and said.get("approve") is True)
-    scribe = Recorder()
+    recorder = Recorder()
     word = "approved" if granted else "declined"
-    scribe.record(
+    recorder.record(
         NoteRecord(
             type="note",
             path=state["path"],
@@ -87,12 +87,12 @@ def ask_person(state: RLMState) -> dict[str, Any]:
             time=time.time(),
         )
     )
-    return {"trajectory": scribe.records, "approval": Approval(**{**asked, "granted": granted})}
+    return {"trajectory": recorder.records, "approval": Approval(**{**asked, "granted": granted})}
 
 
-def check_saver(machine: Components, config: RunnableConfig) -> None:
+def check_saver(components: Components, config: RunnableConfig) -> None:
     """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
-    if machine.budget.approve_above is not None and config.get("configurable", {}).get(SAVER) is None:
+    if components.budget.approve_above is not None and config.get("configurable", {}).get(SAVER) is None:
         raise ConfigurationError(
             "approve_above pauses a run, which needs a checkpointer to be kept in and a thread to be found by: "
             "create_rlm(..., checkpointer=InMemorySaver()) and config={'configurable': {'thread_id': ...}}"
@@ -111,17 +111,17 @@ def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]
     return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
 
 
-def _wanted(machine: Components, tree: RunTree, path: str, call: Call) -> Usage:
+def _wanted(components: Components, tree: RunTree, path: str, call: Call) -> Usage:
     """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
     if call.kind not in ("llm", "rlm"):
         return Usage()
-    model = machine.sub_model(depth_of(path))
-    return reservation_for(tree.ledger, model, [HumanMessage(_said(machine, call))])
+    model = components.sub_model(depth_of(path))
+    return reservation_for(tree.ledger, model, [HumanMessage(_said(components, call))])
 
 
-def _said(machine: Components, call: Call) -> str:
+def _said(components: Components, call: Call) -> str:
     """What a model may read of a call. A piece that is longer than any prompt is for a child run, or for nobody."""
     context = call.context
-    if context is None or (isinstance(context, Excerpt) and context.stop - context.start > machine.limits.value):
+    if context is None or (isinstance(context, Excerpt) and context.stop - context.start > components.limits.value):
         return call.prompt
     return call.prompt + to_prompt_text(context)

@@ -68,12 +68,12 @@ REPLAY_NOTE_SECONDS = 3.0
 class ExecuteStep:
     """One visit to `execute`."""
 
-    machine: Components
+    components: Components
     state: RLMState
     tree: RunTree
     journal: Journal
     repl: Repl
-    scribe: Recorder
+    recorder: Recorder
     refused: int = 0
     """How often the cell was told that there are no more calls."""
     idle: int = 0
@@ -84,16 +84,16 @@ class ExecuteStep:
     """Whether the answer that is sent back is nothing."""
 
     @classmethod
-    def begin(cls, machine: Components, state: RLMState, config: RunnableConfig) -> ExecuteStep:
+    def begin(cls, components: Components, state: RLMState, config: RunnableConfig) -> ExecuteStep:
         """Find the REPL of this run, or the way to rebuild it."""
-        tree = machine.tree(state["run"], config)
+        tree = components.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
         restore_approvals(state, tree)
-        machine.coverage_tracker(tree, state, journal)
-        repl = tree.repl(state["path"], lambda: machine.open(journal, tree, state["path"]))
+        components.coverage_tracker(tree, state, journal)
+        repl = tree.repl(state["path"], lambda: components.open(journal, tree, state["path"]))
         tree.check()
-        machine.unchanged(journal)
-        return cls(machine, state, tree, journal, repl, Recorder())
+        components.unchanged(journal)
+        return cls(components, state, tree, journal, repl, Recorder())
 
     def run(self) -> Command[Any]:
         """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
@@ -148,7 +148,7 @@ class ExecuteStep:
         """Why a cell that asks once more is ended: calls that bring nothing cost nothing, or are all in vain."""
         if self.journal.failed_waves + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
-        if self.machine.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
+        if self.components.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
             return f"{FLAWED} times, it asked the same prompt, and the reply was empty or cut: ask for less."
         if self.idle >= IDLE:
             return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
@@ -157,8 +157,8 @@ class ExecuteStep:
     def _answer_problem(self, value: Plain) -> str | None:
         """Why an answer goes back to the model: it does not fit its schema; once, it is nothing, or misquotes."""
         schema, cites = (
-            self.machine.answer_schema(self.state["path"]),
-            self.machine.wants_citations(self.state["path"]),
+            self.components.answer_schema(self.state["path"]),
+            self.components.wants_citations(self.state["path"]),
         )
         answer = answer_of(value) if cites else value
         problem = None if schema is None else schema.problem(answer)
@@ -167,7 +167,7 @@ class ExecuteStep:
             return BLANK
         if problem or not cites or self._final_turn_reason or self.journal.quotes_rejected:
             return problem
-        unfound = cited(self.machine.store, self.journal.contexts, value).unfound
+        unfound = cited(self.components.store, self.journal.contexts, value).unfound
         self.unfound = len(unfound)
         return quote_problem(unfound) if unfound else None
 
@@ -238,14 +238,14 @@ class ExecuteStep:
                 place = child_path(self.state["path"], number)
                 return Reply(self.tree.once(f"{place} budget", self._left))
             case _:
-                answer = known(self.machine, self.tree, self.state["path"], number, call)
+                answer = known(self.components, self.tree, self.state["path"], number, call)
                 return None if answer is None else Reply(answer)
 
     def _left(self) -> Plain:
         """What is left of the budget, as code sees it."""
         depth = depth_of(self.state["path"])
-        turns = max(0, self.machine.max_iterations(depth) - self.journal.iterations)
-        levels = self.machine.budget.depth - 1 - depth
+        turns = max(0, self.components.max_iterations(depth) - self.journal.iterations)
+        levels = self.components.budget.depth - 1 - depth
         return {**self.tree.ledger.remaining(), "iterations": turns, "depth": levels}
 
     def _served(self, index: int, call: Call, reply: Reply, refusal: Refusal | None = None) -> Reply:
@@ -278,7 +278,7 @@ class ExecuteStep:
         first = self.repl.first
         numbered = {first + i: call for i, call in enumerate(calls)}
         missing = {n: call for n, call in numbered.items() if self.journal.reply(n, call) is None}
-        if asking := approval_needed(self.machine, self.state, self.tree, missing):
+        if asking := approval_needed(self.components, self.state, self.tree, missing):
             self.tree.close(self.state["path"])  # a person may take days: no worker waits with us
             return self._go("approve", approval=asking)
         self._write(
@@ -294,7 +294,7 @@ class ExecuteStep:
         agreed = self.tree.agreement.approved_up_to
         tops = self.tree.reading.contexts if self.tree.reading else []
         sends = make_subcall_tasks(
-            self.machine, self.state, self.journal, list(missing.items()), TreeInfo(agreed, tops)
+            self.components, self.state, self.journal, list(missing.items()), TreeInfo(agreed, tops)
         )
         return self._go([Send("subcall", errand) for errand in sends])
 
@@ -337,14 +337,14 @@ class ExecuteStep:
 
     @property
     def _model(self) -> Model:
-        return self.machine.root_model(depth_of(self.state["path"]))
+        return self.components.root_model(depth_of(self.state["path"]))
 
     def _tell(self, text: str) -> None:
         self._write(NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time()))
 
     def _write(self, record: Record) -> None:
-        self.scribe.record(record)
+        self.recorder.record(record)
         self.journal.add(record)
 
     def _go(self, node: str | list[Send], **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.scribe.records, **update})
+        return Command(goto=node, update={"trajectory": self.recorder.records, **update})

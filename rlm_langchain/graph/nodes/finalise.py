@@ -44,24 +44,24 @@ class _End(NamedTuple):
     degraded: dict[Shortfall, int]
 
 
-def finalise_run(machine: Components, state: RLMState) -> dict[str, Any]:
+def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
     """The run's output, and the end of what was alive for it."""
     journal = Journal(state["trajectory"])
     if not journal.confirms_answer(state.get("answer")):
         raise JournalError(DAMAGED)
-    scribe, (answer, evidence) = Recorder(), _cited(machine, state, journal, state.get("answer"))
-    end = _end(machine, state, journal, answer, evidence)
+    recorder, (answer, evidence) = Recorder(), _cited(components, state, journal, state.get("answer"))
+    end = _end(components, state, journal, answer, evidence)
     failed = end.status == "failed"
     answer = None if failed else answer
-    read, coverage = _read(machine, state, journal)
+    read, coverage = _read(components, state, journal)
     if coverage is not None:
         evidence["coverage"] = coverage
-    scribe.record(_answered(state["path"], answer, end, evidence, read))
+    recorder.record(_answered(state["path"], answer, end, evidence, read))
     if not state["path"]:
-        machine.trees.end(state["run"])
+        components.trees.end(state["run"])
     root, sub = journal.usage
     return {
-        "trajectory": scribe.records,
+        "trajectory": recorder.records,
         "answer": answer,
         "status": end.status,
         "stop_reason": end.stop_reason,
@@ -98,41 +98,41 @@ def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadR
     return record
 
 
-def _end(machine: Components, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
+def _end(components: Components, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
     """How a run with this answer has ended, and what the answer lacks."""
     calls = journal.calls_since_question
     degraded, limit = shortfalls(calls), limit_of(calls)
     if (flaw := journal.flaw_of_words) and answer is not None:
         degraded[flaw] = degraded.get(flaw, 0) + 1
     missing: StopReason | None = limit or ("degraded" if degraded else None)
-    typed = bool(machine.answer_schema(state["path"]))
+    typed = bool(components.answer_schema(state["path"]))
     status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
     if dropped := evidence.get("dropped_citations"):
         degraded["dropped_citations"] = dropped  # the answer itself is whole
     return _End(status, reason, degraded)
 
 
-def _cited(machine: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
+def _cited(components: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
     """The answer without its quotes, and those of them that were found, where they are wanted."""
-    if not machine.wants_citations(state["path"]):
+    if not components.wants_citations(state["path"]):
         return answer, Evidence()
-    answer, citations, unfound = cited(machine.store, journal.contexts, answer)
+    answer, citations, unfound = cited(components.store, journal.contexts, answer)
     return answer, Evidence(citations=citations, dropped_citations=len(unfound))
 
 
-def _read(machine: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
+def _read(components: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
     """What the root model of this run was shown of the contexts; and of the top run, what the tree has read."""
-    reading = machine.coverage_tracker(machine.trees.get(state["run"], machine.budget), state, journal)
+    reading = components.coverage_tracker(components.trees.get(state["run"], components.budget), state, journal)
     if not reading.contexts:
         return [], None
     records, read = state["trajectory"], ReadRanges()
-    profile = machine.root_model(depth_of(state["path"])).profile
+    profile = components.root_model(depth_of(state["path"])).profile
     for record in records:
         if record["type"] in ("question", "output"):
             read += reading.read(record["text"])
         if record["type"] == "question" and record.get("whole"):
             read += reading.whole_context(record["context"]) or reading.read(
-                whole_text(machine.store, record, profile)
+                whole_text(components.store, record, profile)
             )
     return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
 

@@ -74,11 +74,11 @@ class TurnPlan(TypedDict):
 class GenerateStep:
     """One turn of one run, from the look at the limits to the reading of the reply."""
 
-    machine: Components
+    components: Components
     state: RLMState
     tree: RunTree
     journal: Journal
-    scribe: Recorder
+    recorder: Recorder
     messages: list[BaseMessage]
     stop: StopReason | None
     """A limit that makes this turn the last one."""
@@ -91,12 +91,12 @@ class GenerateStep:
     """Of the receipt: of what is asked, without what was decided about it."""
 
     @classmethod
-    def begin(cls, machine: Components, state: RLMState, config: RunnableConfig) -> GenerateStep:
+    def begin(cls, components: Components, state: RLMState, config: RunnableConfig) -> GenerateStep:
         """Look at what is left; tell the model when it is little, or that this is the last turn."""
-        tree = machine.tree(state["run"], config)
+        tree = components.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
-        machine.coverage_tracker(tree, state, journal)
-        turn = cls(machine, state, tree, journal, Recorder(), [], None)
+        components.coverage_tracker(tree, state, journal)
+        turn = cls(components, state, tree, journal, Recorder(), [], None)
         turn.messages = turn._conversation()
         turn._reserve_last_call()
         turn.key = receipt_key(tree, turn._model, turn.messages, turn._place)
@@ -147,7 +147,7 @@ class GenerateStep:
             self._model, self.messages, self._place, self.key, None, self.decision, last, True, held
         )
         try:
-            return await ask_model(self.tree, query, self.machine.retry, config)
+            return await ask_model(self.tree, query, self.components.retry, config)
         except (BudgetRefused, TimeoutError) as refused:
             reason = refused.reason if isinstance(refused, BudgetRefused) else "seconds"
             self.met = None if self.stop else reason
@@ -164,7 +164,7 @@ class GenerateStep:
 
     @property
     def _model(self) -> Model:
-        return self.machine.root_model(self.depth)
+        return self.components.root_model(self.depth)
 
     @property
     def _place(self) -> str:
@@ -190,7 +190,7 @@ class GenerateStep:
     def _scarce(self) -> str:
         """What there is less than a quarter left of."""
         scarce = dict(self.tree.ledger.running_low())
-        most = self.machine.max_iterations(self.depth)
+        most = self.components.max_iterations(self.depth)
         turns = most - self.journal.iterations
         if turns < most / 4:
             scarce["turns"] = turns
@@ -208,14 +208,14 @@ class GenerateStep:
             self.messages = self._conversation()
 
     def _conversation(self) -> list[BaseMessage]:
-        records = [*self.state["trajectory"], *self.scribe.records]
+        records = [*self.state["trajectory"], *self.recorder.records]
         return conversation(
-            records, self._profile, lambda asked: whole_text(self.machine.store, asked, self._profile)
+            records, self._profile, lambda asked: whole_text(self.components.store, asked, self._profile)
         )
 
     @property
     def _profile(self) -> str:
-        return self.machine.root_model(self.depth).profile
+        return self.components.root_model(self.depth).profile
 
     def _render(self, name: str, **values: object) -> str:
         return render(self._profile, name, **values)
@@ -223,11 +223,11 @@ class GenerateStep:
     def _reserve_last_call(self) -> None:
         """Keep what a last call after this turn would need, when this is the run whose answer counts."""
         if not self.state["path"]:
-            next_turn = self._estimate(self.machine.root, last=True)
+            next_turn = self._estimate(self.components.root, last=True)
             self.tree.ledger.reserve_for_last_call = next_turn._replace(input=next_turn.input + TURN_TOKENS)
 
     def _limit(self) -> StopReason | None:
-        if self.journal.iterations >= self.machine.max_iterations(self.depth):
+        if self.journal.iterations >= self.components.max_iterations(self.depth):
             return "iterations"
         return self.tree.ledger.limit_reached(self._estimate(self._model))
 
@@ -237,14 +237,14 @@ class GenerateStep:
 
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
-        schema = self.machine.answer_schema(self.state["path"])
+        schema = self.components.answer_schema(self.state["path"])
         return (text.strip() or None) if schema is None else schema.read(text)
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
     def _note(self, text: str) -> None:
-        self.scribe.record(
+        self.recorder.record(
             NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time())
         )
 
@@ -265,7 +265,7 @@ class GenerateStep:
             text=completion.text,
             cells=cells,
             usage=completion.usage.record(),
-            model=self.machine.root_model(self.depth).name,
+            model=self.components.root_model(self.depth).name,
             seconds=completion.seconds,
             retries=completion.retries,
             time=time.time(),
@@ -276,7 +276,7 @@ class GenerateStep:
             record["summary"] = True
         if completion.from_cache:
             record["from_cache"] = True
-        self.scribe.record(record)
+        self.recorder.record(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.scribe.records, **update})
+        return Command(goto=node, update={"trajectory": self.recorder.records, **update})

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
-def prepare_run(machine: Components, state: RLMState) -> dict[str, Any]:
+def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     """Put the question to the run. Raises `InputError` for an empty one."""
     query, path = state.get("query", ""), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
-    journal, scribe = Journal(state.get("trajectory", [])), Recorder()
-    context = machine.store.reference(state.get("context"), seconds=machine.budget.seconds)
+    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
+    context = components.store.reference(state.get("context"), seconds=components.budget.seconds)
     if context is not None and journal.has_context(context):
         context = None
     if (cell := journal.given_up) is not None:
-        scribe.record(_given_up(machine, cell))
-    for note in new_strategy_notes(machine, journal, path) if journal.turns else ():
-        scribe.record(note)
-    scribe.record(_asked(machine, journal, path, query, context))
+        recorder.record(_given_up(components, cell))
+    for note in new_strategy_notes(components, journal, path) if journal.turns else ():
+        recorder.record(note)
+    recorder.record(_asked(components, journal, path, query, context))
     return {
         "query": query,
         "context": None,
@@ -46,42 +46,42 @@ def prepare_run(machine: Components, state: RLMState) -> dict[str, Any]:
         "path": path,
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
-        "trajectory": scribe.records,
+        "trajectory": recorder.records,
         **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
     }
 
 
-def new_strategy_notes(machine: Components, journal: Journal, path: str) -> list[NoteRecord]:
+def new_strategy_notes(components: Components, journal: Journal, path: str) -> list[NoteRecord]:
     """Tells the model of strategies that this machine has, and that it was not told of when it began."""
-    every = machine.strategies_for(journal.contexts.get("context"), path)
+    every = components.strategies_for(journal.contexts.get("context"), path)
     # What wants the context in the first prompt comes too late.
     new = [one for one in every if one.name not in journal.strategies and not one.whole]
     if not new:
         return []
     guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
-    text = render(machine.root_model(depth_of(path)).profile, "more_ways", guidance=guidance)
+    text = render(components.root_model(depth_of(path)).profile, "more_ways", guidance=guidance)
     names = [strategy.name for strategy in new]
     return [NoteRecord(type="note", path=path, to="model", text=text, time=time.time(), strategies=names)]
 
 
 def _asked(
-    machine: Components, journal: Journal, path: str, query: str, context: ContextRef | None
+    components: Components, journal: Journal, path: str, query: str, context: ContextRef | None
 ) -> QuestionRecord:
     """The record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
-    ways = machine.strategies_for(journal.contexts.get("context", context), path)
+    ways = components.strategies_for(journal.contexts.get("context", context), path)
     record = QuestionRecord(
         type="question",
         path=path,
         query=query,
-        text=question_prompt(machine, journal, path, query, context, ways),
+        text=question_prompt(components, journal, path, query, context, ways),
         time=time.time(),
         context=context,
-        sandbox=machine.sandbox.name,
+        sandbox=components.sandbox.name,
         strategies=[way.name for way in ways],
     )
-    if examples := examples_for(machine, journal, path, context):
+    if examples := examples_for(components, journal, path, context):
         record["examples"] = examples
-    if machine.auto:
+    if components.auto:
         record["chosen"] = True
     if context is None and any(journal.contexts.values()):
         record["follows"] = True
@@ -90,14 +90,14 @@ def _asked(
     return record
 
 
-def _given_up(machine: Components, cell: CellRecord) -> OutputRecord:
+def _given_up(components: Components, cell: CellRecord) -> OutputRecord:
     """The end of a cell that another question came in the way of. It is not run again, so it left nothing."""
     return OutputRecord(
         type="output",
         path=cell["path"],
         cell=cell["cell"],
         outcome="died",
-        text=render(machine.root_model(depth_of(cell["path"])).profile, "given_up"),
+        text=render(components.root_model(depth_of(cell["path"])).profile, "given_up"),
         chars=0,
         error=True,
         seconds=0.0,

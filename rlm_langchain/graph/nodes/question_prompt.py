@@ -20,7 +20,7 @@ GLIMPSE = 160
 
 
 def question_prompt(
-    machine: Components,
+    components: Components,
     journal: Journal,
     path: str,
     query: str,
@@ -28,29 +28,29 @@ def question_prompt(
     ways: Sequence[Strategy],
 ) -> str:
     """What the root model reads."""
-    profile = machine.root_model(depth_of(path)).profile
+    profile = components.root_model(depth_of(path)).profile
     query = quotable(query) if path else query  # code has put it together, out of who knows what
-    if schema := machine.answer_schema(path):
+    if schema := components.answer_schema(path):
         query = render(profile, "schema", question=query, schema=schema.json)
-    if machine.wants_citations(path):
+    if components.wants_citations(path):
         query = render(profile, "citations", question=query)
     about = "" if context is None else _about(profile, journal.next_name, context)
     if journal.turns:
         return render(profile, "follow_up", question=query, context=about).strip()
-    guidance = [machine.sandbox.guidance, *(way.guidance for way in ways)]
-    guidance.append(tool_guidance(machine.tools_of(path)))
-    if machine.search and (context is not None or machine.search.outside is not None):
-        guidance.append(machine.search.guidance(profile))
+    guidance = [components.sandbox.guidance, *(way.guidance for way in ways)]
+    guidance.append(tool_guidance(components.tools_of(path)))
+    if components.search and (context is not None or components.search.outside is not None):
+        guidance.append(components.search.guidance(profile))
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
     about = about or render(profile, "no_context")
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)
 
 
-def examples_for(machine: Components, journal: Journal, path: str, context: ContextRef | None) -> str | None:
+def examples_for(components: Components, journal: Journal, path: str, context: ContextRef | None) -> str | None:
     """The examples that a conversation begins with, where a profile has some for this kind of context."""
     if journal.turns or context is None:
         return None
-    profile = machine.root_model(depth_of(path)).profile
+    profile = components.root_model(depth_of(path)).profile
     own = f"examples_{_kind(profile, context)}"
     return own if has(profile, own) else None
 

@@ -59,7 +59,7 @@ PREVIEW = 200
 
 
 def make_subcall_tasks(
-    machine: Components,
+    components: Components,
     state: RLMState,
     journal: Journal,
     calls: Sequence[tuple[int, Call]],
@@ -67,7 +67,7 @@ def make_subcall_tasks(
 ) -> list[SubcallTask]:
     """The tasks of a wave: one for each child run, and one or more leaf calls for each of the others."""
     run, path, cell = state["run"], state["path"], len(journal.cells) - 1
-    children = {n: call for n, call in calls if _is_child(machine, path, call)}
+    children = {n: call for n, call in calls if _is_child(components, path, call)}
     tools = {n: call for n, call in calls if call.kind == "tool"}
     leaves = [n for n, _ in calls if n not in children and n not in tools]
     size = 1 if len(leaves) <= SINGLE_SENDS else -(-len(leaves) // (SINGLE_SENDS // 2))
@@ -79,7 +79,7 @@ def make_subcall_tasks(
             cell=cell,
             calls=[n],
             query=call.prompt,
-            context=None if call.context is None else machine.store.made(call.context),
+            context=None if call.context is None else components.store.made(call.context),
             sha256=fingerprint(call),
             agreed=told.agreed,
             tops=told.tops,
@@ -87,7 +87,7 @@ def make_subcall_tasks(
         for n, call in children.items()
     ]
     for n, call in tools.items():
-        text = cast(ContextRef, machine.store.made(call.prompt))
+        text = cast(ContextRef, components.store.made(call.prompt))
         sent.append(SubcallTask(run=run, path=path, cell=cell, calls=[n], tool=text))
     kinds = {n: call.kind for n, call in calls}
     for errand in sent:
@@ -97,37 +97,37 @@ def make_subcall_tasks(
     return sent
 
 
-def known(machine: Components, tree: RunTree, path: str, number: int, call: Call) -> str | None:
+def known(components: Components, tree: RunTree, path: str, number: int, call: Call) -> str | None:
     """The answer to a call that was answered elsewhere in the tree; it costs nothing."""
-    if call.kind not in ("llm", "rlm") or not machine.memo:
+    if call.kind not in ("llm", "rlm") or not components.memo:
         return None
     depth = depth_of(path)
-    if _is_child(machine, path, call):
+    if _is_child(components, path, call):
         return tree.twins.known(child_run_key(depth + 1, fingerprint(call)))
     return ModelCall(
-        machine, tree, machine.sub_model(depth), call, child_path(path, number), fingerprint(call)
+        components, tree, components.sub_model(depth), call, child_path(path, number), fingerprint(call)
     ).known()
 
 
-def _is_child(machine: Components, path: str, call: Call) -> bool:
-    return call.kind == "rlm" and depth_of(path) + 1 < machine.budget.depth
+def _is_child(components: Components, path: str, call: Call) -> bool:
+    return call.kind == "rlm" and depth_of(path) + 1 < components.budget.depth
 
 
 @dataclass(slots=True)
 class SubcallNode:
     """One visit to `subcall`."""
 
-    machine: Components
+    components: Components
     errand: SubcallTask
     tree: RunTree
-    scribe: Recorder
+    recorder: Recorder
 
     @classmethod
-    def begin(cls, machine: Components, errand: SubcallTask, config: RunnableConfig) -> SubcallNode:
+    def begin(cls, components: Components, errand: SubcallTask, config: RunnableConfig) -> SubcallNode:
         """Find the tree that the calls belong to. Raises `JournalError` when this is not what was sent."""
         if not is_intact(errand):
             raise JournalError("the checkpoint of this run is damaged: a task was changed; go back with `rlm fork`")
-        return cls(machine, errand, machine.tree(errand["run"], config), Recorder())
+        return cls(components, errand, components.tree(errand["run"], config), Recorder())
 
     async def leaves(self, config: RunnableConfig) -> dict[str, Any]:
         """Ask all the calls of this task at once.
@@ -136,12 +136,12 @@ class SubcallNode:
         """
         calls = [(n, self._call(n)) for n in self.errand["calls"]]
         await asyncio.gather(*(self._leaf(n, call, config) for n, call in calls if call is not None))
-        return {"trajectory": self.scribe.records}
+        return {"trajectory": self.recorder.records}
 
     def _call(self, number: int) -> Call | None:
         """What is asked."""
         if "tool" in self.errand:
-            return Call("tool", str(self.machine.store.load(self.errand["tool"])))
+            return Call("tool", str(self.components.store.load(self.errand["tool"])))
         repl = self.tree.repls.get(self.errand["path"])
         return repl.call(number) if repl else None
 
@@ -172,7 +172,7 @@ class SubcallNode:
             self.tree.breaks(error)
         finally:
             done.seconds = time.monotonic() - before
-            if self.machine.memo:
+            if self.components.memo:
                 self.tree.twins.over(self.twin_key, done.answer)
             self.tree.close(self.child_path)
 
@@ -197,7 +197,7 @@ class SubcallNode:
         record["model"] = who
         if call.kind in ("llm", "rlm") and reply.error is None and not reply.memo:
             await self._note_reading(record, call)
-        self.scribe.record(record)
+        self.recorder.record(record)
 
     async def _note_reading(self, record: CallRecord, call: Call) -> None:
         """Which parts of the context stood in the prompt: only here is its text at hand."""
@@ -216,20 +216,22 @@ class SubcallNode:
         path = self.errand["path"]
         place = child_path(path, number)
         if call.kind == "tool":
-            return await use(self.machine.tools_of(path), self.tree, call, place, config), ""
-        if call.kind == SEARCH and self.machine.search is not None:
-            answerer = SearchHandler(self.machine.search, self.machine.store, self.tree, place)
+            return await use(self.components.tools_of(path), self.tree, call, place, config), ""
+        if call.kind == SEARCH and self.components.search is not None:
+            answerer = SearchHandler(self.components.search, self.components.store, self.tree, place)
             return await answerer.reply(call, self.errand.get("context"), config), ""
         if call.kind not in ("llm", "rlm"):
             return CallResult(None, f"there is nothing here that answers {call.kind!r}"), ""
-        model = self.machine.sub_model(depth_of(path))
+        model = self.components.sub_model(depth_of(path))
         repl = self.tree.repls.get(path)
         wave = place if repl is None else child_path(path, repl.first)
-        return await ModelCall(self.machine, self.tree, model, call, place, sha256, wave).reply(config), model.name
+        return await ModelCall(self.components, self.tree, model, call, place, sha256, wave).reply(
+            config
+        ), model.name
 
     def twin(self) -> Future[str | None] | None:
         """The answer of another child run that was asked the same; None when this one is the first."""
-        return self.tree.twins.first(self.twin_key) if self.machine.memo else None
+        return self.tree.twins.first(self.twin_key) if self.components.memo else None
 
     @property
     def twin_key(self) -> str:
@@ -238,8 +240,8 @@ class SubcallNode:
 
     def same(self, answer: str) -> dict[str, Any]:
         """The record of a call that a twin of its child run has answered."""
-        self.scribe.record(self.record_of_child(CallResult(answer, memo=True), 0.0))
-        return {"trajectory": self.scribe.records}
+        self.recorder.record(self.record_of_child(CallResult(answer, memo=True), 0.0))
+        return {"trajectory": self.recorder.records}
 
     def record_of_child(self, reply: CallResult, seconds: float) -> CallRecord:
         """What became of the one call of a task that is a child run."""
@@ -307,8 +309,8 @@ class Child:
         record = self.errands.record_of_child(reply, self.seconds)
         if outcome is not None:
             record["child"] = list(outcome["trajectory"])
-        self.errands.scribe.record(record)
-        return {"trajectory": self.errands.scribe.records}
+        self.errands.recorder.record(record)
+        return {"trajectory": self.errands.recorder.records}
 
 
 def below(config: RunnableConfig) -> RunnableConfig:

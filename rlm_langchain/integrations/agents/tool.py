@@ -29,7 +29,7 @@ def rlm_tool(
     Each call is a question of its own, durable where the agent is: a checkpointer of the RLM is not used.
     """
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
-    reference = rlm.built.machine.store.reference(context, seconds=rlm.budget.seconds)
+    reference = rlm.built.components.store.reference(context, seconds=rlm.budget.seconds)
     about = reference["about"] if reference else "nothing"
 
     def ask(query: str, config: RunnableConfig) -> tuple[str, RLMOutput]:

@@ -1,4 +1,4 @@
-"""How the host has workers started: by one small process (see `launcher_process.py`) that lives as long as the host.
+"""Starts workers through one small process (see `launcher_process.py`), which lives as long as the host does.
 
 The workers end when it ends, and both when the host does: by the kernel's signal on the death of a parent, which a
 cell may have turned off, and in any case by `watchdog.py` and by the host.
