@@ -262,7 +262,17 @@ def test_samples_may_be_cut_as_often_as_they_like():
 
 @pytest.mark.parametrize("nothing", ["None", "''"])
 def test_a_child_run_without_an_answer_does_not_answer_for_others(nothing):
-    model = script("FINAL([rlm_query('KID'), rlm_query('KID')])", children={"KID": [f"FINAL({nothing})"]})
-    output = create_rlm(model, budget=Budget(depth=2)).invoke("q")
-    assert not any(record.get("memo") for record in output["trajectory"] if record["type"] == "call")
-    assert output["sub_calls"] == 2
+    def ask(times):
+        cell = f"""
+for _ in range({times}):
+    try:
+        rlm_query('KID')
+    except LLMError:
+        pass
+FINAL('asked')"""
+        model = script(cell, children={"KID": [f"FINAL({nothing})"]})
+        return create_rlm(model, budget=Budget(depth=2)).invoke("q")
+
+    twice, once = ask(2), ask(1)
+    assert not any(record.get("memo") for record in twice["trajectory"] if record["type"] == "call")
+    assert twice["sub_calls"] == 2 * once["sub_calls"] > 0

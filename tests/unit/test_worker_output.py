@@ -10,6 +10,7 @@ import pytest
 from rlm_langchain.sandboxes.worker.channel import Hold
 from rlm_langchain.sandboxes.worker.determinism import clock as determinism_clock
 from rlm_langchain.sandboxes.worker.repl import cell, tracebacks
+from rlm_langchain.sandboxes.worker.repl.answers import ANSWER_GIVEN, AnswerGiven
 from rlm_langchain.sandboxes.worker.repl.output import (
     CROWD,
     EAGER,
@@ -97,6 +98,7 @@ def test_a_program_may_close_its_output():
 
 def run(code, names=None):
     names = {} if names is None else names
+    names[ANSWER_GIVEN] = AnswerGiven  # which the worker keeps among the built-in names
     try:
         cell.run(code, "<cell 7>", names)
     except BaseException as error:  # noqa: BLE001
