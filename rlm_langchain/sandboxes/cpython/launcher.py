@@ -105,9 +105,10 @@ class Launcher:
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process, and all workers with it."""
-        with self._turn:
-            self._end()
+        """End the process, and all workers with it. In a fork of the host it does nothing: they are the host's."""
+        if os.getpid() == self._owner:
+            with self._turn:
+                self._end()
 
     def _asked(self, data: bytes) -> LaunchedWorker:
         if self._process is None:
