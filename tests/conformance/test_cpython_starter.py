@@ -197,10 +197,10 @@ NOISY = {**REQUEST, "command": [cpython_policy.python(), "-I", "-S", "-c", NOISE
 HOST = """
 import json, os, sys
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
-from rlm_langchain.sandboxes.cpython.launcher import Starter
+from rlm_langchain.sandboxes.cpython.launcher import Launcher
 from rlm_langchain.types import Limits
 noise, request = json.load(sys.stdin)
-starter = Starter()
+starter = Launcher()
 for _ in range(2):
     worker = starter.start(request)
     print(os.read(worker.stdout, 10))
