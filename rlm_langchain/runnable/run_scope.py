@@ -143,7 +143,7 @@ class CompiledRLM(NamedTuple):
         """The run of a new question, or the one that a thread holds.
 
         Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
-        `Machine.fits`: a REPL that cannot be made again is told of before another turn is paid.
+        `Components.check_resumable`: a REPL that cannot be made again is told of before another turn is paid.
         """
         values = kept.values if kept else {}
         check_state(values)
@@ -165,7 +165,7 @@ def invocation_of(config: RunnableConfig) -> Invocation:
 def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
     """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
     later ones may go on with it."""
-    if kept is None or not kept.next or not isinstance(begun, dict) or "checkpoint_id" in config["configurable"]:
+    if kept is None or not kept.next or not isinstance(begun, Internal) or "checkpoint_id" in config["configurable"]:
         return None
     return kept.values.get("run")
 
