@@ -15,6 +15,7 @@ import pytest
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython import worker_process
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.testing.conformance.lifecycle import descriptors
 from rlm_langchain.testing.hostile.judge import children
@@ -357,3 +358,26 @@ def test_a_worker_that_is_not_confined_does_not_start(monkeypatch):
     monkeypatch.setattr(cpython_policy, "readable", lambda contexts: ["/"])
     with pytest.raises(SandboxError, match="not confined: it can read the root folder"):
         CPythonSandbox().open(None, "", Limits())
+
+
+@pytest.mark.parametrize(("kills", "outcome"), [(1, "2\n"), (2, "the sandbox did not start")])
+def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatch, kills, outcome):
+    start, killed = worker_process.started, []
+
+    def started_and_killed(contexts, memory):
+        worker = start(contexts, memory)
+        if len(killed) < kills:
+            killed.append(worker.pid)
+            worker.kill()
+        return worker
+
+    CPythonSandbox().missing()  # which starts one, the first time
+    monkeypatch.setattr(worker_process, "started", started_and_killed)
+    try:
+        session = CPythonSandbox().open(None, "", Limits())
+        shown = session.run("1 + 1").stdout
+        session.close()
+    except SandboxError as error:
+        shown = str(error).partition(":")[0]
+    assert shown == outcome
+    assert len(killed) == kills

@@ -12,7 +12,7 @@ from functools import cache
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import policy as cpython_policy
-from rlm_langchain.sandboxes.cpython.session import CPythonSession
+from rlm_langchain.sandboxes.cpython.session import CPythonSession, EndedAtStart
 from rlm_langchain.types import Completed, ContextFile, Limits
 
 
@@ -42,7 +42,10 @@ class CPythonSandbox:
         why = cpython_policy.missing()
         if why:
             raise SandboxError(why)
-        return CPythonSession(context, prelude, limits, more or {})
+        try:
+            return CPythonSession(context, prelude, limits, more or {})
+        except EndedAtStart:  # who killed it once, for lack of memory say, need not do so again
+            return CPythonSession(context, prelude, limits, more or {})
 
 
 @cache

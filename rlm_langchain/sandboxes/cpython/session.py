@@ -47,6 +47,10 @@ SENTENCES: dict[Reason, str] = {
 CLOSED = "The session was closed."
 
 
+class EndedAtStart(SandboxError):
+    """The worker ended before it was ready, as when it is killed from outside. Nothing has run in it."""
+
+
 class CPythonSession:
     """One worker, from its start to its end.
 
@@ -121,7 +125,9 @@ class CPythonSession:
             self._worker.send(early_modules() + opening, time.monotonic() + START)
             self._worker.send_later(late_modules())
             message = wire.parsed(self._worker.receive(self._largest, time.monotonic() + START))
-        except (WorkerEnded, wire.BrokenProtocol) as error:
+        except WorkerEnded as error:
+            raise EndedAtStart(f"the sandbox did not start: {error}") from None
+        except wire.BrokenProtocol as error:
             raise SandboxError(f"the sandbox did not start: {error}") from None
         if not isinstance(message, wire.Ready):
             raise SandboxError(f"the sandbox did not start: {getattr(message, 'error', message)}")
