@@ -26,7 +26,7 @@ class Grab(BaseCallbackHandler):
     run_inline = True
 
     def __init__(self, rlm: RLMRunnable, replies: int = 0, then: Callable[[], Any] = lambda: None) -> None:
-        self.trees = rlm.built.machine.trees
+        self.trees = rlm.built.components.trees
         self.tree: RunTree | None = None
         self._replies, self._then = replies, then
 

@@ -164,7 +164,7 @@ PROBES = {
     "use the key ring": "system(250, 99, 0, 0, 0, 0)",
 }
 
-X86 = os.uname().components == "x86_64"
+X86 = os.uname().machine == "x86_64"
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_every_system_call_but_those_of_the_list_is_refused():
             for code, t, f, k in steps
         )
 
-    let = cpython_syscalls.allowed(os.uname().components)
+    let = cpython_syscalls.allowed(os.uname().machine)
     numbers = [
         n for n in [*range(1024), 4095, 1 << 20, 0x3FFFFFFF, 0x40000000, 0x40000001, 0x7FFFFFFF] if n not in let
     ]
@@ -476,11 +476,11 @@ def test_every_system_call_but_those_of_the_list_is_refused():
 
 def verdict(program: bytes, number: int, arguments=(), architecture=None) -> int:
     """What the kernel would do, by running the filter here."""
-    components = os.uname().components
+    machine = os.uname().machine
     data = struct.pack(
         "=iIQ6Q",
         number,
-        cpython_syscalls.ARCHITECTURES[components] if architecture is None else architecture,
+        cpython_syscalls.ARCHITECTURES[machine] if architecture is None else architecture,
         0,
         *[n & (1 << 64) - 1 for n in [*arguments, *[0] * 6][:6]],
     )
@@ -553,14 +553,14 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(("name", "arguments", "fine"), ARGUMENTS)
 def test_what_the_filter_says_to_arguments(name, arguments, fine):
-    number = cpython_syscalls.numbers(os.uname().components)[name]
+    number = cpython_syscalls.numbers(os.uname().machine)[name]
     assert (verdict(cpython_syscalls.program(4711), number, arguments) == cpython_syscalls.ALLOW) is fine
 
 
 @pytest.mark.parametrize("machine", cpython_syscalls.ARCHITECTURES)
-def test_the_filter_of_each_machine_names_what_it_allows(components, monkeypatch):
-    monkeypatch.setattr(cpython_syscalls.platform, "machine", lambda: components)
-    known, let = cpython_syscalls.numbers(components), cpython_syscalls.allowed(components)
+def test_the_filter_of_each_machine_names_what_it_allows(machine, monkeypatch):
+    monkeypatch.setattr(cpython_syscalls.platform, "machine", lambda: machine)
+    known, let = cpython_syscalls.numbers(machine), cpython_syscalls.allowed(machine)
     assert len(set(known.values())) == len(known)
     assert set(known) <= {
         *cpython_syscalls.ALLOWED.split(),
@@ -568,7 +568,7 @@ def test_the_filter_of_each_machine_names_what_it_allows(components, monkeypatch
         *cpython_syscalls.MISSING.split(),
         "tgkill",
     }
-    program, architecture = cpython_syscalls.program(7), cpython_syscalls.ARCHITECTURES[components]
+    program, architecture = cpython_syscalls.program(7), cpython_syscalls.ARCHITECTURES[machine]
     plain = {known[name] for name in cpython_syscalls.ALLOWED.split() if name in known}
     for number in range(1024):
         said = verdict(program, number, architecture=architecture)

@@ -180,7 +180,7 @@ def test_closing_leaves_no_process_behind(server: LocalServer) -> None:
 OWNER = """
 import os, signal, sys, threading
 from pathlib import Path
-from rlm_langchain.models.local import process
+from rlm_langchain.models.local import server as process
 server = process.shared(Path(sys.argv[1]), "tiny", 4096, (("system", "x"),), Path(sys.argv[2]))
 if sys.argv[3] == "ready":
     server.ready().result()
