@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rlm_langchain.context.sanitize import quotable
 
@@ -152,6 +152,11 @@ def table(preview: str) -> Table | None:
     if len(lines) < 2 or lines[0].startswith(("{", "[", "#")):
         return None
     return next((Table(mark, cells) for mark in MARKS if (cells := _cells(lines, mark))), None)
+
+
+def type_of_text(preview: str) -> Literal["str", "table"]:
+    """What a text is called by its preview, in `ContextRef.type`."""
+    return "str" if table(preview) is None else "table"
 
 
 def _cells(lines: list[str], mark: str) -> tuple[str, ...]:
