@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from rlm_langchain.context.sanitize import quotable
 
+BYTES_PER_TOKEN = 4
+"""Bytes of UTF-8 that a token has, about: see `approximate_tokens`."""
+
 PREVIEW = 300
 """Characters of a preview."""
 
@@ -31,7 +34,7 @@ def approximate_tokens(text: str | int) -> int:
     Chinese.
     """
     size = text if isinstance(text, int) else len(text.encode("utf-8", "replace"))
-    return round(size / 4)
+    return round(size / BYTES_PER_TOKEN)
 
 
 def preview(text: str) -> str:

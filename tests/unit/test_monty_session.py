@@ -94,7 +94,7 @@ def test_a_failed_call_shows_our_sentence_and_nothing_else(session: MontySession
 def test_an_error_of_any_length_is_cut(session: MontySession) -> None:
     error = fault(session, "raise ValueError('x' * 10_000_000)")
     assert len(error) < 5_000
-    assert "(10000012 characters)" in error
+    assert "of 10,000,012 characters left out" in error
 
 
 def test_a_flood_of_output_ends_the_worker_at_once(opened: Opener) -> None:
@@ -449,5 +449,5 @@ print(statistics.quantiles([1, 2, 3, 4]))
 
 def test_every_module_of_the_library_runs_inside(session: MontySession) -> None:
     assert said(session, INSIDE) == Completed(
-        "b A-B a\naa (0, 2)\n0123456789 a [...]\\nTrue {'a': 1}\n[1.25, 2.5, 3.75]\n"
+        "b A-B a\naa (0, 2)\n0123456789 a [...]\nTrue {'a': 1}\n[1.25, 2.5, 3.75]\n"
     )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rlm_langchain.context.sanitize import clip
+
 if TYPE_CHECKING:
     from pydantic_monty import Frame, MontyError
 
@@ -89,10 +91,11 @@ def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozen
     match error:
         case MontySyntaxError():
             return Fault(
-                None, f"{_lines(error.traceback(), sources)}{_cut(error.display('type-msg'))}\n{NOTHING_RAN}"
+                None,
+                f"{_lines(error.traceback(), sources)}{clip(error.display('type-msg'), LONGEST)}\n{NOTHING_RAN}",
             )
         case MontyRuntimeError():
-            return _raised(_cut(error.display("type-msg")), error.traceback(), sources, failed_calls)
+            return _raised(clip(error.display("type-msg"), LONGEST), error.traceback(), sources, failed_calls)
         case MontyCrashedError() if error.timed_out:
             return Fault("time", "it did not stop by itself")
     return Fault("crash", "the worker is gone")
@@ -147,9 +150,3 @@ def _line(frame: Frame, sources: Mapping[int, Source]) -> str | None:
     line = source.line(frame.line)
     file = f"<cell {source.cell}>" if source.cell else "<prelude>"
     return f'  File "{file}", line {line}, in {frame.function_name or "<module>"}\n    {source.text(line)}\n'
-
-
-def _cut(text: str) -> str:
-    if len(text) <= LONGEST:
-        return text
-    return f"{text[: LONGEST // 2]} ... ({len(text)} characters) ... {text[-LONGEST // 2 :]}"
