@@ -36,7 +36,12 @@ class UnknownPlugin(ConfigurationError):
         self.group, self.name, self.known = group, name, tuple(sorted(known))
         there = ", ".join(self.known) or "none"
         kind = group.rpartition(".")[2]
-        one = {"sandboxes": "sandbox", "strategies": "strategy", "contexts": "context"}.get(kind, kind)
+        one = {
+            "sandboxes": "sandbox",
+            "strategies": "strategy",
+            "contexts": "context",
+            "providers": "provider",
+        }.get(kind, kind)
         super().__init__(f"no {one} is called {name!r}; installed: {there}")
 
 

@@ -1,6 +1,7 @@
 """The plug-in contract, whole. Satisfy one of these and offer it by entry point; there is nothing to inherit.
 
-Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.contexts`.
+Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.contexts`; and
+`rlm_langchain.providers`, whose plug-ins are values of `rlm_langchain.models.providers.Provider`.
 """
 
 from __future__ import annotations

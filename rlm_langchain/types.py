@@ -253,12 +253,17 @@ class CallResult(NamedTuple):
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
+ContextType = Literal["str", "list", "dict", "table"]
+
+
 class ContextRef(TypedDict):
     """A context by reference. State, checkpoints, traces and callbacks carry this, never the text."""
 
     sha256: str
     """Of the bytes in the store, or of the file that is referenced in place."""
     kind: Literal["text", "json"]
+    type: ContextType
+    """What it is in the REPL; "table" is a str whose first lines are rows with the same number of cells."""
     length: int
     size: int
     about: str

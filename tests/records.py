@@ -20,7 +20,13 @@ from rlm_langchain.records import (
 from rlm_langchain.types import ContextRef, Usage
 
 CONTEXT = ContextRef(
-    sha256="0" * 64, kind="text", length=4_000, size=4_000, about="str, 4,000 characters", preview="It was"
+    sha256="0" * 64,
+    kind="text",
+    type="str",
+    length=4_000,
+    size=4_000,
+    about="str, 4,000 characters",
+    preview="It was",
 )
 
 

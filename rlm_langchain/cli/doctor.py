@@ -46,6 +46,7 @@ def examine() -> Iterator[Finding]:
     for key, models in KEYS.items():
         there = bool(os.environ.get(key))
         yield Finding("models", key, there or None, models if there else f"not set; for {models}")
+    yield from _plugged_in()
     yield _local()
     for name in DEFAULTS:
         yield Finding("models", name, None, os.environ.get(name) or "not set")
@@ -68,6 +69,22 @@ def _sandbox(name: str) -> Iterator[Finding]:
     protections: dict[str, str] = {} if missing else getattr(sandbox, "protections", dict)()
     for what, how in protections.items():
         yield Finding("sandboxes", f"  {what}", None, how)
+
+
+def _plugged_in() -> Iterator[Finding]:
+    """The providers of models that plug-ins add, and whether their keys are set."""
+    from rlm_langchain.models.providers import PROVIDERS, provider
+
+    for name in (name for name in plugins.names("providers") if name not in PROVIDERS):
+        try:
+            found = provider(name)
+        except Exception as error:  # noqa: BLE001 - of the plug-in's import
+            yield Finding("models", f"{name}:name", False, f"its plug-in cannot be used: {type(error).__name__}")
+            continue
+        key = found.key if found else ""
+        there = not key or bool(os.environ.get(key))
+        told = f", with the key of {key}" if key else ""
+        yield Finding("models", f"{name}:name", there or None, f"a plug-in{told}" if there else f"{key} is not set")
 
 
 def _local() -> Finding:

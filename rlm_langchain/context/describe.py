@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rlm_langchain.context.sanitize import quotable
+
+BYTES_PER_TOKEN = 4
+"""Bytes of UTF-8 that a token has, about: see `approximate_tokens`."""
 
 PREVIEW = 300
 """Characters of a preview."""
@@ -31,7 +34,7 @@ def approximate_tokens(text: str | int) -> int:
     Chinese.
     """
     size = text if isinstance(text, int) else len(text.encode("utf-8", "replace"))
-    return round(size / 4)
+    return round(size / BYTES_PER_TOKEN)
 
 
 def preview(text: str) -> str:
@@ -152,6 +155,11 @@ def table(preview: str) -> Table | None:
     if len(lines) < 2 or lines[0].startswith(("{", "[", "#")):
         return None
     return next((Table(mark, cells) for mark in MARKS if (cells := _cells(lines, mark))), None)
+
+
+def type_of_text(preview: str) -> Literal["str", "table"]:
+    """What a text is called by its preview, in `ContextRef.type`."""
+    return "str" if table(preview) is None else "table"
 
 
 def _cells(lines: list[str], mark: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob, Blobs
@@ -52,21 +52,26 @@ class Source(Protocol):
 
 def text_ref(blob: Blob, characters: int, *notes: str) -> ContextRef:
     """The reference of a text: UTF-8 in the store, or in a file that is referenced in place."""
+    preview = describe.head(blob.head)
     return ContextRef(
         sha256=blob.sha256,
         kind="text",
+        type=describe.type_of_text(preview),
         length=characters,
         size=blob.size,
         about=describe.of_text(characters, blob.size, *notes),
-        preview=describe.head(blob.head),
+        preview=preview,
     )
 
 
-def json_ref(blob: Blob, length: int, line: str, preview: str | None = None) -> ContextRef:
+def json_ref(
+    blob: Blob, kind: Literal["list", "dict"], length: int, line: str, preview: str | None = None
+) -> ContextRef:
     """The reference of a list or an object in the store; the preview is the JSON, unless one is given."""
     return ContextRef(
         sha256=blob.sha256,
         kind="json",
+        type=kind,
         length=length,
         size=blob.size,
         about=line,

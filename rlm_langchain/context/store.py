@@ -15,6 +15,7 @@ from typing import Any
 
 from rlm_langchain.context import beneath
 from rlm_langchain.context.blobs import Blobs, Collected
+from rlm_langchain.context.describe import type_of_text
 from rlm_langchain.context.opening import open_reference, read
 from rlm_langchain.context.reference import LARGEST_STREAM, Source, StoreWriter
 from rlm_langchain.context.sanitize import one_line
@@ -111,7 +112,10 @@ class ContextStore:
 
     def shortened(self, ref: ContextRef, preview: int) -> ContextRef:
         """The same reference with no more than so many characters of its preview."""
-        return sign({**ref, "preview": ref["preview"][:preview]}, self.root)
+        cut: ContextRef = {**ref, "preview": ref["preview"][:preview]}
+        if cut["type"] == "table":  # which may begin with fewer rows now than make one
+            cut["type"] = type_of_text(cut["preview"])
+        return sign(cut, self.root)
 
     def _intake(self, *, strict: bool = False, seconds: float | None = None) -> StoreWriter:
         """Where bytes that become a context go, and how long and how many may come."""

@@ -25,7 +25,7 @@ def chosen(context: ContextRef | None) -> tuple[str, ...]:
     """The names of the built-in strategies that suit the shape of a context that is not short."""
     if context is None:
         return ("long_output", "verify")
-    if context["kind"] == "json" and context["length"] >= MANY and context["about"].startswith("list"):
+    if context["type"] == "list" and context["length"] >= MANY:
         return ("peek", "grep", "classify_count", "partition_map")
     return ("peek", "grep", "partition_map", "summarise")
 

@@ -31,7 +31,7 @@ from rlm_langchain.models.messages import (
     usage_of,
 )
 from rlm_langchain.models.model import Model
-from rlm_langchain.models.provider_errors import ErrorCode, ProviderError, classify_error
+from rlm_langchain.models.provider_errors import ErrorCode, ProviderError, classify_error, is_graph_signal
 from rlm_langchain.models.usage import StreamedUsage, unread, usage_in_error
 from rlm_langchain.types import Usage
 
@@ -130,7 +130,7 @@ async def complete(
                     continue
                 return await call.ask()
         except Exception as error:
-            if isinstance(error, RLMError) or _is_signal(error) or _is_from_callback(error):
+            if isinstance(error, RLMError) or is_graph_signal(error) or _is_from_callback(error):
                 call.withdraw()
                 raise
             wait = call.failed(classify_error(error), retry)
@@ -287,8 +287,3 @@ def _is_from_callback(error: Exception) -> bool:
     """Whether a callback raised it, which LangChain lets through only when the callback wants to stop the run."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == "langchain_core.callbacks.manager" for frame in frames)
-
-
-def _is_signal(error: Exception) -> bool:
-    """Whether LangGraph is at work: a model that is itself a graph may pause, and that is no failure."""
-    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)

@@ -8,9 +8,9 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
+from rlm_langchain.context.describe import BYTES_PER_TOKEN
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.usage import (
-    BYTES_PER_TOKEN,
     Known,
     StreamedUsage,
     usage_by,

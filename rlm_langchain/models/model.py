@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rlm_langchain.models.provider_errors import ErrorCode
 from rlm_langchain.types import Usage
 from rlm_langchain.validation import NumberRule, check_numbers
 
@@ -61,16 +60,6 @@ Profile = Literal["default", "compact"]
 
 FREE = Price(0.0, 0.0)
 
-_WAYS_OUT: dict[tuple[str, ErrorCode], str] = {
-    ("ollama", "connection"): "`ollama serve` starts it, OLLAMA_HOST says where it is",
-    ("ollama", "bad_request"): "`ollama list` shows the models that it has",
-    ("openai", "connection"): "OPENAI_BASE_URL says where it is",
-    ("openai", "auth"): "the key is that of OPENAI_API_KEY",
-    ("openrouter", "auth"): "the key is that of OPENROUTER_API_KEY",
-    ("openrouter", "bad_request"): "https://openrouter.ai/models lists what there is",
-}
-"""What to look at, by the provider and by what went wrong."""
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -89,8 +78,3 @@ class Model:
     """Where to find it in price lists; None: in none of them."""
     needs_cache_control: bool = False
     """Whether its provider caches only what is marked in a prompt."""
-
-    def way_out(self, code: ErrorCode) -> str:
-        """What to look at when this went wrong, if anything can be said."""
-        provider = "openrouter" if "/" in self.name.partition(":")[0] else self.name.partition(":")[0]
-        return _WAYS_OUT.get((provider, code), "")

@@ -244,3 +244,8 @@ def _now(headers: Mapping[str, Any]) -> float:
         return parsedate_to_datetime(str(headers.get("date") or headers.get("Date"))).timestamp()
     except (ValueError, OverflowError):
         return time.time()
+
+
+def is_graph_signal(error: BaseException) -> bool:
+    """Whether LangGraph is at work: a model or retriever that is itself a graph may pause, which is no failure."""
+    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)

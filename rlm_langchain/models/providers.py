@@ -1,20 +1,25 @@
-"""One function for each provider that is known by name, and the chat model they build."""
+"""The table of providers: what a prefix (`openai:name`) means, and a function for each that builds a chat model.
+
+A plug-in adds a prefix by an entry point of the group `rlm_langchain.providers`, whose value is a `Provider`.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from rlm_langchain.errors import ConfigurationError, MissingDependency
-from rlm_langchain.models.usage import is_readable, readable
+from rlm_langchain import plugins
+from rlm_langchain.errors import ConfigurationError, MissingDependency, RLMError
+from rlm_langchain.models.model import FREE, Price
+from rlm_langchain.models.provider_errors import ErrorCode
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -90,7 +95,7 @@ def _compatible(name: str, url: str, key: str, variable: str, **more: Any) -> Ba
             f"{variable}, the address of {name}'s server, begins with neither http:// nor https://: set it as in "
             f"{variable}=http://127.0.0.1:8000/v1"
         )
-    from rlm_langchain.models.providers import CompatibleChat
+    from rlm_langchain.models.compatible_chat import CompatibleChat
 
     return CompatibleChat(
         model=name,
@@ -156,56 +161,97 @@ def _refusal(provider: str, name: str, error: Exception) -> ConfigurationError:
     )
 
 
-class CompatibleChat(ChatOpenAI):
-    """Caps output by the old name, which all of them know, and keeps the cost of a streamed reply."""
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider of chat models, known by the prefix of their names."""
 
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Its settings, and of its URL the server only: the rest may hold a password."""
-        for name, value in super().__repr_args__():
-            yield name, urlsplit(value).hostname if name == "openai_api_base" and value else value
+    make: Callable[[str], BaseChatModel]
+    """Builds the chat model from the name behind the prefix. Sends nothing, and leaves retries to us."""
+    key: str = ""
+    """The environment variable that holds its key: named where the key is missing or refused."""
+    prices: str | None = None
+    """What the price lists of `genai-prices` call it; empty: it is in none; None: told by the chat model itself."""
+    price: Callable[[str], Price | None] = lambda name: None
+    """What a model costs, whatever the lists say; None: what they say."""
+    needs_cache_control: Callable[[str], bool] | None = None
+    """Whether a model caches only what is marked in a prompt; None: told by the chat model itself."""
+    ways_out: Mapping[ErrorCode, str] | None = None
+    """What to look at, by what went wrong."""
 
-    def _get_request_payload(self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        payload: dict[str, Any] = super()._get_request_payload(input_, stop=stop, **kwargs)
-        if "max_completion_tokens" in payload:
-            payload["max_tokens"] = payload.pop("max_completion_tokens")
-        if messages := payload.get("messages"):
-            # The SDK looks through every part of every message for what it would have to rename: a sixth of what a
-            # call computes. What is in `extra_body` takes the place of what is named the same, just as it is.
-            more = payload.get("extra_body") or {}
-            payload["extra_body"] = {**self._extensions(messages), **more, "messages": messages}
-            payload["messages"] = []
-        return payload
-
-    def _extensions(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        """What else this server is told, that OpenAI's API has no name for."""
-        return {}
-
-    def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
-        """The reply, also when its usage cannot be read: what is told of that is looked at later."""
-        usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
-        whole = usage if isinstance(usage, dict | None) else _plain(usage)
-        if isinstance(response, dict):
-            response = {**response, "usage": readable(whole)}
-        else:
-            response.usage = readable(whole)
-        made: ChatResult = super()._create_chat_result(response, generation_info)
-        if made.llm_output is not None:
-            made.llm_output["token_usage"] = whole
-        return made
-
-    def _convert_chunk_to_generation_chunk(
-        self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
-    ) -> ChatGenerationChunk | None:
-        usage = chunk.get("usage")
-        readable_chunk = {**chunk, "usage": readable(usage)} if usage else chunk
-        made = super()._convert_chunk_to_generation_chunk(readable_chunk, default_chunk_class, base_generation_info)
-        if made is not None and isinstance(usage, dict) and ("cost" in usage or not is_readable(usage)):
-            # ChatOpenAI keeps the token counts of a stream only. In a list, since LangChain adds up the numbers
-            # of all chunks, and fails where it cannot.
-            made.message.response_metadata["token_usages"] = [usage]
-        return made
+    def way_out(self, code: ErrorCode) -> str:
+        """What to look at when this went wrong, if anything can be said."""
+        of_key = f"the key is that of {self.key}" if code == "auth" and self.key else ""
+        return (self.ways_out or {}).get(code, of_key)
 
 
-def _plain(usage: Any) -> Any:
-    """What the SDK has made of it, as it was sent."""
-    return usage.to_dict(mode="python", warnings=False) if hasattr(usage, "to_dict") else usage
+PROVIDERS: Mapping[str, Provider] = MappingProxyType(
+    {
+        "openrouter": Provider(
+            openrouter,
+            key="OPENROUTER_API_KEY",
+            prices="openrouter",
+            price=lambda name: FREE if name.endswith(":free") else None,
+            needs_cache_control=lambda name: name.startswith("anthropic/"),
+            ways_out={"bad_request": "https://openrouter.ai/models lists what there is"},
+        ),
+        "openai": Provider(
+            openai,
+            key="OPENAI_API_KEY",
+            ways_out={"connection": "OPENAI_BASE_URL says where it is"},
+        ),
+        "ollama": Provider(
+            ollama,
+            key="OLLAMA_API_KEY",
+            prices="",
+            price=lambda name: FREE,
+            needs_cache_control=lambda name: False,
+            ways_out={
+                "connection": "`ollama serve` starts it, OLLAMA_HOST says where it is",
+                "bad_request": "`ollama list` shows the models that it has",
+            },
+        ),
+    }
+)
+"""Those that come along. A plug-in adds a prefix, and cannot take over one of these."""
+
+
+def provider(prefix: str) -> Provider | None:
+    """Return the provider with this prefix, ours or a plug-in's; None for one that only `langchain` may know."""
+    if (ours := PROVIDERS.get(prefix)) is not None:
+        return ours
+    return _plugged_in(prefix) if prefix in plugins.names("providers") else None
+
+
+def _plugged_in(prefix: str) -> Provider:
+    found = plugins.load("providers", prefix)
+    if not isinstance(found, Provider):
+        raise ConfigurationError(
+            f"the provider {prefix!r} of a plug-in is of type {type(found).__name__}: its entry point must name a "
+            "rlm_langchain.models.providers.Provider"
+        )
+
+    def make(name: str) -> BaseChatModel:
+        return _made_by_plugin(found, prefix, name)
+
+    return replace(found, make=make)
+
+
+def _made_by_plugin(found: Provider, prefix: str, name: str) -> BaseChatModel:
+    """What the plug-in builds. Its errors become ours, and a chat model is checked to be one."""
+    from langchain_core.language_models import BaseChatModel
+
+    try:
+        chat = found.make(name)
+    except RLMError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whose words could hold a key
+        if found.key and not os.environ.get(found.key, "").strip():
+            raise MissingDependency(f"{found.key} is not set: {prefix}:{name} needs it") from None
+        raise ConfigurationError(
+            f"{prefix}:{name} cannot be built: the provider's plug-in raised {type(error).__name__}"
+        ) from None
+    if not isinstance(chat, BaseChatModel):
+        raise ConfigurationError(
+            f"{prefix}:{name} cannot be used: the provider's plug-in made a {type(chat).__name__}, no chat model"
+        )
+    return chat

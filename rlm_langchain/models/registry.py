@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,12 +13,12 @@ from rlm_langchain.models import pricing
 from rlm_langchain.models.http.adopt_client import use_shared_http
 from rlm_langchain.models.messages import needs_cache_control
 from rlm_langchain.models.model import (
-    FREE,
     Model,
     PriceListEntry,
     Profile,
     Role,
 )
+from rlm_langchain.models.provider_errors import ErrorCode
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -30,7 +31,7 @@ vendor/name       through OpenRouter, as openrouter:vendor/name
 openai:name       OpenAI, or any compatible server with OPENAI_BASE_URL
 ollama:name       Ollama, at OLLAMA_HOST
 local             the small model that comes along
-provider:name     any other provider that `langchain` knows (anthropic:..., google_genai:...)"""
+provider:name     a provider of a plug-in, or any other that `langchain` knows (anthropic:..., google_genai:...)"""
 
 
 def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
@@ -76,23 +77,38 @@ def _parts(name: str) -> tuple[str, str]:
     return provider, rest
 
 
-def _provided(name: str, provider: str, rest: str) -> Model:
-    from rlm_langchain.models import providers as models_providers
+def _provided(name: str, prefix: str, rest: str) -> Model:
+    from rlm_langchain.models import providers
 
-    profile = _profile(rest)
-    match provider:
-        case "openrouter":
-            chat, listing = models_providers.openrouter(rest), PriceListEntry("openrouter", rest)
-            price = FREE if rest.endswith(":free") else None
-            return Model(
-                name, chat, profile, pricing.window(listing), price, listing, rest.startswith("anthropic/")
-            )
-        case "ollama":
-            return Model(name, models_providers.ollama(rest), profile, price=FREE)
-        case "openai":
-            return _described(name, models_providers.openai(rest), profile)
-        case _:
-            return _described(name, use_shared_http(models_providers.other(provider, rest)), profile)
+    known = providers.provider(prefix)
+    if known is None:
+        return _described(name, use_shared_http(providers.other(prefix, rest)), _profile(rest))
+    chat = known.make(rest)
+    if prefix not in providers.PROVIDERS:
+        chat = use_shared_http(chat)
+    if known.prices is None:
+        model = _described(name, chat, _profile(rest))
+    else:
+        listing = PriceListEntry(known.prices, rest) if known.prices else None
+        window = pricing.window(listing) if listing else None
+        model = Model(name, chat, _profile(rest), window, None, listing, needs_cache_control(chat))
+    marked = known.needs_cache_control
+    return replace(
+        model,
+        price=known.price(rest),
+        needs_cache_control=model.needs_cache_control if marked is None else marked(rest),
+    )
+
+
+def way_out(model: Model, code: ErrorCode) -> str:
+    """What to look at when a call of this model went wrong, if anything can be said."""
+    from rlm_langchain.models.providers import provider
+
+    prefix, colon, _ = model.name.partition(":")
+    if not colon and "/" not in prefix:
+        return ""
+    known = provider("openrouter" if "/" in prefix else prefix)
+    return "" if known is None else known.way_out(code)
 
 
 def _given(chat: Any) -> Model:

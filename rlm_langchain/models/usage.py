@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import isfinite, log
 from typing import Any, NamedTuple
 
+from rlm_langchain.context.describe import BYTES_PER_TOKEN
 from rlm_langchain.models import pricing
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
@@ -21,8 +22,6 @@ MOST_DOLLARS = 1e6
 """Of one call."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _PARTS = ("prompt_tokens_details", "completion_tokens_details")
-BYTES_PER_TOKEN = 4
-"""On average: how tokens are counted here."""
 LONGEST_TOKEN = 128
 """Bytes: the longest tokens that there are are runs of spaces."""
 

@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.errors import RLMError
+from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.types import CallResult
 
 if TYPE_CHECKING:
@@ -32,17 +33,12 @@ async def found_outside(outside: Any, query: str, most: int, tree: RunTree, conf
                     for document in await outside.ainvoke(query, config, **number_of(outside, most))
                 ]
     except Exception as error:
-        if isinstance(error, RLMError | TimeoutError) or _is_signal(error):
+        if isinstance(error, RLMError | TimeoutError) or is_graph_signal(error):
             raise
         # Whatever it raises: a foreign error's text could hold a key.
         return CallResult(None, f"the retriever failed: {type(error).__name__}")
     hits = [_hit(document, score) for document, score in scored[:most]]
     return CallResult(json.dumps({"hits": hits, "note": None}, ensure_ascii=False))
-
-
-def _is_signal(error: Exception) -> bool:
-    """Whether LangGraph is at work: a retriever that is itself a graph may pause, and that is no failure."""
-    return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)
 
 
 def number_of(retriever: Any, most: int) -> dict[str, int]:

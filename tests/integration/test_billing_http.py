@@ -20,10 +20,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rlm_langchain import Budget, ModelError, create_rlm
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.call import Completion, RetryPolicy, complete
+from rlm_langchain.models.compatible_chat import CompatibleChat
 from rlm_langchain.models.http.pool import keep_pool_open
 from rlm_langchain.models.http.transport import async_client, sync_client
 from rlm_langchain.models.model import Model, Price
-from rlm_langchain.models.providers import CompatibleChat
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.run_scope import CompiledRLM
 from tests.servers.openai import Reply

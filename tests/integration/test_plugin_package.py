@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain import InputError, create_rlm, plugins
+from rlm_langchain import ConfigurationError, InputError, MissingDependency, create_rlm, plugins
 from rlm_langchain.cli import run as command
+from rlm_langchain.models.providers import PROVIDERS, Provider, provider
+from rlm_langchain.models.registry import resolve, way_out
 from rlm_langchain.sandboxes.choose import choose
 from rlm_langchain.testing.hostile.suite import CORPUS
 from rlm_langchain.testing.models import script
+from tests.servers.scripted import serve
 
 PACKAGE = Path(__file__).parents[1] / "plugin_package"
 QUICK = ("import", "introspection", "filesystem", "env", "format", "protocol")
@@ -54,7 +57,8 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_three_are_found_by_entry_point(installed: Path) -> None:
+def test_all_four_are_found_by_entry_point(installed: Path) -> None:
+    assert "example" in plugins.names("providers")
     assert "screened" in plugins.names("sandboxes")
     assert "headings" in plugins.names("strategies")
     assert "archives" in plugins.names("contexts")
@@ -66,7 +70,63 @@ def test_without_the_package_they_are_not_there(archive: Path) -> None:
         create_rlm(script("FINAL(1)")).completion("q", archive)
 
 
-def test_all_three_work_together(installed: Path, archive: Path) -> None:
+def test_a_model_is_named_by_the_prefix_of_a_plug_in(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda messages: "```repl\nFINAL(len(context))\n```") as server:
+        monkeypatch.setenv("EXAMPLE_URL", server.url)
+        monkeypatch.setenv("EXAMPLE_API_KEY", "sk-example")
+        assert create_rlm("example:gpt-4o-mini").completion("How long?", "a text")["answer"] == 6
+        assert server.requests[0].body["model"] == "gpt-4o-mini"
+        assert server.requests[0].headers["authorization"] == "Bearer sk-example"
+        model = resolve("example:vendor/gpt-4o-mini", "root")
+        assert (model.name, model.chat.model_name) == ("example:vendor/gpt-4o-mini", "vendor/gpt-4o-mini")  # type: ignore[attr-defined]
+        assert resolve("example:gpt-4o-mini", "root").listing == ("openai", "gpt-4o-mini")
+        assert way_out(model, "connection") == "EXAMPLE_URL says where it is"
+        assert way_out(model, "auth") == "the key is that of EXAMPLE_API_KEY"
+
+
+def test_a_provider_of_a_plug_in_without_its_key_says_which(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXAMPLE_URL", "http://127.0.0.1:9/secret-path")
+    monkeypatch.delenv("EXAMPLE_API_KEY", raising=False)
+    with pytest.raises(MissingDependency, match="EXAMPLE_API_KEY is not set: example:m needs it"):
+        resolve("example:m", "root")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "told"),
+    [
+        ("example", "no provider", "of type str: its entry point must name"),
+        ("example", Provider(lambda name: name, key=""), "made a str, no chat model"),  # type: ignore[arg-type, return-value]
+        ("example", Provider(lambda name: 1 / 0), "raised ZeroDivisionError"),  # type: ignore[arg-type, return-value]
+    ],
+    ids=["no provider", "no chat model", "an error"],
+)
+def test_a_faulty_provider_of_a_plug_in_is_a_sentence(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, value: object, told: str
+) -> None:
+    monkeypatch.setattr(f"rlm_example.models.{attribute}", value)
+    with pytest.raises(ConfigurationError, match=told):
+        resolve("example:m", "root")
+
+
+@pytest.mark.parametrize("name", ["openai", "ollama", "openrouter"])
+def test_a_plug_in_cannot_take_over_a_provider_of_ours(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    metadata = next(installed.glob("rlm_example-*.dist-info")) / "entry_points.txt"
+    before = metadata.read_text()
+    metadata.write_text(before.replace("example = ", f"{name} = "))
+    plugins._installed.cache_clear()
+    try:
+        assert name in plugins.names("providers"), "it is there"
+        assert provider(name) is PROVIDERS[name]
+    finally:
+        metadata.write_text(before)
+        plugins._installed.cache_clear()
+
+
+def test_all_four_work_together(installed: Path, archive: Path) -> None:
     code = "print(outline(context['a.md']))\nFINAL([list(context), llm_query('hi')])"
     rlm = create_rlm(script(code), sandbox="screened", strategies=["headings"])
     output = rlm.completion("What is in it?", archive)

@@ -144,7 +144,15 @@ async def test_a_client_of_the_server_names_no_path_and_writes_no_state(tmp_path
         assert (await client.runs.wait(thread, "rlm", input={"query": "q", "context": "abc"}))["answer"] == 3
         os.mkfifo(tmp_path / "fifo")
         (tmp_path / "kept.jsonl").write_text("kept")
-        told = {"sha256": "0" * 64, "kind": "text", "length": 9, "size": 9, "about": "a str", "preview": ""}
+        told = {
+            "sha256": "0" * 64,
+            "kind": "text",
+            "type": "str",
+            "length": 9,
+            "size": 9,
+            "about": "a str",
+            "preview": "",
+        }
         for path in (tmp_path / "fifo", "/dev/zero"):
             context = {**told, "path": str(path)}
             hostile = {

@@ -408,6 +408,7 @@ def test_a_reference_of_this_home_is_taken_also_as_json(way: Any, tmp_path: Path
         {"size": 1},
         {"length": 10**6},
         {"kind": "json"},
+        {"type": "list"},
         {"sha256": "0" * 64},
         {"signature": "0" * 64},
         {"signature": "f" * 64},
@@ -421,6 +422,14 @@ def test_one_that_was_changed_is_refused_and_nothing_that_it_names_is_opened(
     changed = {key: v.format(outside=outside) if isinstance(v, str) else v for key, v in change.items()}
     with pytest.raises(JournalError, match="cannot be read here: it was changed, or made with another RLM_HOME"):
         rlm(LOOK).graph.invoke({"query": "q", "context": {**ref, **changed}})
+
+
+@pytest.mark.parametrize("change", [{"type": None}, {"type": "set"}, {"type": ["list"]}, {}], ids=str)
+def test_a_reference_without_a_type_is_refused_and_not_taken_for_data(change: dict[str, Any]) -> None:
+    ref: Any = ContextStore().reference(SECRET)
+    untyped = {key: value for key, value in ref.items() if key != "type"}
+    with pytest.raises(InputError, match="looks like a reference, but its 'type' is not right"):
+        rlm(LOOK).graph.invoke({"query": "q", "context": {**untyped, **change}})
 
 
 def test_one_of_another_home_is_refused(tmp_path: Path) -> None:
@@ -482,7 +491,8 @@ values = st.recursive(
         st.lists(inner, max_size=3),
         st.dictionaries(words, inner, max_size=3),
         st.fixed_dictionaries(
-            {}, optional=dict.fromkeys(("sha256", "kind", "length", "size", "about", "preview", "path"), inner)
+            {},
+            optional=dict.fromkeys(("sha256", "kind", "type", "length", "size", "about", "preview", "path"), inner),
         ),
     ),
     max_leaves=8,
@@ -535,6 +545,7 @@ references = st.fixed_dictionaries(
     optional={
         "sha256": st.one_of(words, st.just(hashlib.sha256(SECRET.encode()).hexdigest())),
         "kind": st.one_of(words, st.sampled_from(["text", "json"])),
+        "type": st.one_of(words, st.sampled_from(["str", "list", "dict", "table"])),
         "length": st.one_of(st.integers(), words),
         "size": st.one_of(st.integers(), words),
         "about": words,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import HumanMessage
 
 from rlm_langchain import create_rlm
 from rlm_langchain.context.describe import table
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.graph.strategy_choice import MANY, chosen
 from rlm_langchain.models.model import Model
 from rlm_langchain.testing.models import script
 
@@ -39,6 +43,57 @@ def test_a_table_is_known_by_lines_with_as_many_cells(text, mark, cells):
 )
 def test_prose_logs_and_json_are_no_tables(text):
     assert table(text) is None
+
+
+ROWS = "number|word\n" + "\n".join(f"{n}|row" for n in range(900))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("some prose", "str"),
+        (b"some bytes", "str"),
+        (ROWS, "table"),
+        (ROWS.encode("utf-16"), "table"),
+        ("list of 3,000 things, and no list", "str"),
+        (["a"], "list"),
+        ([ROWS], "list"),
+        ({"list": 1}, "dict"),
+        (Document("text"), "list"),
+        ([HumanMessage("text")], "list"),
+    ],
+)
+def test_a_reference_says_the_type_of_its_context(value, kind):
+    ref = ContextStore().reference(value)
+    assert ref["type"] == kind
+    assert ContextStore().reference(ref) == ref
+
+
+def test_references_to_files_and_folders_say_their_type(tmp_path):
+    (tmp_path / "prose.txt").write_text("some prose")
+    (tmp_path / "rows.txt").write_text(ROWS)
+    (tmp_path / "utf16.txt").write_text(ROWS, "utf-16")
+    store = ContextStore()
+    refs = {path.name: store.reference(path)["type"] for path in tmp_path.iterdir()}
+    assert refs == {"prose.txt": "str", "rows.txt": "table", "utf16.txt": "table"}
+    assert store.reference(tmp_path)["type"] == "dict"
+
+
+def test_a_table_whose_preview_is_cut_to_its_first_line_is_a_str():
+    store = ContextStore()
+    ref = store.reference(ROWS)
+    assert store.shortened(ref, 5)["type"] == "str"
+    assert store.shortened(ref, 50)["type"] == "table"
+    model = Model("m", script("FINAL(1)"), "compact")
+    assert create_rlm(model).completion("How many?", store.shortened(ref, 5))["answer"] == 1
+
+
+@pytest.mark.parametrize(("number", "many"), [(MANY - 1, False), (MANY, True)])
+def test_only_long_lists_are_classified_and_counted(number, many):
+    store = ContextStore()
+    assert ("classify_count" in chosen(store.reference(["item"] * number))) is many
+    assert "classify_count" not in chosen(store.reference({f"{n}": n for n in range(number)}))
+    assert "classify_count" not in chosen(store.reference("list of many\n" * number))
 
 
 @pytest.mark.parametrize(("profile", "told"), [("compact", True), ("default", False)])

@@ -21,7 +21,7 @@ from rlm_langchain.models.model import (
     PriceListEntry,
 )
 from rlm_langchain.models.provider_errors import ErrorCode
-from rlm_langchain.models.registry import resolve
+from rlm_langchain.models.registry import resolve, way_out
 from rlm_langchain.testing.models import FunctionModel, script
 
 
@@ -116,8 +116,8 @@ def test_an_address_without_http_is_told_before_anything_is_asked(
     ],
 )
 def test_a_model_that_is_named_has_a_way_out(name: str, code: ErrorCode, told: str) -> None:
-    assert told in Model(name, script("")).way_out(code)
-    assert Model("gpt-x", script("")).way_out(code) == "", "of a model that was given nothing is known"
+    assert told in way_out(Model(name, script("")), code)
+    assert way_out(Model("gpt-x", script("")), code) == "", "of a model that was given nothing is known"
 
 
 def test_a_public_compatible_server_is_looked_up_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def refer(value: Document | Sequence[Document], intake: StoreWriter) -> ContextR
         f"metadata of the first: {describe.names(items[0]['metadata'])}",
         note,
     )
-    return json_ref(blob, len(items), line)
+    return json_ref(blob, "list", len(items), line)
 
 
 def sequence(value: Any) -> Sequence[Any]:

@@ -62,7 +62,7 @@ def refer_beneath(within: Path, root: Path, intake: StoreWriter) -> ContextRef:
                 describe.line(f"the folder {one_line(reader.root)} holds no readable text", reader.left_out())
             )
         blob = writer.commit()
-    return json_ref(blob, reader.files, reader.about())
+    return json_ref(blob, "dict", reader.files, reader.about())
 
 
 class _Reader:

@@ -33,9 +33,10 @@ def refer(value: list[Any] | tuple[Any, ...] | dict[str, Any], intake: StoreWrit
         return None
     blob, note = keep(value, intake)
     if isinstance(value, dict):
-        return json_ref(blob, len(value), describe.line(describe.of_dict(value, blob.size), note))
+        return json_ref(blob, "dict", len(value), describe.line(describe.of_dict(value, blob.size), note))
     preview = describe.preview(value[0]) if isinstance(value[0], str) else None
-    return json_ref(blob, len(value), describe.line(describe.of_list(value, blob.size), note), preview)
+    line = describe.line(describe.of_list(value, blob.size), note)
+    return json_ref(blob, "list", len(value), line, preview)
 
 
 def keep(value: Any, intake: StoreWriter) -> tuple[Blob, str]:

@@ -39,7 +39,7 @@ def refer(value: BaseMessage | Sequence[BaseMessage], intake: StoreWriter) -> Co
         describe.tally(roles),
         note,
     )
-    return json_ref(blob, len(items), line)
+    return json_ref(blob, "list", len(items), line)
 
 
 def _item(message: BaseMessage) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextRef
 
 _KEYS = frozenset(ContextRef.__annotations__)
-_NEEDED = _KEYS - {"path"}
+_NEEDED = _KEYS - {"path", "type"}
+"""Of a reference; `type` is newer than the others, and one without it is refused, not taken for data."""
+_WORDS = {"kind": ("text", "json"), "type": ("str", "list", "dict", "table")}
 _LONGEST = 4000
 """Characters of `about` and of `preview`: both are read by the root model."""
 
@@ -57,8 +59,8 @@ def _right(key: str, value: Any) -> bool:
             return _is_hash(value)
         case "signature":  # records that are older than signatures have none
             return value is None or _is_hash(value)
-        case "kind":
-            return value in ("text", "json")
+        case "kind" | "type":
+            return value in _WORDS[key]
         case "length" | "size":
             return type(value) is int and value >= 0
         case "path":

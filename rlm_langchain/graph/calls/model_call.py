@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import BudgetRefused
+from rlm_langchain.context.describe import BYTES_PER_TOKEN
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
@@ -30,8 +31,6 @@ from rlm_langchain.types import (
     Excerpt,
     Usage,
 )
-
-BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)

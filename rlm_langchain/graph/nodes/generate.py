@@ -20,6 +20,7 @@ from rlm_langchain.graph.progress import Progress
 from rlm_langchain.models.call import CallFailed, Completion
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
+from rlm_langchain.models.registry import way_out
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import NoteRecord, TurnRecord, depth_of
 from rlm_langchain.run.ask_model import (
@@ -153,9 +154,9 @@ class GenerateStep:
             self.met = None if self.stop else reason
             return None
         except CallFailed as failed:
-            way_out = self._model.way_out(failed.code)
             told = f"the root model {self._model.name} does not answer: {failed}"
-            raise ModelError(f"{told}; {way_out}" if way_out else told) from failed
+            hint = way_out(self._model, failed.code)
+            raise ModelError(f"{told}; {hint}" if hint else told) from failed
 
     @property
     def depth(self) -> int:

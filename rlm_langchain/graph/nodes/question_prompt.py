@@ -56,9 +56,9 @@ def examples_for(components: Components, journal: Journal, path: str, context: C
 
 
 def _kind(profile: str, context: ContextRef) -> str:
-    """What a profile calls the type of a context: some know tables."""
-    kind = re.split("[ ,]", context["about"], maxsplit=1)[0]
-    return "table" if kind == "str" and has(profile, "context_table") and table(context["preview"]) else kind
+    """What a profile calls the type of a context: to some, a table is a str like any other."""
+    kind = context["type"]
+    return "str" if kind == "table" and not has(profile, "context_table") else kind
 
 
 def _about(profile: str, name: str, context: ContextRef) -> str:

@@ -16,6 +16,7 @@ from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from pydantic import BaseModel
 
+from rlm_langchain.context.sanitize import clip
 from rlm_langchain.records import Record, RLMOutput
 
 SHOWN = 2_000
@@ -72,11 +73,11 @@ def thought(record: Record) -> str:
         return ""
     match record["type"]:
         case "turn":
-            return f"{_clip(record['text'])}\n\n"
+            return f"{clip(record['text'], SHOWN)}\n\n"
         case "wave":
             return f"(asks {record['count']} {'model' if record['count'] == 1 else 'models'})\n\n"
         case "output" if record["outcome"] != "answered":
-            return f"{_clip(record['text'])}\n\n"
+            return f"{clip(record['text'], SHOWN)}\n\n"
         case _:
             return ""
 
@@ -125,10 +126,3 @@ def _reasoning(text: str) -> dict[str, Any]:
 
 def _pieces(text: str) -> list[str]:
     return re.findall(rf"(?s).{{1,{PIECE}}}(?:\S{{0,20}}\s+|\S{{0,20}}$|)", text)
-
-
-def _clip(text: str) -> str:
-    if len(text) <= SHOWN:
-        return text
-    half = SHOWN // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half:,} more characters …\n{text[-half:]}"

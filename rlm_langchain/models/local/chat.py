@@ -11,8 +11,8 @@ from typing import Any
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr, SecretStr
 
+from rlm_langchain.models.compatible_chat import CompatibleChat
 from rlm_langchain.models.local.server import LocalServer
-from rlm_langchain.models.providers import CompatibleChat
 from rlm_langchain.prompts.render import few_shot_messages
 
 

@@ -104,9 +104,6 @@ class Progress:
     """So many more bytes are done."""
 
 
-SILENT = Progress(lambda name, total: None, lambda size: None)
-
-
 @contextmanager
 def shown(size: int) -> Iterator[Progress]:
     """A bar on standard error, in a terminal; elsewhere a line that says what takes so long."""

@@ -26,10 +26,10 @@ __all__ = ["MontySandbox"]
 
 GUIDANCE = (
     "This REPL runs a subset of Python. Not there: class inheritance (raise ValueError, no exception class of "
-    "your own), @property, __len__ and `<` of your own classes, `yield` inside try or with, "
+    "your own), @property, __len__ and `<` of your own classes, `yield`, "
     "threads, files, packages; of the standard library only re, json, csv, math, datetime, collections, "
-    "itertools, functools, statistics, heapq, string, textwrap, random, difflib and a few more. Ask models in "
-    "loops, comprehensions or with llm_query_batched, never inside a generator function."
+    "itertools, functools, statistics, heapq, string, textwrap, random and a few more. Ask models in "
+    "loops, comprehensions or with llm_query_batched."
 )
 """What a root model must know; at most 120 tokens."""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rlm_langchain.context.sanitize import clip
+
 if TYPE_CHECKING:
     from pydantic_monty import Frame, MontyError
 
@@ -19,10 +21,7 @@ _UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
 
 HINTS = (
-    (
-        r"support yield",
-        "yield works in for, while and if, but not inside try or with, or as a part of an expression",
-    ),
+    (r"support yield", "generator functions are not there: append to a list and return it"),
     (
         r"support class inheritance",
         "classes here cannot inherit: raise ValueError or RuntimeError themselves, and share code by functions",
@@ -34,14 +33,33 @@ HINTS = (
     (r"support the 'del' statement", "del works alone on its line, for names and items: use d.pop(key)"),
     (r"exception groups", "use plain try and except"),
     (r"[Ww]ildcard imports", "import the names that you need"),
+    (r"No module named '(asyncio|threading|multiprocessing|queue)", "to ask many at once, use llm_query_batched"),
+    (r"No module named 'ast'", "for ast.literal_eval(text), use json.loads(text) or eval(text)"),
+    (r"No module named 'calendar'", "use date and timedelta of datetime"),
+    (r"No module named 'contextlib'", "in place of suppress, use try and except"),
+    (r"No module named 'difflib'", "compare sets of lines or of words, or ask a model with llm_query"),
+    (r"No module named 'fnmatch'", "use re, or startswith and endswith of str"),
+    (r"No module named 'html'", "use str.replace for entities, and re.sub for tags"),
+    (r"No module named 'pprint'", "use print(json.dumps(value, indent=1))"),
+    (
+        r"No module named 'traceback'",
+        "print(type(error).__name__, error)",
+    ),
+    (r"No module named 'types'", "in place of SimpleNamespace, use a dict or a dataclass"),
+    (r"No module named 'urllib", "use str.partition, str.split and re for addresses; nothing can be fetched"),
+    (r"No module named 'warnings'", "print the warning"),
     (
         r"No module named",
         "there are no packages here; of the standard library re, json, csv, math, collections, itertools, "
-        "functools, datetime, random, statistics, heapq, textwrap, string, operator, difflib and a few more",
+        "functools, datetime, random, statistics, heapq, textwrap, string, operator and a few more",
     ),
+    (r"module 'sys' has no attribute 'exit'", "a cell ends at its last line, and FINAL(value) ends the run"),
+    (r"module 'sys' has no attribute", "most of sys is not there: use print to write"),
+    (r"'TextIOWrapper' object has no attribute|_io\.TextIOWrapper", "use print(text, end='')"),
+    (r"from 'pathlib'", "there are no files here: use Path, or str methods on the name"),
     (
         r"a model cannot be asked here",
-        "not in a generator function, a key of list.sort, a default factory or a __repr__: ask in a loop, in a "
+        "not in a key of list.sort, a default factory or a __repr__: ask in a loop, in a "
         "comprehension, or with llm_query_batched",
     ),
     (r"exceptions can only be called with", "an exception takes one text here: raise ValueError('...')"),
@@ -73,10 +91,11 @@ def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozen
     match error:
         case MontySyntaxError():
             return Fault(
-                None, f"{_lines(error.traceback(), sources)}{_cut(error.display('type-msg'))}\n{NOTHING_RAN}"
+                None,
+                f"{_lines(error.traceback(), sources)}{clip(error.display('type-msg'), LONGEST)}\n{NOTHING_RAN}",
             )
         case MontyRuntimeError():
-            return _raised(_cut(error.display("type-msg")), error.traceback(), sources, failed_calls)
+            return _raised(clip(error.display("type-msg"), LONGEST), error.traceback(), sources, failed_calls)
         case MontyCrashedError() if error.timed_out:
             return Fault("time", "it did not stop by itself")
     return Fault("crash", "the worker is gone")
@@ -130,16 +149,4 @@ def _line(frame: Frame, sources: Mapping[int, Source]) -> str | None:
         return None
     line = source.line(frame.line)
     file = f"<cell {source.cell}>" if source.cell else "<prelude>"
-    return f'  File "{file}", line {line}, in {_function(frame)}\n    {source.text(line)}\n'
-
-
-def _function(frame: Frame) -> str:
-    """The blocks of a generator have names of ours."""
-    name = frame.function_name or "<module>"
-    return "a generator" if name.startswith("_rlm_") else name
-
-
-def _cut(text: str) -> str:
-    if len(text) <= LONGEST:
-        return text
-    return f"{text[: LONGEST // 2]} ... ({len(text)} characters) ... {text[-LONGEST // 2 :]}"
+    return f'  File "{file}", line {line}, in {frame.function_name or "<module>"}\n    {source.text(line)}\n'

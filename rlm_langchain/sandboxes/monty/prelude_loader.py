@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from rlm_langchain.sandboxes.monty.rewrite.methods import tables
+from rlm_langchain.sandboxes.monty.rewrite.expressions import tables
 from rlm_langchain.sandboxes.reserved_names import bindings, parse
 
 NATIVE = "_native_"

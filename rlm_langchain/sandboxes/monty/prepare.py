@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -73,12 +74,29 @@ def _prepare(code: str, cell: int, echo: bool, reserved: frozenset[str]) -> Prep
         return Prepared(code, Source(cell, lines))
     if (sentence := overwritten(tree, reserved)) is not None:
         return Refused(sentence)
+    if (line := _returns(tree)) is not None:  # Monty would end the cell there, without a word
+        return Refused(
+            f"SyntaxError: 'return' outside function (line {line}): print the value, or answer with FINAL(value). "
+            "No code of this cell was run."
+        )
     names = frozenset(name for _, name in bindings(tree))
     try:
         run = rewritten(code, tree, echo)
     except (RecursionError, MemoryError, ValueError, SyntaxError):  # too deep for `ast` to write it down again
         return Prepared(code, Source(cell, lines), names)
     return Prepared(run.code, Source(cell, lines, run.origins), names, run.modules)
+
+
+def _returns(tree: ast.Module) -> int | None:
+    """The line of the first `return` that is in no function."""
+    waiting: list[ast.AST] = [*reversed(tree.body)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Return):
+            return node.lineno
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.expr):
+            waiting.extend(reversed([*ast.iter_child_nodes(node)]))
+    return None
 
 
 def _roomy(do: Callable[[], T]) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rlm_langchain.sandboxes.reserved_names import parse
@@ -103,8 +102,6 @@ class Edit:
     text: str
     closes: bool
     """It ends a node: what it stands next to was begun before."""
-    origins: tuple[int, ...] = ()
-    """For each line of the text the line that it came from; empty: the line that it stands in."""
 
 
 class Edits:
@@ -125,11 +122,11 @@ class Edits:
         if isinstance(node, ast.alias) or self.tree.is_placed(node):
             self._edits.append(Edit(*self.tree.span(node), text, False))
 
-    def replace(self, start: int, end: int, text: str, origins: Iterable[int] = ()) -> None:
+    def replace(self, start: int, end: int, text: str) -> None:
         """Put text in the place of characters; edits inside of them are not made."""
         if start == end and not text:
             return
-        self._edits.append(Edit(start, end, text, False, tuple(origins)))
+        self._edits.append(Edit(start, end, text, False))
 
     def bound(self, node: ast.Attribute) -> None:
         """`x.name` becomes `_rlm_method(x, 'name')`."""
@@ -149,7 +146,7 @@ class Edits:
             kept = code[at : edit.start]
             line += kept.count("\n")
             origins += range(line - kept.count("\n") + 1, line + 1)
-            origins += edit.origins[1:] or [line] * edit.text.count("\n")
+            origins += [line] * edit.text.count("\n")
             line += code.count("\n", edit.start, edit.end)
             pieces += [kept, edit.text]
             at = edit.end

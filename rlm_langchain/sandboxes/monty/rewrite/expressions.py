@@ -1,11 +1,76 @@
-"""Expressions that Monty would misunderstand."""
+"""Expressions that Monty would misunderstand.
+
+Among them are the methods of Python's own types: Monty has most of them, but only to be called, never as values.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter, deque
+from functools import cache
 
 from rlm_langchain.sandboxes.monty.rewrite.edits import Edits
-from rlm_langchain.sandboxes.monty.rewrite.methods import CALLED, VALUES
+
+OWNERS: dict[str, type] = {
+    "str": str,
+    "list": list,
+    "dict": dict,
+    "set": set,
+    "frozenset": frozenset,
+    "tuple": tuple,
+    "bytes": bytes,
+    "int": int,
+    "float": float,
+    "Counter": Counter,
+    "deque": deque,
+    "Pattern": re.Pattern,
+    "Match": re.Match,
+}
+"""By the names that `type(x).__name__` gives in Monty."""
+
+SPECIAL = {
+    "__getitem__": "lambda k: o[k]",
+    "__contains__": "lambda x: x in o",
+    "__len__": "lambda: len(o)",
+    "__str__": "lambda: str(o)",
+    "__repr__": "lambda: repr(o)",
+}
+"""Methods with two underscores that are passed on as values."""
+
+LACKING = frozenset(
+    {"translate", "maketrans", "format_map", "is_integer", "bit_length", "bit_count", "subn"}
+    | {"intersection_update", "difference_update", "symmetric_difference_update"}
+)
+"""Methods that Monty does not have at all: the prelude does."""
+
+HELPED = frozenset({"sub", "union", "intersection", "difference"})
+"""Methods that Monty has in part."""
+
+DATA = frozenset({"real", "imag", "numerator", "denominator", "conjugate", "maxlen"})
+"""Attributes that are no methods, or that nobody passes on."""
+
+
+def _methods(owner: type) -> list[str]:
+    named = (name for name in dir(owner) if not name.startswith("_") and name not in DATA)
+    return sorted(name for name in named if callable(getattr(owner, name)))
+
+
+_ALL = frozenset(name for owner in OWNERS.values() for name in _methods(owner))
+
+VALUES = _ALL | frozenset(SPECIAL)
+"""Attributes that may be a method passed on as a value."""
+
+
+@cache
+def tables() -> str:
+    """Code that tells the prelude which type has which method, and how to make a value of one."""
+    owned = ", ".join(f"{kind!r}: {[*_methods(owner), *SPECIAL]!r}" for kind, owner in OWNERS.items())
+    simple = sorted(_ALL - LACKING - HELPED)
+    makers = [f"{name!r}: lambda o: lambda *a, **k: o.{name}(*a, **k)" for name in simple]
+    makers += [f"{name!r}: lambda o: {value}" for name, value in SPECIAL.items()]
+    return f"_rlm_owned = {{{owned}}}\n_rlm_makers = {{{', '.join(makers)}}}\n"
+
 
 EAGER = frozenset({"map", "filter", "zip", "enumerate", "reversed"})
 """Built-in functions that make an iterator in Python, and a list in Monty."""
@@ -28,7 +93,7 @@ def attribute(node: ast.Attribute, edits: Edits) -> None:
     if not (isinstance(around, ast.Call) and around.func is node):
         if node.attr in VALUES:
             edits.bound(node)
-    elif node.attr in CALLED or _of_type(node) or _needs_help(node.attr, around):
+    elif node.attr in LACKING or _of_type(node) or _needs_help(node.attr, around):
         edits.bound(node)
 
 

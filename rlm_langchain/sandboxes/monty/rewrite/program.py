@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from rlm_langchain.sandboxes.monty.rewrite import expressions as rewrite_expressions
 from rlm_langchain.sandboxes.monty.rewrite import statements as rewrite_statements
 from rlm_langchain.sandboxes.monty.rewrite.edits import Edits, Tree
-from rlm_langchain.sandboxes.monty.rewrite.generators import without_yields
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,4 @@ def rewritten(code: str, tree: ast.Module, echo: bool) -> Rewritten:
             case ast.ClassDef():
                 rewrite_statements.defined(node, edits)
     changed, origins = edits.applied()
-    if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in found.nodes):
-        changed, moved = without_yields(changed)
-        origins = tuple(origins[line - 1] for line in moved) if moved and origins else moved or origins
     return Rewritten(changed, origins, frozenset(modules))

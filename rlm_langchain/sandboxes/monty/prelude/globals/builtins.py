@@ -56,6 +56,15 @@ def _best(pick, items, key, default):
     return items[pick(range(len(items)), key=lambda n: keys[n])]
 
 
+def round(number, ndigits=None):
+    """Exact for floats, as in Python: Monty multiplies first, so that 2.675 would become 2.68."""
+    if ndigits is None:
+        return _native_round(number)
+    if isinstance(number, float) and ndigits >= 0 and number - number == 0.0:
+        return float(f"{number:.{ndigits}f}") if ndigits < 324 else number
+    return _native_round(number, ndigits)
+
+
 def callable(value):
     """Whether it can be called."""
     kind = type(value).__name__
@@ -110,42 +119,6 @@ def _rlm_import(module, path):
             raise ImportError(f"cannot import name {name!r} from {module.__name__!r}")
         module = _native_getattr(module, name)
     return module
-
-
-_rlm_iter = iter
-_rlm_next = next
-_rlm_end = _Missing()
-
-
-class _rlm_Generator:
-    """What a generator function returns: its blocks, each of which says what comes next."""
-
-    def __init__(self, blocks):
-        self._blocks = blocks
-        self._at = 0
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        while self._at >= 0:
-            block = self._blocks[self._at]
-            self._at = -1
-            step = block()
-            if not isinstance(step, tuple):
-                self._at = step
-            else:
-                self._at = step[0]
-                return step[1]
-        raise StopIteration
-
-    def send(self, value):
-        if value is not None:
-            raise NotImplementedError("values cannot be sent into a generator here")
-        return self.__next__()
-
-    def close(self):
-        self._at = -1
 
 
 class _rlm_Function:
