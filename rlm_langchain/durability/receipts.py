@@ -12,12 +12,13 @@ import asyncio
 import json
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import JournalError
 from rlm_langchain.trajectory.checksum import checksum, is_intact
-from rlm_langchain.types import Usage
+from rlm_langchain.types import CallResult, Plain, Usage
 
 TOOL = " tool "
 """In the key of what a tool gave back, behind its place."""
@@ -38,7 +39,7 @@ class Receipts:
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Any | None:
-        """The reply that was received under a key, in this process or an earlier one."""
+        """Return the reply that was received under a key before this file was opened: by an earlier process."""
         with self._lock:
             if self._replies is None:
                 self._replies = self._read()
@@ -163,6 +164,36 @@ class Receipts:
             f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
             "nothing that was paid is lost"
         )
+
+
+async def recorded(
+    receipts: Receipts | None, key: str, place: str, make: Callable[[], Awaitable[CallResult]]
+) -> CallResult:
+    """Return the reply whose receipt an earlier process wrote under this key; else make it, and write its receipt.
+
+    The receipt is on disk before the reply is used. A failure has none: it is made again. Raises `JournalError`
+    when a reply could not be kept.
+    """
+    known = receipts.find(key) if receipts else None
+    if known is not None:
+        return CallResult(known["text"], used=Usage(**known["usage"]))
+    reply = await make()
+    if receipts and reply.text is not None:
+        await receipts.open()
+        receipts.write(key, {"place": place, "text": reply.text, "usage": reply.used.record()})
+    return reply
+
+
+def recorded_value(receipts: Receipts | None, key: str, make: Callable[[], Plain]) -> Plain:
+    """Return the value in the receipt of an earlier process; else make it, and write it: another would differ."""
+    if receipts is None:
+        return make()
+    known = receipts.find(key)
+    if known is None:
+        known = {"value": make()}
+        receipts.write(key, known)
+    value: Plain = known["value"]
+    return value
 
 
 def _allocate(file: int, offset: int, size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,11 +22,9 @@ from rlm_langchain.records import Record, child_path
 from rlm_langchain.run.cancellation import Cancelled, in_new_thread
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.single_flight import SingleFlight
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.journal import Journal
-from rlm_langchain.types import CallResult, Plain, Usage
-
-Answers = dict[str, asyncio.Future[Any] | CallResult | str]
-"""By model and fingerprint: what was answered in this tree, or will be. With a wave: a flawed reply."""
+from rlm_langchain.types import CallResult, Usage
 
 
 class RunTree:
@@ -40,8 +37,10 @@ class RunTree:
         self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
         """For custom tools, which take no model's turn."""
         self.levels = ChildRunLimiter(budget)
-        self.answers: Answers = {}
-        self.twins = SingleFlight()
+        self.answers = SingleFlight[CallResult]()
+        """Of models, by model and fingerprint. With a wave in its key: a flawed reply, which answers only there."""
+        self.child_runs = SingleFlight[str]()
+        """The answers of child runs, by depth and fingerprint."""
         self.repls: dict[str, Repl] = {}
         self._waiting: set[Future[Any]] = set()
         """Model calls that sync nodes wait for."""
@@ -116,17 +115,6 @@ class RunTree:
         with self._lock:
             return self._spent.get(place, Usage())
 
-    def once(self, key: str, make: Callable[[], Plain]) -> Plain:
-        """What `make` gives when it is first asked for: not the same twice, so kept like a reply."""
-        if self.receipts is None:
-            return make()
-        known = self.receipts.find(key)
-        if known is None:
-            known = {"value": make()}
-            self.receipts.write(key, known)
-        value: Plain = known["value"]
-        return value
-
     def take_tool(self, place: str) -> bool:
         """Count one call of a tool; False when there are none left."""
         with self._lock:
@@ -166,8 +154,8 @@ class RunTree:
             self.note(place, usage)
             self.ledger.add_spent(usage)
         self._tools.update(_tools_of(journal))
-        self.answers.update(journal.answers())
-        self.twins.remember(journal.runs())
+        self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
+        self.child_runs.remember(journal.runs())
         if not path:
             self.ledger.worked(journal.seconds)
 
@@ -240,7 +228,7 @@ def _tools_of(journal: Journal) -> Iterator[str]:
     for record in journal.account:
         if record["type"] == "call" and "child" in record:
             yield from _tools_of(Journal(record["child"]))
-        elif record["type"] == "call" and record["kind"] == "tool":
+        elif record["type"] == "call" and kind_of(record["kind"]).is_counted:
             yield child_path(record["path"], record["call"])
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from rlm_langchain.records import CallRecord
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.types import Shortfall, StopReason
 
 NAMES: dict[Shortfall, tuple[str, str]] = {
@@ -23,8 +24,6 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
 """In words, for one and for several."""
-_ANSWERED_BY_MODELS = ("llm", "rlm")
-"""Kinds of calls whose failure is a loss. A tool that says no has answered."""
 _TREE_LIMITS: tuple[StopReason, ...] = ("calls", "tokens", "usd", "seconds")
 
 
@@ -58,7 +57,7 @@ def _shortfall(call: CallRecord) -> Shortfall | None:
     refused = call.get("refused")
     if refused is not None:
         return "declined" if refused == "declined" else "refused"
-    if call["kind"] not in _ANSWERED_BY_MODELS:
+    if not kind_of(call["kind"]).is_answered_by_model:
         return None
     if child := call.get("child"):
         return {"partial": "child_partial", "failed": "child_failed"}.get(child[-1]["status"])  # type: ignore[return-value]

@@ -21,7 +21,7 @@ from rlm_langchain.models.call import CallFailed, Completion
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import NoteRecord, TurnRecord, depth_of
+from rlm_langchain.records import TurnRecord, depth_of
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
@@ -244,9 +244,7 @@ class GenerateStep:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
     def _note(self, text: str) -> None:
-        self.recorder.record(
-            NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time())
-        )
+        self.recorder.note(self.state["path"], "model", text)
 
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""
