@@ -33,7 +33,7 @@ from rlm_langchain.run.event_loops import in_thread, run_sync
 
 
 class Lambda(RunnableLambda[Any, Any]):
-    """A function with its async twin. What else it runs is said, not found.
+    """A function in a sync and an async form. The subgraphs that it runs are named, not searched for.
 
     LangChain finds it by looking through closures, and keeps the last 256 that it has looked through: each would
     hold its machine, and all that this holds, long after an RLM was dropped.
@@ -50,11 +50,11 @@ class Node(Lambda):
     millisecond and a line in every trace. In lambdas LangGraph finds subgraphs."""
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """What the function makes of this."""
+        """Return what the function makes of this."""
         return cast(Any, self.func)(input, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """What its twin makes of it."""
+        """Return what the async form makes of it."""
         return await cast(Any, self.afunc)(input, config)
 
     stream, astream = Runnable.stream, Runnable.astream

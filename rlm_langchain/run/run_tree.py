@@ -1,4 +1,4 @@
-"""What is alive while a tree of runs works. Nothing of it is ever in state: the journal brings it back."""
+"""The living part of a tree of runs. Nothing of it is ever in state: the journal brings it back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rlm_langchain.types import CallResult, Usage
 
 
 class RunTree:
-    """A tree of runs at work: its account, its gate, its REPLs."""
+    """A tree of runs at work: its ledger, its rate limiters, its REPLs, and the answers that its calls share."""
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
@@ -48,7 +48,7 @@ class RunTree:
         self.receipts: Receipts | None = None
         """Of a run that can be resumed."""
         self.reading: CoverageTracker | None = None
-        """What tells which parts of the contexts models have read; None until a run of it begins to work here."""
+        """Tells which parts of the contexts models have read; None until a run of the tree begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
         self.failures: dict[str, Usage] = {}
@@ -68,7 +68,7 @@ class RunTree:
         self._lock = threading.Lock()
 
     def keep(self, path: Path) -> None:
-        """Keep receipts there, and book what those that are there say: replies of earlier processes, seen here or
+        """Keep receipts there, and book those that are there: replies of earlier processes, seen here or
         not. Whoever comes meanwhile waits."""
         with self._keeping:
             if self.receipts is not None:
@@ -106,29 +106,29 @@ class RunTree:
                 self._below[path] = self._below.get(path, Usage()).plus(usage)
 
     def spent_below(self, path: str) -> Usage:
-        """What the run at `path` and those below it have spent."""
+        """Return what the run at `path` and those below it have spent."""
         with self._lock:
             return self._below.get(path, Usage())
 
     def spent_at(self, place: str) -> Usage:
-        """What was spent at this very place."""
+        """Return what was spent at this very place."""
         with self._lock:
             return self._spent.get(place, Usage())
 
     def take_tool(self, place: str) -> bool:
-        """Count one call of a tool; False when there are none left."""
+        """Count one call of a tool or a function; return False when none is left."""
         with self._lock:
             self._tools.add(place)
             return len(self._tools) <= self.ledger.budget.tool_calls
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
-        """The REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
+        """Return the REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
         with self._lock:
             self.check_cancelled()
             return self.repls.setdefault(path, Repl(open))
 
     def journal(self, path: str, records: Sequence[Record]) -> Journal:
-        """What the run at `path` has done, read on from where it was read before.
+        """Return the journal of the run at `path`, read on from where it was read before.
 
         Its first time in this process, what it did in earlier ones is taken over: the account, the answers. Raises
         `JournalError` when it is not what was written then.
@@ -181,7 +181,7 @@ class RunTree:
 
     @contextmanager
     def awaiting(self, future: Future[Any]) -> Iterator[None]:
-        """Around the wait for a model call: when the tree is cancelled, so is the call."""
+        """Wait for a model call in here: when the tree is cancelled, so is the call."""
         with self._lock:
             self._waiting.add(future)
             cancelled = self._cancelled
@@ -205,7 +205,7 @@ class RunTree:
 
 
 def _runs_above(place: str) -> Iterator[str]:
-    """The paths of the runs that something was asked by, or for: of the top one, and of those down to it."""
+    """Yield the paths of the runs to which a place belongs: the top one, and those from there down to it."""
     path, asked_by_it, _ = place.partition(" ")
     parts = path.split("/") if path else []
     yield ""
@@ -213,7 +213,7 @@ def _runs_above(place: str) -> Iterator[str]:
 
 
 def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
-    """What was spent since the question, and where."""
+    """Yield each place of a journal at which something was spent since the question, and how much."""
     for record in journal.account:
         if record["type"] == "turn":
             yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
@@ -224,7 +224,7 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
 
 
 def _tools_of(journal: Journal) -> Iterator[str]:
-    """Where tools were called since the question."""
+    """Yield the places at which tools and functions were called since the question."""
     for record in journal.account:
         if record["type"] == "call" and "child" in record:
             yield from _tools_of(Journal(record["child"]))
@@ -233,7 +233,7 @@ def _tools_of(journal: Journal) -> Iterator[str]:
 
 
 def turn_place(path: str, turn: int) -> str:
-    """Where in the tree a root turn of a run is asked."""
+    """Return the place in the tree of a root turn."""
     return f"{path} turn {turn}"
 
 
@@ -247,7 +247,7 @@ class RunTreeRegistry:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, run: str, budget: Budget, receipts: Path | None = None) -> RunTree:
-        """The tree of a run; a new one when this process has not seen it, or has closed it."""
+        """Return the tree of a run; a new one when this process has not seen it, or has closed it."""
         with self._lock:
             if run in self._cancelled:
                 raise Cancelled
@@ -259,7 +259,7 @@ class RunTreeRegistry:
         return tree
 
     def has_read(self, run: str) -> bool:
-        """Whether there is a tree of this run, with its receipts."""
+        """Return whether there is a tree of this run, with its receipts."""
         with self._lock:
             tree = self._alive.get(run)
         return tree is not None and tree.receipts is not None
@@ -276,7 +276,7 @@ class RunTreeRegistry:
         return ended
 
     def end(self, run: str) -> None:
-        """The run has its answer. Its receipts are kept until the last checkpoint is written."""
+        """Close a run that has its answer. Its receipts are kept until the last checkpoint is written."""
         self.close(run)
         with self._lock:
             self._ended.add(run)

@@ -28,22 +28,22 @@ _TREE_LIMITS: tuple[StopReason, ...] = ("calls", "tokens", "usd", "seconds")
 
 
 def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
-    """What is missing of the replies to these calls."""
+    """Return what is missing of the replies to these calls, by kind."""
     return dict(Counter(kind for call in _unanswered(calls) if (kind := _shortfall(call)) is not None))
 
 
 def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
-    """The limit that refused any of these calls, or ended a child run of them early; the first of them."""
+    """Return the limit that refused any of these calls, or ended a child run of them early; the first of them."""
     return next((limit for call in _unanswered(calls) if (limit := _limit(call)) is not None), None)
 
 
 def is_blank(answer: object) -> bool:
-    """Whether an answer is none: None, or a text without words."""
+    """Return whether an answer is blank: None, or a text without words."""
     return answer is None or (isinstance(answer, str) and not answer.strip())
 
 
 def described(missing: Mapping[Shortfall, int]) -> str:
-    """The counts in words."""
+    """Return the counts in words."""
     return ", ".join(f"{count:,} {NAMES[kind][count != 1]}" for kind, count in missing.items())
 
 

@@ -1,4 +1,4 @@
-"""`approve`: a person is asked before a fan-out that costs more than was agreed.
+"""`approve`: asks a person before a fan-out that costs more than was agreed.
 
 A node of its own, since LangGraph runs an interrupted node again from its top: here nothing has been done yet.
 """
@@ -63,7 +63,7 @@ def restore_approvals(state: RLMState, tree: RunTree) -> None:
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:
-    """Ask, wait for as long as it takes, and note the answer."""
+    """Ask a person, wait for as long as it takes, and record the answer."""
     asked = state.get("approval")
     if asked is None:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")

@@ -1,4 +1,4 @@
-"""`execute`: runs the next cell, or goes on with the one that waits, until it needs a model or ends."""
+"""`execute`: runs the next cell, or goes on with the one that waits, until it makes a call that costs, or ends."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ class ExecuteStep:
     repl: Repl
     recorder: Recorder
     refused: int = 0
-    """How often the cell was told that there are no more calls."""
+    """How often the cell was refused a call in this visit."""
     idle: int = 0
-    """How often it asked only what was known."""
+    """How often the cell asked only what was known."""
     unfound: int = 0
-    """Quotes of the answer that is sent back for them."""
+    """How many quotes were not found in an answer that goes back to the model."""
     blank: bool = False
-    """Whether the answer that is sent back is nothing."""
+    """Whether an answer goes back to the model because it is blank."""
 
     @classmethod
     def begin(cls, components: Components, state: RLMState, config: RunnableConfig) -> ExecuteStep:
@@ -110,7 +110,7 @@ class ExecuteStep:
             return self._go_on()
 
     def _seconds(self) -> float | None:
-        """How long this visit may compute: a little into the time of the last call, unless this is after it."""
+        """Return the seconds that this visit may compute: a little into the time of the last call, or all of it."""
         ledger = self.tree.ledger
         left, most = ledger.seconds_left(), ledger.seconds_left(last=True)
         if left is None or most is None:
@@ -148,14 +148,14 @@ class ExecuteStep:
                 case Died(_, stdout, _) if self.repl.late:
                     return self._out_of_time(stdout)
                 case Died("crash") if self.repl.revives(self._cell):
-                    self._tell("the process of the REPL was gone; a new one was brought to where it was")
+                    self._note("the process of the REPL was gone; a new one was brought to where it was")
                     step = self._replay()
                 case Died(_, stdout, error):
                     self._died(stdout, error)
                     step = None
 
     def _loop_detected(self) -> str | None:
-        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, or are all in vain."""
+        """Return why a cell that asks once more is ended: its calls all fail, or bring nothing new."""
         if self.journal.failed_waves + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
         if self.components.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
@@ -165,7 +165,7 @@ class ExecuteStep:
         return None
 
     def _answer_problem(self, value: Plain) -> str | None:
-        """Why an answer goes back to the model: it does not fit its schema; once, it is nothing, or misquotes."""
+        """Return why an answer goes back to the model: it misfits its schema; once, it is blank or misquotes."""
         schema, cites = (
             self.components.answer_schema(self.state["path"]),
             self.components.wants_citations(self.state["path"]),
@@ -183,28 +183,28 @@ class ExecuteStep:
 
     @property
     def _final_turn_reason(self) -> StopReason | None:
-        """The limit that made this the last turn."""
+        """Return the limit that made this the last turn."""
         return self.state.get("stop_reason")
 
     @property
     def _declined(self) -> bool:
-        """Whether a person said no to the calls that the cell waits for."""
+        """Return whether a person declined the calls that the cell waits for."""
         asked = self.state.get("approval")
         waited_for = range(self.repl.first, self.repl.first + len(self.repl.waiting))
         return asked is not None and asked["granted"] is False and asked["first"] in waited_for
 
     @property
     def _cell(self) -> int:
-        """The cell that is running: the last that has begun."""
+        """Return the number of the running cell: the last that has begun."""
         return len(self.journal.cells) - 1
 
     def _replay(self) -> Step | None:
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
         if changed := self.repl.diverged - diverged:
-            self._tell(f"replayed calls that are not the recorded ones: {changed}; asked afresh")
+            self._note(f"replayed calls that are not the recorded ones: {changed}; asked afresh")
         if self.repl.replayed - replayed > REPLAY_NOTE_SECONDS:
-            self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
+            self._note(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
         return step
 
     def _start(self, code: str) -> Step:
@@ -327,7 +327,7 @@ class ExecuteStep:
         return self._after_last_cell()
 
     def _after_last_cell(self) -> Command[Any]:
-        """The last turn's words are the answer when its code gave none; any other turn is followed by one."""
+        """Go on with the next turn; after the last one, whose words may be the answer, end the run."""
         if not self._final_turn_reason:
             return self._go("generate")
         return self._go("finalise")
@@ -336,7 +336,7 @@ class ExecuteStep:
     def _model(self) -> Model:
         return self.components.root_model(depth_of(self.state["path"]))
 
-    def _tell(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         self.journal.add(self.recorder.note(self.state["path"], "reader", text))
 
     def _write(self, record: Record) -> None:
