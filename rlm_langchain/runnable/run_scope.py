@@ -165,7 +165,12 @@ def invocation_of(config: RunnableConfig) -> Invocation:
 def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
     """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
     later ones may go on with it."""
-    if kept is None or not kept.next or not isinstance(begun, Internal) or "checkpoint_id" in config["configurable"]:
+    if (
+        kept is None
+        or not kept.next
+        or not isinstance(begun, Internal)
+        or "checkpoint_id" in config["configurable"]
+    ):
         return None
     return kept.values.get("run")
 

@@ -35,7 +35,7 @@ from rlm_langchain.sandboxes.reserved_names import RESERVED
 from rlm_langchain.types import Call, CallResult, ContextRef
 
 _MOST = 50
-"""Arguments of a tool, and types of an argument, that a model is told."""
+"""Arguments of a tool, and types of an argument, that a prompt names."""
 _LONGEST, _DESCRIBED = 60, 4_000
 """Characters of a name or a type, and of a description."""
 _SHORT = reprlib.Repr()

@@ -154,8 +154,8 @@ class GenerateStep:
             return None
         except CallFailed as failed:
             way_out = self._model.way_out(failed.code)
-            told = f"the root model {self._model.name} does not answer: {failed}"
-            raise ModelError(f"{told}; {way_out}" if way_out else told) from failed
+            sentence = f"the root model {self._model.name} does not answer: {failed}"
+            raise ModelError(f"{sentence}; {way_out}" if way_out else sentence) from failed
 
     @property
     def depth(self) -> int:
