@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rlm_langchain.prompts.strategies import read_skill
     from rlm_langchain.protocols import (
         ContextSource,
+        HostFunction,
         Sandbox,
         SandboxSession,
         Strategy,
@@ -54,6 +55,7 @@ _HOMES = {
     "ConfigurationError": "errors",
     "ContextSource": "protocols",
     "FAISSStore": "retrieval.faiss_store.store",
+    "HostFunction": "protocols",
     "InputError": "errors",
     "JournalError": "errors",
     "Limits": "types",
@@ -87,6 +89,7 @@ __all__ = [
     "ConfigurationError",
     "ContextSource",
     "FAISSStore",
+    "HostFunction",
     "InputError",
     "JournalError",
     "Limits",

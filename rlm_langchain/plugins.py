@@ -11,7 +11,7 @@ from rlm_langchain.errors import UnknownPlugin
 
 
 def names(group: str) -> tuple[str, ...]:
-    """The installed plug-ins of a group ("sandboxes", "strategies", "contexts", "providers"), sorted."""
+    """The installed plug-ins of a group ("sandboxes", "strategies", "contexts", "providers", "calls"), sorted."""
     return tuple(sorted(_installed(group, tuple(sys.path)).names))
 
 

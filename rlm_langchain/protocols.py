@@ -1,21 +1,16 @@
 """The plug-in contract, whole. Satisfy one of these and offer it by entry point; there is nothing to inherit.
 
-Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.contexts`; and
+Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.contexts`, `rlm_langchain.calls`; and
 `rlm_langchain.providers`, whose plug-ins are values of `rlm_langchain.models.providers.Provider`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlm_langchain.types import (
-    ContextFile,
-    Limits,
-    Reply,
-    Step,
-)
+from rlm_langchain.types import ContextFile, Limits, Plain, Reply, Step
 
 
 class Sandbox(Protocol):
@@ -75,3 +70,18 @@ class ContextSource(Protocol):
 
     def read(self, value: Any) -> str | list[Any] | dict[str, Any]:
         """The context. Raises `InputError` with what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFunction:
+    """A function of the REPL that runs in the host: journaled, kept on disk, counted by `Budget.tool_calls`."""
+
+    name: str
+    signature: str
+    """The arguments as Python writes them and the model reads them: `word: str, most: int = 10`."""
+    guidance: str
+    """What the root model reads of it: what it is for, what it returns, when it fails."""
+    function: Callable[..., Plain | Awaitable[Plain]]
+    """Takes and returns JSON values. A `ToolException` tells code why; of other errors it learns the class only."""
+    usd: float = 0.0
+    """Dollars of each call: reserved in the budget before it, booked after it, also when it fails."""

@@ -12,15 +12,16 @@ import asyncio
 import json
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from rlm_langchain.errors import JournalError
 from rlm_langchain.trajectory.checksum import checksum, is_intact
-from rlm_langchain.types import Usage
+from rlm_langchain.types import CallResult, Plain, Usage
 
 TOOL = " tool "
-"""In the key of what a tool gave back, behind its place."""
+"""In the key of what a tool or a function returned, behind its place."""
 REPLY_SPACE = 64 * 1024
 """Bytes allocated for one reply in flight."""
 
@@ -38,19 +39,19 @@ class Receipts:
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Any | None:
-        """The reply that was received under a key, in this process or an earlier one."""
+        """Return the reply that was received under a key before this file was opened: by an earlier process."""
         with self._lock:
             if self._replies is None:
                 self._replies = self._read()
             return self._replies.get(key)
 
     def lost(self) -> list[Usage]:
-        """What requests of earlier processes may have cost whose replies never came."""
+        """Return what requests of earlier processes may have cost whose replies never came."""
         self.find("")
         return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
 
     def spent(self) -> list[tuple[str, Usage]]:
-        """What the replies of earlier processes have used, and where in the tree they were asked for."""
+        """Return where in the tree earlier processes received replies, and what each of them used."""
         with self._lock:
             if self._replies is None:
                 self._replies = self._read()
@@ -58,17 +59,17 @@ class Receipts:
         return [(place, Usage(**usage)) for place, usage in bills]
 
     def worked(self) -> float:
-        """For how many seconds the run had been worked on when the last reply came, over all its processes."""
+        """Return the seconds that all processes had worked on the run when the last reply came."""
         self.find("")
         return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
     def tools(self) -> set[str]:
-        """Where in the tree the tools were called that earlier processes have run."""
+        """Return the places in the tree at which earlier processes have called tools and functions."""
         self.find("")
         return {key.partition(TOOL)[0] for key in self._replies or () if TOOL in key}
 
     async def open(self) -> None:
-        """Have the file open: what takes the disk a while is not done on the event loop. Raises `JournalError`."""
+        """Open the file, off the event loop, since a disk may take a while. Raises `JournalError`."""
         if self._file < 0:
             await asyncio.to_thread(self._opened)
 
@@ -91,12 +92,12 @@ class Receipts:
             self._end += len(line)
 
     def release(self) -> None:
-        """One reply less is in flight, whether it came or not."""
+        """Give back the room that was made for a reply, whether it came or not."""
         with self._lock:
             self._in_flight -= 1
 
     def close(self) -> None:
-        """Let go of the file; it stays, unless nothing was received."""
+        """Close the file, and remove it if nothing was received."""
         with self._lock:
             if self._file >= 0:
                 os.ftruncate(self._file, self._end)
@@ -138,7 +139,7 @@ class Receipts:
         self._allocated = self._end
 
     def _read(self) -> dict[str, Any]:
-        """All receipts. A last line that was cut off by the end of its process is no receipt."""
+        """Return all receipts by key. A last line that was cut off by the end of its process is no receipt."""
         if not self.path.exists():
             return {}
         data = self.path.read_bytes().rstrip(b"\0")
@@ -163,6 +164,36 @@ class Receipts:
             f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
             "nothing that was paid is lost"
         )
+
+
+async def recorded(
+    receipts: Receipts | None, key: str, place: str, make: Callable[[], Awaitable[CallResult]]
+) -> CallResult:
+    """Return the reply whose receipt an earlier process wrote under this key; else make it, and write its receipt.
+
+    The receipt is on disk before the reply is used. A failure has none: it is made again. Raises `JournalError`
+    when a reply could not be kept.
+    """
+    known = receipts.find(key) if receipts else None
+    if known is not None:
+        return CallResult(known["text"], used=Usage(**known["usage"]))
+    reply = await make()
+    if receipts and reply.text is not None:
+        await receipts.open()
+        receipts.write(key, {"place": place, "text": reply.text, "usage": reply.used.record()})
+    return reply
+
+
+def recorded_value(receipts: Receipts | None, key: str, make: Callable[[], Plain]) -> Plain:
+    """Return the value in the receipt of an earlier process; else make it, and write it: another would differ."""
+    if receipts is None:
+        return make()
+    known = receipts.find(key)
+    if known is None:
+        known = {"value": make()}
+        receipts.write(key, known)
+    value: Plain = known["value"]
+    return value
 
 
 def _allocate(file: int, offset: int, size: int) -> None:

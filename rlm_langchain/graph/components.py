@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
 
 from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
 from rlm_langchain.answers.schema import AnswerSchema
@@ -16,25 +17,21 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.boundary import SEEN, check_run
-from rlm_langchain.graph.calls.search import PRELUDE as SEARCH_PRELUDE
-from rlm_langchain.graph.calls.tools import Tools, prelude
 from rlm_langchain.graph.strategy_choice import strategies_for_run
 from rlm_langchain.models.call import RetryPolicy
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.strategies import strategies_of
-from rlm_langchain.protocols import Sandbox, SandboxSession, Strategy
+from rlm_langchain.protocols import HostFunction, Sandbox, Strategy
 from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.option import Search
 from rlm_langchain.run.cancellation import Invocation
 from rlm_langchain.run.event_loops import in_thread
 from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
 from rlm_langchain.trajectory.journal import Journal
-from rlm_langchain.types import (
-    ContextFile,
-    ContextRef,
-    Limits,
-)
+from rlm_langchain.types import ContextFile, ContextRef, Limits
 
+Tools = dict[str, BaseTool]
+"""By the names that code calls them by."""
 TURNS = {"default": 30, "compact": 4}
 """Root turns of a run by its model's profile, when none are given. A small model without an answer after two goes
 in circles: of 47 questions, those that it answered rightly took it one or two."""
@@ -61,6 +58,8 @@ class Components:
     """Whether identical sub-calls of a tree are asked once."""
     tools: tuple[Tools, Tools] = ({}, {})
     """Of the top run, and of child runs."""
+    functions: Mapping[str, HostFunction] = field(default_factory=dict)
+    """Functions of plug-ins, by name: code in the REPL calls them, the host runs them."""
     schema: AnswerSchema | None = None
     """What the answer of the top run must fit."""
     search: Search | None = None
@@ -136,22 +135,6 @@ class Components:
         model = self.root_model(depth_of(path))
         return strategies_for_run(self.strategies, model, self.budget, context, auto=self.auto)
 
-    def open(self, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
-        """A fresh REPL for the run at `path`, over the contexts of its journal.
-
-        Raises `SandboxError`, and as `fits`.
-        """
-        files = self.check_resumable(journal)
-        context = files.pop("context", None)
-        left = tree.ledger.seconds_left()
-        seconds = self.limits.seconds if left is None else min(self.limits.seconds, max(left, 1.0))
-        preludes = [strategy.prelude for strategy in self._strategies_in(journal)]
-        preludes.append(prelude(self.tools_of(path)))
-        preludes += [SEARCH_PRELUDE] if self.search else []
-        code = "\n\n".join(text for text in preludes if text)
-        limits = replace(self.limits, seconds=seconds)
-        return self.sandbox.open(context, code, limits, *([files] if files else []))
-
     def check_resumable(self, journal: Journal) -> dict[str, ContextFile]:
         """The contexts of a journal by their names, when this machine can make its REPL again.
 
@@ -163,7 +146,7 @@ class Components:
                 f"this run used the sandbox {journal.sandbox!r}, and this RLM has {self.sandbox.name!r}: "
                 f"there its cells may do something else. Resume it with sandbox={journal.sandbox!r}"
             )
-        self._strategies_in(journal)
+        self.strategies_in(journal)
         return {name: self.store.open(ref) for name, ref in journal.contexts.items()}
 
     def unchanged(self, journal: Journal) -> None:
@@ -175,8 +158,8 @@ class Components:
             if "path" in ref:
                 self.store.open(ref)
 
-    def _strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
-        """Those whose helpers the cells of a run may use."""
+    def strategies_in(self, journal: Journal) -> tuple[Strategy, ...]:
+        """Return the strategies whose helpers the cells of a run may use."""
         missing = sorted(set(journal.strategies) - {strategy.name for strategy in self.strategies})
         if missing and not self.auto:
             raise ConfigurationError(

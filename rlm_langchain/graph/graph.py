@@ -11,7 +11,6 @@ alive; what a node needs beside it was captured when the graph was built.
 
 from __future__ import annotations
 
-import asyncio
 from functools import cached_property
 from typing import Any, cast
 
@@ -20,20 +19,21 @@ from langgraph.graph import END, START
 from langgraph.types import Command
 
 from rlm_langchain.graph.boundary import GuardedStateGraph
+from rlm_langchain.graph.calls.child_run import child_config
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.approve import ask_person, check_saver
 from rlm_langchain.graph.nodes.execute import ExecuteStep
 from rlm_langchain.graph.nodes.finalise import finalise_run
 from rlm_langchain.graph.nodes.generate import GenerateStep
 from rlm_langchain.graph.nodes.prepare import prepare_run
-from rlm_langchain.graph.nodes.subcall import SubcallNode, below
+from rlm_langchain.graph.nodes.subcall import SubcallNode
 from rlm_langchain.graph.state import RLMRun, RLMState, SubcallTask
 from rlm_langchain.records import RLMOutput
 from rlm_langchain.run.event_loops import in_thread, run_sync
 
 
 class Lambda(RunnableLambda[Any, Any]):
-    """A function with its async twin. What else it runs is said, not found.
+    """A function in a sync and an async form. The subgraphs that it runs are named, not searched for.
 
     LangChain finds it by looking through closures, and keeps the last 256 that it has looked through: each would
     hold its machine, and all that this holds, long after an RLM was dropped.
@@ -50,11 +50,11 @@ class Node(Lambda):
     millisecond and a line in every trace. In lambdas LangGraph finds subgraphs."""
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """What the function makes of this."""
+        """Return what the function makes of this."""
         return cast(Any, self.func)(input, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """What its twin makes of it."""
+        """Return what the async form makes of it."""
         return await cast(Any, self.afunc)(input, config)
 
     stream, astream = Runnable.stream, Runnable.astream
@@ -87,29 +87,27 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
     def approve(state: RLMState) -> dict[str, Any]:
         return ask_person(state)
 
-    def subcall(errand: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
-        work = SubcallNode.begin(components, errand, config)
-        if "query" not in errand:
-            return run_sync(work.tree, work.leaves, config)
-        while (twin := work.twin()) is not None:
-            if (answer := twin.result()) is not None:
-                return work.same(answer)
-        with work.child() as done, work.tree.levels.place_of_thread(work.depth):
-            done.outcome = child.invoke(work.child_input(), below(config))
-        return done.record()
+    def subcall(task: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
+        work = SubcallNode.begin(components, task, config)
+        if (run := work.child_run()) is None:
+            return run_sync(work.tree, work.answer_calls, config)
+        if (answer := run.join()) is not None:
+            return run.shared(answer)
+        with run.running(), work.tree.levels.place_of_thread(run.depth):
+            run.outcome = child.invoke(run.input(), child_config(config))
+        return run.update()
 
-    async def asubcall(errand: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
-        await components.ready(errand["run"], config)
-        work = SubcallNode.begin(components, errand, config)
-        if "query" not in errand:
-            return await work.leaves(config)
-        while (twin := work.twin()) is not None:
-            if (answer := await asyncio.shield(asyncio.wrap_future(twin))) is not None:
-                return work.same(answer)
-        with work.child() as done:
-            async with work.tree.levels.place(work.depth):
-                done.outcome = await child.ainvoke(work.child_input(), below(config))
-        return done.record()
+    async def asubcall(task: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
+        await components.ready(task["run"], config)
+        work = SubcallNode.begin(components, task, config)
+        if (run := work.child_run()) is None:
+            return await work.answer_calls(config)
+        if (answer := await run.ajoin()) is not None:
+            return run.shared(answer)
+        with run.running():
+            async with work.tree.levels.place(run.depth):
+                run.outcome = await child.ainvoke(run.input(), child_config(config))
+        return run.update()
 
     def finalise(state: RLMState) -> dict[str, Any]:
         return finalise_run(components, state)

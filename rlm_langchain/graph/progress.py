@@ -22,6 +22,7 @@ from rlm_langchain.records import (
     OutputRecord,
     TurnRecord,
 )
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.journal import Journal
 
 REPEATS_END = 3
@@ -35,8 +36,6 @@ warned. A weaker sign than repeating, since each of them may be another attempt.
 SAME_ERROR_END = 8
 """The same, after which the run is ended."""
 
-_FREE = ("budget", "history")
-"""Kinds of calls whose replies say nothing about the question."""
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 _CELL = re.compile(r"<cell \d+>")
 _FRAMES = re.compile(
@@ -147,7 +146,9 @@ class _Ran:
         """Whether to run it again may lead on although it looks the same. A cell that fails has led nowhere."""
         if self.output["error"]:
             return False
-        return any(call["kind"] == "tool" for call in self.calls) or _carries(self.cell["code"], functions)
+        return any(kind_of(call["kind"]).is_counted for call in self.calls) or _carries(
+            self.cell["code"], functions
+        )
 
     @property
     def functions(self) -> Iterator[str]:
@@ -169,7 +170,7 @@ class _Ran:
 def _calls_by_cell(journal: Journal) -> dict[int, list[CallRecord]]:
     found: dict[int, list[CallRecord]] = {}
     for call in journal.calls.values():
-        if call["kind"] not in _FREE:
+        if not kind_of(call["kind"]).is_free:
             found.setdefault(call["cell"], []).append(call)
     return found
 

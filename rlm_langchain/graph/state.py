@@ -119,7 +119,7 @@ class SubcallTask(Checksummed):
 
 
 class TreeInfo(NamedTuple):
-    """What a child run is told of the tree that it is in."""
+    """What a child run has to know of the tree that it is in."""
 
     agreed: float | int | None
     tops: list[ContextRef]

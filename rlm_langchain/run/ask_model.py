@@ -1,4 +1,4 @@
-"""The one door: every call to a model goes through `ask`, so none is unbooked, unbounded or paid twice."""
+"""Every call to a model goes through `ask_model`, so none is unbooked, unbounded or paid twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ModelRequest:
     path: str
     """In the tree: on whose account it is."""
     key: str
-    """Of its receipt, from `key_of`."""
+    """Of its receipt, from `receipt_key`."""
     own_key: str | None = None
     """That of a flawed reply, where `key` is shared by all who ask the same: it answers calls of its wave only."""
     plan: Any = None
@@ -44,94 +44,96 @@ class ModelRequest:
     """Whether it may use what the ledger holds back."""
 
 
-async def ask_model(tree: RunTree, query: ModelRequest, retry: RetryPolicy, config: RunnableConfig) -> Completion:
-    """The reply to `query`: the one that was received before, in this process or an earlier one, or a new one.
+async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, config: RunnableConfig) -> Completion:
+    """Return the reply to a request: the one that an earlier process received, or a new one.
 
-    Raises `Refused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
+    Raises `BudgetRefused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
     `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
     """
-    known = recorded_reply(tree, query)
+    known = recorded_reply(tree, request)
     if known is not None:
-        return _with_unread(tree, query, known)
+        return _with_unread(tree, request, known)
     tree.check()
-    ledger, held, model = tree.ledger, query.may_use_reserve, query.model
+    ledger, held, model = tree.ledger, request.may_use_reserve, request.model
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, query.messages, last=query.last)
+        return reservation_for(ledger, model, request.messages, last=request.last)
 
     reservation = ledger.reserve(estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
-        tree.agreement.started(query.path)
+        tree.agreement.started(request.path)
         completion = await complete(
             model,
-            with_cache_control(query.messages) if query.cacheable and model.needs_cache_control else query.messages,
+            with_cache_control(request.messages)
+            if request.cacheable and model.needs_cache_control
+            else request.messages,
             config=config,
             gate=tree.gate,
-            output_tokens=max_output_tokens(ledger.budget, last=query.last),
+            output_tokens=max_output_tokens(ledger.budget, last=request.last),
             retry=retry,
-            account=Account(entry, lambda completion: _keep(tree, query, entry, completion)),
+            account=Account(entry, lambda completion: _keep(tree, request, entry, completion)),
         )
-    return _with_unread(tree, query, completion)
+    return _with_unread(tree, request, completion)
 
 
-def _keep(tree: RunTree, query: ModelRequest, entry: Reservation, completion: Completion) -> None:
+def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
     """Book a reply, at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
-        _keep_lost(tree, query, entry)
+        _keep_lost(tree, request, entry)
         return
     entry.book(used)
-    tree.note(query.path, used)
+    tree.note(request.path, used)
     if completion.failed:
-        key = _key(query, "usage")
-        tree.failures[key] = used = unread_by(tree, query).plus(used)
+        key = _key(request, "usage")
+        tree.failures[key] = used = unread_by(tree, request).plus(used)
         if tree.receipts:
-            receipt = {"place": query.path, "usage": used.record(), "worked": tree.ledger.seconds}
+            receipt = {"place": request.path, "usage": used.record(), "worked": tree.ledger.seconds}
             tree.receipts.write(key, receipt)
         return
     if not completion.from_cache:
-        tree.ledger.learn(query.model.name, wanted, used, expected_cost(query.model, used))
+        tree.ledger.learn(request.model.name, wanted, used, expected_cost(request.model, used))
     if tree.receipts:
         flaw = flaw_of(completion.text, completion.finish)
-        key = query.own_key if flaw and query.own_key is not None else query.key
-        tree.receipts.write(key, {**_receipt(query, completion), "worked": tree.ledger.seconds})
+        key = request.own_key if flaw and request.own_key is not None else request.key
+        tree.receipts.write(key, {**_receipt(request, completion), "worked": tree.ledger.seconds})
 
 
-def _keep_lost(tree: RunTree, query: ModelRequest, entry: Reservation) -> None:
+def _keep_lost(tree: RunTree, request: ModelRequest, entry: Reservation) -> None:
     """Count a reply that did not come against the limits, in this process and in later ones."""
-    key = _key(query, "lost")
+    key = _key(request, "lost")
     tree.failures[key] = lost = _failed(tree, key).plus(entry.wanted)
     entry.lose()
     if tree.receipts:
-        tree.receipts.write(key, {"place": query.path, "lost": lost.record(), "worked": tree.ledger.seconds})
+        tree.receipts.write(key, {"place": request.path, "lost": lost.record(), "worked": tree.ledger.seconds})
 
 
-def unread_by(tree: RunTree, query: ModelRequest) -> Usage:
-    """What replies to this question have used that could not be read, in this process or an earlier one."""
-    return _failed(tree, _key(query, "usage"))
+def unread_by(tree: RunTree, request: ModelRequest) -> Usage:
+    """Return what replies to this request have used that could not be read, in this process or an earlier one."""
+    return _failed(tree, _key(request, "usage"))
 
 
 def _failed(tree: RunTree, key: str) -> Usage:
-    """What is kept under the key of a failure."""
+    """Return what is kept under the key of a failure."""
     if (used := tree.failures.get(key)) is not None:
         return used
     kept = tree.receipts.find(key) if tree.receipts else None
     return Usage() if kept is None else Usage(**kept[key.rpartition(" ")[2]])
 
 
-def _key(query: ModelRequest, field: Literal["usage", "lost"]) -> str:
-    """Of the receipt of a failure, whose figures are in this field of it."""
-    return f"{query.path} {query.key} failed {field}"
+def _key(request: ModelRequest, field: Literal["usage", "lost"]) -> str:
+    """Return the key of the receipt of a failure, whose figures are in this field of it."""
+    return f"{request.path} {request.key} failed {field}"
 
 
-def _with_unread(tree: RunTree, query: ModelRequest, completion: Completion) -> Completion:
-    """A reply, with what those before it have cost that could not be read."""
-    before = unread_by(tree, query)
+def _with_unread(tree: RunTree, request: ModelRequest, completion: Completion) -> Completion:
+    """Return a reply, with what those before it have cost that could not be read."""
+    before = unread_by(tree, request)
     return completion if before == Usage() else replace(completion, usage=completion.usage.plus(before))
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
-    """What a reply is kept under. Without a place, whoever asks the same in this tree has the same reply.
+    """Return the key of a reply. Without a place, whoever asks the same in this tree has the same reply.
 
     Nothing for a tree that keeps none: to hash a long prompt takes milliseconds of the event loop.
     """
@@ -141,21 +143,21 @@ def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], pl
     return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
 
 
-def recorded_reply(tree: RunTree, query: ModelRequest) -> Completion | None:
-    """The reply that an earlier process received to a query. It is on the account of the place that asked."""
+def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:
+    """Return the reply that an earlier process received. Its cost is on the account of the place that asked."""
     if tree.receipts is None:
         return None
-    if query.own_key is not None and (own := tree.receipts.find(query.own_key)) is not None:
-        return _completion(own, query)
-    known = tree.receipts.find(query.key)
-    is_own = known is not None and known["place"] == query.path
-    if known is None or (query.own_key is not None and not is_own and flaw_of(known["text"], known["finish"])):
+    if request.own_key is not None and (own := tree.receipts.find(request.own_key)) is not None:
+        return _completion(own, request)
+    known = tree.receipts.find(request.key)
+    is_own = known is not None and known["place"] == request.path
+    if known is None or (request.own_key is not None and not is_own and flaw_of(known["text"], known["finish"])):
         return None
-    return _completion(known, query)
+    return _completion(known, request)
 
 
-def _completion(receipt: dict[str, Any], query: ModelRequest) -> Completion:
-    usage = Usage(**receipt["usage"]) if receipt["place"] == query.path else Usage()
+def _completion(receipt: dict[str, Any], request: ModelRequest) -> Completion:
+    usage = Usage(**receipt["usage"]) if receipt["place"] == request.path else Usage()
     return Completion(
         receipt["text"],
         usage,
@@ -167,15 +169,15 @@ def _completion(receipt: dict[str, Any], query: ModelRequest) -> Completion:
 
 
 def recorded_plan(tree: RunTree, key: str) -> Any:
-    """What was decided about a question whose reply an earlier process received; None when there is none."""
+    """Return what was decided about a request whose reply an earlier process received; None when there is none."""
     known = tree.receipts.find(key) if tree.receipts else None
     return known["decided"] if known else None
 
 
-def _receipt(query: ModelRequest, completion: Completion) -> dict[str, object]:
+def _receipt(request: ModelRequest, completion: Completion) -> dict[str, object]:
     return {
-        "place": query.path,
-        "decided": query.plan,
+        "place": request.path,
+        "decided": request.plan,
         "text": completion.text,
         "usage": completion.usage.record(),
         "seconds": completion.seconds,

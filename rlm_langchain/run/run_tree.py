@@ -1,8 +1,7 @@
-"""What is alive while a tree of runs works. Nothing of it is ever in state: the journal brings it back."""
+"""The living part of a tree of runs. Nothing of it is ever in state: the journal brings it back."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,15 +22,13 @@ from rlm_langchain.records import Record, child_path
 from rlm_langchain.run.cancellation import Cancelled, in_new_thread
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.single_flight import SingleFlight
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.journal import Journal
-from rlm_langchain.types import CallResult, Plain, Usage
-
-Answers = dict[str, asyncio.Future[Any] | CallResult | str]
-"""By model and fingerprint: what was answered in this tree, or will be. With a wave: a flawed reply."""
+from rlm_langchain.types import CallResult, Usage
 
 
 class RunTree:
-    """A tree of runs at work: its account, its gate, its REPLs."""
+    """A tree of runs at work: its ledger, its rate limiters, its REPLs, and the answers that its calls share."""
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
@@ -40,8 +37,10 @@ class RunTree:
         self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
         """For custom tools, which take no model's turn."""
         self.levels = ChildRunLimiter(budget)
-        self.answers: Answers = {}
-        self.twins = SingleFlight()
+        self.answers = SingleFlight[CallResult]()
+        """Of models, by model and fingerprint. With a wave in its key: a flawed reply, which answers only there."""
+        self.child_runs = SingleFlight[str]()
+        """The answers of child runs, by depth and fingerprint."""
         self.repls: dict[str, Repl] = {}
         self._waiting: set[Future[Any]] = set()
         """Model calls that sync nodes wait for."""
@@ -49,7 +48,7 @@ class RunTree:
         self.receipts: Receipts | None = None
         """Of a run that can be resumed."""
         self.reading: CoverageTracker | None = None
-        """What tells which parts of the contexts models have read; None until a run of it begins to work here."""
+        """Tells which parts of the contexts models have read; None until a run of the tree begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
         self.failures: dict[str, Usage] = {}
@@ -69,7 +68,7 @@ class RunTree:
         self._lock = threading.Lock()
 
     def keep(self, path: Path) -> None:
-        """Keep receipts there, and book what those that are there say: replies of earlier processes, seen here or
+        """Keep receipts there, and book those that are there: replies of earlier processes, seen here or
         not. Whoever comes meanwhile waits."""
         with self._keeping:
             if self.receipts is not None:
@@ -107,40 +106,29 @@ class RunTree:
                 self._below[path] = self._below.get(path, Usage()).plus(usage)
 
     def spent_below(self, path: str) -> Usage:
-        """What the run at `path` and those below it have spent."""
+        """Return what the run at `path` and those below it have spent."""
         with self._lock:
             return self._below.get(path, Usage())
 
     def spent_at(self, place: str) -> Usage:
-        """What was spent at this very place."""
+        """Return what was spent at this very place."""
         with self._lock:
             return self._spent.get(place, Usage())
 
-    def once(self, key: str, make: Callable[[], Plain]) -> Plain:
-        """What `make` gives when it is first asked for: not the same twice, so kept like a reply."""
-        if self.receipts is None:
-            return make()
-        known = self.receipts.find(key)
-        if known is None:
-            known = {"value": make()}
-            self.receipts.write(key, known)
-        value: Plain = known["value"]
-        return value
-
     def take_tool(self, place: str) -> bool:
-        """Count one call of a tool; False when there are none left."""
+        """Count one call of a tool or a function; return False when none is left."""
         with self._lock:
             self._tools.add(place)
             return len(self._tools) <= self.ledger.budget.tool_calls
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
-        """The REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
+        """Return the REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
         with self._lock:
             self.check_cancelled()
             return self.repls.setdefault(path, Repl(open))
 
     def journal(self, path: str, records: Sequence[Record]) -> Journal:
-        """What the run at `path` has done, read on from where it was read before.
+        """Return the journal of the run at `path`, read on from where it was read before.
 
         Its first time in this process, what it did in earlier ones is taken over: the account, the answers. Raises
         `JournalError` when it is not what was written then.
@@ -166,8 +154,8 @@ class RunTree:
             self.note(place, usage)
             self.ledger.add_spent(usage)
         self._tools.update(_tools_of(journal))
-        self.answers.update(journal.answers())
-        self.twins.remember(journal.runs())
+        self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
+        self.child_runs.remember(journal.runs())
         if not path:
             self.ledger.worked(journal.seconds)
 
@@ -193,7 +181,7 @@ class RunTree:
 
     @contextmanager
     def awaiting(self, future: Future[Any]) -> Iterator[None]:
-        """Around the wait for a model call: when the tree is cancelled, so is the call."""
+        """Wait for a model call in here: when the tree is cancelled, so is the call."""
         with self._lock:
             self._waiting.add(future)
             cancelled = self._cancelled
@@ -217,7 +205,7 @@ class RunTree:
 
 
 def _runs_above(place: str) -> Iterator[str]:
-    """The paths of the runs that something was asked by, or for: of the top one, and of those down to it."""
+    """Yield the paths of the runs to which a place belongs: the top one, and those from there down to it."""
     path, asked_by_it, _ = place.partition(" ")
     parts = path.split("/") if path else []
     yield ""
@@ -225,7 +213,7 @@ def _runs_above(place: str) -> Iterator[str]:
 
 
 def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
-    """What was spent since the question, and where."""
+    """Yield each place of a journal at which something was spent since the question, and how much."""
     for record in journal.account:
         if record["type"] == "turn":
             yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
@@ -236,16 +224,16 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
 
 
 def _tools_of(journal: Journal) -> Iterator[str]:
-    """Where tools were called since the question."""
+    """Yield the places at which tools and functions were called since the question."""
     for record in journal.account:
         if record["type"] == "call" and "child" in record:
             yield from _tools_of(Journal(record["child"]))
-        elif record["type"] == "call" and record["kind"] == "tool":
+        elif record["type"] == "call" and kind_of(record["kind"]).is_counted:
             yield child_path(record["path"], record["call"])
 
 
 def turn_place(path: str, turn: int) -> str:
-    """Where in the tree a root turn of a run is asked."""
+    """Return the place in the tree of a root turn."""
     return f"{path} turn {turn}"
 
 
@@ -259,7 +247,7 @@ class RunTreeRegistry:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, run: str, budget: Budget, receipts: Path | None = None) -> RunTree:
-        """The tree of a run; a new one when this process has not seen it, or has closed it."""
+        """Return the tree of a run; a new one when this process has not seen it, or has closed it."""
         with self._lock:
             if run in self._cancelled:
                 raise Cancelled
@@ -271,7 +259,7 @@ class RunTreeRegistry:
         return tree
 
     def has_read(self, run: str) -> bool:
-        """Whether there is a tree of this run, with its receipts."""
+        """Return whether there is a tree of this run, with its receipts."""
         with self._lock:
             tree = self._alive.get(run)
         return tree is not None and tree.receipts is not None
@@ -288,7 +276,7 @@ class RunTreeRegistry:
         return ended
 
     def end(self, run: str) -> None:
-        """The run has its answer. Its receipts are kept until the last checkpoint is written."""
+        """Close a run that has its answer. Its receipts are kept until the last checkpoint is written."""
         self.close(run)
         with self._lock:
             self._ended.add(run)

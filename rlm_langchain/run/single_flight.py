@@ -1,52 +1,71 @@
-"""Child runs that are asked the same: the first one works, the others have its answer."""
+"""Single flight: of those who ask the same at the same time, the first one works and the others have its answer."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
-class SingleFlight:
-    """The child runs of a tree by what they are asked. For threads and tasks, since runs are either."""
+class SingleFlight(Generic[T]):
+    """Answers by what is asked: those that are remembered, and those that are being worked on.
+
+    Safe for threads and for tasks of any event loop. None is no answer: whoever waited for it asks anew.
+    """
 
     def __init__(self) -> None:
-        self._runs: dict[str, Future[str | None]] = {}
+        self._answers: dict[str, T] = {}
+        self._flights: dict[str, Future[T | None]] = {}
         self._lock = threading.Lock()
 
-    def first(self, key: str) -> Future[str | None] | None:
-        """The answer of the run that was asked this before, to wait for; None is no answer, and means: ask again.
+    def join(self, key: str, *fallbacks: str) -> T | None:
+        """Return the answer to this key, waiting for whoever works on it; else one that a fallback has remembered.
 
-        No future: the caller is the first, and tells when it is `over`.
+        None makes the caller the first, who must call `finish`.
         """
-        with self._lock:
-            if key in self._runs:
-                return self._runs[key]
-            self._runs[key] = Future()
-            return None
+        while True:
+            answer, flight = self._find_or_begin(key, fallbacks)
+            if flight is None or (answer := flight.result()) is not None:
+                return answer
 
-    def known(self, key: str) -> str | None:
-        """The answer, when it is there already."""
-        with self._lock:
-            run = self._runs.get(key)
-        return run.result() if run is not None and run.done() else None
+    async def ajoin(self, key: str, *fallbacks: str) -> T | None:
+        """Return what `join` does, without blocking the event loop."""
+        while True:
+            answer, flight = self._find_or_begin(key, fallbacks)
+            if flight is None or (answer := await asyncio.shield(asyncio.wrap_future(flight))) is not None:
+                return answer
 
-    def over(self, key: str, answer: str | None) -> None:
-        """The first is over. None: it has no answer worth remembering, and the next one may be the first."""
+    def known(self, key: str) -> T | None:
+        """Return the answer that is remembered, without waiting."""
         with self._lock:
-            run = self._runs[key]
-            if answer is None:
-                del self._runs[key]
-        run.set_result(answer)
+            return self._answers.get(key)
 
-    def remember(self, answers: Mapping[str, str]) -> None:
-        """What runs of earlier processes answered."""
+    def finish(self, key: str, answer: T | None, remember_as: str | None = None) -> None:
+        """Give the answer to those who wait; under a key, if one is given, remember it for those who come later."""
+        with self._lock:
+            flight = self._flights.pop(key)
+            if remember_as is not None and answer is not None:
+                self._answers[remember_as] = answer
+        flight.set_result(answer)
+
+    def remember(self, answers: Mapping[str, T]) -> None:
+        """Take over what earlier processes were answered."""
         with self._lock:
             for key, answer in answers.items():
-                self._runs.setdefault(key, _done(answer))
+                self._answers.setdefault(key, answer)
 
-
-def _done(answer: str) -> Future[str | None]:
-    future: Future[str | None] = Future()
-    future.set_result(answer)
-    return future
+    def _find_or_begin(self, key: str, fallbacks: tuple[str, ...]) -> tuple[T | None, Future[T | None] | None]:
+        """Return an answer, or the flight to wait for. Neither: a flight has begun, and the caller is its first."""
+        with self._lock:
+            if (flight := self._flights.get(key)) is not None:
+                return None, flight
+            for known in (key, *fallbacks):
+                if (answer := self._answers.get(known)) is not None:
+                    return answer, None
+            flight = self._flights[key] = Future()
+            flight.set_running_or_notify_cancel()  # a waiter that is cancelled cancels only its own waiting
+            return None, None

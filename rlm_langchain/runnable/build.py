@@ -8,6 +8,7 @@ from typing import Any
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.graph.calls.functions import functions_of
 from rlm_langchain.graph.calls.search import KIND
 from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.graph.components import Components
@@ -33,6 +34,9 @@ def assemble(options: Options) -> Components:
         raise ConfigurationError(
             f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
         )
+    functions = functions_of(options.functions)
+    if taken := sorted(functions.keys() & ({*tools, *sub_tools} | ({KIND} if search else set()))):
+        raise ConfigurationError(f"there are two functions of the REPL called {taken[0]!r}: rename one")
     return Components(
         root=root,
         subs=tuple(subs),
@@ -45,6 +49,7 @@ def assemble(options: Options) -> Components:
         memo=options.memo,
         tools=(tools, sub_tools),
         search=search,
+        functions=functions,
         citations=options.citations,
         schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )

@@ -32,6 +32,7 @@ class Options(Protocol):
     answer_schema: Any
     tools: Sequence[Any]
     sub_tools: Sequence[Any] | None
+    functions: Sequence[Any]
     retriever: Any
     citations: bool
     home: Path | None

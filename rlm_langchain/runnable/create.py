@@ -12,7 +12,7 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.model import Price
-from rlm_langchain.protocols import Sandbox, Strategy
+from rlm_langchain.protocols import HostFunction, Sandbox, Strategy
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.io_schemas import option_error
 from rlm_langchain.runnable.runnable import RLMRunnable
@@ -44,6 +44,7 @@ class RLMOptions(TypedDict, total=False):
     output_schema: type[BaseModel] | Mapping[str, Any] | None
     tools: Sequence[BaseTool | Callable[..., Any]]
     sub_tools: Sequence[BaseTool | Callable[..., Any]] | None
+    functions: Sequence[str | HostFunction]
     retriever: str | Embeddings | BaseRetriever | VectorStore | None
     citations: bool
     on_budget: Literal["answer", "raise"]
@@ -58,8 +59,8 @@ def create_rlm(root_model: str | BaseChatModel | Model, **options: Unpack[RLMOpt
 
     `root_model` writes the code: a name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local", or any
     LangChain chat model. `recursive_model` answers sub-calls. What it may spend: `budget`, `limits`, `prices`. How
-    it works: `sandbox`, `strategies`, `tools`, `retriever`, `memo`. What comes out: `output_schema`, `citations`,
-    `on_budget`, `on_failure`. Where it is kept: `checkpointer`, `home`.
+    it works: `sandbox`, `strategies`, `tools`, `functions`, `retriever`, `memo`. What comes out: `output_schema`,
+    `citations`, `on_budget`, `on_failure`. Where it is kept: `checkpointer`, `home`.
 
     Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
     """

@@ -17,10 +17,10 @@ from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph.boundary import Internal
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.graph import rlm_graph
-from rlm_langchain.graph.nodes.prepare import new_strategy_notes
-from rlm_langchain.records import NoteRecord, Record
-from rlm_langchain.trajectory.checksum import checksum
+from rlm_langchain.graph.nodes.prepare import note_new_strategies
+from rlm_langchain.records import Record
 from rlm_langchain.trajectory.journal import Journal, check_state
+from rlm_langchain.trajectory.recorder import Recorder
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
@@ -110,15 +110,7 @@ def _values(components: Components, state: StateSnapshot, at: int | None) -> dic
     if state.next:
         components.check_resumable(_journal(state))
     run = uuid.uuid4().hex if state.next else None
-    records: list[Record] = [
-        *state.values["trajectory"],
-        *_told(new_strategy_notes(components, _journal(state), "")),
-    ]
+    recorder = Recorder.unwatched()
+    note_new_strategies(components, _journal(state), "", recorder)
+    records: list[Record] = [*state.values["trajectory"], *recorder.records]
     return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}
-
-
-def _told(notes: list[NoteRecord]) -> list[NoteRecord]:
-    """Sealed: they are written into a checkpoint here, by no node."""
-    for note in notes:
-        note["seal"] = checksum(note)
-    return notes

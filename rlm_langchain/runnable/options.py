@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.graph.calls.functions import functions_of
 from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.models.registry import check_kind
 
@@ -26,6 +27,12 @@ def _tools(given: Any) -> Any:
     return given
 
 
+def _functions(given: Any) -> Any:
+    functions_of(given)
+    return given
+
+
 AModel = Annotated[Any, AfterValidator(check_kind)]
 Models = Annotated[Any, AfterValidator(lambda given: None if given is None else _models(given))]
 SomeTools = Annotated[Sequence[Any], AfterValidator(_tools)]
+SomeFunctions = Annotated[Sequence[Any], AfterValidator(_functions)]

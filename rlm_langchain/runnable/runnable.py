@@ -36,7 +36,7 @@ from rlm_langchain.runnable.as_node import node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
-from rlm_langchain.runnable.options import AModel, Models, SomeTools
+from rlm_langchain.runnable.options import AModel, Models, SomeFunctions, SomeTools
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
 from rlm_langchain.runnable.safe_repr import safe_repr
 from rlm_langchain.runnable.streaming import (
@@ -93,6 +93,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined."""
     sub_tools: SomeTools | None = None
     """Those of child runs. None: the same."""
+    functions: SomeFunctions = ()
+    """Functions of plug-ins that code in the REPL may call, at every depth: names of the entry point group
+    `rlm_langchain.calls`, or `HostFunction`s. They run in the host, and are not confined."""
     retriever: Any = None
     """What `search(query, k)` in the REPL goes by. `bm25`: words; a LangChain embedding model: words and meaning,
     fused; a LangChain retriever or vector store: that one. None: there is no `search`."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from rlm_langchain.records import CallRecord
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.types import Shortfall, StopReason
 
 NAMES: dict[Shortfall, tuple[str, str]] = {
@@ -23,28 +24,26 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
 """In words, for one and for several."""
-_ANSWERED_BY_MODELS = ("llm", "rlm")
-"""Kinds of calls whose failure is a loss. A tool that says no has answered."""
 _TREE_LIMITS: tuple[StopReason, ...] = ("calls", "tokens", "usd", "seconds")
 
 
 def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
-    """What is missing of the replies to these calls."""
+    """Return what is missing of the replies to these calls, by kind."""
     return dict(Counter(kind for call in _unanswered(calls) if (kind := _shortfall(call)) is not None))
 
 
 def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
-    """The limit that refused any of these calls, or ended a child run of them early; the first of them."""
+    """Return the limit that refused any of these calls, or ended a child run of them early; the first of them."""
     return next((limit for call in _unanswered(calls) if (limit := _limit(call)) is not None), None)
 
 
 def is_blank(answer: object) -> bool:
-    """Whether an answer is none: None, or a text without words."""
+    """Return whether an answer is blank: None, or a text without words."""
     return answer is None or (isinstance(answer, str) and not answer.strip())
 
 
 def described(missing: Mapping[Shortfall, int]) -> str:
-    """The counts in words."""
+    """Return the counts in words."""
     return ", ".join(f"{count:,} {NAMES[kind][count != 1]}" for kind, count in missing.items())
 
 
@@ -58,7 +57,7 @@ def _shortfall(call: CallRecord) -> Shortfall | None:
     refused = call.get("refused")
     if refused is not None:
         return "declined" if refused == "declined" else "refused"
-    if call["kind"] not in _ANSWERED_BY_MODELS:
+    if not kind_of(call["kind"]).is_answered_by_model:
         return None
     if child := call.get("child"):
         return {"partial": "child_partial", "failed": "child_failed"}.get(child[-1]["status"])  # type: ignore[return-value]

@@ -1,13 +1,46 @@
-"""Writes records: to the stream as things happen, and to state when the node ends."""
+"""Builds records and writes them: to the stream as things happen, and to state when the node ends."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from rlm_langchain.records import Record
+from rlm_langchain.context.prompt_text import to_prompt_text
+from rlm_langchain.records import CallRecord, NoteRecord, OutputRecord, Record, child_path
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.checksum import checksum
+from rlm_langchain.types import Call, CallResult, Excerpt, Plain
+
+PREVIEW = 200
+"""Characters of a prompt that its record keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedCall:
+    """A call, and which one of its run it is."""
+
+    path: str
+    """Of the run that asks."""
+    cell: int
+    number: int
+    call: Call
+    sha256: str
+    """The call's fingerprint."""
+
+    @property
+    def place(self) -> str:
+        """Return where the call stands in the tree: the path of its child run, if it has one."""
+        return child_path(self.path, self.number)
+
+    @property
+    def prompt_chars(self) -> int:
+        """Return how long prompt and context are together."""
+        context = self.call.context
+        if isinstance(context, Excerpt):
+            return len(self.call.prompt) + context.stop - context.start
+        return len(self.call.prompt) + (0 if context is None else len(to_prompt_text(context)))
 
 
 def _stream_of_this_node() -> Callable[[Any], None]:
@@ -23,8 +56,96 @@ class Recorder:
     records: list[Record] = field(default_factory=list)
     _stream: Callable[[Any], None] = field(default_factory=_stream_of_this_node)
 
+    @classmethod
+    def unwatched(cls) -> Recorder:
+        """Return a recorder for use outside of a node, where nobody watches a stream."""
+        return cls([], lambda _: None)
+
     def record(self, record: Record) -> None:
         """Seal a record, keep it for state, and show it to who is watching."""
         record["seal"] = checksum(record)
         self.records.append(record)
         self._stream(record)
+
+    def call(
+        self,
+        asked: NumberedCall,
+        reply: CallResult,
+        *,
+        prompt_chars: int,
+        value: Plain = None,
+        seconds: float = 0.0,
+        model: str = "",
+        **more: Any,
+    ) -> CallRecord:
+        """Record that a call was answered, or failed.
+
+        `value`: the reply to code, where it is no text. `more`: `read`, `child`, where there is any.
+        """
+        kind = kind_of(asked.call.kind)
+        value = reply.text if value is None else value
+        record = CallRecord(
+            type="call",
+            path=asked.path,
+            cell=asked.cell,
+            call=asked.number,
+            kind=asked.call.kind,
+            prompt_sha256=asked.sha256,
+            prompt_chars=prompt_chars,
+            preview="" if kind.is_free else asked.call.prompt[:PREVIEW],
+            value=value if reply.error is None and not kind.is_derived else None,
+            error=reply.error,
+            usage=reply.used.record(),
+            model=model,
+            seconds=seconds,
+            retries=reply.retries,
+            time=time.time(),
+        )
+        if reply.memo:
+            record["memo"] = True
+        if reply.from_cache:
+            record["from_cache"] = True
+        if reply.flaw:
+            record["flaw"] = reply.flaw
+        if reply.refused:
+            record["refused"] = reply.refused
+        record.update(more)  # type: ignore[typeddict-item]
+        self.record(record)
+        return record
+
+    def output(
+        self,
+        cell: tuple[str, int],
+        outcome: Literal["completed", "answered", "died"],
+        text: str,
+        *,
+        chars: int = 0,
+        is_error: bool = False,
+        seconds: float = 0.0,
+        **more: Any,
+    ) -> OutputRecord:
+        """Record that a cell, given as path and number, has ended. `more`: the fields that not every record has."""
+        record = OutputRecord(
+            type="output",
+            path=cell[0],
+            cell=cell[1],
+            outcome=outcome,
+            text=text,
+            chars=chars,
+            error=is_error,
+            seconds=seconds,
+            time=time.time(),
+        )
+        record.update(more)  # type: ignore[typeddict-item]
+        self.record(record)
+        return record
+
+    def note(
+        self, path: str, to: Literal["model", "reader"], text: str, *, strategies: list[str] | None = None
+    ) -> NoteRecord:
+        """Record what the machine says. `strategies`: whose helpers there are from here on."""
+        record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
+        if strategies is not None:
+            record["strategies"] = strategies
+        self.record(record)
+        return record

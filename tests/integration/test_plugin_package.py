@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain import ConfigurationError, InputError, MissingDependency, create_rlm, plugins
+from rlm_langchain import Budget, ConfigurationError, InputError, MissingDependency, Price, create_rlm, plugins
 from rlm_langchain.cli import run as command
 from rlm_langchain.models.providers import PROVIDERS, Provider, provider
 from rlm_langchain.models.registry import resolve, way_out
@@ -57,17 +57,20 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_four_are_found_by_entry_point(installed: Path) -> None:
+def test_plug_ins_of_every_kind_are_found_by_entry_point(installed: Path) -> None:
     assert "example" in plugins.names("providers")
     assert "screened" in plugins.names("sandboxes")
     assert "headings" in plugins.names("strategies")
     assert "archives" in plugins.names("contexts")
+    assert "word_senses" in plugins.names("calls")
 
 
 def test_without_the_package_they_are_not_there(archive: Path) -> None:
     assert "screened" not in plugins.names("sandboxes")
     with pytest.raises(InputError, match=r"texts\.zip"):
         create_rlm(script("FINAL(1)")).completion("q", archive)
+    with pytest.raises(ConfigurationError, match="word_senses"):
+        create_rlm(script("FINAL(1)"), functions=["word_senses"])
 
 
 def test_a_model_is_named_by_the_prefix_of_a_plug_in(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +150,35 @@ def test_the_sandbox_refuses_what_is_not_on_its_list(installed: Path) -> None:
 def test_the_helpers_of_the_strategy_run_in_every_sandbox(installed: Path, sandbox: str) -> None:
     rlm = create_rlm(script("FINAL(len(outline(context)))"), sandbox=choose(sandbox), strategies=["headings"])
     assert rlm.completion("q", "# a\n## b\ntext\n#no heading\n### c")["answer"] == 3
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty", "screened"])
+def test_the_function_runs_in_the_host_for_every_sandbox(installed: Path, sandbox: str) -> None:
+    code = """
+said = [word_senses(word, 1) for word in ("log", "bank")]
+try:
+    word_senses("lug")
+except LLMError as error:
+    FINAL([said, str(error)])
+"""
+    rlm = create_rlm(
+        script(code),
+        sandbox=choose(sandbox),
+        functions=["word_senses"],
+        prices={"function": Price(input=0, output=0)},
+        budget=Budget(usd=1.0, tool_calls=3),
+    )
+    output = rlm.completion("q")
+    senses, error = output["answer"]
+    assert senses == [["a piece of wood"], ["a house for money"]]
+    assert error == "word_senses says: the dictionary has no word 'lug'"
+    assert [record["kind"] for record in output["trajectory"] if record["type"] == "call"] == ["function"] * 3
+    assert output["cost_usd"] == pytest.approx(0.003)
+    assert "word_senses(word: str, most: int = 10)" in output["trajectory"][0]["text"]
+
+
+def test_an_installed_function_is_in_no_repl_until_it_is_named(installed: Path) -> None:
+    assert create_rlm(script("FINAL('word_senses' in dir())")).completion("q")["answer"] is False
 
 
 def test_an_archive_of_another_kind_and_one_that_is_none(installed: Path, tmp_path: Path) -> None:

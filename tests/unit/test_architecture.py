@@ -190,4 +190,4 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_contract_fits_on_a_page() -> None:
-    assert (ROOT / "protocols.py").read_text().count("\n") <= 80
+    assert (ROOT / "protocols.py").read_text().count("\n") <= 90

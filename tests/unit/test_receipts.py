@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import signal
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain.durability.receipts import Receipts
+from rlm_langchain.durability.receipts import Receipts, recorded, recorded_value
 from rlm_langchain.errors import JournalError
+from rlm_langchain.types import CallResult, Usage
 
 
 @contextmanager
@@ -47,3 +49,37 @@ def test_a_receipt_that_is_written_in_part_is_none_and_harms_no_other(tmp_path: 
     assert [(found.find(key) or {}).get("text") for key in ("before", "cut", "after")] == ["x" * 1_000, None, "y"]
     receipts.close()
     assert (Receipts(path).find("after") or {})["text"] == "y"
+
+
+def test_a_reply_is_made_once_and_a_failure_again(tmp_path: Path) -> None:
+    made: list[CallResult] = []
+
+    async def ask(receipts: Receipts | None, reply: CallResult) -> CallResult:
+        async def make() -> CallResult:
+            made.append(reply)
+            return reply
+
+        return await recorded(receipts, "0 tool x", "0", make)
+
+    async def process(*replies: CallResult) -> list[CallResult]:
+        receipts = Receipts(tmp_path / "receipts.jsonl")
+        try:
+            return [await ask(receipts, reply) for reply in replies]
+        finally:
+            receipts.close()
+
+    failed, good, other = CallResult(None, "down"), CallResult("yes", used=Usage(1, 2)), CallResult("another")
+    assert asyncio.run(process(failed)) == [failed]
+    assert asyncio.run(process(good)) == [good], "a failure is made again by the process that resumes"
+    assert asyncio.run(process(other)) == [good]
+    assert made == [failed, good]
+    assert asyncio.run(ask(None, other)) == other, "where nothing is kept, it is made each time"
+
+
+def test_a_value_that_would_differ_the_next_time_is_made_once(tmp_path: Path) -> None:
+    values = iter([{"calls": 3}, {"calls": 2}, {"calls": 1}])
+    for _ in range(2):
+        receipts = Receipts(tmp_path / "receipts.jsonl")
+        assert recorded_value(receipts, "0 budget", lambda: next(values)) == {"calls": 3}
+        receipts.close()
+    assert recorded_value(None, "0 budget", lambda: next(values)) == {"calls": 2}

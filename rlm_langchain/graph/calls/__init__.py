@@ -1,1 +1,1 @@
-"""One handler for each kind of call that code in the REPL makes of the host."""
+"""One handler for each kind of call that code in the REPL makes of the host. The table: `table.py`."""

@@ -1,4 +1,4 @@
-"""`search` in the REPL: what defines it there, and how the host answers it.
+"""`search` in the REPL: the code that defines it there, and how the host answers it.
 
 A reply carries where the passages are, not their text: the REPL holds that already, and the journal need not.
 """
@@ -11,14 +11,19 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import BudgetRefused, Reservation
+from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import RLMError
+from rlm_langchain.graph.calls.handler import CallHandler, CallSite, unhandled
+from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
+from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.external import found_outside
 from rlm_langchain.types import (
     Call,
@@ -76,9 +81,34 @@ class SearchTarget(NamedTuple):
     part: Slice | None = None
 
 
+class SearchHandler(CallHandler):
+    """Handles `search`, where there is a retriever."""
+
+    needs_context = True
+
+    def prelude(self, components: Components, path: str) -> str:
+        """Return the code that defines `search`."""
+        return PRELUDE if components.search else ""
+
+    def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
+        """Return what the root model reads of `search`, if there is something to search."""
+        search = components.search
+        if search is None or (context is None and search.outside is None):
+            return ""
+        return search.guidance(components.root_model(depth_of(path)).profile)
+
+    async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
+        """Return the passages that were found, as JSON."""
+        search = site.components.search
+        if search is None:
+            return unhandled(site)
+        work = SearchWork(search, site.components.store, site.tree, site.asked.place)
+        return await work.reply(site.asked.call, site.context, config)
+
+
 @dataclass(frozen=True, slots=True)
-class SearchHandler:
-    """Answers one call of `search`."""
+class SearchWork:
+    """The work on one call of `search`."""
 
     search: Search
     store: ContextStore
@@ -87,15 +117,10 @@ class SearchHandler:
     """In the tree."""
 
     async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
-        """What was found, as JSON: kept on disk before it is used, so that no crash makes it be paid again."""
+        """Return what was found, as JSON: on disk before it is used, so that no crash makes it be paid again."""
         key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
-        receipts = self.tree.receipts
-        known = receipts.find(key) if receipts else None
-        if known is not None:
-            return CallResult(known["text"], used=self.tree.spent_at(self.place))
-        reply = await self._searched(call, context, config)
-        if receipts and reply.text is not None:
-            receipts.write(key, {"place": self.place, "text": reply.text, "usage": Usage().record()})
+        search = partial(self._searched, call, context, config)
+        reply = await recorded(self.tree.receipts, key, self.place, search)
         return reply._replace(used=self.tree.spent_at(self.place))
 
     async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
@@ -114,21 +139,21 @@ class SearchHandler:
         if self.search.indexes is None:
             return await found_outside(self.search.outside, query, most, self.tree, config)
         if context is None or not query.strip() or not most:
-            return said([])
+            return found([])
         where = await asyncio.to_thread(self._where, self.search.indexes, context)
         try:
             hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
-            return said([_sent(hit) for hit in hits])
+            return found([_sent(hit) for hit in hits])
         except (BudgetRefused, CallFailed) as failed:
             why = f"by words only, since the embedding model was not asked: {failed}"
             if isinstance(failed, CallFailed):
                 why = f"by words only, since the embedding model does not answer: {failed}"
             index = await self.search.indexes.index(*where[:2])
             hits = await asyncio.to_thread(index.search, query, most, None, where.part)
-            return said([_sent(hit) for hit in hits], why)
+            return found([_sent(hit) for hit in hits], why)
 
     def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
-        """What to search for passages of a context: itself, or the whole that it is a slice of."""
+        """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
         file = self.store.open(context)
         for above in self.tree.reading.contexts if self.tree.reading else ():
             if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
@@ -140,7 +165,7 @@ class SearchHandler:
 
     @asynccontextmanager
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
-        """Around a request to the embedding model: its place in the budget, and its receipt."""
+        """Reserve a request to the embedding model in the budget, and write its receipt."""
         self.tree.check()
         async with self.tree.ledger.reserve(wanted) as entry, self._sent(entry):
             costs_nothing = False
@@ -158,7 +183,7 @@ class SearchHandler:
 
     @asynccontextmanager
     async def _sent(self, entry: Reservation) -> AsyncIterator[None]:
-        """Around a request: it waits its turn, and is not sent when the limit has been passed meanwhile."""
+        """Send a request in here: it waits its turn, and is not sent when the limit has been passed meanwhile."""
         while True:
             await entry.renew()
             async with self.tree.gate:
@@ -174,12 +199,12 @@ class SearchHandler:
 
 
 def _costs_nothing(error: Exception) -> bool:
-    """Whether a request has failed before anything was embedded."""
+    """Return whether a request has failed before anything was embedded."""
     return isinstance(error, RLMError) or classify_error(getattr(error, "error", error)).arrival == "none"
 
 
-def said(hits: list[dict[str, Any]], note: str | None = None) -> CallResult:
-    """A reply as the REPL reads it."""
+def found(hits: list[dict[str, Any]], note: str | None = None) -> CallResult:
+    """Return a reply as the REPL reads it."""
     return CallResult(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
 
 

@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Callable, Iterable
 from itertools import islice
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables import RunnableConfig
@@ -24,18 +24,18 @@ from pydantic import ValidationError
 
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.sanitize import clip, quotable
-from rlm_langchain.durability.receipts import TOOL
+from rlm_langchain.durability.receipts import TOOL, recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
+from rlm_langchain.graph.calls.handler import CallHandler, CallSite
+from rlm_langchain.graph.components import Components, Tools
+from rlm_langchain.graph.state import TreeInfo
 from rlm_langchain.run.event_loops import run_in_new_thread
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.sandboxes.reserved_names import RESERVED
-from rlm_langchain.types import Call, CallResult, Usage
+from rlm_langchain.types import Call, CallResult, ContextRef
 
-if TYPE_CHECKING:
-    from rlm_langchain.run.run_tree import RunTree
-
-Tools = dict[str, BaseTool]
 _MOST = 50
-"""Arguments of a tool, and types of an argument, that a model is told."""
+"""Arguments of a tool, and types of an argument, that a prompt names."""
 _LONGEST, _DESCRIBED = 60, 4_000
 """Characters of a name or a type, and of a description."""
 _SHORT = reprlib.Repr()
@@ -44,7 +44,7 @@ _SHORT.maxstring = _SHORT.maxother = 200
 
 
 def tools_of(given: Iterable[BaseTool | Callable[..., Any]]) -> Tools:
-    """Tools by the names that code calls them by. Raises `ConfigurationError` for a name that cannot be used."""
+    """Return tools by the names that code uses. Raises `ConfigurationError` for a name that cannot be used."""
     tools: Tools = {}
     for one in given:
         tool = one if isinstance(one, BaseTool) else _from_function(one)
@@ -56,7 +56,7 @@ def tools_of(given: Iterable[BaseTool | Callable[..., Any]]) -> Tools:
 
 
 def _unusable(name: str, tools: Tools) -> str | None:
-    """Why code could not call a tool by this name."""
+    """Return why code could not call a tool by this name."""
     if not name.isidentifier() or iskeyword(name):
         return "that is no name in Python"
     if name in RESERVED:
@@ -65,7 +65,7 @@ def _unusable(name: str, tools: Tools) -> str | None:
 
 
 def prelude(tools: Tools) -> str:
-    """What defines the tools in the REPL: the arguments go out as JSON, the result comes back as JSON."""
+    """Return the code that defines tools in the REPL: arguments go out as JSON, the result comes back as JSON."""
     if not tools:
         return ""
     return "import json\n\n\n" + "\n\n\n".join(
@@ -77,7 +77,7 @@ def prelude(tools: Tools) -> str:
 
 
 def guidance(tools: Tools) -> str:
-    """What the root model reads of them."""
+    """Return what the root model reads of tools."""
     if not tools:
         return ""
     lines = [f"- `{name}({signature(arguments(tool))})`: {described(tool)}" for name, tool in tools.items()]
@@ -85,7 +85,7 @@ def guidance(tools: Tools) -> str:
 
 
 def arguments(tool: BaseTool) -> dict[str, Any]:
-    """The schemas of a tool's arguments by their names; of a tool without arguments, none.
+    """Return the schemas of a tool's arguments by their names; of a tool without arguments, none.
 
     Raises `ConfigurationError` for a schema that names them in no way that JSON Schema has: it may be a server's.
     """
@@ -108,7 +108,7 @@ def arguments(tool: BaseTool) -> dict[str, Any]:
 
 
 def _resolved(tool: BaseTool, schema: dict[str, Any], reference: str) -> dict[str, Any]:
-    """What a reference inside a schema points to. Nothing is fetched."""
+    """Return what a reference inside a schema points to. Nothing is fetched."""
     found: Any = schema if reference.startswith("#") else None
     for part in reference.removeprefix("#").split("/")[1:]:
         found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
@@ -124,42 +124,55 @@ def _unreadable(tool: BaseTool, why: str) -> ConfigurationError:
 
 
 def signature(properties: dict[str, Any]) -> str:
-    """Arguments as a line that a model reads: of very many, the first, and how many more there are."""
-    told = [_told(*argument) for argument in islice(properties.items(), _MOST)]
-    left_out = len(properties) - len(told)
-    return ", ".join([*told, *([f"... {left_out:,} more"] if left_out else [])])
+    """Return arguments as a line that a model reads: of very many, the first, and how many more there are."""
+    shown = [_argument(*argument) for argument in islice(properties.items(), _MOST)]
+    left_out = len(properties) - len(shown)
+    return ", ".join([*shown, *([f"... {left_out:,} more"] if left_out else [])])
 
 
 def described(tool: BaseTool) -> str:
-    """What a tool says of itself, as a prompt may hold it: it may be the text of somebody's server."""
+    """Return what a tool says of itself, as a prompt may hold it: it may be the text of somebody's server."""
     return quotable(clip(str(tool.description), _DESCRIBED))
 
 
-def _told(name: str, schema: Any) -> str:
-    """An argument with its type and what it is when it is left out, as far as its schema says so."""
-    told = schema if isinstance(schema, dict) else {}
-    several = told.get("anyOf")
-    choices = [told, *(several[:_MOST] if isinstance(several, list) else ())]
+def _argument(name: str, schema: Any) -> str:
+    """Return an argument with its type and its default, as far as its schema says so."""
+    known = schema if isinstance(schema, dict) else {}
+    several = known.get("anyOf")
+    choices = [known, *(several[:_MOST] if isinstance(several, list) else ())]
     kinds = [choice.get("type") for choice in choices if isinstance(choice, dict)]
     kind = " | ".join(kind[:_LONGEST] for kind in kinds if isinstance(kind, str))
-    default = f" = {_SHORT.repr(told['default'])}" if "default" in told else ""
-    called = name if name.isidentifier() and len(name) <= _LONGEST else quoted(name)
-    return quotable(f"{called}{f': {kind}' if kind else ''}{default}").replace("\n", "\\n")
+    default = f" = {_SHORT.repr(known['default'])}" if "default" in known else ""
+    shown = name if name.isidentifier() and len(name) <= _LONGEST else quoted(name)
+    return quotable(f"{shown}{f': {kind}' if kind else ''}{default}").replace("\n", "\\n")
 
 
-async def use(tools: Tools, tree: RunTree, call: Call, place: str, config: RunnableConfig) -> CallResult:
-    """Run the tool that a call names, once: its result as JSON, or the sentence of what went wrong."""
-    key = f"{place}{TOOL}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
-    known = tree.receipts.find(key) if tree.receipts else None
-    if known is not None:
-        return CallResult(known["text"])
-    if not tree.take_tool(place):
-        return CallResult(None, "not run: no tool calls are left", refused="calls")
-    reply = await _run(tools, call, tree, config)
-    if tree.receipts and reply.text is not None:
-        await tree.receipts.open()
-        tree.receipts.write(key, {"place": place, "text": reply.text, "usage": Usage().record()})
-    return reply
+class ToolHandler(CallHandler):
+    """Handles `tool`: each call is a task of its own, since a tool may pause for a person, as a child run may."""
+
+    def prelude(self, components: Components, path: str) -> str:
+        """Return the code that defines the tools of this run."""
+        return prelude(components.tools_of(path))
+
+    def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
+        """Return what the root model reads of the tools of this run."""
+        return guidance(components.tools_of(path))
+
+    def own_task(self, site: CallSite, tree: TreeInfo) -> dict[str, Any] | None:
+        """Return the text of the call, by reference: a tool that has paused goes on without the cell."""
+        return {"tool": site.components.store.made(site.asked.call.prompt)}
+
+    async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
+        """Run the tool that the call names, once: its result as JSON, or the sentence of what went wrong."""
+        tree, place, call = site.tree, site.asked.place, site.asked.call
+        key = f"{place}{TOOL}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
+
+        async def run() -> CallResult:
+            if not tree.take_tool(place):
+                return CallResult(None, "not run: no tool calls are left", refused="calls")
+            return await _run(site.components.tools_of(site.asked.path), call, tree, config)
+
+        return await recorded(tree.receipts, key, place, run)
 
 
 async def _run(tools: Tools, call: Call, tree: RunTree, config: RunnableConfig) -> CallResult:
@@ -184,7 +197,7 @@ async def _run(tools: Tools, call: Call, tree: RunTree, config: RunnableConfig) 
 
 
 def _value(result: Any) -> Any:
-    """What code gets of a result. Content blocks, as tools of MCP servers give them, are text if that is all."""
+    """Return what code gets of a result. Content blocks, as MCP servers give them, are text if that is all."""
     if not _is_plain(result):
         return str(result)
     blocks = result if isinstance(result, list) else []
@@ -194,7 +207,7 @@ def _value(result: Any) -> Any:
 
 
 async def _result(tool: BaseTool, named: dict[str, Any], config: RunnableConfig) -> Any:
-    """A plain function has a thread of its own: what it does may use tools again, and wait for them."""
+    """Return the result. A plain function has a thread of its own: it may use tools again, and wait for them."""
     given: Any = named
     if tool.response_format == "content_and_artifact":
         given = ToolCall(name=tool.name, args=named, id="repl", type="tool_call")
@@ -206,7 +219,7 @@ async def _result(tool: BaseTool, named: dict[str, Any], config: RunnableConfig)
 
 
 def _of_message(message: ToolMessage) -> Any:
-    """What a message of a tool holds for code: the data that MCP servers send beside the text, else the text."""
+    """Return what a tool message holds for code: the data that MCP servers send beside the text, else the text."""
     if message.status == "error":
         raise ToolException(str(message.text))
     data = message.artifact.get("structured_content") if isinstance(message.artifact, dict) else None
@@ -216,7 +229,7 @@ def _of_message(message: ToolMessage) -> Any:
 
 
 def _what_failed(error: Exception) -> str:
-    """What the code may know of it: a foreign error's text could hold a key."""
+    """Return what the code may know of a failure: a foreign error's text could hold a key."""
     match error:
         case ToolException():
             return f"says: {error}"

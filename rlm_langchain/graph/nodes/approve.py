@@ -1,47 +1,40 @@
-"""`approve`: a person is asked before a fan-out that costs more than was agreed.
+"""`approve`: asks a person before a fan-out that costs more than was agreed.
 
 A node of its own, since LangGraph runs an interrupted node again from its top: here nothing has been done yet.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, interrupt
 
-from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import ConfigurationError, JournalError
 from rlm_langchain.graph.boundary import SAVER
+from rlm_langchain.graph.calls.handler import CallSite
+from rlm_langchain.graph.calls.table import handler_of
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.state import Approval
-from rlm_langchain.records import NoteRecord, child_path, depth_of
-from rlm_langchain.run.reservation import reservation_for
 from rlm_langchain.run.run_tree import RunTree
-from rlm_langchain.trajectory.recorder import Recorder
-from rlm_langchain.types import (
-    Call,
-    Excerpt,
-    Usage,
-    total_usage,
-)
+from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
+from rlm_langchain.types import Usage, total_usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
 def approval_needed(
-    components: Components, state: RLMState, tree: RunTree, calls: Mapping[int, Call]
+    components: Components, state: RLMState, tree: RunTree, calls: Sequence[NumberedCall]
 ) -> Approval | None:
-    """The question that these calls, by their numbers, need answered first; None when they may go."""
-    wanted = {
-        child_path(state["path"], n): _wanted(components, tree, state["path"], call) for n, call in calls.items()
+    """Return the question that these calls need answered first; None when they may go."""
+    reserved = {
+        call.place: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
     }
-    wanted = {place: usage for place, usage in wanted.items() if usage.calls}  # tools spend no model call
-    first, asked, agreement = min(calls, default=-1), state.get("approval"), tree.agreement
+    wanted = {place: usage for place, usage in reserved.items() if usage != Usage()}
+    first = min((call.number for call in calls), default=-1)
+    asked, agreement = state.get("approval"), tree.agreement
     if asked and asked["granted"] and asked["first"] == first:
         agreement.reserve(wanted)
         return None
@@ -61,7 +54,7 @@ def approval_needed(
 
 
 def restore_approvals(state: RLMState, tree: RunTree) -> None:
-    """What was agreed to before, in this process or an earlier one. The calls of the last fan-out are over."""
+    """Take over what was agreed to before, in this process or an earlier one. The last fan-out is over."""
     tree.agreement.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
@@ -70,23 +63,15 @@ def restore_approvals(state: RLMState, tree: RunTree) -> None:
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:
-    """Ask, wait for as long as it takes, and note the answer."""
+    """Ask a person, wait for as long as it takes, and record the answer."""
     asked = state.get("approval")
     if asked is None:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
-    said = interrupt({"ask": "approve", "path": state["path"], **asked})
-    granted = said is True or (isinstance(said, dict) and said.get("approve") is True)
+    answer = interrupt({"ask": "approve", "path": state["path"], **asked})
+    granted = answer is True or (isinstance(answer, dict) and answer.get("approve") is True)
     recorder = Recorder()
     word = "approved" if granted else "declined"
-    recorder.record(
-        NoteRecord(
-            type="note",
-            path=state["path"],
-            to="reader",
-            text=f"a person {word} {asked['calls']} calls",
-            time=time.time(),
-        )
-    )
+    recorder.note(state["path"], "reader", f"a person {word} {asked['calls']} calls")
     return {"trajectory": recorder.records, "approval": Approval(**{**asked, "granted": granted})}
 
 
@@ -100,28 +85,12 @@ def check_saver(components: Components, config: RunnableConfig) -> None:
 
 
 def questions(output: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a run that has paused wants to know, of one run or of several that ask at once: `Approval`s, with the
+    """Return what paused runs want to know, of one run or of several that ask at once: `Approval`s, with the
     `id` and the `path` of each. Empty when the run has ended."""
     asked = [{"id": one.id, **one.value} for one in output.get("__interrupt__", ()) if isinstance(one.value, dict)]
     return [one for one in asked if one.get("ask") == "approve"]
 
 
 def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]) -> Command[Any]:
-    """What to invoke the same thread with: `answer` says yes or no to each of the `questions`."""
+    """Return what to invoke the same thread with: `answer` says yes or no to each of the `questions`."""
     return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
-
-
-def _wanted(components: Components, tree: RunTree, path: str, call: Call) -> Usage:
-    """What a call may use. A child run is known by its first turn only: its own fan-outs ask for themselves."""
-    if call.kind not in ("llm", "rlm"):
-        return Usage()
-    model = components.sub_model(depth_of(path))
-    return reservation_for(tree.ledger, model, [HumanMessage(_said(components, call))])
-
-
-def _said(components: Components, call: Call) -> str:
-    """What a model may read of a call. A piece that is longer than any prompt is for a child run, or for nobody."""
-    context = call.context
-    if context is None or (isinstance(context, Excerpt) and context.stop - context.start > components.limits.value):
-        return call.prompt
-    return call.prompt + to_prompt_text(context)

@@ -1,10 +1,10 @@
-"""`execute`: runs the next cell, or goes on with the one that waits, until it needs a model or ends."""
+"""`execute`: runs the next cell, or goes on with the one that waits, until it makes a call that costs, or ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.runnables import RunnableConfig
@@ -12,31 +12,27 @@ from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cited
 from rlm_langchain.answers.citations import problem as quote_problem
+from rlm_langchain.graph.calls.handler import CallSite
+from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.approve import approval_needed, restore_approvals
-from rlm_langchain.graph.nodes.subcall import PREVIEW, known, make_subcall_tasks
+from rlm_langchain.graph.nodes.subcall import make_subcall_tasks
 from rlm_langchain.graph.state import TreeInfo
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import (
-    CallRecord,
-    CellRecord,
-    NoteRecord,
-    OutputRecord,
-    Record,
-    WaveRecord,
-    child_path,
-    depth_of,
-)
+from rlm_langchain.protocols import SandboxSession
+from rlm_langchain.records import CellRecord, Record, WaveRecord, depth_of
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.run_tree import RunTree
+from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.degradation import is_blank
 from rlm_langchain.trajectory.journal import Journal, fingerprint
 from rlm_langchain.trajectory.observation import format_observation
-from rlm_langchain.trajectory.recorder import Recorder
+from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
 from rlm_langchain.types import (
     Answered,
     Call,
+    CallResult,
     Completed,
     Died,
     Plain,
@@ -45,14 +41,11 @@ from rlm_langchain.types import (
     Step,
     StopReason,
     Suspended,
-    Usage,
 )
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
-FREE_CALLS = ("budget", "history")
-"""Kinds of calls that cost nothing."""
 FAILING, IDLE = 25, 5_000
 """Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
 FLAWED = 5
@@ -62,6 +55,22 @@ GRACE_AFTER_DEADLINE = 2.0
 """Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
 REPLAY_NOTE_SECONDS = 3.0
 """Seconds of rebuilding that are worth a word to the reader."""
+
+
+def open_repl(components: Components, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
+    """Open a fresh REPL for the run at `path`, over the contexts of its journal.
+
+    Raises `SandboxError`, and what `Components.check_resumable` raises.
+    """
+    files = components.check_resumable(journal)
+    context = files.pop("context", None)
+    left, most = tree.ledger.seconds_left(), components.limits.seconds
+    seconds = most if left is None else min(most, max(left, 1.0))
+    preludes = [strategy.prelude for strategy in components.strategies_in(journal)]
+    preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
+    code = "\n\n".join(text for text in preludes if text)
+    limits = replace(components.limits, seconds=seconds)
+    return components.sandbox.open(context, code, limits, *([files] if files else []))
 
 
 @dataclass(slots=True)
@@ -75,13 +84,13 @@ class ExecuteStep:
     repl: Repl
     recorder: Recorder
     refused: int = 0
-    """How often the cell was told that there are no more calls."""
+    """How often the cell was refused a call in this visit."""
     idle: int = 0
-    """How often it asked only what was known."""
+    """How often the cell asked only what was known."""
     unfound: int = 0
-    """Quotes of the answer that is sent back for them."""
+    """How many quotes were not found in an answer that goes back to the model."""
     blank: bool = False
-    """Whether the answer that is sent back is nothing."""
+    """Whether an answer goes back to the model because it is blank."""
 
     @classmethod
     def begin(cls, components: Components, state: RLMState, config: RunnableConfig) -> ExecuteStep:
@@ -90,7 +99,7 @@ class ExecuteStep:
         journal = tree.journal(state["path"], state["trajectory"])
         restore_approvals(state, tree)
         components.coverage_tracker(tree, state, journal)
-        repl = tree.repl(state["path"], lambda: components.open(journal, tree, state["path"]))
+        repl = tree.repl(state["path"], lambda: open_repl(components, journal, tree, state["path"]))
         tree.check()
         components.unchanged(journal)
         return cls(components, state, tree, journal, repl, Recorder())
@@ -101,7 +110,7 @@ class ExecuteStep:
             return self._go_on()
 
     def _seconds(self) -> float | None:
-        """How long this visit may compute: a little into the time of the last call, unless this is after it."""
+        """Return the seconds that this visit may compute: a little into the time of the last call, or all of it."""
         ledger = self.tree.ledger
         left, most = ledger.seconds_left(), ledger.seconds_left(last=True)
         if left is None or most is None:
@@ -122,10 +131,11 @@ class ExecuteStep:
                     self._died("", circling)
                     step = None
                 case Suspended(calls):
-                    served = self._answer_free_calls(calls)
-                    if served is None:
-                        return self._fan_out(calls)
-                    step = self.repl.answer(served)
+                    asked = self._numbered(calls)
+                    replies = self._answer_free_calls(asked)
+                    if replies is None:
+                        return self._fan_out(asked)
+                    step = self.repl.answer(replies)
                 case Completed(stdout, error):
                     self._output("completed", stdout, error)
                     step = None
@@ -138,14 +148,14 @@ class ExecuteStep:
                 case Died(_, stdout, _) if self.repl.late:
                     return self._out_of_time(stdout)
                 case Died("crash") if self.repl.revives(self._cell):
-                    self._tell("the process of the REPL was gone; a new one was brought to where it was")
+                    self._note("the process of the REPL was gone; a new one was brought to where it was")
                     step = self._replay()
                 case Died(_, stdout, error):
                     self._died(stdout, error)
                     step = None
 
     def _loop_detected(self) -> str | None:
-        """Why a cell that asks once more is ended: calls that bring nothing cost nothing, or are all in vain."""
+        """Return why a cell that asks once more is ended: its calls all fail, or bring nothing new."""
         if self.journal.failed_waves + self.refused >= FAILING:
             return f"{FAILING} times in a row, none of the calls that it waited for was answered."
         if self.components.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
@@ -155,7 +165,7 @@ class ExecuteStep:
         return None
 
     def _answer_problem(self, value: Plain) -> str | None:
-        """Why an answer goes back to the model: it does not fit its schema; once, it is nothing, or misquotes."""
+        """Return why an answer goes back to the model: it misfits its schema; once, it is blank or misquotes."""
         schema, cites = (
             self.components.answer_schema(self.state["path"]),
             self.components.wants_citations(self.state["path"]),
@@ -173,28 +183,28 @@ class ExecuteStep:
 
     @property
     def _final_turn_reason(self) -> StopReason | None:
-        """The limit that made this the last turn."""
+        """Return the limit that made this the last turn."""
         return self.state.get("stop_reason")
 
     @property
     def _declined(self) -> bool:
-        """Whether a person said no to the calls that the cell waits for."""
+        """Return whether a person declined the calls that the cell waits for."""
         asked = self.state.get("approval")
         waited_for = range(self.repl.first, self.repl.first + len(self.repl.waiting))
         return asked is not None and asked["granted"] is False and asked["first"] in waited_for
 
     @property
     def _cell(self) -> int:
-        """The cell that is running: the last that has begun."""
+        """Return the number of the running cell: the last that has begun."""
         return len(self.journal.cells) - 1
 
     def _replay(self) -> Step | None:
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
         if changed := self.repl.diverged - diverged:
-            self._tell(f"replayed calls that are not the recorded ones: {changed}; asked afresh")
+            self._note(f"replayed calls that are not the recorded ones: {changed}; asked afresh")
         if self.repl.replayed - replayed > REPLAY_NOTE_SECONDS:
-            self._tell(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
+            self._note(f"rebuilding the REPL took {self.repl.replayed - replayed:.1f} s of computing")
         return step
 
     def _start(self, code: str) -> Step:
@@ -210,74 +220,58 @@ class ExecuteStep:
         )
         return self.repl.run(code)
 
-    def _answer_free_calls(self, calls: Sequence[Call]) -> list[Reply] | None:
-        """Replies that cost nothing, given in place; None when a model is needed."""
+    def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
+        path, cell, first = self.state["path"], self._cell, self.repl.first
+        return [NumberedCall(path, cell, first + i, call, fingerprint(call)) for i, call in enumerate(calls)]
+
+    def _answer_free_calls(self, calls: Sequence[NumberedCall]) -> list[Reply] | None:
+        """Return replies that cost nothing, given in place; None when one of the calls has to be sent."""
         refusal: Refusal | None = self._final_turn_reason or ("declined" if self._declined else None)
         if refusal:
             self.refused += 1
-            return [self._refused(i, call, refusal) for i, call in enumerate(calls)]
-        replies = [self._free_reply(self.repl.first + i, call) for i, call in enumerate(calls)]
+            return [self._refused(call, refusal) for call in calls]
+        replies = [self._free_reply(call) for call in calls]
         ready = [reply for reply in replies if reply is not None]
         if len(ready) < len(calls):
             return None
         self.idle += 1
-        return [self._served(i, call, reply) for i, (call, reply) in enumerate(zip(calls, ready, strict=True))]
+        for call, reply in zip(calls, ready, strict=True):
+            self._record_reply(call, reply)
+        return ready
 
-    def _refused(self, index: int, call: Call, refusal: Refusal) -> Reply:
-        """No, unless the call was answered before."""
-        known = self.journal.reply(self.repl.first + index, call)
-        told = "a person declined this call" if refusal == "declined" else "the run is ending: no more calls"
-        return known or self._served(index, call, Reply(error=told), refusal)
-
-    def _free_reply(self, number: int, call: Call) -> Reply | None:
-        """The reply to a call that costs nothing."""
-        match call.kind:
-            case "history":
-                return Reply(self.journal.history())
-            case "budget":
-                place = child_path(self.state["path"], number)
-                return Reply(self.tree.once(f"{place} budget", self._left))
-            case _:
-                answer = known(self.components, self.tree, self.state["path"], number, call)
-                return None if answer is None else Reply(answer)
-
-    def _left(self) -> Plain:
-        """What is left of the budget, as code sees it."""
-        depth = depth_of(self.state["path"])
-        turns = max(0, self.components.max_iterations(depth) - self.journal.iterations)
-        levels = self.components.budget.depth - 1 - depth
-        return {**self.tree.ledger.remaining(), "iterations": turns, "depth": levels}
-
-    def _served(self, index: int, call: Call, reply: Reply, refusal: Refusal | None = None) -> Reply:
-        record = CallRecord(
-            type="call",
-            path=self.state["path"],
-            cell=self._cell,
-            call=self.repl.first + index,
-            kind=call.kind,
-            prompt_sha256=fingerprint(call),
-            prompt_chars=len(call.prompt),
-            preview="" if call.kind in FREE_CALLS else call.prompt[:PREVIEW],
-            value=None if call.kind == "history" else reply.value,
-            error=reply.error,
-            usage=Usage().record(),
-            model="",
-            seconds=0.0,
-            retries=0,
-            time=time.time(),
-        )
-        if call.kind not in FREE_CALLS and reply.error is None:
-            record["memo"] = True
-        if call.kind not in FREE_CALLS and refusal is not None:
-            record["refused"] = refusal
-        self._write(record)
+    def _refused(self, asked: NumberedCall, refusal: Refusal) -> Reply:
+        """Refuse a call, unless it was answered before."""
+        known = self.journal.reply(asked.number, asked.call)
+        if known is not None:
+            return known
+        why = "a person declined this call" if refusal == "declined" else "the run is ending: no more calls"
+        reply = Reply(error=why)
+        self._record_reply(asked, reply, refusal)
         return reply
 
-    def _fan_out(self, calls: Sequence[Call]) -> Command[Any]:
-        """Send the calls that the journal has no reply to on their way, each numbered; ask a person first."""
-        first = self.repl.first
-        numbered = {first + i: call for i, call in enumerate(calls)}
-        missing = {n: call for n, call in numbered.items() if self.journal.reply(n, call) is None}
+    def _free_reply(self, asked: NumberedCall) -> Reply | None:
+        """Return the reply to a call that costs nothing; None for one that has to be sent."""
+        site = CallSite(self.components, self.tree, asked)
+        return handler_of(asked.call.kind).free_reply(site, self.journal)
+
+    def _record_reply(self, asked: NumberedCall, reply: Reply, refusal: Refusal | None = None) -> None:
+        """Record a reply that was given in place."""
+        is_free = kind_of(asked.call.kind).is_free
+        result = CallResult(
+            None,
+            reply.error,
+            memo=not is_free and reply.error is None,
+            refused=None if is_free else refusal,
+        )
+        prompt_chars = len(asked.call.prompt)
+        self.journal.add(self.recorder.call(asked, result, value=reply.value, prompt_chars=prompt_chars))
+
+    def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:
+        """Send the calls that the journal has no reply to on their way; ask a person first.
+
+        Threads of a cell may ask of different kinds at once: those that are free are answered here all the same.
+        """
+        missing = [call for call in calls if self.journal.reply(call.number, call.call) is None]
         if asking := approval_needed(self.components, self.state, self.tree, missing):
             self.tree.close(self.state["path"])  # a person may take days: no worker waits with us
             return self._go("approve", approval=asking)
@@ -286,40 +280,43 @@ class ExecuteStep:
                 type="wave",
                 path=self.state["path"],
                 cell=self._cell,
-                first=first,
+                first=self.repl.first,
                 count=len(calls),
                 time=time.time(),
             )
         )
+        free = [call for call in missing if kind_of(call.call.kind).is_free]
+        for call in free:
+            if (reply := self._free_reply(call)) is not None:
+                self._record_reply(call, reply)
         agreed = self.tree.agreement.approved_up_to
         tops = self.tree.reading.contexts if self.tree.reading else []
-        sends = make_subcall_tasks(
-            self.components, self.state, self.journal, list(missing.items()), TreeInfo(agreed, tops)
-        )
-        return self._go([Send("subcall", errand) for errand in sends])
+        sent = [
+            CallSite(self.components, self.tree, call, self.journal.contexts.get("context"))
+            for call in missing
+            if call not in free
+        ]
+        tasks = make_subcall_tasks(self.state["run"], sent, TreeInfo(agreed, tops))
+        return self._go([Send("subcall", task) for task in tasks])
 
     def _output(
         self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None, **answer: Plain
     ) -> None:
-        profile, window = self._model.profile, self._model.window
-        record = OutputRecord(
-            type="output",
-            path=self.state["path"],
-            cell=self._cell,
-            outcome=outcome,
-            text=format_observation(profile, window, self.journal, stdout, error),
-            chars=len(stdout),
-            error=error is not None,
-            seconds=self.repl.seconds,
-            time=time.time(),
-        )
-        if "value" in answer:
-            record["value"] = answer["value"]
+        more: dict[str, Any] = {**answer}
         if self.blank:
-            record["blank"], self.blank = True, False
+            more["blank"], self.blank = True, False
         if self.unfound:
-            record["unfound"], self.unfound = self.unfound, 0
-        self._write(record)
+            more["unfound"], self.unfound = self.unfound, 0
+        record = self.recorder.output(
+            (self.state["path"], self._cell),
+            outcome,
+            format_observation(self._model.profile, self._model.window, self.journal, stdout, error),
+            chars=len(stdout),
+            is_error=error is not None,
+            seconds=self.repl.seconds,
+            **more,
+        )
+        self.journal.add(record)
 
     def _died(self, stdout: str, error: str) -> None:
         self._output("died", stdout, render(self._model.profile, "died", error=error))
@@ -330,7 +327,7 @@ class ExecuteStep:
         return self._after_last_cell()
 
     def _after_last_cell(self) -> Command[Any]:
-        """The last turn's words are the answer when its code gave none; any other turn is followed by one."""
+        """Go on with the next turn; after the last one, whose words may be the answer, end the run."""
         if not self._final_turn_reason:
             return self._go("generate")
         return self._go("finalise")
@@ -339,8 +336,8 @@ class ExecuteStep:
     def _model(self) -> Model:
         return self.components.root_model(depth_of(self.state["path"]))
 
-    def _tell(self, text: str) -> None:
-        self._write(NoteRecord(type="note", path=self.state["path"], to="reader", text=text, time=time.time()))
+    def _note(self, text: str) -> None:
+        self.journal.add(self.recorder.note(self.state["path"], "reader", text))
 
     def _write(self, record: Record) -> None:
         self.recorder.record(record)

@@ -22,7 +22,7 @@ from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.registry import way_out
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import NoteRecord, TurnRecord, depth_of
+from rlm_langchain.records import TurnRecord, depth_of
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
@@ -154,9 +154,9 @@ class GenerateStep:
             self.met = None if self.stop else reason
             return None
         except CallFailed as failed:
-            told = f"the root model {self._model.name} does not answer: {failed}"
+            sentence = f"the root model {self._model.name} does not answer: {failed}"
             hint = way_out(self._model, failed.code)
-            raise ModelError(f"{told}; {hint}" if hint else told) from failed
+            raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
 
     @property
     def depth(self) -> int:
@@ -245,9 +245,7 @@ class GenerateStep:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
     def _note(self, text: str) -> None:
-        self.recorder.record(
-            NoteRecord(type="note", path=self.state["path"], to="model", text=text, time=time.time())
-        )
+        self.recorder.note(self.state["path"], "model", text)
 
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""

@@ -12,8 +12,6 @@ from rlm_langchain.graph.nodes.question_prompt import examples_for, question_pro
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import (
     CellRecord,
-    NoteRecord,
-    OutputRecord,
     QuestionRecord,
     depth_of,
 )
@@ -35,9 +33,9 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     if context is not None and journal.has_context(context):
         context = None
     if (cell := journal.given_up) is not None:
-        recorder.record(_given_up(components, cell))
-    for note in new_strategy_notes(components, journal, path) if journal.turns else ():
-        recorder.record(note)
+        _give_up(components, cell, recorder)
+    if journal.turns:
+        note_new_strategies(components, journal, path, recorder)
     recorder.record(_asked(components, journal, path, query, context))
     return {
         "query": query,
@@ -51,23 +49,22 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     }
 
 
-def new_strategy_notes(components: Components, journal: Journal, path: str) -> list[NoteRecord]:
-    """Tells the model of strategies that this machine has, and that it was not told of when it began."""
+def note_new_strategies(components: Components, journal: Journal, path: str, recorder: Recorder) -> None:
+    """Tell the model of strategies that this RLM has, and that it was not told of when it began."""
     every = components.strategies_for(journal.contexts.get("context"), path)
     # What wants the context in the first prompt comes too late.
     new = [one for one in every if one.name not in journal.strategies and not one.whole]
     if not new:
-        return []
+        return
     guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
     text = render(components.root_model(depth_of(path)).profile, "more_ways", guidance=guidance)
-    names = [strategy.name for strategy in new]
-    return [NoteRecord(type="note", path=path, to="model", text=text, time=time.time(), strategies=names)]
+    recorder.note(path, "model", text, strategies=[strategy.name for strategy in new])
 
 
 def _asked(
     components: Components, journal: Journal, path: str, query: str, context: ContextRef | None
 ) -> QuestionRecord:
-    """The record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
+    """Return the record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
     ways = components.strategies_for(journal.contexts.get("context", context), path)
     record = QuestionRecord(
         type="question",
@@ -90,16 +87,7 @@ def _asked(
     return record
 
 
-def _given_up(components: Components, cell: CellRecord) -> OutputRecord:
-    """The end of a cell that another question came in the way of. It is not run again, so it left nothing."""
-    return OutputRecord(
-        type="output",
-        path=cell["path"],
-        cell=cell["cell"],
-        outcome="died",
-        text=render(components.root_model(depth_of(cell["path"])).profile, "given_up"),
-        chars=0,
-        error=True,
-        seconds=0.0,
-        time=time.time(),
-    )
+def _give_up(components: Components, cell: CellRecord, recorder: Recorder) -> None:
+    """Record the end of a cell that a new question cut short. It is not run again, so it left nothing."""
+    text = render(components.root_model(depth_of(cell["path"])).profile, "given_up")
+    recorder.output((cell["path"], cell["cell"]), "died", text, is_error=True)

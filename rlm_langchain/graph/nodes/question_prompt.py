@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rlm_langchain.context.describe import table
 from rlm_langchain.context.sanitize import quotable, shown
-from rlm_langchain.graph.calls.tools import guidance as tool_guidance
+from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.protocols import Strategy
@@ -38,9 +38,7 @@ def question_prompt(
     if journal.turns:
         return render(profile, "follow_up", question=query, context=about).strip()
     guidance = [components.sandbox.guidance, *(way.guidance for way in ways)]
-    guidance.append(tool_guidance(components.tools_of(path)))
-    if components.search and (context is not None or components.search.outside is not None):
-        guidance.append(components.search.guidance(profile))
+    guidance += [handler.guidance(components, path, context) for handler in HANDLERS.values()]
     said = "\n\n".join(text.strip() for text in guidance if text.strip())
     about = about or render(profile, "no_context")
     return render(profile, "question", guidance=f"{said}\n\n" if said else "", question=query, context=about)

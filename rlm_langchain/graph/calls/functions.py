@@ -1,0 +1,225 @@
+"""Functions that plug-ins add to the REPL: found by entry point, called by code in the sandbox, run in the host.
+
+A call is journaled and counts against `Budget.tool_calls`; a stated price is booked. Its reply is kept
+on disk before it is used, so that no crash runs it again. What a function may do is its author's choice: it is not
+confined, and code that a model wrote decides what it is given.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import hashlib
+import inspect
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from keyword import iskeyword
+from math import inf
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import ToolException
+from langgraph.errors import GraphBubbleUp
+
+from rlm_langchain.budget.ledger import BudgetRefused
+from rlm_langchain.context.sanitize import quotable
+from rlm_langchain.durability.receipts import TOOL, recorded
+from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
+from rlm_langchain.graph.calls.handler import CallHandler, CallSite
+from rlm_langchain.graph.components import Components
+from rlm_langchain.plugins import load
+from rlm_langchain.protocols import HostFunction
+from rlm_langchain.run.event_loops import run_in_new_thread
+from rlm_langchain.sandboxes.reserved_names import RESERVED
+from rlm_langchain.types import CallResult, ContextRef, Usage
+
+GROUP = "calls"
+"""Of entry points, behind `rlm_langchain.`."""
+
+
+class FunctionHandler(CallHandler):
+    """Handles `function`: a call of a plug-in's function."""
+
+    def prelude(self, components: Components, path: str) -> str:
+        """Return the code that defines the functions: arguments go out as JSON, the result comes back as JSON."""
+        if not components.functions:
+            return ""
+        return "import json\n\n\n" + "\n\n\n".join(
+            f"def {name}(*args, **kwargs):\n"
+            f"    call = json.dumps([{name!r}, list(args), kwargs])\n"
+            '    return json.loads(_host_call("function", call))'
+            for name in components.functions
+        )
+
+    def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
+        """Return what the root model reads of the functions."""
+        functions = components.functions.values()
+        return "\n".join(
+            f"- `{one.name}({one.signature})` is run outside the REPL: {quotable(one.guidance.strip())}"
+            for one in functions
+        )
+
+    def reservation(self, site: CallSite) -> Usage:
+        """Return what the function says that a call costs."""
+        try:
+            name = json.loads(site.asked.call.prompt)[0]
+            return Usage(cost=site.components.functions[name].usd)
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            return Usage()
+
+    async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
+        """Run the function that the call names, once: its result as JSON, or the sentence of what went wrong."""
+        place, prompt = site.asked.place, site.asked.call.prompt
+        key = f"{place}{TOOL}{hashlib.sha256(prompt.encode()).hexdigest()}"
+        reply = await recorded(site.tree.receipts, key, place, lambda: _run(site))
+        return reply._replace(used=site.tree.spent_at(place))
+
+
+def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction]:
+    """Return functions by the names that code calls them by: values, or the names of installed ones.
+
+    Raises `ConfigurationError` for one that is not installed or cannot be called, and for two of one name.
+    """
+    if isinstance(wanted, str):
+        raise ConfigurationError(f"functions={wanted!r} is a text: give a list, [{wanted!r}]")
+    functions: dict[str, HostFunction] = {}
+    for one in wanted:
+        function = _installed(one) if isinstance(one, str) else one
+        if wrong := _unusable(function, functions):
+            raise ConfigurationError(f"{_name(function)!r} cannot be a function of the REPL: {wrong}")
+        functions[function.name] = function
+    return functions
+
+
+def _installed(name: str) -> HostFunction:
+    try:
+        found: HostFunction = load(GROUP, name)
+    except UnknownPlugin as error:
+        raise ConfigurationError(str(error)) from error
+    return found
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "name", type(function).__name__))
+
+
+def _unusable(function: Any, others: Mapping[str, HostFunction]) -> str | None:
+    """Return why code could not call this function, and what to do."""
+    if not isinstance(function, HostFunction):
+        return f"it is a {type(function).__name__}, not a HostFunction"
+    name, usd = function.name, function.usd
+    faults = (
+        (not name.isidentifier() or iskeyword(name), "that is no name in Python. Rename it"),
+        (name in RESERVED, "the REPL has a function of that name. Rename it"),
+        (name in others, "there are two of that name. Rename one"),
+        (not function.guidance.strip(), "it has no guidance: say what it is for and what it returns"),
+        (not (isinstance(usd, int | float) and 0 <= usd < inf), f"usd={usd!r}: give dollars of a call, 0 or more"),
+    )
+    return next((why for is_wrong, why in faults if is_wrong), None) or _wrong_signature(function)
+
+
+def _wrong_signature(function: HostFunction) -> str | None:
+    try:
+        [declared] = ast.parse(f"def f({function.signature}): ...").body
+    except (SyntaxError, ValueError):
+        return f"signature={function.signature!r} is not what Python has between the parentheses of a `def`"
+    try:
+        actual = list(inspect.signature(function.function).parameters)
+    except (TypeError, ValueError) as error:
+        return f"its `function` cannot be called with arguments that are known: {error}"
+    if not isinstance(declared, ast.FunctionDef):
+        return f"signature={function.signature!r} is more than arguments"
+    arguments = declared.args
+    named = [one.arg for one in (*arguments.posonlyargs, *arguments.args)]
+    named += [one.arg for one in (arguments.vararg,) if one] + [one.arg for one in arguments.kwonlyargs]
+    named += [one.arg for one in (arguments.kwarg,) if one]
+    if named != actual:
+        return f"its signature names {', '.join(named) or 'nothing'}, its function {', '.join(actual) or 'nothing'}"
+    return None
+
+
+async def _run(site: CallSite) -> CallResult:
+    if not site.tree.take_tool(site.asked.place):
+        return CallResult(None, "not run: no tool calls are left", refused="calls")
+    try:
+        name, args, kwargs = json.loads(site.asked.call.prompt)
+        function = site.components.functions[name]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return CallResult(None, "there is no such function")
+    try:
+        bound = inspect.signature(function.function).bind(*args, **kwargs)
+    except TypeError as error:  # of the binding: the words are Python's, about names that code has given
+        return CallResult(None, f"{name} was called wrongly: {error}")
+    try:
+        async with asyncio.timeout(site.tree.ledger.seconds_left()), _admitted(site, function):
+            return _as_json(name, await _result(function, bound))
+    except BudgetRefused as refused:
+        return CallResult(None, f"not run: {refused}", refused=refused.reason)
+    except (RLMError, GraphBubbleUp):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a function raises
+        return CallResult(None, f"{name} {_failure(error)}")
+
+
+def _failure(error: Exception) -> str:
+    """Return what the code may know of a failure: a foreign error's text could hold a key."""
+    if isinstance(error, ToolException):
+        return f"says: {error}"
+    if isinstance(error, TimeoutError):
+        return "was not done when the time of the run was over"
+    return f"failed: {type(error).__name__}"
+
+
+async def _result(function: HostFunction, bound: inspect.BoundArguments) -> Any:
+    """Return what the function returns. A sync one has a thread of its own: the event loop goes on."""
+    if inspect.iscoroutinefunction(function.function):
+        return await function.function(*bound.args, **bound.kwargs)
+    result = await run_in_new_thread(lambda: function.function(*bound.args, **bound.kwargs))
+    return await result if inspect.isawaitable(result) else result
+
+
+def _as_json(name: str, result: Any) -> CallResult:
+    """Return a result as the REPL reads it. A value that JSON would change is refused, not changed."""
+    try:
+        text = json.dumps(result, allow_nan=False)
+        is_plain = bool(json.loads(text) == result)
+    except (TypeError, ValueError, RecursionError):
+        is_plain = False
+    if not is_plain:
+        return CallResult(None, f"{name} returned a {type(result).__name__} that is no JSON value")
+    return CallResult(text)
+
+
+@asynccontextmanager
+async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[None]:
+    """Run a function in here, in its turn. What it costs is reserved before, and booked when it has ended."""
+    tree = site.tree
+    if not function.usd:
+        async with tree.tool_gate:
+            yield
+        return
+    cost = Usage(cost=float(function.usd))
+    tree.check()
+    if tree.receipts:
+        await tree.receipts.open()
+    async with tree.ledger.reserve(cost) as entry:
+        tree.agreement.started(site.asked.place)
+        while True:
+            await entry.renew()
+            async with tree.tool_gate:
+                if entry.begin():
+                    try:
+                        yield
+                    finally:  # also after a failure: the call may have been charged
+                        entry.book(cost)
+                        _keep_cost(site, cost)
+                    return
+
+
+def _keep_cost(site: CallSite, cost: Usage) -> None:
+    """Remember what was spent at this place, over all attempts, in this process and on disk."""
+    tree, place = site.tree, site.asked.place
+    tree.note(place, cost)
+    if tree.receipts:
+        tree.receipts.write(f"{place} cost", {"place": place, "usage": tree.spent_at(place).record()})
