@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
 
 from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.errors import BudgetExhausted, NoAnswer
 from rlm_langchain.graph.boundary import SEEN
@@ -47,7 +48,6 @@ from rlm_langchain.runnable.streaming import (
 )
 from rlm_langchain.types import Limits
 
-LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
 SPARE_THREADS = 8
 _BUILDING = threading.RLock()
 """One machine for all the threads of a batch: it holds the account of each run, the thread of each saver."""
@@ -318,7 +318,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """
         if not isinstance(output, dict):
             return output
-        if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
+        if self.on_budget == "raise" and output.get("stop_reason") in STOPS:
             raise BudgetExhausted(output)
         if self.on_failure == "raise" and output.get("status") == "failed":
             raise NoAnswer(output)

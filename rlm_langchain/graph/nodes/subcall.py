@@ -19,6 +19,7 @@ from langchain_core.runnables import RunnableConfig
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import (
     InputError,
+    InvalidApproval,
     JournalError,
     ModelError,
     RLMError,
@@ -166,6 +167,8 @@ class SubcallNode:
             yield done
             if done.outcome is not None and "status" not in done.outcome:
                 raise JournalError(DAMAGED)
+        except InvalidApproval:  # the caller's mistake: the child run still waits
+            raise
         except (ModelError, InputError) as error:
             done.error = str(error)
         except RLMError as error:
