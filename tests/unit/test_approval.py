@@ -185,7 +185,11 @@ def test_what_a_person_may_say(ask, said, answer, by_id):
     rlm = create_rlm(model, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver(), sandbox="monty")
     paused = ask(rlm, "q")
     resume = answered(paused, lambda _: said) if by_id else Command(resume=said)
-    assert ask(rlm, resume)["answer"] == answer
+    output = ask(rlm, resume)
+    assert output["answer"] == answer
+    (note,) = [one["text"] for one in output["trajectory"] if one["type"] == "note"]
+    word = "approved" if answer == "A" else "declined"
+    assert note == f"a person {word} 1 calls{': too dear' if 'message' in str(said) else ''}"
 
 
 def plain(said: Any, question: dict[str, Any]) -> Command[Any]:

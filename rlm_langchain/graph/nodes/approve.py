@@ -88,7 +88,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
     asked = state.get("approval")
     if asked is None:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
-    granted = _answer_to(
+    said = _answer_to(
         {
             "ask": "approve",
             "question": question(asked, state["path"]),
@@ -97,6 +97,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
             **asked,
         }
     )
+    granted, reason = is_approval(said), _reason(said)
     recorder = Recorder()
     word = "approved" if granted else "declined"
     recorder.record(
@@ -104,7 +105,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
             type="note",
             path=state["path"],
             to="reader",
-            text=f"a person {word} {asked['calls']} calls",
+            text=f"a person {word} {asked['calls']} calls{f': {reason}' if reason else ''}",
             time=time.time(),
         )
     )
@@ -150,20 +151,21 @@ def is_approval(answer: Any) -> bool:
     raise InvalidApproval(f"an approval cannot be answered with {clip(repr(answer), SHOWN)}; {ANSWERS}")
 
 
-def _answer_to(asked: dict[str, Any]) -> bool:
-    """Return what a person says. Raises `InvalidApproval` for what is neither a yes nor a no.
+def _answer_to(asked: dict[str, Any]) -> Any:
+    """Return what a person says: a yes or a no. Raises `InvalidApproval` for anything else.
 
     LangGraph keeps such an answer, and gives it again when the run is resumed: the next one is after it.
     """
     said = interrupt(asked)
     while True:
         try:
-            return is_approval(said)
+            is_approval(said)
         except InvalidApproval:
             with suppress(GraphInterrupt):  # there is no other answer yet
                 said = interrupt(asked)
                 continue
             raise
+        return said
 
 
 def _decision(given: Any) -> str | None:
@@ -172,6 +174,12 @@ def _decision(given: Any) -> str | None:
         case {"type": "approve" | "reject" as kind} if given.keys() <= {"type", "message"}:
             return str(kind)
     return None
+
+
+def _reason(said: Any) -> str:
+    """Return the words that come with decisions in LangChain's format, for the reader of the records."""
+    decisions = said.get("decisions", ()) if isinstance(said, dict) else ()
+    return clip("; ".join(str(one["message"]) for one in decisions if one.get("message")), QUERY)
 
 
 def question(asked: Approval, path: str) -> str:
