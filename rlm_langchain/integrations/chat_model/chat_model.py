@@ -35,6 +35,10 @@ from rlm_langchain.records import RLMOutput
 from rlm_langchain.runnable.options import option_errors
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 
+PROVIDERS_OPTIONS = frozenset(
+    {"temperature", "max_tokens", "timeout", "max_retries", "api_key", "base_url", "streaming"}
+)
+"""Standard parameters of LangChain that its own tests give to every chat model. Ours has no provider."""
 EVENTS: dict[str, Any] = {"stream_mode": ["custom", "values"]}
 
 
@@ -79,11 +83,14 @@ class ChatRLM(BaseChatModel):
             tools_in: Where bound tools are called: "repl", by code; "reply", by the caller.
             reasoning: Whether replies hold what the RLM did, as reasoning.
             stop: Words that end a reply, unless a call brings its own.
-            options: Those that every chat model of LangChain has, such as `tags` and `rate_limiter`.
+            options: Those that every chat model of LangChain has, such as `tags` and `rate_limiter`. LangChain's
+                standard parameters of providers (`temperature`, `max_tokens`, `timeout`, `max_retries`, `api_key`,
+                `base_url`, `streaming`) are taken too, and change nothing: give them to the models of the RLM.
 
         Raises:
             ConfigurationError: For an option that there is not, or whose value is of another kind.
         """
+        options = {name: value for name, value in options.items() if name not in PROVIDERS_OPTIONS}
         options |= {"rlm": rlm, "long": long, "tools_in": tools_in, "reasoning": reasoning, "stop": stop}
         with option_errors(type(self)):
             super().__init__(**options)
