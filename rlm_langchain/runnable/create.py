@@ -145,6 +145,6 @@ def create_rlm_graph(  # noqa: PLR0913 - a keyword for each option
     """The graph of an RLM, not compiled yet: bring a checkpointer of your own. Options are those of `create_rlm`.
 
     Its input is `query` and `context`, which its first node stores, unless it is a reference that a store of this
-    `RLM_HOME` has made. Everything else in its state is its own, see `docs/security.md`.
+    `RLM_HOME` has made. Everything else in its state is its own, see `docs/explanation/security.md`.
     """
     return rlm_graph(assemble(create_rlm(**locals())))

@@ -107,7 +107,7 @@ class ChatRLM(BaseChatModel):
 
     @property
     def model_name(self) -> str:
-        """That of the root model, after `rlm:`."""
+        """The name of the root model, with "rlm" and a colon before it."""
         return model_name(self.rlm.root_model)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
