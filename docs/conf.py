@@ -7,7 +7,7 @@ author = "rlm-langchain contributors"
 copyright = f"2026, {author}"
 version = release = installed("rlm-langchain")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["tutorials/data"]
 source_suffix = {".md": "markdown"}
 

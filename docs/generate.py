@@ -26,6 +26,7 @@ from rlm_langchain import (
     RLMInput,
     RLMOutput,
 )
+from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.app import app
 
 DOCS = Path(__file__).parent
@@ -76,24 +77,24 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def budget() -> str:
     """Limits of a run: field, flag of the command, default, meaning."""
-    flags = {param.name: f"`{param.opts[0]}`" for param in command("ask").params}
+    options = {limit.field: limit.option for limit in LIMITS}
+    flags = {name: f"`{option.flag}`" for name, option in options.items() if option}
     return table(
         ("`Budget(...)`", "`rlm ask`", "default", "what it limits"),
-        (
-            (
-                f"`{one.name}`",
-                flags.get(one.name, ""),
-                f"`{one.default}`",
-                one.text or WORDS[one.name],
-            )
-            for one in fields(Budget)
-        ),
+        ((f"`{one.name}`", flags.get(one.name, ""), f"`{one.default}`", one.text) for one in fields(Budget)),
     )
 
 
+def outcomes() -> str:
+    """What happens at each limit of a run; those that end alike share a row."""
+    order = [one.name for one in fields(Budget)]
+    alike: dict[str, list[str]] = {}
+    for limit in sorted(LIMITS, key=lambda limit: order.index(limit.field)):
+        alike.setdefault(limit.outcome, []).append(f"`{limit.field}`")
+    return table(("limit", "then"), ((", ".join(names), outcome) for outcome, names in alike.items()))
+
+
 WORDS = {
-    "usd": "Dollars, by the provider's own figures or by price lists.",
-    "tokens": "Input and output tokens.",
     "seed": "What randomness starts from.",
 }
 """For fields whose name says enough to a reader of the code."""
@@ -222,6 +223,7 @@ def prompts(profile: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "budget": budget,
+    "budget-outcomes": outcomes,
     "limits": limits,
     "records": records,
     "record-parts": parts,

@@ -28,7 +28,7 @@ class Desk(TypedDict, total=False):
     summary: Any
 
 
-rlm = create_rlm(root_model=args.model, budget=Budget(approve_above=2))
+rlm = create_rlm(root_model=args.model, budget=Budget(approve_above_calls=2))
 graph = StateGraph(Desk).add_node("read", rlm.as_node(query="question", context="book", answer="summary"))
 app = graph.set_entry_point("read").compile(checkpointer=InMemorySaver())
 thread = {"configurable": {"thread_id": "1"}}

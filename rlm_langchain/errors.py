@@ -5,6 +5,7 @@ RLMError
 │   ├── UnknownPlugin       no plug-in of that name
 │   └── MissingDependency   a package, a key or a kernel feature that is not there
 ├── InputError              what the RLM was asked: query, context, files
+│   └── InvalidApproval     what a paused run was answered: neither a yes nor a no
 ├── ModelError              a provider does not answer, after retries
 ├── BudgetExhausted         a limit, for those who asked for `on_budget="raise"`
 ├── NoAnswer                a run without an answer, for those who asked for `on_failure="raise"`
@@ -51,6 +52,10 @@ class MissingDependency(ConfigurationError):
 
 class InputError(RLMError):
     """The question or the context cannot be used."""
+
+
+class InvalidApproval(InputError):
+    """A run that waits for an approval was given neither a yes nor a no. It goes on waiting."""
 
 
 class ModelError(RLMError):

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_langchain.validation import NumberRule, check_numbers
+from rlm_langchain.budget.limits import LIMITS
+from rlm_langchain.validation import check_numbers
 
 
-# --- What a run may spend, and what it has spent -------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a whole tree of runs may spend. `None` means no limit of that kind, but for `iterations`."""
 
     usd: float | None = None
+    """Dollars, by the provider's own figures or by price lists."""
     calls: int | None = 1000
     """Model calls of all kinds, root turns included."""
     tokens: int | None = None
     """Input and output tokens, cached ones included."""
     seconds: float | None = None
-    """Of work on the run, over all resumes: not while no process works on it, whatever the time of day does."""
+    """Seconds of work on the run, over all resumes: time in which no process works on it does not count."""
     iterations: int | None = None
     """Root turns of each run. None: 30, or 4 for a small model, one that is given the compact prompts."""
     depth: int = 1
@@ -31,25 +32,16 @@ class Budget:
     """Calls of custom tools, of the whole tree, over all resumes."""
     requests_per_minute: int | None = None
     """Model calls that may begin in any minute, retries included, for the whole tree."""
-    approve_above: float | int | None = None
-    """Ask a person before a fan-out that would take the run past this: a float is dollars, an int is calls."""
+    approve_above_calls: int | None = None
+    """Ask a person before a fan-out that would take the tree past so many model calls."""
+    approve_above_usd: float | None = None
+    """Ask a person before a fan-out that would take the tree past so many dollars."""
+
+    @property
+    def asks_person(self) -> bool:
+        """Whether a person may be asked before a fan-out."""
+        return self.approve_above_calls is not None or self.approve_above_usd is not None
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit that no run could keep."""
-        check_numbers(self, BUDGETED)
-
-
-BUDGETED = (
-    NumberRule("usd"),
-    NumberRule("calls", 1, whole=True),
-    NumberRule("tokens", 1, whole=True),
-    NumberRule("seconds"),
-    NumberRule("iterations", 1, whole=True),
-    NumberRule("depth", 1, whole=True),
-    NumberRule("concurrency", 1, whole=True),
-    NumberRule("output_tokens", 1, whole=True),
-    NumberRule("tool_calls", whole=True),
-    NumberRule("requests_per_minute", 1, whole=True),
-    NumberRule("approve_above"),
-)
-"""What the limits of a budget must be."""
+        check_numbers(self, (limit.rule for limit in LIMITS))

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from math import floor, inf
 
 from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import StopReason, Usage
 
@@ -279,24 +280,23 @@ class Ledger:
 
     def remaining(self) -> dict[str, float | int | None]:
         """What is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
-        gone, limit = self.committed, self.budget
-        return {
-            "calls": _left(limit.calls, gone.calls),
-            "tokens": _left(limit.tokens, gone.tokens),
-            "usd": None if limit.usd is None else _down(limit.usd - (gone.cost or 0.0), 1e6),
-            "seconds": None if limit.seconds is None else _down(limit.seconds - self.seconds, 10),
-        }
+        gone = self.committed
+        return {limit.field: self._left(limit, stop, gone) for limit, stop in TREE_LIMITS}
 
     def running_low(self) -> dict[str, float | int]:
         """The limits of which less than a quarter is left, with what is left."""
-        limit = self.budget
-        whole = {"calls": limit.calls, "tokens": limit.tokens, "usd": limit.usd, "seconds": limit.seconds}
-        left = self.remaining()
         return {
             name: rest
-            for name, most in whole.items()
-            if most is not None and (rest := left[name]) is not None and rest < most / 4
+            for name, rest in self.remaining().items()
+            if rest is not None and rest < getattr(self.budget, name) / 4
         }
+
+    def _left(self, limit: Limit, stop: Stop, gone: Usage) -> float | int | None:
+        most: float | int | None = getattr(self.budget, limit.field)
+        if most is None:
+            return None
+        rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
+        return max(0, rest) if limit.whole else _down(rest, stop.parts)
 
     @property
     def _certain(self) -> Usage:
@@ -342,24 +342,23 @@ class Ledger:
 
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Why a call does not fit beside what is gone."""
-        limit, after = self.budget, gone.plus(wanted)
-        held = Usage() if last else self.reserve_for_last_call
-        limits: tuple[tuple[StopReason, float, float | None, float], ...] = (
-            ("calls", after.calls, limit.calls, held.calls),
-            ("tokens", after.tokens, limit.tokens, held.tokens),
-            ("usd", inf if after.cost is None else after.cost, limit.usd, held.cost or 0.0),
-        )
-        for name, all_of_it, most, kept in limits:
-            if most is not None and all_of_it > most - min(kept, most * HELD_SHARE) + ROUNDING:
-                spare = "" if last else f", with {min(kept, most * HELD_SHARE):,.6g} held back for a last call"
-                return BudgetRefused(name, f"{all_of_it:,.6g} {name} do not fit into {most:,.6g}{spare}")
+        after = gone.plus(wanted)
+        for limit, stop in TREE_LIMITS:
+            most: float | int | None = getattr(self.budget, limit.field)
+            if most is None or stop.measure is None:
+                continue
+            used = stop.measure(after)
+            all_of_it = inf if used is None else used
+            held = 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
+            held = min(held, most * HELD_SHARE)
+            if all_of_it > most - held + ROUNDING:
+                spare = "" if last else f", with {held:,.6g} held back for a last call"
+                return BudgetRefused(
+                    stop.reason, f"{all_of_it:,.6g} {limit.field} do not fit into {most:,.6g}{spare}"
+                )
         if (left := self.seconds_left(last=last)) is not None and left <= 0:
-            return BudgetRefused("seconds", f"the {limit.seconds:g} seconds are over")
+            return BudgetRefused("seconds", f"the {self.budget.seconds:g} seconds are over")
         return None
-
-
-def _left(limit: int | None, gone: int) -> int | None:
-    return None if limit is None else max(0, limit - gone)
 
 
 def _down(left: float, parts: float) -> float:

@@ -7,16 +7,28 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.durability.receipts import Receipts
 
 MINUTE = 60.0
 
 
 T = TypeVar("T")
+
+
+class ReplyStore(Protocol):
+    """Where replies are kept: a request begins only when there is room for its reply."""
+
+    async def open(self) -> None:
+        """Get ready to keep something."""
+
+    def reserve_space(self) -> None:
+        """Hold room for one reply. Raises when there is none."""
+
+    def release(self) -> None:
+        """Give the room back."""
 
 
 class PerEventLoop(Generic[T]):
@@ -37,7 +49,7 @@ class PerEventLoop(Generic[T]):
 class RequestLimiter:
     """Held while a request is in flight, never between tries and never across recursion."""
 
-    room: Receipts | None = None
+    room: ReplyStore | None = None
     """Where there must be room for the reply before a request begins."""
     check: Callable[[], None] = staticmethod(lambda: None)
     """Raises when nothing may begin any more. Looked at last, after all waiting: what begins then is in flight."""

@@ -7,15 +7,42 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.errors import JournalError
+
+T = TypeVar("T")
+
+
+def limit_options() -> dict[str, Any]:
+    """Return the type and the flag of each parameter that sets limits, by its name, in the order of `Budget`."""
+    rows = {limit.field: limit for limit in LIMITS}
+    found: dict[str, Any] = {}
+    for limit in (rows[field.name] for field in fields(Budget) if field.name in rows):
+        if (option := limit.option) is not None:
+            kind = str if option.text else int if limit.whole else float
+            least = None if option.text else limit.least
+            told = typer.Option(option.flag, metavar=option.metavar, min=least, help=option.help)
+            found[option.name] = Annotated[kind | None, told]
+    return found
+
+
+def _with_limits(cls: type[T]) -> type[T]:
+    """Give a class that becomes a dataclass a field for each parameter that sets limits; None: it was not given."""
+    for name, hint in limit_options().items():
+        cls.__annotations__.pop(name, None)
+        cls.__annotations__[name] = hint
+        setattr(cls, name, None)
+    return cls
 
 
 @dataclass(frozen=True, slots=True)
+@_with_limits
 class Setup:
     """What an RLM is made of, as far as it was said. It holds names only, so it may be kept beside a run."""
 
@@ -40,34 +67,8 @@ class Setup:
             "--strategy", metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."
         ),
     ] = None
-    usd: Annotated[float | None, typer.Option("--usd", metavar="N", min=0, help="Limit: dollars.")] = None
-    calls: Annotated[
-        int | None, typer.Option("--calls", metavar="N", min=1, help="Limit: model calls of all kinds.")
-    ] = None
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", metavar="N", min=1, help="Limit: tokens read and written.")
-    ] = None
-    seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", min=0, help="Limit: wall clock.")] = (
-        None
-    )
-    iterations: Annotated[
-        int | None,
-        typer.Option("--iterations", metavar="N", min=1, help="Limit: turns of each run (30, small models 4)."),
-    ] = None
-    depth: Annotated[
-        int | None, typer.Option("--depth", metavar="N", min=1, help="Levels of runs below each other.")
-    ] = None
-    concurrency: Annotated[
-        int | None, typer.Option("--concurrency", metavar="N", min=1, help="Model calls at once.")
-    ] = None
-    approve_above: Annotated[
-        str | None,
-        typer.Option(
-            "--approve-above",
-            metavar="N",
-            help="Ask you before sub-calls take the run past so many calls (20), or dollars (0.50); or off.",
-        ),
-    ] = None
+    approve_above: str | None = None
+    """Calls, dollars or `off`, as it was typed. The other limits are fields, too, without being written here."""
 
     def over(self, before: Setup) -> Setup:
         """These options, and for what they leave open those of before. Strategies come beside those of before."""

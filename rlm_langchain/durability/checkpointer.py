@@ -35,13 +35,18 @@ UNKNOWN = "serialization type"
 
 def checked_saver(saver: Any) -> Any:
     """A copy of a saver that raises our errors; LangGraph's other options as they are."""
+    check(saver)
     if saver is None or isinstance(saver, bool):
         return saver
-    if not isinstance(saver, BaseCheckpointSaver):
-        raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
     twin: Any = copy.copy(saver)
     twin.__class__, twin.serde = _guarded_class(twin.__class__), _strict(saver.serde)
     return twin
+
+
+def check(saver: object) -> None:
+    """Raise `ConfigurationError` for what is neither a saver nor one of LangGraph's other options."""
+    if saver is not None and not isinstance(saver, bool | BaseCheckpointSaver):
+        raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
 
 
 def _strict(serde: Any) -> Any:

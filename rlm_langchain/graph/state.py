@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 from langgraph.channels import DeltaChannel
 from typing_extensions import NotRequired, TypedDict
 
+from rlm_langchain.budget.approval_limit import Reach
 from rlm_langchain.errors import JournalError
 from rlm_langchain.records import (
     Checksummed,
@@ -26,7 +27,7 @@ from rlm_langchain.types import (
 
 
 class Approval(TypedDict):
-    """A question to a person, and the answer. The run resumes with `Command(resume=True)`, or False."""
+    """A question to a person, and the answer. `graph/nodes/approve.py` says what a run may be resumed with."""
 
     first: int
     """The number of the first call of the fan-out."""
@@ -35,7 +36,7 @@ class Approval(TypedDict):
     """For this fan-out, if each reply is as long as may be; None when the price is unknown."""
     spent_calls: int
     spent_usd: float | None
-    until: float | int
+    until: Reach
     """What the run may reach without asking again, once this is granted."""
     granted: bool | None
     """None: not answered yet."""
@@ -63,7 +64,7 @@ class RLMRun(RLMInput):
 
     run: NotRequired[str]
     path: NotRequired[str]
-    agreed: NotRequired[float | int | None]
+    agreed: NotRequired[Reach | None]
     tops: NotRequired[list[ContextRef]]
 
 
@@ -80,7 +81,7 @@ class RLMState(TypedDict, total=False):
     trajectory: Annotated[list[Record], DeltaChannel(append, snapshot_frequency=SNAPSHOT)]
     approval: Approval | None
     """What a person was asked last, and said."""
-    agreed: float | int | None
+    agreed: Reach | None
     """How far a person lets the tree go without being asked: what a child run is told when it begins."""
     tops: list[ContextRef] | None
     """The contexts of the top run, in a child run."""
@@ -112,7 +113,7 @@ class SubcallTask(Checksummed):
     sha256: NotRequired[str]
     tool: NotRequired[ContextRef]
     """The call of a tool, which may pause as a child run may: it goes on without the cell too."""
-    agreed: NotRequired[float | int | None]
+    agreed: NotRequired[Reach | None]
     """How far a person lets the tree go without being asked."""
     tops: NotRequired[list[ContextRef]]
     """The contexts of the top run."""
@@ -121,5 +122,5 @@ class SubcallTask(Checksummed):
 class TreeInfo(NamedTuple):
     """What a child run has to know of the tree that it is in."""
 
-    agreed: float | int | None
+    agreed: Reach | None
     tops: list[ContextRef]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
@@ -15,8 +15,15 @@ from pydantic import ConfigDict, Field, field_validator
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import number_of
+from rlm_langchain.runnable.create import RLMOptions
+from rlm_langchain.runnable.options import check_names, option_errors
 from rlm_langchain.runnable.run_scope import LangChainInput
-from rlm_langchain.runnable.runnable import RLMRunnable
+from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from rlm_langchain.models.model import Model
 
 
 class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
@@ -25,12 +32,24 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
     None and `Command` resume a thread, as they do for `RLMRunnable`: nothing is retrieved again.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", use_attribute_docstrings=True)
 
     retriever: Any
     """A LangChain retriever or vector store. `search` in the REPL asks it too."""
     rlm: RLMRunnable
+    """What reads the documents. Anything that is no RLM is a `ConfigurationError`."""
     k: int = Field(default=300, ge=1)
+    """How many documents a question finds, at most."""
+    name: str | None = None
+    """What it is called in traces. None: the name of its class."""
+
+    def __init__(self, retriever: Any, rlm: RLMRunnable, *, k: int = 300, name: str | None = None) -> None:
+        """Make a hybrid RLM of a retriever and an RLM."""
+        options: dict[str, Any] = {"retriever": retriever, "rlm": rlm, "k": k, "name": name}
+        with option_errors(type(self)):
+            super().__init__(**options)
+
+    _is_rlm = field_validator("rlm", mode="before")(checked_rlm)
 
     @field_validator("retriever")
     @classmethod
@@ -95,11 +114,25 @@ def _query(input: LangChainInput) -> str | None:
     return input.get("query") or ""
 
 
-def create_hybrid_rlm(retriever: Any, root_model: Any, *, k: int = 300, **options: Any) -> HybridRLM:
+def create_hybrid_rlm(
+    retriever: BaseRetriever | VectorStore,
+    root_model: str | BaseChatModel | Model,
+    *,
+    k: int = 300,
+    **options: Unpack[RLMOptions],
+) -> HybridRLM:
     """An RLM that reads what a retriever finds: `k` documents, far more than a prompt takes.
 
-    `retriever` is a LangChain retriever or vector store; `options` are the fields of `RLMRunnable`. Code in the
-    REPL can ask the retriever for more with `search(query, k)`.
+    Args:
+        retriever: A LangChain retriever or vector store. Code in the REPL can ask it for more with
+            `search(query, k)`.
+        root_model: Writes the code, as for `create_rlm`.
+        k: How many documents are the context, at most.
+        options: All others of `create_rlm`.
+
+    Raises:
+        ConfigurationError: For an option that there is not, or whose value is of another kind.
     """
-    rlm = RLMRunnable(root_model=root_model, retriever=retriever, **options)
-    return HybridRLM(retriever=retriever, rlm=rlm, k=k)
+    check_names(options, RLMOptions.__annotations__.keys() | {"k"})
+    rlm = RLMRunnable(root_model, retriever=retriever, **options)
+    return HybridRLM(retriever, rlm, k=k)

@@ -34,7 +34,7 @@ from rlm_langchain.errors import (
 from rlm_langchain.records import Record, RLMInput, output_of
 from rlm_langchain.retrieval.retriever import RLMRetriever
 from rlm_langchain.run.cancellation import ended
-from rlm_langchain.runnable.runnable import RLMRunnable
+from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import ContextRef
 
 try:
@@ -192,6 +192,7 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
     Its contexts have names, the same for all its clients, until they are not used for `CONTEXT_HOURS`. Each call is
     a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
     """
+    rlm = checked_rlm(rlm)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     desk = ContextRegistry(rlm, tuple(roots))
     limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}

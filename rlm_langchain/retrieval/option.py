@@ -52,23 +52,32 @@ def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | N
 
     Raises `ConfigurationError` for what cannot search, `MissingDependency` without the extra.
     """
+    check(given)
     if given is None:
         return None
-    if given == WORDS:
+    if isinstance(given, str):
         extras.check()
         return Search(IndexCache(home / "indexes", None))
     from langchain_core.embeddings import Embeddings
-    from langchain_core.retrievers import BaseRetriever
-    from langchain_core.vectorstores import VectorStore
 
     if isinstance(given, Embeddings):
         extras.check()
         return Search(IndexCache(home / "indexes", embedder_of(given, home, prices)))
-    if isinstance(given, BaseRetriever | VectorStore):
-        return Search(outside=given)
-    raise ConfigurationError(
-        f"retriever is {given!r}; give {WORDS!r}, a LangChain embedding model, retriever or vector store"
-    )
+    return Search(outside=given)
+
+
+def check(given: object) -> None:
+    """Raise `ConfigurationError` for what cannot search."""
+    if given is None or (isinstance(given, str) and given == WORDS):
+        return
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.vectorstores import VectorStore
+
+    if not isinstance(given, Embeddings | BaseRetriever | VectorStore):
+        raise ConfigurationError(
+            f"retriever is {given!r}; give {WORDS!r}, a LangChain embedding model, retriever or vector store"
+        )
 
 
 def embedder_of(model: Any, home: Path, prices: Mapping[str, Price]) -> Embedder:

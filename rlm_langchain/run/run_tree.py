@@ -32,7 +32,7 @@ class RunTree:
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
-        self.agreement = ApprovalLimit(budget.approve_above, self.ledger)
+        self.agreement = ApprovalLimit(budget, self.ledger)
         self.gate = RequestLimiter(budget)
         self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
         """For custom tools, which take no model's turn."""

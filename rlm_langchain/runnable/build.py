@@ -85,7 +85,7 @@ def _check_prices(options: Options, prices: dict[str, bool]) -> None:
     """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
     if strangers := sorted(set(options.prices) - set(prices)):
         raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
-    dollars = options.budget.usd is not None or isinstance(options.budget.approve_above, float)
+    dollars = options.budget.usd is not None or options.budget.approve_above_usd is not None
     unknown = sorted(name for name, known in prices.items() if not known)
     if dollars and unknown:
         raise ConfigurationError(

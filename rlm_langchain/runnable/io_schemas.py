@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, cast
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, Field, create_model
 from typing_extensions import NotRequired, get_args, get_origin, get_type_hints
 
 from rlm_langchain.records import RLMOutput
@@ -41,14 +40,3 @@ def add_chunks(parts: Iterable[Any]) -> Any:
         except TypeError:
             whole = part
     return whole
-
-
-def option_error(error: ValidationError, known: set[str]) -> str:
-    """What is wrong with an option, in a sentence; `known` are those there are."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0])
-    if first["type"] != "extra_forbidden":
-        return f"{name}={first['input']!r} cannot be used: {first['msg']}"
-    near = get_close_matches(name, known, 1)
-    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-    return f"there is no option {name!r}; {meant}"

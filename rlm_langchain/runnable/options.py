@@ -2,37 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ValidationError
 
+from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.durability import checkpointer
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.functions import functions_of
 from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.models.registry import check_kind
+from rlm_langchain.retrieval import option as retriever
+from rlm_langchain.sandboxes import choose
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FIELD, ALIAS = "answer_schema", "output_schema"
+"""The field of `RLMRunnable` whose option has another name: the attribute of that name is every Runnable's."""
 
 
-def _models(given: Any) -> Any:
-    several = given if isinstance(given, list | tuple) else [given]
-    if not several:
+def _checked_by(check: Callable[[Any], object]) -> AfterValidator:
+    """Return a validator that lets `check` raise, and leaves the value as it is."""
+
+    def validate(given: Any) -> Any:
+        check(given)
+        return given
+
+    return AfterValidator(validate)
+
+
+def _models(given: Any) -> None:
+    several = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    if given is not None and not several:
         raise ConfigurationError("recursive_model=[] names no model: leave it out for the root model")
     for one in several:
         check_kind(one)
-    return given
 
 
-def _tools(given: Any) -> Any:
-    tools_of(given)
-    return given
-
-
-def _functions(given: Any) -> Any:
-    functions_of(given)
-    return given
+def _schema(given: Any) -> None:
+    if given is not None:
+        AnswerSchema(given)
 
 
 AModel = Annotated[Any, AfterValidator(check_kind)]
-Models = Annotated[Any, AfterValidator(lambda given: None if given is None else _models(given))]
-SomeTools = Annotated[Sequence[Any], AfterValidator(_tools)]
-SomeFunctions = Annotated[Sequence[Any], AfterValidator(_functions)]
+Models = Annotated[Any, _checked_by(_models)]
+SomeTools = Annotated[Sequence[Any], _checked_by(tools_of)]
+SomeFunctions = Annotated[Sequence[Any], _checked_by(functions_of)]
+ASandbox = Annotated[Any, _checked_by(choose.check)]
+ASchema = Annotated[Any, _checked_by(_schema)]
+ARetriever = Annotated[Any, _checked_by(retriever.check)]
+ASaver = Annotated[Any, _checked_by(checkpointer.check)]
+
+
+def known_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function raise `ConfigurationError` for a keyword that it does not have, with the nearest one."""
+    known = inspect.signature(function).parameters.keys() - {"self"}
+
+    @wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> R:
+        if FIELD in options:  # as LangChain passes it, by the name of the field
+            options[ALIAS] = options.pop(FIELD)
+        check_names(options, known)
+        return function(*args, **options)
+
+    return called
+
+
+def check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise `ConfigurationError` for the first option that there is not, with the nearest one."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"there is no option {name!r}; {meant}")
+
+
+@contextmanager
+def option_errors(model: type[BaseModel]) -> Iterator[None]:
+    """Raise `ConfigurationError` for what pydantic finds wrong with the options of this class, in a sentence."""
+    try:
+        yield
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = str(fault["loc"][0]) if fault["loc"] else model.__name__
+        if fault["type"] == "extra_forbidden":
+            check_names([name], {field.alias or name for name, field in model.model_fields.items()})
+        if fault["type"] == "missing":
+            raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
+        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None

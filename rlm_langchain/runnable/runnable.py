@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, Literal, cast
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
 from langchain_core.runnables.graph import Graph
@@ -17,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
 
 from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.durability.checkpointer import checked_saver
-from rlm_langchain.errors import BudgetExhausted, NoAnswer
+from rlm_langchain.errors import BudgetExhausted, ConfigurationError, NoAnswer
 from rlm_langchain.graph.boundary import SEEN
 from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.model import Price
-from rlm_langchain.protocols import Strategy
+from rlm_langchain.protocols import HostFunction, Strategy
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import Group, Invocation, supervised
 from rlm_langchain.run.event_loops import (
@@ -36,7 +38,18 @@ from rlm_langchain.runnable.as_node import node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
-from rlm_langchain.runnable.options import AModel, Models, SomeFunctions, SomeTools
+from rlm_langchain.runnable.options import (
+    AModel,
+    ARetriever,
+    ASandbox,
+    ASaver,
+    ASchema,
+    Models,
+    SomeFunctions,
+    SomeTools,
+    known_options,
+    option_errors,
+)
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
 from rlm_langchain.runnable.safe_repr import safe_repr
 from rlm_langchain.runnable.streaming import (
@@ -47,7 +60,19 @@ from rlm_langchain.runnable.streaming import (
 )
 from rlm_langchain.types import Limits
 
-LIMITS = ("iterations", "calls", "tokens", "usd", "seconds")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.retrievers import BaseRetriever
+    from langchain_core.tools import BaseTool
+    from langchain_core.vectorstores import VectorStore
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+    from rlm_langchain.models.model import Model
+    from rlm_langchain.protocols import Sandbox
+
 SPARE_THREADS = 8
 _BUILDING = threading.RLock()
 """One machine for all the threads of a batch: it holds the account of each run, the thread of each saver."""
@@ -64,53 +89,98 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     `SandboxError` and `JournalError`. A spent budget does not raise: the output says what ended the run.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     root_model: AModel
-    """A name, as in the manual under "Models", or any `BaseChatModel`: writes the code."""
+    """Writes the code. A name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local", or any LangChain
+    chat model. A name of no known form is a `ConfigurationError`."""
     recursive_model: Models = None
-    """For sub-calls; a list gives one per depth: its first answers what the top run asks, by a leaf call or as the
-    root of a child run, its second what those child runs ask, and so on; the last one serves all below. None: the
-    root model."""
+    """Answers sub-calls: a model as above, or a list with one per depth. Its first answers what the top run asks,
+    by a leaf call or as the root of a child run, its second what those child runs ask, and so on; the last one
+    serves all below. None: the root model."""
     prices: Mapping[str, Price] = {}
-    """What models cost, by their names, where price lists do not know it or you pay another price."""
-    sandbox: Any = "auto"
-    """`auto`, the name of one, or a `Sandbox`."""
+    """Dollars per million tokens, by the names of models, where price lists do not know them or you pay another
+    price. A name that is none of these models' is a `ConfigurationError` at the first use, and so is a limit in
+    dollars while a price is unknown."""
+    sandbox: ASandbox = "auto"
+    """Where the code runs: "auto" for the first that works here, the name of one ("cpython", "monty"), or a
+    `Sandbox`. A name that is not installed is an `UnknownPlugin`; one that cannot run here, a `SandboxError` at the
+    first use."""
     strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()
-    """Names, folders of skills (a `Path`), values; `auto` chooses by the context of each run."""
+    """Ways to work that the root model is told of: names, folders of skills (a `Path`), `Strategy` values, or
+    several of them; "auto" chooses by the context of each run. A name that is not installed is an `UnknownPlugin`
+    at the first use."""
     budget: Budget = Budget()
-    """What the whole tree of runs may spend. `None` in it is no limit."""
+    """What the whole tree of runs may spend: model calls (1,000), dollars, tokens, seconds of work, turns. None in
+    it is no limit. A spent budget ends a run, see `on_budget`."""
     limits: Limits = Limits()
-    """Of each cell in the sandbox."""
+    """What each cell may use in the sandbox: 60 seconds of its own time, 1 GiB of memory, 1 MiB of output. A cell
+    that passes one is stopped, and the model is told."""
     memo: StrictBool = True
     """Whether identical sub-calls of a run are asked once. False for those who want samples."""
-    answer_schema: Any = Field(default=None, alias="output_schema")
-    """A pydantic model, or a JSON schema: the answer fits it, and is an instance of the model.
-
-    Given as `output_schema`; the attribute of that name is every Runnable's.
-    """
+    answer_schema: ASchema = Field(default=None, alias="output_schema")
+    """A pydantic model, or a JSON schema as a dict: the answer fits it, and is an instance of the model. None: any
+    answer. Anything else is a `ConfigurationError`."""
     tools: SomeTools = ()
-    """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined."""
+    """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined.
+    What cannot be a tool, such as a function without a docstring, is a `ConfigurationError`."""
     sub_tools: SomeTools | None = None
-    """Those of child runs. None: the same."""
+    """The tools of child runs. None: the same."""
     functions: SomeFunctions = ()
     """Functions of plug-ins that code in the REPL may call, at every depth: names of the entry point group
-    `rlm_langchain.calls`, or `HostFunction`s. They run in the host, and are not confined."""
-    retriever: Any = None
-    """What `search(query, k)` in the REPL goes by. `bm25`: words; a LangChain embedding model: words and meaning,
-    fused; a LangChain retriever or vector store: that one. None: there is no `search`."""
+    `rlm_langchain.calls`, or `HostFunction` values. They run in the host, and are not confined."""
+    retriever: ARetriever = None
+    """What `search(query, k)` in the REPL goes by. "bm25": words; a LangChain embedding model: words and meaning,
+    fused; a LangChain retriever or vector store: that one. None: there is no `search`. Anything else is a
+    `ConfigurationError`, and a `MissingDependency`, at the first use, what needs an extra that is not installed."""
     citations: StrictBool = False
     """Whether the answer comes with quotes that the host has found in the context: `output["citations"]`."""
     on_budget: Literal["answer", "raise"] = "answer"
-    """What a spent budget does: end in the best answer, or raise `BudgetExhausted`, which holds that output."""
+    """What a spent budget does: "answer" ends in the best answer so far; "raise" raises `BudgetExhausted`, whose
+    `output` holds it."""
     on_failure: Literal["return", "raise"] = "return"
-    """What a run without an answer does: give back an output that says so, or raise `NoAnswer`, which holds it."""
-    checkpointer: Any = None
-    """Any LangGraph saver: makes runs durable."""
+    """What a run without an answer does: "return" gives back an output that says so; "raise" raises `NoAnswer`,
+    whose `output` holds it."""
+    checkpointer: ASaver = None
+    """A LangGraph checkpoint saver, which makes runs durable. None: runs are not kept, except by a parent graph.
+    Anything that is no saver is a `ConfigurationError`."""
     home: Path | None = None
-    """Where contexts are kept. None: `RLM_HOME`, else the user's data folder."""
+    """The folder in which contexts and receipts are kept. None: `RLM_HOME`, else the user's data folder."""
+    name: str | None = None
+    """What the RLM is called in traces and graphs. None: "rlm"."""
 
     _built: CompiledRLM | None = PrivateAttr(default=None)
+
+    @known_options
+    def __init__(  # noqa: PLR0913 - a keyword for each option
+        self,
+        root_model: str | BaseChatModel | Model,
+        *,
+        recursive_model: str | BaseChatModel | Model | Sequence[str | BaseChatModel | Model] | None = None,
+        prices: Mapping[str, Price] = {},
+        sandbox: str | Sandbox = "auto",
+        strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = (),
+        budget: Budget = Budget(),
+        limits: Limits = Limits(),
+        memo: bool = True,
+        output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        tools: Sequence[BaseTool | Callable[..., Any]] = (),
+        sub_tools: Sequence[BaseTool | Callable[..., Any]] | None = None,
+        functions: Sequence[str | HostFunction] = (),
+        retriever: Literal["bm25"] | Embeddings | BaseRetriever | VectorStore | None = None,
+        citations: bool = False,
+        on_budget: Literal["answer", "raise"] = "answer",
+        on_failure: Literal["return", "raise"] = "return",
+        checkpointer: BaseCheckpointSaver[Any] | bool | None = None,
+        home: Path | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Make an RLM from a model and options. `create_rlm` describes each of them, as its attribute does."""
+        options = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        with option_errors(type(self)):
+            super().__init__(**options)
 
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -321,7 +391,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """
         if not isinstance(output, dict):
             return output
-        if self.on_budget == "raise" and output.get("stop_reason") in LIMITS:
+        if self.on_budget == "raise" and output.get("stop_reason") in STOPS:
             raise BudgetExhausted(output)
         if self.on_failure == "raise" and output.get("status") == "failed":
             raise NoAnswer(output)
@@ -381,6 +451,29 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """The same, with copies of the options."""
         options = self.__copy__()
         return super(RLMRunnable, options).__deepcopy__(memo)
+
+
+def _describe_options(rlm: Any) -> str:
+    """Return what `help()` shows of the options: the docstrings of their attributes."""
+    lines = ["Make an RLM from a model and options.", "", "Args:"]
+    for name, option in rlm.model_fields.items():
+        lines += wrap(
+            f"{option.alias or name}: {' '.join((option.description or '').split())}",
+            116,
+            initial_indent="    ",
+            subsequent_indent="        ",
+        )
+    return "\n".join(lines)
+
+
+RLMRunnable.__init__.__doc__ = _describe_options(RLMRunnable)
+
+
+def checked_rlm(given: Any) -> RLMRunnable:
+    """Return what was given as an RLM. Raises `ConfigurationError` for anything else."""
+    if not isinstance(given, RLMRunnable):
+        raise ConfigurationError(f"rlm={given!r} cannot be used: give an RLM, as `create_rlm` makes one")
+    return given
 
 
 class _Member(Runnable[Any, RLMOutput]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlm_langchain.errors import ConfigurationError, SandboxError
+from rlm_langchain.errors import ConfigurationError, SandboxError, UnknownPlugin
 from rlm_langchain.plugins import load, names
 from rlm_langchain.protocols import Sandbox
 
@@ -10,11 +10,19 @@ PREFERRED = ("cpython", "monty")
 """What `auto` tries first: all of Python before a subset of it."""
 
 
+def check(sandbox: object) -> None:
+    """Raise `ConfigurationError` for what is neither the name of an installed sandbox nor a `Sandbox`."""
+    if isinstance(sandbox, str):
+        if sandbox != "auto" and sandbox not in (installed := names("sandboxes")):
+            raise UnknownPlugin("sandboxes", sandbox, installed)
+    elif not callable(getattr(sandbox, "missing", None)) or not callable(getattr(sandbox, "open", None)):
+        raise ConfigurationError(f"sandbox={sandbox!r} cannot be used: give a name, or a `Sandbox`")
+
+
 def choose(sandbox: str | Sandbox) -> Sandbox:
     """The sandbox of this name, or for `auto` the first that works. Raises `ConfigurationError`, `SandboxError`."""
+    check(sandbox)
     if not isinstance(sandbox, str):
-        if not callable(getattr(sandbox, "missing", None)):
-            raise ConfigurationError(f"sandbox={sandbox!r} cannot be used: give a name, or a `Sandbox`")
         return _usable(sandbox)
     if sandbox != "auto":
         return _usable(load("sandboxes", sandbox)())

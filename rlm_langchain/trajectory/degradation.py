@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from rlm_langchain.budget.limits import TREE_LIMITS
 from rlm_langchain.records import CallRecord
 from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.types import Shortfall, StopReason
@@ -24,7 +25,7 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
 """In words, for one and for several."""
-_TREE_LIMITS: tuple[StopReason, ...] = ("calls", "tokens", "usd", "seconds")
+_TREE_REASONS = frozenset(stop.reason for _, stop in TREE_LIMITS)
 
 
 def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
@@ -69,4 +70,4 @@ def _limit(call: CallRecord) -> StopReason | None:
     if refused is not None:
         return None if refused == "declined" else refused
     reason: StopReason | None = child[-1]["stop_reason"] if (child := call.get("child")) else None
-    return reason if reason in _TREE_LIMITS else None
+    return reason if reason in _TREE_REASONS else None

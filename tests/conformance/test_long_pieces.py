@@ -155,7 +155,7 @@ def test_a_piece_is_text_whatever_it_begins_with(store, begins):
 
 def test_an_estimate_counts_what_a_leaf_reads_of_a_piece(tmp_path):
     code = "FINAL(rlm_query('q', context[:1_100_000]))"
-    budget = Budget(approve_above=0.5, output_tokens=10)
+    budget = Budget(approve_above_usd=0.5, output_tokens=10)
     rlm = create_rlm(
         script(code),
         sandbox="cpython",

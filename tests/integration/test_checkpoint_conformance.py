@@ -90,7 +90,7 @@ def test_what_is_on_disk_is_plain_and_no_pickle(tmp_path: Path) -> None:
     model = script(*cells, leaf=leaf)
     connection = sqlite3.connect(tmp_path / "threads.sqlite", check_same_thread=False)
     rlm = create_rlm(
-        model, checkpointer=SqliteSaver(connection), budget=Budget(depth=2, approve_above=6, iterations=9)
+        model, checkpointer=SqliteSaver(connection), budget=Budget(depth=2, approve_above_calls=6, iterations=9)
     )
     output: Any = rlm.invoke({"query": "q", "context": "text"}, THREAD)
     while "__interrupt__" in output:

@@ -129,7 +129,7 @@ def test_a_cell_that_waits_when_another_question_comes_leaves_nothing_behind(ask
     rlm = create_rlm(
         talker("before = 0", code, "FINAL([before, 'x' in globals(), 'y' in globals()])"),
         sandbox="cpython",
-        budget=Budget(approve_above=3),
+        budget=Budget(approve_above_calls=3),
         checkpointer=InMemorySaver(),
     )
     assert "__interrupt__" in ask(rlm, "1")

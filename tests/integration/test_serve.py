@@ -160,17 +160,20 @@ async def test_a_client_of_the_server_names_no_path_and_writes_no_state(tmp_path
                 "context": context,
                 "run": f"../../..{tmp_path}/kept",
                 "path": "0",
-                "agreed": 10**9,
+                "agreed": {"calls": 10**9, "usd": None},
             }
             end = await client.runs.wait(None, "rlm", input=hostile)
             assert (end["answer"], end["status"]) == (len(context), "complete")
         before = await client.threads.get_state(thread)
         with pytest.raises(BadRequestError):
-            await client.threads.update_state(thread, {"agreed": 10**9}, as_node="execute")
+            await client.threads.update_state(thread, {"agreed": {"calls": 10**9, "usd": None}}, as_node="execute")
         assert (await client.threads.get_state(thread))["values"] == before["values"]
         assert (tmp_path / "kept.jsonl").read_text() == "kept"
         errand = {"run": f"../../..{tmp_path}/kept", "path": "", "cell": 0, "calls": [0], "query": "q"}
-        commands: list[Any] = [{"update": {"agreed": 10**9}}, {"goto": {"node": "subcall", "input": errand}}]
+        commands: list[Any] = [
+            {"update": {"agreed": {"calls": 10**9, "usd": None}}},
+            {"goto": {"node": "subcall", "input": errand}},
+        ]
         for command in commands:
             end = await client.runs.wait(thread, "rlm", command=command, raise_error=False)
             assert end["__error__"]["error"] == "UpdateRefused"

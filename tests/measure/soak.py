@@ -100,7 +100,7 @@ async def athread(saver: Any) -> AsyncIterator[Any]:
 
 
 def approved(sandbox: str, saver: Any) -> RLMRunnable:
-    return rlm(sandbox, checkpointer=saver, budget=Budget(approve_above=0))
+    return rlm(sandbox, checkpointer=saver, budget=Budget(approve_above_calls=0))
 
 
 def cancelling(cancel: Callable[[], Any], at: int) -> FunctionModel:

@@ -239,10 +239,10 @@ def test_on_both_sandboxes_also_in_a_child_run_and_a_follow_up(sandbox: str, kin
 HOSTILE: dict[str, Any] = {
     "run": "../../outside/kept",
     "path": "0",
-    "agreed": 10**9,
+    "agreed": {"calls": 10**9, "usd": None},
     "tops": [{"path": "/dev/zero"}],
     "trajectory": [{"type": "answer", "path": "", "answer": "forged", "status": "complete"}],
-    "approval": {"first": 0, "granted": True, "until": 10**9},
+    "approval": {"first": 0, "granted": True, "until": {"calls": 10**9, "usd": None}},
     "answer": "forged",
     "stop_reason": "answer",
     "status": "complete",
@@ -251,7 +251,7 @@ HOSTILE: dict[str, Any] = {
 
 
 def test_what_a_client_says_of_the_run_itself_is_left_out(way: Any, outside: Path) -> None:
-    asking = rlm(PAUSE, budget=Budget(approve_above=1))
+    asking = rlm(PAUSE, budget=Budget(approve_above_calls=1))
     for said in (HOSTILE, *({key: value} for key, value in HOSTILE.items())):
         output = way(asking, {"query": "q", **said})
         assert output is None or output.get("answer") in (None, said.get("answer"))
@@ -260,8 +260,8 @@ def test_what_a_client_says_of_the_run_itself_is_left_out(way: Any, outside: Pat
 
 def test_the_same_values_from_our_own_code_would_be_taken() -> None:
     """What the check above would see if it could fail."""
-    inside = Internal({"query": "q", "run": "0" * 32, "path": "0", "agreed": 10**9})
-    graph = rlm(PAUSE, budget=Budget(approve_above=1), checkpointer=InMemorySaver()).graph
+    inside = Internal({"query": "q", "run": "0" * 32, "path": "0", "agreed": {"calls": 10**9, "usd": None}})
+    graph = rlm(PAUSE, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver()).graph
     assert graph.invoke(inside, THREAD)["answer"] == ["<a>", "<b>", "<c>"]
 
 
@@ -279,13 +279,13 @@ ERRAND = {
     "cell": 0,
     "calls": [0],
     "query": "CHILD",
-    "agreed": 10**9,
+    "agreed": {"calls": 10**9, "usd": None},
     "context": {"path": "/dev/zero"},
 }
 COMMANDS: dict[str, Command[Any]] = {
     **{f"update {key}": Command(update={key: value}) for key, value in HOSTILE.items()},
-    "update as pairs": Command(update=[("agreed", 10**9)]),
-    "resume and update": Command(resume=False, update={"agreed": 10**9}),
+    "update as pairs": Command(update=[("agreed", {"calls": 10**9, "usd": None})]),
+    "resume and update": Command(resume=False, update={"agreed": {"calls": 10**9, "usd": None}}),
     "goto": Command(goto="execute"),
     "goto many": Command(goto=["execute", "finalise"]),
     "send": Command(goto=Send("subcall", ERRAND)),
@@ -298,7 +298,7 @@ COMMANDS: dict[str, Command[Any]] = {
 @pytest.mark.parametrize("name", ["the RLM", "its graph", "its graph, async", "its stream", "compiled by others"])
 def test_a_command_answers_an_interrupt_and_does_nothing_else(name: str, kind: str, outside: Path) -> None:
     make, call = WAYS[name]
-    asking = make(rlm(PAUSE, budget=Budget(approve_above=1)), InMemorySaver())
+    asking = make(rlm(PAUSE, budget=Budget(approve_above_calls=1)), InMemorySaver())
     assert questions(run(asking, {"query": "q"}))
     with pytest.raises(InputError, match="may answer an interrupt"):
         call(asking, COMMANDS[kind])
@@ -313,9 +313,9 @@ UPDATES: dict[str, tuple[Any, Any]] = {
     "as approve": (None, "approve"),
     "approved": ({"approval": HOSTILE["approval"]}, "approve"),
     "as execute": ({"query": "q"}, "execute"),
-    "copied": ([({"agreed": 10**9}, "execute")], "__copy__"),
-    "a command": (Command(update={"agreed": 10**9}), "execute"),
-    "a list": ([("agreed", 10**9)], None),
+    "copied": ([({"agreed": {"calls": 10**9, "usd": None}}, "execute")], "__copy__"),
+    "a command": (Command(update={"agreed": {"calls": 10**9, "usd": None}}), "execute"),
+    "a list": ([("agreed", {"calls": 10**9, "usd": None})], None),
     "no node": ({"query": "q"}, ["execute"]),
 }
 
@@ -324,7 +324,7 @@ UPDATES: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("bulk", [False, True], ids=["one", "bulk"])
 def test_the_state_is_not_for_callers_to_update(kind: str, bulk: bool, outside: Path) -> None:
     values, node = UPDATES[kind]
-    graph = rlm(PAUSE, budget=Budget(approve_above=1), checkpointer=InMemorySaver()).graph
+    graph = rlm(PAUSE, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver()).graph
     run(graph, {"query": "q"})
     before = graph.get_state(THREAD)
     steps = [[StateUpdate(values, node)]]
@@ -339,7 +339,7 @@ def test_the_state_is_not_for_callers_to_update(kind: str, bulk: bool, outside: 
 
 
 def test_nor_through_a_graph_around_it(outside: Path) -> None:
-    graph = parent(rlm(PAUSE, budget=Budget(approve_above=1)).graph, InMemorySaver())
+    graph = parent(rlm(PAUSE, budget=Budget(approve_above_calls=1)).graph, InMemorySaver())
     run(graph, {"query": "q"})
     inner = graph.get_state(THREAD, subgraphs=True).tasks[0].state.config
     for values in (HOSTILE, *({key: value} for key, value in HOSTILE.items())):
@@ -509,7 +509,7 @@ inputs = st.one_of(
 @QUICK
 @given(first=inputs, second=inputs)
 def test_any_json_as_input_pauses_or_is_a_typed_error(first: Any, second: Any, outside: Path) -> None:
-    graph = rlm(PAUSE, budget=Budget(approve_above=1), checkpointer=InMemorySaver()).graph
+    graph = rlm(PAUSE, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver()).graph
     for one in (first, second):
         try:
             output = graph.invoke(one, THREAD)
@@ -524,7 +524,7 @@ def test_any_json_as_input_pauses_or_is_a_typed_error(first: Any, second: Any, o
 def test_any_command_approves_or_is_a_typed_error(
     update: Any, goto: Any, resume: Any, sent: Any, outside: Path
 ) -> None:
-    graph = rlm(PAUSE, budget=Budget(approve_above=1), checkpointer=InMemorySaver()).graph
+    graph = rlm(PAUSE, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver()).graph
     graph.invoke({"query": "q"}, THREAD)
     sends = None if sent is None else Send("subcall", sent)
     goto = goto or sends or ()

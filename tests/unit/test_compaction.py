@@ -155,7 +155,7 @@ def test_after_a_restart_the_repl_and_its_history_are_what_they_were(ask, sandbo
     code = "was = history\nx = llm_query_batched(['a', 'b', 'c'])\nFINAL([total, len(history), was == history])"
     lengths = []
     for above in (None, 12):
-        model, budget = Writer(9, answer=code).model, Budget(approve_above=above)
+        model, budget = Writer(9, answer=code).model, Budget(approve_above_calls=above)
         rlm = create_rlm(model, sandbox=sandbox, budget=budget, checkpointer=InMemorySaver())
         output = ask(rlm, "q", CONFIG)
         if above is not None:

@@ -100,7 +100,7 @@ def test_a_child_run_that_ends_early_or_fails_makes_its_parent_partial_up_to_the
 
 def test_calls_that_a_person_declines_are_counted():
     model = script("a = llm_query_batched(['a', 'b', 'c'])", "FINAL('without them')")
-    rlm = create_rlm(model, budget=Budget(approve_above=2), checkpointer=InMemorySaver())
+    rlm = create_rlm(model, budget=Budget(approve_above_calls=2), checkpointer=InMemorySaver())
     config: Any = {"configurable": {"thread_id": "t"}}
     assert "__interrupt__" in rlm.invoke("q", config)
     output = rlm.invoke(Command(resume=False), config)

@@ -166,7 +166,7 @@ def failed(make):
 
 
 def _paused(make):
-    rlm = make(checkpointer=InMemorySaver(), budget=Budget(approve_above=0))
+    rlm = make(checkpointer=InMemorySaver(), budget=Budget(approve_above_calls=0))
     assert "__interrupt__" in rlm.invoke(ASKED, CONFIG)
     return rlm
 

@@ -82,7 +82,7 @@ def test_pieces_of_child_runs_that_are_not_done_stay(home: Path) -> None:
 
     rlm = create_rlm(
         FunctionModel(function=plays),
-        budget=Budget(depth=2, approve_above=2),
+        budget=Budget(depth=2, approve_above_calls=2),
         checkpointer=(saver := InMemorySaver()),
     )
     assert "__interrupt__" in rlm.invoke({"query": "q", "context": "piece by piece"}, THREAD)
@@ -94,7 +94,9 @@ def test_pieces_of_child_runs_that_are_not_done_stay(home: Path) -> None:
 
 def test_receipts_stay_while_their_run_may_be_resumed(home: Path) -> None:
     rlm = create_rlm(
-        script("FINAL(llm_query_batched(['a', 'b']))"), budget=Budget(approve_above=1), checkpointer=InMemorySaver()
+        script("FINAL(llm_query_batched(['a', 'b']))"),
+        budget=Budget(approve_above_calls=1),
+        checkpointer=InMemorySaver(),
     )
     assert "__interrupt__" in rlm.invoke("q", THREAD)
     [receipts] = (home / "receipts").iterdir()

@@ -229,7 +229,7 @@ def test_a_spent_budget_raises_for_those_who_ask_and_the_error_holds_the_output(
     assert spent.value.output["answer"] == "the best that root knows"
 
 
-@pytest.mark.parametrize("budget", [Budget(usd=1.0), Budget(approve_above=0.5)])
+@pytest.mark.parametrize("budget", [Budget(usd=1.0), Budget(approve_above_usd=0.5)])
 def test_dollars_without_a_price_are_refused_before_anything_is_asked(ask, budget):
     asked: list[int] = []
     model = FunctionModel(function=lambda messages: asked.append(1) or "x")
@@ -244,4 +244,4 @@ def test_a_price_for_a_model_that_is_not_used_is_a_slip(ask):
 
 
 def test_calls_limited_by_a_person_are_no_dollars(ask):
-    create_rlm(spender(), budget=Budget(approve_above=5)).graph  # noqa: B018 - builds it
+    create_rlm(spender(), budget=Budget(approve_above_calls=5)).graph  # noqa: B018 - builds it

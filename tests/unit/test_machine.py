@@ -289,7 +289,9 @@ def test_a_person_is_asked_before_a_fan_out_that_costs_more(ask):
     code = "a = llm_query('a')\nb = llm_query_batched(['b', 'c', 'd'])\nFINAL([a] + b)"
     for said, answer in ((True, ["A", "B", "C", "D"]), (False, ["A", None, None, None])):
         asked.clear()
-        rlm = create_rlm(script(code, leaf=leaf), budget=Budget(approve_above=3), checkpointer=InMemorySaver())
+        rlm = create_rlm(
+            script(code, leaf=leaf), budget=Budget(approve_above_calls=3), checkpointer=InMemorySaver()
+        )
         config = {"configurable": {"thread_id": "t"}}
         pause = rlm.invoke("q", config)["__interrupt__"][0].value
         assert (pause["calls"], pause["spent_calls"], asked) == (3, 2, ["a"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,20 @@ import pytest
 
 from rlm_langchain import (
     Budget,
+    ChatRLM,
     ConfigurationError,
     InputError,
+    Price,
+    RLMContextMiddleware,
+    RLMRetriever,
     RLMRunnable,
+    create_hybrid_rlm,
     create_rlm,
+    create_rlm_graph,
+    rlm_tool,
 )
+from rlm_langchain.integrations.hybrid import HybridRLM
+from rlm_langchain.integrations.mcp_server import create_mcp_server
 from rlm_langchain.runnable.create import RLMOptions
 from rlm_langchain.testing.models import script
 from rlm_langchain.trajectory.jsonl import Trace, read_trace, write_trace
@@ -39,10 +51,8 @@ def test_an_option_that_cannot_be_is_told_in_a_sentence(options: dict[str, Any],
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"sandbox": 5}, "sandbox=5 cannot be used"),
-        ({"sandbox": "cpyhton"}, "no sandbox is called 'cpyhton'; installed: cpython, monty"),
-        ({"checkpointer": "memory"}, "checkpointer='memory' cannot be used"),
-        ({"output_schema": 5}, "output_schema is 5"),
+        ({"strategies": "qqq"}, "no strategy is called 'qqq'"),
+        ({"prices": {"other": Price(input=1, output=1)}}, r"prices for \['other'\]"),
     ],
 )
 def test_what_cannot_be_made_of_options_is_told_before_anything_is_asked(
@@ -123,6 +133,17 @@ def bare(x: int) -> int:
         ({"sub_tools": [lambda: 1]}, "cannot be a tool"),
         ({"citations": "yes"}, "citations='yes' cannot be used"),
         ({"memo": 1}, "memo=1 cannot be used"),
+        ({"sandbox": 5}, "sandbox=5 cannot be used"),
+        ({"sandbox": None}, "sandbox=None cannot be used"),
+        ({"sandbox": "cpyhton"}, "no sandbox is called 'cpyhton'; installed: cpython, monty"),
+        ({"sandbox": "docker"}, "no sandbox is called 'docker'; installed: cpython, monty"),
+        ({"checkpointer": "sqlite"}, "checkpointer='sqlite' cannot be used"),
+        ({"checkpointer": object}, "checkpointer=<class 'object'> cannot be used"),
+        ({"output_schema": 5}, "output_schema is 5"),
+        ({"output_schema": int}, "output_schema is <class 'int'>"),
+        ({"retriever": 5}, "retriever is 5"),
+        ({"retriever": "bm52"}, "retriever is 'bm52'; give 'bm25'"),
+        ({"on_budget": "stop"}, "on_budget='stop' cannot be used"),
     ],
 )
 def test_what_is_no_option_at_sight_is_told_at_once(options: dict[str, Any], told: str) -> None:
@@ -130,9 +151,93 @@ def test_what_is_no_option_at_sight_is_told_at_once(options: dict[str, Any], tol
         create_rlm(**{"root_model": MODEL, **options})
 
 
-def test_the_keywords_of_create_rlm_are_the_fields_of_the_runnable() -> None:
-    fields = {field.alias or name for name, field in RLMRunnable.model_fields.items()}
-    assert set(RLMOptions.__annotations__) == fields - {"root_model"}
+@pytest.mark.parametrize("options", [{"sandbox": "docker"}, {"citations": "yes"}, {"bugdet": 1}])
+@pytest.mark.parametrize(
+    "make",
+    [
+        RLMRunnable,
+        create_rlm,
+        create_rlm_graph,
+        lambda model, **options: create_hybrid_rlm(RLMRetriever(corpus="text"), model, **options),
+    ],
+    ids=["RLMRunnable", "create_rlm", "create_rlm_graph", "create_hybrid_rlm"],
+)
+def test_every_way_to_make_an_rlm_checks_its_options(make: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"docker|citations|'bugdet'; did you mean 'budget'") as raised:
+        make(MODEL, **options)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", ["name", None, 5, {"root_model": "local"}, RLMRunnable], ids=repr)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rlm: ChatRLM(rlm=rlm),
+        lambda rlm: rlm_tool(rlm, "text"),
+        RLMContextMiddleware,
+        create_mcp_server,
+        lambda rlm: HybridRLM(RLMRetriever(corpus="text"), rlm),
+    ],
+    ids=["ChatRLM", "rlm_tool", "RLMContextMiddleware", "create_mcp_server", "HybridRLM"],
+)
+def test_what_wants_an_rlm_is_given_one(make: Any, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be used: give an RLM") as raised:
+        make(given)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"logn": 5}, "no option 'logn'; did you mean 'long'"),
+        ({"long": 0}, "long=0 cannot be used"),
+        ({"tools_in": "rpel"}, "tools_in='rpel' cannot be used"),
+        ({"tags": 5}, "tags=5 cannot be used"),
+    ],
+)
+def test_a_chat_model_checks_its_options(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        ChatRLM(create_rlm(MODEL), **options)
+
+
+@pytest.mark.parametrize("sizes", [{"long": "a"}, {"long": 0}, {"long": 5, "history": 4}, {"history": 1e6}])
+def test_the_middleware_checks_its_sizes(sizes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="whole numbers above 0"):
+        RLMContextMiddleware(create_rlm(MODEL), **sizes)
+
+
+FIELDS = {field.alias or name: field for name, field in RLMRunnable.model_fields.items()}
+MAKERS: list[Callable[..., Any]] = [RLMRunnable.__init__, create_rlm, create_rlm_graph]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_keywords_that_make_an_rlm_are_its_fields(make: Callable[..., Any]) -> None:
+    keywords = {name: one for name, one in inspect.signature(make).parameters.items() if name != "self"}
+    assert set(keywords) == set(FIELDS)
+    for name, keyword in keywords.items():
+        default = FIELDS[name].get_default()
+        assert keyword.default == (keyword.empty if name == "root_model" else default), name
+        assert keyword.kind == (keyword.POSITIONAL_OR_KEYWORD if name == "root_model" else keyword.KEYWORD_ONLY)
+
+
+def test_a_hybrid_rlm_takes_all_options_but_the_two_that_it_has() -> None:
+    assert set(RLMOptions.__annotations__) == set(FIELDS) - {"root_model", "retriever"}
+
+
+@pytest.mark.parametrize("make", [create_rlm, RLMRunnable])
+@pytest.mark.parametrize("name", FIELDS)
+def test_help_says_what_each_option_means(make: Any, name: str) -> None:
+    shown = " ".join(pydoc.render_doc(make, renderer=pydoc.plaintext).replace("|", " ").split())
+    told = " ".join((FIELDS[name].description or "").replace("|", " ").split())
+    assert len(told) > 30, "an attribute docstring"
+    assert f"{name}: {told}" in shown
+
+
+def test_every_option_of_the_integrations_is_described() -> None:
+    for model in (ChatRLM, HybridRLM):
+        own = model.__annotations__.keys() & model.model_fields.keys()
+        assert own
+        assert [name for name in own if not model.model_fields[name].description] == []
 
 
 def test_a_stream_mode_that_there_is_not_is_told() -> None:

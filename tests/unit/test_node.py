@@ -80,7 +80,7 @@ def test_an_approval_goes_through_the_parent_and_nothing_is_paid_twice(run):
     asked: list[str] = []
     code = "a = llm_query('a')\nFINAL([a] + llm_query_batched(['b', 'c', 'd']))"
     model = script(code, leaf=lambda prompt: asked.append(prompt) or prompt.upper())
-    graph = parent(as_node(create_rlm(model, budget=Budget(approve_above=3))), saver=InMemorySaver())
+    graph = parent(as_node(create_rlm(model, budget=Budget(approve_above_calls=3))), saver=InMemorySaver())
     config = {"configurable": {"thread_id": "t"}}
     pause = run(graph, {"question": "q"}, config)["__interrupt__"][0].value
     assert pause["calls"] == 3

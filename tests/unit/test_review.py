@@ -81,7 +81,7 @@ def test_a_person_is_not_asked_about_what_spends_no_call():
     rlm = create_rlm(
         script("FINAL(rate())"),
         tools=[rate],
-        budget=Budget(approve_above=0.0001),
+        budget=Budget(approve_above_usd=0.0001),
         checkpointer=InMemorySaver(),
         prices={"function": Price(1.0, 1.0)},
     )

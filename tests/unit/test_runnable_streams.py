@@ -145,7 +145,7 @@ async def test_an_unknown_version_is_langchains_error():
 
 
 async def test_a_stream_that_cannot_begin_says_so(parts):
-    waiting = create_rlm(script("FINAL(1)"), sandbox="monty", budget=Budget(approve_above=1))
+    waiting = create_rlm(script("FINAL(1)"), sandbox="monty", budget=Budget(approve_above_calls=1))
     with pytest.raises(ConfigurationError, match="checkpointer"):
         await parts(waiting, stream_mode="custom")
 

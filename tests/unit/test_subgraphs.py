@@ -91,7 +91,7 @@ def test_time_travel_goes_back_before_a_node_and_takes_another_way(node, run):
 
 def test_a_pause_goes_through_the_parent_and_nothing_is_paid_twice(node, run):
     code = "a = llm_query('first')\n" + PAUSE
-    graph = row(InMemorySaver(), read=node(rlm(code, budget=Budget(approve_above=2))))
+    graph = row(InMemorySaver(), read=node(rlm(code, budget=Budget(approve_above_calls=2))))
     pause = run(graph, {"query": "q", "context": "abc"})["__interrupt__"][0].value
     assert (pause["ask"], pause["calls"]) == ("approve", 3)
     assert run(graph, Command(resume=True))["answer"] == ["A", "B", "C"]
@@ -100,7 +100,7 @@ def test_a_pause_goes_through_the_parent_and_nothing_is_paid_twice(node, run):
 
 @pytest.mark.parametrize("way", ["as_node", "graph"])
 def test_the_state_of_a_paused_run_can_be_read_through_the_parent(way, run):
-    graph = row(InMemorySaver(), read=WAYS[way](rlm(PAUSE, budget=Budget(approve_above=2))))
+    graph = row(InMemorySaver(), read=WAYS[way](rlm(PAUSE, budget=Budget(approve_above_calls=2))))
     run(graph, {"query": "q", "context": "abc"})
     inner = graph.get_state(THREAD, subgraphs=True).tasks[0].state
     assert inner.values["query"] == "q"
@@ -126,7 +126,7 @@ def test_nodes_side_by_side_do_not_meet(run):
 
 def test_two_nodes_that_pause_at_once_are_answered_each(run):
     graph = StateGraph(Desk)
-    budget = Budget(approve_above=2)
+    budget = Budget(approve_above_calls=2)
     graph.add_node("a", rlm(PAUSE, budget=budget).as_node(answer="answer"))
     graph.add_node("b", rlm(PAUSE.replace("'a'", "'z'"), budget=budget).as_node(answer="other"))
     for name in ("a", "b"):
@@ -214,7 +214,7 @@ def test_a_saver_that_is_sync_only_serves_the_inner_one_too(kind, tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["tool", "function"])
 def test_a_pause_of_an_inner_run_pauses_the_outer_one_and_both_go_on(kind, run):
-    inner = rlm(PAUSE, budget=Budget(approve_above=2))
+    inner = rlm(PAUSE, budget=Budget(approve_above_calls=2))
     outer = rlm(
         "a = llm_query('one')\nFINAL([a, ask('q1')])", checkpointer=InMemorySaver(), tools=[inside(kind, inner)]
     )
@@ -226,7 +226,7 @@ def test_a_pause_of_an_inner_run_pauses_the_outer_one_and_both_go_on(kind, run):
 
 def test_what_a_paused_tool_was_called_with_is_kept_by_reference(run):
     """A tool may be given a long text; what waits in a checkpoint is where it is."""
-    inner = rlm(PAUSE, budget=Budget(approve_above=2))
+    inner = rlm(PAUSE, budget=Budget(approve_above_calls=2))
 
     def ask(text: str) -> str:
         """Asks."""

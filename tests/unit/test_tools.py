@@ -173,7 +173,7 @@ def test_calls_of_tools_are_counted_over_all_resumes(wait):
     code = "print(weather('Rome'), weather('Paris'))\nprint(llm_query_batched(['a', 'b', 'c', 'd']))"
     more = "said = []\nfor n in range(3):\n    try:\n        said.append(weather(f'town {n}')['town'])\n"
     more += "    except LLMError as e:\n        said.append(str(e))\nFINAL(said)"
-    budget = Budget(tool_calls=3, approve_above=2 if wait == "pause" else None)
+    budget = Budget(tool_calls=3, approve_above_calls=2 if wait == "pause" else None)
     saver, thread = InMemorySaver(), {"configurable": {"thread_id": "t"}}
     plays, heard = script(code, more).function, []
 

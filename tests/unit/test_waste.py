@@ -120,7 +120,7 @@ def test_a_child_run_that_failed_is_run_again(ask):
 def test_what_a_child_run_answered_is_known_after_a_pause(ask):
     code = "a = rlm_query('KID', 'x')\nb = llm_query_batched(['1', '2', '3'])\nFINAL([a, rlm_query('KID', 'x')])"
     model = script(code, children={"KID": ["FINAL(context + '!')"]})
-    rlm = create_rlm(model, budget=Budget(depth=2, approve_above=4), checkpointer=InMemorySaver())
+    rlm = create_rlm(model, budget=Budget(depth=2, approve_above_calls=4), checkpointer=InMemorySaver())
     config = {"configurable": {"thread_id": "t"}}
     assert "__interrupt__" in ask(rlm, "q", config)
     from langgraph.types import Command

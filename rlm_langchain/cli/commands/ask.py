@@ -27,7 +27,7 @@ def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, sh
             rlm = commands_inputs.made_of(setup)
             asked: RLMInput = {
                 "query": query,
-                "context": commands_inputs.context(context, strict=strict, seconds=setup.seconds),
+                "context": commands_inputs.context(context, strict=strict, seconds=rlm.budget.seconds),
             }
         if known and known.open and not shown.quiet:
             print("The question before this one was not answered, and is given up.", file=sys.stderr)

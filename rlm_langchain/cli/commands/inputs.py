@@ -16,6 +16,7 @@ from select import select
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.session.approve import OFF
 from rlm_langchain.context.sources.folders import LARGEST, Keys
 from rlm_langchain.context.sources.streams import reading
@@ -26,8 +27,6 @@ from rlm_langchain.types import ContextRef
 if TYPE_CHECKING:
     from rlm_langchain.cli.options import Setup
     from rlm_langchain.runnable.runnable import RLMRunnable
-
-LIMITS = ("usd", "calls", "tokens", "seconds", "iterations", "depth", "concurrency")
 
 NO_MODEL = """\
 no model was named. Name one in one of these ways, or set RLM_MODEL to it:
@@ -49,13 +48,14 @@ def named(setup: Setup) -> Setup:
 
 def made_of(setup: Setup) -> RLMRunnable:
     """The RLM that options describe. Raises `ConfigurationError`."""
-    limits: dict[str, Any] = {name: getattr(setup, name) for name in LIMITS}
+    options = {limit.field: limit.option for limit in LIMITS}
+    limits = {name: getattr(setup, option.name) for name, option in options.items() if option and not option.text}
     return build(
         root_model=setup.model,
         recursive_model=setup.sub_model,
         sandbox=setup.sandbox or "auto",
         strategies=[strategy(one) for one in setup.strategy or ()],
-        budget=budget({**limits, "approve_above": _approve_above(setup.approve_above)}),
+        budget=budget({**limits, **_approve_above(setup.approve_above)}),
     )
 
 
@@ -85,17 +85,18 @@ def _absolute(name: str) -> str:
     return str(found.absolute()) if isinstance(found, Path) else name
 
 
-def _approve_above(given: str | None) -> float | int | None:
+def _approve_above(given: str | None) -> dict[str, float | int | None]:
     """Calls when it is a whole number, dollars otherwise. `off` takes the place of what a thread was begun with."""
     if given in (None, OFF):
-        return None
+        return {}
+    dollars = "$" in given or "." in given
     try:
-        limit = float(given.removeprefix("$")) if "$" in given or "." in given else int(given)
+        limit = float(given.removeprefix("$")) if dollars else int(given)
     except ValueError:
         limit = -1
     if not 0 <= limit < inf:
         raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), dollars (0.50), or off")
-    return limit
+    return {"approve_above_usd" if dollars else "approve_above_calls": limit}
 
 
 def check(query: str, context: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import json
 import re
 from typing import Literal, NamedTuple
 
+from rlm_langchain.budget import limits
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.records import (
     AnswerRecord,
@@ -26,11 +27,7 @@ Kind = Literal["heading", "said", "code", "printed", "error", "note", "call", "a
 STOPS: dict[StopReason, str] = {
     "answer": "the model gave its answer",
     "prose": "the model answered in words, without code",
-    "iterations": "no turns were left",
-    "calls": "no model calls were left",
-    "tokens": "no tokens were left",
-    "usd": "no money was left",
-    "seconds": "no time was left",
+    **{reason: stop.for_people for reason, stop in limits.STOPS.items()},
     "no_progress": "the model only repeated itself",
     "no_answer": "the model gave an empty answer",
     "degraded": "the model gave its answer without all that it had asked for",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, TextIO
 
+from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import ConfigurationError
 
 OFF = "off"
@@ -24,27 +25,8 @@ def check() -> None:
 def granted(asked: Mapping[str, Any]) -> bool:
     """Ask, and wait for as long as it takes. Only a yes is a yes."""
     with _terminal() as terminal:
-        print(f"{question(asked)} [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{visible(asked['question'])} [y/N] ", end="", file=sys.stderr, flush=True)
         return terminal.readline().strip().lower() in ("y", "yes")
-
-
-def question(asked: Mapping[str, Any]) -> str:
-    """What a person has to decide."""
-    calls = "1 sub-call is" if asked["calls"] == 1 else f"{asked['calls']:,} sub-calls are"
-    where = f" (by the child run {asked['path']})" if asked["path"] else ""
-    spent = "" if asked["spent_usd"] is None else f", {_dollars(asked['spent_usd'])}"
-    return (
-        f"{calls} about to be made{where}, for {_estimate(asked['estimated_usd'])}; "
-        f"so far there were {asked['spent_calls']:,} model calls{spent}. Go on?"
-    )
-
-
-def _estimate(usd: float | None) -> str:
-    return "a price that is not known" if usd is None else f"{_dollars(usd)} at most"
-
-
-def _dollars(usd: float) -> str:
-    return f"${usd:,.4f}"
 
 
 def _terminal() -> TextIO | nullcontext[TextIO]:

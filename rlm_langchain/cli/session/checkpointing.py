@@ -29,7 +29,7 @@ class Keeping:
         if self.thread is not None:
             async with Threads().at_hand() as saver:
                 yield _with(rlm, saver), config(self.thread, self.setup)
-        elif rlm.budget.approve_above is not None:
+        elif rlm.budget.asks_person:
             from langgraph.checkpoint.memory import InMemorySaver
 
             yield _with(rlm, InMemorySaver()), config("approving")

@@ -144,7 +144,7 @@ def watch(
     quiet: bool = False,
 ) -> RunResult:
     """Ask a question, show how it is answered, and keep its steps in a trace when there is one."""
-    if rlm.budget.approve_above is not None:
+    if rlm.budget.asks_person:
         approve.check()
     asking = Asking(rlm, asked, kept, quiet, trace)
     output = asking.run()

@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.context.prompt_text import to_prompt_text
-from rlm_langchain.errors import InputError, JournalError, ModelError, RLMError
+from rlm_langchain.errors import InputError, InvalidApproval, JournalError, ModelError, RLMError
 from rlm_langchain.graph.boundary import Internal
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.model_call import ModelCallHandler
@@ -109,6 +109,8 @@ class ChildRun:
             yield
             if self.outcome is not None and "status" not in self.outcome:
                 raise JournalError(DAMAGED)
+        except InvalidApproval:  # the caller's mistake: the child run still waits
+            raise
         except (ModelError, InputError) as error:
             self.error = str(error)
         except RLMError as error:

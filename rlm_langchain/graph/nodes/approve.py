@@ -6,12 +6,15 @@ A node of its own, since LangGraph runs an interrupted node again from its top: 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphInterrupt
 from langgraph.types import Command, interrupt
 
-from rlm_langchain.errors import ConfigurationError, JournalError
+from rlm_langchain.context.sanitize import clip
+from rlm_langchain.errors import ConfigurationError, InvalidApproval, JournalError
 from rlm_langchain.graph.boundary import SAVER
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import handler_of
@@ -23,6 +26,17 @@ from rlm_langchain.types import Usage, total_usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
+
+
+ANSWERS = (
+    'resume with True or False, {"approve": True} or {"approve": False}, or, as LangChain writes decisions, '
+    '{"decisions": [{"type": "approve"}]} or {"decisions": [{"type": "reject"}]}'
+)
+"""What an approval may be answered with."""
+QUERY = 2_000
+"""Characters of the run's question that the pause shows. That of a child run may be of any length."""
+SHOWN = 200
+"""Characters of an answer that cannot be used, in the error."""
 
 
 def approval_needed(
@@ -38,8 +52,8 @@ def approval_needed(
     if asked and asked["granted"] and asked["first"] == first:
         agreement.reserve(wanted)
         return None
-    reached = agreement.request(wanted) if wanted else None
-    if reached is None:
+    until = agreement.request(wanted) if wanted else None
+    if until is None:
         return None
     spent = tree.ledger.spent
     return Approval(
@@ -48,7 +62,7 @@ def approval_needed(
         estimated_usd=total_usage(wanted.values()).cost,
         spent_calls=spent.calls,
         spent_usd=spent.cost,
-        until=reached + (agreement.above or 0),
+        until=until,
         granted=None,
     )
 
@@ -67,30 +81,105 @@ def ask_person(state: RLMState) -> dict[str, Any]:
     asked = state.get("approval")
     if asked is None:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
-    answer = interrupt({"ask": "approve", "path": state["path"], **asked})
-    granted = answer is True or (isinstance(answer, dict) and answer.get("approve") is True)
+    said = _answer_to(
+        {
+            "ask": "approve",
+            "question": question(asked, state["path"]),
+            "query": clip(state["query"], QUERY),
+            "path": state["path"],
+            **asked,
+        }
+    )
+    granted, reason = is_approval(said), _reason(said)
     recorder = Recorder()
     word = "approved" if granted else "declined"
-    recorder.note(state["path"], "reader", f"a person {word} {asked['calls']} calls")
+    because = f": {reason}" if reason else ""
+    recorder.note(state["path"], "reader", f"a person {word} {asked['calls']} calls{because}")
     return {"trajectory": recorder.records, "approval": Approval(**{**asked, "granted": granted})}
 
 
 def check_saver(components: Components, config: RunnableConfig) -> None:
     """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
-    if components.budget.approve_above is not None and config.get("configurable", {}).get(SAVER) is None:
+    if components.budget.asks_person and config.get("configurable", {}).get(SAVER) is None:
         raise ConfigurationError(
-            "approve_above pauses a run, which needs a checkpointer to be kept in and a thread to be found by: "
+            "approve_above_calls and approve_above_usd pause a run, which needs a checkpointer to be kept in and a "
+            "thread to be found by: "
             "create_rlm(..., checkpointer=InMemorySaver()) and config={'configurable': {'thread_id': ...}}"
         )
 
 
 def questions(output: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what paused runs want to know, of one run or of several that ask at once: `Approval`s, with the
-    `id` and the `path` of each. Empty when the run has ended."""
+    """Return what a run that has paused asks, of one run or of several that ask at once: `Approval`s, each with its
+    `id`, the `path` and `query` of its run, and the `question` to a person. Empty when the run has ended."""
     asked = [{"id": one.id, **one.value} for one in output.get("__interrupt__", ()) if isinstance(one.value, dict)]
     return [one for one in asked if one.get("ask") == "approve"]
 
 
-def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], bool]) -> Command[Any]:
-    """Return what to invoke the same thread with: `answer` says yes or no to each of the `questions`."""
-    return Command(resume={one["id"]: bool(answer(one)) for one in questions(output)})
+def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], Any]) -> Command[Any]:
+    """Return what to invoke the same thread with: `answer` says yes or no to each of the `questions`.
+
+    Raises `InvalidApproval` for what is neither.
+    """
+    return Command(resume={one["id"]: is_approval(answer(one)) for one in questions(output)})
+
+
+def is_approval(answer: Any) -> bool:
+    """Return whether a person has said yes. Raises `InvalidApproval` for what is neither a yes nor a no."""
+    match answer:
+        case bool():
+            return answer
+        case {"approve": bool(granted)} if len(answer) == 1:
+            return granted
+        case {"decisions": [_, *_] as decisions} if len(answer) == 1:
+            said = {_decision(one) for one in decisions}
+            if len(said) == 1 and None not in said:
+                return said == {"approve"}
+    raise InvalidApproval(f"an approval cannot be answered with {clip(repr(answer), SHOWN)}; {ANSWERS}")
+
+
+def _answer_to(asked: dict[str, Any]) -> Any:
+    """Return what a person says: a yes or a no. Raises `InvalidApproval` for anything else.
+
+    LangGraph keeps such an answer, and gives it again when the run is resumed: the next one is after it.
+    """
+    said = interrupt(asked)
+    while True:
+        try:
+            is_approval(said)
+        except InvalidApproval:
+            with suppress(GraphInterrupt):  # there is no other answer yet
+                said = interrupt(asked)
+                continue
+            raise
+        return said
+
+
+def _decision(given: Any) -> str | None:
+    """Return "approve" or "reject" for a decision in LangChain's format; None for any other."""
+    match given:
+        case {"type": "approve" | "reject" as kind} if given.keys() <= {"type", "message"}:
+            return str(kind)
+    return None
+
+
+def _reason(said: Any) -> str:
+    """Return the words that come with decisions in LangChain's format, for the reader of the records."""
+    decisions = said.get("decisions", ()) if isinstance(said, dict) else ()
+    return clip("; ".join(str(one["message"]) for one in decisions if one.get("message")), QUERY)
+
+
+def question(asked: Approval, path: str) -> str:
+    """Return what a person has to decide, in words."""
+    calls = "1 sub-call is" if asked["calls"] == 1 else f"{asked['calls']:,} sub-calls are"
+    where = f" (by the child run {path})" if path else ""
+    cost, spent = asked["estimated_usd"], asked["spent_usd"]
+    price = "a price that is not known" if cost is None else f"{_dollars(cost)} at most"
+    paid = "" if spent is None else f", {_dollars(spent)}"
+    return (
+        f"{calls} about to be made{where}, for {price}; "
+        f"so far there were {asked['spent_calls']:,} model calls{paid}. Go on?"
+    )
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:,.4f}"

@@ -12,6 +12,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from rlm_langchain.budget.ledger import BudgetRefused
+from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ModelError
 from rlm_langchain.graph.components import Components
@@ -41,11 +42,7 @@ if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 REASONS: dict[StopReason, str] = {
-    "iterations": "there are no turns left",
-    "calls": "there are no model calls left",
-    "tokens": "there are no tokens left",
-    "usd": "there is no money left",
-    "seconds": "there is no time left",
+    **{reason: stop.for_model for reason, stop in STOPS.items()},
     "no_progress": "your last turns only repeated what had been done, and brought nothing new",
 }
 

@@ -24,7 +24,7 @@ from rlm_langchain.errors import (
 )
 from rlm_langchain.integrations.agents.offload import Offloader
 from rlm_langchain.integrations.agents.tool import tool_output
-from rlm_langchain.runnable.runnable import RLMRunnable
+from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ToolCallRequest
@@ -48,8 +48,11 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, rlm: RLMRunnable, *, long: int = 20_000, history: int = 200_000, tool_name: str = "ask_context"
     ) -> None:
         super().__init__()
-        if not 0 < long <= history:
-            raise ConfigurationError(f"long={long}, history={history}: both are above 0, and long is not more")
+        checked_rlm(rlm)
+        if any(type(size) is not int for size in (long, history)) or not 0 < long <= history:
+            raise ConfigurationError(
+                f"long={long}, history={history}: both are whole numbers above 0, and long is not more"
+            )
         self._rlm = rlm.model_copy(update={"checkpointer": None})
         self._mover = Offloader(ContextStore(rlm.home), tool_name, long, history)
         self.tools: Sequence[BaseTool] = [self._tool()]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_langchain.records import RLMOutput
+from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.trajectory.degradation import described
-
-if TYPE_CHECKING:
-    from rlm_langchain.runnable.runnable import RLMRunnable
 
 
 class Query(BaseModel):
@@ -28,6 +26,7 @@ def rlm_tool(
 
     Each call is a question of its own, durable where the agent is: a checkpointer of the RLM is not used.
     """
+    rlm = checked_rlm(rlm)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     reference = rlm.built.components.store.reference(context, seconds=rlm.budget.seconds)
     about = reference["about"] if reference else "nothing"

@@ -24,7 +24,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.integrations.chat_model.per_call import RLMCache, RLMCall, model_name
@@ -32,8 +32,13 @@ from rlm_langchain.integrations.chat_model.reply import thinking, thought, thoug
 from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of
 from rlm_langchain.integrations.chat_model.tools import Given, bound_tools
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.runnable.runnable import RLMRunnable
+from rlm_langchain.runnable.options import option_errors
+from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 
+PROVIDERS_OPTIONS = frozenset(
+    {"temperature", "max_tokens", "timeout", "max_retries", "api_key", "base_url", "streaming"}
+)
+"""Standard parameters of LangChain that its own tests give to every chat model. Ours has no provider."""
 EVENTS: dict[str, Any] = {"stream_mode": ["custom", "values"]}
 
 
@@ -44,7 +49,10 @@ class ChatRLM(BaseChatModel):
     Raises what its RLM raises, and `InputError` for messages that ask nothing or hold pictures.
     """
 
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
     rlm: RLMRunnable
+    """What answers, as `create_rlm` makes it. Anything else is a `ConfigurationError`."""
     long: int = Field(default=4_000, ge=1)
     """Characters from which on a message is context rather than conversation."""
     tools_in: Literal["repl", "reply"] = "repl"
@@ -54,6 +62,38 @@ class ChatRLM(BaseChatModel):
     """Whether replies hold what the RLM did, as reasoning. A stream shows it while it happens."""
     stop: list[str] | None = None
     """Words that end a reply, unless a call brings its own."""
+
+    _is_rlm = field_validator("rlm", mode="before")(checked_rlm)
+
+    def __init__(
+        self,
+        rlm: RLMRunnable,
+        *,
+        long: int = 4_000,
+        tools_in: Literal["repl", "reply"] = "repl",
+        reasoning: bool = True,
+        stop: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Make a chat model of an RLM.
+
+        Args:
+            rlm: What answers, as `create_rlm` makes it.
+            long: Characters from which on a message is context rather than conversation.
+            tools_in: Where bound tools are called: "repl", by code; "reply", by the caller.
+            reasoning: Whether replies hold what the RLM did, as reasoning.
+            stop: Words that end a reply, unless a call brings its own.
+            options: Those that every chat model of LangChain has, such as `tags` and `rate_limiter`. LangChain's
+                standard parameters of providers (`temperature`, `max_tokens`, `timeout`, `max_retries`, `api_key`,
+                `base_url`, `streaming`) are taken too, and change nothing: give them to the models of the RLM.
+
+        Raises:
+            ConfigurationError: For an option that there is not, or whose value is of another kind.
+        """
+        options = {name: value for name, value in options.items() if name not in PROVIDERS_OPTIONS}
+        options |= {"rlm": rlm, "long": long, "tools_in": tools_in, "reasoning": reasoning, "stop": stop}
+        with option_errors(type(self)):
+            super().__init__(**options)
 
     _memory: RLMCache = PrivateAttr(default_factory=RLMCache)
 
@@ -67,7 +107,7 @@ class ChatRLM(BaseChatModel):
 
     @property
     def model_name(self) -> str:
-        """That of the root model, after `rlm:`."""
+        """The name of the root model, with "rlm" and a colon before it."""
         return model_name(self.rlm.root_model)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
