@@ -20,7 +20,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rlm_langchain import Budget, ModelError, create_rlm
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.call import Completion, RetryPolicy, complete
-from rlm_langchain.models.http.transport import async_client, lease, sync_client
+from rlm_langchain.models.http.pool import keep_pool_open
+from rlm_langchain.models.http.transport import async_client, sync_client
 from rlm_langchain.models.model import Model, Price
 from rlm_langchain.models.providers import CompatibleChat
 from rlm_langchain.runnable.build import assemble
@@ -63,7 +64,7 @@ async def ask(url: str, kind: type[ChatOpenAI] = ChatOpenAI, **options: Any) -> 
     async def sleep(_: float) -> None:
         pass
 
-    async with lease():
+    async with keep_pool_open():
         return await complete(model(url, kind, **options), [HumanMessage("x" * 40)], retry=RetryPolicy(sleep=sleep))
 
 

@@ -109,14 +109,14 @@ async def test_a_provider_that_names_a_time_is_waited_for(clock: Clock) -> None:
 
 
 async def test_no_wait_is_longer_than_the_longest(clock: Clock) -> None:
-    short = replace(clock.retry, longest=3.0)
+    short = replace(clock.retry, max_wait=3.0)
     await complete(failing(StatusError(429, "3600"), *[StatusError(500)] * 3), HI, retry=short)
     assert clock.slept == [3.5, 1.0, 2.0, 3.0]
 
 
 async def test_patience_ends_before_a_wait_that_is_too_much(clock: Clock) -> None:
     with pytest.raises(CallFailed) as caught:
-        await complete(failing(*[StatusError(500)] * 9), HI, retry=replace(clock.retry, patience=3.0))
+        await complete(failing(*[StatusError(500)] * 9), HI, retry=replace(clock.retry, max_total_wait=3.0))
     assert (clock.slept, caught.value.retries) == ([0.5, 1.0], 2)
 
 
