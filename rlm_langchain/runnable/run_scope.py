@@ -58,7 +58,7 @@ class ActiveRun(NamedTuple):
 
 
 class CompiledRLM(NamedTuple):
-    """A machine and its compiled graph."""
+    """The components of an RLM and its compiled graph."""
 
     components: Components
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -142,8 +142,8 @@ class CompiledRLM(NamedTuple):
     def _run_of(self, begun: GraphInput, kept: StateSnapshot | None) -> str:
         """The run of a new question, or the one that a thread holds.
 
-        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
-        `Machine.fits`: a REPL that cannot be made again is told of before another turn is paid.
+        Raises `InputError` when there is none and `JournalError` when the thread's state is damaged, and what
+        `Components.check_resumable` raises: a REPL that cannot be rebuilt is reported before another turn is paid.
         """
         values = kept.values if kept else {}
         check_state(values)

@@ -1,6 +1,6 @@
-"""Counts what an answer may lack: calls that were refused or failed, cut replies, child runs that ended early.
+"""Counts what an answer may be missing: refused or failed calls, cut replies, child runs that ended early.
 
-A call that was asked again in the same run, and then was answered, lacks nothing.
+A failed call that was repeated in the same run and then answered is not counted.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "child_failed": ("child run found no answer", "child runs found no answer"),
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
-"""In words, for one and for several."""
+"""Descriptions for people, in singular and plural."""
 _ANSWERED_BY_MODELS = ("llm", "rlm")
-"""Kinds of calls whose failure is a loss. A tool that says no has answered."""
+"""Kinds of calls whose failure is counted. A tool that returns an error has answered."""
 _TREE_LIMITS: tuple[StopReason, ...] = ("calls", "tokens", "usd", "seconds")
 
 
 def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
-    """What is missing of the replies to these calls."""
+    """Count what is missing from the replies to these calls, by kind."""
     return dict(Counter(kind for call in _unanswered(calls) if (kind := _shortfall(call)) is not None))
 
 
 def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
-    """The limit that refused any of these calls, or ended a child run of them early; the first of them."""
+    """Return the first limit that refused one of these calls or ended its child run early, or None."""
     return next((limit for call in _unanswered(calls) if (limit := _limit(call)) is not None), None)
 
 
 def is_blank(answer: object) -> bool:
-    """Whether an answer is none: None, or a text without words."""
+    """Return whether an answer is None or a blank text."""
     return answer is None or (isinstance(answer, str) and not answer.strip())
 
 
 def described(missing: Mapping[Shortfall, int]) -> str:
-    """The counts in words."""
+    """Return the counts as a phrase for people."""
     return ", ".join(f"{count:,} {NAMES[kind][count != 1]}" for kind, count in missing.items())
 
 
