@@ -1,4 +1,4 @@
-"""What is alive while a tree of runs works. Nothing of it is ever in state: the journal brings it back."""
+"""Live objects of a tree of runs. State holds none of them: they are rebuilt from the journal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Answers = dict[str, asyncio.Future[Any] | CallResult | str]
 
 
 class RunTree:
-    """A tree of runs at work: its account, its gate, its REPLs."""
+    """A tree of runs while it works: its ledger, its request limiters, its REPLs."""
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
