@@ -1,19 +1,19 @@
-"""Everything this library raises on purpose.
+"""The errors that this library raises on purpose.
 
 RLMError
-├── ConfigurationError      how the RLM was set up
+├── ConfigurationError      the options of the RLM are wrong
 │   ├── UnknownPlugin       no plug-in of that name
-│   └── MissingDependency   a package, a key or a kernel feature that is not there
-├── InputError              what the RLM was asked: query, context, files
-│   └── InvalidApproval     what a paused run was answered: neither a yes nor a no
-├── ModelError              a provider does not answer, after retries
-├── BudgetExhausted         a limit, for those who asked for `on_budget="raise"`
-├── NoAnswer                a run without an answer, for those who asked for `on_failure="raise"`
+│   └── MissingDependency   a package, a key or a kernel feature is missing
+├── InputError              the input of a run is wrong: query, context, files
+│   └── InvalidApproval     the answer to a paused run is neither a yes nor a no
+├── ModelError              a model did not answer, after retries
+├── BudgetExhausted         a limit was reached, with `on_budget="raise"`
+├── NoAnswer                a run found no answer, with `on_failure="raise"`
 ├── SandboxError            a sandbox cannot start
-├── JournalError            a checkpoint or a stored context is not what it was
+├── JournalError            a checkpoint or a stored context is missing, damaged or changed
 └── ThreadBusy              another process works on this thread
 
-A fault of the program that a model wrote is never one of these: it is a value, and goes back to the model.
+An error in the program that a model wrote is none of these: it is a value that goes back to the model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 
 class RLMError(Exception):
-    """The base of all our errors. Its text says what is wrong and what to do."""
+    """Base of all errors of this library. The message says what is wrong and what to do."""
 
 
 class ConfigurationError(RLMError):
@@ -47,7 +47,7 @@ class UnknownPlugin(ConfigurationError):
 
 
 class MissingDependency(ConfigurationError):
-    """Something that is needed is not installed or not set."""
+    """A package, a key or a kernel feature that is needed is not installed or not set."""
 
 
 class InputError(RLMError):
@@ -59,37 +59,37 @@ class InvalidApproval(InputError):
 
 
 class ModelError(RLMError):
-    """The root model does not answer, after retries."""
+    """The root model did not answer, after retries."""
 
 
 class BudgetExhausted(RLMError):
-    """A limit of the budget was reached. `output` is what the run would have given back."""
+    """A limit of the budget was reached. `output` is the result that the run would have returned."""
 
     def __init__(self, output: Mapping[str, Any]) -> None:
         self.output = output
         super().__init__(
             f"the budget is used up ({output['stop_reason']}) after {output['iterations']} turns and "
-            f"{output['sub_calls']} sub-calls; `output` holds the best answer so far"
+            f"{output['sub_calls']} sub-calls; `error.output` holds the best answer so far"
         )
 
 
 class NoAnswer(RLMError):
-    """A run ended without an answer. `output` is what it would have given back."""
+    """A run ended without an answer. `output` is the result that it would have returned."""
 
     def __init__(self, output: Mapping[str, Any]) -> None:
         self.output = output
         super().__init__(
             f"the run found no answer ({output['stop_reason']}) after {output['iterations']} turns and "
-            f"{output['sub_calls']} sub-calls; `output['found']` holds what was seen last"
+            f"{output['sub_calls']} sub-calls; `error.output['found']` holds the last output"
         )
 
 
 class SandboxError(RLMError):
-    """A sandbox cannot start, or this machine cannot confine one."""
+    """A sandbox cannot start, or this computer cannot confine one."""
 
 
 class ThreadBusy(RLMError):
-    """Another process works on this thread: two would both pay."""
+    """Another process works on this thread. Two processes would both pay for the same calls."""
 
 
 class JournalError(RLMError):

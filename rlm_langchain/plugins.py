@@ -1,4 +1,4 @@
-"""Finds plug-ins by entry point. Built-ins come in by the same door as everybody else's."""
+"""Finds plug-ins by entry point. Built-in plug-ins are registered and found in the same way as others."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rlm_langchain.errors import UnknownPlugin
 
 
 def names(group: str) -> tuple[str, ...]:
-    """The installed plug-ins of a group ("sandboxes", "strategies", "contexts", "providers", "calls"), sorted."""
+    """Return the sorted names of a group of plug-ins: sandboxes, strategies, contexts, providers, calls."""
     return tuple(sorted(_installed(group, tuple(sys.path)).names))
 
 
 def load(group: str, name: str) -> Any:
-    """The plug-in `name`. Raises `UnknownPlugin`, which lists what is there."""
+    """Load the plug-in `name`. Raises `UnknownPlugin`, which lists the installed ones."""
     installed = _installed(group, tuple(sys.path))
     if name not in installed.names:
         raise UnknownPlugin(group, name, installed.names)
@@ -25,5 +25,5 @@ def load(group: str, name: str) -> Any:
 
 @lru_cache
 def _installed(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """Read once for each `sys.path`: to read it takes as long as hundreds of packages do."""
+    """Read the entry points of a group. Cached for each `sys.path`: reading takes longer the more is installed."""
     return entry_points(group=f"rlm_langchain.{group}")

@@ -1,4 +1,4 @@
-"""The plug-in contract, whole. Satisfy one of these and offer it by entry point; there is nothing to inherit.
+"""The whole plug-in contract. Implement one of these and publish it as an entry point; there is nothing to inherit.
 
 Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.contexts`, `rlm_langchain.calls`; and
 `rlm_langchain.providers`, whose plug-ins are values of `rlm_langchain.models.providers.Provider`.
@@ -14,14 +14,14 @@ from rlm_langchain.types import ContextFile, Limits, Plain, Reply, Step
 
 
 class Sandbox(Protocol):
-    """Opens REPLs that are confined: they compute and ask, and reach nothing of the host."""
+    """Opens confined REPLs. Their code computes and calls the host; it has no other access to the host."""
 
     name: str
     guidance: str
-    """What a root model must know of this sandbox's Python; empty when it is all of Python."""
+    """What the root model must know about this sandbox's Python; empty when all of Python is available."""
 
     def missing(self) -> str | None:
-        """None when this machine can confine it fully, else what is missing and what to do."""
+        """Return None when this computer can confine the sandbox fully, else what is missing and what to do."""
 
     def open(
         self,
@@ -30,25 +30,28 @@ class Sandbox(Protocol):
         limits: Limits,
         more: Mapping[str, ContextFile] | None = None,
     ) -> SandboxSession:
-        """A fresh REPL with `context` and `more` of them loaded, and `prelude` run. Raises `SandboxError`."""
+        """Open a fresh REPL: load `context` and the named contexts in `more`, then run `prelude`.
+
+        Raises `SandboxError`.
+        """
 
 
 class SandboxSession(Protocol):
-    """One REPL. `run` and `resume` block and never raise for what the program does."""
+    """One REPL. `run` and `resume` block, and never raise for an error of the program."""
 
     def run(self, code: str) -> Step:
-        """Run a cell to its end or to its first call."""
+        """Run a cell until it ends or makes its first call."""
 
     def resume(self, replies: Sequence[Reply]) -> Step:
-        """Give the replies that a `Suspended` waits for, one per call, in order."""
+        """Continue a `Suspended` cell with its replies, one per call, in order."""
 
     def close(self) -> None:
-        """Kill the worker. Safe twice, and from another thread: a `run` that blocks then ends in `Died`."""
+        """Kill the worker. May be called twice, and from another thread: a blocked `run` then returns `Died`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A way to work on a context: words for the root model, and helpers for its REPL."""
+    """A way to work on a context: instructions for the root model, and helper functions for its REPL."""
 
     name: str
     description: str
@@ -58,18 +61,18 @@ class Strategy:
     prelude: str = ""
     """Python that runs in the sandbox before the first cell and defines helpers."""
     whole: float = 0.0
-    """Up to this share of the root model's window, the context itself is in its first prompt, and words are an
-    answer. The strategy is left out where the context is longer. 0: never."""
+    """Share of the root model's window (0 to 1). A context up to that size is put into the first prompt, and prose
+    counts as an answer; for a longer context the strategy is left out. 0: never."""
 
 
 class ContextSource(Protocol):
-    """Makes a context from something that is not one yet: a path, a URL, an object."""
+    """Makes a context from another kind of value: a path, a URL, an object."""
 
     def accepts(self, value: Any) -> bool:
-        """Whether `read` knows this kind of value. Must be quick and raise nothing."""
+        """Return whether `read` supports this value. Must be quick and never raise."""
 
     def read(self, value: Any) -> str | list[Any] | dict[str, Any]:
-        """The context. Raises `InputError` with what is wrong and what to do."""
+        """Return the context. Raises `InputError` that says what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

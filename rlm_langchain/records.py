@@ -1,7 +1,7 @@
 """The records of a trajectory, and the input and output of a run: plain JSON types only.
 
-State, checkpoints and trajectories hold these, so that any saver can store them and none needs to import us to
-read them.
+State, checkpoints and traces hold these records. Any checkpointer can store them, and reading them back does not
+require this package.
 """
 
 from __future__ import annotations
@@ -25,256 +25,315 @@ from rlm_langchain.types import (
 
 
 def depth_of(path: str) -> int:
-    """How many runs are above the one at this path."""
+    """Return the depth of the run at this path: 0 for the root run."""
     return path.count("/") + 1 if path else 0
 
 
 def child_path(path: str, call: int) -> str:
-    """Where the child run of a call stands in the tree."""
+    """Return the path of the child run that answers a call of the run at `path`."""
     return f"{path}/{call}" if path else str(call)
 
 
 class Checksummed(TypedDict):
-    """What shows that it was changed on disk."""
+    """A record with a checksum, which shows whether it was changed on disk."""
 
     seal: NotRequired[str]
-    """A hash of the rest, see `seal.py`. Every record that the machine writes has one."""
+    """Checksum of the other fields (`trajectory/checksum.py`). Every record that this library writes has one."""
 
 
 class QuestionRecord(Checksummed):
-    """A question is put to a run."""
+    """A run receives a question."""
 
     type: Literal["question"]
+    """Always "question"."""
     path: str
-    """The place in the tree: "" for the root run, "3" for the child run of its call 3, "3/0" below it."""
+    """Path of the run in the tree: "" for the root run, "3" for its call 3's child run, "3/0" one level below."""
     query: str
+    """The question as it was asked."""
     text: str
-    """What the root model reads, word for word."""
+    """The prompt that the root model reads, word for word."""
     time: float
-    """Seconds since the epoch, as in every record."""
+    """Seconds since the epoch."""
     context: NotRequired[ContextRef | None]
-    """What the question is about, by reference: a reader wants to know how much there was."""
+    """Reference to the context of the question, with its size and a preview. None or absent without a new one."""
     sandbox: NotRequired[str]
-    """In which its cells run. A REPL that is gone is rebuilt in the same."""
+    """Name of the sandbox that runs the cells. A lost REPL is rebuilt in the same sandbox."""
     strategies: NotRequired[list[str]]
-    """Whose helpers its cells may use."""
+    """Names of the strategies whose helper functions the cells may use."""
     chosen: NotRequired[bool]
-    """True: by the shape and the size of the context, `strategies="auto"`."""
+    """True when `strategies="auto"` chose the strategies by the type and size of the context."""
     examples: NotRequired[str]
-    """The prompt whose examples the conversation begins with, when they suit the context."""
+    """Name of the prompt with the few-shot examples that the conversation begins with."""
     follows: NotRequired[bool]
-    """True: it brings no context of its own, and those of the questions before it are still in the REPL."""
+    """True when the question has no context of its own and uses those of earlier questions, still in the REPL."""
     whole: NotRequired[bool]
-    """True: the context is short, and the root model is given all of it after `text`. It stands in no record."""
+    """True when the context is short and the root model reads all of it after `text`. No record holds that text."""
 
 
 class TurnRecord(Checksummed):
-    """The root model wrote something."""
+    """The root model replied."""
 
     type: Literal["turn"]
+    """Always "turn"."""
     path: str
+    """Path of the run in the tree, as in `question`."""
     turn: int
+    """Number of the turn, from 0 over the whole run."""
     text: str
+    """The reply of the root model."""
     cells: list[str]
-    """The code in it, in order."""
+    """The code blocks of the reply, in order."""
     flaw: NotRequired[Flaw]
-    """What is wrong with the reply."""
+    """Defect of the reply, if it has one: empty, cut or filtered."""
     summary: NotRequired[bool]
-    """True: not a step, but the history so far in short, which takes its place from here on."""
+    """True when the reply is a summary of the history so far, which replaces that history in later prompts."""
     usage: UsageRecord
+    """Tokens and dollars of this call."""
     model: str
+    """Name of the model."""
     seconds: float
+    """Seconds from the first request to the reply, waits between retries included."""
     retries: int
+    """How many times the request was sent again."""
     time: float
+    """Seconds since the epoch."""
     from_cache: NotRequired[bool]
-    """True: LangChain's cache had the reply. Nothing was sent, so it cost nothing and counts as no call."""
+    """True when LangChain's cache had the reply. Nothing was sent, so it costs nothing and counts as no call."""
 
 
 class CellRecord(Checksummed):
-    """A cell begins to run."""
+    """A cell starts."""
 
     type: Literal["cell"]
+    """Always "cell"."""
     path: str
+    """Path of the run in the tree, as in `question`."""
     turn: int
+    """Number of the turn that wrote the cell."""
     cell: int
-    """Numbered over the whole run."""
+    """Number of the cell, from 0 over the whole run."""
     code: str
+    """The Python code."""
     time: float
+    """Seconds since the epoch."""
 
 
 class WaveRecord(Checksummed):
-    """A cell asks: calls `first` to `first + count - 1` are on their way. The total of a progress bar."""
+    """A cell makes a batch of calls, numbered `first` to `first + count - 1`."""
 
     type: Literal["wave"]
+    """Always "wave"."""
     path: str
+    """Path of the run in the tree, as in `question`."""
     cell: int
+    """Number of the cell."""
     first: int
+    """Number of the first call of the batch."""
     count: int
+    """Number of calls in the batch."""
     time: float
+    """Seconds since the epoch."""
 
 
 class CallRecord(Checksummed):
     """A call was answered, or failed after its retries."""
 
     type: Literal["call"]
+    """Always "call"."""
     path: str
+    """Path of the run that made the call, as in `question`."""
     cell: int
+    """Number of the cell that made the call."""
     call: int
-    """Numbered over the whole run: `path/call` is the path of a child run."""
+    """Number of the call, from 0 over the whole run. The path of its child run is `path/call`."""
     kind: str
+    """What was called: `llm` (a model), `rlm` (a child run), `tool`, `search`, or a kind that a plug-in adds."""
     prompt_sha256: str
-    """Of everything that decides the answer: kind, prompt, context."""
+    """SHA-256 of everything that decides the answer: kind, prompt and context."""
     prompt_chars: int
-    """Prompt and context together."""
+    """Characters of prompt and context together."""
     preview: str
     """The first characters of the prompt."""
     value: Plain
+    """The answer; None when the call failed."""
     error: str | None
+    """The error message; None when the call was answered."""
     usage: UsageRecord
+    """Tokens and dollars of the call; those of a child run include all its calls."""
     model: str
+    """Name of the model; empty when no model was called."""
     seconds: float
+    """Seconds from the first request to the reply, waits between retries included."""
     retries: int
+    """How many times the request was sent again."""
     time: float
+    """Seconds since the epoch."""
     child: NotRequired[list[Any]]
-    """The records of a child run."""
+    """The records of the child run that answered the call."""
     memo: NotRequired[bool]
-    """True: the same was asked elsewhere in the tree, and this is that reply. It cost nothing."""
+    """True when an equal call was made elsewhere in the tree and its reply was reused. It cost nothing."""
     from_cache: NotRequired[bool]
-    """As in the record of a turn."""
+    """True when LangChain's cache had the reply. Nothing was sent, so it costs nothing and counts as no call."""
     refused: NotRequired[Refusal]
-    """Why it was not made."""
+    """Why the call was not made."""
     flaw: NotRequired[Flaw]
-    """What is wrong with the reply. It answers no other call: the same prompt is asked again."""
+    """Defect of the reply: empty, cut or filtered. Such a reply is not reused: an equal call is made again."""
     read: NotRequired[list[list[int]]]
-    """What of the top run's contexts stood in the prompt: number of the context, begin and end in its bytes."""
+    """Parts of the root run's contexts in the prompt: number of the context, first byte and byte after the last."""
 
 
 class OutputRecord(Checksummed):
-    """A cell has ended."""
+    """A cell ended."""
 
     type: Literal["output"]
+    """Always "output"."""
     path: str
+    """Path of the run in the tree, as in `question`."""
     cell: int
+    """Number of the cell."""
     outcome: Literal["completed", "answered", "died"]
+    """How the cell ended: it ran to its end or raised an error, it gave an answer, or its worker process ended."""
     text: str
-    """What the root model is shown of it: printed text and error, cut and made safe."""
+    """The observation that the root model reads: printed text and error, shortened and sanitized."""
     chars: int
-    """How long the printed text was before it was cut."""
+    """Characters of the printed text before it was shortened."""
     error: bool
+    """Whether the cell raised an error or its worker process ended."""
     value: NotRequired[Plain]
-    """The answer, of a cell that gave one."""
+    """The answer that the cell gave."""
     seconds: float
-    """Computing, without the waiting."""
+    """Seconds of computing, without waiting for replies."""
     time: float
+    """Seconds since the epoch."""
     blank: NotRequired[bool]
-    """True: its answer was None or an empty text, for which it was sent back."""
+    """True when the answer was sent back because it was None or an empty text."""
     unfound: NotRequired[int]
-    """Quotes of its answer that are not in the context, for which it was sent back."""
+    """Number of quotes that are not in the context. The answer was sent back because of them."""
 
 
 class NoteRecord(Checksummed):
-    """The machine says something: a nudge or a limit to the root model, or news to who reads the trajectory."""
+    """A message of this library: a reminder or a limit for the root model, or news for the trajectory's readers."""
 
     type: Literal["note"]
+    """Always "note"."""
     path: str
+    """Path of the run in the tree, as in `question`."""
     to: Literal["model", "reader"]
+    """Who reads the note: the root model, or only a reader of the trajectory."""
     text: str
+    """The message."""
     time: float
+    """Seconds since the epoch."""
     strategies: NotRequired[list[str]]
-    """Whose helpers there are from here on, beside those before."""
+    """Names of strategies added to the run. Their helper functions can be used from here on."""
 
 
 class Citation(TypedDict):
-    """A quote that stands in the context, word for word."""
+    """A quote that was found in the context, word for word."""
 
     quote: str
-    """As the context has it."""
+    """The text as it stands in the context."""
     source: str
-    """The key or number of the item that it is in, `context` for a text."""
+    """Key or number of the item that holds the quote; `context` when the context is a text."""
     start: int
+    """Offset of the first character in the source."""
     end: int
-    """In characters of the source."""
+    """Offset after the last character in the source."""
 
 
 class Span(TypedDict):
     """A piece of a context."""
 
     source: str
-    """The key or number of the item that it is in, `context` for a text."""
+    """Key or number of the item that holds the piece; `context` when the context is a text."""
     start: int
+    """Offset of the first character in the source."""
     end: int
-    """In characters of the source."""
+    """Offset after the last character in the source."""
 
 
 class Coverage(TypedDict):
-    """How much of a context stood in what models were asked or shown, and where."""
+    """How much of a context appeared in prompts or outputs that models read, and where."""
 
     share: float
-    """Of its text, from 0 to 1. At least so much: short stretches and changed words do not count."""
+    """Share of the context's text, from 0 to 1. A lower bound: short pieces and changed words are not counted."""
     where: list[Span]
-    """In order; when there are very many, the longest."""
+    """The pieces that were read, in order; of very many, the longest."""
     left_out: int
-    """How many pieces are not in `where`."""
+    """Number of pieces that are not in `where`."""
 
 
 class AnswerRecord(Checksummed):
-    """A run has ended."""
+    """A run ended."""
 
     type: Literal["answer"]
+    """Always "answer"."""
     path: str
+    """Path of the run in the tree, as in `question`."""
     answer: Any
+    """The answer: a text, or a value of the schema. None when the run failed."""
     status: Status
+    """`complete`, `partial` (ended early, or something is missing) or `failed` (no answer)."""
     stop_reason: StopReason
+    """Why the run ended."""
     time: float
+    """Seconds since the epoch."""
     citations: NotRequired[list[Citation]]
+    """The quotes of the answer that were found in the context, with `citations=True`."""
     degraded: NotRequired[dict[Shortfall, int]]
-    """What the answer may lack, when there is anything."""
+    """What the answer may be missing, counted by kind. Absent when nothing is known to be missing."""
     read: NotRequired[list[list[int]]]
-    """As in the record of a call: what the root model of this run was shown itself."""
+    """Parts of the root run's contexts that the root model of this run read itself, as in `call`."""
     coverage: NotRequired[Coverage]
-    """Of the whole tree, in the top run's record."""
+    """Coverage of the context by the whole tree. Only in the record of the root run."""
 
 
 Record = (
     QuestionRecord | TurnRecord | CellRecord | WaveRecord | CallRecord | OutputRecord | NoteRecord | AnswerRecord
 )
-"""One line of a trajectory. The trajectory is the journal: everything else is derived from it."""
+"""One entry of a trajectory. The trajectory is the journal: everything else about a run is derived from it."""
 
 
 class RLMInput(TypedDict):
-    """What a run is asked."""
+    """Input of a run."""
 
     query: str
+    """The question."""
     context: NotRequired[Any]
+    """The context: text, list, dict, path or object. Without one, a conversation keeps its earlier context."""
 
 
 class RLMOutput(TypedDict):
-    """What a run gives back, whatever ended it."""
+    """Result of a run, whatever ended it."""
 
     answer: Any
-    """None when it failed."""
+    """The answer: a text, or a value of the schema. None when the run failed."""
     status: Status
+    """`complete`, `partial` (ended early, or something is missing) or `failed` (no answer)."""
     stop_reason: StopReason
+    """Why the run ended."""
     usage: dict[Literal["root", "sub"], UsageRecord]
-    """Root turns of the top run, and everything below them."""
+    """Usage of the root run's own turns (`root`), and of all calls below them (`sub`)."""
     cost_usd: float | None
-    """None when the price of any call is unknown."""
+    """Dollars in total; None when the price of any call is unknown."""
     iterations: int
+    """Number of turns of the root run."""
     sub_calls: int
-    """Model calls other than the top run's root turns."""
+    """Number of model calls other than the root run's own turns."""
     trajectory: list[Record]
+    """The records of the run, in order."""
     degraded: dict[Shortfall, int]
-    """How much of what the answer was to be made of is missing, by kind. Empty: nothing is known to be."""
+    """What the answer may be missing, counted by kind. Empty when nothing is known to be missing."""
     found: NotRequired[str | None]
-    """What the model was shown last, of a run that failed: no answer, but it may help."""
+    """The last output that the model read, when the run failed. It is no answer, but it may help."""
     citations: NotRequired[list[Citation]]
-    """With `citations=True`: the quotes of the answer, each found in the context."""
+    """The quotes of the answer, each found in the context, with `citations=True`."""
     dropped_citations: NotRequired[int]
-    """How many quotes of the answer are not in the context, and were left out."""
+    """Number of quotes that were dropped from the answer because they are not in the context."""
     coverage: NotRequired[Coverage]
-    """How much of the context models have read; not there without a context, or for one of more than 256 MB."""
+    """How much of the context models read. Absent without a context, or for one of more than 256 MB."""
 
 
 def output_of(state: Mapping[str, Any]) -> RLMOutput:
-    """The state of a run that has ended, as a caller is given it."""
+    """Return the output of a run from its final state."""
     return cast(RLMOutput, {key: state.get(key) for key in RLMOutput.__annotations__})

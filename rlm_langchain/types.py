@@ -1,6 +1,6 @@
-"""The values of a sandbox and of usage: what flows through a run.
+"""Values that flow through a run: sandbox steps, calls and replies, and usage.
 
-Frozen dataclasses live in memory. TypedDicts are what state holds: plain JSON types only.
+Frozen dataclasses live in memory only. TypedDicts are stored in state and hold plain JSON types.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from rlm_langchain.validation import NumberRule, check_numbers
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
-    """All of them together."""
-    sum_of_all = Usage()
+    """Return the sum of these usages."""
+    total = Usage()
     for usage in usages:
-        sum_of_all = sum_of_all.plus(usage)
-    return sum_of_all
+        total = total.plus(usage)
+    return total
 
 
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
-"""What may cross from a sandbox: JSON values, integers within 64 bits, finite floats, string keys."""
+"""Values that may leave a sandbox: JSON values, 64-bit integers, finite floats, string keys."""
 
 Status = Literal["complete", "partial", "failed"]
 
@@ -43,16 +43,16 @@ StopReason = Literal[
     "model",
     "cancelled",
 ]
-"""What ended a run: an answer (FINAL, or prose taken as one), a limit of the budget, or an event: its turns only
-repeated each other (`no_progress`), FINAL was given nothing (`no_answer`). An answer for which a limit refused
-calls has that limit as its reason; one that lacks something else, `degraded`."""
+"""Why a run ended: an answer (FINAL, or prose taken as one), a limit of the budget, or an event: its turns only
+repeated each other (`no_progress`), or FINAL was given nothing (`no_answer`). When a limit refused calls that the
+answer needed, that limit is the reason; when something else is missing, the reason is `degraded`."""
 
 Refusal = StopReason | Literal["declined"]
-"""Why a call was not made: the limit that refused it, or for which the run is ending; or a person declined it."""
+"""Why a call was not made: a limit refused it, a limit is ending the run, or a person declined it."""
 
 Flaw = Literal["empty", "cut", "filtered"]
-"""What is wrong with a model's reply that came: it has no words, was cut by a limit of its length or in the middle
-of a thought, or a provider's filter took part of it."""
+"""Defect of a reply that arrived: it has no text, it was cut by a length limit or in the middle of its reasoning,
+or a provider's content filter removed part of it."""
 
 Shortfall = Literal[
     "refused",
@@ -65,58 +65,61 @@ Shortfall = Literal[
     "child_failed",
     "dropped_citations",
 ]
-"""What an answer may lack: calls that a limit refused, that a person declined, or that failed after their retries;
-replies that were cut, filtered or empty; child runs that ended early or without an answer; quotes left out."""
+"""What an answer may be missing: calls that a limit refused, that a person declined, or that failed after their
+retries; replies that were cut, filtered or empty; child runs that ended early or without an answer; quotes that
+were dropped."""
 
 
-# --- What a sandbox is given, and what it gives back -------------------------------------------
+# --- Values that enter and leave a sandbox -------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class ContextFile:
-    """A context as bytes on disk: all that a sandbox needs to open it read-only."""
+    """A context as a file on disk. A sandbox needs nothing else to open it read-only."""
 
     path: Path
-    """`text`: UTF-8. `json`: one JSON list or object."""
+    """The file: UTF-8 text when `kind` is `text`, one JSON list or object when it is `json`."""
     kind: Literal["text", "json"]
     length: int
     """Characters of a text, items of a list or object."""
     size: int
     """Bytes."""
     sha256: str = ""
-    """Of these bytes: what a call that names a part of them is known by."""
+    """SHA-256 of the bytes. Calls that name a part of the file are identified by it."""
     stamp: tuple[int, ...] | None = None
-    """What the file system says of the file while it holds these bytes. None: it must be hashed to know."""
+    """`stat` values of the file while it holds these bytes. None: only hashing can show whether it still does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Part of a text that a sandbox was given, by its place: what a child run is about need not leave the REPL."""
+    """A byte range of a context file. It lets a child run work on a part of the text without copying the text."""
 
     file: ContextFile
     start: int
-    """Bytes, as `stop`: the first that belongs to it, and the first that does not."""
+    """Offset of the first byte."""
     stop: int
+    """Offset after the last byte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one cell may use, and the clock and the seed that it sees."""
+    """Resources that one cell may use, and the clock and random seed that it sees."""
 
     seconds: float = 60.0
-    """Of the cell's own time: waiting for replies does not count."""
+    """Seconds that a cell may compute. Waiting for replies does not count."""
     memory: int = 1 << 30
-    """Bytes, of the whole session."""
+    """Bytes of memory of the whole session."""
     output: int = 1 << 20
     """Bytes printed by one cell; a cell that prints more is stopped."""
     value: int = 8 << 20
-    """Bytes of one frame: a batch of prompts, or an answer."""
+    """Bytes of one message to the host: a batch of prompts, or an answer."""
     loaded: int = 256 << 20
-    """Bytes of context held as real objects; a longer text is memory-mapped and read lazily."""
+    """Bytes of context that are loaded as real objects; a longer text is memory-mapped and read lazily."""
     clock: float = 1_700_000_000.0
-    """What `time.time()` starts from: fixed, so that a replayed cell does what it did."""
+    """Seconds since the epoch at which `time.time()` starts. Fixed, so that a replayed cell repeats itself."""
     seed: int = 0
+    """Seed of `random` in the sandbox."""
 
     def __post_init__(self) -> None:
-        """Raises `ConfigurationError` for a limit under which no cell could run."""
+        """Raise `ConfigurationError` for a limit under which no cell could run."""
         check_numbers(self, LIMITED)
 
 
@@ -129,85 +132,89 @@ LIMITED = (
     NumberRule("clock"),
     NumberRule("seed", whole=True),
 )
-"""What the limits of a cell must be."""
+"""Rules that the fields of `Limits` are validated with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Something that code in the sandbox asks of the host."""
+    """A request from code in the sandbox to the host."""
 
     kind: str
-    """`llm`: one model call. `rlm`: a child run. `budget`: what is left. More with plug-ins."""
+    """`llm`: one model call. `rlm`: a child run. `budget`: what is left of it. Plug-ins may add kinds."""
     prompt: str
     context: str | list[Any] | dict[str, Any] | Excerpt | None = None
+    """The context of a child run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The host's answer to a call: a value, or the code and the sentence of what went wrong."""
+    """The host's answer to a call: a value, or an error message."""
 
     value: Plain = None
     error: str | None = None
-    """A sentence of ours, never a foreign error's text: that could hold a key."""
+    """A message written by this library, never the text of a provider's error, which could hold a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """The cell waits for replies, one for each call, in this order."""
+    """The cell waits for one reply to each of these calls, in this order."""
 
     calls: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The cell ran to its end, or to an error of its own. The session lives on with all its names."""
+    """The cell ran to its end, or raised an error. The session keeps all its names."""
 
     stdout: str
     error: str | None = None
-    """The traceback, as the program would see it."""
+    """The traceback, as the program would see it; None when the cell raised nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The cell called FINAL, whose first call ends it, or it ended with an `answer` that is ready."""
+    """The cell gave an answer: it called FINAL, which ends it, or it ended with an `answer` marked as ready."""
 
     value: Plain
     stdout: str
     error: str | None = None
-    """A traceback after the answer, of a `finally` for instance; the answer stands."""
+    """A traceback raised after the answer, for instance in a `finally` block. The answer stays valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker is gone, and what the REPL held with it: a limit, a crash, a broken protocol."""
+    """The worker process ended and the REPL's names are lost: a limit, a crash, or a broken protocol."""
 
     reason: Literal["time", "memory", "output", "protocol", "crash"]
     stdout: str
     error: str
-    """One sentence for the root model."""
+    """One sentence that the root model reads."""
 
 
 Step = Suspended | Completed | Answered | Died
 
 LARGEST = 2**63 - 1
-"""The largest whole number that every saver can keep."""
+"""The largest integer that every checkpointer can store."""
 
 
 class Usage(NamedTuple):
-    """What model calls have used. Usages add up, so parallel branches need no lock."""
+    """Calls, tokens and dollars used by model calls. Usages can be added, so parallel branches need no lock."""
 
     calls: int = 0
+    """Number of model calls."""
     input: int = 0
     """Input tokens, cached ones included."""
     cached: int = 0
+    """Input tokens read from the provider's prompt cache."""
     output: int = 0
+    """Output tokens, reasoning included."""
     cost: float | None = 0.0
-    """Dollars; None when the price of any of it is unknown."""
+    """Dollars; None when the price of any part is unknown."""
     estimated: bool = False
-    """True when a provider reported no figures, or none that can be, and tokens were counted here."""
+    """True when a provider reported no token counts, or impossible ones, and the tokens were counted here."""
 
     def plus(self, other: Usage) -> Usage:
-        """Both together. No count is larger than a checkpoint can hold."""
+        """Return the sum. Token counts are capped at the largest integer that a checkpoint can hold."""
         cost = None if self.cost is None or other.cost is None else self.cost + other.cost
         return Usage(
             self.calls + other.calls,
@@ -220,11 +227,11 @@ class Usage(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Input and output together."""
+        """Return input and output tokens together."""
         return self.input + self.output
 
     def record(self) -> UsageRecord:
-        """As state holds it; `Usage(**record)` leads back."""
+        """Return this usage as a dict for the state. `Usage(**record)` turns it back."""
         return {
             "calls": self.calls,
             "input": self.input,
@@ -236,18 +243,18 @@ class Usage(NamedTuple):
 
 
 class CallResult(NamedTuple):
-    """What became of a call that is no child run: a text, or the sentence of what went wrong."""
+    """Result of a model, tool or search call: a text, or an error message."""
 
     text: str | None
     error: str | None = None
     used: Usage = Usage()
     retries: int = 0
     memo: bool = False
-    """Whether it is the reply to the same call, made elsewhere in the tree."""
+    """Whether this is the reply to an equal call made elsewhere in the tree."""
     from_cache: bool = False
-    """Whether LangChain's cache had it."""
+    """Whether the reply came from LangChain's cache."""
     flaw: Flaw | None = None
-    """What is wrong with the text."""
+    """Defect of the text."""
     refused: Refusal | None = None
     """Why the call was not made."""
 
@@ -257,31 +264,40 @@ ContextType = Literal["str", "list", "dict", "table"]
 
 
 class ContextRef(TypedDict):
-    """A context by reference. State, checkpoints, traces and callbacks carry this, never the text."""
+    """A reference to a context. State, checkpoints, traces and callbacks carry the reference, never the text."""
 
     sha256: str
-    """Of the bytes in the store, or of the file that is referenced in place."""
+    """SHA-256 of the bytes in the context store, or of the file that is referenced in place."""
     kind: Literal["text", "json"]
     type: ContextType
     """What it is in the REPL; "table" is a str whose first lines are rows with the same number of cells."""
     length: int
+    """Characters of a text, items of a list or dict."""
     size: int
+    """Bytes."""
     about: str
-    """For the model: what it is, in a line or a few ("a dict of 799 files: path -> text, 12.6 MB")."""
+    """A description for the model, in one line or a few ("a dict of 799 files: path -> text, 12.6 MB")."""
     preview: str
-    """The first characters, control characters made visible."""
+    """The first characters, with control characters made visible."""
     path: NotRequired[str]
-    """Set for a file that is referenced in place: then the store holds no copy."""
+    """Path of a file that is referenced in place. The store then holds no copy."""
     signature: NotRequired[str]
-    """Shows that a store of this home made the reference, see `context/signing.py`. Without it, a dict is data."""
+    """Proof that a context store of this home made the reference (`context/signing.py`). Without a valid one, a
+    dict that looks like a reference is treated as data."""
 
 
 class UsageRecord(TypedDict):
-    """`Usage` as state holds it."""
+    """`Usage` as a dict: calls, tokens and dollars used by model calls."""
 
     calls: int
+    """Number of model calls."""
     input: int
+    """Input tokens, cached ones included."""
     cached: int
+    """Input tokens read from the provider's prompt cache."""
     output: int
+    """Output tokens, reasoning included."""
     cost: float | None
+    """Dollars; None when the price of any part is unknown."""
     estimated: bool
+    """True when token counts were estimated here, because the provider reported none or impossible ones."""

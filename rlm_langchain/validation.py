@@ -1,4 +1,4 @@
-"""What the numbers that a person gives must be: a limit that is none, NaN say, would never apply."""
+"""Validation of numeric options. NaN is refused: a NaN limit would never trigger."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from rlm_langchain.errors import ConfigurationError
 
 
 class NumberRule(NamedTuple):
-    """What a field of numbers must be."""
+    """What is allowed for one numeric field of a dataclass."""
 
     field: str
     least: float = 0
+    """The smallest allowed value."""
     whole: bool = False
-    """Whether it counts things."""
+    """Whether only integers are allowed."""
 
 
-def check_numbers(given: Any, demands: Iterable[NumberRule]) -> None:
-    """Hold a dataclass of numbers to these demands; None is as good where the type of its field has it.
+def check_numbers(options: Any, rules: Iterable[NumberRule]) -> None:
+    """Validate the numeric fields of a dataclass. None is allowed where the annotation allows it.
 
-    Raises `ConfigurationError` for what is not a finite number of at least the least. True is no number.
+    Raises `ConfigurationError` for a value that is not a finite number of at least `least`. Booleans are refused.
     """
-    optional = {field.name for field in fields(given) if "None" in str(field.type)}
-    for demand in demands:
-        value = getattr(given, demand.field)
-        if value is None and demand.field in optional:
+    optional = {field.name for field in fields(options) if "None" in str(field.type)}
+    for rule in rules:
+        value = getattr(options, rule.field)
+        if value is None and rule.field in optional:
             continue
-        if wrong := _fault(value, demand):
-            raise ConfigurationError(f"{type(given).__name__}({demand.field}={value!r}): {demand.field} {wrong}")
+        if problem := _problem(value, rule):
+            raise ConfigurationError(f"{type(options).__name__}({rule.field}={value!r}): {rule.field} {problem}")
 
 
-def _fault(value: object, demand: NumberRule) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int if demand.whole else (int, float)):
-        return f"is a {'whole ' * demand.whole}number"
+def _problem(value: object, rule: NumberRule) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, int if rule.whole else (int, float)):
+        return f"must be a {'whole ' * rule.whole}number"
     if not isfinite(value):
-        return "is a finite number"
-    return f"cannot be less than {demand.least:g}" if value < demand.least else None
+        return "must be a finite number"
+    return f"must not be less than {rule.least:g}" if value < rule.least else None

@@ -1,4 +1,4 @@
-"""The one account of a tree of runs: nothing is sent to a model that it has not admitted.
+"""The budget account of a tree of runs. No request is sent to a model that the ledger has not admitted.
 
 A call reserves what it may use, is made, and settles for what the provider says it used. What is reserved and
 spent together never passes a limit. A reservation is for the worst case, and most of it comes back: so a call
@@ -93,7 +93,7 @@ class Reservation:
     in_flight: bool = False
 
     async def renew(self) -> None:
-        """Reserve again, in turn, when the reservation was given back. Raises `Refused`."""
+        """Reserve again, in turn, if the reservation was given back. Raises `BudgetRefused`."""
         if not self.admitted:
             self.wanted = self.estimate()
             await self.ledger.admit(self)
@@ -140,7 +140,7 @@ class _QueuedCall:
 
 @dataclass(slots=True)
 class Ledger:
-    """What a tree may spend, and has spent. Safe for threads and tasks."""
+    """Budget and spending of a tree of runs. Safe for threads and tasks."""
 
     budget: Budget
     spent: Usage = Usage()
@@ -171,8 +171,7 @@ class Ledger:
     ) -> AsyncIterator[Reservation]:
         """Hold `wanted` while a call is made, then book `entry.used`, also on an error or a cancel.
 
-        `last` may use what is held back. `estimate` is asked anew what the call may use before each request.
-        Raises `Refused`.
+        `last` may use what is held back. `estimate` is called again before each request. Raises `BudgetRefused`.
         """
         entry = Reservation(self, wanted, last, estimate or (lambda: wanted), admitted=False)
         await self.admit(entry)
@@ -184,7 +183,7 @@ class Ledger:
             self.settle(entry, entry.used)
 
     async def admit(self, entry: Reservation) -> None:
-        """Wait until the entry fits beside all others. Raises `Refused`."""
+        """Wait until the entry fits beside all others. Raises `BudgetRefused`."""
         with self._lock:
             if refusal := self._refusal(self._certain, entry.wanted, entry.last):
                 raise refusal

@@ -1,6 +1,6 @@
-"""The one place where a model is asked: limits how many at once, tries again, and tells what it took.
+"""Calls a chat model: waits for a free slot, retries, and reports the usage.
 
-Nothing else in this library retries, and clients are built with their own retries off.
+Nothing else in this library retries, and clients are built with their own retries turned off.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from rlm_langchain.models.messages import (
 )
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.provider_errors import ErrorCode, ProviderError, classify_error, is_graph_signal
-from rlm_langchain.models.usage import StreamedUsage, unread, usage_in_error
+from rlm_langchain.models.usage import StreamedUsage, usage_in_error, worst_case_usage
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
-"""What chat models call the cap on their output."""
+"""Names under which chat model classes take a cap on the output tokens."""
 
 
 class CallFailed(RLMError):
-    """A model call failed, after its retries. Its text is ours: nothing of the provider's words is in it."""
+    """A model call failed, after its retries. The message quotes nothing of the provider's error."""
 
     def __init__(self, code: ErrorCode, sentence: str, retries: int, seconds: float) -> None:
         self.code: ErrorCode = code
@@ -54,54 +54,56 @@ class CallFailed(RLMError):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When to ask again after a fault that may pass: waits double, and are drawn at random up to that."""
+    """When to send a request again after a temporary error: exponential backoff with random jitter."""
 
     attempts: int = 5
     base: float = 0.5
-    """Seconds: the longest first wait."""
+    """Seconds: upper bound of the first wait. The bound doubles with each attempt."""
     max_wait: float = 60.0
-    """Seconds of one wait, also when the provider asks for more."""
+    """Seconds: upper bound of any wait, also when the provider asks for a longer one."""
     max_total_wait: float = 180.0
-    """Seconds of all waits of a call together."""
+    """Seconds that all waits of a call may take together."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[float, float], float] = random.uniform
 
     def wait(self, attempt: int, fault: ProviderError) -> float:
-        """Seconds to wait after this attempt, from 1. Calls that were told the same time come back apart."""
+        """Return the seconds to wait after this attempt (counted from 1). The jitter spreads calls that were given
+        the same `Retry-After`."""
         jitter = self.random(0.0, min(self.max_wait, self.base * 2.0 ** (attempt - 1)))
         return jitter if fault.retry_after is None else min(fault.retry_after, self.max_wait) + jitter
 
     def gives_up(self, attempt: int, waited: float) -> bool:
-        """Whether this attempt was the last, when all waits, the next one included, are `waited` seconds."""
+        """Return whether this attempt was the last. `waited` is the sum of all waits, including the next one."""
         return attempt >= self.attempts or waited > self.max_total_wait
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's reply."""
+    """Reply of a model."""
 
     text: str
     usage: Usage
     seconds: float
-    """From the first request to the reply, with the waits between, without the wait for the first turn."""
+    """Seconds from the first request to the reply, with the waits between attempts, without the wait for a slot."""
     retries: int
     finish: str | None
-    """Why it stopped, in its provider's words."""
+    """Finish reason, in the provider's words."""
     from_cache: bool = False
-    """Whether LangChain's cache had it: then nothing was sent, and it costs nothing."""
+    """Whether LangChain's cache had the reply. Nothing was sent then, so it costs nothing."""
     failed: Literal["unread", "lost"] | None = None
-    """When there was none: it could not be read, or was an error that was billed; or it did not come, or not whole,
-    and then `usage` is what it may have cost."""
+    """Set when there is no usable reply. `unread`: it could not be parsed, or it was an error that was billed.
+    `lost`: it did not arrive, or not completely, and `usage` is what it may have cost."""
 
 
 class Account(NamedTuple):
-    """Where a call is accounted for."""
+    """Where the cost of a call is booked."""
 
     entry: Reservation
-    """Its reservation, which is looked at before each request: others may have cost more than they should have."""
+    """The reservation of the call. It is checked before each request: other calls may have cost more than
+    expected."""
     received: Callable[[Completion], None]
-    """Told of the reply, which is paid for then, also when a callback fails or a cancel comes after it; and of
-    replies that were lost or could not be read."""
+    """Called with the reply as soon as it is paid for, even if a callback fails or the call is cancelled
+    afterwards; also called for replies that were lost or could not be parsed."""
 
 
 async def complete(
@@ -114,10 +116,11 @@ async def complete(
     retry: RetryPolicy = RetryPolicy(),
     account: Account | None = None,
 ) -> Completion:
-    """Ask a model, again when a fault may pass. `gate` is held while a request is in flight, not in between.
+    """Call a model, and retry after temporary errors. `gate` is held while a request is in flight, not between.
 
-    Raises `CallFailed`, and `Refused` when the account has nothing left for a request. Cancelling, our own errors,
-    LangGraph's signals and what callbacks raise on purpose (`raise_error`) pass through as they are.
+    Raises `CallFailed`, and `BudgetRefused` when the budget has nothing left for a request. Cancellation, the
+    errors of this library, LangGraph's signals and errors raised by callbacks (`raise_error`) pass through
+    unchanged.
     """
     call = _Attempts(model, messages, config, output_tokens, account)
     while True:
@@ -139,7 +142,7 @@ async def complete(
 
 @dataclass(slots=True)
 class _Attempts:
-    """One call over all its attempts."""
+    """State of one call over all its attempts."""
 
     model: Model
     messages: Sequence[BaseMessage]
@@ -150,10 +153,11 @@ class _Attempts:
     waited: float = 0.0
     began: float = 0.0
     booked: bool = False
-    """Whether what the latest request has cost is on the account."""
+    """Whether the cost of the latest request has been booked."""
 
     async def pace(self) -> None:
-        """Wait for the chat model's own rate limiter, before the account is looked at and not after it."""
+        """Wait for the chat model's own rate limiter. This comes before the budget check, which must be current
+        when the request is sent."""
         if self.model.chat.rate_limiter is not None:
             await self.model.chat.rate_limiter.aacquire(blocking=True)
 
@@ -161,22 +165,22 @@ class _Attempts:
         self.attempt += 1
         self.booked = False
         self.began = self.began or time.monotonic()
-        cap, watch = _cap(self.model.chat, self.output_tokens), _ReplyCapture()
-        config, chat = _with_callback(self.config, watch), self.model.chat
-        if chat.rate_limiter is not None:  # which has let it go
+        cap, capture = _cap(self.model.chat, self.output_tokens), _ReplyCapture()
+        config, chat = _with_callback(self.config, capture), self.model.chat
+        if chat.rate_limiter is not None:  # `pace` has waited for it already
             chat = chat.model_copy(update={"rate_limiter": None})
         try:
             reply: BaseMessage = await chat.ainvoke(list(self.messages), config, **cap)
         except BaseException:
-            if watch.reply is not None:
-                self._take(watch.reply, watch)
+            if capture.reply is not None:
+                self._accept(capture.reply, capture)
             raise
-        return self._take(reply, watch)
+        return self._accept(reply, capture)
 
-    def _take(self, reply: BaseMessage, watch: _ReplyCapture) -> Completion:
+    def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
         text, from_cache = text_of(reply), _is_from_cache(self.model.chat, reply)
-        said = f"{text}{watch.others}"
-        usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, said, watch.streamed)
+        all_text = f"{text}{capture.other_replies}"
+        usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, all_text, capture.streamed)
         completion = Completion(text, usage, self.seconds, self.attempt - 1, finish_of(reply), from_cache)
         self.booked = True
         if self.account is not None:
@@ -184,31 +188,31 @@ class _Attempts:
         return completion
 
     def withdraw(self) -> None:
-        """The latest request has cost nothing."""
+        """Note that the latest request has cost nothing."""
         if self.account is not None and not self.booked:
             self.account.entry.withdraw()
 
     def _book(self, fault: ProviderError) -> None:
-        """Book what a request has cost that has brought no reply, as far as that can be known."""
+        """Book the cost of a request without a reply, as far as it can be known."""
         if self.booked or self.account is None:
             return
-        wanted, told, how = self.account.entry.wanted, usage_in_error(self.model, fault.usage), fault.arrival
-        if told is None and how != "none":
-            told = unread(wanted)
-        if told is None:
+        used = usage_in_error(self.model, fault.usage)
+        if used is None and fault.arrival != "none":
+            used = worst_case_usage(self.account.entry.wanted)
+        if used is None:
             self.withdraw()
             return
-        lost = how == "lost" and fault.usage is None
+        lost = fault.arrival == "lost" and fault.usage is None
         failed: Literal["unread", "lost"] = "lost" if lost else "unread"
-        self.account.received(Completion("", told, self.seconds, self.attempt - 1, None, failed=failed))
+        self.account.received(Completion("", used, self.seconds, self.attempt - 1, None, failed=failed))
 
     def failed(self, fault: ProviderError, retry: RetryPolicy) -> float:
-        """Seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
+        """Return the seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
         self._book(fault)
         wait = retry.wait(self.attempt, fault)
         self.waited += wait
         if not fault.retryable or retry.gives_up(self.attempt, self.waited):
-            # Whoever prints the chain of an error would print the provider's words, too.
+            # A chained error would print the provider's words, which may hold a key.
             raise CallFailed(fault.code, fault.message, self.attempt - 1, self.seconds) from None
         return wait
 
@@ -218,10 +222,10 @@ class _Attempts:
 
 
 class _ReplyCapture(AsyncCallbackHandler):
-    """Sees a reply at the moment it is there, before other callbacks, which may take long or fail.
+    """Captures a reply as soon as it arrives, before other callbacks, which may take long or fail.
 
-    And what each chunk of a stream tells of the usage: LangChain adds it all up, and some providers tell in each
-    what was used so far.
+    It also captures the usage that each chunk of a stream reports: LangChain adds these figures up, but some
+    providers report the usage so far in every chunk.
     """
 
     run_inline = True
@@ -229,29 +233,32 @@ class _ReplyCapture(AsyncCallbackHandler):
 
     def __init__(self) -> None:
         self.reply: BaseMessage | None = None
-        self.others = ""
-        """What was said beside it, by a model that was asked for several replies at once."""
+        self.other_replies = ""
+        """Text of the other replies, when the request asked for several at once."""
         self.streamed: list[StreamedUsage] = []
-        self._since = 0
+        self._tokens_since_report = 0
 
     async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
-        """Keep what a chunk tells of the usage."""
-        self._since += tokens_in(token) if isinstance(token, str) else 0
-        if told := getattr(getattr(chunk, "message", None), "usage_metadata", None):
-            self.streamed.append(StreamedUsage(told, self._since))
-            self._since = 0
+        """Keep the usage that a chunk reports."""
+        self._tokens_since_report += tokens_in(token) if isinstance(token, str) else 0
+        if reported := getattr(getattr(chunk, "message", None), "usage_metadata", None):
+            self.streamed.append(StreamedUsage(reported, self._tokens_since_report))
+            self._tokens_since_report = 0
 
     async def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """Keep it."""
+        """Keep the reply."""
         messages = [one.message for one in response.generations[0] if isinstance(one, ChatGeneration)]
         if messages:
             self.reply, *others = messages
-            self.others = "".join(text_of(other) for other in others)
+            self.other_replies = "".join(text_of(other) for other in others)
 
 
 def _with_callback(config: RunnableConfig | None, handler: BaseCallbackHandler) -> RunnableConfig:
-    """The config with one more handler. Nodes have a manager: for them it is what `merge_configs` makes, at a fifth
-    of its cost, and this is done for every call."""
+    """Return the config with one more callback handler.
+
+    Inside a node the config holds a callback manager. Copying it gives the same result as `merge_configs` at a
+    fifth of the cost, which counts because this is done for every call.
+    """
     callbacks = config.get("callbacks") if config else None
     if config is None or not isinstance(callbacks, BaseCallbackManager):
         return merge_configs(config, {"callbacks": [handler]})
@@ -261,29 +268,30 @@ def _with_callback(config: RunnableConfig | None, handler: BaseCallbackHandler) 
 
 
 def _is_from_cache(chat: BaseChatModel, reply: BaseMessage) -> bool:
-    """Whether LangChain's cache had this reply: it has no other mark than this, and no model that sets it."""
-    told = getattr(reply, "usage_metadata", None)
-    if not isinstance(told, Mapping) or told.get("total_cost") != 0 or chat.cache is False:
+    """Return whether the reply came from LangChain's cache. A `total_cost` of 0 is the cache's only mark; no chat
+    model sets it."""
+    usage = getattr(reply, "usage_metadata", None)
+    if not isinstance(usage, Mapping) or usage.get("total_cost") != 0 or chat.cache is False:
         return False
     return isinstance(chat.cache, BaseCache) or get_llm_cache() is not None
 
 
 def accepts_output_cap(chat: BaseChatModel) -> str | None:
-    """What this chat model calls the cap on its output; None when it takes none."""
+    """Return the name under which this chat model takes a cap on its output, or None if it takes none."""
     return next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
 
 
 def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
-    """The cap as this chat model takes it with a call; never above the one it was built with."""
+    """Return the cap as a keyword argument of a call; never above the one that the model was built with."""
     name = accepts_output_cap(chat)
     if output_tokens is None or name is None:
         return {}
     own = getattr(chat, name)
-    # Ollama's own class writes -1 for no cap.
+    # LangChain's Ollama class uses -1 for "no cap".
     return {name: min(output_tokens, own) if isinstance(own, int) and own > 0 else output_tokens}
 
 
 def _is_from_callback(error: Exception) -> bool:
-    """Whether a callback raised it, which LangChain lets through only when the callback wants to stop the run."""
+    """Return whether a callback raised the error. LangChain lets it through only if the callback wants to stop."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == "langchain_core.callbacks.manager" for frame in frames)

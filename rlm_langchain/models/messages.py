@@ -1,4 +1,5 @@
-"""What goes to and what comes from a provider: cache marks, texts, finish reasons, usage, token counts."""
+"""Reads replies of chat models (text, finish reason, usage), counts tokens, and marks messages for prompt
+caches."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ from langchain_core.messages import BaseMessage
 from rlm_langchain.context.describe import BYTES_PER_TOKEN
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.usage import (
-    Known,
+    OwnCounts,
     StreamedUsage,
     usage_by,
 )
 from rlm_langchain.types import Flaw, Usage
 
 MESSAGE_TOKENS = 4
-"""What a message's frame takes: its role, its ends."""
+"""Tokens that a message needs besides its text: its role and delimiters."""
 
 _THOUGHTS = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 
@@ -30,25 +31,25 @@ _CUT = re.compile(
     r"length|max_\w*tokens|token_limit|context_window|incomplete|not_finished|abort|cancel|time_?(out|limit)"
     r"|insufficient|error"
 )
-"""What providers call an end that is not the model's own."""
+"""Finish reasons that mean the reply was cut."""
 
 _INTERPRETER = re.compile(r"(.*[._-])?(python|ipython|repl|code|code_?interpreter|execute|(run|execute)_\w+)")
 
 
 def text_of(reply: BaseMessage) -> str:
-    """The words of a reply, without the thoughts before them. A refusal is words too.
+    """Return the text of a reply, without leading `<think>` blocks. The text of a refusal counts.
 
-    A model that calls an interpreter as a tool, though none was offered, meant to write code: that one call
-    is read as the block that it should have written.
+    A model that calls an interpreter as a tool, though none was offered, meant to write code. A sole call of that
+    kind is read as the code block that the model should have written.
     """
-    said = str(reply.text)
-    if thoughts := _THOUGHTS.match(said):
-        said = said[thoughts.end() :]
-    return _whole(said or _refusal(reply) or _called_code(reply))
+    text = str(reply.text)
+    if thoughts := _THOUGHTS.match(text):
+        text = text[thoughts.end() :]
+    return _replace_surrogates(text or _refusal(reply) or _called_code(reply))
 
 
-def _whole(text: str) -> str:
-    """Without halves of characters, which no file and no checkpoint can hold."""
+def _replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which no file and no checkpoint can hold."""
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -56,34 +57,35 @@ def _refusal(reply: BaseMessage) -> str:
     refusal = reply.additional_kwargs.get("refusal")
     blocks = reply.content if isinstance(reply.content, list) else []
     refusals = [block.get("refusal") for block in blocks if isinstance(block, dict)]
-    return next((words for words in (refusal, *refusals) if isinstance(words, str)), "")
+    return next((text for text in (refusal, *refusals) if isinstance(text, str)), "")
 
 
 def _called_code(reply: BaseMessage) -> str:
-    """The code of a sole call of an interpreter, fenced. Arguments that are no JSON are all code."""
+    """Return the code of a sole call of an interpreter, fenced. Arguments that are not JSON are taken as the
+    code."""
     calls = [*getattr(reply, "tool_calls", []), *getattr(reply, "invalid_tool_calls", [])]
     if len(calls) != 1 or not _INTERPRETER.fullmatch(str(calls[0]["name"]).lower()):
         return ""
-    given = calls[0]["args"]
-    code = given.get("code") if isinstance(given, Mapping) else given
+    arguments = calls[0]["args"]
+    code = arguments.get("code") if isinstance(arguments, Mapping) else arguments
     return f"```repl\n{code}\n```" if isinstance(code, str) else ""
 
 
 def finish_of(reply: BaseMessage) -> str | None:
-    """Why the model stopped, in its provider's words: `stop`, `length`, `end_turn`, `max_tokens`, ..."""
-    told = reply.response_metadata
-    words = (told.get(key) for key in ("finish_reason", "stop_reason", "done_reason", "status"))
-    return next((word for word in words if isinstance(word, str)), None)
+    """Return the finish reason in the provider's words: `stop`, `length`, `end_turn`, `max_tokens`, ..."""
+    metadata = reply.response_metadata
+    reasons = (metadata.get(key) for key in ("finish_reason", "stop_reason", "done_reason", "status"))
+    return next((reason for reason in reasons if isinstance(reason, str)), None)
 
 
 def flaw_of(text: str, finish: str | None) -> Flaw | None:
-    """What is wrong with a reply that came; None: nothing that is known of."""
-    end = (finish or "").lower()
-    if _FILTERED.search(end):
+    """Return the defect of a reply that arrived, or None if none is known."""
+    reason = (finish or "").lower()
+    if _FILTERED.search(reason):
         return "filtered"
     if not text.strip():
         return "empty"
-    return "cut" if _CUT.search(end) or _UNFINISHED_THOUGHT.match(text) else None
+    return "cut" if _CUT.search(reason) or _UNFINISHED_THOUGHT.match(text) else None
 
 
 def usage_of(
@@ -93,30 +95,32 @@ def usage_of(
     text: str,
     streamed: Sequence[StreamedUsage] = (),
 ) -> Usage:
-    """What a call has used, by the provider's figures; what it does not tell, or cannot be, is counted here.
+    """Return the usage of a call as the provider reports it. Missing or impossible figures are counted here.
 
-    `text` is all that was said, `streamed` what the chunks of a stream have told.
+    `text` is the text of all replies to the request, `streamed` the usage that chunks of a stream reported.
     """
-    known = Known(count_tokens(messages), tokens_in(text), streamed)
-    return usage_by(model, getattr(reply, "usage_metadata", None), reply.response_metadata, known)
+    own = OwnCounts(count_tokens(messages), tokens_in(text), streamed)
+    return usage_by(model, getattr(reply, "usage_metadata", None), reply.response_metadata, own)
 
 
 def count_tokens(messages: Sequence[BaseMessage]) -> int:
-    """About how many tokens these messages are, for any model and without its tokenizer."""
+    """Return the approximate number of tokens of these messages, for any model and without its tokenizer."""
     return sum(tokens_in(str(message.text)) + MESSAGE_TOKENS for message in messages)
 
 
 def tokens_in(text: str) -> int:
-    """About how many tokens a text is: four bytes each, which suits English, code and most scripts."""
+    """Return the approximate number of tokens of a text: four bytes each, which fits English, code and most
+    scripts."""
     return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
 
-MARK = {"type": "ephemeral"}
-"""For five minutes from its last use. It costs a quarter more to write, and nine tenths less to read."""
+CACHE_CONTROL = {"type": "ephemeral"}
+"""Anthropic's prompt cache: entries live for five minutes after their last use. Writing costs a quarter more than
+plain input, reading nine tenths less."""
 
 
 def needs_cache_control(chat: Any) -> bool:
-    """Whether this chat model's provider caches only what is marked."""
+    """Return whether this chat model's provider caches only prompts that are marked with `cache_control`."""
     packages = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
     if "langchain_anthropic" in packages:
         return True
@@ -126,7 +130,8 @@ def needs_cache_control(chat: Any) -> bool:
 
 
 def with_cache_control(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    """The messages of a turn, marked. Their words are the same."""
+    """Return the messages of a turn with cache marks at the system messages and the last one. Texts do not
+    change."""
     ends = {len(messages) - 1, *(n for n, message in enumerate(messages) if message.type == "system")}
     return [_with_cache_control(message) if n in ends else message for n, message in enumerate(messages)]
 
@@ -135,5 +140,5 @@ def _with_cache_control(message: BaseMessage) -> BaseMessage:
     if not isinstance(message.content, str) or not message.content:
         return message
     return message.model_copy(
-        update={"content": [{"type": "text", "text": message.content, "cache_control": dict(MARK)}]}
+        update={"content": [{"type": "text", "text": message.content, "cache_control": dict(CACHE_CONTROL)}]}
     )

@@ -1,6 +1,6 @@
-"""What a call costs: by the user's price, or by the public price lists that come with `genai-prices`.
+"""Prices of model calls: the user's own, or those of the public price lists shipped with `genai-prices`.
 
-What no list knows has no price: its cost is None, never a guess. Nothing is fetched.
+The cost of an unlisted model is None, never a guess. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ if TYPE_CHECKING:
     from rlm_langchain.models.model import Model
 
 FRESH = 900
-"""Seconds that a looked-up price is good for: some providers charge less at night."""
+"""Seconds for which a looked-up price is reused: some providers charge less at night."""
 
 
 def cost(model: Model, usage: Usage, written: int = 0) -> float | None:
-    """Dollars for this usage of the model; None when its price is not known."""
+    """Return the dollars that this usage of the model costs, or None when its price is unknown.
+
+    `written` is the number of input tokens written to the provider's prompt cache.
+    """
     if model.price is not None:
         return model.price.of(usage, written)
     tiers = _tiers(model.listing) if model.listing else ()
-    fitting = [tier.price for tier in tiers if usage.input > tier.above]
-    return fitting[-1].of(usage, written) if fitting else None
+    prices = [tier.price for tier in tiers if usage.input > tier.above]
+    return prices[-1].of(usage, written) if prices else None
 
 
 def has_price(model: Model) -> bool:
-    """Whether a call's cost can be told before it is made."""
+    """Return whether the cost of a call can be computed before it is made."""
     return model.price is not None or bool(model.listing and _tiers(model.listing))
 
 
 def embedding_price(listing: PriceListEntry) -> Price | None:
-    """What an embedding model costs, which reads and writes nothing; None when the lists do not tell it."""
+    """Return the price of an embedding model, or None if it is not listed."""
     from datetime import UTC, datetime
 
     entry = _entry(listing)
@@ -43,7 +46,7 @@ def embedding_price(listing: PriceListEntry) -> Price | None:
 
 
 def window(listing: PriceListEntry) -> int | None:
-    """The context window in tokens, when the lists tell it."""
+    """Return the context window in tokens, or None if it is not listed."""
     entry = _entry(listing)
     return entry.context_window if entry else None
 
@@ -54,7 +57,7 @@ def _tiers(listing: PriceListEntry) -> tuple[PriceTier, ...]:
 
 @lru_cache
 def _tiers_now(listing: PriceListEntry, now: int) -> tuple[PriceTier, ...]:
-    """The prices of a model, for small requests first; none when there is no price for input or output."""
+    """Return the prices of a model by request size, smallest first; empty without a price for input or output."""
     from datetime import UTC, datetime
 
     entry = _entry(listing)
@@ -65,12 +68,12 @@ def _tiers_now(listing: PriceListEntry, now: int) -> tuple[PriceTier, ...]:
         return ()
     kinds = (listed.input_mtok, listed.output_mtok, listed.cache_read_mtok, listed.cache_write_mtok)
     starts = {tier.start for kind in kinds for tier in getattr(kind, "tiers", ())}
-    # -1: a request of no tokens has a price too.
+    # The lowest tier begins above -1, so that a request of no tokens has a price too.
     return tuple(PriceTier(above, Price(*(_at(kind, above) for kind in kinds))) for above in [-1, *sorted(starts)])
 
 
 def _at(kind: Any, above: int) -> Any:
-    """One number of a price list, for requests with more than `above` input tokens."""
+    """Return one price of a list entry, for requests with more than `above` input tokens."""
     if kind is None:
         return None
     reached = [tier.price for tier in getattr(kind, "tiers", ()) if tier.start <= above]
@@ -79,7 +82,7 @@ def _at(kind: Any, above: int) -> Any:
 
 @lru_cache
 def _entry(listing: PriceListEntry) -> Any:
-    """What `genai-prices` knows of a model."""
+    """Return the entry of a model in `genai-prices`, or None."""
     from genai_prices.data_snapshot import get_snapshot
 
     by_url = "://" in listing.provider

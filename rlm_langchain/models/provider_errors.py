@@ -1,8 +1,7 @@
-"""What went wrong with a model call, read from any provider's exception without importing the provider.
+"""Classifies the exceptions of any provider's SDK, without importing it.
 
-SDKs differ in their classes and agree in their habits: a status somewhere, a telling class name, a cause. The
-words of an exception are looked at to tell one fault from another, and never passed on: they can hold keys,
-headers and URLs.
+SDKs differ in their classes but share habits: an HTTP status somewhere, a descriptive class name, a cause. The text
+of an exception is only used to classify it. It is never passed on: it can hold keys, headers and URLs.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ ErrorCode = Literal[
 ]
 
 SENTENCES: dict[ErrorCode, str] = {
-    "rate_limited": "the provider limits how often it may be asked",
+    "rate_limited": "the provider's rate limit was reached",
     "timeout": "the provider did not reply in time",
     "connection": "the connection to the provider failed",
     "server_error": "the provider's server failed",
-    "refused_by_provider": "the provider refuses to answer this prompt",
+    "refused_by_provider": "the provider refused to answer this prompt",
     "auth": "the provider does not accept the key, or the key may not use this model",
-    "no_credit": "the provider wants to be paid: the account has no credit or quota left",
+    "no_credit": "the provider account has no credit or quota left",
     "too_long": "the prompt is longer than the model can read",
-    "bad_request": "the provider rejects the request",
-    "unknown": "the model, or its provider, failed in a way that is not known",
+    "bad_request": "the provider rejected the request",
+    "unknown": "the model or its provider failed with an unknown error",
 }
-NOT_FOUND = "the provider does not know this model, or there is nothing at its address"
-PASSING: frozenset[ErrorCode] = frozenset({"rate_limited", "timeout", "connection", "server_error"})
-"""Faults that may be gone when the same is asked again."""
+NOT_FOUND = "the provider does not know this model, or nothing answers at its address"
+RETRYABLE: frozenset[ErrorCode] = frozenset({"rate_limited", "timeout", "connection", "server_error"})
+"""Errors that may not occur when the request is sent again."""
 
 _STATUS: dict[int, ErrorCode] = {
     401: "auth",
@@ -69,9 +68,10 @@ _NAMES: tuple[tuple[str, ErrorCode], ...] = (
     ("BadRequest|InvalidRequest|NotFound", "bad_request"),
 )
 Arrival = Literal["none", "lost", "unread"]
-"""`none`: an error came back, or nothing was sent. `lost`: a reply, on its way. `unread`: one that is not one."""
+"""Whether there was a reply. `none`: an error came back, or nothing was sent. `lost`: the reply did not arrive.
+`unread`: it arrived and could not be parsed."""
 _NOT_SENT = re.compile("Connect(Error|Timeout|or|ionRefused|ionTimeout)|PoolTimeout|gaierror|SSL|ProxyError")
-"""Names of exceptions that are raised before a request is sent."""
+"""Class names of exceptions that are raised before a request is sent."""
 _LOST: frozenset[ErrorCode] = frozenset({"timeout", "connection", "server_error"})
 
 _TOO_LONG = re.compile(
@@ -82,7 +82,7 @@ _TOO_LONG = re.compile(
 )
 _IDENTIFIER = re.compile(r"(?=.{1,40}$)[a-z]+(_[a-z]+)*")
 _LOST_LOOP = re.compile(r"event loop is closed|attached to a different loop", re.IGNORECASE)
-"""A client has kept a connection of an event loop that is over."""
+"""Errors of a client that kept a connection of an event loop that has ended."""
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
 _REFUSED = re.compile(
     r"content[ _]?(filter|policy|management)|moderation|flagged|ResponsibleAI|safety", re.IGNORECASE
@@ -91,50 +91,50 @@ _REFUSED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ProviderError:
-    """What went wrong, and whether to try again."""
+    """A classified exception: what went wrong, and whether to retry."""
 
     code: ErrorCode
     message: str
-    """Words of ours, with a status and a class name."""
+    """Message of this library, with the HTTP status and the class name of the exception."""
     retryable: bool
-    """Whether it may be gone when the same is asked again."""
+    """Whether the error is temporary."""
     retry_after: float | None = None
     """Seconds that the provider asks to wait."""
     arrival: Arrival = "none"
-    """What came back, and may have to be paid."""
+    """Whether there was a reply, which may have to be paid for."""
     usage: Any = None
-    """What the body of an error says was used."""
+    """The `usage` object in the body of the error, if it has one."""
 
 
 def classify_error(error: BaseException) -> ProviderError:
-    """The fault behind an exception."""
+    """Return the classification of an exception and its causes."""
     causes = list(_causes(error))
     status = next((found for cause in causes if (found := _status(cause)) is not None), None)
-    after = next((wait for cause in causes if (wait := _after(cause)) is not None), None)
+    after = next((wait for cause in causes if (wait := _retry_after(cause)) is not None), None)
     code = _code(causes, status)
-    told = [f"status {status}"] if status else []
-    where = ", ".join([*told, type(error).__name__, *(_named_by_the_provider(causes) if status else ())])
-    # OpenRouter sends 402 with a time to wait when money is only reserved, by other requests in flight.
-    passing = code in PASSING or (code == "no_credit" and status == 402 and after is not None)
-    place = _place(causes) if code == "connection" else ""
+    shown_status = [f"status {status}"] if status else []
+    details = ", ".join([*shown_status, type(error).__name__, *(_provider_codes(causes) if status else ())])
+    # OpenRouter sends 402 with a time to wait when other requests in flight have reserved the money.
+    retryable = code in RETRYABLE or (code == "no_credit" and status == 402 and after is not None)
+    address = _address(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 else SENTENCES[code]
     return ProviderError(
-        code, f"{sentence}{place} ({where})", passing, after, _arrival(causes, status), _usage(causes)
+        code, f"{sentence}{address} ({details})", retryable, after, _arrival(causes, status), _usage(causes)
     )
 
 
 def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
-    """Whether there was a reply. Only classes tell: the words of an exception may be those of a reply."""
+    """Return whether there was a reply. Only class names decide: the text of an exception may quote a reply."""
     if status is not None or any(_NOT_SENT.search(type(cause).__name__) for cause in causes):
         return "none"
     named = next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
     if named in _LOST:
         return "lost"
-    return "unread" if named in ("unknown", "refused_by_provider") else "none"  # a refusal may be a reply, too
+    return "unread" if named in ("unknown", "refused_by_provider") else "none"  # a refusal may be a billed reply
 
 
 def _usage(causes: list[BaseException]) -> Any:
-    """The `usage` of an error's body, wherever this SDK keeps it."""
+    """Return the `usage` object of an error's body, wherever the SDK keeps it."""
     for cause in causes:
         for body in (vars(cause).get("body"), _body(vars(cause).get("response")), *cause.args[:1]):
             if isinstance(body, dict) and body.get("usage"):
@@ -143,7 +143,7 @@ def _usage(causes: list[BaseException]) -> Any:
 
 
 def _body(response: Any) -> Any:
-    """The body of an HTTP response, when it was read and is JSON."""
+    """Return the body of an HTTP response, or None if it was not read or is not JSON."""
     try:
         return response.json()
     except Exception:  # noqa: BLE001 - no response, or of any class, or not read, or no JSON
@@ -160,8 +160,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
-def _place(causes: list[BaseException]) -> str:
-    """Where the provider was looked for: no more of its URL than that, since the rest may hold a key."""
+def _address(causes: list[BaseException]) -> str:
+    """Return scheme and host of the provider, for the message. The rest of the URL may hold a key."""
     urls = (getattr(vars(cause).get("request"), "url", None) for cause in causes)
     found = next((urlsplit(str(url)) for url in urls if url is not None), None)
     if found is None or not found.hostname:
@@ -169,12 +169,13 @@ def _place(causes: list[BaseException]) -> str:
     return f", at {found.scheme}://{found.netloc.rpartition('@')[2]}"
 
 
-def _named_by_the_provider(causes: list[BaseException]) -> list[str]:
-    """What OpenAI's form of an error calls the fault and the parameter. A key is no such word."""
+def _provider_codes(causes: list[BaseException]) -> list[str]:
+    """Return `code` and `param` of an error body in OpenAI's format. Only identifiers are passed on, so no key
+    is."""
     for cause in causes:
         body = vars(cause).get("body")
-        given = [body.get("code"), body.get("param")] if isinstance(body, dict) else []
-        if found := [name for name in given if isinstance(name, str) and _IDENTIFIER.fullmatch(name)]:
+        codes = [body.get("code"), body.get("param")] if isinstance(body, dict) else []
+        if found := [name for name in codes if isinstance(name, str) and _IDENTIFIER.fullmatch(name)]:
             return found
     return []
 
@@ -195,7 +196,7 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:
 
 
 def _named(error: BaseException) -> ErrorCode:
-    """What the names of an exception's classes tell, the most special class first."""
+    """Return the code that the names of an exception's classes imply, the most derived class first."""
     for kind in type(error).__mro__:
         for pattern, code in _NAMES:
             if re.search(pattern, kind.__name__):
@@ -204,11 +205,11 @@ def _named(error: BaseException) -> ErrorCode:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status, wherever this SDK keeps it."""
-    return next((place for place in _places(error) if _is_status(place)), None)
+    """Return the HTTP status, wherever the SDK keeps it."""
+    return next((value for value in _status_candidates(error) if _is_status(value)), None)
 
 
-def _places(error: BaseException) -> Iterator[Any]:
+def _status_candidates(error: BaseException) -> Iterator[Any]:
     response, body = getattr(error, "response", None), error.args[0] if error.args else None
     for holder in (error, response):
         for name in ("status_code", "http_status", "status"):
@@ -224,22 +225,22 @@ def _is_status(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600
 
 
-def _after(error: BaseException) -> float | None:
-    """What `Retry-After` says, in seconds from now: it may be a number or a date."""
+def _retry_after(error: BaseException) -> float | None:
+    """Return the value of `Retry-After`, a number or a date, in seconds from now."""
     headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
     if not isinstance(headers, Mapping):
         return None
-    said = str(headers.get("retry-after") or headers.get("Retry-After") or "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", said):
-        return float(said)
+    value = str(headers.get("retry-after") or headers.get("Retry-After") or "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - _now(headers))
+        return max(0.0, parsedate_to_datetime(value).timestamp() - _server_time(headers))
     except (ValueError, OverflowError):
         return None
 
 
-def _now(headers: Mapping[str, Any]) -> float:
-    """By the clock of the server that names a time, when it tells: ours may be wrong, or jump."""
+def _server_time(headers: Mapping[str, Any]) -> float:
+    """Return the current time by the server's clock, if it sends a `Date`: the local clock may be wrong."""
     try:
         return parsedate_to_datetime(str(headers.get("date") or headers.get("Date"))).timestamp()
     except (ValueError, OverflowError):

@@ -1,7 +1,7 @@
-"""What a call has used, by what its provider says of it: every figure is checked before it is believed.
+"""Usage of a call from the figures that its provider reports. Every figure is checked before it is used.
 
-A figure that cannot be is not used: no number, negative, beyond all reason, smaller than its own parts, next to
-nothing for a long text. Then what we know is counted instead, and the usage is marked as estimated.
+Impossible figures are ignored: values that are no numbers, negative, absurdly large, smaller than their own parts,
+or next to nothing for a long text. The tokens are then counted here, and the usage is marked as estimated.
 """
 
 from __future__ import annotations
@@ -17,108 +17,109 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
 
 MOST_TOKENS = 2**53
-"""Of one call. A larger count is no count."""
+"""Most tokens of one call. A larger count is treated as invalid."""
 MOST_DOLLARS = 1e6
-"""Of one call."""
+"""Most dollars of one call. A larger cost is treated as invalid."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _PARTS = ("prompt_tokens_details", "completion_tokens_details")
 LONGEST_TOKEN = 128
-"""Bytes: the longest tokens that there are are runs of spaces."""
+"""Bytes of the longest token of any tokenizer: long runs of spaces."""
 
 
 class StreamedUsage(NamedTuple):
-    """What a provider said in the middle of a stream that it had used."""
+    """Usage that a provider reported in a chunk of a stream."""
 
-    told: Any
-    """As in `usage_metadata`."""
+    reported: Any
+    """The figures, in the form of `usage_metadata`."""
     tokens: int
-    """About how many it had sent since the last time that it said so."""
+    """Approximate number of tokens sent since the last report."""
 
 
 @dataclass(slots=True)
 class _Figures:
-    """Counts that can be believed."""
+    """Token counts that passed the checks."""
 
     input: int | None = None
     output: int | None = None
     cached: int = 0
     written: int | None = 0
-    """Put into the provider's cache; None: not known."""
+    """Tokens written to the provider's prompt cache; None: not known."""
     doubtful: bool = False
-    """Whether anything that was told could not be believed, or had to be interpreted."""
+    """Whether a reported figure was invalid or had to be interpreted."""
 
 
-class Known(NamedTuple):
-    """What we know of a call ourselves."""
+class OwnCounts(NamedTuple):
+    """Token counts of a call made here, and the usage reported in its stream."""
 
     read: int
-    """About how many tokens its messages are."""
+    """Approximate number of tokens of the messages."""
     wrote: int
-    """About how many tokens all that was said is."""
+    """Approximate number of tokens of the replies."""
     streamed: Sequence[StreamedUsage] = ()
-    """What was told of the usage in the chunks of a stream."""
+    """Usage reported in the chunks of a stream."""
 
 
-def usage_by(model: Model, told: Any, metadata: Any, known: Known) -> Usage:
-    """What a call has used, by the `usage_metadata` and the `response_metadata` of its reply, where they can be."""
-    series = [chunk for chunk in known.streamed if chunk.told]
-    figures = _of_stream(series) if len(series) > 1 else _figures(told)
-    cost, cost_is_wrong = told_cost(metadata)
+def usage_by(model: Model, reported: Any, metadata: Any, own: OwnCounts) -> Usage:
+    """Return the usage of a call from `usage_metadata` (`reported`) and `response_metadata` of its reply, where
+    these are plausible, else from our own counts."""
+    series = [chunk for chunk in own.streamed if chunk.reported]
+    figures = _of_stream(series) if len(series) > 1 else _figures(reported)
+    cost, cost_is_invalid = reported_cost(metadata)
     figures.cached = min(figures.cached, figures.input or 0)
     figures.doubtful = figures.doubtful or not (
-        _is_plausible(figures.input, known.read)
-        and _is_plausible(figures.output, known.wrote)
+        _is_plausible(figures.input, own.read)
+        and _is_plausible(figures.output, own.wrote)
         and all(map(is_readable, _usages(metadata)))
     )
     if figures.doubtful:
-        figures.input = max(figures.input or 0, known.read)
-        figures.output = max(figures.output or 0, known.wrote)
-    return _priced(model, figures, cost, figures.doubtful or cost_is_wrong)
+        figures.input = max(figures.input or 0, own.read)
+        figures.output = max(figures.output or 0, own.wrote)
+    return _priced(model, figures, cost, figures.doubtful or cost_is_invalid)
 
 
-def _is_plausible(told: int | None, counted: int) -> bool:
-    """Whether a text may be so many tokens, which we have counted, too."""
-    return told is not None and (told > 0 or not counted) and told * LONGEST_TOKEN >= counted * BYTES_PER_TOKEN
+def _is_plausible(reported: int | None, own: int) -> bool:
+    """Return whether a reported count is possible for a text of which we counted `own` tokens."""
+    return reported is not None and (reported > 0 or not own) and reported * LONGEST_TOKEN >= own * BYTES_PER_TOKEN
 
 
 def _priced(model: Model, figures: _Figures, cost: float | None, estimated: bool) -> Usage:
     read, wrote = figures.input or 0, figures.output or 0
     usage = Usage(1, read, figures.cached, wrote, 0.0, estimated)
     if cost is None:
-        # What is contradictory about a cache is priced as if nothing had been in it.
-        believed = usage._replace(cached=0) if figures.doubtful else usage
+        # Contradictory figures about a cache are priced as if nothing had been cached.
+        charged = usage._replace(cached=0) if figures.doubtful else usage
         written = (
             (read if model.needs_cache_control else 0) if figures.written is None else min(figures.written, read)
         )
-        cost = pricing.cost(model, believed, written)
+        cost = pricing.cost(model, charged, written)
     return usage._replace(cost=cost)
 
 
-def unread(wanted: Usage) -> Usage:
-    """What a reply has used that cannot be read: all that was reserved for it."""
-    return wanted._replace(calls=1, estimated=True)
+def worst_case_usage(reserved: Usage) -> Usage:
+    """Return the usage of a reply that could not be parsed: all that was reserved for it."""
+    return reserved._replace(calls=1, estimated=True)
 
 
-def usage_in_error(model: Model, told: Any) -> Usage | None:
-    """What the body of an error says was used; None when it says nothing that can be."""
-    figures, (cost, _) = _figures(_as_metadata(told)), told_cost({"token_usage": told})
+def usage_in_error(model: Model, reported: Any) -> Usage | None:
+    """Return the usage that the body of an error reports, or None if it reports no valid figure."""
+    figures, (cost, _) = _figures(_as_metadata(reported)), reported_cost({"token_usage": reported})
     if not (figures.input or figures.output or cost):
         return None
     return _priced(model, figures, cost, estimated=True)
 
 
-def _as_metadata(told: Any) -> Any:
-    """The usage of a body in the words of `usage_metadata`."""
-    if not isinstance(told, Mapping):
+def _as_metadata(reported: Any) -> Any:
+    """Return the usage of a response body in the form of `usage_metadata`."""
+    if not isinstance(reported, Mapping):
         return None
     return {
-        "input_tokens": told.get("prompt_tokens", told.get("input_tokens")),
-        "output_tokens": told.get("completion_tokens", told.get("output_tokens")),
+        "input_tokens": reported.get("prompt_tokens", reported.get("input_tokens")),
+        "output_tokens": reported.get("completion_tokens", reported.get("output_tokens")),
     }
 
 
 def readable(usage: Any) -> dict[str, Any] | None:
-    """What of a reply's `usage`, in OpenAI's words, can be read; None when nothing can."""
+    """Return the valid parts of a reply's `usage` in OpenAI's format, or None if there are none."""
     if not isinstance(usage, Mapping):
         return None
     found: dict[str, Any] = {name: usage[name] for name in _COUNTS if count(usage.get(name)) is not None}
@@ -129,35 +130,35 @@ def readable(usage: Any) -> dict[str, Any] | None:
 
 
 def is_readable(usage: Mapping[str, Any]) -> bool:
-    """Whether everything can be read in it that is there."""
-    told = [usage.get(name) for name in _COUNTS]
+    """Return whether every figure in a `usage` of OpenAI's format is valid."""
+    values = [usage.get(name) for name in _COUNTS]
     for parts in (usage.get(name) or {} for name in _PARTS):
-        told += parts.values() if isinstance(parts, Mapping) else [parts]
-    return all(value is None or count(value) is not None for value in told)
+        values += parts.values() if isinstance(parts, Mapping) else [parts]
+    return all(value is None or count(value) is not None for value in values)
 
 
 def count(value: object) -> int | None:
-    """A count of tokens, if it can be one."""
+    """Return the value if it is a valid token count, else None."""
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
-def _figures(told: Any) -> _Figures:
-    """What can be believed of a `usage_metadata`."""
-    if not isinstance(told, Mapping):
-        return _Figures(doubtful=told is not None)
-    figures = _Figures(count(told.get("input_tokens")), count(told.get("output_tokens")))
-    figures.cached, figures.written = _cache(told.get("input_token_details"), figures)
-    _at_least_its_parts(figures, told.get("output_token_details"))
-    total = count(told.get("total_tokens"))
+def _figures(reported: Any) -> _Figures:
+    """Return the valid figures of a `usage_metadata`."""
+    if not isinstance(reported, Mapping):
+        return _Figures(doubtful=reported is not None)
+    figures = _Figures(count(reported.get("input_tokens")), count(reported.get("output_tokens")))
+    figures.cached, figures.written = _cache(reported.get("input_token_details"), figures)
+    _raise_to_parts(figures, reported.get("output_token_details"))
+    total = count(reported.get("total_tokens"))
     if figures.input and figures.output is not None and total is not None:
-        hidden = total - figures.input - figures.output  # thoughts that only the total counts
+        hidden = total - figures.input - figures.output  # reasoning tokens that only the total includes
         if hidden > 0:
             figures.output, figures.doubtful = figures.output + hidden, True
     return figures
 
 
 def _cache(details: Any, figures: _Figures) -> tuple[int, int | None]:
-    """Tokens from the cache, and into it."""
+    """Return the input tokens read from the prompt cache, and those written to it (None: not known)."""
     if not details:
         return 0, 0
     if not isinstance(details, Mapping):
@@ -172,8 +173,8 @@ def _cache(details: Any, figures: _Figures) -> tuple[int, int | None]:
     return cached, written
 
 
-def _at_least_its_parts(figures: _Figures, details: Any) -> None:
-    """Hold the output to its parts, of which thoughts are one."""
+def _raise_to_parts(figures: _Figures, details: Any) -> None:
+    """Raise the output count to its reasoning tokens, which are a part of it."""
     if not details:
         return
     thoughts = _sum(details, "reasoning") if isinstance(details, Mapping) else None
@@ -184,33 +185,37 @@ def _at_least_its_parts(figures: _Figures, details: Any) -> None:
 
 
 def _sum(details: Mapping[Any, Any], *endings: str) -> int | None:
-    """Of the counts whose names end so: service tiers and cache lifetimes are prefixes. None: one is no count."""
+    """Return the sum of the counts whose names have one of these endings, or None if one of them is invalid.
+
+    Providers prefix the names with service tiers and cache lifetimes.
+    """
     named = [value for name, value in details.items() if str(name).endswith(endings) and value is not None]
     counts = [counted for value in named if (counted := count(value)) is not None]
     return sum(counts) if len(counts) == len(named) else None
 
 
 def _of_stream(series: Sequence[StreamedUsage]) -> _Figures:
-    """What several chunks of a stream say together: some say what came since the last one, some all so far."""
-    each = [_figures(chunk.told) for chunk in series]
+    """Combine the reports of several chunks: some providers report the usage since the last chunk, some all so
+    far."""
+    each = [_figures(chunk.reported) for chunk in series]
     reads = [figures.input for figures in each if figures.input]
     wrote = [figures.output for figures in each if figures.output is not None]
     repeats = len(reads) > 1 and reads == sorted(reads)
-    """A prompt is read once."""
+    """The prompt is read once, so growing input counts are totals so far."""
     so_far = wrote == sorted(wrote) and (repeats or _grows_with_the_text(series, each))
     doubtful = any(figures.doubtful or figures.input is None or figures.output is None for figures in each)
-    together = max if repeats else sum
+    combine = max if repeats else sum
     return _Figures(
-        min(together(reads), MOST_TOKENS) if reads else None,
+        min(combine(reads), MOST_TOKENS) if reads else None,
         min((max if so_far else sum)(wrote), MOST_TOKENS) if wrote else None,
-        min(together(figures.cached for figures in each), MOST_TOKENS),
-        min(together(figures.written or 0 for figures in each), MOST_TOKENS),
+        min(combine(figures.cached for figures in each), MOST_TOKENS),
+        min(combine(figures.written or 0 for figures in each), MOST_TOKENS),
         doubtful or so_far is not repeats,
     )
 
 
 def _grows_with_the_text(series: Sequence[StreamedUsage], each: Iterable[_Figures]) -> bool:
-    """Whether the counts are those of all the text so far, rather than of the text that came with each."""
+    """Return whether the counts fit all text so far better than the text of each chunk."""
     text, by_piece, by_all = 0, 0.0, 0.0
     for chunk, figures in zip(series, each, strict=True):
         text += chunk.tokens
@@ -220,38 +225,38 @@ def _grows_with_the_text(series: Sequence[StreamedUsage], each: Iterable[_Figure
     return by_all < by_piece
 
 
-def told_cost(told: Any) -> tuple[float | None, bool]:
-    """Dollars, when the provider tells: OpenRouter does, and a provider's own key there is billed besides.
+def reported_cost(metadata: Any) -> tuple[float | None, bool]:
+    """Return the dollars that the provider reports, or None, and whether it reported an invalid cost.
 
-    And whether it told something that cannot be.
+    OpenRouter reports costs. With a key of one's own, the upstream provider's bill is added.
     """
-    usages = _usages(told)
-    outside = [told["cost"]] if isinstance(told, Mapping) and "cost" in told else []
-    costs = [cost for cost in outside or (usage.get("cost") for usage in usages) if cost is not None]
+    usages = _usages(metadata)
+    top_level = [metadata["cost"]] if isinstance(metadata, Mapping) and "cost" in metadata else []
+    costs = [cost for cost in top_level or (usage.get("cost") for usage in usages) if cost is not None]
     dollars = [found for cost in costs if (found := _dollars(cost)) is not None]
-    upstream = [found for usage in usages if (found := _upstream(usage)) is not None]
-    wrong = len(dollars) < len(costs) or len(upstream) < len(usages)
-    if not dollars or wrong:
-        return None, wrong
-    return _all_of(dollars) + _all_of(upstream), False
+    upstream = [found for usage in usages if (found := _upstream_cost(usage)) is not None]
+    invalid = len(dollars) < len(costs) or len(upstream) < len(usages)
+    if not dollars or invalid:
+        return None, invalid
+    return _combined(dollars) + _combined(upstream), False
 
 
-def _all_of(dollars: list[float]) -> float:
-    """What the chunks of a stream say together: mostly each tells of all so far."""
+def _combined(dollars: list[float]) -> float:
+    """Combine the costs reported by the chunks of a stream: growing ones are totals so far."""
     return max(dollars, default=0.0) if dollars == sorted(dollars) else min(sum(dollars), MOST_DOLLARS)
 
 
-def _usages(told: Any) -> list[Mapping[str, Any]]:
-    """The `usage` objects of a reply; of a stream there may be several."""
-    if not isinstance(told, Mapping):
+def _usages(metadata: Any) -> list[Mapping[str, Any]]:
+    """Return the `usage` objects of a reply; a stream may have several."""
+    if not isinstance(metadata, Mapping):
         return []
-    several = told.get("token_usages")
-    found = [told.get("token_usage"), *(several if isinstance(several, list) else [])]
+    several = metadata.get("token_usages")
+    found = [metadata.get("token_usage"), *(several if isinstance(several, list) else [])]
     return [usage for usage in found if isinstance(usage, Mapping)]
 
 
-def _upstream(usage: Mapping[str, Any]) -> float | None:
-    """What a provider bills a key of one's own besides; None: what is told cannot be."""
+def _upstream_cost(usage: Mapping[str, Any]) -> float | None:
+    """Return what the upstream provider bills for a key of one's own; None if the figure is invalid."""
     if not usage.get("is_byok"):
         return 0.0
     details = usage.get("cost_details")

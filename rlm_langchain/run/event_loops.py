@@ -1,4 +1,4 @@
-"""Between threads and event loops: sync nodes wait for coroutines, and coroutines for what blocks."""
+"""Bridges threads and event loops: sync nodes wait for coroutines, and coroutines wait for blocking functions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def shared_loop() -> Iterator[BlockingPortal]:
 
 
 def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> T:
-    """The result of `function(given)`. Ends in `CancelledError` when the tree is closed meanwhile."""
+    """Run `function(given)` and return its result. Raises `CancelledError` if the tree is cancelled meanwhile."""
 
     async def called() -> T:
         IN_SYNC_RUN.set(True)
@@ -91,7 +91,7 @@ def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> 
 
 
 async def run_in_new_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
-    """`do()`, in a thread that is its own: it may wait for others that want one too, and a pool would run out.
+    """Run `do` in a new thread. A pool could deadlock: `do` may wait for other threads.
 
     Without `abandon`, a cancel waits for the thread.
     """

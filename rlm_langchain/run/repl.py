@@ -1,4 +1,4 @@
-"""The REPL of a run, and how one that is gone is rebuilt: by running the cells again, with the replies they had."""
+"""The REPL of a run. A lost REPL is rebuilt by running its cells again with the recorded replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The living part of a tree of runs. Nothing of it is ever in state: the journal brings it back."""
+"""Live objects of a tree of runs. State holds none of them: they are rebuilt from the journal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rlm_langchain.types import CallResult, Usage
 
 
 class RunTree:
-    """A tree of runs at work: its ledger, its rate limiters, its REPLs, and the answers that its calls share."""
+    """A tree of runs while it works: its ledger, its request limiters, its REPLs."""
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)

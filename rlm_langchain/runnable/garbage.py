@@ -1,10 +1,11 @@
 """Garbage: contexts, indexes and receipts on disk that no run needs any more.
 
 What a thread refers to is kept, in whichever of its checkpoints, so that going back in it works too. What nobody
-refers to goes when it was not used for a while. While runs hold threads of this home (see `lease.py`), with any
-saver, nothing goes that was used since the first of them began: they may have it open, and their checkpoints may
-not name it yet. A run that holds none, as a node of a parent graph or without a saver, is not seen. What it uses
-counts as used when it opened or stored it, to the hour: it is safe while it takes an hour less than `older_than`.
+refers to goes when it was not used for a while. While runs hold threads of this home
+(`durability/thread_lock.py`), with any saver, nothing goes that was used since the first of them began: they may
+have it open, and their checkpoints may not name it yet. A run that holds none, as a node of a parent graph or
+without a saver, is not seen. What it uses counts as used when it opened or stored it, to the hour: it is safe
+while it takes an hour less than `older_than`.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class ActiveRun(NamedTuple):
 
 
 class CompiledRLM(NamedTuple):
-    """A machine and its compiled graph."""
+    """The components of an RLM and its compiled graph."""
 
     components: Components
     graph: CompiledStateGraph[Any, Any, Any, Any]

@@ -1,8 +1,7 @@
-"""Seals: a record that was changed on its way to a disk and back is noticed.
+"""Checksums of records, by which damage on disk is noticed.
 
-A seal is a hash of what it is on. It shows damage, and changes by hands that do not know of it; whoever can write
-to the disk and knows how it is made can make another. Against those, encrypt checkpoints
-(`docs/explanation/durability.md`).
+A checksum shows damage and careless edits. It is no protection against an attacker who can write to the disk and
+compute a new one. Against attackers, encrypt the checkpoints (`docs/explanation/durability.md`).
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ SEAL = "seal"
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    """The seal that belongs on this content."""
+    """Return the checksum of a record: of all its fields except `seal`."""
     plain = {key: value for key, value in content.items() if key != SEAL}
     text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def is_intact(content: Mapping[str, Any]) -> bool:
-    """Whether content carries the seal that belongs on it. What JSON cannot hold was never sealed."""
+    """Return whether `seal` is the checksum of the record. Content that JSON cannot hold never has a valid one."""
     try:
         return content.get(SEAL) == checksum(content)
     except (TypeError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Counts what an answer may lack: calls that were refused or failed, cut replies, child runs that ended early.
+"""Counts what an answer may be missing: refused or failed calls, cut replies, child runs that ended early.
 
-A call that was asked again in the same run, and then was answered, lacks nothing.
+A failed call that was repeated in the same run and then answered is not counted.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
 
 
 def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
-    """Return the limit that refused any of these calls, or ended a child run of them early; the first of them."""
+    """Return the first limit that refused one of these calls or ended its child run early, or None."""
     return next((limit for call in _unanswered(calls) if (limit := _limit(call)) is not None), None)
 
 
 def is_blank(answer: object) -> bool:
-    """Return whether an answer is blank: None, or a text without words."""
+    """Return whether an answer is None or a blank text."""
     return answer is None or (isinstance(answer, str) and not answer.strip())
 
 
 def described(missing: Mapping[Shortfall, int]) -> str:
-    """Return the counts in words."""
+    """Return the counts as a phrase for people."""
     return ", ".join(f"{count:,} {NAMES[kind][count != 1]}" for kind, count in missing.items())
 
 

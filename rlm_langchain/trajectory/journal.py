@@ -1,8 +1,8 @@
-"""Cells and replies: what a run has done.
+"""Reads the records of one run: its turns, cells, calls and outputs.
 
-A trajectory holds the records of one run in the order in which they happened. Everything the machine needs to
-know about the past is read from it here. A REPL is only a cache of it: `Repl.advance` brings any session, new or
-old, to where the journal ends, giving recorded replies to replayed calls, so that nothing is paid for twice.
+A trajectory holds the records of a run in the order in which they happened. Everything the graph needs to know
+about the past is read from it here. A REPL is only a cache of the journal: `Repl.advance` brings any session to the
+end of the journal and gives recorded replies to replayed calls, so that nothing is paid for twice.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from rlm_langchain.types import (
 )
 
 _ENDED = ("answer", "status", "stop_reason")
-"""What the record of an answer holds as well as the state."""
+"""Fields that both the answer record and the state hold."""
 
 
 def check_state(values: Mapping[str, Any]) -> None:
-    """Raise `JournalError` when the state of a run, as a saver gave it back, is not what was written."""
+    """Raise `JournalError` if the state that a checkpointer returned is not the state that was written."""
     journal, records = Journal(values.get("trajectory", [])), values.get("trajectory", [])
     journal.check()
     if not records and values.get("path") is not None:  # a run that has begun has its question
@@ -58,7 +58,7 @@ DAMAGED = (
 
 
 def fingerprint(call: Call) -> str:
-    """A hash of everything that decides the answer to a call."""
+    """Return the SHA-256 of everything that decides the answer to a call: kind, prompt and context."""
     context: Any = call.context
     if isinstance(context, Excerpt):
         context = [context.file.sha256, context.start, context.stop]
@@ -67,36 +67,36 @@ def fingerprint(call: Call) -> str:
 
 
 class Journal:
-    """A reading of the records of one run."""
+    """The records of one run, indexed."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.turns: list[TurnRecord] = []
         self.cells: list[CellRecord] = []
         self.outputs: dict[int, OutputRecord] = {}
-        """By cell."""
+        """Outputs by number of the cell."""
         self.calls: dict[int, CallRecord] = {}
-        """By number; a call that was asked afresh counts with its last answer."""
+        """Calls by number. Of a call that was made again, the last answer."""
         self.contexts: dict[str, ContextRef] = {}
-        """What the questions are about, by what the REPL calls it: `context`, `context_1`, ..."""
+        """Contexts by their names in the REPL: `context`, `context_1`, ..."""
         self.sandbox: str | None = None
-        """In which the cells have run."""
+        """Name of the sandbox in which the cells ran."""
         self.strategies: list[str] = []
-        """By name: whose helpers the cells may use."""
+        """Names of the strategies whose helper functions the cells may use."""
         self.whole = False
-        """Whether the root model was given the whole context with the question."""
+        """Whether the root model read the whole context with the question."""
         self._wave = -1
         self.failed_waves = 0
-        """Waves of the last cell since a call of it was answered."""
+        """Batches of the last cell since one of its calls was answered."""
         self.flawed: dict[str, set[int]] = {}
-        """By fingerprint: the waves of the last cell in which a call had a flawed reply."""
+        """Batches of the last cell in which a call had a flawed reply, by fingerprint of the call."""
         self._question()
         self._records: list[Record] = []
         self.extend(records)
 
     def extend(self, records: Sequence[Record]) -> bool:
-        """Read those that are new in a longer list of the same records; False when it is not that.
+        """Read the new records at the end. Return False if `records` does not extend what was read.
 
-        A run of many calls would else read its whole past again at each of them.
+        Without this, a run of many calls would read its whole past again at each of them.
         """
         read = len(self._records)
         if len(records) < read or (read and records[read - 1].get("seal") != self._records[-1].get("seal")):
@@ -109,18 +109,18 @@ class Journal:
         return True
 
     def _question(self) -> None:
-        """A new question on the same thread: the REPL and the words stay, the account is opened anew."""
+        """Begin a new question on the same thread. REPL and conversation stay; usage is counted from zero."""
         self._turns_before_question = len(self.turns)
         self.account: list[TurnRecord | CallRecord] = []
-        """What was paid for since the question."""
+        """Turns and calls since the question."""
         self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
         self.quotes_rejected = False
-        """Whether an answer was, for its quotes."""
+        """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
-        """Whether one was that was nothing."""
+        """Whether a blank answer was sent back."""
 
     def add(self, record: Record) -> None:
-        """Read one record more."""
+        """Read one more record."""
         self._records.append(record)
         match record["type"]:
             case "question":
@@ -150,7 +150,7 @@ class Journal:
                 self.calls[record["call"]] = record
                 self.account.append(record)
                 self._sub = self._sub.plus(Usage(**record["usage"]))
-                # The calls of a wave begin together. `time` is by a clock that may be set meanwhile.
+                # The calls of a batch start together. `time` is not used: that clock may be changed meanwhile.
                 self._seconds += max(0.0, record["seconds"] - self._waited)
                 self._waited = max(self._waited, record["seconds"])
             case "output":
@@ -163,13 +163,13 @@ class Journal:
         self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
 
     def _count(self, first: int) -> None:
-        """One wave more, unless it is the last one sent again after a crash."""
+        """Count one more batch, unless it is the last one, repeated after a crash."""
         if first != self._wave:
             self.failed_waves += 1
         self._wave = first
 
     def reply(self, number: int, call: Call) -> Reply | None:
-        """What was answered to call `number`, unless another call was recorded there: a divergence."""
+        """Return the recorded reply to call `number`, or None if there is none or a different call was recorded."""
         record = self.calls.get(number)
         if record is None or record["prompt_sha256"] != fingerprint(call):
             return None
@@ -178,18 +178,18 @@ class Journal:
         return Reply(record["value"], record["error"])
 
     def history(self, until: CallRecord | None = None) -> str:
-        """All that was written and shown until the call that asks for it. Derived, so as not to be kept twice."""
+        """Return the transcript up to the call `until`. It is derived from the records, not stored twice."""
         end = next((i for i, record in enumerate(self._records) if record is until), None)
         return transcript(self._records[:end])
 
     def has_context(self, context: ContextRef) -> bool:
-        """Whether the REPL has this context already."""
+        """Return whether the REPL has this context already."""
         there = self.contexts.values()
         return any(context["sha256"] == known["sha256"] and context["kind"] == known["kind"] for known in there)
 
     @property
     def next_name(self) -> str:
-        """What the REPL calls the next context: nothing that a cell may already use for something else."""
+        """Return the REPL's name for the next context: one that no cell uses for something else."""
         if not self.contexts:
             return "context"
         names = (f"context_{number}" for number in count(len(self.contexts)))
@@ -197,11 +197,11 @@ class Journal:
 
     @property
     def given_up(self) -> CellRecord | None:
-        """The last cell, if it has not ended."""
+        """Return the last cell if it has not ended, else None."""
         return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
 
     def confirms_answer(self, answer: Any) -> bool:
-        """Whether this is what the last cell answered, if it was a cell that answered."""
+        """Return whether `answer` matches the last cell's recorded answer. True if that cell gave none."""
         last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
         if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
             return bool(last.get("value") == answer)
@@ -209,22 +209,22 @@ class Journal:
 
     @property
     def flaw_of_words(self) -> Flaw | None:
-        """What is wrong with the last turn, when it had no code: its words may be the answer."""
+        """Return the defect of the last turn if it had no code, so that its text may be the answer."""
         return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
 
     @property
     def last_output(self) -> OutputRecord | None:
-        """The last output since the question that shows something."""
+        """Return the last output since the question that printed something, or None."""
         cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._turns_before_question]
         outputs = [self.outputs[cell] for cell in cells if cell in self.outputs]
         return next((output for output in reversed(outputs) if output["chars"]), None)
 
     def finished(self, cell: int) -> bool:
-        """Whether a cell has ended."""
+        """Return whether a cell has ended."""
         return cell in self.outputs
 
     def next_code(self) -> str | None:
-        """The next block of the last turn that has not begun; None when an error or an answer came first."""
+        """Return the last turn's next code block, or None if all have run, or an error or an answer came first."""
         if not self.turns:
             return None
         turn = self.turns[-1]
@@ -234,12 +234,12 @@ class Journal:
         return turn["cells"][len(begun)]
 
     def calls_before(self, cell: int) -> int:
-        """How many calls the cells up to and including this one have numbered."""
+        """Return the number of calls made by the cells up to and including this one."""
         numbers = [n for n, record in self.calls.items() if record["cell"] <= cell]
         return max(numbers) + 1 if numbers else 0
 
     def answers(self) -> dict[str, str]:
-        """What models answered to leaf calls, by model and fingerprint: an identical call need not be asked."""
+        """Return the replies to model calls, by model and fingerprint, for reuse by identical calls."""
         return {
             f"{call['model']} {call['prompt_sha256']}": call["value"]
             for call in self.calls.values()
@@ -247,7 +247,7 @@ class Journal:
         }
 
     def runs(self) -> dict[str, str]:
-        """What child runs answered, by their depth and what they were asked: the same need not be asked again."""
+        """Return the answers of child runs, by depth and fingerprint, for reuse by identical calls."""
         return {
             child_run_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): call["value"]
             for call in self.calls.values()
@@ -255,7 +255,7 @@ class Journal:
         }
 
     def check(self) -> None:
-        """Raise `JournalError` when what came from a disk is not what was written: changed, or not all of it."""
+        """Raise `JournalError` if records were changed on disk, or some are missing."""
         if not all(is_intact(record) for record in self._records):
             raise JournalError(DAMAGED)
         gaps = [
@@ -268,33 +268,33 @@ class Journal:
 
     @property
     def steps_since_summary(self) -> int:
-        """Turns since the history was last put in short."""
+        """Return the number of turns since the history was last summarised."""
         last = max((i for i, turn in enumerate(self.turns) if turn.get("summary")), default=-1)
         return len(self.turns) - 1 - last
 
     @property
     def calls_since_question(self) -> list[CallRecord]:
-        """The calls that worked on the last question."""
+        """Return the calls made for the last question."""
         return [record for record in self.account if record["type"] == "call"]
 
     @property
     def turns_since_question(self) -> list[TurnRecord]:
-        """The turns that worked on the last question."""
+        """Return the turns made for the last question."""
         return self.turns[self._turns_before_question :]
 
     @property
     def iterations(self) -> int:
-        """Turns since the question was put."""
+        """Return the number of turns since the question."""
         return len(self.turns) - self._turns_before_question
 
     @property
     def usage(self) -> tuple[Usage, Usage]:
-        """What the root turns since the question have used, and what everything below them has."""
+        """Return the usage since the question: of the root turns, and of everything below them."""
         return self._root, self._sub
 
     @property
     def seconds(self) -> float:
-        """How long the run has worked: turns, cells and waves, not the time in which nobody worked on it."""
+        """Return the seconds that the run worked on turns, cells and batches, without pauses."""
         return self._seconds
 
     def _stopped(self, cell: int) -> bool:
@@ -303,10 +303,11 @@ class Journal:
 
 
 def _answers(end: AnswerRecord) -> bool:
-    """Whether a child run's answer is one for others that are asked the same."""
+    """Return whether a child run's answer may be reused for identical calls."""
     return end["status"] == "complete" and end["answer"] not in (None, "")
 
 
 def child_run_key(depth: int, sha256: str) -> str:
-    """Of a run at this depth that is asked a call of this fingerprint."""
+    """Return the key under which the answer of a child run at this depth, to a call of this fingerprint, is
+    kept."""
     return f"{depth} {sha256}"

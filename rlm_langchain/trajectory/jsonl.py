@@ -1,4 +1,4 @@
-"""A trajectory as a file of JSON Lines: one record a line, those of child runs among them."""
+"""Traces: trajectories as JSON Lines files, one record a line, child runs included."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rlm_langchain.records import Record
 from rlm_langchain.trajectory.tree import bare, flat
 
 LONGEST = 64 << 20
-"""Bytes of a line that is read to see whether a file is a trace."""
+"""Most bytes of the first line that are read to see whether a file is a trace."""
 
 
 class Trace:
-    """A file that is written as things happen, so that a run that is cut off leaves one too.
+    """A trace file that is written while the run works, so that an interrupted run leaves one too.
 
-    An earlier trace is replaced when there is something to write, and nothing else ever is. Raises `InputError`,
-    when it is made, for a file that cannot be written, or that holds something else.
+    An earlier trace is replaced by the first write; any other file is never replaced. The constructor raises
+    `InputError` for a file that cannot be written or holds something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class Trace:
             raise InputError(f"{path} is not replaced, since it is no trace: {error}. Give another file") from error
 
     def write(self, record: Record) -> None:
-        """Add what a stream told."""
+        """Write one record of a stream."""
         if self._file is None:
             # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
             self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -48,7 +48,7 @@ class Trace:
         self._file.flush()
 
     def close(self) -> None:
-        """Nothing comes after this."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
@@ -67,14 +67,14 @@ def _first_line(path: Path) -> bytes:
 
 
 def write_trace(path: Path, trajectory: Iterable[Record]) -> None:
-    """Keep the trajectory of a result. Raises `InputError` for a file that cannot be written."""
+    """Write the trajectory of a result to a file. Raises `InputError` for a file that cannot be written."""
     with Trace(path) as trace:
         for record in flat(trajectory):
             trace.write(record)
 
 
 def read_trace(path: Path) -> list[Record]:
-    """The records in a file; a last line that was cut off is left out.
+    """Return the records of a trace. An incomplete last line is left out.
 
     Raises `InputError` for a file that cannot be read, or that holds anything else.
     """
@@ -97,7 +97,7 @@ def _record(line: str, path: Path, number: int) -> Record:
 
 
 def _fault(error: Exception) -> str:
-    """Which field is wrong, when it is a field."""
+    """Return the field that is wrong and why, in parentheses; empty if the line is no JSON."""
     if not isinstance(error, ValidationError):
         return ""
     first = error.errors(include_url=False)[0]

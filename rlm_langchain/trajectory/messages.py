@@ -1,7 +1,7 @@
-"""The journal as a root model reads it.
+"""Renders the journal as the messages that a root model reads.
 
-Rendering is a function of the records, each on its own: so the prompt of a turn is, byte for byte, a prefix of
-the next one, and providers can cache it.
+Each record is rendered on its own, so the prompt of a turn is, byte for byte, a prefix of the next prompt, and
+providers can cache it.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from rlm_langchain.prompts.render import few_shot_messages, render
 from rlm_langchain.records import QuestionRecord, Record
 
 HISTORY_KEPT = 2_000_000
-"""Characters of history that the REPL is given: the latest."""
+"""Characters of `history` in the REPL: the latest ones."""
 
 
 def conversation(
     records: Sequence[Record], profile: str, whole: Callable[[QuestionRecord], str] | None = None
 ) -> list[BaseMessage]:
-    """The messages for the next turn of a run. A summary takes the place of all that came before it.
+    """Return the messages for the next turn of a run. A summary replaces all that came before it.
 
-    `whole` gives the context of a question that comes with it: the records hold a reference.
+    `whole` returns the context of a question that includes it; the records hold only a reference.
     """
-    begun = _opening(profile, records)
-    messages = [*begun]
-    heard: list[str] = []
+    few_shot = _opening(profile, records)
+    messages = [*few_shot]
+    pending_texts: list[str] = []
     question = ""
     for record in records:
         if record["type"] == "question":
             question = record["text"]
         if record["type"] == "turn" and record.get("summary"):
-            messages, heard = [*begun], [question, render(profile, "resumed", summary=record["text"])]
+            messages, pending_texts = [*few_shot], [question, render(profile, "resumed", summary=record["text"])]
         elif record["type"] == "turn":
-            messages.append(HumanMessage("\n\n".join(heard)))
+            messages.append(HumanMessage("\n\n".join(pending_texts)))
             messages.append(AIMessage(record["text"] or "(an empty reply)"))
-            heard = []
+            pending_texts = []
         elif record["type"] == "question":
-            heard.append(record["text"])
-            heard += [whole(record)] if whole and record.get("whole") else []
+            pending_texts.append(record["text"])
+            pending_texts += [whole(record)] if whole and record.get("whole") else []
         elif record["type"] == "output":
-            heard.append(record["text"])
+            pending_texts.append(record["text"])
         elif record["type"] == "note" and record["to"] == "model":
-            heard.append(record["text"])
-    if heard:
-        messages.append(HumanMessage("\n\n".join(heard)))
+            pending_texts.append(record["text"])
+    if pending_texts:
+        messages.append(HumanMessage("\n\n".join(pending_texts)))
     return messages
 
 
@@ -61,9 +61,9 @@ def _opening(profile: str, records: Sequence[Record]) -> list[BaseMessage]:
 
 
 def transcript(records: Sequence[Record]) -> str:
-    """Everything that a root model wrote and was shown, in full: what the REPL holds as `history`.
+    """Return everything that a root model wrote and read: the `history` of the REPL.
 
-    Of a very long one, the end.
+    A very long transcript is cut to its end.
     """
     parts = []
     for record in records:
@@ -75,15 +75,15 @@ def transcript(records: Sequence[Record]) -> str:
 
 
 def whole_text(store: ContextStore, question: QuestionRecord, profile: str) -> str:
-    """The context of a question, for a prompt that holds it whole. Raises `JournalError` when it was changed."""
+    """Return the context of a question as prompt text. Raises `JournalError` if the context was changed."""
     context = question.get("context")
-    assert context is not None  # noqa: S101 - such a question has one
+    assert context is not None  # noqa: S101 - a question with `whole` has a context
     text = _as_read(store.load(context))
     return render(profile, "whole", text=shown(text, len(text)))
 
 
 def _as_read(value: str | list[Any] | dict[str, Any]) -> str:
-    """Texts under their names; everything else as JSON."""
+    """Return a context as text: named texts under headings, everything else as JSON."""
     if isinstance(value, str):
         return value
     items = [*(value.items() if isinstance(value, dict) else enumerate(value))]

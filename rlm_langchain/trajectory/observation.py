@@ -1,4 +1,4 @@
-"""What a root model is told of a cell: what it printed, cut once and fenced, and what was not run."""
+"""Formats observations: what the root model reads of a cell's output."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rlm_langchain.trajectory.journal import Journal
 SHOWN = {"default": 8_000, "compact": 1_500}
 """Characters of a cell's output that a root model sees, by profile."""
 SHOWN_SHARE = 0.15
-"""Of the root model's window: what the outputs of one turn take of it at most."""
+"""Most of the root model's window, as a share of it, that the outputs of one turn take."""
 CHARS_PER_TOKEN = 4
 _NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cell', re.MULTILINE)
-"""How the error of a cell that could not be read looks: no traceback in CPython, a last line in monty."""
+"""Matches the error of a cell that could not be parsed: no traceback in CPython, a last line in monty."""
 
 
 def format_observation(profile: str, window: int | None, journal: Journal, stdout: str, error: str | None) -> str:
-    """Return what the root model reads of the cell that has just ended, the last one of the journal.
+    """Return the observation of the journal's last cell, which has just ended.
 
-    `profile` and `window` (in tokens; None: not known) are those of the root model.
+    `profile` and `window` (tokens; None: not known) are those of the root model.
     """
     turn = journal.turns[-1]
     cells = len(turn["cells"])
@@ -41,6 +41,6 @@ def format_observation(profile: str, window: int | None, journal: Journal, stdou
 
 
 def _room(profile: str, window: int | None, cells: int) -> int:
-    """Characters that a turn may show: a small window would be full after a few."""
+    """Return the most characters of output in one turn. A small window would be full after a few turns."""
     usual = SHOWN[profile] * max(1, cells)
     return usual if window is None else min(usual, int(window * SHOWN_SHARE * CHARS_PER_TOKEN))

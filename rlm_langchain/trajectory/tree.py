@@ -1,8 +1,7 @@
-"""What a run did, for people: its records folded into a tree, and counted.
+"""Folds records into a tree of runs for display, and adds up the usage.
 
-In a stream and in a trace the records of all runs of a tree come mixed, as things happen; each says by its
-`path` where it belongs. In a result, those of a child run are inside the record of the call that it answered:
-`flat` takes them out.
+In streams and traces, the records of all runs are interleaved, and `path` says to which run each belongs. In a
+result, the records of a child run are inside the record of the call that it answered; `flat` takes them out.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ class CallView:
     """One call of a cell, and the run that answers it when that is a child run."""
 
     record: CallRecord | None = None
-    """None while it is on its way."""
+    """None while the call waits for its reply."""
     run: RunView | None = None
 
 
 @dataclass(slots=True)
 class RanCell:
-    """A cell, what it asked, and what came of it."""
+    """A cell with its calls and its output."""
 
     record: CellRecord
     waves: list[WaveRecord] = field(default_factory=list)
     calls: dict[int, CallView] = field(default_factory=dict)
-    """By number."""
+    """Calls by number."""
     output: OutputRecord | None = None
 
 
 @dataclass(slots=True)
 class TurnView:
-    """What the root model of a run wrote, and the cells of it that were run."""
+    """A turn of a root model, and the cells of it that were run."""
 
     record: TurnRecord
     cells: list[RanCell] = field(default_factory=list)
@@ -56,26 +55,26 @@ class TurnView:
 
 @dataclass(slots=True)
 class RunView:
-    """One run of the tree; of a conversation, all its runs."""
+    """One run of the tree; for a conversation, all its questions."""
 
     path: str
     question: QuestionRecord | None = None
-    """The first one."""
+    """The first question."""
     steps: list[TurnView | NoteRecord | AnswerRecord | QuestionRecord] = field(default_factory=list)
-    """In order. The next question of a conversation is one of them, after the answer before it."""
+    """Turns, notes and earlier answers in order. In a conversation, later questions are among them."""
     cells: dict[int, RanCell] = field(default_factory=dict)
-    """Of all turns, by number."""
+    """Cells of all turns, by number."""
     answer: AnswerRecord | None = None
-    """The last one. None while it goes on, or when it was cut off."""
+    """The last answer. None while the run works, or when it was interrupted."""
 
     @property
     def turns(self) -> list[TurnView]:
-        """The turns of the root model, in order."""
+        """Return the turns of the root model, in order."""
         return [step for step in self.steps if isinstance(step, TurnView)]
 
 
 class Spent(NamedTuple):
-    """What a tree of runs has used."""
+    """Usage of a tree of runs."""
 
     root: Usage = Usage()
     """The turns of the top run."""
@@ -84,28 +83,28 @@ class Spent(NamedTuple):
 
     @property
     def total(self) -> Usage:
-        """Both together."""
+        """Return the usage of root and sub-calls together."""
         return self.root.plus(self.sub)
 
 
 @dataclass(slots=True)
 class Trajectory:
-    """A tree of runs, told record by record. It is true at every moment, also for a run that was cut off."""
+    """A tree of runs, built record by record. It is consistent after each one, also for an interrupted run."""
 
     runs: dict[str, RunView] = field(default_factory=dict)
-    """By path; the top run is at ""."""
+    """Runs by path; the root run is at ""."""
     spent: Spent = field(default_factory=Spent)
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Trajectory:
-        """The tree of a result's records, or of a trace's."""
-        told = cls()
+        """Build the tree from the records of a result or a trace."""
+        trajectory = cls()
         for record in flat(records):
-            told.add(record)
-        return told
+            trajectory.add(record)
+        return trajectory
 
     def add(self, record: Record) -> None:
-        """Take in what happened next."""
+        """Add the next record."""
         run = self._run(record["path"])
         match record["type"]:
             case "question":
@@ -151,7 +150,7 @@ class Trajectory:
                 cell.output = record
 
     def _run(self, path: str) -> RunView:
-        """The run at a path; a new one is hung below the call that it answers."""
+        """Return the run at a path. A new run is added below the call that it answers."""
         if path in self.runs:
             return self.runs[path]
         run = self.runs[path] = RunView(path)
@@ -163,7 +162,7 @@ class Trajectory:
         return run
 
     def _spend(self, record: TurnRecord | CallRecord) -> None:
-        """Count every model call once: what a child run cost is in its own records already."""
+        """Count every model call once: the cost of a child run is in its own records already."""
         used = Usage(**record["usage"])
         if record["type"] == "turn" and not record["path"]:
             self.spent = Spent(self.spent.root.plus(used), self.spent.sub)
@@ -172,7 +171,7 @@ class Trajectory:
 
 
 def _asking(run: RunView, call: int) -> RanCell | None:
-    """The cell that has this call on its way."""
+    """Return the cell that made this call."""
     for cell in reversed(run.cells.values()):
         if any(wave["first"] <= call < wave["first"] + wave["count"] for wave in cell.waves):
             return cell
@@ -180,7 +179,7 @@ def _asking(run: RunView, call: int) -> RanCell | None:
 
 
 def flat(records: Iterable[Record]) -> Iterator[Record]:
-    """The records of a run and of all below it; those of a child run come before the call it answered."""
+    """Yield the records of a run and of all runs below it; a child run comes before the call that it answered."""
     for record in records:
         if record["type"] == "call":
             yield from flat(record.get("child", ()))
@@ -190,10 +189,10 @@ def flat(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def bare(record: Record) -> Record:
-    """The record without those of a child run, which a stream tells before, under a path of their own."""
+    """Return a record without its child run, whose records a stream sends earlier under their own path."""
     if record["type"] != "call" or "child" not in record:
         return record
     rest = record.copy()
     del rest["child"]
-    rest.pop("seal", None)  # it was of the whole
+    rest.pop("seal", None)  # the checksum covered the child run too
     return rest

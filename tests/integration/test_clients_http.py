@@ -176,7 +176,7 @@ async def test_this_machine_is_reached_without_a_proxy(
 
 async def test_a_proxy_of_an_unknown_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://user:secret@127.0.0.1:9")
-    with pytest.raises(ConfigurationError, match="'socks5' are not supported") as caught:
+    with pytest.raises(ConfigurationError, match="'socks5' proxies are not supported") as caught:
         await ask("http://models.test/v1")
     assert "secret" not in str(caught.value)
 

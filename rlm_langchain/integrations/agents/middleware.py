@@ -1,7 +1,7 @@
 """`RLMContextMiddleware`: an agent of LangChain whose prompts stay short, however much its tools bring.
 
-What is too long is moved out of the conversation, see `moved.py`, and the agent gets a tool to ask about it: an RLM
-over the moved text. A tool's output is moved before the agent's state has it, so no checkpoint ever holds it.
+Text that is too long is moved out of the conversation (`offload.py`), and the agent gets a tool to ask about it: an
+RLM over the moved text. Tool output is moved before it enters the agent's state, so no checkpoint ever holds it.
 """
 
 from __future__ import annotations

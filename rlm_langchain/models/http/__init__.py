@@ -1,1 +1,1 @@
-"""Connections to providers, shared by all models of an event loop."""
+"""HTTP connections to providers, shared by all models of an event loop."""

@@ -1,8 +1,8 @@
-"""Chat models that users bring, on our connections.
+"""Makes chat models that users pass in send through the shared HTTP connections.
 
-The SDKs of OpenAI and Anthropic keep one pool of connections for all event loops, and a connection belongs to one:
-on the next loop the first request fails, or is sent, paid and lost. Besides, theirs become slow with many requests
-at once. Whoever has chosen a client or a proxy keeps it; other providers' classes are used as they are.
+The SDKs of OpenAI and Anthropic keep one connection pool for all event loops, but a connection belongs to one loop.
+On the next loop the first request fails, or it is sent, paid for and lost. Their pools also get slow with many
+concurrent requests. A client or proxy that the user chose is kept; other providers' classes are used as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 
 def use_shared_http(chat: Any) -> Any:
-    """A copy that sends through our pools, and leaves it to us to try again; or the chat model as it is."""
+    """Return a copy of the chat model that sends through the shared pools and does not retry itself, or the chat
+    model unchanged where that is not possible."""
     kinds = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
     if "langchain_openai" in kinds and chat.root_async_client and not (chat.http_async_client or chat.openai_proxy):
         client = _with_our_client(chat.root_async_client)

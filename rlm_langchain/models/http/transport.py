@@ -1,9 +1,9 @@
-"""HTTP for models by name: clients that hold nothing, and find the pool of the loop that is running.
+"""HTTP clients for models chosen by name. They hold no connections; each request uses the running loop's pool.
 
 Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, ...). Not covered: SOCKS, `.netrc`.
 
-A server that refuses a request may repeat the key that it was sent. It is taken out of the refusal here, before
-an SDK makes an exception of it, which callbacks, traces and logs are shown.
+A server that rejects a request may repeat the key that it was sent. The key is removed from error responses here,
+before an SDK puts them into an exception that callbacks, traces and logs can see.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from rlm_langchain.models.http.pool import Pool, pool_of_loop
 __all__ = ["async_client", "sync_client"]
 
 CHUNK = 1 << 16
-"""Bytes of a streamed reply that are read at once, at most."""
+"""Most bytes of a streamed response that are read at once."""
 
 
 @cache
 def async_client() -> httpx2.AsyncClient:
-    """What a model takes as `http_async_client`. It needs no closing: it holds nothing."""
+    """Return the client that a model takes as `http_async_client`. It holds nothing and needs no closing."""
     return httpx2.AsyncClient(transport=_LoopTransport(), cookies=_no_cookies(), follow_redirects=True)
 
 
 @cache
 def sync_client() -> httpx2.Client:
-    """What a model takes as `http_client`. Reads no certificates before its first request."""
+    """Return the client that a model takes as `http_client`. It reads certificates at its first request."""
     return httpx2.Client(transport=_LazyTransport(), cookies=_no_cookies(), follow_redirects=True)
 
 
 def _no_cookies() -> CookieJar:
-    """Takes none: a client is shared by models of different providers and keys."""
+    """Return a cookie jar that accepts no cookies: a client is shared by models of different providers and keys."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 class _LoopTransport(httpx2.AsyncBaseTransport):
-    """Sends each request through the pool of the loop that it is made on."""
+    """Sends each request through the connection pool of the running event loop."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         pool = await pool_of_loop()
@@ -90,19 +90,19 @@ async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
 
 @lru_cache(maxsize=256)
 def _address(url: httpx2.URL) -> URL:
-    """Where to send it. Who is asking stands in a header by now; aiohttp would refuse to be told twice."""
+    """Return the URL without user and password. httpx has put them into a header, and aiohttp refuses both."""
     return URL(str(url.copy_with(username=None, password=None)), encoded=True)
 
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Read once in a process, and not before the first request that needs them."""
+    """Return the TLS context, read once in a process and not before the first request that needs it."""
     return httpx2.create_ssl_context()
 
 
 @dataclass(slots=True, eq=False)
 class _Body(httpx2.AsyncByteStream):
-    """The body of a reply as it arrives."""
+    """The body of a response, streamed as it arrives."""
 
     response: aiohttp.ClientResponse
     pool: Pool
@@ -123,21 +123,21 @@ class _Body(httpx2.AsyncByteStream):
 
 @contextmanager
 def _translated(request: httpx2.Request) -> Iterator[None]:
-    """aiohttp's errors as the OpenAI SDK knows them."""
+    """Translate aiohttp's errors into httpx's, which the SDKs understand."""
     try:
         yield
     except aiohttp.ConnectionTimeoutError as error:
-        raise httpx2.ConnectTimeout("no connection in time", request=request) from error
+        raise httpx2.ConnectTimeout("connecting timed out", request=request) from error
     except TimeoutError as error:
-        raise httpx2.ReadTimeout("no reply in time", request=request) from error
+        raise httpx2.ReadTimeout("waiting for the reply timed out", request=request) from error
     except aiohttp.ClientConnectorError as error:
-        raise httpx2.ConnectError("no connection", request=request) from error
+        raise httpx2.ConnectError("the connection failed", request=request) from error
     except (aiohttp.ClientError, OSError) as error:
         raise httpx2.ReadError("the connection broke", request=request) from error
 
 
 class _LazyTransport(httpx2.BaseTransport):
-    """httpx's own transport, built when it is first needed."""
+    """httpx's own transport, built at the first request."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         received = _sync_transport().handle_request(request)
@@ -155,42 +155,42 @@ def _sync_transport() -> httpx2.HTTPTransport:
     return transport
 
 
-_HEADERS = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGNORECASE)
-"""Of a request: those whose values are nobody else's business."""
-_PARTS = ("content-encoding", "content-length", "transfer-encoding")
-"""Of a reply: what its headers say of a body that is another one now."""
-_SHORTEST = 8
-"""Characters of a secret. Shorter words are in many a sentence."""
+_SECRET_NAMES = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGNORECASE)
+"""Names of request headers and URL parameters whose values are secret."""
+_BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
+"""Response headers that describe the original body. They are dropped when the body is replaced."""
+_SHORTEST_SECRET = 8
+"""Least characters of a secret. Shorter words may occur in any sentence."""
 
 
 def _without_secrets(request: httpx2.Request, received: httpx2.Response) -> httpx2.Response:
-    """A refusal that was read, without what the request held in confidence."""
+    """Return an error response in which the secrets of the request are replaced by `***`."""
     secrets = sorted(_secrets(request), key=len, reverse=True)
 
-    def cleared(text: bytes) -> bytes:
+    def redacted(text: bytes) -> bytes:
         for secret in secrets:
             text = text.replace(secret, b"***")
         return text
 
-    headers = [(name, value) for name, value in received.headers.raw if name.decode().lower() not in _PARTS]
+    headers = [(name, value) for name, value in received.headers.raw if name.decode().lower() not in _BODY_HEADERS]
     return httpx2.Response(
         received.status_code,
-        headers=[(name, cleared(value)) for name, value in headers],
-        content=cleared(received.content),
+        headers=[(name, redacted(value)) for name, value in headers],
+        content=redacted(received.content),
         extensions=received.extensions,
     )
 
 
 def _secrets(request: httpx2.Request) -> set[bytes]:
-    """What a request holds in confidence: in its headers, in its URL."""
-    values = {value for name, value in request.headers.multi_items() if _HEADERS.fullmatch(name)}
-    values |= {value for name, value in request.url.params.multi_items() if _HEADERS.fullmatch(name)}
+    """Return the secrets in the headers and the URL of a request."""
+    values = {value for name, value in request.headers.multi_items() if _SECRET_NAMES.fullmatch(name)}
+    values |= {value for name, value in request.url.params.multi_items() if _SECRET_NAMES.fullmatch(name)}
     words = {word for value in values for word in value.split()} | {request.url.password}
-    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= _SHORTEST}
+    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= _SHORTEST_SECRET}
 
 
 def _password(word: str) -> str:
-    """That of a user who is named as HTTP's `Basic` does it; of any other word nothing."""
+    """Return the password in a value of HTTP's `Basic` authentication, or an empty text for any other value."""
     try:
         return base64.b64decode(word, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
