@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from rlm_langchain.context.mapped_text import MappedText, mapped
-from rlm_langchain.context.opening import read
+from rlm_langchain.context.mapped_text import MappedText, open_mapped
+from rlm_langchain.context.opening import read_context
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.context.text_units import strings
+from rlm_langchain.context.text_units import labelled_strings
 from rlm_langchain.records import Citation
 from rlm_langchain.types import ContextRef
 
@@ -158,8 +158,8 @@ def _haystacks(stack: ExitStack, store: ContextStore, name: str, ref: ContextRef
     """The texts of a context; those of further contexts are named after them."""
     file = store.open(ref)
     if file.kind == "text":
-        yield _File(name, stack.enter_context(mapped(file)))
+        yield _File(name, stack.enter_context(open_mapped(file)))
         return
     prefix = "" if name == "context" else f"{name}."
-    for label, text in strings(json.loads(read(file))):
+    for label, text in labelled_strings(json.loads(read_context(file))):
         yield _Text(f"{prefix}{label}", text)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from rlm_langchain.context.mapped_text import MappedText
-from rlm_langchain.context.opening import opened, read
-from rlm_langchain.context.text_units import strings
+from rlm_langchain.context.opening import open_context, read_context
+from rlm_langchain.context.text_units import labelled_strings
 from rlm_langchain.records import Span
 from rlm_langchain.types import ContextFile
 
@@ -82,13 +82,13 @@ class SubstringIndex:
         if file.kind == "text":
             data: bytes | mmap.mmap
             if ours:
-                with opened(file) as stream:
+                with open_context(file) as stream:
                     data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             else:
-                data = read(file)
+                data = read_context(file)
             return cls(data, MappedText(data, file))
         labels, starts, parts, size = list[str](), list[int](), list[bytes](), 0
-        for label, text in strings(json.loads(read(file))):
+        for label, text in labelled_strings(json.loads(read_context(file))):
             labels.append(label)
             starts.append(size)
             parts.append(text.encode("utf-8", "replace"))

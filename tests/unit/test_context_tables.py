@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlm_langchain import create_rlm
-from rlm_langchain.context.describe import table
+from rlm_langchain.context.describe import find_table
 from rlm_langchain.models.model import Model
 from rlm_langchain.testing.models import script
 
@@ -21,7 +21,7 @@ from rlm_langchain.testing.models import script
     ],
 )
 def test_a_table_is_known_by_lines_with_as_many_cells(text, mark, cells):
-    assert table(text) == (mark, cells)
+    assert find_table(text) == (mark, cells)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_table_is_known_by_lines_with_as_many_cells(text, mark, cells):
     ],
 )
 def test_prose_logs_and_json_are_no_tables(text):
-    assert table(text) is None
+    assert find_table(text) is None
 
 
 @pytest.mark.parametrize(("profile", "told"), [("compact", True), ("default", False)])

@@ -79,7 +79,7 @@ def make_subcall_tasks(
             cell=cell,
             calls=[n],
             query=call.prompt,
-            context=None if call.context is None else components.store.made(call.context),
+            context=None if call.context is None else components.store.reference_from_repl(call.context),
             sha256=fingerprint(call),
             agreed=told.agreed,
             tops=told.tops,
@@ -87,7 +87,7 @@ def make_subcall_tasks(
         for n, call in children.items()
     ]
     for n, call in tools.items():
-        text = cast(ContextRef, components.store.made(call.prompt))
+        text = cast(ContextRef, components.store.reference_from_repl(call.prompt))
         sent.append(SubcallTask(run=run, path=path, cell=cell, calls=[n], tool=text))
     kinds = {n: call.kind for n, call in calls}
     for errand in sent:
