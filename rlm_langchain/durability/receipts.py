@@ -19,7 +19,7 @@ from rlm_langchain.errors import JournalError
 from rlm_langchain.trajectory.checksum import checksum, is_intact
 from rlm_langchain.types import Usage
 
-TOOL = " tool "
+TOOL_MARK = " tool "
 """In the key of what a tool gave back, behind its place."""
 REPLY_SPACE = 64 * 1024
 """Bytes allocated for one reply in flight."""
@@ -44,12 +44,12 @@ class Receipts:
                 self._replies = self._read()
             return self._replies.get(key)
 
-    def lost(self) -> list[Usage]:
+    def lost_usage(self) -> list[Usage]:
         """What requests of earlier processes may have cost whose replies never came."""
         self.find("")
         return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
 
-    def spent(self) -> list[tuple[str, Usage]]:
+    def spent_usage(self) -> list[tuple[str, Usage]]:
         """What the replies of earlier processes have used, and where in the tree they were asked for."""
         with self._lock:
             if self._replies is None:
@@ -57,25 +57,25 @@ class Receipts:
             bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
         return [(place, Usage(**usage)) for place, usage in bills]
 
-    def worked(self) -> float:
+    def seconds_worked(self) -> float:
         """For how many seconds the run had been worked on when the last reply came, over all its processes."""
         self.find("")
         return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
-    def tools(self) -> set[str]:
+    def paths_of_tools(self) -> set[str]:
         """Where in the tree the tools were called that earlier processes have run."""
         self.find("")
-        return {key.partition(TOOL)[0] for key in self._replies or () if TOOL in key}
+        return {key.partition(TOOL_MARK)[0] for key in self._replies or () if TOOL_MARK in key}
 
     async def open(self) -> None:
         """Have the file open: what takes the disk a while is not done on the event loop. Raises `JournalError`."""
         if self._file < 0:
-            await asyncio.to_thread(self._opened)
+            await asyncio.to_thread(self._open_locked)
 
     def reserve_space(self) -> None:
         """Make room for one more reply. Raises `JournalError` when the disk is full."""
         with self._lock:
-            self._make_room(self._in_flight + 1)
+            self._allocate_for(self._in_flight + 1)
             self._in_flight += 1
 
     def write(self, key: str, reply: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ class Receipts:
             try:
                 _write(self._file, line, self._end)
             except OSError as error:
-                raise self._full(error) from error
+                raise self._write_error(error) from error
             self._end += len(line)
 
     def release(self) -> None:
@@ -105,7 +105,7 @@ class Receipts:
                     self.path.unlink(missing_ok=True)
             self._file = -1
 
-    def _make_room(self, replies: int) -> None:
+    def _allocate_for(self, replies: int) -> None:
         wanted = self._end + replies * REPLY_SPACE
         if wanted <= self._allocated:
             return
@@ -118,9 +118,9 @@ class Receipts:
             else:
                 self._allocated = size
                 return
-        raise self._full(full) from full
+        raise self._write_error(full) from full
 
-    def _opened(self) -> None:
+    def _open_locked(self) -> None:
         with self._lock:
             self._open()
 
@@ -131,7 +131,7 @@ class Receipts:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._full(error) from error
+            raise self._write_error(error) from error
         if self._replies is None:
             self._replies = self._read()
         os.ftruncate(self._file, self._end)  # what a killed process had allocated, or half written
@@ -147,18 +147,18 @@ class Receipts:
         try:
             replies = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError) as error:
-            raise self._damaged() from error
+            raise self._damaged_error() from error
         if not all(isinstance(reply, dict) and is_intact(reply) and "key" in reply for reply in replies):
-            raise self._damaged()
+            raise self._damaged_error()
         return {reply["key"]: reply for reply in replies}
 
-    def _damaged(self) -> JournalError:
+    def _damaged_error(self) -> JournalError:
         return JournalError(
             f"the receipts in {self.path} are damaged: move the file away to go on without them; "
             "then replies since the last checkpoint are asked, and paid, again"
         )
 
-    def _full(self, error: OSError) -> JournalError:
+    def _write_error(self, error: OSError) -> JournalError:
         return JournalError(
             f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
             "nothing that was paid is lost"

@@ -14,7 +14,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.answers.citations import Quote, find_all
+from rlm_langchain.answers.citations import Quote, find_quotes
 from rlm_langchain.answers.substring_index import SubstringIndex
 from rlm_langchain.context.mapped_text import open_mapped
 from rlm_langchain.context.opening import open_context, read_context
@@ -322,7 +322,7 @@ def test_a_quote_is_found_in_a_long_file_across_the_windows_it_is_read_in(store,
         path = tmp_path / f"{at}.txt"
         path.write_text("é" * (at // 2) + "the  lease\nwas signed" + "ü" * 2000)
         refs = {"context": store.reference(path)}
-        spaced, exact = find_all(store, refs, [Quote("the lease was signed", ""), Quote("lease\nwas", "")])
+        spaced, exact = find_quotes(store, refs, [Quote("the lease was signed", ""), Quote("lease\nwas", "")])
         assert [found and found["start"] for found in (spaced, exact)] == [at // 2, at // 2 + 5]
 
 

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.sanitize import clip, quotable
-from rlm_langchain.durability.receipts import TOOL
+from rlm_langchain.durability.receipts import TOOL_MARK
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.sandboxes.reserved_names import RESERVED
@@ -149,7 +149,7 @@ def _told(name: str, schema: Any) -> str:
 
 async def use(tools: Tools, tree: RunTree, call: Call, place: str, config: RunnableConfig) -> CallResult:
     """Run the tool that a call names, once: its result as JSON, or the sentence of what went wrong."""
-    key = f"{place}{TOOL}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
+    key = f"{place}{TOOL_MARK}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
     known = tree.receipts.find(key) if tree.receipts else None
     if known is not None:
         return CallResult(known["text"])

@@ -205,7 +205,9 @@ class SubcallNode:
         if reading is None or not reading.contexts:
             return
         text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"
-        read = reading.read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.read, text)
+        read = (
+            reading.find_read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.find_read, text)
+        )
         if read:
             record["read"] = read
 
