@@ -89,11 +89,11 @@ class CoverageTracker:
                 return
 
     def is_quick(self, text: str) -> bool:
-        """Whether an event loop may wait for `read`."""
+        """Return whether `find_read` is quick enough to run on an event loop."""
         return len(text) <= QUICK_LENGTH and all(ref["size"] <= QUICK_LENGTH for ref in self.contexts)
 
     def find_read(self, text: str) -> ReadRanges:
-        """Where the contexts stand in a text."""
+        """Return the ranges of the contexts that occur word for word in a text."""
         if len(text) < MIN_MATCH_BYTES // 4:
             return []
         effort = SearchBudget.for_text(text)
@@ -140,7 +140,7 @@ class CoverageTracker:
 
 
 def read_in_records(records: Iterable[Record]) -> Iterator[list[int]]:
-    """What calls and child runs have noted, at any depth."""
+    """Yield the read ranges recorded by calls and child runs, at any depth."""
     for record in records:
         if record["type"] in ("call", "answer"):
             yield from record.get("read", ())

@@ -137,25 +137,25 @@ def _is_intact(checkpoint: Any, metadata: Any) -> bool:
 
 
 def _are_sends(writes: Sequence[tuple[str, str, Any]]) -> bool:
-    """Whether what is to run next can: LangGraph would leave out what is no task, and end the run without it."""
+    """Return whether all pending TASKS writes are `Send`s. LangGraph drops others silently."""
     return all(isinstance(value, Send) for _, channel, value in writes if channel == TASKS)
 
 
 def _checkpoint_checksum(checkpoint: Any, metadata: Any) -> str:
-    """Over all that says how a run goes on. Its records carry seals of their own."""
+    """Return the checksum of all fields that decide how a run continues. Records have checksums of their own."""
     parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
     parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
     return checksum({"parts": json.loads(json.dumps(parts, default=_to_json_value))})
 
 
 def _to_json_value(value: Any) -> Any:
-    """A task by what it says; of other objects, which a graph around ours may keep, no more than that they are."""
+    """Return the JSON form of a `Send` for the checksum; any other object counts as null."""
     return [value.node, value.arg] if isinstance(value, Send) else None
 
 
 @contextmanager
 def as_journal_error(what: str) -> Iterator[None]:
-    """A foreign error as one of ours. `what` was to be done: `read` or `written`."""
+    """Raise foreign errors of a saver as ours. `what` is the operation: `read` or `written`."""
     try:
         yield
     except RLMError:

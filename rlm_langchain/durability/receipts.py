@@ -45,12 +45,12 @@ class Receipts:
             return self._replies.get(key)
 
     def lost_usage(self) -> list[Usage]:
-        """What requests of earlier processes may have cost whose replies never came."""
+        """Return the possible usage of requests of earlier processes whose replies never came."""
         self.find("")
         return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
 
     def spent_usage(self) -> list[tuple[str, Usage]]:
-        """What the replies of earlier processes have used, and where in the tree they were asked for."""
+        """Return the call path and the usage of each reply that an earlier process received."""
         with self._lock:
             if self._replies is None:
                 self._replies = self._read()
@@ -58,12 +58,12 @@ class Receipts:
         return [(place, Usage(**usage)) for place, usage in bills]
 
     def seconds_worked(self) -> float:
-        """For how many seconds the run had been worked on when the last reply came, over all its processes."""
+        """Return the seconds of work, over all processes of the run, up to the last reply."""
         self.find("")
         return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
     def paths_of_tools(self) -> set[str]:
-        """Where in the tree the tools were called that earlier processes have run."""
+        """Return the call paths of the tools that earlier processes have run."""
         self.find("")
         return {key.partition(TOOL_MARK)[0] for key in self._replies or () if TOOL_MARK in key}
 
@@ -73,7 +73,7 @@ class Receipts:
             await asyncio.to_thread(self._open_locked)
 
     def reserve_space(self) -> None:
-        """Make room for one more reply. Raises `JournalError` when the disk is full."""
+        """Reserve disk space for one more reply. Raises `JournalError` when the disk is full."""
         with self._lock:
             self._allocate_for(self._in_flight + 1)
             self._in_flight += 1
@@ -91,12 +91,12 @@ class Receipts:
             self._end += len(line)
 
     def release(self) -> None:
-        """One reply less is in flight, whether it came or not."""
+        """Release the space reserved for one reply, whether the reply came or not."""
         with self._lock:
             self._in_flight -= 1
 
     def close(self) -> None:
-        """Let go of the file; it stays, unless nothing was received."""
+        """Close the file. An empty file is deleted."""
         with self._lock:
             if self._file >= 0:
                 os.ftruncate(self._file, self._end)

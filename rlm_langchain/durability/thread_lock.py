@@ -51,7 +51,7 @@ def _acquire(lock: Path) -> FileLock:
 
 
 def _release(lock: Path, held: FileLock) -> None:
-    """Let go of a lease, and of its files. On Windows an open file stays, and the lock removes it by itself."""
+    """Release a lock and delete its files. On Windows an open file stays, and the lock removes it by itself."""
     try:
         for path in (lock.with_suffix(".json"), lock):
             with suppress(OSError):
@@ -61,12 +61,12 @@ def _release(lock: Path, held: FileLock) -> None:
 
 
 def is_held(home: Path, thread: str) -> bool:
-    """Whether somebody works on a thread."""
+    """Return whether another process or task holds the lock on a thread."""
     return _is_locked(_lock_path(home, thread))
 
 
 def oldest_lock_time(home: Path) -> float | None:
-    """When the oldest of all that is being worked on began; None when nothing is."""
+    """Return when the oldest lock that is still held was taken (Unix time), or None if none is held."""
     locks = [lock for lock in (home / "leases").glob("*.lock") if _is_locked(lock)]
     return min((_locked_at(lock.with_suffix(".json")) for lock in locks), default=None)
 

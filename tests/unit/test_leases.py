@@ -53,8 +53,8 @@ def test_who_does_not_get_it_leaves_it_as_it_is(tmp_path: Path):
 
 @pytest.mark.parametrize("look", ["lease", "is_held", "collect"])
 def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, look: str):
-    code = "import sys\nfrom pathlib import Path\nfrom rlm_langchain.durability.thread_lock import lease\n"
-    code += f"with lease(Path({str(tmp_path)!r}), 't'):\n    print('held', flush=True)\n    sys.stdin.read()"
+    code = "import sys\nfrom pathlib import Path\nfrom rlm_langchain.durability.thread_lock import thread_lock\n"
+    code += f"with thread_lock(Path({str(tmp_path)!r}), 't'):\n    print('held', flush=True)\n    sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

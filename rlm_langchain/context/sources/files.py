@@ -49,7 +49,7 @@ class Scan(NamedTuple):
 
 
 def accepts(value: Any) -> bool:
-    """A `pathlib.Path`, or another path object; whether there is such a file is said by `refer`."""
+    """A `pathlib.Path`, or another path object; whether there is such a file is said by `to_reference`."""
     return isinstance(value, os.PathLike)
 
 

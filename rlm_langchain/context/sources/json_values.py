@@ -23,7 +23,7 @@ _SCALARS = frozenset({str, int, bool, NoneType})
 
 
 def accepts(value: Any) -> bool:
-    """Lists, tuples and dicts; `refer` says what is wrong with their items."""
+    """Lists, tuples and dicts; `to_reference` says what is wrong with their items."""
     return isinstance(value, list | tuple | dict)
 
 

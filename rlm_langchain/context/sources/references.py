@@ -35,7 +35,7 @@ def to_reference(value: dict[str, Any], blobs: BlobStore, home: Path) -> Context
 
 
 def verified(value: dict[str, Any], home: Path) -> ContextRef:
-    """The reference, when its signature is one of this home. Raises as `refer`."""
+    """The reference, when its signature is one of this home. Raises as `to_reference`."""
     if wrong := reference_fault(value):
         raise InputError(f"the context looks like a reference, but {wrong}")
     if not is_signed(value, home):

@@ -40,5 +40,5 @@ def _blocks(value: Excerpt) -> Iterator[bytes]:
 
 
 def read_excerpt(value: Excerpt) -> str:
-    """The part as a text in memory. Raises `JournalError` as `refer` does."""
+    """The part as a text in memory. Raises `JournalError` as `to_reference` does."""
     return b"".join(_blocks(value)).decode("utf-8", "replace")
