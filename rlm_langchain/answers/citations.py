@@ -12,19 +12,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from rlm_langchain.context.mapped_text import MappedText, mapped
-from rlm_langchain.context.opening import read
+from rlm_langchain.context.mapped_text import MappedText, open_mapped
+from rlm_langchain.context.opening import read_context
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.context.text_units import strings
+from rlm_langchain.context.text_units import labelled_strings
 from rlm_langchain.records import Citation
 from rlm_langchain.types import ContextRef
 
-KEYS = {"answer", "quotes"}
+CITED_KEYS = {"answer", "quotes"}
 
-MOST = 200
+MAX_QUOTES = 200
 """Quotes of one answer that are looked up."""
 
-TOLD = 5
+MAX_REPORTED = 5
 """Of those that are not there: how many the model is told."""
 
 
@@ -35,47 +35,47 @@ class Quote(NamedTuple):
     source: str | None
 
 
-class Cited(NamedTuple):
+class CitedAnswer(NamedTuple):
     """An answer and its evidence."""
 
     answer: Any
     citations: list[Citation]
-    unfound: list[str]
+    not_found: list[str]
     """Quotes that are not in the context, or are no quotes."""
 
 
 def answer_of(value: Any) -> Any:
     """The answer in what FINAL was given."""
-    return value["answer"] if _is_cited(value) else value
+    return value["answer"] if _has_quotes(value) else value
 
 
-def cited(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) -> Cited:
+def cite(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) -> CitedAnswer:
     """What FINAL was given, with its quotes looked up. Raises `JournalError` for a context that changed."""
-    given = value["quotes"] if _is_cited(value) else []
-    quotes = [_quote(item) for item in given[:MOST]] if isinstance(given, list) else [None]
+    given = value["quotes"] if _has_quotes(value) else []
+    quotes = [_parse_quote(item) for item in given[:MAX_QUOTES]] if isinstance(given, list) else [None]
     asked = [quote for quote in quotes if quote is not None]
-    found = dict(zip(asked, find_all(store, contexts, asked), strict=True)) if asked else {}
+    found = dict(zip(asked, find_quotes(store, contexts, asked), strict=True)) if asked else {}
     citations = [there for quote in quotes if quote and (there := found[quote])]
     unfound = [quote.text if quote else "(no text)" for quote in quotes if not quote or not found[quote]]
-    more = max(0, len(given) - MOST) if isinstance(given, list) else 0
-    return Cited(answer_of(value), citations, unfound + ["(too many)"] * more)
+    more = max(0, len(given) - MAX_QUOTES) if isinstance(given, list) else 0
+    return CitedAnswer(answer_of(value), citations, unfound + ["(too many)"] * more)
 
 
-def problem(unfound: list[str]) -> str:
+def quotes_problem(unfound: list[str]) -> str:
     """What the model is told of its quotes."""
-    shown = "; ".join(f"{text[:200]!r}" for text in unfound[:TOLD])
-    more = f"; and {len(unfound) - TOLD} more" if len(unfound) > TOLD else ""
+    shown = "; ".join(f"{text[:200]!r}" for text in unfound[:MAX_REPORTED])
+    more = f"; and {len(unfound) - MAX_REPORTED} more" if len(unfound) > MAX_REPORTED else ""
     return (
         f"these quotes are not in the context, word for word: {shown}{more}. Copy quotes from the context in code "
         "(slices, matches), or leave them out; what is not there will be dropped"
     )
 
 
-def _is_cited(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == KEYS
+def _has_quotes(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == CITED_KEYS
 
 
-def _quote(item: Any) -> Quote | None:
+def _parse_quote(item: Any) -> Quote | None:
     """A quote, as a text or as a dict of it and its source; None for anything else."""
     if isinstance(item, str):
         item = {"quote": item}
@@ -86,11 +86,11 @@ def _quote(item: Any) -> Quote | None:
     return Quote(text, None if source is None else str(source))
 
 
-_SPACE = rb"(?:\s|\xc2\xa0|\xc2\x85|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
+_WHITESPACE = rb"(?:\s|\xc2\xa0|\xc2\x85|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
 """What `\\s` means in text, in UTF-8."""
 
 
-class _Haystack(Protocol):
+class _SearchableText(Protocol):
     @property
     def label(self) -> str:
         """What the source is called."""
@@ -100,7 +100,7 @@ class _Haystack(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _TextInMemory:
     """A text in memory."""
 
     label: str
@@ -115,7 +115,7 @@ class _Text:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _TextOnDisk:
     """A text on disk, of any size."""
 
     label: str
@@ -127,7 +127,7 @@ class _File:
         end = start + len(exact)
         if start < 0:
             parts = [re.escape(word.encode("utf-8", "replace")) for word in words.split()]
-            place = self.text.search(_SPACE.join(parts))
+            place = self.text.search(_WHITESPACE.join(parts))
             if place is None:
                 return None
             start, end = place
@@ -136,16 +136,16 @@ class _File:
         return first, first + len(found), found
 
 
-def find_all(
+def find_quotes(
     store: ContextStore, contexts: Mapping[str, ContextRef], quotes: Sequence[Quote]
 ) -> list[Citation | None]:
     """For each quote its first place: in the source that it names, else in any; None for one that is nowhere."""
     with ExitStack() as stack:
-        haystacks = [hay for name, ref in contexts.items() for hay in _haystacks(stack, store, name, ref)]
-        return [_find(haystacks, quote) for quote in quotes]
+        haystacks = [hay for name, ref in contexts.items() for hay in _searchable_texts(stack, store, name, ref)]
+        return [_find_quote(haystacks, quote) for quote in quotes]
 
 
-def _find(haystacks: list[_Haystack], quote: Quote) -> Citation | None:
+def _find_quote(haystacks: list[_SearchableText], quote: Quote) -> Citation | None:
     named = [hay for hay in haystacks if hay.label == quote.source]
     for hay in [*named, *haystacks]:
         if place := hay.find(quote.text):
@@ -154,12 +154,14 @@ def _find(haystacks: list[_Haystack], quote: Quote) -> Citation | None:
     return None
 
 
-def _haystacks(stack: ExitStack, store: ContextStore, name: str, ref: ContextRef) -> Iterator[_Haystack]:
+def _searchable_texts(
+    stack: ExitStack, store: ContextStore, name: str, ref: ContextRef
+) -> Iterator[_SearchableText]:
     """The texts of a context; those of further contexts are named after them."""
     file = store.open(ref)
     if file.kind == "text":
-        yield _File(name, stack.enter_context(mapped(file)))
+        yield _TextOnDisk(name, stack.enter_context(open_mapped(file)))
         return
     prefix = "" if name == "context" else f"{name}."
-    for label, text in strings(json.loads(read(file))):
-        yield _Text(f"{prefix}{label}", text)
+    for label, text in labelled_strings(json.loads(read_context(file))):
+        yield _TextInMemory(f"{prefix}{label}", text)

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from rlm_langchain.errors import ConfigurationError
 
-SAMPLES: tuple[Any, ...] = (None, "", 0, [], {})
+SAMPLE_ANSWERS: tuple[Any, ...] = (None, "", 0, [], {})
 """One answer of each type: a schema that leads to itself or to nowhere shows it with one of them."""
-MOST = 5
+MAX_FAULTS = 5
 """Faults of one answer that a model is told: the first ones, usually, explain the rest."""
 
 
@@ -24,26 +24,30 @@ MOST = 5
 class AnswerSchema:
     """A pydantic model, or a JSON schema."""
 
-    of: type[BaseModel] | dict[str, Any]
+    schema: type[BaseModel] | dict[str, Any]
 
     def __post_init__(self) -> None:
-        if isinstance(self.of, dict):
-            _check_schema(self.of)
-        elif not (isinstance(self.of, type) and issubclass(self.of, BaseModel)):
-            raise ConfigurationError(f"output_schema is {self.of!r}; give a pydantic model or a JSON schema")
+        if isinstance(self.schema, dict):
+            _check_schema(self.schema)
+        elif not (isinstance(self.schema, type) and issubclass(self.schema, BaseModel)):
+            raise ConfigurationError(f"output_schema is {self.schema!r}; give a pydantic model or a JSON schema")
 
     @property
     def json(self) -> str:
         """As the root model reads it."""
-        schema = self.of if isinstance(self.of, dict) else self.of.model_json_schema()
+        schema = self.schema if isinstance(self.schema, dict) else self.schema.model_json_schema()
         return json.dumps(schema, ensure_ascii=False)
 
     def problem(self, answer: Any) -> str | None:
         """What is wrong with an answer, for the model that gave it; None when it fits."""
-        faults = _json_faults(self.of, answer) if isinstance(self.of, dict) else _model_faults(self.of, answer)
-        return "; ".join(faults[:MOST]) or None
+        faults = (
+            _json_faults(self.schema, answer)
+            if isinstance(self.schema, dict)
+            else _model_faults(self.schema, answer)
+        )
+        return "; ".join(faults[:MAX_FAULTS]) or None
 
-    def read(self, words: str) -> Any:
+    def parse_reply(self, words: str) -> Any:
         """The answer in a reply without code, when that is JSON which fits, or words that do; else None."""
         try:
             answer = json.loads(words.strip().removeprefix("```json").strip("`\n "))
@@ -53,14 +57,14 @@ class AnswerSchema:
 
     def instance(self, answer: Any) -> Any:
         """The answer as the caller wants it: an instance of the model, or the plain value."""
-        return answer if isinstance(self.of, dict) else self.of.model_validate(answer)
+        return answer if isinstance(self.schema, dict) else self.schema.model_validate(answer)
 
 
 def _model_faults(model: type[BaseModel], answer: Any) -> list[str]:
     try:
         model.model_validate(answer)
     except ValidationError as error:
-        return [f"{_place(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        return [f"{_fault_path(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
     return []
 
 
@@ -71,7 +75,7 @@ def _json_faults(schema: dict[str, Any], answer: Any) -> list[str]:
 
     try:
         faults = Draft202012Validator(schema, registry=REGISTRY).iter_errors(answer)
-        return [f"{_place(fault.path)}: {fault.message}" for fault in islice(faults, MOST)]
+        return [f"{_fault_path(fault.path)}: {fault.message}" for fault in islice(faults, MAX_FAULTS)]
     except Exception as error:  # of the schema: a $ref to nowhere or to itself, a pattern that is none
         raise ConfigurationError(
             f"a JSON schema cannot be checked against ({type(error).__name__}): write it without a $ref that leads "
@@ -92,9 +96,9 @@ def _check_schema(schema: dict[str, Any]) -> None:
     except Exception as error:
         what = type(error).__name__
         raise ConfigurationError(f"output_schema is no JSON schema that can be read: {what}") from error
-    for sample in SAMPLES:
+    for sample in SAMPLE_ANSWERS:
         _json_faults(schema, sample)
 
 
-def _place(path: Any) -> str:
+def _fault_path(path: Any) -> str:
     return ".".join(str(step) for step in path) or "the answer"

@@ -16,23 +16,23 @@ from dataclasses import dataclass, field
 from zlib import crc32
 
 from rlm_langchain.context.mapped_text import MappedText
-from rlm_langchain.context.opening import opened, read
-from rlm_langchain.context.text_units import strings
+from rlm_langchain.context.opening import open_context, read_context
+from rlm_langchain.context.text_units import labelled_strings
 from rlm_langchain.records import Span
 from rlm_langchain.types import ContextFile
 
 ANCHOR_BYTES = 16
 """Bytes of a mark."""
-SHORTEST = 32
+MIN_MATCH_BYTES = 32
 """Bytes of the shortest match that counts: shorter ones are often chance."""
-MARKS = 655_360
+MAX_ANCHORS = 655_360
 """Of an index, at most: in a long context they lie further apart, and only longer matches are sure to be found."""
 BLOOM_BYTES = 1 << 20
 """Bytes that tell, for most marks that are nowhere, that they are nowhere."""
-TRIED = 8
+MAX_POSITIONS_TRIED = 8
 """Places of one mark that are compared: of a text that stands at many, one is meant, and any of them will do."""
 
-VARIETY = 4
+MIN_DISTINCT_BYTES = 4
 """Different bytes that a mark has at least: `--------` and `0,0,0,0,` stand everywhere, and say nothing."""
 
 ByteRange = tuple[int, int]
@@ -46,7 +46,7 @@ class SearchBudget:
     left: int
 
     @classmethod
-    def on(cls, text: str) -> SearchBudget:
+    def for_text(cls, text: str) -> SearchBudget:
         """Enough for one place in each 4 characters; of a long text less, so that its end is near too."""
         return cls(min(64 + len(text) // 4, 65_536))
 
@@ -61,20 +61,22 @@ class SubstringIndex:
     labels: list[str] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     """Of the texts in a list or dict: where each begins."""
-    _marks: array[int] = field(init=False)
+    _anchors: array[int] = field(init=False)
     """Hash and place of each in one number, in order."""
-    _sieve: bytearray = field(init=False)
+    _bloom: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
         data, step = self.data, ANCHOR_BYTES
-        while len(data) // step > MARKS:
+        while len(data) // step > MAX_ANCHORS:
             step *= 2
         places = range(0, max(0, len(data) - ANCHOR_BYTES + 1), step)
         marks = ((data[i : i + ANCHOR_BYTES], i) for i in places)
-        self._marks = array("Q", sorted([crc32(mark) << 32 | i for mark, i in marks if len({*mark}) >= VARIETY]))
-        self._sieve = bytearray(BLOOM_BYTES)
-        for packed in self._marks:
-            self._sieve[packed >> 44] |= 1 << (packed >> 32 & 7)
+        self._anchors = array(
+            "Q", sorted([crc32(mark) << 32 | i for mark, i in marks if len({*mark}) >= MIN_DISTINCT_BYTES])
+        )
+        self._bloom = bytearray(BLOOM_BYTES)
+        for packed in self._anchors:
+            self._bloom[packed >> 44] |= 1 << (packed >> 32 & 7)
 
     @classmethod
     def of(cls, file: ContextFile, *, ours: bool) -> SubstringIndex:
@@ -82,13 +84,13 @@ class SubstringIndex:
         if file.kind == "text":
             data: bytes | mmap.mmap
             if ours:
-                with opened(file) as stream:
+                with open_context(file) as stream:
                     data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             else:
-                data = read(file)
+                data = read_context(file)
             return cls(data, MappedText(data, file))
         labels, starts, parts, size = list[str](), list[int](), list[bytes](), 0
-        for label, text in strings(json.loads(read(file))):
+        for label, text in labelled_strings(json.loads(read_context(file))):
             labels.append(label)
             starts.append(size)
             parts.append(text.encode("utf-8", "replace"))
@@ -98,9 +100,9 @@ class SubstringIndex:
     def __len__(self) -> int:
         return len(self.data)
 
-    def found(self, text: str, effort: SearchBudget) -> list[ByteRange]:
+    def find(self, text: str, effort: SearchBudget) -> list[ByteRange]:
         """The stretches of the context that stand in a text, as far as the effort goes."""
-        said, at, found, sieve = text.encode("utf-8", "replace"), 0, list[ByteRange](), self._sieve
+        said, at, found, sieve = text.encode("utf-8", "replace"), 0, list[ByteRange](), self._bloom
         while at <= len(said) - ANCHOR_BYTES and effort.left > 0:
             key = crc32(said[at : at + ANCHOR_BYTES])
             if not sieve[key >> 12] >> (key & 7) & 1:  # written out here: most of a prompt ends here
@@ -108,14 +110,14 @@ class SubstringIndex:
                 continue
             matches = self._matches(said, at, key, effort)
             begin, length, right = max(matches, key=lambda match: match[1], default=(0, 0, 0))
-            if length >= SHORTEST:
-                found.append(self._whole((begin, begin + length)))
+            if length >= MIN_MATCH_BYTES:
+                found.append(self._trim_to_characters((begin, begin + length)))
                 at += right
             else:
                 at += 1
-        return merged(found)
+        return merge_ranges(found)
 
-    def _whole(self, stretch: ByteRange) -> ByteRange:
+    def _trim_to_characters(self, stretch: ByteRange) -> ByteRange:
         """Without halves of characters at its ends."""
         start, end = stretch
         while start < end and self.data[start] & 0xC0 == 0x80:
@@ -127,15 +129,15 @@ class SubstringIndex:
     def _matches(self, said: bytes, at: int, key: int, effort: SearchBudget) -> Iterator[tuple[int, int, int]]:
         """For each place of the mark at `at`: where a match around it begins, its length, how much is ahead."""
         mark = said[at : at + ANCHOR_BYTES]
-        i = bisect_left(self._marks, key << 32)
-        for packed in self._marks[i : i + TRIED]:
+        i = bisect_left(self._anchors, key << 32)
+        for packed in self._anchors[i : i + MAX_POSITIONS_TRIED]:
             if packed >> 32 != key or effort.left <= 0:
                 return
             effort.left -= 1
             place = packed & 0xFFFFFFFF
             if self.data[place : place + ANCHOR_BYTES] == mark:
-                right = ANCHOR_BYTES + _same(said, at + ANCHOR_BYTES, self.data, place + ANCHOR_BYTES)
-                left = _same_before(said, at, self.data, place)
+                right = ANCHOR_BYTES + _common_prefix(said, at + ANCHOR_BYTES, self.data, place + ANCHOR_BYTES)
+                left = _common_suffix(said, at, self.data, place)
                 yield place - left, left + right, right
 
     def spans(self, stretch: ByteRange) -> Iterator[Span]:
@@ -156,7 +158,7 @@ class SubstringIndex:
             number += 1
 
 
-def merged(stretches: list[ByteRange]) -> list[ByteRange]:
+def merge_ranges(stretches: list[ByteRange]) -> list[ByteRange]:
     """The same places, each once, in order."""
     joined: list[ByteRange] = []
     for start, end in sorted(stretches):
@@ -167,7 +169,7 @@ def merged(stretches: list[ByteRange]) -> list[ByteRange]:
     return joined
 
 
-def _same(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
+def _common_prefix(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
     """How many bytes from there on are the same."""
     most, same, step = min(len(one) - i, len(other) - j), 0, 64
     while same < most:
@@ -182,7 +184,7 @@ def _same(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
     return same
 
 
-def _same_before(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
+def _common_suffix(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
     """How many bytes before there are the same."""
     most, same, step = min(i, j), 0, 64
     while same < most:

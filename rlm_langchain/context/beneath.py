@@ -19,14 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_RELATIVE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+_CAN_OPEN_RELATIVE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 """Whether this system can open relative to an open folder, without following links."""
-_QUIET = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 """To open a pipe or a terminal waits for nobody, and takes nothing over."""
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-class Outside(OSError):
+class OutsideRoot(OSError):
     """A path leads out of the root, or was changed while it was opened."""
 
     def __init__(self, path: Path) -> None:
@@ -35,12 +35,12 @@ class Outside(OSError):
         )
 
 
-def resolved(root: Path, path: Path) -> Path:
+def resolve_below(root: Path, path: Path) -> Path:
     """The real path of what is below `root`, links followed. Raises `OSError`, `Outside` for what is elsewhere."""
-    return located([root], path)[1]
+    return resolve_in_roots([root], path)[1]
 
 
-def located(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
+def resolve_in_roots(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
     """The real path of the first root that something is below, and its own. Raises as `resolved`."""
     try:
         found = path.resolve()
@@ -48,14 +48,14 @@ def located(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     within = next((real for root in roots if found.is_relative_to(real := root.resolve())), None)
     if within is None:
-        raise Outside(path)
+        raise OutsideRoot(path)
     return within, found
 
 
 @contextmanager
-def opened(root: Path, path: Path) -> Iterator[int]:
+def open_below(root: Path, path: Path) -> Iterator[int]:
     """A descriptor of what is at `path`, a real path below the real path `root`. Raises `OSError`."""
-    descriptor = _open_relative(root, path) if _RELATIVE else _open_and_check(root, path)
+    descriptor = _open_relative(root, path) if _CAN_OPEN_RELATIVE else _open_and_check(root, path)
     try:
         yield descriptor
     finally:
@@ -63,9 +63,9 @@ def opened(root: Path, path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def opened_file(root: Path, path: Path) -> Iterator[BinaryIO]:
+def open_file_below(root: Path, path: Path) -> Iterator[BinaryIO]:
     """The regular file at `path`, links to places below `root` followed. Raises `OSError`."""
-    with opened(root, resolved(root, path)) as descriptor:
+    with open_below(root, resolve_below(root, path)) as descriptor:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
@@ -74,32 +74,32 @@ def opened_file(root: Path, path: Path) -> Iterator[BinaryIO]:
 
 def _open_relative(root: Path, path: Path) -> int:
     *folders, last = ("." if path == root else path.relative_to(root).as_posix()).split("/")
-    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | _QUIET)
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | _OPEN_FLAGS)
     try:
         for name in folders:
-            below = _step(at, name, os.O_DIRECTORY, path)
+            below = _open_component(at, name, os.O_DIRECTORY, path)
             os.close(at)
             at = below
-        return _step(at, last, 0, path)
+        return _open_component(at, last, 0, path)
     finally:
         os.close(at)
 
 
-def _step(at: int, name: str, flags: int, path: Path) -> int:
+def _open_component(at: int, name: str, flags: int, path: Path) -> int:
     try:
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | flags | _QUIET, dir_fd=at)
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | flags | _OPEN_FLAGS, dir_fd=at)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # a link, in the words of several systems
-            raise Outside(path) from error
+            raise OutsideRoot(path) from error
         raise
 
 
 def _open_and_check(root: Path, path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | _QUIET | _BINARY)
+    descriptor = os.open(path, os.O_RDONLY | _OPEN_FLAGS | _BINARY)
     try:
-        now = resolved(root, path)
+        now = resolve_below(root, path)
         if now != path or not os.path.samestat(os.lstat(path), os.fstat(descriptor)):
-            raise Outside(path)
+            raise OutsideRoot(path)
     except BaseException:
         os.close(descriptor)
         raise

@@ -17,20 +17,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from rlm_langchain.context.describe import HEAD
+from rlm_langchain.context.describe import PREVIEW_BYTES
 from rlm_langchain.context.file_hashes import (
     FileHashCache,
     FileStat,
-    hash_of_open,
+    hash_open_file,
     open_regular,
 )
 from rlm_langchain.errors import JournalError
 
-_FRESH = 3600
+_TOUCH_INTERVAL = 3600
 """Seconds between two notes that a blob is in use, so that most uses write nothing."""
-_ABANDONED = 86_400
+_ABANDONED_AFTER = 86_400
 """Seconds without a write after which an unfinished blob belongs to a process that was killed."""
-_UNFINISHED = "unfinished-"
+_TEMPORARY_PREFIX = "unfinished-"
 
 
 class Blob(NamedTuple):
@@ -51,12 +51,12 @@ class Collected(NamedTuple):
     """Bytes that are free again, those of unfinished writes included."""
 
 
-class Blobs:
+class BlobStore:
     """The blobs under one folder. Nothing is created before the first write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seals = FileHashCache(folder)
+        self.file_hashes = FileHashCache(folder)
 
     def path(self, sha256: str) -> Path:
         """Where the blob is, or would be."""
@@ -64,30 +64,30 @@ class Blobs:
 
     def put(self, data: bytes) -> Blob:
         """Keep these bytes; a whole copy that is there already is left alone."""
-        blob = Blob(hashlib.sha256(data).hexdigest(), len(data), data[:HEAD])
+        blob = Blob(hashlib.sha256(data).hexdigest(), len(data), data[:PREVIEW_BYTES])
         if not self.reuse(blob):
             with self.writer() as writer:
                 writer.append(data)
-                writer.place(blob)
+                writer.publish(blob)
         return blob
 
     def reuse(self, blob: Blob) -> bool:
         """Whether a whole copy is there, which then counts as used."""
         with suppress(OSError):
-            if self._intact(self.path(blob.sha256), blob.sha256, blob.size):
-                self._use(blob.sha256)
+            if self._is_intact(self.path(blob.sha256), blob.sha256, blob.size):
+                self._touch(blob.sha256)
                 return True
         return False
 
     @contextmanager
-    def writer(self) -> Iterator[Writer]:
+    def writer(self) -> Iterator[BlobWriter]:
         """For bytes that come in pieces: `write` them, then `commit`. Without that nothing is kept."""
-        with self.explained():
+        with self.as_journal_error():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)
+            handle, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=self.folder)
         try:
             with open(handle, "wb", buffering=0) as file:
-                yield Writer(self, file, Path(name))
+                yield BlobWriter(self, file, Path(name))
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -96,12 +96,12 @@ class Blobs:
         path = self.path(sha256)
         remedy = "give the context again to store it anew"
         try:
-            intact = self._intact(path, sha256, size)
+            intact = self._is_intact(path, sha256, size)
         except OSError as error:
             raise JournalError(f"the stored context {path} cannot be read ({error.strerror}): {remedy}") from error
         if not intact:
             raise JournalError(f"the stored context {path} is damaged: {remedy}")
-        self._use(sha256)
+        self._touch(sha256)
         return path
 
     def collect(self, older_than: float, keep: Collection[str], *, dry_run: bool = False) -> Collected:
@@ -112,15 +112,18 @@ class Blobs:
         now, removed, size = time.time(), [], 0
         for path in sorted(self.folder.glob("*/*")):
             sha256 = path.name.partition(".")[0]
-            if sha256 not in keep and (freed := _remove(path, now - older_than, dry_run=dry_run)) is not None:
+            if (
+                sha256 not in keep
+                and (freed := _remove_if_older(path, now - older_than, dry_run=dry_run)) is not None
+            ):
                 size += freed
                 removed += [sha256] if path.name == sha256 else []
-        for path in self.folder.glob(f"{_UNFINISHED}*"):
-            size += _remove(path, now - max(older_than, _ABANDONED), dry_run=dry_run) or 0
+        for path in self.folder.glob(f"{_TEMPORARY_PREFIX}*"):
+            size += _remove_if_older(path, now - max(older_than, _ABANDONED_AFTER), dry_run=dry_run) or 0
         return Collected(tuple(removed), size)
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def as_journal_error(self) -> Iterator[None]:
         """Turns what an operating system says about a write into our error."""
         try:
             yield
@@ -130,31 +133,31 @@ class Blobs:
                 "make room there, or set RLM_HOME to a folder that can be written"
             ) from error
 
-    def _intact(self, path: Path, sha256: str, size: int) -> bool:
-        stamp = FileStat.of(path)
+    def _is_intact(self, path: Path, sha256: str, size: int) -> bool:
+        stamp = FileStat.of_path(path)
         if stamp.size != size:
             return False
-        if self.seals.remembers(path, sha256, stamp):
+        if self.file_hashes.is_remembered(path, sha256, stamp):
             return True
         with open_regular(path) as file:
-            if hash_of_open(file) != sha256:
+            if hash_open_file(file) != sha256:
                 return False
-        self.seals.remember(path, sha256, stamp)
+        self.file_hashes.remember(path, sha256, stamp)
         return True
 
-    def _use(self, sha256: str) -> None:
+    def _touch(self, sha256: str) -> None:
         """Say that the blob is in use; its age counts from its last use."""
         path = self.path(sha256)
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _FRESH:
+            if time.time() - path.stat().st_mtime > _TOUCH_INTERVAL:
                 os.utime(path)
-                self.seals.remember(path, sha256, FileStat.of(path))
+                self.file_hashes.remember(path, sha256, FileStat.of_path(path))
 
 
-class Writer:
+class BlobWriter:
     """One blob in the making: a file of its own until `commit` puts it in its place."""
 
-    def __init__(self, blobs: Blobs, file: BinaryIO, path: Path) -> None:
+    def __init__(self, blobs: BlobStore, file: BinaryIO, path: Path) -> None:
         self._blobs, self._file, self._path = blobs, file, path
         self._digest = hashlib.sha256()
         self._size = 0
@@ -165,34 +168,34 @@ class Writer:
         self.append(data)
         self._digest.update(data)
         self._size += len(data)
-        if len(self._head) < HEAD:
-            self._head = (self._head + data)[:HEAD]
+        if len(self._head) < PREVIEW_BYTES:
+            self._head = (self._head + data)[:PREVIEW_BYTES]
 
     def commit(self) -> Blob:
         """Keep what was written; a whole copy that is there already is left alone."""
         blob = Blob(self._digest.hexdigest(), self._size, self._head)
         if not self._blobs.reuse(blob):
-            self.place(blob)
+            self.publish(blob)
         return blob
 
     def append(self, data: bytes) -> None:
         """Add bytes whose hash is known to the caller, who then calls `place`."""
-        with self._blobs.explained():
+        with self._blobs.as_journal_error():
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
 
-    def place(self, blob: Blob) -> None:
+    def publish(self, blob: Blob) -> None:
         """Give the blob its name: from here on it is whole and there."""
         path = self._blobs.path(blob.sha256)
-        with self._blobs.explained():
+        with self._blobs.as_journal_error():
             path.parent.mkdir(mode=0o700, exist_ok=True)
             self._file.close()
             os.replace(self._path, path)
-            self._blobs.seals.remember(path, blob.sha256, FileStat.of(path))
+            self._blobs.file_hashes.remember(path, blob.sha256, FileStat.of_path(path))
 
 
-def _remove(path: Path, before: float, *, dry_run: bool) -> int | None:
+def _remove_if_older(path: Path, before: float, *, dry_run: bool) -> int | None:
     """Remove a file that was last used before that time; the bytes it had, or None if it stays."""
     with suppress(OSError):
         found = path.stat()

@@ -10,9 +10,9 @@ from typing import BinaryIO
 from rlm_langchain.context.describe import count
 from rlm_langchain.errors import InputError
 
-BLOCK = 1 << 18
+BLOCK_BYTES = 1 << 18
 """Bytes read at once: large enough to be quick, small enough for the processor's cache."""
-SAMPLE = 1 << 13
+SAMPLE_BYTES = 1 << 13
 """Bytes that are looked at to tell text from the rest."""
 
 _BOMS = (
@@ -29,13 +29,13 @@ _FORMATS = (
     (b"\x89PNG", "an image: only text can be a context"),
     (b"\xff\xd8\xff", "an image: only text can be a context"),
 )
-_MARK = "\ufffd"
+_REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def blocks(file: BinaryIO) -> Iterator[bytes]:
+def read_blocks(file: BinaryIO) -> Iterator[bytes]:
     """What is left in a file, block by block."""
-    while block := file.read(BLOCK):
+    while block := file.read(BLOCK_BYTES):
         yield block
 
 
@@ -44,7 +44,7 @@ def encoding_of(sample: bytes) -> str:
     return next((encoding for mark, encoding in _BOMS if sample.startswith(mark)), "utf-8")
 
 
-def not_text(sample: bytes) -> str | None:
+def why_not_text(sample: bytes) -> str | None:
     """What the beginning of a file is if it is no text, and what to do; None for text.
 
     A NUL alone does not make a text binary: logs have them after a crash.
@@ -54,19 +54,19 @@ def not_text(sample: bytes) -> str | None:
             return name
     if sample.isascii() or not encoding_of(sample).startswith("utf-8"):
         return None
-    wrong = sample.decode("utf-8", "replace").count(_MARK) - sample.count(_MARK.encode())
+    wrong = sample.decode("utf-8", "replace").count(_REPLACEMENT) - sample.count(_REPLACEMENT.encode())
     # Up to three may be the beginning of a character that the end of the sample has cut.
     if wrong > 3 and (wrong > len(sample) * 0.3 or b"\0" in sample):
         return "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
     return None
 
 
-def scrub(text: str) -> tuple[str, int]:
+def replace_surrogates(text: str) -> tuple[str, int]:
     """The text with each lone surrogate replaced by U+FFFD, so that offsets stay, and how many there were."""
-    return _SURROGATE.subn(_MARK, text)
+    return _SURROGATE.subn(_REPLACEMENT, text)
 
 
-def replaced(number: int, what: str = "undecodable byte sequence") -> str:
+def replacement_note(number: int, what: str = "undecodable byte sequence") -> str:
     """A note for `about`; empty for none."""
     return f"{count(number, what)} replaced by U+FFFD" if number else ""
 
@@ -80,7 +80,7 @@ class Decoder:
     def __init__(self, name: str, sample: bytes, *, strict: bool) -> None:
         self.name, self.strict, self.replaced = name, strict, 0
         encoding = encoding_of(sample)
-        self.utf8 = encoding.startswith("utf-8")
+        self.is_utf8 = encoding.startswith("utf-8")
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._offset = 0
 
@@ -91,25 +91,25 @@ class Decoder:
             text = self._decoder.decode(block, final)
         except UnicodeDecodeError as error:
             if self.strict:
-                raise InputError(self._fault(error, len(block))) from error
+                raise InputError(self._error_message(error, len(block))) from error
             self._decoder.setstate(state)
-            text = self._decode_anyway(state[0], block, final)
+            text = self._decode_with_replacement(state[0], block, final)
         self._offset += len(block)
         return text
 
-    def _fault(self, error: UnicodeDecodeError, size: int) -> str:
+    def _error_message(self, error: UnicodeDecodeError, size: int) -> str:
         at = self._offset + size - len(error.object) + error.start
         return (
             f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): "
             "mend it, or let undecodable bytes be replaced (not `strict`)"
         )
 
-    def _decode_anyway(self, pending: bytes, block: bytes, final: bool) -> str:
+    def _decode_with_replacement(self, pending: bytes, block: bytes, final: bool) -> str:
         self._decoder.errors = "replace"
         text = self._decoder.decode(block, final)
         self._decoder.errors = "strict"
         decoded = len(pending) + len(block) - len(self._decoder.getstate()[0])
         # In UTF-8 a mark that was there before is always these three bytes; elsewhere all count as new.
-        before = (pending + block)[:decoded].count(_MARK.encode()) if self.utf8 else 0
-        self.replaced += text.count(_MARK) - before
+        before = (pending + block)[:decoded].count(_REPLACEMENT.encode()) if self.is_utf8 else 0
+        self.replaced += text.count(_REPLACEMENT) - before
         return text

@@ -14,16 +14,16 @@ from rlm_langchain.context.sanitize import quotable
 BYTES_PER_TOKEN = 4
 """Bytes of UTF-8 that a token has, about: see `approximate_tokens`."""
 
-PREVIEW = 300
+PREVIEW_CHARS = 300
 """Characters of a preview."""
 
-HEAD = 4 * PREVIEW
+PREVIEW_BYTES = 4 * PREVIEW_CHARS
 """Bytes that hold so many characters in any script."""
 
-_NAMES = 6
+_MAX_KEYS = 6
 """Keys that are named in a line; of each at most `_NAME` characters."""
 
-_NAME = 60
+_MAX_KEY_CHARS = 60
 
 
 def approximate_tokens(text: str | int) -> int:
@@ -39,41 +39,41 @@ def approximate_tokens(text: str | int) -> int:
 
 def preview(text: str) -> str:
     """The first characters of a text, with all that is in them to be seen."""
-    return quotable(text[:PREVIEW])[:PREVIEW]
+    return quotable(text[:PREVIEW_CHARS])[:PREVIEW_CHARS]
 
 
-def head(data: bytes) -> str:
+def preview_of_bytes(data: bytes) -> str:
     """The preview of a text, from the bytes it begins with."""
-    return preview(data[:HEAD].decode("utf-8", "ignore"))
+    return preview(data[:PREVIEW_BYTES].decode("utf-8", "ignore"))
 
 
-def of_text(characters: int, size: int, *notes: str) -> str:
+def describe_text(characters: int, size: int, *notes: str) -> str:
     """`str, 4,404,445 characters (about 1,100,000 tokens)`, and notes if any."""
-    return line(f"str, {characters:,} characters ({tokens(size)})", *notes)
+    return join_parts(f"str, {characters:,} characters ({tokens(size)})", *notes)
 
 
-def of_list(items: Sequence[Any], size: int) -> str:
+def describe_list(items: Sequence[Any], size: int) -> str:
     """What a list holds: the lengths of texts, the keys of dicts, or how many there are of each type."""
-    kinds = _kinds(items)
+    kinds = _count_types(items)
     if set(kinds) == {"str"}:
         lengths = [*map(len, items)]
         each = f"{min(lengths):,} to {max(lengths):,} characters, {sum(lengths):,} in all"
-        return line(f"list of {len(items):,} str, {each} ({tokens(size)})")
+        return join_parts(f"list of {len(items):,} str, {each} ({tokens(size)})")
     if set(kinds) == {"dict"}:
-        keys = names(items[0])
-        return line(f"list of {len(items):,} dict ({tokens(size)} as JSON)", f"keys of the first: {keys}")
-    return line(f"list of {count(len(items), 'item')} ({tokens(size)} as JSON)", tally(kinds))
+        keys = list_keys(items[0])
+        return join_parts(f"list of {len(items):,} dict ({tokens(size)} as JSON)", f"keys of the first: {keys}")
+    return join_parts(f"list of {count(len(items), 'item')} ({tokens(size)} as JSON)", list_counts(kinds))
 
 
-def of_dict(items: Mapping[str, Any], size: int) -> str:
+def describe_dict(items: Mapping[str, Any], size: int) -> str:
     """What a dict holds: types of its values, and its first keys."""
-    kinds = _kinds(items.values())
-    mix = tally(kinds)
+    kinds = _count_types(items.values())
+    mix = list_counts(kinds)
     if set(kinds) == {"str"}:
         mix += f", {sum(map(len, items.values())):,} characters in all"
-    return line(
+    return join_parts(
         f"dict of {count(len(items), 'item')}: {mix} ({tokens(size)} as JSON)",
-        f"{first(items)}: {names(items)}",
+        f"{keys_label(items)}: {list_keys(items)}",
     )
 
 
@@ -88,42 +88,42 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def first(keys: Sequence[str] | Mapping[str, Any]) -> str:
+def keys_label(keys: Sequence[str] | Mapping[str, Any]) -> str:
     """The word before a list of keys that may be cut."""
-    return "first keys" if len(keys) > _NAMES else "keys"
+    return "first keys" if len(keys) > _MAX_KEYS else "keys"
 
 
-def tally(kinds: Counter[str]) -> str:
+def list_counts(kinds: Counter[str]) -> str:
     """`3 str, 1 list`, most first."""
     return ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
 
 
-def names(keys: Iterable[str]) -> str:
+def list_keys(keys: Iterable[str]) -> str:
     """The first few keys, quoted, each cut and on one line."""
-    return ", ".join(map(quoted, islice(keys, _NAMES))) or "none"
+    return ", ".join(map(quoted, islice(keys, _MAX_KEYS))) or "none"
 
 
 def quoted(name: str) -> str:
     """A name from outside as part of a line: quoted, cut, nothing in it hidden and no line broken."""
-    cut = name if len(name) <= _NAME else f"{name[:_NAME]}…"
+    cut = name if len(name) <= _MAX_KEY_CHARS else f"{name[:_MAX_KEY_CHARS]}…"
     shown = quotable(json.dumps(cut, ensure_ascii=False))
-    return shown if len(shown) <= 2 * _NAME else f'{shown[: 2 * _NAME]}…"'
+    return shown if len(shown) <= 2 * _MAX_KEY_CHARS else f'{shown[: 2 * _MAX_KEY_CHARS]}…"'
 
 
-def line(*parts: str) -> str:
+def join_parts(*parts: str) -> str:
     """The parts that say something, in one line."""
     return "; ".join(filter(None, parts))
 
 
-def _kinds(values: Iterable[Any]) -> Counter[str]:
+def _count_types(values: Iterable[Any]) -> Counter[str]:
     """How many values there are of each type that a sandbox will see."""
     kinds: Counter[str] = Counter()
     for kind, number in Counter(map(type, values)).items():
-        kinds[_kind(kind)] += number
+        kinds[_json_type(kind)] += number
     return kinds
 
 
-def _kind(kind: type) -> str:
+def _json_type(kind: type) -> str:
     """The JSON type that a type becomes."""
     base = next((base for base in (str, dict, bool, int, float) if issubclass(kind, base)), None)
     if base is not None:
@@ -131,9 +131,9 @@ def _kind(kind: type) -> str:
     return "None" if kind is NoneType else "list"
 
 
-MARKS = ("\t", "|", ";", ",")
+SEPARATORS = ("\t", "|", ";", ",")
 
-LONGEST = 40
+MAX_HEADER_CELL = 40
 """Characters of a cell of the first line: where they are longer, it is prose."""
 
 
@@ -149,17 +149,17 @@ class Table(NamedTuple):
         return {"mark": _quoted(self.mark), "cells": ", ".join(numbered)}
 
 
-def table(preview: str) -> Table | None:
+def find_table(preview: str) -> Table | None:
     """The table that a text begins with. The last line of a preview may be cut off, and does not count."""
     lines = preview.split("\n")[:-1]
     if len(lines) < 2 or lines[0].startswith(("{", "[", "#")):
         return None
-    return next((Table(mark, cells) for mark in MARKS if (cells := _cells(lines, mark))), None)
+    return next((Table(mark, cells) for mark in SEPARATORS if (cells := _cells(lines, mark))), None)
 
 
 def type_of_text(preview: str) -> Literal["str", "table"]:
     """What a text is called by its preview, in `ContextRef.type`."""
-    return "str" if table(preview) is None else "table"
+    return "str" if find_table(preview) is None else "table"
 
 
 def _cells(lines: list[str], mark: str) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def _cells(lines: list[str], mark: str) -> tuple[str, ...]:
         return ()
     cells = tuple(lines[0].split(mark))
     unlikely = mark == "," and (not all(cells[1:]) or any(cell[:1] == " " or cell[:1].isdigit() for cell in cells))
-    return () if unlikely or max(map(len, cells)) > LONGEST else cells
+    return () if unlikely or max(map(len, cells)) > MAX_HEADER_CELL else cells
 
 
 def _quoted(text: str) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from rlm_langchain.context.opening import is_stored, opened
+from rlm_langchain.context.opening import is_stored, open_context
 from rlm_langchain.types import ContextFile
 
-STEP = 1 << 16
+STEP_BYTES = 1 << 16
 """Bytes between two marks."""
-WINDOW = 1 << 22
+WINDOW_BYTES = 1 << 22
 """Bytes of a file that are looked through at once."""
-MARGIN = 1 << 16
+OVERLAP_BYTES = 1 << 16
 """Bytes that two windows share: what a pattern matches is no longer than that."""
 
 
@@ -43,17 +43,17 @@ class FileBytes:
 
     def find(self, needle: bytes) -> int:
         """The first place of some bytes, or -1."""
-        for start in range(0, self._size, WINDOW):
-            at = self[start : start + WINDOW + len(needle) - 1].find(needle)
+        for start in range(0, self._size, WINDOW_BYTES):
+            at = self[start : start + WINDOW_BYTES + len(needle) - 1].find(needle)
             if at >= 0:
                 return start + at
         return -1
 
     def search(self, pattern: re.Pattern[bytes]) -> tuple[int, int] | None:
         """The first match, of at most `MARGIN` bytes."""
-        for start in range(0, self._size, WINDOW):
-            match = pattern.search(self[start : start + WINDOW + MARGIN])
-            if match is not None and match.start() < WINDOW:
+        for start in range(0, self._size, WINDOW_BYTES):
+            match = pattern.search(self[start : start + WINDOW_BYTES + OVERLAP_BYTES])
+            if match is not None and match.start() < WINDOW_BYTES:
                 return start + match.start(), start + match.end()
         return None
 
@@ -64,19 +64,19 @@ class MappedText:
     def __init__(self, data: bytes | mmap.mmap | FileBytes, file: ContextFile) -> None:
         self.data = data
         self._ascii = file.length == file.size
-        self._marks: list[int] = []
+        self._characters_before: list[int] = []
         """Characters before each step."""
 
     def character(self, byte: int) -> int:
         """How many characters begin before this byte."""
         if self._ascii:
             return byte
-        step = byte // STEP
-        return self._marked()[step] + _begun(self.data[step * STEP : byte])
+        step = byte // STEP_BYTES
+        return self._offsets()[step] + _count_characters(self.data[step * STEP_BYTES : byte])
 
     def slice(self, start: int, end: int) -> str:
         """The characters from one to another, as a slice of the text would give them."""
-        return self.data[self._byte(start) : self._byte(end)].decode("utf-8", "replace")
+        return self.data[self._byte_of(start) : self._byte_of(end)].decode("utf-8", "replace")
 
     def find(self, needle: bytes) -> int:
         """The byte at which these bytes stand first, or -1."""
@@ -93,34 +93,34 @@ class MappedText:
         """The bytes from one place to another."""
         return self.data[start:end]
 
-    def _byte(self, character: int) -> int:
+    def _byte_of(self, character: int) -> int:
         """Where the character begins."""
         if self._ascii:
             return min(character, len(self.data))
-        marks = self._marked()
+        marks = self._offsets()
         step = bisect_right(marks, character) - 1
-        at, left = step * STEP, character - marks[step]
-        piece = self.data[at : at + STEP + 4]
+        at, left = step * STEP_BYTES, character - marks[step]
+        piece = self.data[at : at + STEP_BYTES + 4]
         starts = (i for i, byte in enumerate(piece) if byte & 0xC0 != 0x80)
         for count, start in enumerate(starts):
             if count == left:
                 return at + start
         return min(at + len(piece), len(self.data))
 
-    def _marked(self) -> list[int]:
-        if not self._marks:
+    def _offsets(self) -> list[int]:
+        if not self._characters_before:
             total = 0
-            for at in range(0, len(self.data), STEP):
-                self._marks.append(total)
-                total += _begun(self.data[at : at + STEP])
-            self._marks.append(total)
-        return self._marks
+            for at in range(0, len(self.data), STEP_BYTES):
+                self._characters_before.append(total)
+                total += _count_characters(self.data[at : at + STEP_BYTES])
+            self._characters_before.append(total)
+        return self._characters_before
 
 
 @contextmanager
-def mapped(file: ContextFile) -> Iterator[MappedText]:
+def open_mapped(file: ContextFile) -> Iterator[MappedText]:
     """A context that is one text, for as long as it is looked into. Raises `JournalError` when it has changed."""
-    with opened(file) as stream:
+    with open_context(file) as stream:
         if not is_stored(file):
             yield MappedText(FileBytes(stream, file.size), file)
             return
@@ -128,9 +128,9 @@ def mapped(file: ContextFile) -> Iterator[MappedText]:
             yield MappedText(data, file)
 
 
-_FOLLOWING = bytes(range(0x80, 0xC0))
+_CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
-def _begun(data: bytes) -> int:
+def _count_characters(data: bytes) -> int:
     """Characters that begin in these bytes."""
-    return len(data.translate(None, _FOLLOWING))
+    return len(data.translate(None, _CONTINUATION_BYTES))

@@ -18,35 +18,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from rlm_langchain.context.blobs import Blobs
+from rlm_langchain.context.blobs import BlobStore
 from rlm_langchain.context.file_hashes import (
     FileHashCache,
     FileStat,
-    hash_of_open,
+    hash_open_file,
     open_regular,
 )
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
-_REMEMBERED = 1_000
+_MAX_REMEMBERED = 1_000
 """Files whose stamps are remembered after they were hashed again."""
 
 
-def open_reference(ref: ContextRef, blobs: Blobs) -> ContextFile:
+def open_reference(ref: ContextRef, blobs: BlobStore) -> ContextFile:
     """The file, checked. Raises `JournalError` when it is missing, damaged or changed."""
-    path = _in_place(Path(ref["path"]), ref, blobs.seals) if "path" in ref else _stored(ref, blobs)
-    stamp = blobs.seals.stamp(path, ref["sha256"])
+    path = _verified_path(Path(ref["path"]), ref, blobs.file_hashes) if "path" in ref else _stored_path(ref, blobs)
+    stamp = blobs.file_hashes.known_stat(path, ref["sha256"])
     return ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"], stamp)
 
 
 @contextmanager
-def opened(file: ContextFile) -> Iterator[BinaryIO]:
+def open_context(file: ContextFile) -> Iterator[BinaryIO]:
     """A context to be read, at its beginning, for as long as that takes. Raises `JournalError` when it has changed.
 
     That may be found out at the end: what was read counts only when nothing was raised.
     """
-    with _explained(file), open_regular(file.path, follow=not file.sha256) as stream:
+    with _as_journal_error(file), open_regular(file.path, follow=not file.sha256) as stream:
         verify(stream, file)
         try:
             yield stream
@@ -56,10 +56,10 @@ def opened(file: ContextFile) -> Iterator[BinaryIO]:
         verify(stream, file)
 
 
-def read(file: ContextFile) -> bytes:
+def read_context(file: ContextFile) -> bytes:
     """All bytes of a context. Raises `JournalError` when it has changed."""
-    with _explained(file), open_regular(file.path, follow=not file.sha256) as stream:
-        before = FileStat.at(os.fstat(stream.fileno()))
+    with _as_journal_error(file), open_regular(file.path, follow=not file.sha256) as stream:
+        before = FileStat.of_stat(os.fstat(stream.fileno()))
         if not file.sha256:
             return stream.read()
         parts, left = list[bytes](), file.size
@@ -67,28 +67,28 @@ def read(file: ContextFile) -> bytes:
             parts.append(part)
             left -= len(part)
         data = b"".join(parts)
-        after = FileStat.at(os.fstat(stream.fileno()))
+        after = FileStat.of_stat(os.fstat(stream.fileno()))
         if after.size != file.size or left:
-            raise _changed(file)
+            raise _changed_error(file)
         if not before == after == file.stamp and hashlib.sha256(data).hexdigest() != file.sha256:
-            raise _changed(file)
+            raise _changed_error(file)
         return data
 
 
 def verify(stream: BinaryIO, file: ContextFile) -> None:
     """Raise `JournalError` unless the open file holds what the context is. One with another stamp is hashed."""
-    stamp = FileStat.at(os.fstat(stream.fileno()))
+    stamp = FileStat.of_stat(os.fstat(stream.fileno()))
     if not file.sha256:  # made by hand: there is nothing to compare it with
         return
     if stamp.size != file.size:
-        raise _changed(file)
-    if stamp == file.stamp or _known.has(file, stamp):
+        raise _changed_error(file)
+    if stamp == file.stamp or _verified.has(file, stamp):
         return
     at = time.time_ns()
-    if hash_of_open(stream) != file.sha256:
-        raise _changed(file)
+    if hash_open_file(stream) != file.sha256:
+        raise _changed_error(file)
     if stamp.is_settled(at):
-        _known.add(file, stamp)
+        _verified.add(file, stamp)
 
 
 def is_stored(file: ContextFile) -> bool:
@@ -96,7 +96,7 @@ def is_stored(file: ContextFile) -> bool:
     return file.path.name == file.sha256
 
 
-class Held:
+class WatchedFiles:
     """Files of the user that a sandbox reads while its session lives: held open, so that a change is noticed."""
 
     def __init__(self, files: Iterable[ContextFile]) -> None:
@@ -104,14 +104,14 @@ class Held:
         try:
             for file in files:
                 if file.sha256 and not is_stored(file):
-                    with _explained(file):
+                    with _as_journal_error(file):
                         self._open.append((file, open_regular(file.path)))
             self.check()
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> WatchedFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,13 +120,13 @@ class Held:
     def check(self) -> None:
         """Raise `JournalError` when one of them has changed."""
         for file, stream in self._open:
-            with _explained(file):
+            with _as_journal_error(file):
                 verify(stream, file)
 
     def check_paths(self) -> None:
         """The same, of what is there now under their names."""
         for file, _ in self._open:
-            with opened(file):
+            with open_context(file):
                 pass
 
     def identity(self, file: ContextFile) -> list[int]:
@@ -143,7 +143,7 @@ class Held:
             self._open.pop()[1].close()
 
 
-class _Stamps:
+class _VerifiedStats:
     """Stamps at which files were hashed in this process, most recent last."""
 
     def __init__(self) -> None:
@@ -157,43 +157,43 @@ class _Stamps:
     def add(self, file: ContextFile, stamp: FileStat) -> None:
         with self._lock:
             self._stamps[file.path, file.sha256] = stamp
-            while len(self._stamps) > _REMEMBERED:
+            while len(self._stamps) > _MAX_REMEMBERED:
                 self._stamps.popitem(last=False)
 
 
-_known = _Stamps()
+_verified = _VerifiedStats()
 
 
 @contextmanager
-def _explained(file: ContextFile) -> Iterator[None]:
+def _as_journal_error(file: ContextFile) -> Iterator[None]:
     """Turns what an operating system says about a read into our error."""
     try:
         yield
     except OSError as error:
         if not file.sha256:
             raise
-        raise _unreadable(file, error) from error
+        raise _unreadable_error(file, error) from error
 
 
-def _stored(ref: ContextRef, blobs: Blobs) -> Path:
+def _stored_path(ref: ContextRef, blobs: BlobStore) -> Path:
     return blobs.open(ref["sha256"], ref["size"])
 
 
-def _in_place(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
+def _verified_path(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
     file = ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
     at = time.time_ns()
-    with _explained(file):
-        stamp = FileStat.of(path)
-        if not seals.holds(path, ref["sha256"], stamp):
+    with _as_journal_error(file):
+        stamp = FileStat.of_path(path)
+        if not seals.is_known(path, ref["sha256"], stamp):
             with open_regular(path) as stream:
-                stamp = FileStat.at(os.fstat(stream.fileno()))
-                if stamp.size != ref["size"] or hash_of_open(stream) != ref["sha256"]:
-                    raise _changed(file)
-    seals.seal(path, ref["sha256"], stamp, at)
+                stamp = FileStat.of_stat(os.fstat(stream.fileno()))
+                if stamp.size != ref["size"] or hash_open_file(stream) != ref["sha256"]:
+                    raise _changed_error(file)
+    seals.save(path, ref["sha256"], stamp, at)
     return path
 
 
-def _changed(file: ContextFile) -> JournalError:
+def _changed_error(file: ContextFile) -> JournalError:
     if is_stored(file):
         return JournalError(
             f"the stored context {one_line(file.path)} is damaged: give the context again to store it anew"
@@ -201,7 +201,7 @@ def _changed(file: ContextFile) -> JournalError:
     return JournalError(f"{_name(file)} has changed since the run began: {_WAY_OUT}")
 
 
-def _unreadable(file: ContextFile, error: OSError) -> JournalError:
+def _unreadable_error(file: ContextFile, error: OSError) -> JournalError:
     return JournalError(f"{_name(file)} cannot be read ({error.strerror or error}): {_WAY_OUT}")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from rlm_langchain.context.sources.subtext import text_of
+from rlm_langchain.context.sources.subtext import read_excerpt
 from rlm_langchain.types import Excerpt
 
 
 def to_prompt_text(value: object) -> str:
     """A value as a model reads it."""
     if isinstance(value, Excerpt):
-        return text_of(value)
+        return read_excerpt(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

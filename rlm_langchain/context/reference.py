@@ -8,12 +8,12 @@ from math import inf
 from typing import Any, Literal, Protocol
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.blobs import Blob, Blobs
+from rlm_langchain.context.blobs import Blob, BlobStore
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
-LARGEST_STREAM = 1 << 30
+MAX_STREAM_BYTES = 1 << 30
 """Bytes that are copied from a stream, whose end nobody knows. A file is known by its size, and has no limit."""
 
 
@@ -21,10 +21,10 @@ LARGEST_STREAM = 1 << 30
 class StoreWriter:
     """What a source needs to make a reference."""
 
-    blobs: Blobs
+    blobs: BlobStore
     strict: bool
     """Refuse what cannot be decoded, instead of replacing and counting it."""
-    largest: int = LARGEST_STREAM
+    max_stream_bytes: int = MAX_STREAM_BYTES
     """Bytes that are copied from one stream."""
     deadline: float = inf
     """On the monotonic clock: when the time for all of it is over."""
@@ -46,25 +46,25 @@ class Source(Protocol):
     def accepts(self, value: Any) -> bool:
         """Whether the value is of this kind. Quick, and raises nothing."""
 
-    def refer(self, value: Any, intake: StoreWriter) -> ContextRef | None:
+    def to_reference(self, value: Any, store_writer: StoreWriter) -> ContextRef | None:
         """The reference, or None for nothing. Raises `InputError`."""
 
 
-def text_ref(blob: Blob, characters: int, *notes: str) -> ContextRef:
+def text_reference(blob: Blob, characters: int, *notes: str) -> ContextRef:
     """The reference of a text: UTF-8 in the store, or in a file that is referenced in place."""
-    preview = describe.head(blob.head)
+    preview = describe.preview_of_bytes(blob.head)
     return ContextRef(
         sha256=blob.sha256,
         kind="text",
         type=describe.type_of_text(preview),
         length=characters,
         size=blob.size,
-        about=describe.of_text(characters, blob.size, *notes),
+        about=describe.describe_text(characters, blob.size, *notes),
         preview=preview,
     )
 
 
-def json_ref(
+def json_reference(
     blob: Blob, kind: Literal["list", "dict"], length: int, line: str, preview: str | None = None
 ) -> ContextRef:
     """The reference of a list or an object in the store; the preview is the JSON, unless one is given."""
@@ -75,5 +75,5 @@ def json_ref(
         length=length,
         size=blob.size,
         about=line,
-        preview=describe.head(blob.head) if preview is None else preview,
+        preview=describe.preview_of_bytes(blob.head) if preview is None else preview,
     )

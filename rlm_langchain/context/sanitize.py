@@ -23,7 +23,7 @@ _INVISIBLE = re.compile(
     "]+"
 )
 
-_MARKS = re.compile(
+_TEMPLATE_MARKS = re.compile(
     r"<(?=\|[^<>\n]{1,60}\|>)"  # ChatML, Llama 3, Phi, Harmony, Command R
     "|<(?=\uff5c[^<>\n]{1,60}\uff5c>)"  # DeepSeek
     r"|<(?=<?/?(?:s|bos|eos|pad|unk|SYS|(?:start|end)_of_(?:turn|image)|tool_(?:call|response)|think)>)"
@@ -42,7 +42,7 @@ def visible(text: str) -> str:
 
 def quotable(text: str) -> str:
     r"""The text as a prompt may hold it: visible, and its marks of chat templates broken (`\x3c|im_start|>`)."""
-    return _MARKS.sub(_hexadecimal, visible(text))
+    return _TEMPLATE_MARKS.sub(_escape_first, visible(text))
 
 
 def one_line(name: object) -> str:
@@ -50,7 +50,7 @@ def one_line(name: object) -> str:
     return visible(str(name)).replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _hexadecimal(match: re.Match[str]) -> str:
+def _escape_first(match: re.Match[str]) -> str:
     return f"\\x{ord(match[0]):x}"
 
 

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlm_langchain.context import beneath
-from rlm_langchain.context.blobs import Blobs, Collected
+from rlm_langchain.context.blobs import BlobStore, Collected
 from rlm_langchain.context.describe import type_of_text
-from rlm_langchain.context.opening import open_reference, read
-from rlm_langchain.context.reference import LARGEST_STREAM, Source, StoreWriter
+from rlm_langchain.context.opening import open_reference, read_context
+from rlm_langchain.context.reference import MAX_STREAM_BYTES, Source, StoreWriter
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.signing import sign
 from rlm_langchain.context.sources import binary as sources_binary
@@ -51,7 +51,7 @@ SOURCES: tuple[Source, ...] = (
 )
 """What can be a context, in the order in which they are asked. Each is a module, and satisfies `Source`."""
 
-MADE: tuple[Source, ...] = (subtext, sources_text, json_values)
+REPL_SOURCES: tuple[Source, ...] = (subtext, sources_text, json_values)
 """What a program in a sandbox can make a context of."""
 
 
@@ -64,14 +64,14 @@ def home() -> Path:
     return user_data_path("rlm_langchain", appauthor=False)
 
 
-def largest_stream() -> int:
+def max_stream_bytes() -> int:
     """How many bytes are copied from one stream: `RLM_MAX_STREAM_BYTES`, or 1 GiB. Raises `ConfigurationError`."""
     chosen = os.environ.get("RLM_MAX_STREAM_BYTES")
     if not chosen:
-        return LARGEST_STREAM
+        return MAX_STREAM_BYTES
     if not (chosen.isascii() and chosen.isdecimal() and int(chosen)):
         raise ConfigurationError(
-            f"RLM_MAX_STREAM_BYTES is {one_line(chosen)}: give a number of bytes, such as {LARGEST_STREAM}"
+            f"RLM_MAX_STREAM_BYTES is {one_line(chosen)}: give a number of bytes, such as {MAX_STREAM_BYTES}"
         )
     return int(chosen)
 
@@ -84,7 +84,7 @@ class ContextStore:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = home() if root is None else root.absolute()
-        self._blobs = Blobs(self.root / "contexts")
+        self._blobs = BlobStore(self.root / "contexts")
 
     def reference(self, context: Any, *, strict: bool = False, seconds: float | None = None) -> ContextRef | None:
         """A reference to whatever is given; None for None and for an empty text, list or dict.
@@ -96,10 +96,10 @@ class ContextStore:
         reference names.
         """
         if references.accepts(context):
-            return references.refer(context, self._blobs, self.root)
-        intake = self._intake(strict=strict, seconds=seconds)
+            return references.to_reference(context, self._blobs, self.root)
+        store_writer = self._store_writer(strict=strict, seconds=seconds)
         source = next((source for source in SOURCES if source.accepts(context)), None)
-        return self._signed(source.refer(context, intake) if source else None)
+        return self._signed(source.to_reference(context, store_writer) if source else None)
 
     def verified(self, ref: Any) -> ContextRef:
         """A reference that comes back from where others may have written it, such as a message.
@@ -110,66 +110,66 @@ class ContextStore:
             raise InputError("this is no reference that a store of contexts has signed: give the context itself")
         return references.verified(ref, self.root)
 
-    def shortened(self, ref: ContextRef, preview: int) -> ContextRef:
+    def with_short_preview(self, ref: ContextRef, preview: int) -> ContextRef:
         """The same reference with no more than so many characters of its preview."""
         cut: ContextRef = {**ref, "preview": ref["preview"][:preview]}
         if cut["type"] == "table":  # which may begin with fewer rows now than make one
             cut["type"] = type_of_text(cut["preview"])
         return sign(cut, self.root)
 
-    def _intake(self, *, strict: bool = False, seconds: float | None = None) -> StoreWriter:
+    def _store_writer(self, *, strict: bool = False, seconds: float | None = None) -> StoreWriter:
         """Where bytes that become a context go, and how long and how many may come."""
         deadline = inf if seconds is None else time.monotonic() + seconds
-        return StoreWriter(self._blobs, strict, largest_stream(), deadline)
+        return StoreWriter(self._blobs, strict, max_stream_bytes(), deadline)
 
     def reference_beneath(self, path: Path, roots: Sequence[Path]) -> ContextRef | None:
         """A reference to a file or folder below one of the roots, links to places below it followed.
 
         Nothing else is read, whoever moves files or puts links into their place meanwhile. Raises as `reference`.
         """
-        with sources_streams.reading(str(path)):
-            within, found = beneath.located(roots, path)
-            with beneath.opened(within, found) as descriptor:
-                return self._signed(self._referred(within, found, descriptor))
+        with sources_streams.as_input_error(str(path)):
+            within, found = beneath.resolve_in_roots(roots, path)
+            with beneath.open_below(within, found) as descriptor:
+                return self._signed(self._reference_opened(within, found, descriptor))
 
-    def _referred(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
+    def _reference_opened(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
         """What was opened, as a reference."""
-        intake, mode = self._intake(), os.fstat(descriptor).st_mode
+        store_writer, mode = self._store_writer(), os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode) and not plugins.accepts(path):
-            return sources_folders.refer_beneath(within, path, intake)
+            return sources_folders.folder_to_reference(within, path, store_writer)
         if not stat.S_ISREG(mode):
             raise InputError(f"cannot read {path}: it is neither a file nor a folder that can be read safely")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             if not plugins.accepts(path):
-                return sources_files.refer_opened(file, path, intake)
+                return sources_files.open_file_to_reference(file, path, store_writer)
             # A plug-in reads by a path: that of a copy which nobody else can write to.
             with TemporaryDirectory() as folder:
                 copied = Path(folder, path.name)
                 with copied.open("wb") as copy:
                     shutil.copyfileobj(file, copy)
-                return plugins.refer(copied, intake)
+                return plugins.to_reference(copied, store_writer)
 
-    def made(self, value: Any) -> ContextRef | None:
+    def reference_from_repl(self, value: Any) -> ContextRef | None:
         """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.
 
         A value that looks like a reference is a dict like any other: a program cannot name what it was not given.
         """
-        source = next(source for source in MADE if source.accepts(value))
-        return self._signed(source.refer(value, self._intake()))
+        source = next(source for source in REPL_SOURCES if source.accepts(value))
+        return self._signed(source.to_reference(value, self._store_writer()))
 
     def _signed(self, ref: ContextRef | None) -> ContextRef | None:
         return None if ref is None else sign(ref, self.root)
 
     def open(self, ref: ContextRef) -> ContextFile:
         """The bytes of a context, checked. Raises `JournalError` that names what is missing or changed."""
-        if wrong := references.fault(dict(ref)):
+        if wrong := references.reference_fault(dict(ref)):
             raise JournalError(f"a reference to a context is damaged: {wrong}")
         return open_reference(ref, self._blobs)
 
     def load(self, ref: ContextRef) -> str | list[Any] | dict[str, Any]:
         """The context as a value in memory. Raises as `open` does."""
         found = self.open(ref)
-        content = read(found).decode()
+        content = read_context(found).decode()
         if found.kind == "text":
             return content
         value: list[Any] | dict[str, Any] = json.loads(content)

@@ -10,53 +10,53 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rlm_langchain.context.decoding import Decoder, blocks
-from rlm_langchain.context.opening import opened, read
+from rlm_langchain.context.decoding import Decoder, read_blocks
+from rlm_langchain.context.opening import open_context, read_context
 from rlm_langchain.types import ContextFile
 
 PASSAGE_CHARS = 1_000
 """Characters that a passage aims at."""
 
-Step = str | int
+PathStep = str | int
 
 
-class Source(NamedTuple):
+class TextUnit(NamedTuple):
     """One text of a context."""
 
-    at: tuple[Step, ...]
+    path: tuple[PathStep, ...]
     """The keys and numbers that lead to it from the context."""
     label: str
     """The same for people and models."""
 
 
-class Content(NamedTuple):
+class UnitText(NamedTuple):
     """A source and its text, in blocks."""
 
-    source: Source
+    unit: TextUnit
     text: Iterator[str]
 
 
-def contents(file: ContextFile) -> Iterator[Content]:
+def read_units(file: ContextFile) -> Iterator[UnitText]:
     """The texts of a stored context, in their order."""
     if file.kind == "text":
-        yield Content(Source((), "context"), _text(file))
+        yield UnitText(TextUnit((), "context"), _decoded_blocks(file))
         return
-    for source, text in values(json.loads(read(file))):
-        yield Content(source, iter((text,)))
+    for source, text in units_of(json.loads(read_context(file))):
+        yield UnitText(source, iter((text,)))
 
 
-def values(context: Any) -> Iterator[tuple[Source, str]]:
+def units_of(context: Any) -> Iterator[tuple[TextUnit, str]]:
     """The texts of a context in memory."""
     if isinstance(context, str):
-        yield Source((), "context"), context
+        yield TextUnit((), "context"), context
         return
     for key, item in _items(context):
-        yield from _walk((key,), item)
+        yield from _units_below((key,), item)
 
 
-def strings(context: Any) -> Iterator[tuple[str, str]]:
+def labelled_strings(context: Any) -> Iterator[tuple[str, str]]:
     """Every text in a list or dict as it is, small ones too, by its label."""
-    waiting: list[tuple[tuple[Step, ...], Any]] = [((key,), item) for key, item in _items(context)]
+    waiting: list[tuple[tuple[PathStep, ...], Any]] = [((key,), item) for key, item in _items(context)]
     waiting.reverse()
     while waiting:
         at, item = waiting.pop()
@@ -71,31 +71,31 @@ def as_text(item: Any) -> str:
     return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
 
 
-def _text(file: ContextFile) -> Iterator[str]:
+def _decoded_blocks(file: ContextFile) -> Iterator[str]:
     decoder = Decoder(str(file.path), b"", strict=False)
-    with opened(file) as stream:
-        for block in blocks(stream):
+    with open_context(file) as stream:
+        for block in read_blocks(stream):
             yield decoder.decode(block)
     yield decoder.decode(b"", final=True)
 
 
-def _walk(at: tuple[Step, ...], item: Any) -> Iterator[tuple[Source, str]]:
+def _units_below(at: tuple[PathStep, ...], item: Any) -> Iterator[tuple[TextUnit, str]]:
     if isinstance(item, dict) and isinstance(item.get("page_content"), str):
-        yield Source((*at, "page_content"), _label(at)), item["page_content"]
+        yield TextUnit((*at, "page_content"), _label(at)), item["page_content"]
     elif isinstance(item, str):
-        yield Source(at, _label(at)), item
+        yield TextUnit(at, _label(at)), item
     elif isinstance(item, dict | list):
         text = as_text(item)
         if len(text) <= PASSAGE_CHARS:
-            yield Source(at, _label(at)), text
+            yield TextUnit(at, _label(at)), text
             return
         for key, inner in _items(item):
-            yield from _walk((*at, key), inner)
+            yield from _units_below((*at, key), inner)
 
 
-def _items(value: dict[str, Any] | list[Any]) -> Iterator[tuple[Step, Any]]:
+def _items(value: dict[str, Any] | list[Any]) -> Iterator[tuple[PathStep, Any]]:
     return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
 
 
-def _label(at: tuple[Step, ...]) -> str:
+def _label(at: tuple[PathStep, ...]) -> str:
     return ".".join(map(str, at))

@@ -24,12 +24,12 @@ from langgraph.types import Send
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
 from rlm_langchain.trajectory.checksum import SEAL, checksum
 
-READS = ("get_tuple", "aget_tuple")
-HISTORIES = ("get_delta_channel_history", "aget_delta_channel_history")
-LISTS = ("list", "alist")
-PUTS = ("put", "aput")
-WRITES = ("put_writes", "aput_writes")
-UNKNOWN = "serialization type"
+READ_METHODS = ("get_tuple", "aget_tuple")
+HISTORY_METHODS = ("get_delta_channel_history", "aget_delta_channel_history")
+LIST_METHODS = ("list", "alist")
+PUT_METHODS = ("put", "aput")
+WRITE_METHODS = ("put_writes", "aput_writes")
+UNKNOWN_FORMAT = "serialization type"
 """What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
 
 
@@ -39,7 +39,7 @@ def checked_saver(saver: Any) -> Any:
     if saver is None or isinstance(saver, bool):
         return saver
     twin: Any = copy.copy(saver)
-    twin.__class__, twin.serde = _guarded_class(twin.__class__), _strict(saver.serde)
+    twin.__class__, twin.serde = _checked_class(twin.__class__), _data_only_serde(saver.serde)
     return twin
 
 
@@ -49,23 +49,23 @@ def check(saver: object) -> None:
         raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
 
 
-def _strict(serde: Any) -> Any:
+def _data_only_serde(serde: Any) -> Any:
     """LangGraph's serialiser with an empty list of classes; a serialiser of somebody else, as it is."""
     from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
     from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
     if type(serde) is EncryptedSerializer:
-        return EncryptedSerializer(serde.cipher, _strict(serde.serde))
+        return EncryptedSerializer(serde.cipher, _data_only_serde(serde.serde))
     return JsonPlusSerializer(allowed_msgpack_modules=None) if type(serde) is JsonPlusSerializer else serde
 
 
 @cache
-def _guarded_class(kind: Any) -> Any:
-    ways = dict.fromkeys(READS, (_reading, "read", _checked))
-    ways |= dict.fromkeys(HISTORIES, (_reading, "read", _same))
-    ways |= dict.fromkeys(LISTS, (_listing, "read", _checked))
-    ways |= dict.fromkeys(PUTS, (_putting, "written", _same))
-    ways |= dict.fromkeys(WRITES, (_reading, "written", _same))
+def _checked_class(kind: Any) -> Any:
+    ways = dict.fromkeys(READ_METHODS, (_wrap_call, "read", _verify_checkpoint))
+    ways |= dict.fromkeys(HISTORY_METHODS, (_wrap_call, "read", _unchanged))
+    ways |= dict.fromkeys(LIST_METHODS, (_wrap_iterator, "read", _verify_checkpoint))
+    ways |= dict.fromkeys(PUT_METHODS, (_wrap_put, "written", _unchanged))
+    ways |= dict.fromkeys(WRITE_METHODS, (_wrap_call, "written", _unchanged))
     methods = {name: make(getattr(kind, name), what, look) for name, (make, what, look) in ways.items()}
     return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
@@ -73,7 +73,7 @@ def _guarded_class(kind: Any) -> Any:
 Method = Callable[..., Any]
 
 
-def _reading(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+def _wrap_call(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
         with as_journal_error(what):
@@ -87,7 +87,7 @@ def _reading(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def _listing(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+def _wrap_iterator(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
         with as_journal_error(what):
@@ -102,27 +102,27 @@ def _listing(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     return acall if inspect.isasyncgenfunction(method) else call
 
 
-def _putting(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
-    write = _reading(method, what, look)
+def _wrap_put(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    write = _wrap_call(method, what, look)
 
     @wraps(method)
     def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
-        sealed = {**metadata, SEAL: _seal_of(checkpoint, metadata)}
+        sealed = {**metadata, SEAL: _checkpoint_checksum(checkpoint, metadata)}
         return write(saver, config, checkpoint, sealed, *rest, **more)
 
     return call
 
 
-def _same(found: Any) -> Any:
+def _unchanged(found: Any) -> Any:
     return found
 
 
-def _checked(found: Any) -> Any:
+def _verify_checkpoint(found: Any) -> Any:
     """A checkpoint as it was read, if it is the one that was written. Raises `JournalError`."""
     if found is None:
         return None
     asked = found.config["configurable"]["checkpoint_id"]
-    sound = _is_written(found.checkpoint, found.metadata) and _are_tasks(found.pending_writes or ())
+    sound = _is_intact(found.checkpoint, found.metadata) and _are_sends(found.pending_writes or ())
     if not sound or asked != found.checkpoint["id"]:
         raise JournalError(
             "a checkpoint is not what was written: go back to an earlier one with `rlm fork`, or ask again on a "
@@ -131,52 +131,52 @@ def _checked(found: Any) -> Any:
     return found
 
 
-def _is_written(checkpoint: Any, metadata: Any) -> bool:
+def _is_intact(checkpoint: Any, metadata: Any) -> bool:
     """Whether a checkpoint carries the seal that belongs on it; one of another writer, who seals nothing, must at
     least have the form that LangGraph reads."""
-    own = _seal_of(checkpoint, metadata)
+    own = _checkpoint_checksum(checkpoint, metadata)
     if SEAL in metadata:
         return bool(metadata[SEAL] == own)
     parents = metadata.get("parents") or {}
     return isinstance(parents, dict) and all(isinstance(key, str) for key in (*metadata, *parents))
 
 
-def _are_tasks(writes: Sequence[tuple[str, str, Any]]) -> bool:
-    """Whether what is to run next can: LangGraph would leave out what is no task, and end the run without it."""
+def _are_sends(writes: Sequence[tuple[str, str, Any]]) -> bool:
+    """Return whether all pending TASKS writes are `Send`s. LangGraph drops others silently."""
     return all(isinstance(value, Send) for _, channel, value in writes if channel == TASKS)
 
 
-def _seal_of(checkpoint: Any, metadata: Any) -> str:
-    """Over all that says how a run goes on. Its records carry seals of their own."""
+def _checkpoint_checksum(checkpoint: Any, metadata: Any) -> str:
+    """Return the checksum of all fields that decide how a run continues. Records have checksums of their own."""
     parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
     parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
-    return checksum({"parts": json.loads(json.dumps(parts, default=_plain))})
+    return checksum({"parts": json.loads(json.dumps(parts, default=_to_json_value))})
 
 
-def _plain(value: Any) -> Any:
-    """A task by what it says; of other objects, which a graph around ours may keep, no more than that they are."""
+def _to_json_value(value: Any) -> Any:
+    """Return the JSON form of a `Send` for the checksum; any other object counts as null."""
     return [value.node, value.arg] if isinstance(value, Send) else None
 
 
 @contextmanager
 def as_journal_error(what: str) -> Iterator[None]:
-    """A foreign error as one of ours. `what` was to be done: `read` or `written`."""
+    """Raise foreign errors of a saver as ours. `what` is the operation: `read` or `written`."""
     try:
         yield
     except RLMError:
         raise
     except (NotImplementedError, asyncio.InvalidStateError) as error:
-        if UNKNOWN in str(error):
-            raise JournalError(_sentence(what, error)) from error
+        if UNKNOWN_FORMAT in str(error):
+            raise JournalError(_error_message(what, error)) from error
         raise ConfigurationError(
             f"this saver cannot be used here ({type(error).__name__}): `invoke` needs a saver with sync methods, "
             "`ainvoke` one with async methods, AsyncSqliteSaver for example"
         ) from error
     except Exception as error:
-        raise JournalError(_sentence(what, error)) from error
+        raise JournalError(_error_message(what, error)) from error
 
 
-def _sentence(what: str, error: Exception) -> str:
+def _error_message(what: str, error: Exception) -> str:
     kind = type(error).__name__
     if what == "written":
         return (

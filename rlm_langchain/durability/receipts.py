@@ -20,7 +20,7 @@ from rlm_langchain.errors import JournalError
 from rlm_langchain.trajectory.checksum import checksum, is_intact
 from rlm_langchain.types import CallResult, Plain, Usage
 
-TOOL = " tool "
+TOOL_MARK = " tool "
 """In the key of what a tool or a function returned, behind its place."""
 REPLY_SPACE = 64 * 1024
 """Bytes allocated for one reply in flight."""
@@ -45,12 +45,12 @@ class Receipts:
                 self._replies = self._read()
             return self._replies.get(key)
 
-    def lost(self) -> list[Usage]:
+    def lost_usage(self) -> list[Usage]:
         """Return what requests of earlier processes may have cost whose replies never came."""
         self.find("")
         return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
 
-    def spent(self) -> list[tuple[str, Usage]]:
+    def spent_usage(self) -> list[tuple[str, Usage]]:
         """Return where in the tree earlier processes received replies, and what each of them used."""
         with self._lock:
             if self._replies is None:
@@ -58,25 +58,25 @@ class Receipts:
             bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
         return [(place, Usage(**usage)) for place, usage in bills]
 
-    def worked(self) -> float:
+    def seconds_worked(self) -> float:
         """Return the seconds that all processes had worked on the run when the last reply came."""
         self.find("")
         return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
-    def tools(self) -> set[str]:
+    def paths_of_tools(self) -> set[str]:
         """Return the places in the tree at which earlier processes have called tools and functions."""
         self.find("")
-        return {key.partition(TOOL)[0] for key in self._replies or () if TOOL in key}
+        return {key.partition(TOOL_MARK)[0] for key in self._replies or () if TOOL_MARK in key}
 
     async def open(self) -> None:
         """Open the file, off the event loop, since a disk may take a while. Raises `JournalError`."""
         if self._file < 0:
-            await asyncio.to_thread(self._opened)
+            await asyncio.to_thread(self._open_locked)
 
     def reserve_space(self) -> None:
-        """Make room for one more reply. Raises `JournalError` when the disk is full."""
+        """Reserve disk space for one more reply. Raises `JournalError` when the disk is full."""
         with self._lock:
-            self._make_room(self._in_flight + 1)
+            self._allocate_for(self._in_flight + 1)
             self._in_flight += 1
 
     def write(self, key: str, reply: dict[str, Any]) -> None:
@@ -88,16 +88,16 @@ class Receipts:
             try:
                 _write(self._file, line, self._end)
             except OSError as error:
-                raise self._full(error) from error
+                raise self._write_error(error) from error
             self._end += len(line)
 
     def release(self) -> None:
-        """Give back the room that was made for a reply, whether it came or not."""
+        """Release the space reserved for one reply, whether the reply came or not."""
         with self._lock:
             self._in_flight -= 1
 
     def close(self) -> None:
-        """Close the file, and remove it if nothing was received."""
+        """Close the file. An empty file is deleted."""
         with self._lock:
             if self._file >= 0:
                 os.ftruncate(self._file, self._end)
@@ -106,7 +106,7 @@ class Receipts:
                     self.path.unlink(missing_ok=True)
             self._file = -1
 
-    def _make_room(self, replies: int) -> None:
+    def _allocate_for(self, replies: int) -> None:
         wanted = self._end + replies * REPLY_SPACE
         if wanted <= self._allocated:
             return
@@ -119,9 +119,9 @@ class Receipts:
             else:
                 self._allocated = size
                 return
-        raise self._full(full) from full
+        raise self._write_error(full) from full
 
-    def _opened(self) -> None:
+    def _open_locked(self) -> None:
         with self._lock:
             self._open()
 
@@ -132,7 +132,7 @@ class Receipts:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._full(error) from error
+            raise self._write_error(error) from error
         if self._replies is None:
             self._replies = self._read()
         os.ftruncate(self._file, self._end)  # what a killed process had allocated, or half written
@@ -148,18 +148,18 @@ class Receipts:
         try:
             replies = [json.loads(line) for line in whole.splitlines()]
         except (ValueError, RecursionError) as error:
-            raise self._damaged() from error
+            raise self._damaged_error() from error
         if not all(isinstance(reply, dict) and is_intact(reply) and "key" in reply for reply in replies):
-            raise self._damaged()
+            raise self._damaged_error()
         return {reply["key"]: reply for reply in replies}
 
-    def _damaged(self) -> JournalError:
+    def _damaged_error(self) -> JournalError:
         return JournalError(
             f"the receipts in {self.path} are damaged: move the file away to go on without them; "
             "then replies since the last checkpoint are asked, and paid, again"
         )
 
-    def _full(self, error: OSError) -> JournalError:
+    def _write_error(self, error: OSError) -> JournalError:
         return JournalError(
             f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
             "nothing that was paid is lost"

@@ -17,39 +17,41 @@ from filelock import FileLock, Timeout
 from rlm_langchain.durability.checkpointer import as_journal_error
 from rlm_langchain.errors import ThreadBusy
 
-GLANCE = 0.2
+ACQUIRE_TIMEOUT = 0.2
 """Seconds for which somebody who only looks whether a thread is held may hold it."""
 
 
 @contextmanager
 def thread_lock(home: Path, thread: str) -> Iterator[None]:
     """Hold a thread while working on it. Raises `ThreadBusy` when somebody else does."""
-    lock = _lock(home, thread)
+    lock = _lock_path(home, thread)
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     holder = lock.with_suffix(".json")
     try:
-        held = _acquired(lock)
+        held = _acquire(lock)
     except Timeout as busy:
-        raise ThreadBusy(f"another process works on the thread {thread!r}{_who(holder)}; wait for it") from busy
+        raise ThreadBusy(
+            f"another process works on the thread {thread!r}{_describe_holder(holder)}; wait for it"
+        ) from busy
     try:
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
         yield
     finally:
-        _remove(lock, held)
+        _release(lock, held)
 
 
-def _acquired(lock: Path) -> FileLock:
+def _acquire(lock: Path) -> FileLock:
     """The lock on a file that is there. Raises `Timeout`."""
     while True:
-        held = FileLock(lock, timeout=GLANCE, poll_interval=GLANCE / 4, thread_local=False)
+        held = FileLock(lock, timeout=ACQUIRE_TIMEOUT, poll_interval=ACQUIRE_TIMEOUT / 4, thread_local=False)
         held.acquire()
         if lock.exists():
             return held
         held.release()  # of a file that was removed between its opening and its locking
 
 
-def _remove(lock: Path, held: FileLock) -> None:
-    """Let go of a lease, and of its files. On Windows an open file stays, and the lock removes it by itself."""
+def _release(lock: Path, held: FileLock) -> None:
+    """Release a lock and delete its files. On Windows an open file stays, and the lock removes it by itself."""
     try:
         for path in (lock.with_suffix(".json"), lock):
             with suppress(OSError):
@@ -59,17 +61,17 @@ def _remove(lock: Path, held: FileLock) -> None:
 
 
 def is_held(home: Path, thread: str) -> bool:
-    """Whether somebody works on a thread."""
-    return _is_locked(_lock(home, thread))
+    """Return whether another process or task holds the lock on a thread."""
+    return _is_locked(_lock_path(home, thread))
 
 
-def held_since(home: Path) -> float | None:
-    """When the oldest of all that is being worked on began; None when nothing is."""
+def oldest_lock_time(home: Path) -> float | None:
+    """Return when the oldest lock that is still held was taken (Unix time), or None if none is held."""
     locks = [lock for lock in (home / "leases").glob("*.lock") if _is_locked(lock)]
-    return min((_since(lock.with_suffix(".json")) for lock in locks), default=None)
+    return min((_locked_at(lock.with_suffix(".json")) for lock in locks), default=None)
 
 
-def _lock(home: Path, thread: str) -> Path:
+def _lock_path(home: Path, thread: str) -> Path:
     return home / "leases" / f"{hashlib.sha256(thread.encode()).hexdigest()[:32]}.lock"
 
 
@@ -81,11 +83,11 @@ def _is_locked(lock: Path) -> bool:
         held.acquire()
     except Timeout:
         return True
-    _remove(lock, held)
+    _release(lock, held)
     return False
 
 
-def _since(holder: Path) -> float:
+def _locked_at(holder: Path) -> float:
     """When a lease was taken, as its note says; a note that cannot be read is as old as may be."""
     try:
         return float(json.loads(holder.read_text())["since"])
@@ -93,7 +95,7 @@ def _since(holder: Path) -> float:
         return 0.0
 
 
-def _who(holder: Path) -> str:
+def _describe_holder(holder: Path) -> str:
     """Who says to hold it. A note for people: only the lock decides."""
     try:
         said = json.loads(holder.read_text())
@@ -103,9 +105,9 @@ def _who(holder: Path) -> str:
         return ""
 
 
-POSTGRES = "langgraph.checkpoint.postgres"
+POSTGRES_MODULE = "langgraph.checkpoint.postgres"
 
-SETTINGS = (
+LOCK_SETTINGS = (
     "set local lock_timeout = '1s'",  # a process that was killed a moment ago may not be gone yet
     "set local idle_in_transaction_session_timeout = 0",
     "set local tcp_keepalives_idle = 20",
@@ -120,24 +122,24 @@ def database_thread_lock(saver: Any, thread: str) -> Iterator[None]:
 
     Raises `ThreadBusy` when somebody else holds it, `JournalError` when the database cannot be reached.
     """
-    if not any(kind.__module__.startswith(POSTGRES) for kind in type(saver).__mro__):
+    if not any(kind.__module__.startswith(POSTGRES_MODULE) for kind in type(saver).__mro__):
         yield
         return
     with as_journal_error("read"):
-        connection = _connected(saver.conn)
+        connection = _new_connection(saver.conn)
     try:
         with as_journal_error("read"):
-            _take(connection, thread)
+            _take_advisory_lock(connection, thread)
         yield
     finally:
         connection.close()
 
 
-def _take(connection: Any, thread: str) -> None:
+def _take_advisory_lock(connection: Any, thread: str) -> None:
     from psycopg.errors import LockNotAvailable
 
     number = int.from_bytes(hashlib.sha256(f"rlm {thread}".encode()).digest()[:8], signed=True)
-    for setting in SETTINGS:
+    for setting in LOCK_SETTINGS:
         connection.execute(setting)
     try:
         connection.execute("select pg_advisory_xact_lock(%s)", (number,))
@@ -147,7 +149,7 @@ def _take(connection: Any, thread: str) -> None:
         ) from busy
 
 
-def _connected(ours: Any) -> Any:
+def _new_connection(ours: Any) -> Any:
     """One connection more to the database of a connection, or of a pool."""
     import psycopg
     from psycopg.conninfo import make_conninfo

@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from rlm_langchain.context.beneath import Outside
+from rlm_langchain.context.beneath import OutsideRoot
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import (
     ConfigurationError,
@@ -158,7 +158,7 @@ class ContextRegistry:
         try:
             return store.reference_beneath(path, self.roots)
         except InputError as error:
-            if not isinstance(error.__cause__, Outside):
+            if not isinstance(error.__cause__, OutsideRoot):
                 raise
             raise InputError(
                 f"{path} is outside of what this server may read; it may read: {_list(self.roots)}"

@@ -12,8 +12,8 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field, PrivateAttr
 
-from rlm_langchain.context.mapped_text import mapped
-from rlm_langchain.context.opening import read
+from rlm_langchain.context.mapped_text import open_mapped
+from rlm_langchain.context.opening import read_context
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import as_text
 from rlm_langchain.retrieval import extras
@@ -91,13 +91,13 @@ def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
     if ref is None:
         return Opened(None, "", indexes, None)
     file = store.open(ref)
-    value = json.loads(read(file)) if file.kind == "json" else None
+    value = json.loads(read_context(file)) if file.kind == "json" else None
     return Opened(file, ref["sha256"], indexes, value)
 
 
 def _documents(opened: Opened, hits: list[Any]) -> list[Document]:
     if opened.value is None and opened.file is not None:
-        with mapped(opened.file) as text:
+        with open_mapped(opened.file) as text:
             return [_document(hit, text.slice(hit.start, hit.end), {}) for hit in hits]
     return [_document(hit, *_piece(opened.value, hit)) for hit in hits]
 
@@ -105,7 +105,7 @@ def _documents(opened: Opened, hits: list[Any]) -> list[Document]:
 def _piece(value: Any, hit: Any) -> tuple[str, dict[str, Any]]:
     """The text of a hit, and the metadata of the document that it is in."""
     metadata: dict[str, Any] = {}
-    for step in hit.source.at:
+    for step in hit.unit.path:
         if step == "page_content" and isinstance(value.get("metadata"), dict):
             metadata = value["metadata"]
         value = value[step]
@@ -114,5 +114,5 @@ def _piece(value: Any, hit: Any) -> tuple[str, dict[str, Any]]:
 
 def _document(hit: Any, text: str, metadata: dict[str, Any]) -> Document:
     place = {"start": hit.start, "end": hit.end, "score": hit.score}
-    name = f"{hit.source.label}:{hit.start}-{hit.end}"
-    return Document(id=name, page_content=text, metadata={"source": hit.source.label, **metadata, **place})
+    name = f"{hit.unit.label}:{hit.start}-{hit.end}"
+    return Document(id=name, page_content=text, metadata={"source": hit.unit.label, **metadata, **place})

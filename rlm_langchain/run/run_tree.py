@@ -74,13 +74,13 @@ class RunTree:
             if self.receipts is not None:
                 return
             receipts = Receipts(path)
-            for place, usage in receipts.spent():
+            for place, usage in receipts.spent_usage():
                 self.note(place, usage)
                 self.ledger.add_spent(usage)
-            for lost in receipts.lost():
+            for lost in receipts.lost_usage():
                 self.ledger.add_spent(Usage(), lost=lost)
-            self.ledger.worked(receipts.worked())
-            self._tools.update(receipts.tools())
+            self.ledger.worked(receipts.seconds_worked())
+            self._tools.update(receipts.paths_of_tools())
             self.gate.room = self.receipts = receipts
 
     def breaks(self, error: RLMError) -> None:

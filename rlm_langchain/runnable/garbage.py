@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.durability.thread_lock import held_since
+from rlm_langchain.durability.thread_lock import oldest_lock_time
 from rlm_langchain.retrieval.cache.index_store import IndexStore
 
 GRACE = 7_200.0
@@ -65,7 +65,7 @@ def collect(home: Path, kept: Reachable, *, older_than: float, dry_run: bool = F
     With `dry_run`, say only what that would be.
     """
     before = time.time() - max(older_than, GRACE)
-    if (since := held_since(home)) is not None:
+    if (since := oldest_lock_time(home)) is not None:
         before = min(before, since - GRACE)
     age = time.time() - before
     contexts = ContextStore(home).collect(older_than=age, keep=kept.contexts, dry_run=dry_run)

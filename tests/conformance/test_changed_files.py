@@ -14,13 +14,13 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.answers.citations import Quote, find_all
+from rlm_langchain.answers.citations import Quote, find_quotes
 from rlm_langchain.answers.substring_index import SubstringIndex
-from rlm_langchain.context.mapped_text import mapped
-from rlm_langchain.context.opening import opened, read
-from rlm_langchain.context.sources.subtext import text_of
+from rlm_langchain.context.mapped_text import open_mapped
+from rlm_langchain.context.opening import open_context, read_context
+from rlm_langchain.context.sources.subtext import read_excerpt
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.context.text_units import contents
+from rlm_langchain.context.text_units import read_units
 from rlm_langchain.errors import JournalError
 from rlm_langchain.retrieval.index.subcontext import Slices
 from rlm_langchain.sandboxes.monty import MontySandbox
@@ -212,15 +212,15 @@ def in_session(sandbox: Any, limits: Limits) -> Callable[[ContextFile], str]:
 
 
 def in_mapped(file: ContextFile) -> str:
-    with mapped(file) as text:
+    with open_mapped(file) as text:
         return text.slice(0, 40)
 
 
 READERS: dict[str, Callable[[ContextFile], str]] = {
-    "read": lambda file: read(file).decode()[:40],
-    "excerpt": lambda file: text_of(Excerpt(file, 0, 40)),
+    "read": lambda file: read_context(file).decode()[:40],
+    "excerpt": lambda file: read_excerpt(Excerpt(file, 0, 40)),
     "mapped": in_mapped,
-    "search": lambda file: "".join(block for content in contents(file) for block in content.text)[:40],
+    "search": lambda file: "".join(block for content in read_units(file) for block in content.text)[:40],
     "coverage": lambda file: bytes(SubstringIndex.of(file, ours=False).data[:40]).decode(),
     "slices": lambda file: TEXT[:40] if Slices().find(file, file) else "",
     "cpython": in_session(CPythonSandbox(), Limits()),
@@ -233,7 +233,7 @@ READERS: dict[str, Callable[[ContextFile], str]] = {
 def test_whoever_reads_a_file_that_changed_is_told_which(store, file, change):
     found = store.open(store.reference(file))
     excerpt = Excerpt(found, 0, len(TEXT))
-    assert store.load(store.made(excerpt)) == TEXT
+    assert store.load(store.reference_from_repl(excerpt)) == TEXT
     assert {READERS[name](found).strip() for name in READERS} == {TEXT[:40].strip()}
     change(file)
     for value in READERS.values():
@@ -242,7 +242,7 @@ def test_whoever_reads_a_file_that_changed_is_told_which(store, file, change):
         ):
             value(found)
     with pytest.raises(JournalError, match=r"asked\.txt"):
-        store.made(excerpt)
+        store.reference_from_repl(excerpt)
     assert not list(store.root.rglob("unfinished-*"))
 
 
@@ -251,7 +251,7 @@ def test_a_file_is_known_by_its_text(store, file, harmless):
     found = store.open(store.reference(file))
     harmless(file)
     assert {value(found).strip() for value in READERS.values()} == {TEXT[:40].strip()}
-    assert store.load(store.made(Excerpt(found, 0, len(TEXT)))) == TEXT
+    assert store.load(store.reference_from_repl(Excerpt(found, 0, len(TEXT)))) == TEXT
 
 
 @pytest.mark.parametrize("change", [overwritten_at_the_end, appended, cut_off, emptied])
@@ -259,7 +259,7 @@ def test_a_change_while_it_is_read_is_told_at_the_end(store, file, change):
     found = store.open(store.reference(file))
 
     def reading() -> None:
-        with opened(found) as stream:
+        with open_context(found) as stream:
             assert stream.read(1000).decode() == TEXT[:1000]
             change(file)
 
@@ -271,7 +271,7 @@ def test_what_goes_wrong_in_a_text_that_changed_is_told_as_the_change(store, fil
     found = store.open(store.reference(file))
 
     def reading(change: Callable[[Path], None]) -> None:
-        with opened(found):
+        with open_context(found):
             change(file)
             _ = 1 / 0
 
@@ -298,11 +298,12 @@ def test_a_file_that_is_cut_off_does_not_end_the_host(store, file):
     """What is memory-mapped and cut off is a SIGBUS, which no program survives; the control maps it."""
     code = (
         "import mmap, os, sys; from contextlib import suppress; from pathlib import Path\n"
-        "from rlm_langchain.context import ContextStore; from rlm_langchain.context.mapped_text import mapped\n"
+        "from rlm_langchain.context import ContextStore\n"
+        "from rlm_langchain.context.mapped_text import open_mapped\n"
         "from rlm_langchain.errors import JournalError\n"
         "store, path = ContextStore(Path(sys.argv[1])), Path(sys.argv[2])\n"
         "found = store.open(store.reference(path))\n"
-        "with suppress(JournalError), mapped(found) as text:\n"
+        "with suppress(JournalError), open_mapped(found) as text:\n"
         "    data = mmap.mmap(os.open(path, os.O_RDONLY), 0, access=mmap.ACCESS_READ) if sys.argv[3:] else None\n"
         "    os.truncate(path, 0)\n"
         "    print(data[-1] if data else text.find(b'nowhere'))\n"
@@ -315,13 +316,13 @@ def test_a_file_that_is_cut_off_does_not_end_the_host(store, file):
 
 
 def test_a_quote_is_found_in_a_long_file_across_the_windows_it_is_read_in(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.context.mapped_text.WINDOW", 1000)
-    monkeypatch.setattr("rlm_langchain.context.mapped_text.MARGIN", 200)
+    monkeypatch.setattr("rlm_langchain.context.mapped_text.WINDOW_BYTES", 1000)
+    monkeypatch.setattr("rlm_langchain.context.mapped_text.OVERLAP_BYTES", 200)
     for at in range(960, 1010, 7):
         path = tmp_path / f"{at}.txt"
         path.write_text("é" * (at // 2) + "the  lease\nwas signed" + "ü" * 2000)
         refs = {"context": store.reference(path)}
-        spaced, exact = find_all(store, refs, [Quote("the lease was signed", ""), Quote("lease\nwas", "")])
+        spaced, exact = find_quotes(store, refs, [Quote("the lease was signed", ""), Quote("lease\nwas", "")])
         assert [found and found["start"] for found in (spaced, exact)] == [at // 2, at // 2 + 5]
 
 

@@ -67,7 +67,7 @@ def test_a_child_gets_the_piece_that_the_code_cut(store, limits, code, start, st
     call = asked(store, limits, code)
     assert isinstance(call.context, Excerpt)
     assert (call.context.start, call.context.stop) == (len(LONG[:start].encode()), len(LONG[:stop].encode()))
-    assert store.load(store.made(call.context)) == LONG[start:stop]
+    assert store.load(store.reference_from_repl(call.context)) == LONG[start:stop]
 
 
 @pytest.mark.parametrize("code", ["rlm_query('q', context[:1000])", "llm_query('q', context[:1_200_000])"])
@@ -82,7 +82,7 @@ def test_what_stands_in_no_context_goes_as_it_is(store, limits):
 def test_a_piece_too_long_for_any_frame_can_be_asked_about_all_the_same(store, limits):
     text = "0123456789abcdef" * (1 << 20)
     call = asked(store, limits, "rlm_query('q', context[16:])", text)
-    assert store.load(store.made(call.context)) == text[16:]
+    assert store.load(store.reference_from_repl(call.context)) == text[16:]
 
 
 def test_a_call_is_known_by_the_text_and_the_place_and_not_by_the_folder(tmp_path):
@@ -150,7 +150,7 @@ def test_a_leaf_reads_a_piece_that_fits(tmp_path):
 def test_a_piece_is_text_whatever_it_begins_with(store, begins):
     text = "x" * 1000 + begins + LONG
     call = asked(store, Limits(), "rlm_query('q', context[1000:])", text)
-    assert store.load(store.made(call.context)) == text[1000:]
+    assert store.load(store.reference_from_repl(call.context)) == text[1000:]
 
 
 def test_an_estimate_counts_what_a_leaf_reads_of_a_piece(tmp_path):

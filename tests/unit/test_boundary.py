@@ -34,7 +34,7 @@ from rlm_langchain import (
     create_rlm,
     create_rlm_graph,
 )
-from rlm_langchain.context.signing import KEY
+from rlm_langchain.context.signing import KEY_FILE
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.graph.boundary import Internal
 from rlm_langchain.graph.nodes.approve import questions
@@ -442,7 +442,7 @@ def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         refs = [*pool.map(lambda _: ContextStore(tmp_path / "home").reference("text"), range(32))]
     assert all(ref == refs[0] for ref in refs)
-    key = tmp_path / "home" / KEY
+    key = tmp_path / "home" / KEY_FILE
     assert (key.stat().st_mode & 0o777, key.stat().st_size) == (0o600, 32)
     assert key.read_bytes().hex() not in str(refs)
 
@@ -450,7 +450,7 @@ def test_the_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
 def test_a_key_that_was_cut_is_made_anew(tmp_path: Path) -> None:
     store = ContextStore(tmp_path)
     old = store.reference("text")
-    (tmp_path / KEY).write_bytes(b"short")
+    (tmp_path / KEY_FILE).write_bytes(b"short")
     new = store.reference("text")
     assert store.reference(new) == new
     with pytest.raises(JournalError):

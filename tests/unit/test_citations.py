@@ -14,7 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.answers.citations import Quote, find_all
+from rlm_langchain.answers.citations import Quote, find_quotes
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.testing.models import FunctionModel, script
 
@@ -174,7 +174,7 @@ def test_whatever_is_in_a_text_is_found_with_its_place(tmp_path_factory, before,
                 continue
             ref = store.reference(context)
             assert ref is not None
-            [found] = find_all(store, {"context": ref}, [Quote(said, None)])
+            [found] = find_quotes(store, {"context": ref}, [Quote(said, None)])
             assert found is not None
             assert text[found["start"] : found["end"]] == found["quote"]
             assert found["quote"].split() == said.split()

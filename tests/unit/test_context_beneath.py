@@ -148,7 +148,7 @@ def test_a_link_that_appears_at_any_moment_leads_nowhere(place: Path, given: str
 def test_the_same_where_the_system_cannot_open_relative_to_a_folder(
     place: Path, given: str, swapped: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(beneath, "_RELATIVE", False)
+    monkeypatch.setattr(beneath, "_CAN_OPEN_RELATIVE", False)
     found = tried(place, given, lambda root: replaced_by_link(root, swapped), taken)
     assert SECRET not in "".join(found)
 

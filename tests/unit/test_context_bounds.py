@@ -20,7 +20,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.cli.commands import inputs as commands_inputs
-from rlm_langchain.context.sources.folders import Walk
+from rlm_langchain.context.sources.folders import FolderWalk
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.testing.models import FunctionModel, script
@@ -123,9 +123,9 @@ def test_a_stream_is_copied_up_to_a_limit_that_can_be_set(store, monkeypatch, bl
 
 
 def test_the_limit_is_one_gibibyte_and_a_wrong_one_is_refused(store, monkeypatch):
-    from rlm_langchain.context.store import largest_stream
+    from rlm_langchain.context.store import max_stream_bytes
 
-    assert largest_stream() == 1 << 30
+    assert max_stream_bytes() == 1 << 30
     for wrong in ("0", "-1", "1e9", "much", "٣"):
         monkeypatch.setenv("RLM_MAX_STREAM_BYTES", wrong)
         with pytest.raises(ConfigurationError, match=r"RLM_MAX_STREAM_BYTES is .*: give a number of bytes"):
@@ -252,7 +252,7 @@ def test_with_a_time_to_keep_a_pipe_is_read_to_its_end_all_the_same(store, tmp_p
 
 
 def test_a_named_pipe_that_nobody_writes_to_is_not_waited_for_without_end(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.context.sources.pipes.WRITER", 0.0)
+    monkeypatch.setattr("rlm_langchain.context.sources.pipes.WRITER_TIMEOUT", 0.0)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"nothing writes to the named pipe .*pipe: start its writer"):
         store.reference(tmp_path / "pipe")
@@ -495,7 +495,7 @@ def test_what_was_found_and_is_gone_or_leads_elsewhere_is_not_opened(tmp_path):
     (folder / "sub").mkdir()
     (folder / "sub/b.txt").write_text("text")
     (folder / "inside").symlink_to("a.txt")
-    walk = Walk(folder.resolve(), folder.resolve())
+    walk = FolderWalk(folder.resolve(), folder.resolve())
     found = dict(walk.files())
     assert [*found] == ["a.txt", "gone.txt", "inside", "link.txt", "sub/b.txt"]
     for path in found.values():
@@ -520,9 +520,9 @@ def test_what_was_found_and_is_gone_or_leads_elsewhere_is_not_opened(tmp_path):
 
 def test_a_folder_of_too_many_files_is_refused(store, tmp_path, monkeypatch):
     folder = folder_of(tmp_path, **{f"f{number}": "x" for number in range(11)})
-    monkeypatch.setattr("rlm_langchain.context.sources.folders.MOST", 11)
+    monkeypatch.setattr("rlm_langchain.context.sources.folders.MAX_FILES", 11)
     assert store.reference(folder)["length"] == 11
-    monkeypatch.setattr("rlm_langchain.context.sources.folders.MOST", 10)
+    monkeypatch.setattr("rlm_langchain.context.sources.folders.MAX_FILES", 10)
     with pytest.raises(InputError, match=r"holds more than 10 files: give a folder in it, or leave some out"):
         store.reference(folder)
 

@@ -191,7 +191,7 @@ def test_what_may_not_be_read_is_counted(store, folder):
 
 
 def test_a_folder_with_more_text_than_a_sandbox_holds_is_refused(store, folder, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.context.sources.folders.LARGEST", 1000)
+    monkeypatch.setattr("rlm_langchain.context.sources.folders.MAX_TEXT_BYTES", 1000)
     root = folder({"a.txt": b"x" * 600, "b.txt": b"x" * 600})
     with pytest.raises(InputError, match=r"holds more than .* of text: give a folder in it, or join its files"):
         store.reference(root)

@@ -7,7 +7,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
 
 from rlm_langchain import create_rlm
-from rlm_langchain.context.describe import table
+from rlm_langchain.context.describe import find_table
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.graph.strategy_choice import MANY, chosen
 from rlm_langchain.models.model import Model
@@ -25,7 +25,7 @@ from rlm_langchain.testing.models import script
     ],
 )
 def test_a_table_is_known_by_lines_with_as_many_cells(text, mark, cells):
-    assert table(text) == (mark, cells)
+    assert find_table(text) == (mark, cells)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_table_is_known_by_lines_with_as_many_cells(text, mark, cells):
     ],
 )
 def test_prose_logs_and_json_are_no_tables(text):
-    assert table(text) is None
+    assert find_table(text) is None
 
 
 ROWS = "number|word\n" + "\n".join(f"{n}|row" for n in range(900))
@@ -82,10 +82,10 @@ def test_references_to_files_and_folders_say_their_type(tmp_path):
 def test_a_table_whose_preview_is_cut_to_its_first_line_is_a_str():
     store = ContextStore()
     ref = store.reference(ROWS)
-    assert store.shortened(ref, 5)["type"] == "str"
-    assert store.shortened(ref, 50)["type"] == "table"
+    assert store.with_short_preview(ref, 5)["type"] == "str"
+    assert store.with_short_preview(ref, 50)["type"] == "table"
     model = Model("m", script("FINAL(1)"), "compact")
-    assert create_rlm(model).completion("How many?", store.shortened(ref, 5))["answer"] == 1
+    assert create_rlm(model).completion("How many?", store.with_short_preview(ref, 5))["answer"] == 1
 
 
 @pytest.mark.parametrize(("number", "many"), [(MANY - 1, False), (MANY, True)])

@@ -16,7 +16,7 @@ from rlm_langchain import Budget, create_rlm
 from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
 from rlm_langchain.answers.substring_index import (
     ANCHOR_BYTES,
-    VARIETY,
+    MIN_DISTINCT_BYTES,
     SearchBudget,
     SubstringIndex,
 )
@@ -141,10 +141,10 @@ def test_a_file_that_is_used_in_place_is_measured(tmp_path: Path):
 
 def test_without_a_context_and_for_a_very_long_one_there_is_no_figure(monkeypatch):
     assert "coverage" not in create_rlm(script("FINAL(1)")).invoke("q")
-    monkeypatch.setattr("rlm_langchain.answers.coverage.MAPPED", 1000)
+    monkeypatch.setattr("rlm_langchain.answers.coverage.MAX_MAPPED_BYTES", 1000)
     assert "coverage" not in run("FINAL(llm_query(context[9000:9500]))")
     assert "coverage" in run("FINAL(1)", LINES)
-    monkeypatch.setattr("rlm_langchain.answers.coverage.LOADED", 1000)
+    monkeypatch.setattr("rlm_langchain.answers.coverage.MAX_LOADED_BYTES", 1000)
     assert "coverage" not in run("FINAL(1)", LINES)
 
 
@@ -195,32 +195,32 @@ def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
     end = data.draw(some.integers(start + 50, len(text)))
     said = data.draw(letters) + "§" + text[start:end] + "§" + data.draw(letters)
     places = SubstringIndex(text.encode())
-    found = places.found(said, SearchBudget(1_000))
+    found = places.find(said, SearchBudget(1_000))
     first, last = len(text[:start].encode()), len(text[:end].encode())
     marks = [
         places.data[i : i + ANCHOR_BYTES]
         for i in range(-(-first // ANCHOR_BYTES) * ANCHOR_BYTES, last - ANCHOR_BYTES + 1, ANCHOR_BYTES)
     ]
-    is_plain = all(len(set(mark)) < VARIETY for mark in marks)
+    is_plain = all(len(set(mark)) < MIN_DISTINCT_BYTES for mark in marks)
     assert sum(e - s for s, e in found) >= last - first or text.count(text[start:end]) > 1 or is_plain
     for s, e in found:
         assert places.data[s:e].decode() in said
 
 
 def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(home, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.answers.substring_index.MARKS", 4_000)
+    monkeypatch.setattr("rlm_langchain.answers.substring_index.MAX_ANCHORS", 4_000)
     text = "".join(f"{n:05} is the number of a line that is like all the others.\n" for n in range(4_000))
     store, reading = ContextStore(), CoverageTracker(ContextStore(), IndexCache())
     reading.set_contexts([ref := store.reference(text)])
-    places = reading.shelf.places(store, ref)
-    assert round(len(places) / len(places._marks)) == 4 * ANCHOR_BYTES
-    got = [reading.read(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
+    places = reading.index_cache.index(store, ref)
+    assert round(len(places) / len(places._anchors)) == 4 * ANCHOR_BYTES
+    got = [reading.find_read(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
     assert reading.coverage(chain.from_iterable(got))["share"] == 1.0
     assert reading.coverage(chain.from_iterable(got[:3]))["share"] == pytest.approx(30_000 / len(text), abs=0.005)
 
 
 def test_an_answer_names_the_longest_pieces_and_says_how_many_more_there_are(home, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.answers.coverage.TOLD", 3)
+    monkeypatch.setattr("rlm_langchain.answers.coverage.MAX_SPANS", 3)
     code = "for n in range(10):\n    llm_query(context[2000 * n + 1000:2000 * n + 1100 + 20 * n])\nFINAL(1)"
     coverage = run(code)["coverage"]
     assert [span["end"] - span["start"] for span in coverage["where"]] == [300, 260, 280]
@@ -233,7 +233,7 @@ RULES = ["|" + "-" * 20, "-" * 31 + "|", "-|" * 15 + "+"]
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_that_stand_everywhere_are_compared_with_nothing(rule):
     places, effort = SubstringIndex(f"{'-' * 80}\n{'-|' * 40}\n".encode() * 160), SearchBudget(1_000)
-    assert places.found(rule * 700, effort) == []
+    assert places.find(rule * 700, effort) == []
     assert effort.left == 1_000
 
 
@@ -243,20 +243,20 @@ def test_one_prompt_is_compared_with_so_many_places_and_no_more(home):
     text = "".join(word + "#" * 16 for word in some_words)
     said = "".join(word + "?" for word in some_words)
     effort = SearchBudget(50)
-    assert SubstringIndex(text.encode()).found(said + text, effort) == []
+    assert SubstringIndex(text.encode()).find(said + text, effort) == []
     assert effort.left == 0
-    assert SubstringIndex(text.encode()).found(said + text, SearchBudget(2_000)) == [(0, len(text))]
+    assert SubstringIndex(text.encode()).find(said + text, SearchBudget(2_000)) == [(0, len(text))]
 
 
 def test_all_contexts_together_get_the_compares_of_one_prompt(home, monkeypatch):
     given = []
-    monkeypatch.setattr(SubstringIndex, "found", lambda _, text, effort: given.append(effort) or [])
+    monkeypatch.setattr(SubstringIndex, "find", lambda _, text, effort: given.append(effort) or [])
     reading = CoverageTracker(store := ContextStore(), IndexCache())
     reading.set_contexts([store.reference(TEXT), store.reference(TEXT[::-1])])
-    reading.read(TEXT)
+    reading.find_read(TEXT)
     assert given[0] is given[1]
-    assert SearchBudget.on("x" * 16_384).left < 4_200
-    assert SearchBudget.on("x" * 10_000_000).left == 65_536
+    assert SearchBudget.for_text("x" * 16_384).left < 4_200
+    assert SearchBudget.for_text("x" * 10_000_000).left == 65_536
 
 
 def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
@@ -265,6 +265,6 @@ def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
     texts = [TEXT, TEXT[::-1], TEXT.upper(), TEXT.swapcase()]
     reading = CoverageTracker(store := ContextStore(), IndexCache())
     reading.set_contexts([store.reference(text) for text in texts])
-    read = [stretch for text in texts for stretch in reading.read(text)]
+    read = [stretch for text in texts for stretch in reading.find_read(text)]
     assert reading.coverage(read)["share"] == 1.0
     assert len(built) == len(texts)

@@ -153,7 +153,7 @@ def test_a_person_is_asked_before_functions_go_past_what_was_agreed() -> None:
         script("FINAL([lookup('a')['word'], lookup('b')['word']])"),
         functions=[dictionary(usd=0.25)],
         checkpointer=InMemorySaver(),
-        **priced(approve_above=0.30),
+        **priced(approve_above_usd=0.30),
     )
     thread: Any = {"configurable": {"thread_id": "t"}}
     paused: Any = rlm.invoke("q", thread)

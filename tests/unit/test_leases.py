@@ -14,9 +14,9 @@ import pytest
 from filelock import FileLock
 
 from rlm_langchain.durability.thread_lock import (
-    _lock,
-    held_since,
+    _lock_path,
     is_held,
+    oldest_lock_time,
     thread_lock,
 )
 from rlm_langchain.errors import ThreadBusy
@@ -46,7 +46,7 @@ def test_who_does_not_get_it_leaves_it_as_it_is(tmp_path: Path):
         with pytest.raises(ThreadBusy, match=rf"process {os.getpid()} on "), thread_lock(tmp_path, "t"):
             pass
         assert is_held(tmp_path, "t")
-        assert held_since(tmp_path) is not None
+        assert oldest_lock_time(tmp_path) is not None
         assert files(tmp_path) == before
     assert not is_held(tmp_path, "t")
 
@@ -78,9 +78,9 @@ def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, loo
 def test_a_lock_on_a_file_that_was_removed_is_no_lease(tmp_path: Path):
     """Somebody has opened the file when its holder lets go of it: they and the next one must not both hold it."""
     with thread_lock(tmp_path, "t"):
-        stale = _lock(tmp_path, "t").open("r+")
+        stale = _lock_path(tmp_path, "t").open("r+")
     with stale, thread_lock(tmp_path, "t"):
-        assert os.fstat(stale.fileno()).st_ino != _lock(tmp_path, "t").stat().st_ino or os.name == "nt"
+        assert os.fstat(stale.fileno()).st_ino != _lock_path(tmp_path, "t").stat().st_ino or os.name == "nt"
         with pytest.raises(ThreadBusy), thread_lock(tmp_path, "t"):
             pass
 
@@ -112,6 +112,6 @@ def test_many_who_want_it_never_hold_it_together(tmp_path: Path):
 
 def test_the_control_a_plain_lock_file_stays(tmp_path: Path):
     (tmp_path / "leases").mkdir()
-    with FileLock(_lock(tmp_path, "t"), thread_local=False):
+    with FileLock(_lock_path(tmp_path, "t"), thread_local=False):
         pass
     assert len(files(tmp_path)) == (os.name != "nt")

@@ -112,7 +112,7 @@ def died() -> Any:
 def approval() -> Any:
     rlm = create_rlm(
         script("print(llm_query_batched(['a', 'b']))", "FINAL(llm_query('c'))"),
-        budget=Budget(approve_above=2),
+        budget=Budget(approve_above_calls=2),
         checkpointer=InMemorySaver(),
     )
     config: Any = {"configurable": {"thread_id": "t"}}

@@ -311,7 +311,7 @@ def test_an_unconfined_process_is_noticed():
 
 @pytest.fixture
 def bundled(tmp_path):
-    (tmp_path / "pipe").write_bytes(cpython_bundle.first() + cpython_bundle.second())
+    (tmp_path / "pipe").write_bytes(cpython_bundle.early_modules() + cpython_bundle.late_modules())
     fd = os.open(tmp_path / "pipe", os.O_RDONLY)
     yield boot.Bundled(fd)
     os.close(fd)
@@ -353,6 +353,6 @@ def test_a_module_in_a_file_can_be_changed_after_it_is_loaded(bundled):
 
 
 def test_the_bundle_fits_into_the_pipe_nearly():
-    assert len(cpython_bundle.first()) < 150_000
-    assert len(cpython_bundle.second()) < 1_500_000
+    assert len(cpython_bundle.early_modules()) < 150_000
+    assert len(cpython_bundle.late_modules()) < 1_500_000
     compile(cpython_bundle.boot(), "boot", "exec")

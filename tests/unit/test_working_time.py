@@ -79,8 +79,8 @@ def test_a_wave_takes_as_long_as_its_longest_call(seconds: list[float], jump: fl
 
 def test_the_latest_reply_tells_how_long_a_run_was_worked_on(tmp_path: Path) -> None:
     written = Receipts(tmp_path / "run.jsonl")
-    assert written.worked() == 0.0
+    assert written.seconds_worked() == 0.0
     for worked in (3.0, 70.0, 9.0):
         written.write(str(worked), {"place": "0", "worked": worked})
     written.close()
-    assert Receipts(tmp_path / "run.jsonl").worked() == 70.0
+    assert Receipts(tmp_path / "run.jsonl").seconds_worked() == 70.0

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.session.approve import OFF
-from rlm_langchain.context.sources.folders import LARGEST, Keys
-from rlm_langchain.context.sources.streams import reading
+from rlm_langchain.context.sources.folders import MAX_TEXT_BYTES, UniqueKeys
+from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.types import ContextRef
@@ -114,7 +114,7 @@ def check(query: str, context: Sequence[str]) -> str:
             raise InputError(f"{name} is an address: curl -s {shlex.quote(name)} | rlm ask QUERY -")
         if not os.path.exists(name) and os.path.isfile(query):
             raise InputError(f"there is no file or folder {name}: the question comes first, and then {query}")
-        with reading(name):
+        with as_input_error(name):
             os.stat(name)
     return query
 
@@ -162,7 +162,7 @@ def _joined(given: Sequence[str], store: ContextStore, *, strict: bool, until: f
     Raises `InputError` when it is more than a sandbox holds in memory.
     """
     joined: dict[str, Any] = {}
-    keys, size = Keys(name for name in given if name != "-"), 0
+    keys, size = UniqueKeys(name for name in given if name != "-"), 0
     for name in given:
         key = "stdin" if name == "-" else keys.key(name)
         if key in joined or given.count(name) > 1:
@@ -170,10 +170,10 @@ def _joined(given: Sequence[str], store: ContextStore, *, strict: bool, until: f
         seconds = None if until == inf else max(0.0, until - time.monotonic())
         reference = store.reference(_source(name), strict=strict, seconds=seconds)
         size += reference["size"] if reference else 0
-        if size > LARGEST:
+        if size > MAX_TEXT_BYTES:
             raise InputError(
-                f"what was given is more than {LARGEST >> 30} GB of text together: give fewer files at once, or "
-                "join them into one, which may be of any size"
+                f"what was given is more than {MAX_TEXT_BYTES >> 30} GB of text together: give fewer files at "
+                "once, or join them into one, which may be of any size"
             )
         value = store.load(reference) if reference else ""
         if isinstance(value, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlm_langchain.context.reference import StoreWriter
-from rlm_langchain.context.sources.streams import copy
+from rlm_langchain.context.sources.streams import copy_stream
 from rlm_langchain.types import ContextRef
 
 
@@ -14,11 +14,11 @@ def accepts(value: Any) -> bool:
     return isinstance(value, bytes | bytearray | memoryview)
 
 
-def refer(value: bytes | bytearray | memoryview, intake: StoreWriter) -> ContextRef | None:
+def to_reference(value: bytes | bytearray | memoryview, store_writer: StoreWriter) -> ContextRef | None:
     """No bytes are no context. They are decoded block by block, without a copy of the whole."""
     view = memoryview(value)
     view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
-    return copy(_Blocks(view), "the context", intake) if view.nbytes else None
+    return copy_stream(_Blocks(view), "the context", store_writer) if view.nbytes else None
 
 
 class _Blocks:

@@ -8,63 +8,63 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import StoreWriter, json_ref
-from rlm_langchain.context.sources.json_values import keep
+from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.sources.json_values import store_json
 from rlm_langchain.types import ContextRef
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
-_DEEPEST = 20
+_MAX_DEPTH = 20
 """Levels of metadata that are kept as they are; what lies deeper becomes text."""
 
 
 def accepts(value: Any) -> bool:
     """A `Document`, or a list of nothing else."""
-    items = sequence(value)
-    if not items or plain(items[0]):
+    items = as_sequence(value)
+    if not items or is_plain(items[0]):
         return False
     from langchain_core.documents import Document
 
     return all(isinstance(item, Document) for item in items)
 
 
-def refer(value: Document | Sequence[Document], intake: StoreWriter) -> ContextRef:
+def to_reference(value: Document | Sequence[Document], store_writer: StoreWriter) -> ContextRef:
     """The documents in their order; metadata that is no JSON becomes text."""
-    items = [_item(document) for document in sequence(value)]
-    blob, note = keep(items, intake)
+    items = [_item(document) for document in as_sequence(value)]
+    blob, note = store_json(items, store_writer)
     characters = sum(len(item["page_content"]) for item in items)
-    line = describe.line(
+    line = describe.join_parts(
         f"list of {describe.count(len(items), 'document')}, dicts with 'page_content' and 'metadata'",
         f"{characters:,} characters of page_content in all ({describe.tokens(blob.size)} as JSON)",
-        f"metadata of the first: {describe.names(items[0]['metadata'])}",
+        f"metadata of the first: {describe.list_keys(items[0]['metadata'])}",
         note,
     )
-    return json_ref(blob, "list", len(items), line)
+    return json_reference(blob, "list", len(items), line)
 
 
-def sequence(value: Any) -> Sequence[Any]:
+def as_sequence(value: Any) -> Sequence[Any]:
     """The items of a list or tuple; anything else is a list of itself."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-def plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether a value is surely no object of LangChain's, so that its modules need not be loaded."""
     return isinstance(value, str | int | float | bytes | list | tuple | dict | NoneType)
 
 
 def _item(document: Document) -> dict[str, Any]:
-    return {"page_content": document.page_content, "metadata": _safe(document.metadata)}
+    return {"page_content": document.page_content, "metadata": _to_json_value(document.metadata)}
 
 
-def _safe(value: Any, depth: int = 0) -> Any:
+def _to_json_value(value: Any, depth: int = 0) -> Any:
     """The value as JSON: dates in ISO form, what has no JSON form as its text."""
     if isinstance(value, str | int | NoneType) or (isinstance(value, float) and isfinite(value)):
         return value
-    if isinstance(value, dict) and depth < _DEEPEST:
-        return {str(key): _safe(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple) and depth < _DEEPEST:
-        return [_safe(item, depth + 1) for item in value]
-    if isinstance(value, set | frozenset) and depth < _DEEPEST:
-        return sorted((_safe(item, depth + 1) for item in value), key=str)
+    if isinstance(value, dict) and depth < _MAX_DEPTH:
+        return {str(key): _to_json_value(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
+        return [_to_json_value(item, depth + 1) for item in value]
+    if isinstance(value, set | frozenset) and depth < _MAX_DEPTH:
+        return sorted((_to_json_value(item, depth + 1) for item in value), key=str)
     return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -21,23 +21,23 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rlm_langchain.context.blobs import Blob
 from rlm_langchain.context.decoding import (
-    BLOCK,
-    SAMPLE,
+    BLOCK_BYTES,
+    SAMPLE_BYTES,
     encoding_of,
-    not_text,
+    why_not_text,
 )
-from rlm_langchain.context.describe import HEAD, quoted
+from rlm_langchain.context.describe import PREVIEW_BYTES, quoted
 from rlm_langchain.context.file_hashes import FileStat
-from rlm_langchain.context.reference import StoreWriter, text_ref
+from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import NamedPipe
-from rlm_langchain.context.sources.streams import copy, reading
+from rlm_langchain.context.sources.streams import as_input_error, copy_stream
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
-SPARSE = 1 << 30
+SPARSE_CHECK_BYTES = 1 << 30
 """Bytes from which on a file is refused of which less than a hundredth was ever written."""
-EXTENTS = 1_000
+MAX_EXTENTS = 1_000
 """Pieces of a sparse file that are looked at."""
 
 
@@ -49,22 +49,27 @@ class Scan(NamedTuple):
 
 
 def accepts(value: Any) -> bool:
-    """A `pathlib.Path`, or another path object; whether there is such a file is said by `refer`."""
+    """A `pathlib.Path`, or another path object; whether there is such a file is said by `to_reference`."""
     return isinstance(value, os.PathLike)
 
 
-def refer(value: os.PathLike[Any], intake: StoreWriter) -> ContextRef:
+def to_reference(value: os.PathLike[Any], store_writer: StoreWriter) -> ContextRef:
     """The file in place, or a copy of what cannot be opened in place."""
     name = os.fsdecode(value)
-    with reading(name), _opened(name) as file:
+    with as_input_error(name), _open_file_or_pipe(name) as file:
         found = os.fstat(file.fileno())
         if stat.S_ISFIFO(found.st_mode):
-            return copy(NamedPipe(file.fileno(), name, intake), one_line(name), intake, largest=intake.largest)
-        return refer_opened(file, Path(os.path.realpath(name)), intake)
+            return copy_stream(
+                NamedPipe(file.fileno(), name, store_writer),
+                one_line(name),
+                store_writer,
+                max_bytes=store_writer.max_stream_bytes,
+            )
+        return open_file_to_reference(file, Path(os.path.realpath(name)), store_writer)
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def _open_file_or_pipe(name: str) -> Iterator[BinaryIO]:
     """A file or a pipe, without waiting for a writer. Raises `InputError` for a device or a socket."""
     _refuse_special(name, os.stat(name))  # before it is opened: that may rewind a tape
     flags = ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
@@ -88,34 +93,34 @@ def _refuse_special(name: str, found: os.stat_result) -> None:
     )
 
 
-def refer_opened(file: BinaryIO, path: Path, intake: StoreWriter) -> ContextRef:
+def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter) -> ContextRef:
     """The regular file that was opened at this real path: in place, or a copy. Raises `OSError`."""
     shown = one_line(path)
     note = f"from the file {quoted(path.name)}"
-    at, stamp = time.time_ns(), FileStat.at(os.fstat(file.fileno()))
-    sample = file.read(SAMPLE)
+    at, stamp = time.time_ns(), FileStat.of_stat(os.fstat(file.fileno()))
+    sample = file.read(SAMPLE_BYTES)
     if sample is None:  # some files of the kernel wait for something to happen
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    if wrong := not_text(sample) or _holes(file.fileno(), stamp.size):
+    if wrong := why_not_text(sample) or _why_sparse(file.fileno(), stamp.size):
         raise InputError(f"{shown} is {wrong}")
     file.seek(0)
     if sample and not stamp.size:  # files of the kernel (/proc, /sys) have no size, and need not end
-        return copy(file, shown, intake, note, largest=intake.largest)
+        return copy_stream(file, shown, store_writer, note, max_bytes=store_writer.max_stream_bytes)
     plain = sample and encoding_of(sample) == "utf-8" and _is_utf8(path)
-    scanned = scan(file, stamp.size, lambda: intake.seconds_left(path)) if plain else None
+    scanned = scan(file, stamp.size, lambda: store_writer.seconds_left(path)) if plain else None
     if scanned is None:
         file.seek(0)
-        ref = copy(_Limited(file, stamp.size), shown, intake, note)
+        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note)
         _refuse_changed(path, stamp)
         return ref
     _refuse_changed(path, stamp)
-    intake.blobs.seals.seal(path, scanned.sha256, stamp, at)
-    ref = text_ref(Blob(scanned.sha256, stamp.size, sample[:HEAD]), scanned.characters, note)
+    store_writer.blobs.file_hashes.save(path, scanned.sha256, stamp, at)
+    ref = text_reference(Blob(scanned.sha256, stamp.size, sample[:PREVIEW_BYTES]), scanned.characters, note)
     return {**ref, "path": str(path)}
 
 
 def _refuse_changed(path: Path, stamp: FileStat) -> None:
-    if FileStat.of(path) != stamp:
+    if FileStat.of_path(path) != stamp:
         raise InputError(f"{one_line(path)} was written to while it was read: copy it first, or pipe it in")
 
 
@@ -128,16 +133,16 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _holes(fd: int, size: int) -> str | None:
+def _why_sparse(fd: int, size: int) -> str | None:
     """What a file is of which almost nothing was written, and what to do; None for others.
 
     Reading its holes, which are NUL characters, takes as long as reading so much text.
     """
-    if size <= SPARSE or not hasattr(os, "SEEK_DATA"):
+    if size <= SPARSE_CHECK_BYTES or not hasattr(os, "SEEK_DATA"):
         return None
     at = written = 0
     try:
-        for _ in range(EXTENTS):
+        for _ in range(MAX_EXTENTS):
             begin = os.lseek(fd, at, os.SEEK_DATA)
             at = os.lseek(fd, begin, os.SEEK_HOLE)
             written += at - begin
@@ -160,7 +165,7 @@ def scan(file: BinaryIO, size: int, check: Any = lambda: None) -> Scan | None:
     characters, left = 0, size
     with ThreadPoolExecutor(1) as pool:
         try:
-            while left and (block := file.read(min(BLOCK, left))):
+            while left and (block := file.read(min(BLOCK_BYTES, left))):
                 left -= len(block)
                 hashed = pool.submit(digest.update, block)
                 characters += len(decoder.decode(block))
@@ -172,7 +177,7 @@ def scan(file: BinaryIO, size: int, check: Any = lambda: None) -> Scan | None:
     return Scan(digest.hexdigest(), characters)
 
 
-class _Limited:
+class _FirstBytes:
     """The first bytes of a file, and none that are written to it meanwhile."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:

@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.beneath import opened, opened_file, resolved
-from rlm_langchain.context.blobs import Writer
+from rlm_langchain.context.beneath import open_below, open_file_below, resolve_below
+from rlm_langchain.context.blobs import BlobWriter
 from rlm_langchain.context.decoding import (
-    BLOCK,
-    SAMPLE,
+    BLOCK_BYTES,
+    SAMPLE_BYTES,
     Decoder,
-    not_text,
-    replaced,
-    scrub,
+    replace_surrogates,
+    replacement_note,
+    why_not_text,
 )
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.file_hashes import FileStat
-from rlm_langchain.context.reference import StoreWriter, json_ref
+from rlm_langchain.context.reference import StoreWriter, json_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
-from rlm_langchain.context.sources.streams import reading
+from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
-LARGEST = 1 << 30
+MAX_TEXT_BYTES = 1 << 30
 """Bytes of text that are read: a sandbox holds a dict in memory."""
 
-_NAMES = 7
+_MAX_NAMES = 7
 """Keys that are remembered to be told: one more than are."""
 
 
@@ -46,38 +46,38 @@ def accepts(value: Any) -> bool:
     return isinstance(value, os.PathLike) and os.path.isdir(value)
 
 
-def refer(value: os.PathLike[Any], intake: StoreWriter) -> ContextRef:
+def to_reference(value: os.PathLike[Any], store_writer: StoreWriter) -> ContextRef:
     """A dict of the files. Raises `InputError` for a folder without readable text, or with too much."""
     root = Path(os.path.realpath(os.fsdecode(value)))
-    return refer_beneath(root, root, intake)
+    return folder_to_reference(root, root, store_writer)
 
 
-def refer_beneath(within: Path, root: Path, intake: StoreWriter) -> ContextRef:
+def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> ContextRef:
     """A dict of the files of a folder below `within`; nothing that is not below it is read. Both are real paths."""
-    reader = _Reader(within, root, intake)
-    with intake.blobs.writer() as writer:
+    reader = _FolderReader(within, root, store_writer)
+    with store_writer.blobs.writer() as writer:
         reader.write(writer)
         if not reader.characters:
             raise InputError(
-                describe.line(f"the folder {one_line(reader.root)} holds no readable text", reader.left_out())
+                describe.join_parts(f"the folder {one_line(reader.root)} holds no readable text", reader.left_out())
             )
         blob = writer.commit()
-    return json_ref(blob, "dict", reader.files, reader.about())
+    return json_reference(blob, "dict", reader.files, reader.about())
 
 
-class _Reader:
+class _FolderReader:
     """Writes the files of a folder as one JSON object, one block in memory at a time."""
 
-    def __init__(self, within: Path, root: Path, intake: StoreWriter) -> None:
-        self.root, self._intake = root, intake
-        self.walk = Walk(within, root, self._check)
+    def __init__(self, within: Path, root: Path, store_writer: StoreWriter) -> None:
+        self.root, self._store_writer = root, store_writer
+        self.walk = FolderWalk(within, root, self._check)
         self.names: list[str] = []
         self.files = self.characters = self.size = self.replaced = self.changed = 0
 
-    def write(self, writer: Writer) -> None:
+    def write(self, writer: BlobWriter) -> None:
         """All files, in the form in which `data` keeps JSON."""
         files = self.walk.files()
-        keys = Keys(name for name, _ in files)
+        keys = UniqueKeys(name for name, _ in files)
         writer.write(b"{")
         for name, path in files:
             self._check()
@@ -85,46 +85,46 @@ class _Reader:
                 with self.walk.open(path) as file:
                     self._write_file(writer, file, name, path, keys)
             except OSError as error:
-                self.walk.leave_out(name, reason_of(error))
+                self.walk.leave_out(name, error_reason(error))
         writer.write(b"}")
 
     def about(self) -> str:
         """`dict of 799 files: path -> text, 12,600,000 characters in all (about 3,100,000 tokens); ...`."""
         more = sum(self.walk.left_out.values()) > len(self.walk.named) > 0
         named = ", ".join(self.walk.named) + (", ..." if more else "")
-        return describe.line(
+        return describe.join_parts(
             f"dict of {describe.count(self.files, 'file')}: path -> text, "
             f"{self.characters:,} characters in all ({describe.tokens(self.size)})",
             f"{describe.count(self.changed, 'file')} changed while being read" if self.changed else "",
             named and f"not read: {named}",
-            f"{describe.first(self.names)}: {describe.names(self.names)}",
+            f"{describe.keys_label(self.names)}: {describe.list_keys(self.names)}",
             self.left_out(),
-            replaced(self.replaced),
+            replacement_note(self.replaced),
         )
 
     def left_out(self) -> str:
         """How much of each sort was not read, most first."""
-        sorts = describe.tally(self.walk.left_out)
+        sorts = describe.list_counts(self.walk.left_out)
         return sorts and f"left out: {sorts}"
 
     def _check(self) -> None:
         """Raise `InputError` when the time is over."""
-        self._intake.seconds_left(self.root)
+        self._store_writer.seconds_left(self.root)
 
-    def _write_file(self, writer: Writer, file: BinaryIO, name: str, path: str, keys: Keys) -> None:
+    def _write_file(self, writer: BlobWriter, file: BinaryIO, name: str, path: str, keys: UniqueKeys) -> None:
         """A file as one more item of the object, or nothing if it is no text. Raises `OSError` before it begins."""
-        stamp = FileStat.at(os.fstat(file.fileno()))
-        sample = file.read(min(SAMPLE, stamp.size) or 1)
+        stamp = FileStat.of_stat(os.fstat(file.fileno()))
+        sample = file.read(min(SAMPLE_BYTES, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
             self.walk.leave_out(name, "special")  # a file of the kernel, which has no size and need not end
             return
-        decoder = Decoder(one_line(path), sample, strict=self._intake.strict)
-        if not_text(sample) or (decoder.utf8 and b"\0" in sample):
+        decoder = Decoder(one_line(path), sample, strict=self._store_writer.strict)
+        if why_not_text(sample) or (decoder.is_utf8 and b"\0" in sample):
             self.walk.leave_out(name, "binary")
             return
-        self._make_room(name, stamp.size)
-        self._begin(writer, keys.key(name))
-        with reading(path):
+        self._add_size(name, stamp.size)
+        self._begin_item(writer, keys.key(name))
+        with as_input_error(path):
             left, block = stamp.size - len(sample), sample
             while True:
                 text = decoder.decode(block, final=not block)
@@ -133,38 +133,38 @@ class _Reader:
                 self._check()
                 if not block:
                     break
-                block = file.read(min(BLOCK, left)) if left else b""
+                block = file.read(min(BLOCK_BYTES, left)) if left else b""
                 left -= len(block)
-            self.changed += FileStat.at(os.fstat(file.fileno())) != stamp
+            self.changed += FileStat.of_stat(os.fstat(file.fileno())) != stamp
         writer.write(b'"')
         self.replaced += decoder.replaced
 
-    def _begin(self, writer: Writer, key: str) -> None:
+    def _begin_item(self, writer: BlobWriter, key: str) -> None:
         writer.write(f'{"," if self.files else ""}{dumps(key)}:"'.encode())
         self.files += 1
-        if len(self.names) < _NAMES:
+        if len(self.names) < _MAX_NAMES:
             self.names.append(key)
 
-    def _make_room(self, name: str, size: int) -> None:
+    def _add_size(self, name: str, size: int) -> None:
         self.size += size
-        if self.size > LARGEST:
+        if self.size > MAX_TEXT_BYTES:
             raise InputError(
-                f"the folder {one_line(self.root)} holds more than {LARGEST >> 30} GB of text: give a folder in "
-                f"it, or join its files into one, which may be of any size; it was too much with "
+                f"the folder {one_line(self.root)} holds more than {MAX_TEXT_BYTES >> 30} GB of text: give a "
+                f"folder in it, or join its files into one, which may be of any size; it was too much with "
                 f"{describe.quoted(name)}, of {size:,} bytes, which a .gitignore could leave out"
             )
 
 
-MOST = 500_000
+MAX_FILES = 500_000
 """Files of a folder: their names are held in memory, and sorted."""
 
-RULES = 1 << 20
+MAX_GITIGNORE_BYTES = 1 << 20
 """Bytes of a `.gitignore`."""
 
-EFFORT = 1 << 18
+MAX_MATCH_EFFORT = 1 << 18
 """Of all rules together: about ten seconds for the worst of names, which rules of people come nowhere near."""
 
-_NAMED = 6
+_MAX_NAMED = 6
 """Files that were left out and are told by their names."""
 
 _EXPECTED = frozenset({"hidden", "cache", "ignored by .gitignore"})
@@ -172,10 +172,10 @@ _EXPECTED = frozenset({"hidden", "cache", "ignored by .gitignore"})
 
 _CACHES = frozenset({"__pycache__", "node_modules", "CVS"})
 
-_MARKS = ("CACHEDIR.TAG", "pyvenv.cfg")
+_CACHE_MARKER_FILES = ("CACHEDIR.TAG", "pyvenv.cfg")
 """Files by which a cache and a virtual environment say what they are."""
 
-Ignored = Callable[[str], bool]
+IsIgnored = Callable[[str], bool]
 """Whether a relative path, of a folder with a slash at its end, is to be left out."""
 
 
@@ -196,7 +196,7 @@ class Entry(NamedTuple):
         return cls(entry.name, os.path.join(folder, entry.name), is_folder, is_link, is_link or entry.is_file())
 
 
-class Walk:
+class FolderWalk:
     """One walk through a folder. Never leaves it: links are followed only to files inside.
 
     `root` is the folder, `within` it or a folder above it, from which everything is opened: both are real paths.
@@ -209,7 +209,7 @@ class Walk:
         self.named: list[str] = []
         """The first of what was left out without being of a sort that always is, each with why."""
         self._check = check
-        self._ignored = _gitignore(within, root)
+        self._is_ignored = _read_gitignore(within, root)
 
     def files(self) -> list[tuple[str, str]]:
         """The relative path, with slashes, and the path of each file, sorted. Raises `InputError` for too many."""
@@ -217,42 +217,42 @@ class Walk:
         while waiting:
             for entry, name in self._entries(*waiting.pop()):
                 self._check()
-                if reason := self._reason(entry, name):
+                if reason := self._reason_to_leave_out(entry, name):
                     self.leave_out(name, reason)
                 elif entry.is_folder:
                     waiting.append((entry.path, f"{name}/"))
-                elif len(found) < MOST:
+                elif len(found) < MAX_FILES:
                     found.append((name, entry.path))
                 else:
                     raise InputError(
-                        f"the folder {one_line(self.root)} holds more than {MOST:,} files: give a folder in it, or "
-                        "leave some out by a .gitignore in it"
+                        f"the folder {one_line(self.root)} holds more than {MAX_FILES:,} files: give a folder in "
+                        "it, or leave some out by a .gitignore in it"
                     )
         return sorted(found)
 
     def leave_out(self, name: str, reason: str) -> None:
         """Count something that is not read, and why."""
         self.left_out[reason] += 1
-        if reason not in _EXPECTED and len(self.named) < _NAMED:
+        if reason not in _EXPECTED and len(self.named) < _MAX_NAMED:
             self.named.append(f"{quoted(name)} ({reason})")
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         """Open a file that was found, though a link may lead elsewhere by now. Raises `OSError`."""
-        resolved(self.root, Path(path))
-        with opened_file(self.within, Path(path)) as file:
+        resolve_below(self.root, Path(path))
+        with open_file_below(self.within, Path(path)) as file:
             yield file
 
     def _entries(self, folder: str, prefix: str) -> list[tuple[Entry, str]]:
         found = list[tuple[Entry, str]]()
         try:
-            with _listed(self.within, folder) as entries:
+            with _scan_folder(self.within, folder) as entries:
                 for entry in entries:
                     self._check()
                     with self._left_out_on_error(prefix + entry.name):
                         found.append((Entry.of(folder, entry), prefix + entry.name))
         except OSError as error:
-            self.leave_out(prefix or self.root.name, reason_of(error))
+            self.leave_out(prefix or self.root.name, error_reason(error))
         return found
 
     @contextmanager
@@ -260,12 +260,12 @@ class Walk:
         try:
             yield
         except OSError as error:
-            self.leave_out(name, reason_of(error))
+            self.leave_out(name, error_reason(error))
 
-    def _reason(self, entry: Entry, name: str) -> str | None:
+    def _reason_to_leave_out(self, entry: Entry, name: str) -> str | None:
         if entry.name.startswith("."):
             return "hidden"
-        if self._ignored(f"{name}/" if entry.is_folder else name):
+        if self._is_ignored(f"{name}/" if entry.is_folder else name):
             return "ignored by .gitignore"
         if entry.is_folder:
             return "cache" if _is_cache(entry) else None
@@ -276,33 +276,33 @@ class Walk:
     def _leads_inside(self, link: str) -> bool:
         """Whether a link leads to a file of this folder; a folder in it is walked at its own place."""
         try:
-            return resolved(self.root, Path(link)).is_file()
+            return resolve_below(self.root, Path(link)).is_file()
         except OSError:
             return False
 
 
 @contextmanager
-def _listed(within: Path, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+def _scan_folder(within: Path, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     """The members of a folder, which was reached through no link. Raises `OSError`."""
     if os.scandir not in os.supports_fd:  # Windows; what is read is checked when it is opened
         with os.scandir(folder) as entries:
             yield entries
         return
-    with opened(within, Path(folder)) as descriptor, os.scandir(descriptor) as entries:
+    with open_below(within, Path(folder)) as descriptor, os.scandir(descriptor) as entries:
         yield entries
 
 
-class Keys:
+class UniqueKeys:
     """The keys under which files stand in a dict: their names, without what no UTF-8 can hold, each once."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._taken = {name for name in names if name.isascii() or not scrub(name)[1]}
+        self._taken = {name for name in names if name.isascii() or not replace_surrogates(name)[1]}
 
     def key(self, name: str) -> str:
         """The name itself; of one that is not UTF-8, with U+FFFD in it, or with escapes if that is taken."""
         if name in self._taken:
             return name
-        key, number = scrub(name)[0], 1
+        key, number = replace_surrogates(name)[0], 1
         while key in self._taken:
             key = name.encode("utf-8", "backslashreplace").decode() + (f" ({number})" if number > 1 else "")
             number += 1
@@ -310,16 +310,18 @@ class Keys:
         return key
 
 
-def reason_of(error: OSError) -> str:
+def error_reason(error: OSError) -> str:
     """Of which sort a file is that cannot be opened."""
     return "vanished" if isinstance(error, FileNotFoundError) else "unreadable"
 
 
 def _is_cache(entry: Entry) -> bool:
-    return entry.name in _CACHES or any(os.path.exists(os.path.join(entry.path, mark)) for mark in _MARKS)
+    return entry.name in _CACHES or any(
+        os.path.exists(os.path.join(entry.path, mark)) for mark in _CACHE_MARKER_FILES
+    )
 
 
-def _effort(rule: str) -> int:
+def _match_effort(rule: str) -> int:
     """How long a rule may take to match: each * in a part of it may stand for 255 letters, each ** for folders."""
     parts = [] if rule.startswith("#") else rule.replace("\\*", "").split("/")
     folders = parts.count("**")
@@ -327,20 +329,20 @@ def _effort(rule: str) -> int:
     return int(16 ** min(stars + 1.5 * folders, 8.0))
 
 
-def _gitignore(within: Path, root: Path) -> Ignored:
+def _read_gitignore(within: Path, root: Path) -> IsIgnored:
     """The rules of a folder. Raises `InputError` when there are too many to be meant."""
     rules = b""
-    with suppress(OSError), opened_file(within, root / ".gitignore") as file:
-        rules = file.read(RULES + 1)
-    if len(rules) > RULES:
-        raise InputError(f"{one_line(root / '.gitignore')} has more than {RULES:,} bytes: shorten it")
+    with suppress(OSError), open_file_below(within, root / ".gitignore") as file:
+        rules = file.read(MAX_GITIGNORE_BYTES + 1)
+    if len(rules) > MAX_GITIGNORE_BYTES:
+        raise InputError(f"{one_line(root / '.gitignore')} has more than {MAX_GITIGNORE_BYTES:,} bytes: shorten it")
     lines = rules.decode("utf-8", "replace").splitlines()
     if not lines:
         return lambda _: False
-    if sum(map(_effort, lines)) > EFFORT:
+    if sum(map(_match_effort, lines)) > MAX_MATCH_EFFORT:
         raise InputError(
             f"{one_line(root / '.gitignore')} has rules that may take minutes to match one name, such as "
-            f"{quoted(max(lines, key=_effort))}: write them with fewer *"
+            f"{quoted(max(lines, key=_match_effort))}: write them with fewer *"
         )
     from pathspec import GitIgnoreSpec
 

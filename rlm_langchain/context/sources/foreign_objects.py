@@ -9,7 +9,7 @@ from rlm_langchain.context.sources import plugins
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
-_KNOWN = (
+_ACCEPTED = (
     "text, a pathlib.Path of a file or folder, an open file, a list or dict of plain values, "
     "LangChain documents or messages"
 )
@@ -20,9 +20,9 @@ def accepts(value: Any) -> bool:
     return value is not None
 
 
-def refer(value: Any, intake: StoreWriter) -> ContextRef | None:
+def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef | None:
     """What the first plug-in that accepts the value reads from it."""
-    if plugins.knowing(value) is not None:
-        return plugins.refer(value, intake)
+    if plugins.plugin_for(value) is not None:
+        return plugins.to_reference(value, store_writer)
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-    raise InputError(f"a value of type {kind} cannot be a context: give {_KNOWN}")
+    raise InputError(f"a value of type {kind} cannot be a context: give {_ACCEPTED}")

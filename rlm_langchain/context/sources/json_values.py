@@ -10,44 +10,48 @@ from typing import Any
 
 from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob
-from rlm_langchain.context.decoding import replaced
-from rlm_langchain.context.reference import StoreWriter, json_ref
-from rlm_langchain.context.sources.text import encode
+from rlm_langchain.context.decoding import replacement_note
+from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.sources.text import encode_text
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
-_DEEPEST = 100
+_MAX_DEPTH = 100
 """Levels of lists and dicts in each other: more than data has, fewer than any JSON parser takes."""
 
 _SCALARS = frozenset({str, int, bool, NoneType})
 
 
 def accepts(value: Any) -> bool:
-    """Lists, tuples and dicts; `refer` says what is wrong with their items."""
+    """Lists, tuples and dicts; `to_reference` says what is wrong with their items."""
     return isinstance(value, list | tuple | dict)
 
 
-def refer(value: list[Any] | tuple[Any, ...] | dict[str, Any], intake: StoreWriter) -> ContextRef | None:
+def to_reference(
+    value: list[Any] | tuple[Any, ...] | dict[str, Any], store_writer: StoreWriter
+) -> ContextRef | None:
     """An empty list or dict is no context."""
     if not value:
         return None
-    blob, note = keep(value, intake)
+    blob, note = store_json(value, store_writer)
     if isinstance(value, dict):
-        return json_ref(blob, "dict", len(value), describe.line(describe.of_dict(value, blob.size), note))
+        return json_reference(
+            blob, "dict", len(value), describe.join_parts(describe.describe_dict(value, blob.size), note)
+        )
     preview = describe.preview(value[0]) if isinstance(value[0], str) else None
-    line = describe.line(describe.of_list(value, blob.size), note)
-    return json_ref(blob, "list", len(value), line, preview)
+    line = describe.join_parts(describe.describe_list(value, blob.size), note)
+    return json_reference(blob, "list", len(value), line, preview)
 
 
-def keep(value: Any, intake: StoreWriter) -> tuple[Blob, str]:
+def store_json(value: Any, store_writer: StoreWriter) -> tuple[Blob, str]:
     """Store a value as JSON; the note says what had to be replaced."""
-    data, count = encode(to_json(value), strict=intake.strict)
-    return intake.blobs.put(data), replaced(count, "lone surrogate")
+    data, count = encode_text(to_json(value), strict=store_writer.strict)
+    return store_writer.blobs.put(data), replacement_note(count, "lone surrogate")
 
 
 def to_json(value: Any) -> str:
     """JSON, without spaces, in the order given. Raises `InputError` that says what is no JSON, and where."""
-    if wrong := fault(value):
+    if wrong := why_not_json(value):
         raise InputError(f"context{wrong}")
     try:
         return dumps(value)
@@ -60,37 +64,37 @@ def dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def fault(value: Any, depth: int = 0) -> str | None:
+def why_not_json(value: Any, depth: int = 0) -> str | None:
     """What in a value is no JSON, and where: `["rows"][3] is of type set: ...`; None when all of it is."""
     if isinstance(value, float) and not isfinite(value):
         return f" is {value}, for which JSON has no word: use None"
     if isinstance(value, str | int | float | NoneType):
         return None
     if isinstance(value, dict):
-        return _wrong_key(value) or _inside(value.values(), value, depth + 1)
+        return _key_fault(value) or _fault_inside(value.values(), value, depth + 1)
     if isinstance(value, list | tuple):
-        return _inside(value, range(len(value)), depth + 1)
-    return f" is of type {_name(value)}: use text, numbers, True, False, None, and lists and dicts of these"
+        return _fault_inside(value, range(len(value)), depth + 1)
+    return f" is of type {_type_name(value)}: use text, numbers, True, False, None, and lists and dicts of these"
 
 
-def _inside(values: Collection[Any], keys: Iterable[Any], depth: int) -> str | None:
+def _fault_inside(values: Collection[Any], keys: Iterable[Any], depth: int) -> str | None:
     if _SCALARS.issuperset(map(type, values)):  # the usual case, in which there may be millions
         return None
-    if depth > _DEEPEST:
-        raise InputError(f"the context is nested more than {_DEEPEST} levels deep, or holds itself: flatten it")
+    if depth > _MAX_DEPTH:
+        raise InputError(f"the context is nested more than {_MAX_DEPTH} levels deep, or holds itself: flatten it")
     for key, item in zip(keys, values, strict=True):
-        if found := fault(item, depth):
+        if found := why_not_json(item, depth):
             return f"[{key if isinstance(key, int) else describe.quoted(key)}]{found}"
     return None
 
 
-def _wrong_key(value: dict[Any, Any]) -> str | None:
+def _key_fault(value: dict[Any, Any]) -> str | None:
     for key in value:
         if not isinstance(key, str):
-            return f" has the key {describe.quoted(repr(key))} of type {_name(key)}: make its keys str"
+            return f" has the key {describe.quoted(repr(key))} of type {_type_name(key)}: make its keys str"
     return None
 
 
-def _name(value: Any) -> str:
+def _type_name(value: Any) -> str:
     kind = type(value)
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import StoreWriter, json_ref
-from rlm_langchain.context.sources.documents import plain, sequence
-from rlm_langchain.context.sources.json_values import keep
+from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.sources.documents import as_sequence, is_plain
+from rlm_langchain.context.sources.json_values import store_json
 from rlm_langchain.types import ContextRef
 
 if TYPE_CHECKING:
@@ -20,26 +20,26 @@ _ROLES = {"human": "user", "ai": "assistant"}
 
 def accepts(value: Any) -> bool:
     """A message, or a list of nothing else."""
-    items = sequence(value)
-    if not items or plain(items[0]):
+    items = as_sequence(value)
+    if not items or is_plain(items[0]):
         return False
     from langchain_core.messages import BaseMessage
 
     return all(isinstance(item, BaseMessage) for item in items)
 
 
-def refer(value: BaseMessage | Sequence[BaseMessage], intake: StoreWriter) -> ContextRef:
+def to_reference(value: BaseMessage | Sequence[BaseMessage], store_writer: StoreWriter) -> ContextRef:
     """The text of each message; images and other parts that are no text are left out."""
-    items = [_item(message) for message in sequence(value)]
-    blob, note = keep(items, intake)
+    items = [_item(message) for message in as_sequence(value)]
+    blob, note = store_json(items, store_writer)
     roles = Counter(item["role"] for item in items)
-    line = describe.line(
+    line = describe.join_parts(
         f"list of {describe.count(len(items), 'message')}, dicts with 'role' and 'content'",
         f"{describe.tokens(blob.size)} as JSON",
-        describe.tally(roles),
+        describe.list_counts(roles),
         note,
     )
-    return json_ref(blob, "list", len(items), line)
+    return json_reference(blob, "list", len(items), line)
 
 
 def _item(message: BaseMessage) -> dict[str, Any]:

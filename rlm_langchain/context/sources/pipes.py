@@ -12,52 +12,54 @@ from math import inf
 from queue import Empty, Queue
 from typing import Any
 
-from rlm_langchain.context.decoding import BLOCK
+from rlm_langchain.context.decoding import BLOCK_BYTES
 from rlm_langchain.context.reference import StoreWriter
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import InputError
 
-WRITER = 30.0
+WRITER_TIMEOUT = 30.0
 """Seconds that a named pipe which nobody has open for writing is waited for."""
 
 
 class NamedPipe:
     """A named pipe that was opened without waiting: what its writers write, until the last of them closes it."""
 
-    def __init__(self, fd: int, name: str, intake: StoreWriter) -> None:
-        self._fd, self._name, self._intake = fd, name, intake
-        self._patience = time.monotonic() + WRITER
+    def __init__(self, fd: int, name: str, store_writer: StoreWriter) -> None:
+        self._fd, self._name, self._store_writer = fd, name, store_writer
+        self._writer_deadline = time.monotonic() + WRITER_TIMEOUT
         self._ready = select.poll()
         self._ready.register(fd, select.POLLIN)
 
     def read(self, size: int) -> bytes:
         """The next bytes, at most so many; none at the end. Raises `InputError` when time is over."""
         while True:
-            left = min(self._intake.seconds_left(self._name), 1.0)
+            left = min(self._store_writer.seconds_left(self._name), 1.0)
             events = self._ready.poll(left * 1000)
             try:
                 data = os.read(self._fd, size)
             except BlockingIOError:  # there is a writer, which has nothing to say yet
-                self._patience = inf
+                self._writer_deadline = inf
                 continue
             if data or events:
-                self._patience = inf
+                self._writer_deadline = inf
                 return data
-            if time.monotonic() > self._patience:
+            if time.monotonic() > self._writer_deadline:
                 raise InputError(
                     f"nothing writes to the named pipe {one_line(self._name)}: start its writer, or give a file"
                 )
 
 
-def reader(file: Any, name: str, intake: StoreWriter) -> Callable[[], Any]:
+def block_reader(file: Any, name: str, store_writer: StoreWriter) -> Callable[[], Any]:
     """A function that gives the next block of a stream, and raises `InputError` when the time for it is over."""
-    if intake.deadline == inf or isinstance(file, NamedPipe | io.BytesIO | io.StringIO):
-        return lambda: file.read(BLOCK)
-    fd = _descriptor(file)
-    return _threaded(file, name, intake) if fd is None else _polled(file, fd, name, intake)
+    if store_writer.deadline == inf or isinstance(file, NamedPipe | io.BytesIO | io.StringIO):
+        return lambda: file.read(BLOCK_BYTES)
+    fd = _pollable_descriptor(file)
+    return (
+        _threaded_reader(file, name, store_writer) if fd is None else _polling_reader(file, fd, name, store_writer)
+    )
 
 
-def _descriptor(file: Any) -> int | None:
+def _pollable_descriptor(file: Any) -> int | None:
     """The descriptor of a stream, when it tells whether a read would wait: nothing lies between the two."""
     raw = file.raw if isinstance(file, io.BufferedReader) else file
     try:
@@ -66,20 +68,20 @@ def _descriptor(file: Any) -> int | None:
         return None
 
 
-def _polled(file: Any, fd: int, name: str, intake: StoreWriter) -> Callable[[], Any]:
+def _polling_reader(file: Any, fd: int, name: str, store_writer: StoreWriter) -> Callable[[], Any]:
     ready = select.poll()
     ready.register(fd, select.POLLIN)
     read = file.read1 if isinstance(file, io.BufferedReader) else file.read
 
     def block() -> Any:
-        while not ready.poll(min(intake.seconds_left(name), 1.0) * 1000):
+        while not ready.poll(min(store_writer.seconds_left(name), 1.0) * 1000):
             pass
-        return read(BLOCK)
+        return read(BLOCK_BYTES)
 
     return block
 
 
-def _threaded(file: Any, name: str, intake: StoreWriter) -> Callable[[], Any]:
+def _threaded_reader(file: Any, name: str, store_writer: StoreWriter) -> Callable[[], Any]:
     """For objects that only have a `read`: only another thread can stop waiting for one that does not return.
 
     There is a thread for each block; that of a `read` which never returns stays behind.
@@ -90,14 +92,14 @@ def _threaded(file: Any, name: str, intake: StoreWriter) -> Callable[[], Any]:
 
         def work() -> None:
             try:
-                given.put((file.read(BLOCK), None))
+                given.put((file.read(BLOCK_BYTES), None))
             except BaseException as error:  # noqa: BLE001 - it is raised where the block is wanted
                 given.put((None, error))
 
         threading.Thread(target=work, name="rlm-stream", daemon=True).start()
         while True:
             try:
-                data, error = given.get(timeout=min(intake.seconds_left(name), 1.0))
+                data, error = given.get(timeout=min(store_writer.seconds_left(name), 1.0))
             except Empty:
                 continue
             if error is not None:

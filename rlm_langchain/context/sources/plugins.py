@@ -16,26 +16,26 @@ from rlm_langchain.types import ContextRef
 
 def accepts(value: Any) -> bool:
     """A path that a plug-in accepts."""
-    return isinstance(value, os.PathLike) and knowing(value) is not None
+    return isinstance(value, os.PathLike) and plugin_for(value) is not None
 
 
-def refer(value: Any, intake: StoreWriter) -> ContextRef | None:
+def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef | None:
     """What the first plug-in that accepts the value reads from it."""
-    name = knowing(value)
-    read = None if name is None else source(name).read(value)
+    name = plugin_for(value)
+    read = None if name is None else load_source(name).read(value)
     if isinstance(read, str):
-        return sources_text.refer(read, intake)
+        return sources_text.to_reference(read, store_writer)
     if isinstance(read, list | dict):
-        return json_values.refer(read, intake)
+        return json_values.to_reference(read, store_writer)
     raise InputError(f"the context plug-in {name!r} gave a {type(read).__name__}, not a str, a list or a dict")
 
 
-def knowing(value: Any) -> str | None:
+def plugin_for(value: Any) -> str | None:
     """The first plug-in, in the order of their names, that accepts a value."""
-    return next((name for name in plugins.names("contexts") if source(name).accepts(value)), None)
+    return next((name for name in plugins.names("contexts") if load_source(name).accepts(value)), None)
 
 
-def source(name: str) -> ContextSource:
+def load_source(name: str) -> ContextSource:
     """A plug-in of the group `rlm_langchain.contexts`: a `ContextSource`, or a class that makes one."""
     found = plugins.load("contexts", name)
     made: ContextSource = found() if isinstance(found, type) else found

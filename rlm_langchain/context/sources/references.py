@@ -6,26 +6,26 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from rlm_langchain.context.blobs import Blobs
+from rlm_langchain.context.blobs import BlobStore
 from rlm_langchain.context.opening import open_reference
 from rlm_langchain.context.signing import is_signed
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextRef
 
 _KEYS = frozenset(ContextRef.__annotations__)
-_NEEDED = _KEYS - {"path", "type"}
+_REQUIRED = _KEYS - {"path", "type"}
 """Of a reference; `type` is newer than the others, and one without it is refused, not taken for data."""
 _WORDS = {"kind": ("text", "json"), "type": ("str", "list", "dict", "table")}
-_LONGEST = 4000
+_MAX_TEXT = 4000
 """Characters of `about` and of `preview`: both are read by the root model."""
 
 
 def accepts(value: Any) -> bool:
     """A dict with the keys of a signed reference and no others. Without a signature it is a dict like any other."""
-    return isinstance(value, dict) and value.keys() >= _NEEDED and value.keys() <= _KEYS
+    return isinstance(value, dict) and value.keys() >= _REQUIRED and value.keys() <= _KEYS
 
 
-def refer(value: dict[str, Any], blobs: Blobs, home: Path) -> ContextRef:
+def to_reference(value: dict[str, Any], blobs: BlobStore, home: Path) -> ContextRef:
     """The same reference, if a store of this home made it and it can be opened.
 
     Raises `InputError` when it has not the form of one, and `JournalError` when it was made elsewhere or changed:
@@ -37,8 +37,8 @@ def refer(value: dict[str, Any], blobs: Blobs, home: Path) -> ContextRef:
 
 
 def verified(value: dict[str, Any], home: Path) -> ContextRef:
-    """The reference, when its signature is one of this home. Raises as `refer`."""
-    if wrong := fault(value):
+    """The reference, when its signature is one of this home. Raises as `to_reference`."""
+    if wrong := reference_fault(value):
         raise InputError(f"the context looks like a reference, but {wrong}")
     if not is_signed(value, home):
         raise JournalError(
@@ -48,12 +48,12 @@ def verified(value: dict[str, Any], home: Path) -> ContextRef:
     return cast("ContextRef", value)
 
 
-def fault(ref: dict[str, Any]) -> str | None:
+def reference_fault(ref: dict[str, Any]) -> str | None:
     """Which key of a reference is not as it must be; None when all are."""
-    return next((f"its {key!r} is not right" for key in sorted(_KEYS) if not _right(key, ref.get(key))), None)
+    return next((f"its {key!r} is not right" for key in sorted(_KEYS) if not _is_valid(key, ref.get(key))), None)
 
 
-def _right(key: str, value: Any) -> bool:
+def _is_valid(key: str, value: Any) -> bool:
     match key:
         case "sha256":
             return _is_hash(value)
@@ -66,7 +66,7 @@ def _right(key: str, value: Any) -> bool:
         case "path":
             return value is None or (isinstance(value, str) and "\0" not in value and Path(value).is_absolute())
         case _:
-            return isinstance(value, str) and len(value) <= _LONGEST
+            return isinstance(value, str) and len(value) <= _MAX_TEXT
 
 
 def _is_hash(value: Any) -> bool:

@@ -12,19 +12,19 @@ from math import inf
 from typing import Any, NamedTuple
 
 from rlm_langchain.context.decoding import (
-    SAMPLE,
+    SAMPLE_BYTES,
     Decoder,
-    not_text,
-    replaced,
+    replacement_note,
+    why_not_text,
 )
-from rlm_langchain.context.reference import StoreWriter, text_ref
+from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.context.sanitize import one_line
-from rlm_langchain.context.sources.pipes import reader
-from rlm_langchain.context.sources.text import encode
+from rlm_langchain.context.sources.pipes import block_reader
+from rlm_langchain.context.sources.text import encode_text
 from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.types import ContextRef
 
-_WAYS_OUT = {
+_REMEDIES = {
     errno.ELOOP: "it is a link that leads to itself, or one of too many: give the file itself",
     errno.ENAMETOOLONG: "its path is too long: move it up, or give it from a folder nearer to it",
     errno.ENXIO: "it is a socket or a device, and only files, folders and pipes can be read",
@@ -32,7 +32,7 @@ _WAYS_OUT = {
 """What to do about an error of the operating system; about others, look at the permissions."""
 
 
-class Piece(NamedTuple):
+class EncodedBlock(NamedTuple):
     """A part of a text, ready to be stored."""
 
     data: bytes
@@ -46,36 +46,40 @@ def accepts(value: Any) -> bool:
     return callable(getattr(value, "read", None))
 
 
-def refer(value: Any, intake: StoreWriter) -> ContextRef:
+def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef:
     """All that is left to read."""
-    return copy(value, one_line(getattr(value, "name", "the stream")), intake, largest=intake.largest)
+    return copy_stream(
+        value, one_line(getattr(value, "name", "the stream")), store_writer, max_bytes=store_writer.max_stream_bytes
+    )
 
 
-def copy(file: Any, name: str, intake: StoreWriter, note: str = "", *, largest: float = inf) -> ContextRef:
+def copy_stream(
+    file: Any, name: str, store_writer: StoreWriter, note: str = "", *, max_bytes: float = inf
+) -> ContextRef:
     """What is left to read in `file`, as a text in the store; the note says where it came from.
 
     Raises `InputError` when it goes on after so many bytes.
     """
     characters = wrong = size = 0
-    with intake.blobs.writer() as writer:
-        for piece in _pieces(_reading_blocks(file, name, intake), name, strict=intake.strict):
+    with store_writer.blobs.writer() as writer:
+        for piece in _encoded_blocks(_checked_reader(file, name, store_writer), name, strict=store_writer.strict):
             size += len(piece.data)
-            if size > largest:
+            if size > max_bytes:
                 raise InputError(
-                    f"{name} goes on after {largest:,} bytes, and no more is copied from a stream: save what you "
+                    f"{name} goes on after {max_bytes:,} bytes, and no more is copied from a stream: save what you "
                     "need of it to a file, which may be of any size, or set RLM_MAX_STREAM_BYTES"
                 )
-            intake.seconds_left(name)
+            store_writer.seconds_left(name)
             writer.write(piece.data)
             characters += piece.characters
             wrong += piece.replaced
         if not characters:
             raise InputError(f"{name} is empty: there is nothing to ask about")
-        return text_ref(writer.commit(), characters, note, replaced(wrong))
+        return text_reference(writer.commit(), characters, note, replacement_note(wrong))
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def as_input_error(name: str) -> Iterator[None]:
     """Turns what an operating system says about a read into our error."""
     try:
         yield
@@ -84,54 +88,54 @@ def reading(name: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise InputError(f"{name} cannot be decoded ({error.reason}): open it in binary mode") from error
     except OSError as error:
-        way_out = _WAYS_OUT.get(error.errno or 0, "check its permissions")
+        way_out = _REMEDIES.get(error.errno or 0, "check its permissions")
         raise InputError(f"cannot read {one_line(name)} ({error.strerror or error}): {way_out}") from error
     except ValueError as error:
         raise InputError(f"cannot read {name}: {error}") from error
 
 
-Blocks = Callable[[], Any]
+ReadBlock = Callable[[], Any]
 """Gives the next block of a stream: a text, or bytes; an empty one at the end."""
 
 
-def _pieces(read: Blocks, name: str, *, strict: bool) -> Iterator[Piece]:
+def _encoded_blocks(read: ReadBlock, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
     first = read()
     if isinstance(first, str):
-        return _of_text(read, first, name, strict=strict)
-    return _of_bytes(read, first, name, strict=strict)
+        return _encode_text(read, first, name, strict=strict)
+    return _decode_bytes(read, first, name, strict=strict)
 
 
-def _of_text(read: Blocks, block: str, name: str, *, strict: bool) -> Iterator[Piece]:
+def _encode_text(read: ReadBlock, block: str, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
     offset = 0
     while block:
-        data, wrong = encode(block, strict=strict, name=name, offset=offset)
-        yield Piece(data, len(block), wrong)
+        data, wrong = encode_text(block, strict=strict, name=name, offset=offset)
+        yield EncodedBlock(data, len(block), wrong)
         offset += len(block)
         block = read()
 
 
-def _of_bytes(read: Blocks, block: bytes, name: str, *, strict: bool) -> Iterator[Piece]:
-    while len(block) < SAMPLE and (more := read()):  # a pipe may give a few bytes at first
+def _decode_bytes(read: ReadBlock, block: bytes, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
+    while len(block) < SAMPLE_BYTES and (more := read()):  # a pipe may give a few bytes at first
         block += more
-    sample = block[:SAMPLE]
-    if wrong := not_text(sample):
+    sample = block[:SAMPLE_BYTES]
+    if wrong := why_not_text(sample):
         raise InputError(f"{name} is {wrong}")
     decoder = Decoder(name, sample, strict=strict)
     while True:
         before = decoder.replaced
         text = decoder.decode(block, final=not block)
-        yield Piece(text.encode(), len(text), decoder.replaced - before)
+        yield EncodedBlock(text.encode(), len(text), decoder.replaced - before)
         if not block:
             return
         block = read()
 
 
-def _reading_blocks(file: Any, name: str, intake: StoreWriter) -> Blocks:
+def _checked_reader(file: Any, name: str, store_writer: StoreWriter) -> ReadBlock:
     """Blocks that are all of one type. Raises `InputError` for whatever goes wrong in a `read` that is not ours."""
-    read, kinds = reader(file, name, intake), set[type]()
+    read, kinds = block_reader(file, name, store_writer), set[type]()
 
     def block() -> Any:
-        with reading(name):
+        with as_input_error(name):
             try:
                 data = read()
             except (RLMError, OSError, ValueError):

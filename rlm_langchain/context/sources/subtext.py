@@ -6,9 +6,9 @@ import codecs
 from collections.abc import Iterator
 from typing import Any
 
-from rlm_langchain.context.decoding import BLOCK
-from rlm_langchain.context.opening import opened
-from rlm_langchain.context.reference import StoreWriter, text_ref
+from rlm_langchain.context.decoding import BLOCK_BYTES
+from rlm_langchain.context.opening import open_context
+from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.types import ContextRef, Excerpt
 
 
@@ -17,28 +17,28 @@ def accepts(value: Any) -> bool:
     return isinstance(value, Excerpt)
 
 
-def refer(value: Excerpt, intake: StoreWriter) -> ContextRef | None:
+def to_reference(value: Excerpt, store_writer: StoreWriter) -> ContextRef | None:
     """The part, as a text in the store; None for an empty one. It is text, whatever it begins with."""
     characters, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
-    with intake.blobs.writer() as writer:
+    with store_writer.blobs.writer() as writer:
         for block in _blocks(value):
             text = decoder.decode(block, not block)
             writer.write(text.encode())
             characters += len(text)
-        return text_ref(writer.commit(), characters) if characters else None
+        return text_reference(writer.commit(), characters) if characters else None
 
 
 def _blocks(value: Excerpt) -> Iterator[bytes]:
     """Its bytes, and an empty block. Raises `JournalError` when its file is not what it was."""
     left = value.stop - value.start
-    with opened(value.file) as file:
+    with open_context(value.file) as file:
         file.seek(value.start)
-        while left and (block := file.read(min(BLOCK, left))):
+        while left and (block := file.read(min(BLOCK_BYTES, left))):
             left -= len(block)
             yield block
     yield b""
 
 
-def text_of(value: Excerpt) -> str:
-    """The part as a text in memory. Raises `JournalError` as `refer` does."""
+def read_excerpt(value: Excerpt) -> str:
+    """The part as a text in memory. Raises `JournalError` as `to_reference` does."""
     return b"".join(_blocks(value)).decode("utf-8", "replace")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlm_langchain.context.decoding import replaced, scrub
-from rlm_langchain.context.reference import StoreWriter, text_ref
+from rlm_langchain.context.decoding import replace_surrogates, replacement_note
+from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
@@ -15,14 +15,14 @@ def accepts(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def refer(value: str, intake: StoreWriter) -> ContextRef | None:
+def to_reference(value: str, store_writer: StoreWriter) -> ContextRef | None:
     """The empty text is no context."""
-    data, count = encode(value, strict=intake.strict)
-    note = replaced(count, "lone surrogate")
-    return text_ref(intake.blobs.put(data), len(value), note) if data else None
+    data, count = encode_text(value, strict=store_writer.strict)
+    note = replacement_note(count, "lone surrogate")
+    return text_reference(store_writer.blobs.put(data), len(value), note) if data else None
 
 
-def encode(text: str, *, strict: bool, name: str = "the context", offset: int = 0) -> tuple[bytes, int]:
+def encode_text(text: str, *, strict: bool, name: str = "the context", offset: int = 0) -> tuple[bytes, int]:
     """UTF-8 of a text, and how many lone surrogates were replaced: no UTF-8 can hold them."""
     try:
         return text.encode(), 0
@@ -32,5 +32,5 @@ def encode(text: str, *, strict: bool, name: str = "the context", offset: int = 
                 f"{name} has a lone surrogate at character {offset + error.start:,}, which is no text: "
                 "mend it, or let such characters be replaced (not `strict`)"
             ) from error
-    clean, count = scrub(text)
+    clean, count = replace_surrogates(text)
     return clean.encode(), count

@@ -43,7 +43,7 @@ class ChildRunHandler(ModelCallHandler):
         call = site.asked.call
         return {
             "query": call.prompt,
-            "context": None if call.context is None else site.components.store.made(call.context),
+            "context": None if call.context is None else site.components.store.reference_from_repl(call.context),
             "sha256": site.asked.sha256,
             "agreed": tree.agreed,
             "tops": tree.tops,

@@ -24,7 +24,7 @@ from langgraph.errors import GraphBubbleUp
 
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.context.sanitize import quotable
-from rlm_langchain.durability.receipts import TOOL, recorded
+from rlm_langchain.durability.receipts import TOOL_MARK, recorded
 from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.components import Components
@@ -71,7 +71,7 @@ class FunctionHandler(CallHandler):
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, once: its result as JSON, or the sentence of what went wrong."""
         place, prompt = site.asked.place, site.asked.call.prompt
-        key = f"{place}{TOOL}{hashlib.sha256(prompt.encode()).hexdigest()}"
+        key = f"{place}{TOOL_MARK}{hashlib.sha256(prompt.encode()).hexdigest()}"
         reply = await recorded(site.tree.receipts, key, place, lambda: _run(site))
         return reply._replace(used=site.tree.spent_at(place))
 

@@ -210,9 +210,9 @@ def found(hits: list[dict[str, Any]], note: str | None = None) -> CallResult:
 
 def _sent(hit: Hit) -> dict[str, Any]:
     return {
-        "at": list(hit.source.at),
+        "at": list(hit.unit.path),
         "score": hit.score,
-        "source": hit.source.label,
+        "source": hit.unit.label,
         "start": hit.start,
         "end": hit.end,
     }

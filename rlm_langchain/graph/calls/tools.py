@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.sanitize import clip, quotable
-from rlm_langchain.durability.receipts import TOOL, recorded
+from rlm_langchain.durability.receipts import TOOL_MARK, recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.components import Components, Tools
@@ -160,12 +160,12 @@ class ToolHandler(CallHandler):
 
     def own_task(self, site: CallSite, tree: TreeInfo) -> dict[str, Any] | None:
         """Return the text of the call, by reference: a tool that has paused goes on without the cell."""
-        return {"tool": site.components.store.made(site.asked.call.prompt)}
+        return {"tool": site.components.store.reference_from_repl(site.asked.call.prompt)}
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the tool that the call names, once: its result as JSON, or the sentence of what went wrong."""
         tree, place, call = site.tree, site.asked.place, site.asked.call
-        key = f"{place}{TOOL}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        key = f"{place}{TOOL_MARK}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
 
         async def run() -> CallResult:
             if not tree.take_tool(place):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import TypedDict
 
-from rlm_langchain.answers.citations import cited
-from rlm_langchain.answers.coverage import ReadRanges, in_records
+from rlm_langchain.answers.citations import cite
+from rlm_langchain.answers.coverage import ReadRanges, read_in_records
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -116,7 +116,7 @@ def _cited(components: Components, state: RLMState, journal: Journal, answer: An
     """The answer without its quotes, and those of them that were found, where they are wanted."""
     if not components.wants_citations(state["path"]):
         return answer, Evidence()
-    answer, citations, unfound = cited(components.store, journal.contexts, answer)
+    answer, citations, unfound = cite(components.store, journal.contexts, answer)
     return answer, Evidence(citations=citations, dropped_citations=len(unfound))
 
 
@@ -129,12 +129,12 @@ def _read(components: Components, state: RLMState, journal: Journal) -> tuple[Re
     profile = components.root_model(depth_of(state["path"])).profile
     for record in records:
         if record["type"] in ("question", "output"):
-            read += reading.read(record["text"])
+            read += reading.find_read(record["text"])
         if record["type"] == "question" and record.get("whole"):
-            read += reading.whole_context(record["context"]) or reading.read(
+            read += reading.whole_context(record["context"]) or reading.find_read(
                 whole_text(components.store, record, profile)
             )
-    return read, None if state["path"] else reading.coverage([*read, *in_records(records)])
+    return read, None if state["path"] else reading.coverage([*read, *read_in_records(records)])
 
 
 def _verdict(

@@ -236,7 +236,7 @@ class GenerateStep:
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
         schema = self.components.answer_schema(self.state["path"])
-        return (text.strip() or None) if schema is None else schema.read(text)
+        return (text.strip() or None) if schema is None else schema.parse_reply(text)
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]

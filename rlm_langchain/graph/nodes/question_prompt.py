@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rlm_langchain.context.describe import table
+from rlm_langchain.context.describe import find_table
 from rlm_langchain.context.sanitize import quotable, shown
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
@@ -63,7 +63,7 @@ def _about(profile: str, name: str, context: ContextRef) -> str:
     """What is said of a context: in a profile's own words for its type, where it has some."""
     kind = _kind(profile, context)
     preview, line = quotable(context["preview"]), quotable(context["about"])
-    found = table(preview) if kind == "table" else None
+    found = find_table(preview) if kind == "table" else None
     own = f"context_{kind}"
     return render(
         profile,

@@ -132,5 +132,7 @@ class SubcallNode:
         if reading is None or not reading.contexts:
             return {}
         text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"
-        read = reading.read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.read, text)
+        read = (
+            reading.find_read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.find_read, text)
+        )
         return {"read": read} if read else {}

@@ -116,9 +116,9 @@ class Offloader:
 
     def _reference(self, value: Any) -> ContextRef:
         # What a tool gave back is data, also where it looks like a reference of ours.
-        ref = self.store.made(value) if isinstance(value, dict) else self.store.reference(value)
+        ref = self.store.reference_from_repl(value) if isinstance(value, dict) else self.store.reference(value)
         assert ref is not None  # noqa: S101 - what is moved is not empty
-        return self.store.shortened(ref, 200)
+        return self.store.with_short_preview(ref, 200)
 
     def _without_artifact(self, message: M) -> M:
         """A tool's artifact enters no prompt, but every checkpoint."""

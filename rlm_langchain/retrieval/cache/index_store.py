@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.context.blobs import Collected
-from rlm_langchain.context.file_hashes import FileStat, hash_of
+from rlm_langchain.context.file_hashes import FileStat, hash_file
 from rlm_langchain.errors import JournalError
 
 _META = "meta.json"
@@ -97,10 +97,10 @@ class IndexStore:
     def _intact(self, path: Path) -> bool:
         try:
             files: dict[str, Any] = json.loads((path / _META).read_bytes())
-            stamps = tuple(FileStat.of(path / file) for file in files)
+            stamps = tuple(FileStat.of_path(path / file) for file in files)
             if self._checked.get(path) == stamps:
                 return True
-            whole = all(hash_of(path / file) == sha256 for file, sha256 in files.items())
+            whole = all(hash_file(path / file) == sha256 for file, sha256 in files.items())
         except (OSError, ValueError, AttributeError):
             return False
         if whole:
@@ -125,7 +125,7 @@ def _source(folder: Path) -> str | None:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {path.name: hash_of(path) for path in sorted(folder.iterdir())}
+    return {path.name: hash_file(path) for path in sorted(folder.iterdir())}
 
 
 def _rename(folder: Path, path: Path) -> None:

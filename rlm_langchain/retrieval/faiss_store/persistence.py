@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 
-from rlm_langchain.context.file_hashes import hash_of
+from rlm_langchain.context.file_hashes import hash_file
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.retrieval.extras import library
 
@@ -73,7 +73,7 @@ def _write_vectors(folder: Path, index: Any) -> str | None:
     os.close(handle)
     try:
         library("faiss").write_index(index, name)
-        sha256 = hash_of(Path(name))
+        sha256 = hash_file(Path(name))
         os.replace(name, folder / f"vectors-{sha256}.faiss")
     finally:
         Path(name).unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def _write_vectors(folder: Path, index: Any) -> str | None:
 
 def _read_vectors(path: Path, sha256: str) -> Any:
     """Checked before FAISS sees it: its reader trusts what it reads."""
-    if hash_of(path) != sha256:
+    if hash_file(path) != sha256:
         raise _damaged(path.parent)
     return library("faiss").read_index(str(path))
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlm_langchain.context.text_units import Source, contents
+from rlm_langchain.context.text_units import TextUnit, read_units
 from rlm_langchain.retrieval.index.bm25 import Lexical, Lexicon
 from rlm_langchain.retrieval.index.fusion import fused, weight_of_words
 from rlm_langchain.retrieval.index.passages import Hit, cut
@@ -32,25 +32,25 @@ class Piece(NamedTuple):
     text: str
 
 
-def pieces(file: ContextFile, sources: list[Source]) -> Iterator[Piece]:
+def pieces(file: ContextFile, sources: list[TextUnit]) -> Iterator[Piece]:
     """The passages of a context; the sources that they are of are added to the list."""
-    for content in contents(file):
+    for content in read_units(file):
         number = len(sources)
-        sources.append(content.source)
+        sources.append(content.unit)
         for passage in cut(content.text):
             yield Piece(number, passage.start, passage.text)
 
 
 def write(file: ContextFile, folder: Path, going: Callable[[], None] = lambda: None) -> None:
     """Make the index of words. `going` is called for each passage, and may raise to stop."""
-    lexicon, sources = Lexicon(), list[Source]()
+    lexicon, sources = Lexicon(), list[TextUnit]()
     rows = array("q")
     for piece in pieces(file, sources):
         going()
         rows.extend((piece.source, piece.start, piece.start + len(piece.text)))
         lexicon.add(piece.text)
     np.save(folder / TABLE, np.array(rows, np.int64).reshape(-1, 3), allow_pickle=False)
-    told = [[source.at, source.label] for source in sources]
+    told = [[source.path, source.label] for source in sources]
     (folder / SOURCES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
     lexicon.write(folder)
 
@@ -61,7 +61,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         self._table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
         told = json.loads((folder / SOURCES).read_bytes())
-        self._sources = [Source(tuple(at), label) for at, label in told]
+        self._sources = [TextUnit(tuple(at), label) for at, label in told]
         self._lexical = Lexical(folder)
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Index:
         """Of each passage, whether it is in a part of the context."""
         if part.items is None:
             return (self._table[:, 1] < part.end) & (self._table[:, 2] > part.start)
-        wanted = [number for number, source in enumerate(self._sources) if source.at[0] in part.items]
+        wanted = [number for number, source in enumerate(self._sources) if source.path[0] in part.items]
         return np.isin(self._table[:, 0], wanted)
 
     def _hit(self, number: int, score: float) -> Hit:

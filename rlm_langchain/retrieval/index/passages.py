@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from rlm_langchain.context.text_units import PASSAGE_CHARS, Source
+from rlm_langchain.context.text_units import PASSAGE_CHARS, TextUnit
 
 
 class Hit(NamedTuple):
     """A passage that was found."""
 
-    source: Source
+    unit: TextUnit
     start: int
     end: int
     """In characters of the source."""

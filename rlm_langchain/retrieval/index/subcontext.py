@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from rlm_langchain.context.mapped_text import mapped
-from rlm_langchain.context.opening import read
-from rlm_langchain.context.text_units import Source, as_text
+from rlm_langchain.context.mapped_text import open_mapped
+from rlm_langchain.context.opening import read_context
+from rlm_langchain.context.text_units import TextUnit, as_text
 from rlm_langchain.types import ContextFile
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ class Slice(NamedTuple):
         """A hit in the whole, as one in the slice."""
         if self.items is None:
             start, end = max(hit.start, self.start), min(hit.end, self.end)
-            return hit._replace(source=Source((), "context"), start=start - self.start, end=end - self.start)
-        name = self.items[hit.source.at[0]]
+            return hit._replace(unit=TextUnit((), "context"), start=start - self.start, end=end - self.start)
+        name = self.items[hit.unit.path[0]]
         if name is None:
-            return hit._replace(source=Source((), "context"))
-        at = (name, *hit.source.at[1:])
-        inner = hit.source.label.removeprefix(str(hit.source.at[0]))
-        return hit._replace(source=Source(at, f"{name}{inner}"))
+            return hit._replace(unit=TextUnit((), "context"))
+        at = (name, *hit.unit.path[1:])
+        inner = hit.unit.label.removeprefix(str(hit.unit.path[0]))
+        return hit._replace(unit=TextUnit(at, f"{name}{inner}"))
 
 
 @dataclass(slots=True)
@@ -68,11 +68,11 @@ class Slices:
     def _found(self, whole: ContextFile, part: ContextFile) -> Slice | None:
         if whole.kind == "text":
             return _in_text(whole, part) if part.kind == "text" else None
-        names = self._once((str(whole.path),), lambda: _names(json.loads(read(whole))))
+        names = self._once((str(whole.path),), lambda: _names(json.loads(read_context(whole))))
         if part.kind == "text":
-            name = names.get(_hash(read(part).decode("utf-8", "replace")))
+            name = names.get(_hash(read_context(part).decode("utf-8", "replace")))
             return None if name is None else Slice(items={name: None})
-        value = json.loads(read(part))
+        value = json.loads(read_context(part))
         items: dict[Step, Step | None] = {}
         for inner, item in value.items() if isinstance(value, dict) else enumerate(value):
             name = names.get(_hash(item))
@@ -96,8 +96,8 @@ class Slices:
 
 
 def _in_text(whole: ContextFile, part: ContextFile) -> Slice | None:
-    with mapped(whole) as text:
-        at = text.find(read(part))
+    with open_mapped(whole) as text:
+        at = text.find(read_context(part))
         if at < 0:
             return None
         start = text.character(at)

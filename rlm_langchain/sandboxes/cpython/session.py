@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_langchain.context.file_hashes import open_regular
-from rlm_langchain.context.opening import Held
+from rlm_langchain.context.opening import WatchedFiles
 from rlm_langchain.errors import JournalError, SandboxError
 from rlm_langchain.sandboxes import wire
 from rlm_langchain.sandboxes.cpython import syscalls as cpython_syscalls
@@ -69,7 +69,7 @@ class CPythonSession:
         self._end: Died | None = None
         self._closed = False
         self._contexts = contexts = {**({"context": context} if context else {}), **more}
-        self._held = Held(contexts.values())
+        self._held = WatchedFiles(contexts.values())
         try:
             self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
             try:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_langchain.context.opening import read
+from rlm_langchain.context.opening import read_context
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.monty.prelude_loader import session_prelude
 from rlm_langchain.sandboxes.monty.process import Worker, binary
@@ -99,7 +99,7 @@ def _inputs(contexts: Mapping[str, ContextFile], limits: Limits) -> dict[str, An
             "memory; use sandbox='cpython', which reads longer ones from disk, or raise Limits.loaded and .memory"
         )
     texts = {
-        name if file.kind == "text" else f"{_JSON}{name}": read(file).decode("utf-8", "replace")
+        name if file.kind == "text" else f"{_JSON}{name}": read_context(file).decode("utf-8", "replace")
         for name, file in contexts.items()
     }
     return {"context": None, **texts, "__rlm_most__": limits.value}
