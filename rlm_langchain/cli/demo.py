@@ -23,18 +23,18 @@ LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__p
 
 def main() -> int:
     """Ask, and compare; the exit code."""
-    from rlm_langchain.cli.commands import inputs as commands_inputs
+    from rlm_langchain.cli.commands import inputs
     from rlm_langchain.cli.rendering.summary import finish
     from rlm_langchain.cli.session.run import watch
 
-    with tempfile.TemporaryDirectory(prefix="rlm-demo-") as folder, commands_inputs.preparing():
+    with tempfile.TemporaryDirectory(prefix="rlm-demo-") as folder, inputs.preparing():
         library = copied(Path(sysconfig.get_path("stdlib")), Path(folder) / "library")
         print(
             f"The standard library of Python {sysconfig.get_python_version()}, and a model of 1.5 billion", end=""
         )
         print(" parameters on this machine. The first time, the model is downloaded (1.1 GB).", flush=True)
-        rlm = commands_inputs.build(root_model="local")
-        ended = watch(rlm, {"query": QUESTION, "context": commands_inputs.context([str(library)], strict=False)})
+        rlm = inputs.build(root_model="local")
+        ended = watch(rlm, {"query": QUESTION, "context": inputs.context([str(library)], strict=False)})
         truth = most_often(WORD, library)
     finish(ended, json=False, quiet=False)
     return compare(ended.output, truth)

@@ -20,38 +20,38 @@ from rlm_langchain.context.opening import open_reference, read_context
 from rlm_langchain.context.reference import MAX_STREAM_BYTES, Source, StoreWriter
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.signing import sign
-from rlm_langchain.context.sources import binary as sources_binary
-from rlm_langchain.context.sources import documents as sources_documents
-from rlm_langchain.context.sources import files as sources_files
-from rlm_langchain.context.sources import folders as sources_folders
 from rlm_langchain.context.sources import (
+    binary,
+    documents,
+    files,
+    folders,
     foreign_objects,
     json_values,
+    messages,
     plugins,
     references,
+    streams,
     subtext,
+    text,
 )
-from rlm_langchain.context.sources import messages as sources_messages
-from rlm_langchain.context.sources import streams as sources_streams
-from rlm_langchain.context.sources import text as sources_text
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 SOURCES: tuple[Source, ...] = (
-    sources_text,
-    sources_binary,
+    text,
+    binary,
     plugins,
-    sources_folders,
-    sources_files,
-    sources_streams,
-    sources_documents,
-    sources_messages,
+    folders,
+    files,
+    streams,
+    documents,
+    messages,
     json_values,
     foreign_objects,
 )
 """What can be a context, in the order in which they are asked. Each is a module, and satisfies `Source`."""
 
-REPL_SOURCES: tuple[Source, ...] = (subtext, sources_text, json_values)
+REPL_SOURCES: tuple[Source, ...] = (subtext, text, json_values)
 """What a program in a sandbox can make a context of."""
 
 
@@ -127,7 +127,7 @@ class ContextStore:
 
         Nothing else is read, whoever moves files or puts links into their place meanwhile. Raises as `reference`.
         """
-        with sources_streams.as_input_error(str(path)):
+        with streams.as_input_error(str(path)):
             within, found = beneath.resolve_in_roots(roots, path)
             with beneath.open_below(within, found) as descriptor:
                 return self._signed(self._reference_opened(within, found, descriptor))
@@ -136,12 +136,12 @@ class ContextStore:
         """What was opened, as a reference."""
         store_writer, mode = self._store_writer(), os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode) and not plugins.accepts(path):
-            return sources_folders.folder_to_reference(within, path, store_writer)
+            return folders.folder_to_reference(within, path, store_writer)
         if not stat.S_ISREG(mode):
             raise InputError(f"cannot read {path}: it is neither a file nor a folder that can be read safely")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             if not plugins.accepts(path):
-                return sources_files.open_file_to_reference(file, path, store_writer)
+                return files.open_file_to_reference(file, path, store_writer)
             # A plug-in reads by a path: that of a copy which nobody else can write to.
             with TemporaryDirectory() as folder:
                 copied = Path(folder, path.name)

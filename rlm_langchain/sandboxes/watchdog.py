@@ -25,7 +25,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython import policy
 
 PROGRAM = Path(__file__).with_name("watchdog_process.py")
 PATIENCE = 60.0
@@ -149,7 +149,7 @@ def _send(link: socket.socket, pid: int, handle: int) -> None:
 
 
 def _spawned(link: socket.socket) -> subprocess.Popen[bytes]:
-    python = cpython_policy.python()
+    python = policy.python()
     if python is None or getattr(sys, "frozen", False):
         raise FileNotFoundError("it needs the Python interpreter, and which file that is cannot be told")
     if sys.platform != "linux":

@@ -13,7 +13,7 @@ __all__ = ["FunctionModel", "HostileConformance", "SandboxConformance", "script"
 
 def __getattr__(name: str) -> Any:
     if name in ("HostileConformance", "SandboxConformance"):
-        from rlm_langchain.testing import conformance as testing_conformance
+        from rlm_langchain.testing import conformance
 
-        return getattr(testing_conformance, name)
+        return getattr(conformance, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

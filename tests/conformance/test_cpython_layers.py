@@ -20,9 +20,7 @@ if sys.platform != "linux":
 from sandlock import Sandbox, StdioMode
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import launcher_process
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
-from rlm_langchain.sandboxes.cpython import syscalls as cpython_syscalls
+from rlm_langchain.sandboxes.cpython import launcher_process, policy, syscalls
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.worker import confinement_check
 from rlm_langchain.types import Completed, Limits
@@ -51,8 +49,8 @@ REFUSED = {"EACCES", "EPERM", "EAGAIN", "ENOSYS", "EXDEV", "not allowed to raise
 
 def confined(code: str) -> str:
     """What a program prints under sandlock's policy, without our worker and our limits."""
-    process = Sandbox(**cpython_policy.policy([])).popen(
-        [cpython_policy.python(), "-I", "-S", "-c", code], StdioMode.NULL, StdioMode.PIPED, StdioMode.PIPED
+    process = Sandbox(**policy.policy([])).popen(
+        [policy.python(), "-I", "-S", "-c", code], StdioMode.NULL, StdioMode.PIPED, StdioMode.PIPED
     )
     with process:
         return (process.stdout.readall() + process.stderr.readall()).decode().strip()
@@ -60,7 +58,7 @@ def confined(code: str) -> str:
 
 def unconfined(code: str) -> str:
     """What it prints without any policy."""
-    command = [cpython_policy.python(), "-I", "-S", "-c", code]
+    command = [policy.python(), "-I", "-S", "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
@@ -106,7 +104,7 @@ def test_the_kernel_refuses_to_look_or_touch(attempt, folder):
 
 
 def test_the_packages_of_others_cannot_be_read(tmp_path):
-    hidden = cpython_policy.hidden(cpython_policy.readable([]))
+    hidden = policy.hidden(policy.readable([]))
     if not hidden:
         pytest.skip("this Python has no packages of its own")
     code = ATTEMPT.format(attempt=f"os.listdir({hidden[0]!r})")
@@ -115,9 +113,9 @@ def test_the_packages_of_others_cannot_be_read(tmp_path):
 
 
 def test_the_context_can_be_read_and_not_written(folder):
-    process = Sandbox(**cpython_policy.policy([folder / "file"])).popen(
+    process = Sandbox(**policy.policy([folder / "file"])).popen(
         [
-            cpython_policy.python(),
+            policy.python(),
             "-I",
             "-S",
             "-c",
@@ -200,9 +198,9 @@ def test_seccomp_does_not_even_let_the_kernel_look_at_an_attempt_to(attempt):
 
 def limited(code: str, memory: int) -> str:
     """What a program prints under our limits, without sandlock."""
-    command = [cpython_policy.python(), "-I", "-S", "-c", "import sys; sys.stdin.read(); " + code]
+    command = [policy.python(), "-I", "-S", "-c", "import sys; sys.stdin.read(); " + code]
     with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) as process:
-        launcher_process.limit(process.pid, cpython_policy.limits(memory))
+        launcher_process.limit(process.pid, policy.limits(memory))
         out, error = process.communicate("")
     return out.strip() or error.strip().splitlines()[-1]
 
@@ -288,9 +286,9 @@ names["_install"](sys.stdin.buffer.read())
 
 def filtered(code: str, change=bytes) -> str:
     """What a program prints under the allow list, without sandlock and without limits."""
-    command = [cpython_policy.python(), "-I", "-S", "-c", FILTERED + f"exec({code!r}, {{'__name__': 'x'}})"]
+    command = [policy.python(), "-I", "-S", "-c", FILTERED + f"exec({code!r}, {{'__name__': 'x'}})"]
     with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1) as process:
-        out, error = process.communicate(change(cpython_syscalls.program(process.pid)))
+        out, error = process.communicate(change(syscalls.program(process.pid)))
     return (out or error).decode().strip()
 
 
@@ -456,15 +454,14 @@ def test_every_system_call_but_those_of_the_list_is_refused():
     def marked(program: bytes) -> bytes:
         steps = struct.iter_unpack("=HBBI", program)
         kinds = {
-            (cpython_syscalls.RETURN, cpython_syscalls.REFUSE | number)
-            for number in (errno.EPERM, errno.ENOSYS, errno.EACCES)
+            (syscalls.RETURN, syscalls.REFUSE | number) for number in (errno.EPERM, errno.ENOSYS, errno.EACCES)
         }
         return b"".join(
-            struct.pack("=HBBI", code, t, f, cpython_syscalls.REFUSE | OWN_REFUSAL if (code, k) in kinds else k)
+            struct.pack("=HBBI", code, t, f, syscalls.REFUSE | OWN_REFUSAL if (code, k) in kinds else k)
             for code, t, f, k in steps
         )
 
-    let = cpython_syscalls.allowed(os.uname().machine)
+    let = syscalls.allowed(os.uname().machine)
     numbers = [
         n for n in [*range(1024), 4095, 1 << 20, 0x3FFFFFFF, 0x40000000, 0x40000001, 0x7FFFFFFF] if n not in let
     ]
@@ -480,7 +477,7 @@ def verdict(program: bytes, number: int, arguments=(), architecture=None) -> int
     data = struct.pack(
         "=iIQ6Q",
         number,
-        cpython_syscalls.ARCHITECTURES[machine] if architecture is None else architecture,
+        syscalls.ARCHITECTURES[machine] if architecture is None else architecture,
         0,
         *[n & (1 << 64) - 1 for n in [*arguments, *[0] * 6][:6]],
     )
@@ -488,17 +485,17 @@ def verdict(program: bytes, number: int, arguments=(), architecture=None) -> int
     while True:
         code, then, other, k = steps[at]
         match code:
-            case cpython_syscalls.LOAD:
+            case syscalls.LOAD:
                 value = int.from_bytes(data[k : k + 4], sys.byteorder)
-            case cpython_syscalls.AND:
+            case syscalls.AND:
                 value &= k
-            case cpython_syscalls.RETURN:
+            case syscalls.RETURN:
                 return k
-            case cpython_syscalls.JUMP_EQUAL:
+            case syscalls.JUMP_EQUAL:
                 at += then if value == k else other
-            case cpython_syscalls.JUMP_AT_LEAST:
+            case syscalls.JUMP_AT_LEAST:
                 at += then if value >= k else other
-            case cpython_syscalls.JUMP_ANY_BIT:
+            case syscalls.JUMP_ANY_BIT:
                 at += then if value & k else other
         at += 1
 
@@ -506,7 +503,7 @@ def verdict(program: bytes, number: int, arguments=(), architecture=None) -> int
 @pytest.mark.parametrize("architecture", [0x40000003, 0x40000028, 0xC0000016, 0, 0xFFFFFFFF])
 def test_a_call_of_another_abi_ends_the_process(architecture):
     for number in range(600):
-        assert verdict(cpython_syscalls.program(1), number, architecture=architecture) == cpython_syscalls.KILL
+        assert verdict(syscalls.program(1), number, architecture=architecture) == syscalls.KILL
 
 
 ARGUMENTS = [
@@ -553,46 +550,46 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(("name", "arguments", "fine"), ARGUMENTS)
 def test_what_the_filter_says_to_arguments(name, arguments, fine):
-    number = cpython_syscalls.numbers(os.uname().machine)[name]
-    assert (verdict(cpython_syscalls.program(4711), number, arguments) == cpython_syscalls.ALLOW) is fine
+    number = syscalls.numbers(os.uname().machine)[name]
+    assert (verdict(syscalls.program(4711), number, arguments) == syscalls.ALLOW) is fine
 
 
-@pytest.mark.parametrize("machine", cpython_syscalls.ARCHITECTURES)
+@pytest.mark.parametrize("machine", syscalls.ARCHITECTURES)
 def test_the_filter_of_each_machine_names_what_it_allows(machine, monkeypatch):
-    monkeypatch.setattr(cpython_syscalls.platform, "machine", lambda: machine)
-    known, let = cpython_syscalls.numbers(machine), cpython_syscalls.allowed(machine)
+    monkeypatch.setattr(syscalls.platform, "machine", lambda: machine)
+    known, let = syscalls.numbers(machine), syscalls.allowed(machine)
     assert len(set(known.values())) == len(known)
     assert set(known) <= {
-        *cpython_syscalls.ALLOWED.split(),
-        *cpython_syscalls.CONDITIONS,
-        *cpython_syscalls.MISSING.split(),
+        *syscalls.ALLOWED.split(),
+        *syscalls.CONDITIONS,
+        *syscalls.MISSING.split(),
         "tgkill",
     }
-    program, architecture = cpython_syscalls.program(7), cpython_syscalls.ARCHITECTURES[machine]
-    plain = {known[name] for name in cpython_syscalls.ALLOWED.split() if name in known}
+    program, architecture = syscalls.program(7), syscalls.ARCHITECTURES[machine]
+    plain = {known[name] for name in syscalls.ALLOWED.split() if name in known}
     for number in range(1024):
         said = verdict(program, number, architecture=architecture)
-        assert (said == cpython_syscalls.ALLOW) >= (number in plain)
-        assert said != cpython_syscalls.ALLOW or number in let
+        assert (said == syscalls.ALLOW) >= (number in plain)
+        assert said != syscalls.ALLOW or number in let
         assert said in {
-            cpython_syscalls.ALLOW,
-            *(cpython_syscalls.REFUSE | n for n in (errno.EPERM, errno.EACCES, errno.ENOSYS)),
+            syscalls.ALLOW,
+            *(syscalls.REFUSE | n for n in (errno.EPERM, errno.EACCES, errno.ENOSYS)),
         }
-    assert verdict(program, 2000, architecture=architecture) == cpython_syscalls.REFUSE | errno.ENOSYS
+    assert verdict(program, 2000, architecture=architecture) == syscalls.REFUSE | errno.ENOSYS
 
 
-ALL = struct.pack("=HBBI", cpython_syscalls.RETURN, 0, 0, cpython_syscalls.ALLOW)
+ALL = struct.pack("=HBBI", syscalls.RETURN, 0, 0, syscalls.ALLOW)
 
 
 @pytest.mark.parametrize(("program", "why"), [(ALL, "let through"), (b"", "not taken"), (bytes(16), "not taken")])
 def test_a_worker_whose_filter_does_not_hold_takes_no_program(program, why, monkeypatch):
-    monkeypatch.setattr(cpython_syscalls, "program", lambda pid: program)
+    monkeypatch.setattr(syscalls, "program", lambda pid: program)
     with pytest.raises(SandboxError, match=f"not confined: .*{why}"):
         CPythonSandbox().open(None, "", Limits())
 
 
 def test_other_machines_are_told_what_to_use(monkeypatch):
-    monkeypatch.setattr(cpython_syscalls.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(syscalls.platform, "machine", lambda: "riscv64")
     assert "no list of the system calls of riscv64: use sandbox='monty'" in (CPythonSandbox().missing() or "")
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
-from rlm_langchain.sandboxes.cpython import worker_process
+from rlm_langchain.sandboxes.cpython import policy, worker_process
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.testing.conformance.lifecycle import descriptors
 from rlm_langchain.testing.hostile.judge import children
@@ -110,7 +109,7 @@ def test_a_worker_that_breaks_the_protocol_is_ended(opened, attack):
 
 def test_a_worker_cannot_become_another_program(opened):
     session = opened()
-    step = session.run(f"import os\nos.execv({cpython_policy.python()!r}, ['python', '-c', 'print(1)'])")
+    step = session.run(f"import os\nos.execv({policy.python()!r}, ['python', '-c', 'print(1)'])")
     assert "PermissionError" in step.error
     assert session.run("print(1)") == Completed("1\n")
 
@@ -355,7 +354,7 @@ def test_an_old_kernel_is_refused(monkeypatch):
 
 
 def test_a_worker_that_is_not_confined_does_not_start(monkeypatch):
-    monkeypatch.setattr(cpython_policy, "readable", lambda contexts: ["/"])
+    monkeypatch.setattr(policy, "readable", lambda contexts: ["/"])
     with pytest.raises(SandboxError, match="not confined: it can read the root folder"):
         CPythonSandbox().open(None, "", Limits())
 

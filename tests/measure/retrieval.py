@@ -32,8 +32,7 @@ from langchain_core.embeddings import Embeddings
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.retrieval.cache.index_cache import IndexCache
 from rlm_langchain.retrieval.embedder import Embedder, identity_of
-from rlm_langchain.retrieval.index import fusion as index_fusion
-from rlm_langchain.retrieval.index import index as index_index
+from rlm_langchain.retrieval.index import fusion, index
 from tests.measure.texts import Question, Task, code_lines, docstrings, glosses, plain
 
 K = 10
@@ -133,7 +132,7 @@ class Rankings(NamedTuple):
 
 def as_built(met: float) -> tuple[float, float]:
     """The weights that `search` uses."""
-    return index_fusion.weight_of_words(met), 1.0
+    return fusion.weight_of_words(met), 1.0
 
 
 class Measured:
@@ -186,25 +185,24 @@ class Measured:
 
     def grid(self, part: slice) -> None:
         """How much the constants matter, on the half that they may be chosen on."""
-        constant = index_fusion.CONSTANT
-        for index_fusion.CONSTANT in (5, 10, 20, 60):
+        constant = fusion.CONSTANT
+        for fusion.CONSTANT in (5, 10, 20, 60):
             alike = self.score(lambda _: (1, 1), part)
             shown = " ".join(
                 f"{w:g}:{self.score(lambda met, w=w: (w * met**2, 1), part):.1%}" for w in (1, 2, 3, 4, 6)
             )
             print(
-                f"    constant {index_fusion.CONSTANT:>3}: both alike {alike:.1%}; "
-                f"words by how well they are met {shown}"
+                f"    constant {fusion.CONSTANT:>3}: both alike {alike:.1%}; words by how well they are met {shown}"
             )
-        index_fusion.CONSTANT = constant
+        fusion.CONSTANT = constant
 
     def score(self, weights: Callable[[float], tuple[float, float]], part: slice) -> float:
         """Recall@10: questions with a passage of their answer among the first ten."""
         asked = list(zip(self.task.questions, self.rankings, strict=True))[part]
         hits = 0
         for question, (by_words, by_meaning, met) in asked:
-            rankings = by_words[: index_index.DEPTH], by_meaning[: index_index.DEPTH]
-            ranked = index_fusion.fused(list(zip(weights(met), rankings, strict=True)))
+            rankings = by_words[: index.DEPTH], by_meaning[: index.DEPTH]
+            ranked = fusion.fused(list(zip(weights(met), rankings, strict=True)))
             hits += any(self.holds(number, question) for number, score in ranked[:K] if score > 0)
         return hits / len(asked)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from rlm_langchain.cli.commands import inputs as commands_inputs
+from rlm_langchain.cli.commands import inputs
 from rlm_langchain.cli.options import Setup, Shown
 from rlm_langchain.cli.rendering.summary import RunResult, finish
 from rlm_langchain.cli.session.checkpointing import Keeping
@@ -20,14 +20,14 @@ from rlm_langchain.trajectory.jsonl import Trace
 def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, shown: Shown, *, strict: bool) -> int:
     """Begin a run, or put the next question to a thread."""
     with _trace(shown) as trace:
-        with commands_inputs.preparing():
-            query = commands_inputs.check(query, context)
+        with inputs.preparing():
+            query = inputs.check(query, context)
             known = Threads().find(thread) if thread is not None else None
-            setup = commands_inputs.named(setup.over(known.setup) if known else setup)
-            rlm = commands_inputs.made_of(setup)
+            setup = inputs.named(setup.over(known.setup) if known else setup)
+            rlm = inputs.made_of(setup)
             asked: RLMInput = {
                 "query": query,
-                "context": commands_inputs.context(context, strict=strict, seconds=rlm.budget.seconds),
+                "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds),
             }
         if known and known.open and not shown.quiet:
             print("The question before this one was not answered, and is given up.", file=sys.stderr)
@@ -37,7 +37,7 @@ def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, sh
 
 def resume(name: str, setup: Setup, shown: Shown) -> int:
     """Go on with a thread; one that has ended says its answer again."""
-    with commands_inputs.preparing():
+    with inputs.preparing():
         known = Threads().need(name)
         if setup.strategy:
             raise InputError(f"a model is told of its strategies when it begins: rlm fork {name} --strategy ...")
@@ -50,13 +50,13 @@ def resume(name: str, setup: Setup, shown: Shown) -> int:
 
 def fork(name: str, at: int | None, new: str | None, setup: Setup, shown: Shown) -> int:
     """Begin a thread with what another one was before a turn, and go on from there."""
-    with commands_inputs.preparing():
+    with inputs.preparing():
         threads = Threads()
         known = threads.need(name)
         new = threads.free(name) if new is None else new
         threads.find(new)
-        setup = commands_inputs.named(setup.over(known.setup))
-        rlm = commands_inputs.made_of(setup)
+        setup = inputs.named(setup.over(known.setup))
+        rlm = inputs.made_of(setup)
         with threads.opened() as saver:
             copy = rlm.model_copy(update={"checkpointer": saver})
             copy.fork(config(name, setup), at=at, thread=new)
@@ -70,9 +70,9 @@ def fork(name: str, at: int | None, new: str | None, setup: Setup, shown: Shown)
 
 def _go_on(name: str, setup: Setup, shown: Shown) -> int:
     with _trace(shown) as trace:
-        with commands_inputs.preparing():
-            setup = commands_inputs.named(setup)
-            rlm = commands_inputs.made_of(setup)
+        with inputs.preparing():
+            setup = inputs.named(setup)
+            rlm = inputs.made_of(setup)
         ended = watch(rlm, None, kept=Keeping(name, setup), trace=trace, quiet=shown.quiet)
     return finish(ended, json=shown.json, quiet=shown.quiet)
 

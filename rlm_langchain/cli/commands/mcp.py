@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlm_langchain.cli.commands import inputs as commands_inputs
+from rlm_langchain.cli.commands import inputs
 from rlm_langchain.cli.options import Setup
 from rlm_langchain.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ def serve(setup: Setup, roots: Sequence[Path], http: str | None) -> None:
     host, port = address(http) if http else ("127.0.0.1", 0)
     if missing := [str(root) for root in roots if not root.is_dir()]:
         raise ConfigurationError(f"there is no folder {', '.join(missing)}: check --root")
-    server = create_mcp_server(commands_inputs.made_of(commands_inputs.named(setup)), roots=roots, host=host)
+    server = create_mcp_server(inputs.made_of(inputs.named(setup)), roots=roots, host=host)
     work = serve_http(server, port, os.environ.get("RLM_MCP_TOKEN")) if http else serve_stdio(server)
     asyncio.run(work)
 

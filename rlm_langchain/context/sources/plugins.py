@@ -7,8 +7,7 @@ from typing import Any
 
 from rlm_langchain import plugins
 from rlm_langchain.context.reference import StoreWriter
-from rlm_langchain.context.sources import json_values
-from rlm_langchain.context.sources import text as sources_text
+from rlm_langchain.context.sources import json_values, text
 from rlm_langchain.errors import InputError
 from rlm_langchain.protocols import ContextSource
 from rlm_langchain.types import ContextRef
@@ -24,7 +23,7 @@ def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef | None:
     name = plugin_for(value)
     read = None if name is None else load_source(name).read(value)
     if isinstance(read, str):
-        return sources_text.to_reference(read, store_writer)
+        return text.to_reference(read, store_writer)
     if isinstance(read, list | dict):
         return json_values.to_reference(read, store_writer)
     raise InputError(f"the context plug-in {name!r} gave a {type(read).__name__}, not a str, a list or a dict")

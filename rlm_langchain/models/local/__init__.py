@@ -24,16 +24,16 @@ def model(role: Literal["root", "sub"]) -> Model:
     """
     from rlm_langchain.models.http.transport import async_client, sync_client
     from rlm_langchain.models.local import server as local_server
-    from rlm_langchain.models.local import weights as local_weights
+    from rlm_langchain.models.local import weights
     from rlm_langchain.models.local.chat import LocalChat
     from rlm_langchain.models.local.server_process import ROOT_SLOT, SUB_SLOT
     from rlm_langchain.models.model import FREE, Model
     from rlm_langchain.prompts.render import few_shot_messages
 
-    path = local_weights.find()
+    path = weights.find()
     begin = few_shot_messages("compact")
     mark = hashlib.sha256(repr(begin).encode()).hexdigest()[:16]
-    server = local_server.shared(path, NAME, WINDOW, begin, local_weights.folder() / "states" / f"{mark}.bin")
+    server = local_server.shared(path, NAME, WINDOW, begin, weights.folder() / "states" / f"{mark}.bin")
     server.ready()
     chat = LocalChat.on(
         server,

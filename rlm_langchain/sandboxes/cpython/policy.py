@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rlm_langchain.sandboxes.cpython import syscalls as cpython_syscalls
+from rlm_langchain.sandboxes.cpython import syscalls
 
 BASELINE = 64 << 20
 """Bytes of address space that Python takes before a program does anything."""
@@ -99,7 +99,7 @@ def missing() -> str | None:
             f"the cpython sandbox needs Landlock ABI {needed} (Linux 6.12, with landlock in the boot option lsm=), "
             f"and this kernel ({platform.release()}) has {max(here, 0)}: use sandbox='monty'"
         )
-    if (lacking := cpython_syscalls.missing()) is not None:
+    if (lacking := syscalls.missing()) is not None:
         return lacking
     return None if python() else "the cpython sandbox cannot tell which file is the Python interpreter"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import policy as cpython_policy
+from rlm_langchain.sandboxes.cpython import policy
 from rlm_langchain.sandboxes.cpython.session import CPythonSession, EndedAtStart
 from rlm_langchain.types import Completed, ContextFile, Limits
 
@@ -25,11 +25,11 @@ class CPythonSandbox:
 
     def missing(self) -> str | None:
         """None when this machine can confine a worker fully, else one sentence with the way out."""
-        return cpython_policy.missing() or _does_not_start()
+        return policy.missing() or _does_not_start()
 
     def protections(self) -> dict[str, str]:
         """What confines a worker, each with what enforces it."""
-        return {"kernel": cpython_policy.kernel(), **cpython_policy.PROTECTIONS}
+        return {"kernel": policy.kernel(), **policy.PROTECTIONS}
 
     def open(
         self,
@@ -39,7 +39,7 @@ class CPythonSandbox:
         more: Mapping[str, ContextFile] | None = None,
     ) -> CPythonSession:
         """A fresh REPL. Raises `SandboxError`."""
-        why = cpython_policy.missing()
+        why = policy.missing()
         if why:
             raise SandboxError(why)
         try:

@@ -15,7 +15,7 @@ from rlm_langchain.context.file_hashes import open_regular
 from rlm_langchain.context.opening import WatchedFiles
 from rlm_langchain.errors import JournalError, SandboxError
 from rlm_langchain.sandboxes import wire
-from rlm_langchain.sandboxes.cpython import syscalls as cpython_syscalls
+from rlm_langchain.sandboxes.cpython import syscalls
 from rlm_langchain.sandboxes.cpython.bundle import early_modules, late_modules
 from rlm_langchain.sandboxes.cpython.worker_process import Reason, Worker, WorkerEnded
 from rlm_langchain.types import (
@@ -119,7 +119,7 @@ class CPythonSession:
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
         files = {name: self._given(file) for name, file in contexts.items()}
-        allowed = cpython_syscalls.program(self._worker.pid)
+        allowed = syscalls.program(self._worker.pid)
         opening = wire.framed(["open", asdict(self._limits), files, prelude, allowed])
         try:
             self._worker.send(early_modules() + opening, time.monotonic() + START)

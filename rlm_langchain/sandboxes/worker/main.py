@@ -7,8 +7,7 @@ import sys
 
 from rlm_langchain.sandboxes.worker import confinement_check
 from rlm_langchain.sandboxes.worker.channel import Channel, take_over_standard_streams
-from rlm_langchain.sandboxes.worker.determinism import clock as determinism_clock
-from rlm_langchain.sandboxes.worker.determinism import randomness
+from rlm_langchain.sandboxes.worker.determinism import clock, randomness
 from rlm_langchain.sandboxes.worker.lazy.contexts import loaded
 from rlm_langchain.sandboxes.worker.repl.answers import (
     ANSWER_GIVEN,
@@ -44,12 +43,12 @@ class Repl:
     def fix(self, after: dict[str, Any], start: float, seed: int) -> None:
         """Make this process like every other that runs the same cells."""
         sys.modules["__main__"] = self._main
-        determinism_clock.Clock(start, self._stage.alarm).rule()
+        clock.Clock(start, self._stage.alarm).rule()
         randomness.rule(seed)
         after["random"] = randomness.fix_random
         after["threading"] = let_answers_pass
-        after["datetime"] = determinism_clock.fix_datetime
-        after["selectors"] = lambda module: determinism_clock.fix_selectors(module, self._stage.crew.pump)
+        after["datetime"] = clock.fix_datetime
+        after["selectors"] = lambda module: clock.fix_selectors(module, self._stage.crew.pump)
         after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._stage.crew)
         after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._stage.crew)
 
@@ -70,13 +69,13 @@ class Repl:
     def run(self, turn: int, code: str) -> None:
         """Run a cell and tell the host how it ended."""
         from rlm_langchain.sandboxes.reserved_names import refused
-        from rlm_langchain.sandboxes.worker.repl import cell as repl_cell
+        from rlm_langchain.sandboxes.worker.repl import cell
 
         self._cell += 1
         name = f"<cell {self._cell}>"
         self._stage.turn, self._stage.is_open = turn, True
         error = refused(code, frozenset(self._reserved)) or self._stage.play(
-            lambda: repl_cell.run(code, name, self._names)
+            lambda: cell.run(code, name, self._names)
         )
         self._restore()
         try:
@@ -119,14 +118,14 @@ def _warm_up(bundled: Any, prelude: str) -> None:
     bundled.complete()
     import warnings
 
-    from rlm_langchain.sandboxes.worker.repl import tracebacks as repl_tracebacks
+    from rlm_langchain.sandboxes.worker.repl import tracebacks
 
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", SyntaxWarning)
-    repl_tracebacks.remember(HELPERS, prelude)
+    tracebacks.remember(HELPERS, prelude)
 
 
 def _pools() -> Any:
-    from rlm_langchain.sandboxes.worker.determinism import thread_pool as determinism_thread_pool
+    from rlm_langchain.sandboxes.worker.determinism import thread_pool
 
-    return determinism_thread_pool
+    return thread_pool

@@ -19,7 +19,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.cli.commands import inputs as commands_inputs
+from rlm_langchain.cli.commands import inputs
 from rlm_langchain.context.sources.folders import FolderWalk
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError
@@ -210,13 +210,13 @@ def test_what_never_comes_is_waited_for_as_long_as_the_run_may_take(
     stream = waiting(kind)
     rlm = create_rlm(FunctionModel(function=never), budget=Budget(seconds=0.2), home=tmp_path / "home")
     if not isinstance(stream, Path):
-        monkeypatch.setattr(commands_inputs, "_source", lambda _: stream)
+        monkeypatch.setattr(inputs, "_source", lambda _: stream)
     asked: Any = {"query": "q", "context": stream}
     ways = {
         "store": lambda: store.reference(stream, seconds=0.2),
         "invoke": lambda: rlm.invoke(asked),
         "ainvoke": lambda: asyncio.run(rlm.ainvoke(asked)),
-        "command": lambda: commands_inputs.context([str(stream)], strict=False, seconds=0.2),
+        "command": lambda: inputs.context([str(stream)], strict=False, seconds=0.2),
     }
     with pytest.raises(
         InputError, match=r"was not read to its end in the time of the run: raise Budget\(seconds=\)"
@@ -385,7 +385,7 @@ def test_a_link_that_leads_to_itself_is_refused_or_left_out(store, tmp_path):
         ):
             store.reference(folder / name)
         with pytest.raises(InputError, match="it is a link that leads"):
-            commands_inputs.check("q", [str(folder / name)])
+            inputs.check("q", [str(folder / name)])
     ref = store.reference(folder)
     assert store.load(ref) == {"a.txt": "text"}
     assert ref["about"].endswith("left out: 2,001 hidden, 5 link")
@@ -436,10 +436,10 @@ def test_several_files_of_the_command_are_kept_apart_too(tmp_path, monkeypatch):
     names = [os.fsdecode(name) for name in (b"caf\xe8.txt", b"caf\xe9.txt", b"plain.txt")]
     for name in names:
         Path(name).write_text(ascii(name))
-    ref = commands_inputs.context(names, strict=False)
+    ref = inputs.context(names, strict=False)
     assert sorted(ContextStore().load(ref).values()) == sorted(map(ascii, names))
     with pytest.raises(InputError, match="was given twice"):
-        commands_inputs.context([names[0], names[0]], strict=False)
+        inputs.context([names[0], names[0]], strict=False)
 
 
 ODD = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import MissingDependency
-from rlm_langchain.models.local import weights as local_weights
+from rlm_langchain.models.local import weights
 from rlm_langchain.models.local.download import Weights
 from rlm_langchain.models.local.weights import QWEN, find
 from tests.small_weights import BYTES, small
@@ -26,7 +26,7 @@ def _nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def cached(data: bytes = BYTES) -> Path:
     """The file, in the cache."""
-    path = local_weights.folder() / "small.gguf"
+    path = weights.folder() / "small.gguf"
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
     return path
@@ -42,7 +42,7 @@ def test_a_chosen_file_is_used_where_it_is(tmp_path: Path, monkeypatch: pytest.M
     file.write_bytes(BYTES)
     monkeypatch.setenv("RLM_LOCAL_MODEL", str(file))
     assert find(small()) == file
-    assert not (local_weights.folder() / "small.gguf").exists()
+    assert not (weights.folder() / "small.gguf").exists()
 
 
 @pytest.mark.parametrize("data", [b"short", b"x" * len(BYTES)])
@@ -91,7 +91,7 @@ def test_a_file_that_is_changed_is_noticed_even_when_its_size_and_date_are_put_b
 @pytest.mark.parametrize("notes", ["", "[]", "{", '{"a": 1}'])
 def test_notes_that_cannot_be_read_only_mean_that_the_file_is_read(notes: str) -> None:
     path = cached()
-    (local_weights.folder() / "checked.json").write_text(notes)
+    (weights.folder() / "checked.json").write_text(notes)
     assert find(small()) == path
 
 

@@ -197,9 +197,9 @@ def test_threads_may_add_delete_and_search_at_once():
 
 
 def test_without_the_extra_the_message_names_it(monkeypatch):
-    from rlm_langchain.retrieval import extras as retrieval_extras
+    from rlm_langchain.retrieval import extras
 
-    monkeypatch.setattr(retrieval_extras, "PACKAGES", {"no_such_module": "faiss-cpu"})
+    monkeypatch.setattr(extras, "PACKAGES", {"no_such_module": "faiss-cpu"})
     with pytest.raises(MissingDependency, match=r'faiss-cpu.*pip install "rlm-langchain\[retrieval\]"'):
         FAISSStore(Numbers())
     with pytest.raises(MissingDependency, match=r"rlm-langchain\[retrieval\]"):

@@ -296,10 +296,10 @@ def test_a_resumed_run_pays_for_no_embedding_twice(home):
 
 
 def test_an_index_that_a_crash_left_half_embedded_is_finished_without_paying_again(home, monkeypatch):
-    from rlm_langchain.retrieval import embedder as retrieval_embedder
+    from rlm_langchain.retrieval import embedder
 
-    monkeypatch.setattr(retrieval_embedder, "BATCH", 1)
-    monkeypatch.setattr(retrieval_embedder, "FLIGHT", 1)
+    monkeypatch.setattr(embedder, "BATCH", 1)
+    monkeypatch.setattr(embedder, "FLIGHT", 1)
     model = Topics()
 
     def broken(texts: list[str]) -> Any:
@@ -410,9 +410,9 @@ def test_a_tool_called_search_and_a_retriever_do_not_go_together():
 
 
 def test_the_extra_is_named_when_it_is_missing(monkeypatch):
-    from rlm_langchain.retrieval import extras as retrieval_extras
+    from rlm_langchain.retrieval import extras
 
-    monkeypatch.setattr(retrieval_extras, "PACKAGES", {"no_such_module": "bm25s"})
+    monkeypatch.setattr(extras, "PACKAGES", {"no_such_module": "bm25s"})
     with pytest.raises(MissingDependency, match=r'pip install "rlm-langchain\[retrieval\]"'):
         _ = create_rlm(script("FINAL(1)"), retriever="bm25").graph
 

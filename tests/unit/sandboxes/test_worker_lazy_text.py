@@ -10,9 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.worker.lazy import file, regex
+from rlm_langchain.sandboxes.worker.lazy import file, matches, regex
 from rlm_langchain.sandboxes.worker.lazy import lines as lazy_lines
-from rlm_langchain.sandboxes.worker.lazy import matches as lazy_matches
 from rlm_langchain.sandboxes.worker.lazy import text as lazy_text
 from rlm_langchain.sandboxes.worker.lazy.file import Source
 from rlm_langchain.sandboxes.worker.lazy.text import LazyText
@@ -52,9 +51,9 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(file, "BLOCK", 5)
     monkeypatch.setattr(file, "WINDOW", 6)
     monkeypatch.setattr(lazy_text, "WINDOW", 7)
-    monkeypatch.setattr(lazy_matches, "WINDOW", 60)
-    monkeypatch.setattr(lazy_matches, "AHEAD", 40)
-    monkeypatch.setattr(lazy_matches, "BEHIND", 4)
+    monkeypatch.setattr(matches, "WINDOW", 60)
+    monkeypatch.setattr(matches, "AHEAD", 40)
+    monkeypatch.setattr(matches, "BEHIND", 4)
     monkeypatch.setattr(lazy_lines, "WINDOW", 6)
 
 
@@ -196,8 +195,8 @@ def test_a_part_that_is_too_long_to_copy_is_lazy_too(monkeypatch):
     assert half.count("a") == 5
     assert half[-3:] == "hij"
     assert list(half.split("j")) == text[50:].split("j")
-    monkeypatch.setattr(lazy_matches, "WINDOW", 30)
-    monkeypatch.setattr(lazy_matches, "AHEAD", 10)
+    monkeypatch.setattr(matches, "WINDOW", 30)
+    monkeypatch.setattr(matches, "AHEAD", 10)
     assert [m.start() for m in regex.compiled("a").finditer(half)] == [0, 10, 20, 30, 40]
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rlm_langchain.sandboxes.worker.channel import Hold
-from rlm_langchain.sandboxes.worker.determinism import clock as determinism_clock
+from rlm_langchain.sandboxes.worker.determinism import clock
 from rlm_langchain.sandboxes.worker.repl import cell, tracebacks
 from rlm_langchain.sandboxes.worker.repl.answers import ANSWER_GIVEN, AnswerGiven
 from rlm_langchain.sandboxes.worker.repl.output import (
@@ -219,7 +219,7 @@ def fixed(monkeypatch):
     for name in vars(time):
         monkeypatch.setattr(time, name, getattr(time, name))
     alarm = StillAlarm()
-    determinism_clock.Clock(1_700_000_000.0, alarm).rule()
+    clock.Clock(1_700_000_000.0, alarm).rule()
     return alarm
 
 
@@ -254,7 +254,7 @@ def test_dates_follow(fixed):
     from types import SimpleNamespace
 
     module = SimpleNamespace(datetime=real.datetime, UTC=real.UTC)
-    determinism_clock.fix_datetime(module)
+    clock.fix_datetime(module)
     now = module.datetime.now(real.UTC)
     assert now.strftime("%Y-%m-%d") == module.datetime.utcnow().strftime("%Y-%m-%d") == "2023-11-14"
     assert isinstance(now, real.datetime)
@@ -269,7 +269,7 @@ def test_an_event_loop_passes_the_time(fixed):
         def select(self, timeout=None):
             return ready
 
-    select = determinism_clock._patient(Selector.select, lambda: next(pumped))
+    select = clock._patient(Selector.select, lambda: next(pumped))
     assert select(Selector(), 0) == []
     assert select(Selector(), 2.5) == []
     assert fixed.slept == [2.5]

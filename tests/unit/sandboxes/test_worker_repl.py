@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from rlm_langchain.sandboxes import wire
-from rlm_langchain.sandboxes.cpython import bundle as cpython_bundle
+from rlm_langchain.sandboxes.cpython import bundle
 from rlm_langchain.sandboxes.worker import (
     boot,
     channel,
@@ -21,7 +21,7 @@ from rlm_langchain.sandboxes.worker import (
 )
 from rlm_langchain.sandboxes.worker.channel import Channel
 from rlm_langchain.sandboxes.worker.determinism import randomness
-from rlm_langchain.sandboxes.worker.lazy import contexts as lazy_contexts
+from rlm_langchain.sandboxes.worker.lazy import contexts
 from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 from rlm_langchain.sandboxes.worker.repl import runner
 from rlm_langchain.types import Reply
@@ -237,9 +237,9 @@ def test_contexts_are_loaded_or_lazy(tmp_path, monkeypatch):
     text = '["ż", {"a": 1}]'
     (tmp_path / "json").write_text(text)
     size = path.stat().st_size
-    assert lazy_contexts.loaded([str(tmp_path / "json"), "json", 2, 20], LIMITS) == ["ż", {"a": 1}]
-    assert lazy_contexts.loaded([str(path), "text", 120, 100], LIMITS) == "żółw\r\n" * 20
-    lazy = lazy_contexts.loaded([str(path), "text", 120, size], LIMITS)
+    assert contexts.loaded([str(tmp_path / "json"), "json", 2, 20], LIMITS) == ["ż", {"a": 1}]
+    assert contexts.loaded([str(path), "text", 120, 100], LIMITS) == "żółw\r\n" * 20
+    lazy = contexts.loaded([str(path), "text", 120, size], LIMITS)
     assert type(lazy) is LazyText
     assert (len(lazy), lazy[5:8]) == (120, "\nżó")
     assert re.findall("ó", lazy[:6]) == ["ó"]
@@ -255,10 +255,10 @@ def test_a_text_that_does_not_fit_is_lazy(tmp_path, monkeypatch):
     def full(path):
         raise MemoryError
 
-    monkeypatch.setattr(lazy_contexts, "_read", full)
+    monkeypatch.setattr(contexts, "_read", full)
     path = tmp_path / "context"
     path.write_text("abc")
-    lazy = lazy_contexts.loaded([str(path), "text", 3, 3], LIMITS)
+    lazy = contexts.loaded([str(path), "text", 3, 3], LIMITS)
     assert type(lazy) is LazyText
     os.close(lazy._source._fd)
     vars(re).update(before)
@@ -311,7 +311,7 @@ def test_an_unconfined_process_is_noticed():
 
 @pytest.fixture
 def bundled(tmp_path):
-    (tmp_path / "pipe").write_bytes(cpython_bundle.early_modules() + cpython_bundle.late_modules())
+    (tmp_path / "pipe").write_bytes(bundle.early_modules() + bundle.late_modules())
     fd = os.open(tmp_path / "pipe", os.O_RDONLY)
     yield boot.Bundled(fd)
     os.close(fd)
@@ -353,6 +353,6 @@ def test_a_module_in_a_file_can_be_changed_after_it_is_loaded(bundled):
 
 
 def test_the_bundle_fits_into_the_pipe_nearly():
-    assert len(cpython_bundle.early_modules()) < 150_000
-    assert len(cpython_bundle.late_modules()) < 1_500_000
-    compile(cpython_bundle.boot(), "boot", "exec")
+    assert len(bundle.early_modules()) < 150_000
+    assert len(bundle.late_modules()) < 1_500_000
+    compile(bundle.boot(), "boot", "exec")

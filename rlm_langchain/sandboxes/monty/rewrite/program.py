@@ -10,8 +10,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from rlm_langchain.sandboxes.monty.rewrite import expressions as rewrite_expressions
-from rlm_langchain.sandboxes.monty.rewrite import statements as rewrite_statements
+from rlm_langchain.sandboxes.monty.rewrite import expressions, statements
 from rlm_langchain.sandboxes.monty.rewrite.edits import Edits, Tree
 
 
@@ -36,18 +35,18 @@ def rewritten(code: str, tree: ast.Module, echo: bool) -> Rewritten:
     for node in found.nodes:
         match node:
             case ast.Attribute(ctx=ast.Load()):
-                rewrite_expressions.attribute(node, edits)
+                expressions.attribute(node, edits)
             case ast.Call():
-                rewrite_expressions.call(node, edits)
+                expressions.call(node, edits)
             case ast.GeneratorExp():
-                rewrite_expressions.generator(node, edits)
+                expressions.generator(node, edits)
             case ast.Import() | ast.ImportFrom():
-                modules |= rewrite_statements.imported(node, edits)
+                modules |= statements.imported(node, edits)
             case ast.Delete():
-                rewrite_statements.deleted(node, edits)
+                statements.deleted(node, edits)
             case ast.Try():
-                rewrite_statements.caught(node, edits)
+                statements.caught(node, edits)
             case ast.ClassDef():
-                rewrite_statements.defined(node, edits)
+                statements.defined(node, edits)
     changed, origins = edits.applied()
     return Rewritten(changed, origins, frozenset(modules))

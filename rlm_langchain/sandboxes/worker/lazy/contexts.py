@@ -60,11 +60,11 @@ def _size(text: str, start: int, stop: int) -> int:
 
 def lazy(fd: int, length: int, size: int) -> LazyText:
     """A text that is read where it is looked at."""
-    from rlm_langchain.sandboxes.worker.lazy import regex as lazy_regex
+    from rlm_langchain.sandboxes.worker.lazy import regex
     from rlm_langchain.sandboxes.worker.lazy.file import Source
     from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 
-    lazy_regex.install()
+    regex.install()
     return LazyText(Source(fd, length, size), 0, length)
 
 

@@ -177,9 +177,9 @@ class LazyText:
         if hasattr(str, name) and not name.startswith("__"):
             raise self.too_long(f"{name}()")
         if name in {"search", "match", "fullmatch", "findall", "finditer"}:
-            from rlm_langchain.sandboxes.worker.lazy import regex as lazy_regex
+            from rlm_langchain.sandboxes.worker.lazy import regex
 
-            return lambda pattern, flags=0: getattr(lazy_regex.compiled(pattern, flags), name)(self)
+            return lambda pattern, flags=0: getattr(regex.compiled(pattern, flags), name)(self)
         raise AttributeError(f"a lazy text has no attribute {name!r}")
 
     def too_long(self, what: str) -> Exception:

@@ -2,7 +2,7 @@
 
 Left out: times, checksums (they cover the times), the words that a model is shown, which may be improved, and the
 tokens that they are.
-`python -m tests.unit.test_records_stored` writes the file again.
+`python -m tests.unit.trajectory.test_records_stored` writes the file again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from langgraph.types import Command
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.testing.models import FunctionModel, script
 
-STORED = Path(__file__).parents[1] / "data" / "records.json"
+STORED = Path(__file__).parents[2] / "data" / "records.json"
 LEFT_OUT = ("time", "seconds", "seal", "signature", "input")
 
 
