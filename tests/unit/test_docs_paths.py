@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "AGENTS.md", "docs/explanation/architecture.md", "docs/explanation/security.md"]
 PATH = re.compile(r"`((?:[\w.<>*-]+/)+[\w.<>*-]*|\w+\.py)`")
 MODULE = re.compile(r"\brlm_langchain(?:\.\w+)+")
-GROUPS = {"rlm_langchain.sandboxes", "rlm_langchain.strategies", "rlm_langchain.contexts"}
+GROUPS = {f"rlm_langchain.{group}" for group in ("sandboxes", "strategies", "contexts", "calls", "providers")}
 """Entry point groups, as `rlm_langchain/protocols.py` names them."""
 MADE = {"build/docs"}
 """Folders that a command makes."""

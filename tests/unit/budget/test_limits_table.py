@@ -117,7 +117,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("view", "shown"),
     [
-        ("check", "ConfigurationError: Budget(words=2): words cannot be less than 3"),
+        ("check", "ConfigurationError: Budget(words=2): words must not be less than 3"),
         ("remaining", {"calls": 1000, "words": 1, "tokens": None, "usd": None, "seconds": None}),
         ("running low", {"words": 1}),
         ("run", ["partial", "words"]),
