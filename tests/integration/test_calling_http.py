@@ -17,7 +17,7 @@ from rlm_langchain.models.call import (
     RetryPolicy,
     complete,
 )
-from rlm_langchain.models.http.transport import lease
+from rlm_langchain.models.http.pool import keep_pool_open
 from rlm_langchain.models.model import Model, Price
 from tests.servers.endings import chat
 from tests.servers.openai import (
@@ -61,7 +61,7 @@ def model(url: str) -> Model:
 
 
 async def ask(url: str, clock: Clock) -> Completion:
-    async with lease():
+    async with keep_pool_open():
         return await complete(model(url), HI, retry=clock.retry)
 
 
@@ -136,7 +136,7 @@ async def test_a_server_that_is_not_there_is_a_fault_of_the_connection(clock: Cl
 async def test_a_reply_that_does_not_come_is_a_timeout(clock: Clock) -> None:
     with serve(lambda _: HANGING) as server:
         impatient = chat(server.url, timeout=0.05)
-        async with lease():
+        async with keep_pool_open():
             with pytest.raises(CallFailed) as caught:
                 await complete(Model("m", impatient), HI, retry=clock.retry)
         assert (caught.value.code, server.calls) == ("timeout", 5)
@@ -155,7 +155,7 @@ async def test_a_cancelled_call_leaves_the_server(clock: Clock) -> None:
 
 async def test_one_failure_does_not_touch_its_siblings(clock: Clock) -> None:
     with serve(echo, rule=lambda request: failure(400) if "7" in str(request.messages) else None) as server:
-        async with lease():
+        async with keep_pool_open():
             ended = await asyncio.gather(
                 *(complete(model(server.url), [HumanMessage(str(n))], retry=clock.retry) for n in range(10)),
                 return_exceptions=True,
@@ -172,7 +172,7 @@ async def test_one_failure_does_not_touch_its_siblings(clock: Clock) -> None:
 async def test_the_gate_is_the_only_limit_and_is_used_in_full(width: int) -> None:
     with serve(lambda _: HANGING) as server:
         asked, gate = model(server.url), asyncio.Semaphore(width)
-        async with lease():
+        async with keep_pool_open():
             calls = [asyncio.create_task(complete(asked, HI, gate=gate)) for _ in range(width + 5)]
             await asyncio.to_thread(server.wait, lambda s: s.in_flight == width)
             server.rule = lambda _: Reply("late")

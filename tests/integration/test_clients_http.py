@@ -18,7 +18,8 @@ import pytest
 from langchain_openai.chat_models.base import OpenAIConnectionError
 
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.models.http.transport import async_client, lease, sync_client
+from rlm_langchain.models.http.pool import keep_pool_open
+from rlm_langchain.models.http.transport import async_client, sync_client
 from tests.servers.endings import ask, chat
 from tests.servers.openai import HANGING, Reply, completion
 from tests.servers.scripted import CERTIFICATE, echo, serve
@@ -64,8 +65,8 @@ def test_loops_that_nobody_shuts_down_make_no_noise_either() -> None:
 
 
 async def test_the_last_lease_closes_the_connections_while_the_loop_runs_on(server: Server) -> None:
-    async with lease():
-        async with lease():
+    async with keep_pool_open():
+        async with keep_pool_open():
             await ask(server.url)
         assert len(server.connections) == 1
         await ask(server.url)
@@ -74,13 +75,13 @@ async def test_the_last_lease_closes_the_connections_while_the_loop_runs_on(serv
 
 
 async def test_a_lease_without_a_request_does_nothing() -> None:
-    async with lease(), lease():
+    async with keep_pool_open(), keep_pool_open():
         pass
 
 
 async def test_after_a_lease_connections_are_opened_anew(server: Server) -> None:
     for _ in range(2):
-        async with lease():
+        async with keep_pool_open():
             assert await ask(server.url) == "hello"
     assert server.accepted == 2
 
@@ -89,14 +90,14 @@ async def test_the_end_of_a_lease_does_not_cut_another_ones_request() -> None:
     with serve(lambda _: HANGING) as server:
         other = asyncio.create_task(ask(server.url))
         await asyncio.to_thread(server.wait, lambda s: s.calls == 1)
-        async with lease():
+        async with keep_pool_open():
             pass
         server.release()
         assert await other == "late"
 
 
 async def test_requests_one_after_the_other_share_a_connection(server: Server) -> None:
-    async with lease():
+    async with keep_pool_open():
         for _ in range(5):
             await ask(server.url)
     assert (server.calls, server.accepted) == (5, 1)
@@ -104,7 +105,7 @@ async def test_requests_one_after_the_other_share_a_connection(server: Server) -
 
 async def test_hundreds_of_requests_are_in_flight_at_once() -> None:
     with serve(lambda _: HANGING) as server:
-        async with lease():
+        async with keep_pool_open():
             tasks = [asyncio.create_task(ask(server.url)) for _ in range(300)]
             await asyncio.to_thread(server.wait, lambda s: s.in_flight == 300)
             server.release()
@@ -116,7 +117,7 @@ def test_threads_do_not_share_pools(server: Server) -> None:
     both = threading.Barrier(2)
 
     async def main() -> None:
-        async with lease():
+        async with keep_pool_open():
             await ask(server.url)
             both.wait()
             await ask(server.url)

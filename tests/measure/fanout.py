@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rlm_langchain import Budget, create_rlm
-from rlm_langchain.models.http.transport import lease
+from rlm_langchain.models.http.pool import keep_pool_open
 from rlm_langchain.models.registry import resolve
 from tests.measure.servers import scripted, told
 
@@ -94,7 +94,7 @@ async def gathered(calls: int, width: int) -> Took:
         async with room:
             await chat.ainvoke(f"what is in part {number}?")
 
-    async with lease():
+    async with keep_pool_open():
         clock, computing = time.perf_counter(), time.process_time()
         await asyncio.gather(*map(ask, range(calls)))
         return Took(time.perf_counter() - clock, time.process_time() - computing)

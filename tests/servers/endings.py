@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from langchain_openai import ChatOpenAI
 
-from rlm_langchain.models.http.pool import pool_of_loop
-from rlm_langchain.models.http.transport import async_client, lease, sync_client
+from rlm_langchain.models.http.pool import keep_pool_open, pool_of_loop
+from rlm_langchain.models.http.transport import async_client, sync_client
 
 LEFT: list[asyncio.Task[str]] = []
 """Tasks that nobody waits for."""
@@ -48,7 +48,7 @@ def in_threads(count: int, do: Callable[[], object]) -> None:
 
 
 async def ask_with_a_lease(url: str) -> str:
-    async with lease():
+    async with keep_pool_open():
         return await ask(url)
 
 
