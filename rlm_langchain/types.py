@@ -181,7 +181,7 @@ class Answered:
 class Died:
     """The worker is gone, and what the REPL held with it: a limit, a crash, a broken protocol."""
 
-    reason: Literal["time", "memory", "output", "protocol", "crash"]
+    reason: Literal["time", "memory", "output", "threads", "protocol", "crash"]
     stdout: str
     error: str
     """One sentence for the root model."""
