@@ -185,7 +185,7 @@ class Answered:
 class Died:
     """The worker process ended and the REPL's names are lost: a limit, a crash, or a broken protocol."""
 
-    reason: Literal["time", "memory", "output", "protocol", "crash"]
+    reason: Literal["time", "memory", "output", "threads", "protocol", "crash"]
     stdout: str
     error: str
     """One sentence that the root model reads."""

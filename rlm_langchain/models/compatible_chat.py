@@ -40,6 +40,9 @@ class CompatibleChat(ChatOpenAI):
         """The reply, also when its usage cannot be read: what is told of that is looked at later."""
         usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
         whole = usage if isinstance(usage, dict | None) else _plain(usage)
+        error = response.get("error") if isinstance(response, dict) else getattr(response, "error", None)
+        if error and whole:
+            raise BilledError(error, whole)
         if isinstance(response, dict):
             response = {**response, "usage": readable(whole)}
         else:
@@ -60,6 +63,14 @@ class CompatibleChat(ChatOpenAI):
             # of all chunks, and fails where it cannot.
             made.message.response_metadata["token_usages"] = [usage]
         return made
+
+
+class BilledError(ValueError):
+    """An error in the body of a reply that also reports usage."""
+
+    def __init__(self, error: Any, usage: Any) -> None:
+        super().__init__(error)
+        self.body = {"usage": usage}
 
 
 def _plain(usage: Any) -> Any:

@@ -69,7 +69,7 @@ _NAMES: tuple[tuple[str, ErrorCode], ...] = (
 )
 Arrival = Literal["none", "lost", "unread"]
 """Whether there was a reply. `none`: an error came back, or nothing was sent. `lost`: the reply did not arrive.
-`unread`: it arrived and could not be parsed."""
+`unread`: it arrived and could not be parsed, or it has status 200 and a failure in its body."""
 _NOT_SENT = re.compile("Connect(Error|Timeout|or|ionRefused|ionTimeout)|PoolTimeout|gaierror|SSL|ProxyError")
 """Class names of exceptions that are raised before a request is sent."""
 _LOST: frozenset[ErrorCode] = frozenset({"timeout", "connection", "server_error"})
@@ -125,8 +125,11 @@ def classify_error(error: BaseException) -> ProviderError:
 
 def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
     """Return whether there was a reply. Only class names decide: the text of an exception may quote a reply."""
-    if status is not None or any(_NOT_SENT.search(type(cause).__name__) for cause in causes):
+    if any(_NOT_SENT.search(type(cause).__name__) for cause in causes):
         return "none"
+    if status is not None:
+        refused = status < 500 or any(map(_is_status, (place for cause in causes for place in _of_response(cause))))
+        return "none" if refused else "unread"
     named = next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
     if named in _LOST:
         return "lost"
@@ -210,15 +213,20 @@ def _status(error: BaseException) -> int | None:
 
 
 def _status_candidates(error: BaseException) -> Iterator[Any]:
-    response, body = getattr(error, "response", None), error.args[0] if error.args else None
+    yield from _of_response(error)
+    if error.args and isinstance(body := error.args[0], dict):  # OpenRouter, in the body of a reply with status 200
+        yield body.get("code")
+    yield getattr(error, "code", None)
+
+
+def _of_response(error: BaseException) -> Iterator[Any]:
+    """Yield the places for the status of the response itself, rather than for one that is named in its body."""
+    response = getattr(error, "response", None)
     for holder in (error, response):
         for name in ("status_code", "http_status", "status"):
             yield getattr(holder, name, None)
     if isinstance(response, dict):  # boto
         yield response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if isinstance(body, dict):  # OpenRouter, in the body of a reply with status 200
-        yield body.get("code")
-    yield getattr(error, "code", None)
 
 
 def _is_status(value: object) -> bool:

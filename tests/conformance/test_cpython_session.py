@@ -380,3 +380,17 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatc
         shown = str(error).partition(":")[0]
     assert shown == outcome
     assert len(killed) == kills
+
+
+@pytest.mark.parametrize("count", [16, 1000])
+def test_a_cell_takes_no_more_threads_of_the_machine_than_it_may(count):
+    code = (
+        "import threading\nthreading.stack_size(32768)\nend = threading.Event()\n"
+        f"for _ in range({count}): threading.Thread(target=end.wait, daemon=True).start()"
+    )
+    session = CPythonSandbox().open(None, "", Limits(seconds=30))
+    try:
+        step = session.run(code)
+        assert isinstance(step, Completed) if count < 100 else step.reason == "threads"
+    finally:
+        session.close()

@@ -249,6 +249,34 @@ def test_an_error_that_was_billed_is_on_the_account() -> None:
     assert output["cost_usd"] <= 1.0
 
 
+UPSTREAM = {"error": {"message": "the upstream failed", "code": 502}}
+
+
+@pytest.mark.parametrize("kind", [ChatOpenAI, CompatibleChat])
+@pytest.mark.parametrize("usage", [None, {**GOOD, "cost": 0.02}], ids=["no usage", "usage"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_error_in_the_body_of_a_good_reply_is_a_call_and_may_be_billed(
+    kind: type[ChatOpenAI], usage: Any, streaming: bool
+) -> None:
+    """A provider that has begun to work cannot change the status any more; retries do not pass the limits."""
+    told = {**UPSTREAM, **({"usage": usage} if usage else {})}
+    leaf = chunks(piece("hel"), told) if streaming else Reply(raw=json.dumps(told).encode())
+
+    async def sleep(_: float) -> None:
+        pass
+
+    with serve(lambda _: "", rule=says(WIDE, leaf)) as server:
+        budget = Budget(calls=20, usd=50.0, output_tokens=100)
+        leaves = model(server.url, kind, streaming=streaming)
+        rlm = create_rlm(model(server.url), recursive_model=leaves, sandbox="monty", budget=budget)
+        output = quick(rlm, RetryPolicy(sleep=sleep)).invoke("q")
+    assert server.calls <= 20
+    assert output["usage"]["root"]["calls"] + output["usage"]["sub"]["calls"] == server.calls
+    assert output["usage"]["sub"]["estimated"]
+    if usage and not streaming and kind is CompatibleChat:
+        assert output["usage"]["sub"]["cost"] == pytest.approx(0.02 * output["usage"]["sub"]["calls"])
+
+
 @pytest.mark.parametrize("leaf", [Reply(drop=True), Reply(raw=b'{"choices": [{"mess')], ids=["dropped", "cut off"])
 def test_replies_that_do_not_come_may_be_billed_and_count_against_the_limit(leaf: Reply) -> None:
     async def sleep(_: float) -> None:

@@ -17,7 +17,7 @@ from rlm_langchain.errors import JournalError, SandboxError
 from rlm_langchain.sandboxes import wire
 from rlm_langchain.sandboxes.cpython import syscalls
 from rlm_langchain.sandboxes.cpython.bundle import early_modules, late_modules
-from rlm_langchain.sandboxes.cpython.worker_process import Reason, Worker, WorkerEnded
+from rlm_langchain.sandboxes.cpython.worker_process import THREADS, Reason, Worker, WorkerEnded
 from rlm_langchain.types import (
     Answered,
     Completed,
@@ -39,6 +39,7 @@ START = 60.0
 SENTENCES: dict[Reason, str] = {
     "time": "The cell ran for more than {seconds:g} s of its own time and could not be interrupted.",
     "memory": "The REPL used more than {memory:,} bytes of memory.",
+    "threads": f"The program started more than {THREADS} threads.",
     "output": "The cell printed more than {output:,} bytes and did not stop.",
     "protocol": "The program interfered with the REPL's connection to its host.",
     "crash": "The Python process of the REPL has ended.",
@@ -162,6 +163,7 @@ class CPythonSession:
             frame = self._worker.receive(self._largest, deadline)
             step = self._heard(wire.parsed(frame, self._contexts))
         self._used += time.monotonic() - begun
+        self._worker.count_threads()
         return step
 
     def _await_warmth(self) -> None:

@@ -20,6 +20,10 @@ TICK = 0.25
 NOISE = 1 << 20
 """Bytes that a worker may write past the protocol, to descriptors 1 and 2, before it is ended."""
 
+THREADS = 256
+"""Threads that a worker may have. The kernel has room for some 30,000 of all processes, and one that is made
+by hand counts against no limit of memory. Four pools of the REPL's own are as wide."""
+
 PIPE = 1 << 20
 """Bytes that the pipe to the worker holds: then opening a session need not wait until all is read."""
 
@@ -27,7 +31,7 @@ PART = 1 << 18
 """Bytes that are read at once: memory is taken as a frame arrives, not as it announces itself."""
 
 
-Reason = Literal["time", "memory", "output", "protocol", "crash"]
+Reason = Literal["time", "memory", "output", "threads", "protocol", "crash"]
 
 
 class WorkerEnded(Exception):
@@ -143,8 +147,16 @@ class Worker:
         if self._heard > NOISE:
             raise WorkerEnded("output", f"more than {NOISE:,} bytes were written to descriptors 1 and 2")
 
+    def count_threads(self) -> None:
+        """Raise `WorkerEnded` when there are too many."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+            if int(fields[17]) > THREADS:
+                raise WorkerEnded("threads", "")
+
     def _watch(self) -> None:
-        """The second look at memory, for what an address space limit does not count."""
+        """Look at threads, and once more at memory, for what an address space limit does not count."""
+        self.count_threads()
         with contextlib.suppress(OSError, ValueError, IndexError):
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
             if pages * os.sysconf("SC_PAGE_SIZE") > self._most:

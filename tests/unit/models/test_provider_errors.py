@@ -233,6 +233,8 @@ def test_a_connection_that_failed_is_told_with_its_place_and_without_its_secrets
         (KeyError("choices"), "unread"),
         (ValueError("insufficient quota, rate limit, context length exceeded"), "unread"),
         (made("ContentFilterFinishReasonError"), "unread"),
+        (ValueError({"code": 502, "message": "in the body of a 200"}), "unread"),
+        (ValueError({"code": 429, "message": "in the body of a 200"}), "none"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
