@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
 
@@ -323,6 +323,19 @@ async def test_a_worker_thread_whose_caller_is_cancelled(server: Server, way: st
     rlm = made(server, place := "in a child")
     do = (lambda: rlm.invoke(place)) if way == "invoke" else (lambda: rlm.batch([place]))
     await cancelled(lambda: to_thread.run_sync(do), cancel_scope, server, place, rlm)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["in a turn", "in a child"])
+async def test_a_sync_stream_whose_parts_are_waited_for_in_worker_threads(server: Server, place: str) -> None:
+    """As a `StreamingResponse` does it: each part in another thread, and a client that is gone cancels the wait."""
+    rlm = made(server, place)
+
+    async def run() -> None:
+        with closing(rlm.stream(place, stream_mode="custom")) as stream:  # type: ignore[type-var]
+            while await to_thread.run_sync(next, stream, None):
+                pass
+
+    await cancelled(run, cancel_scope, server, place, rlm)
 
 
 # --- several ---
