@@ -81,7 +81,7 @@ class HostFunction:
 
     name: str
     signature: str
-    """The arguments as Python writes them and the model reads them: `word: str, most: int = 10`."""
+    """The parameters, written as between the parentheses of a `def`. The model reads them as they are."""
     guidance: str
     """What the root model reads of it: what it is for, what it returns, when it fails."""
     function: Callable[..., Plain | Awaitable[Plain]]
