@@ -120,7 +120,10 @@ def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], Any])
 
     Raises `InvalidApproval` for what is neither.
     """
-    return Command(resume={one["id"]: is_approval(answer(one)) for one in questions(output)})
+    answers = {one["id"]: answer(one) for one in questions(output)}
+    for given in answers.values():
+        is_approval(given)
+    return Command(resume=answers)
 
 
 def is_approval(answer: Any) -> bool:
