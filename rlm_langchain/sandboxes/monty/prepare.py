@@ -102,12 +102,16 @@ def _returns(tree: ast.Module) -> int | None:
 def _roomy(do: Callable[[], T]) -> T:
     """`do()` on a thread with a large stack. Setting the size for all new threads for a moment harms none."""
     done: Future[T] = Future()
+    thread = threading.Thread(target=_settle, args=(done, do), name="rlm-parse", daemon=True)
     with _STACKS:
         before = threading.stack_size(STACK)
         try:
-            threading.Thread(target=_settle, args=(done, do), name="rlm-parse", daemon=True).start()
+            thread.start()
         finally:
             threading.stack_size(before)
+    thread.join()
+    if not done.done():  # the thread ended before its work began: a wait for its result would never end
+        _settle(done, do)
     return done.result()
 
 
