@@ -36,24 +36,6 @@ SAVER = "__pregel_checkpointer"
 """Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
 SEEN = "__rlm_seen__"
 """Under `configurable`: the `Invocation`, with the runs that it has worked on."""
-LANGGRAPH = "__pregel_"
-"""How LangGraph's own keys under `configurable` begin. Most hold objects, which no JSON can make."""
-CHECKPOINT_MAP = "checkpoint_map"
-"""Under `configurable`, LangGraph's: the checkpoints of the graphs around this one, by their namespaces."""
-_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "checkpoint_ns": str,
-    "checkpoint_id": str,
-    "__pregel_resuming": bool,
-    "__pregel_strict_resume": bool,
-    "__pregel_task_id": str,
-    "__pregel_durability": str,
-    "__pregel_resume_map": dict,
-    SAVER: BaseCheckpointSaver,
-    SEEN: Invocation,
-}
-"""What those keys hold that may be anything else than an object of LangGraph's."""
-_NEVER_NONE = (CHECKPOINT_MAP, "__pregel_stream", "__pregel_runtime")
-"""Keys that LangGraph leaves out where it has nothing for them."""
 _RUN = re.compile("[0-9a-f]{32}")
 
 
@@ -147,23 +129,12 @@ def check_config(config: RunnableConfig | None) -> None:
     if not isinstance(settings, Mapping):
         raise InputError(f"`configurable` is a {type(settings).__name__}; it is a dict")
     check_thread(settings.get("thread_id"))
-    for key, value in settings.items():
-        if not _may_be_set(key, value):
-            raise InputError(
-                f"`configurable` has {key!r} set to a {type(value).__name__}, which is not for callers to set: "
-                "leave it out"
-            )
-
-
-def _may_be_set(key: object, value: object) -> bool:
-    """Return whether a value of `configurable` has a type that LangGraph, or our code, gives it."""
-    if value is None or not isinstance(key, str):
-        return key not in _NEVER_NONE
-    if key in _TYPES:
-        return isinstance(value, _TYPES[key])
-    if key == CHECKPOINT_MAP:
-        return isinstance(value, Mapping) and all(isinstance(one, str) for one in (*value, *value.values()))
-    return not (key.startswith(LANGGRAPH) and isinstance(value, str | int | float | list | dict))
+    if not isinstance(settings.get(SAVER), BaseCheckpointSaver | bool | None) or not isinstance(
+        settings.get(SEEN), Invocation | None
+    ):
+        raise InputError(
+            f"`configurable` has {SAVER!r} or {SEEN!r}, which are not for callers to set: leave them out"
+        )
 
 
 def check_thread(thread: Any) -> None:

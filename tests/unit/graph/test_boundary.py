@@ -565,23 +565,3 @@ def test_any_json_as_context_is_data_or_a_typed_error(context: Any, outside: Pat
     except RLMError:
         return
     assert answer in (type(context).__name__, "none")
-
-
-JSON_VALUES = (True, False, 1, 0, "x", "a|b:c", "../../x", "x" * 10_000, [], {}, {"a": 1}, None)
-
-
-@pytest.mark.parametrize("name", ["its graph", "its graph, async"])
-def test_no_key_of_langgraphs_own_with_a_value_from_json_is_a_foreign_error(name: str) -> None:
-    import langgraph._internal._constants as constants
-
-    keys = {value for name, value in vars(constants).items() if isinstance(value, str) and name.isupper()}
-    assert "__pregel_runtime" in keys
-    make, call = WAYS[name]
-    graph, refused = make(rlm(LOOK), InMemorySaver()), set()
-    for number, (key, value) in enumerate((key, value) for key in sorted(keys) for value in JSON_VALUES):
-        config = {"configurable": {"thread_id": f"t{number}", key: value}}
-        try:
-            call(graph, {"query": "q", "context": "abc"}, config)
-        except RLMError:
-            refused.add(key)
-    assert {"checkpoint_map", "__pregel_stream", "__pregel_runtime", "__pregel_checkpointer"} <= refused
