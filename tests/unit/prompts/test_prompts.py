@@ -84,7 +84,7 @@ def test_a_hole_in_a_prompt_is_an_error():
 
 
 def test_every_prompt_of_a_small_profile_has_a_default_or_is_asked_for_by_type():
-    folder = files("rlm_langchain.prompts.render")
+    folder = files("rlm_langchain.prompts")
     default = {file.name for file in folder.joinpath("default").iterdir()}
     own = {file.name for file in folder.joinpath("compact").iterdir()}
     by_type = {"examples_dict.md", "examples_str.md"} | {

@@ -64,7 +64,7 @@ def test_what_cannot_be_made_of_options_is_told_before_anything_is_asked(
 
 @pytest.mark.parametrize("wrong", [{"calls": "a"}, {"calls": 1.5}, {"usd": "0.5"}, {"depth": None, "tokens": "1"}])
 def test_a_limit_is_a_number(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"is a (whole )?number"):
+    with pytest.raises(ConfigurationError, match=r"must be a (whole )?number"):
         Budget(**wrong)
 
 

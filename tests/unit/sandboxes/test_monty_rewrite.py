@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rlm_langchain.sandboxes.monty.prelude_loader import loading, session_prelude
 from rlm_langchain.sandboxes.monty.prepare import Prepared, Refused, prepare
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 CELLS = json.loads((DATA / "ordinary_cells.json").read_text("utf-8"))
 ASKING = (
     "llm",
