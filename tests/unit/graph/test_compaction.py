@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,6 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rlm_langchain import (
     Budget,
     RLMOutput,
-    RLMRunnable,
     create_rlm,
 )
 from rlm_langchain.graph.nodes.approve import answered, questions
@@ -25,18 +23,6 @@ from rlm_langchain.testing.models import FunctionModel
 WINDOW = 8_000
 ASKED = "replaced by your own summary"
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
-
-
-@pytest.fixture(params=["invoke", "ainvoke"])
-def ask(request):
-    """Both ways to ask."""
-
-    def go(rlm: RLMRunnable, input: Any, config: Any = None) -> RLMOutput:
-        if request.param == "invoke":
-            return rlm.invoke(input, config)
-        return asyncio.run(rlm.ainvoke(input, config))
-
-    return go
 
 
 class Writer:

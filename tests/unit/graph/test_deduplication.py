@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import (
     Budget,
     RLMOutput,
-    RLMRunnable,
     create_rlm,
 )
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.testing.models import FunctionModel, script
-
-
-@pytest.fixture(params=["invoke", "ainvoke"])
-def ask(request):
-    """Both ways to ask."""
-
-    def go(rlm: RLMRunnable, input: Any, config: Any = None) -> RLMOutput:
-        if request.param == "invoke":
-            return rlm.invoke(input, config)
-        return asyncio.run(rlm.ainvoke(input, config))
-
-    return go
 
 
 def calls(output: RLMOutput) -> list[Any]:

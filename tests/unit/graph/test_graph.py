@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from typing import Any
@@ -18,25 +17,12 @@ from rlm_langchain import (
     InputError,
     ModelError,
     RLMOutput,
-    RLMRunnable,
     create_rlm,
     create_rlm_graph,
 )
 from rlm_langchain.testing.models import FunctionModel, script
 
 SANDBOXES = ("cpython", "monty")
-
-
-@pytest.fixture(params=["invoke", "ainvoke"])
-def ask(request):
-    """Both ways to ask."""
-
-    def go(rlm: RLMRunnable, input: Any, config: Any = None) -> RLMOutput:
-        if request.param == "invoke":
-            return rlm.invoke(input, config)
-        return asyncio.run(rlm.ainvoke(input, config))
-
-    return go
 
 
 def records(output: RLMOutput, kind: str) -> list[Any]:
