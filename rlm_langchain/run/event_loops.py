@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
@@ -126,19 +126,24 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
     its threads first. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its worker threads.
     """
     context = copy_context() if context is None else context
-    glance = GLANCE if _is_cancellable() else None
-    if glance is None and threading.current_thread() is not threading.main_thread():
+    if not _is_cancellable() and threading.current_thread() is not threading.main_thread():
         return context.run(do)
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         work = pool.submit(context.run, do)
         try:
-            while not wait_for([work], glance).done:
-                from_thread.check_cancelled()
-            return work.result()
+            return _awaited(work)
         except BaseException:
             if not work.done():  # else it is the work itself that raises, or pauses
                 stop()
             raise
+
+
+def _awaited(work: Future[T]) -> T:
+    """Return the result of `work`. Raises `CancelledError` in an anyio worker thread whose caller is cancelled."""
+    glance = GLANCE if _is_cancellable() else None  # the parts of a stream may be waited for in several threads
+    while not wait_for([work], glance).done:
+        from_thread.check_cancelled()
+    return work.result()
 
 
 def _is_cancellable() -> bool:
@@ -151,11 +156,13 @@ def _is_cancellable() -> bool:
 
 
 def iterate_interruptible(parts: Iterator[T], stop: Callable[[], None], context: Context) -> Iterator[T]:
-    """`parts`, such that Ctrl-C, or leaving early, calls `stop` at once, before LangGraph waits for its threads."""
+    """Yield `parts`. Ctrl-C, leaving early, or a cancel of the anyio worker thread that waits for the next part (a
+    `StreamingResponse` has such threads) calls `stop` at once, before LangGraph waits for its threads.
+    """
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
-            while (part := pool.submit(context.run, lambda: next(parts, end)).result()) is not end:
+            while (part := _awaited(pool.submit(context.run, lambda: next(parts, end)))) is not end:
                 yield cast(T, part)
         except BaseException:
             stop()
