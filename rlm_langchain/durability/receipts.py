@@ -77,7 +77,7 @@ class Receipts:
     def seconds_worked(self) -> float:
         """Return the seconds that all processes had worked on the run when they last wrote a receipt."""
         self.find("")
-        return max((one.get("worked", 0.0) for one in [*self._settled, *self._requests.values()]), default=0.0)
+        return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
     async def open(self) -> None:
         """Open the file, off the event loop, since a disk may take a while. Raises `JournalError`."""
