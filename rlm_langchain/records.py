@@ -97,6 +97,8 @@ class TurnRecord(Checksummed):
     """How many times the request was sent again."""
     time: float
     """Seconds since the epoch."""
+    lost: NotRequired[int]
+    """Number of requests whose reply never came. `usage` includes the most that each may have used."""
     from_cache: NotRequired[bool]
     """True when LangChain's cache had the reply. Nothing was sent, so it costs nothing and counts as no call."""
 
@@ -168,6 +170,8 @@ class CallRecord(Checksummed):
     """How many times the request was sent again."""
     time: float
     """Seconds since the epoch."""
+    lost: NotRequired[int]
+    """Number of requests whose reply never came. `usage` includes the most that each may have used."""
     child: NotRequired[list[Any]]
     """The records of the child run that answered the call."""
     memo: NotRequired[bool]
@@ -226,6 +230,10 @@ class NoteRecord(Checksummed):
     """Seconds since the epoch."""
     strategies: NotRequired[list[str]]
     """Names of strategies added to the run. Their helper functions can be used from here on."""
+    usage: NotRequired[UsageRecord]
+    """Tokens and dollars of a turn that has no record, because no usable reply to it came."""
+    lost: NotRequired[int]
+    """Number of requests of that turn whose reply never came. `usage` includes the most that each may have used."""
 
 
 class Citation(TypedDict):

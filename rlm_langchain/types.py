@@ -211,7 +211,7 @@ class Usage(NamedTuple):
     cost: float | None = 0.0
     """Dollars; None when the price of any part is unknown."""
     estimated: bool = False
-    """True when a provider reported no token counts, or impossible ones, and the tokens were counted here."""
+    """True when tokens were counted here: the provider reported none or impossible ones, or no reply came."""
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum. Token counts are capped at the largest integer that a checkpoint can hold."""
@@ -257,6 +257,8 @@ class CallResult(NamedTuple):
     """Defect of the text."""
     refused: Refusal | None = None
     """Why the call was not made."""
+    lost: int = 0
+    """Number of requests whose reply never came."""
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -300,4 +302,4 @@ class UsageRecord(TypedDict):
     cost: float | None
     """Dollars; None when the price of any part is unknown."""
     estimated: bool
-    """True when token counts were estimated here, because the provider reported none or impossible ones."""
+    """True when tokens were counted here: the provider reported none or impossible ones, or no reply came."""

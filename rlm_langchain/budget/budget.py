@@ -10,7 +10,13 @@ from rlm_langchain.validation import check_numbers
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a whole tree of runs may spend. `None` means no limit of that kind, but for `iterations`."""
+    """What a whole tree of runs may spend. `None` means no limit of that kind, but for `iterations`.
+
+    A call is sent only if the most that it may use fits beside everything that was spent or is in flight, over all
+    processes that have worked on the run. A request whose reply never came, because the connection was lost or the
+    process was killed, counts as spent at that most. A limit can be passed only by a provider that bills more than
+    it was asked for, and then by no more than the calls that are in flight at that moment.
+    """
 
     usd: float | None = None
     """Dollars, by the provider's own figures or by price lists."""

@@ -8,6 +8,9 @@ still make a last call for an answer.
 
 A provider may bill more than was reserved. So the account is looked at again at the moment of sending, and what a
 model was seen to use beyond its reservation is reserved for its next calls.
+
+A request that was sent may be billed, even if its reply never comes. It is booked then at what was reserved for it,
+as an estimate. A `RequestLog` does the same for requests that were in flight when their process was killed.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import floor, inf
+from typing import NamedTuple, Protocol
 
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
@@ -76,19 +80,43 @@ class Overrun:
         )
 
 
+class RequestLog(Protocol):
+    """Keeps which requests were sent, and what each has used, so that a killed process can be accounted for."""
+
+    def sent(self, place: str, most: Usage) -> str:
+        """Keep that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
+        when that cannot be kept: then nothing may be sent."""
+
+    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+        """Keep what a request has used; with `reply`, its reply as well."""
+
+    def lost(self, place: str, most: Usage) -> None:
+        """Note that the reply to a request never came."""
+
+
+class Receipt(NamedTuple):
+    """A reply to be kept on disk."""
+
+    key: str
+    fields: dict[str, object]
+
+
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """A reservation of a call, over all its requests. Set `used` to what it has really used; unset, nothing was.
+    """A reservation of a call, over all its requests.
 
-    Who sends several requests calls `renew` and `begin` before each of them, and `book` or `lose` after it.
+    Whoever sends requests calls `renew` and `begin` before each of them, and `book`, `lose` or `withdraw` after it.
     """
 
     ledger: Ledger
     wanted: Usage
     last: bool
     estimate: Callable[[], Usage]
-    used: Usage = Usage()
-    """Booked when the reservation ends."""
+    place: str = ""
+    """Where in the tree the call is made."""
+    log: RequestLog | None = None
+    key: str = ""
+    """Of the request in flight, in the log."""
     admitted: bool = True
     in_flight: bool = False
 
@@ -99,20 +127,37 @@ class Reservation:
             await self.ledger.admit(self)
 
     def begin(self) -> bool:
-        """Look at the account at the moment of sending. False: it does not fit any more, and was given back."""
-        return self.ledger.begin(self)
+        """Look at the account at the moment of sending, and log the request. False: it does not fit any more, and
+        was given back. Raises what the log raises: then nothing may be sent."""
+        if not self.ledger.begin(self):
+            return False
+        if self.log:
+            try:
+                self.key = self.log.sent(self.place, self.wanted)
+            except BaseException:
+                self.ledger.withdraw(self)
+                raise
+        return True
 
-    def book(self, used: Usage) -> None:
+    def book(self, used: Usage, reply: Receipt | None = None) -> None:
         """Book at once what a request has used: nothing is sent any more that does not fit beside it."""
         self.ledger.settle(self, used)
+        if self.log:
+            self.log.booked(self.place, self.key, used, reply)
 
     def lose(self) -> None:
-        """A request was sent, and no reply came that could be read: it may cost all that was reserved."""
-        self.ledger.lose(self)
+        """A request was sent, and its reply never came: book all that was reserved, as an estimate."""
+        lost = self.wanted._replace(estimated=True)
+        self.ledger.settle(self, lost)
+        if self.log:
+            self.log.lost(self.place, lost)
 
     def withdraw(self) -> None:
         """The request has failed in a way that costs nothing; the reservation stays, for the next try."""
+        was_in_flight = self.in_flight
         self.ledger.withdraw(self)
+        if self.log and was_in_flight:
+            self.log.booked(self.place, self.key, Usage(), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -149,9 +194,6 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     reserve_for_last_call: Usage = Usage(calls=1)
     """What the last call is thought to need. The root run keeps it up to date."""
-    lost: Usage = Usage()
-    """What requests may have cost that were sent, and whose reply never came, or not whole. It counts against the
-    limits; it is in no usage, since nobody knows it."""
     overruns: dict[str, Overrun] = field(default_factory=dict)
     """By the name of the model."""
     _reserved: Usage = Usage()
@@ -167,25 +209,32 @@ class Ledger:
 
     @asynccontextmanager
     async def reserve(
-        self, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+        self,
+        wanted: Usage,
+        *,
+        last: bool = False,
+        estimate: Callable[[], Usage] | None = None,
+        place: str = "",
+        log: RequestLog | None = None,
     ) -> AsyncIterator[Reservation]:
-        """Hold `wanted` while a call is made, then book `entry.used`, also on an error or a cancel.
+        """Hold `wanted` while a call is made. A request that an error or a cancel cuts off in flight is lost.
 
-        `last` may use what is held back. `estimate` is called again before each request. Raises `BudgetRefused`.
+        `last` may use what is held back. `estimate` is called again before each request. `log` keeps the requests,
+        sent from `place`. Raises `BudgetRefused`.
         """
-        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), admitted=False)
+        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), place, log, admitted=False)
         await self.admit(entry)
         try:
             yield entry
         finally:
-            if entry.in_flight and entry.used == Usage():  # cut off on its way
-                self.lose(entry)
-            self.settle(entry, entry.used)
+            if entry.in_flight:  # cut off
+                entry.lose()
+            self.settle(entry, Usage())
 
     async def admit(self, entry: Reservation) -> None:
         """Wait until the entry fits beside all others. Raises `BudgetRefused`."""
         with self._lock:
-            if refusal := self._refusal(self._certain, entry.wanted, entry.last):
+            if refusal := self._refusal(self.spent, entry.wanted, entry.last):
                 raise refusal
             if not self._queue and self._fits(entry):
                 self._hold(entry)
@@ -203,7 +252,7 @@ class Ledger:
         """Whether the entry fits beside what is spent and what is in flight; then it is in flight, too."""
         wanted = entry.estimate()
         with self._lock:
-            gone = self._certain.plus(self._in_flight)
+            gone = self.spent.plus(self._in_flight)
             fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
             self._release(entry)
             if fits:
@@ -221,13 +270,6 @@ class Ledger:
             self.spent = self.spent.plus(used)
             self._serve()
 
-    def lose(self, entry: Reservation) -> None:
-        """Count what was reserved against the limits for good."""
-        with self._lock:
-            self._release(entry)
-            self.lost = self.lost.plus(entry.wanted)
-            self._serve()
-
     def withdraw(self, entry: Reservation) -> None:
         """The entry is not in flight any more."""
         with self._lock:
@@ -237,11 +279,10 @@ class Ledger:
         """How far this model was seen to go beyond its reservations."""
         return self.overruns.get(model, Overrun())
 
-    def add_spent(self, used: Usage, *, lost: Usage = Usage()) -> None:
-        """Add what was spent before this process, and what may have been: by a run that is being resumed."""
+    def add_spent(self, used: Usage) -> None:
+        """Add what was spent before this process, by a run that is being resumed."""
         with self._lock:
             self.spent = self.spent.plus(used)
-            self.lost = self.lost.plus(lost)
 
     def worked(self, seconds: float) -> None:
         """Earlier processes have worked on this run for so long, at least."""
@@ -255,14 +296,14 @@ class Ledger:
     def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Which limit refuses a call of this size, whatever of the reservations may come back."""
         with self._lock:
-            refusal = self._refusal(self._certain, wanted, last=False)
+            refusal = self._refusal(self.spent, wanted, last=False)
         return refusal.reason if refusal else None
 
     @property
     def committed(self) -> Usage:
-        """What is spent, what may have been, and what is reserved."""
+        """What is spent and what is reserved."""
         with self._lock:
-            return self._certain.plus(self._reserved)
+            return self.spent.plus(self._reserved)
 
     @property
     def seconds(self) -> float:
@@ -297,11 +338,6 @@ class Ledger:
         rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
         return max(0, rest) if limit.whole else _down(rest, stop.parts)
 
-    @property
-    def _certain(self) -> Usage:
-        """What will not come back."""
-        return self.spent if self.lost == Usage() else self.spent.plus(self.lost)
-
     def _hold(self, entry: Reservation) -> None:
         entry.admitted = True
         self._reserved = self._reserved.plus(entry.wanted)
@@ -329,7 +365,7 @@ class Ledger:
         """Admit or refuse those who wait, in order, for as long as the first of them can be told."""
         while self._queue:
             entry = self._queue[0].entry
-            refusal = self._refusal(self._certain, entry.wanted, entry.last)
+            refusal = self._refusal(self.spent, entry.wanted, entry.last)
             if not refusal:
                 if not self._fits(entry):
                     return
@@ -337,7 +373,7 @@ class Ledger:
             self._queue.popleft().tell(refusal)
 
     def _fits(self, entry: Reservation) -> bool:
-        return self._refusal(self._certain.plus(self._reserved), entry.wanted, entry.last) is None
+        return self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last) is None
 
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Why a call does not fit beside what is gone."""

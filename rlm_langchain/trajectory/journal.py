@@ -34,6 +34,7 @@ from rlm_langchain.types import (
     Flaw,
     Reply,
     Usage,
+    total_usage,
 )
 
 _ENDED = ("answer", "status", "stop_reason")
@@ -111,9 +112,9 @@ class Journal:
     def _question(self) -> None:
         """Begin a new question on the same thread. REPL and conversation stay; usage is counted from zero."""
         self._turns_before_question = len(self.turns)
-        self.account: list[TurnRecord | CallRecord] = []
-        """Turns and calls since the question."""
-        self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
+        self.account: list[TurnRecord | CallRecord | NoteRecord] = []
+        """Turns and calls since the question, and notes on turns that have no record but were paid for."""
+        self._root, self._sub, self._seconds, self._waited = Usage(), dict[int, Usage](), 0.0, 0.0
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -132,6 +133,9 @@ class Journal:
                     self.contexts[self.next_name] = context
             case "note":
                 self._helpers(record)
+                if "usage" in record:
+                    self.account.append(record)
+                    self._root = self._root.plus(Usage(**record["usage"]))
             case "turn":
                 self.turns.append(record)
                 self.account.append(record)
@@ -149,7 +153,7 @@ class Journal:
                     self.flawed.setdefault(record["prompt_sha256"], set()).add(self._wave)
                 self.calls[record["call"]] = record
                 self.account.append(record)
-                self._sub = self._sub.plus(Usage(**record["usage"]))
+                self._sub[record["call"]] = Usage(**record["usage"])  # includes that of the same call made before
                 # The calls of a batch start together. `time` is not used: that clock may be changed meanwhile.
                 self._seconds += max(0.0, record["seconds"] - self._waited)
                 self._waited = max(self._waited, record["seconds"])
@@ -290,7 +294,7 @@ class Journal:
     @property
     def usage(self) -> tuple[Usage, Usage]:
         """Return the usage since the question: of the root turns, and of everything below them."""
-        return self._root, self._sub
+        return self._root, total_usage(self._sub.values())
 
     @property
     def seconds(self) -> float:

@@ -105,6 +105,8 @@ class Recorder:
             record["memo"] = True
         if reply.from_cache:
             record["from_cache"] = True
+        if reply.lost:
+            record["lost"] = reply.lost
         if reply.flaw:
             record["flaw"] = reply.flaw
         if reply.refused:
@@ -140,12 +142,9 @@ class Recorder:
         self.record(record)
         return record
 
-    def note(
-        self, path: str, to: Literal["model", "reader"], text: str, *, strategies: list[str] | None = None
-    ) -> NoteRecord:
-        """Record what the machine says. `strategies`: whose helpers there are from here on."""
+    def note(self, path: str, to: Literal["model", "reader"], text: str, **more: Any) -> NoteRecord:
+        """Record what the machine says. `more`: the fields that not every record has."""
         record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
-        if strategies is not None:
-            record["strategies"] = strategies
+        record.update(more)  # type: ignore[typeddict-item]
         self.record(record)
         return record

@@ -141,8 +141,15 @@ def _in_postgres(program: Program) -> set[str]:
     return found
 
 
-Death = int | float
-"""When a process is killed: at this checkpoint write, or after so many seconds."""
+@dataclass(frozen=True)
+class AtRequest:
+    """A process is killed when the server has received so many of its requests."""
+
+    number: int
+
+
+Death = int | float | AtRequest
+"""When a process is killed: at this checkpoint write, after so many seconds, or at a request."""
 
 
 @dataclass
@@ -198,7 +205,11 @@ class Arena:
             had, since = received(program), len(self.asked())
             kill_at = death if isinstance(death, int) else 0
             life = self.nursery.bear(replace(program, resume=resume, kill_at=kill_at))
-            if death is not None:
+            if isinstance(death, AtRequest):
+                while self.server.calls < since + death.number and not life.wait(0.002):
+                    pass
+                life.kill()
+            elif death is not None:
                 life.wait(PATIENCE if kill_at else death)
                 assert not kill_at or not program.result.exists(), "nobody killed it"
                 life.kill()
@@ -224,7 +235,9 @@ def story(output: dict[str, Any]) -> list[Any]:
     for record in output["trajectory"]:
         match record:
             case {"type": "call", "call": number}:
-                calls[number] = [record["value"], record["error"], record.get("child") and story_of(record)]
+                # How much of the budget is left depends on what was in flight when a process was killed.
+                value = None if record["kind"] == "budget" else record["value"]
+                calls[number] = [value, record["error"], record.get("child") and story_of(record)]
             case {"type": "turn" | "output" | "question", "text": text} | {"type": "cell", "code": text}:
                 parts.append(text)
     return [*parts, *(calls[number] for number in sorted(calls))]

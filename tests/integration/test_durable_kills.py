@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.durable.arena import Arena, Survived, arena, story
+from tests.durable.limit import check_limit, lost_in
 from tests.durable.play import WIDE, query
 
 KILLS = int(os.environ.get("RLM_KILLS", "4"))
@@ -38,10 +39,11 @@ def check(done: Survived, whole: dict[str, Any]) -> None:
     output, expected = done.result["output"], whole["output"]
     assert output["answer"] == expected["answer"]
     assert story(output) == story(expected)
-    assert {**output["usage"], "calls": output["sub_calls"]} == {
-        **expected["usage"],
-        "calls": expected["sub_calls"],
-    }
+    lost = lost_in(output["trajectory"])
+    for part in ("root", "sub"):
+        assert output["usage"][part]["calls"] == expected["usage"][part]["calls"] + lost[part]
+        assert lost[part] or output["usage"][part] == expected["usage"][part]
+    assert sum(lost.values()) <= CONCURRENCY * (len(done.asked) - 1)
     assert not done.paid_twice
     assert max(done.in_flight) <= CONCURRENCY
 
@@ -89,3 +91,8 @@ def test_killed_again_and_again_it_goes_on(field, whole, chance, mode):
     for _ in range(-(-KILLS // 4)):
         deaths = [chance.uniform(0, whole[10]["seconds"] / 2) for _ in range(4)]
         check(field.survive(field.program(mode=mode), *deaths), whole[10])
+
+
+def test_killed_with_calls_in_flight_it_never_sends_more_than_the_limit(tmp_path, chance):
+    with arena(tmp_path, latency=0.05) as slow:
+        check_limit(slow, chance, KILLS)

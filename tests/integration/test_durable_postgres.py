@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from rlm_langchain.durability.thread_lock import database_thread_lock
 from rlm_langchain.runnable.garbage import references
 from rlm_langchain.testing.models import script
 from tests.durable.arena import Arena, arena, story
+from tests.durable.limit import check_limit
 from tests.durable.postgres import postgres, tool
 from tests.durable.program import Program
 
@@ -142,3 +144,10 @@ def test_pools_are_savers_too(database: str) -> None:
             return await rlm.ainvoke("q", thread("async pool"))
 
     assert asyncio.run(pooled())["answer"] == 1
+
+
+def test_killed_with_calls_in_flight_it_never_sends_more_than_the_limit(tmp_path, database):
+    seed = os.environ.get("RLM_SEED") or str(random.randrange(10**6))
+    print(f"RLM_SEED={seed}")
+    with arena(tmp_path, latency=0.05) as slow:
+        check_limit(slow, random.Random(seed), KILLS, postgres=database)

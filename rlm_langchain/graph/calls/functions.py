@@ -24,7 +24,7 @@ from langgraph.errors import GraphBubbleUp
 
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.context.sanitize import quotable
-from rlm_langchain.durability.receipts import TOOL_MARK, recorded
+from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.components import Components
@@ -71,9 +71,8 @@ class FunctionHandler(CallHandler):
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, once: its result as JSON, or the sentence of what went wrong."""
         place, prompt = site.asked.place, site.asked.call.prompt
-        key = f"{place}{TOOL_MARK}{hashlib.sha256(prompt.encode()).hexdigest()}"
-        reply = await recorded(site.tree.receipts, key, place, lambda: _run(site))
-        return reply._replace(used=site.tree.spent_at(place))
+        key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
+        return await recorded(site.tree.receipts, key, place, lambda: _counted(site))
 
 
 def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction]:
@@ -139,9 +138,14 @@ def _wrong_signature(function: HostFunction) -> str | None:
     return None
 
 
+async def _counted(site: CallSite) -> CallResult:
+    async with site.tree.tool_call(site.asked.place) as is_left:
+        if not is_left:
+            return CallResult(None, "not run: no tool calls are left", refused="calls")
+        return await _run(site)
+
+
 async def _run(site: CallSite) -> CallResult:
-    if not site.tree.take_tool(site.asked.place):
-        return CallResult(None, "not run: no tool calls are left", refused="calls")
     try:
         name, args, kwargs = json.loads(site.asked.call.prompt)
         function = site.components.functions[name]
@@ -201,9 +205,7 @@ async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[Non
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    if tree.receipts:
-        await tree.receipts.open()
-    async with tree.ledger.reserve(cost) as entry:
+    async with tree.reserve(site.asked.place, cost) as entry:
         tree.agreement.started(site.asked.place)
         while True:
             await entry.renew()
@@ -213,13 +215,4 @@ async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[Non
                         yield
                     finally:  # also after a failure: the call may have been charged
                         entry.book(cost)
-                        _keep_cost(site, cost)
                     return
-
-
-def _keep_cost(site: CallSite, cost: Usage) -> None:
-    """Remember what was spent at this place, over all attempts, in this process and on disk."""
-    tree, place = site.tree, site.asked.place
-    tree.note(place, cost)
-    if tree.receipts:
-        tree.receipts.write(f"{place} cost", {"place": place, "usage": tree.spent_at(place).record()})

@@ -22,7 +22,6 @@ from rlm_langchain.run.ask_model import (
     ask_model,
     receipt_key,
     recorded_reply,
-    unread_by,
 )
 from rlm_langchain.run.reservation import prompt_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree
@@ -131,19 +130,16 @@ class ModelCall:
             reply = await ask_model(self.tree, request, self.components.retry, config)
             return CallResult(
                 reply.text,
-                None,
-                reply.usage,
-                reply.retries,
+                retries=reply.retries,
                 from_cache=reply.from_cache,
                 flaw=flaw_of(reply.text, reply.finish),
             )
         except BudgetRefused as refused:
-            return CallResult(None, f"not asked: {refused}", unread_by(self.tree, request), refused=refused.reason)
+            return CallResult(None, f"not asked: {refused}", refused=refused.reason)
         except CallFailed as failed:
-            return CallResult(None, str(failed), unread_by(self.tree, request), failed.retries)
+            return CallResult(None, str(failed), retries=failed.retries)
         except TimeoutError:
-            unread = unread_by(self.tree, request)
-            return CallResult(None, "the time of the run is over", unread, refused="seconds")
+            return CallResult(None, "the time of the run is over", refused="seconds")
 
     def _paid(self, request: ModelRequest) -> bool:
         """Return whether this very call was answered in an earlier process: then its cost is on its own record."""

@@ -120,8 +120,7 @@ class SearchWork:
         """Return what was found, as JSON: on disk before it is used, so that no crash makes it be paid again."""
         key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
         search = partial(self._searched, call, context, config)
-        reply = await recorded(self.tree.receipts, key, self.place, search)
-        return reply._replace(used=self.tree.spent_at(self.place))
+        return await recorded(self.tree.receipts, key, self.place, search)
 
     async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
@@ -167,7 +166,7 @@ class SearchWork:
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
         """Reserve a request to the embedding model in the budget, and write its receipt."""
         self.tree.check()
-        async with self.tree.ledger.reserve(wanted) as entry, self._sent(entry):
+        async with self.tree.reserve(self.place, wanted) as entry, self._sent(entry):
             costs_nothing = False
             try:
                 yield
@@ -179,7 +178,6 @@ class SearchWork:
                     entry.withdraw()
                 else:  # a request that was cut off on its way is paid for, as far as we know
                     entry.book(wanted)
-                    self._book(wanted, name)
 
     @asynccontextmanager
     async def _sent(self, entry: Reservation) -> AsyncIterator[None]:
@@ -190,12 +188,6 @@ class SearchWork:
                 if entry.begin():
                     yield
                     return
-
-    def _book(self, used: Usage, name: str) -> None:
-        self.tree.note(self.place, used)
-        if self.tree.receipts:
-            key = f"{self.place} embedding {name}"
-            self.tree.receipts.write(key, {"place": self.place, "usage": used.record()})
 
 
 def _costs_nothing(error: Exception) -> bool:

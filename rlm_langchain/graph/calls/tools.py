@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.sanitize import clip, quotable
-from rlm_langchain.durability.receipts import TOOL_MARK, recorded
+from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.components import Components, Tools
@@ -165,12 +165,13 @@ class ToolHandler(CallHandler):
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the tool that the call names, once: its result as JSON, or the sentence of what went wrong."""
         tree, place, call = site.tree, site.asked.place, site.asked.call
-        key = f"{place}{TOOL_MARK}{hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        key = f"{place} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
 
         async def run() -> CallResult:
-            if not tree.take_tool(place):
-                return CallResult(None, "not run: no tool calls are left", refused="calls")
-            return await _run(site.components.tools_of(site.asked.path), call, tree, config)
+            async with tree.tool_call(place) as is_left:
+                if not is_left:
+                    return CallResult(None, "not run: no tool calls are left", refused="calls")
+                return await _run(site.components.tools_of(site.asked.path), call, tree, config)
 
         return await recorded(tree.receipts, key, place, run)
 

@@ -264,6 +264,7 @@ class ExecuteStep:
             refused=None if is_free else refusal,
         )
         prompt_chars = len(asked.call.prompt)
+        result = self.tree.charged(asked.place, result)
         self.journal.add(self.recorder.call(asked, result, value=reply.value, prompt_chars=prompt_chars))
 
     def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:

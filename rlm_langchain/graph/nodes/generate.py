@@ -115,6 +115,7 @@ class GenerateStep:
     def end(self, completion: Completion | None) -> Command[Any]:
         """Where the run goes from here."""
         if completion is None:
+            self._note_unanswered()
             return self._go("finalise", stop_reason=self.stop)
         if self.summary:
             most = int((self._model.window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
@@ -241,6 +242,13 @@ class GenerateStep:
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
+    def _note_unanswered(self) -> None:
+        """Note what a turn without a usable reply has used."""
+        used, lost = self.tree.spent_at(self._place), self.tree.lost_at(self._place)
+        if used != Usage():
+            text = "The root model was asked, and no reply that could be read came back."
+            self.recorder.note(self.state["path"], "reader", text, usage=used.record(), lost=lost)
+
     def _note(self, text: str) -> None:
         self.recorder.note(self.state["path"], "model", text)
 
@@ -260,7 +268,7 @@ class GenerateStep:
             turn=len(self.journal.turns),
             text=completion.text,
             cells=cells,
-            usage=completion.usage.record(),
+            usage=self.tree.spent_at(self._place).record(),
             model=self.components.root_model(self.depth).name,
             seconds=completion.seconds,
             retries=completion.retries,
@@ -268,6 +276,8 @@ class GenerateStep:
         )
         if flaw := flaw_of(completion.text, completion.finish):
             record["flaw"] = flaw
+        if lost := self.tree.lost_at(self._place):
+            record["lost"] = lost
         if self.summary:
             record["summary"] = True
         if completion.from_cache:

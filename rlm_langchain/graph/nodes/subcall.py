@@ -119,7 +119,7 @@ class SubcallNode:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            reply,
+            self.tree.charged(asked.place, reply),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
