@@ -526,6 +526,9 @@ ARGUMENTS = [
     ("tgkill", (4711, 1, 9), True),
     ("tgkill", (4712, 1, 9), False),
     ("tgkill", (-1, 1, 9), False),
+    ("tgkill", (4711, 1, 18), False),  # SIGCONT: what the host has stopped stays stopped
+    ("tgkill", (4711, 1, 18 | 1 << 32), False),
+    ("tgkill", (4711, 1, 64), True),
     ("ioctl", (0, 0x5401), True),
     *[("ioctl", (0, request), False) for request in (0x5412, 0x541C, 0x40086602, 0x5452, 0x8901, 0x40049409)],
     ("fcntl", (0, 1), True),

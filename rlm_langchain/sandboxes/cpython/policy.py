@@ -76,7 +76,7 @@ PROTECTIONS = {
     "network": "seccomp and Landlock: no connection, no datagram, no port, no socket of the host",
     "processes": "seccomp and Landlock: no fork, no signal to others, no tracing; it dies with its host",
     "memory": "rlimit on the address space, which ends in MemoryError; the host looks every quarter of a second",
-    "time": "an alarm inside, and the host's wall clock",
+    "time": "an alarm inside, and the host's wall clock; what computes while no cell runs is stopped",
     "output": "a limit inside, and one at the pipe",
     "secrets": "an empty environment, and no descriptor of the host",
     "privileges": "no_new_privs; what starts the workers of a host that is root gives up its capabilities first",

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import struct
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -160,6 +161,7 @@ DESCRIPTORS = (fcntl.F_DUPFD, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, 1030)
 TERMINALS = (0x5401, 0x802C542A, 0x5413)  # TCGETS and TCGETS2, which `isatty` asks, and TIOCGWINSZ
 FLAGS = (0x5421, 0x5450, 0x5451, 0x541B)  # FIONBIO, FIONCLEX, FIOCLEX and FIONREAD
 MAPPING = 0x12D933  # all flags but those for pages that are locked, huge or not counted
+SIGNALS = tuple(number for number in range(65) if number != signal.SIGCONT)  # the host's stop lasts: `resting.py`
 ADVICE = (0, 1, 2, 3, 4, 8, 14, 15)  # of its own memory: needed or not, in large pages or not
 
 CONDITIONS: dict[str, Alternatives] = {
@@ -187,9 +189,9 @@ def missing() -> str | None:
 
 
 def program(pid: int) -> bytes:
-    """The filter of the worker with this number, which may signal itself and nobody else."""
+    """The filter of the worker with this number, which may signal itself, but not to go on, and nobody else."""
     head, tail = _parts(platform.machine())
-    itself = _rule(numbers(platform.machine())["tgkill"], ((OneOf(0, (pid,)),),), errno.EPERM)
+    itself = _rule(numbers(platform.machine())["tgkill"], ((OneOf(0, (pid,)), OneOf(2, SIGNALS)),), errno.EPERM)
     return head + _packed(itself) + tail
 
 

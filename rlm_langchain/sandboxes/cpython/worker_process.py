@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from rlm_langchain.sandboxes.cpython import resting
 from rlm_langchain.sandboxes.cpython.launcher import started
 from rlm_langchain.sandboxes.cpython.policy import BASELINE
 
@@ -46,6 +47,7 @@ class Worker:
     """A confined process. One thread at a time talks to it; any thread may kill it."""
 
     def __init__(self, contexts: Sequence[Path], memory: int) -> None:
+        self._rests = resting.watch()
         self._process = started(contexts, memory)
         self._most = memory + memory // 4 + BASELINE
         self._in, self._out, self._noise = self._process.stdin, self._process.stdout, self._process.stderr
@@ -99,12 +101,26 @@ class Worker:
         """Whether there is something to read although nothing was asked."""
         return any(fd == self._out and event & select.POLLIN for fd, event in self._reading.poll(0))
 
+    def rest(self) -> None:
+        """It has nothing to do until `wake`: what computes all the same is stopped."""
+        self._rests.begin(self._process)
+
+    def wake(self) -> float:
+        """Let it go on after `rest`. Gives back the seconds of a processor that it has used meanwhile."""
+        return self._rests.end(self._process)
+
+    def computed(self) -> float:
+        """Seconds of processors that it has used."""
+        return resting.processor_seconds(self.pid)
+
     def kill(self) -> None:
         """End it now. Safe from any thread, and more than once."""
         self._process.kill()
 
     def reap(self) -> None:
         """End it, wait until it has ended, and close its pipes. Safe twice."""
+        self.kill()
+        self.wake()
         self._process.close(10)
 
     def _exactly(self, size: int, deadline: float) -> bytes:

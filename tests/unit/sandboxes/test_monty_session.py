@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.cpython.resting import SLACK, processor_seconds
 from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox
 from rlm_langchain.sandboxes.monty import process as monty_process
 from rlm_langchain.sandboxes.monty.session import MontySession
@@ -27,6 +30,7 @@ from rlm_langchain.types import (
     Step,
     Suspended,
 )
+from tests.processes import state
 
 Opener = Callable[..., MontySession]
 
@@ -227,6 +231,18 @@ def test_replies_must_be_as_many_as_the_calls(session: MontySession) -> None:
     session.run("llm_query('a')")
     with pytest.raises(RuntimeError, match="one reply for each call"):
         session.resume([])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the clock of another process is that of Linux")
+@pytest.mark.parametrize("code", ["llm_query('a')", "x = [n * n for n in range(1000)]", "import threading"])
+def test_a_worker_computes_nothing_while_no_cell_runs(session: MontySession, code: str) -> None:
+    step = session.run(code)
+    assert isinstance(step, Suspended | Completed)
+    while state(session.worker_pid) != "S":
+        os.sched_yield()  # until it waits for us
+    before = processor_seconds(session.worker_pid)
+    sum(range(3_000_000))
+    assert processor_seconds(session.worker_pid) < before + SLACK
 
 
 def test_sessions_that_wait_do_not_hold_up_others(opened: Opener) -> None:
