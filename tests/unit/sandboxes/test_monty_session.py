@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython.resting import SLACK, processor_seconds
-from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox
+from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox, scratch
 from rlm_langchain.sandboxes.monty import process as monty_process
 from rlm_langchain.sandboxes.monty.session import MontySession
 from rlm_langchain.testing.conformance.base import echo, finish, stored
@@ -423,6 +425,89 @@ def test_a_launcher_that_was_tidied_away_is_made_again() -> None:
     session = MontySandbox().open(None, "", Limits())
     assert session.run("print(3)") == Completed("3\n")
     session.close()
+
+
+HOST = """
+import sys
+from rlm_langchain.sandboxes.monty import MontySandbox
+from rlm_langchain.types import Limits
+session = MontySandbox().open(None, "", Limits())
+print(session.run("6 * 7").stdout, flush=True)
+sys.stdin.readline()
+print(MontySandbox().open(None, "", Limits()).run("6 * 8").stdout, flush=True)
+"""
+
+
+@contextmanager
+def host(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has used Monty, and uses it again when it reads a line."""
+    command, environment = [sys.executable, "-c", HOST], {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "42\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such folders on Windows")
+def test_what_killed_hosts_have_left_is_removed_at_the_next_start_and_nothing_else_is(tmp_path: Path) -> None:
+    with host(tmp_path) as living:
+        [kept] = tmp_path.iterdir()
+        with host(tmp_path):
+            pass
+        assert len(list(tmp_path.iterdir())) == 2, "a host that is killed cannot tidy up"
+        with host(tmp_path) as process:
+            assert kept in tmp_path.iterdir()
+            assert len(list(tmp_path.iterdir())) == 2, "of the living ones only"
+            process.communicate("\n")
+        assert list(tmp_path.iterdir()) == [kept], "and one that ends leaves nothing"
+        assert living.communicate("\n")[0].strip() == "48"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such folders on Windows")
+def test_what_may_be_of_others_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "monty").touch()
+    (tmp_path / "rlm-monty-link").symlink_to("target")
+    (tmp_path / "rlm-monty-file").touch()
+    (tmp_path / "other").mkdir()
+    for name in ("rlm-monty-more", "rlm-monty-deep"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "rlm-monty-more" / "notes").touch()
+    (tmp_path / "rlm-monty-deep" / "monty").mkdir()
+    os.mkfifo(tmp_path / "rlm-monty-pipe")
+    if os.geteuid() == 0:
+        (tmp_path / "rlm-monty-foreign").mkdir()
+        os.chown(tmp_path / "rlm-monty-foreign", 12345, -1)
+    before = {*tmp_path.rglob("*")}
+    (tmp_path / "rlm-monty-empty").mkdir()
+    scratch.remove_abandoned()
+    assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such folders on Windows")
+def test_a_folder_is_never_taken_from_who_is_making_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    over = threading.Event()
+
+    def collect() -> None:
+        while not over.is_set():
+            scratch.remove_abandoned()
+
+    threads = [threading.Thread(target=collect) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        made = [scratch.own_folder() for _ in range(100)]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert sorted(made) == sorted(tmp_path.iterdir())
+    for folder in made:
+        os.close(scratch._held.pop(folder))
 
 
 def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.MonkeyPatch) -> None:
