@@ -34,10 +34,10 @@ def alive(process: int) -> bool:
 
 
 def stopped(process: int, seconds: float = 10) -> bool:
-    """Whether all threads of a process are stopped within that time."""
+    """Whether all threads of a process that have not ended are stopped within that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if all(state(int(task)) == "T" for task in os.listdir(f"/proc/{process}/task")):
+        if {state(int(task)) for task in os.listdir(f"/proc/{process}/task")} - {"Z"} == {"T"}:
             return True
         os.sched_yield()
     return False

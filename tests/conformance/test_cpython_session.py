@@ -82,6 +82,7 @@ ATTACKS = {
     "a frame of two gigabytes": ("os.write(4, b'\\x7f\\xff\\xff\\xff')\nwhile True: pass", "protocol"),
     "a frame that is no JSON": ("os.write(4, b'\\0\\0\\0\\x03abc')\nwhile True: pass", "protocol"),
     "a message that there is not": ("os.write(4, frame('open', 'sesame'))\nwhile True: pass", "protocol"),
+    "output that holds nothing": ("while True: os.write(4, frame('out', ''))", "protocol"),
     "being ready twice": ("os.write(4, frame('ready'))\nwhile True: pass", "protocol"),
     "a value that cannot be": ("os.write(4, frame('answer', 1, 2 ** 70, None))\nwhile True: pass", "protocol"),
     "more output than there may be": (
@@ -191,6 +192,11 @@ LEFT = {
     "a cell that only says that it waits": FORGE
     + DEAF
     + "os.write(4, frame('calls', 1, [['llm', 'a', None]]))\nwhile True: pass",
+    "threads of a process without its first": START
+    + BUSY
+    + FORGE
+    + "import ctypes\nstart(busy)\nos.write(4, frame('done', 1, None))\n"
+    + f"ctypes.CDLL(None).syscall({60 if os.uname().machine == 'x86_64' else 93}, 0)",
     "threads of a cell that waits": START + BUSY + "start(busy)\nllm_query('a')",
 }
 
@@ -474,6 +480,35 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatc
         shown = str(error).partition(":")[0]
     assert shown == outcome
     assert len(killed) == kills
+
+
+BY_HAND = """
+import ctypes, mmap
+clone, stack = ctypes.CDLL(None).clone, mmap.mmap(-1, 1 << 20)
+clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + (1 << 20) - 8192
+pause = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p).value
+def threads(count):
+    for n in range(count): clone(pause, top - n % 64 * 8192, 0x10F00, None)
+"""
+
+CROWDS = {
+    "while it computes": "threads(600)\nwhile True: pass",
+    "while it talks": "threads(600)\npiece = frame('out', 'x') * 100\nwhile True: os.write(4, piece)",
+    "at its end": "threads(600)",
+    "while no cell runs": "import threading\nthreading.Thread(target=threads, args=(600,)).start()\nllm_query('a')",
+}
+
+
+@pytest.mark.parametrize("when", CROWDS)
+def test_threads_that_are_made_by_hand_are_counted_at_any_time(opened, when):
+    session = opened(Limits(seconds=10, output=64 << 20))
+    step = session.run(DEAF + FORGE + BY_HAND + CROWDS[when])
+    if isinstance(step, Suspended):
+        while len(os.listdir(f"/proc/{session._worker.pid}/task")) <= worker_process.THREADS:
+            os.sched_yield()
+        step = session.resume([Reply("b")])
+    assert step.reason == "threads"
 
 
 @pytest.mark.parametrize("count", [16, 1000])

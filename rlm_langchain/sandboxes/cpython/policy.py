@@ -75,7 +75,7 @@ PROTECTIONS = {
     "files": "Landlock: Python's own and the context can be read, nothing can be written; seccomp: nothing changed",
     "network": "seccomp and Landlock: no connection, no datagram, no port, no socket of the host",
     "processes": "seccomp and Landlock: no fork, no signal to others, no tracing; it dies with its host",
-    "memory": "rlimit on the address space, which ends in MemoryError; the host looks every quarter of a second",
+    "memory": "rlimit on the address space, which ends in MemoryError; the host looks 30 times a second",
     "time": "an alarm inside, and the host's wall clock; what computes while no cell runs is stopped",
     "output": "a limit inside, and one at the pipe",
     "secrets": "an empty environment, and no descriptor of the host",

@@ -16,7 +16,7 @@ from functools import cache
 
 from rlm_langchain.sandboxes.cpython.launcher import LaunchedWorker
 
-TICK = 0.25
+TICK = 0.03
 """Seconds between two looks at the workers that rest."""
 
 SLACK = 0.05

@@ -161,6 +161,7 @@ class CPythonSession:
         self._await_warmth()
         if self._worker.is_talking():
             raise wire.BrokenProtocol("the worker speaks although nothing was asked")
+        self._worker.count_threads()
         if self._computed > CERTAIN * self._limits.seconds + GRACE:
             raise WorkerEnded("time", "")
         self._turns += 1
