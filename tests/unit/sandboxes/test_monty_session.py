@@ -187,6 +187,27 @@ def test_a_worker_that_breaks_the_protocol_is_killed(session: MontySession, text
     assert step.reason == "protocol"
 
 
+ENDLESS = {
+    "names that are looked up": "try: undefined\n        except NameError: pass",
+    "functions that are not there": "try: undefined()\n        except NameError: pass",
+    "frames": "__rlm_frame__()",
+    "names of the REPL": "__rlm_frame__()\n        print('{\"names\": \"all\"}', end='')\n        __rlm_sent__()",
+    "answers": "__rlm_frame__()\n        print('{\"final\": \"' + 'x' * 100_000 + '\"}', end='')\n"
+    "        __rlm_sent__()",
+    "files": "try: open('x')\n        except Exception: pass",
+}
+
+
+@pytest.mark.parametrize("asked", ENDLESS)
+@pytest.mark.parametrize("first", ["", "llm_query('a')\n"])
+def test_a_cell_that_asks_for_ever_what_costs_nothing_is_ended(opened: Opener, asked: str, first: str) -> None:
+    session = opened(seconds=0.1)
+    step = finish(session, session.run(f"{first}while True:\n    for _ in '1':\n        {ENDLESS[asked]}"), echo)
+    assert isinstance(step, Died)
+    assert step.reason == "time"
+    assert len(session._answers) <= 1
+
+
 def test_a_frame_is_counted_as_it_comes(opened: Opener) -> None:
     step = opened(value=10_000, seconds=3600).run("__rlm_frame__()\nwhile True:\n    print('x' * 1000)")
     assert isinstance(step, Died)
