@@ -268,6 +268,13 @@ def test_a_worker_computes_nothing_while_no_cell_runs(session: MontySession, cod
     assert processor_seconds(session.worker_pid) < before + SLACK
 
 
+def test_a_reply_that_is_larger_than_the_pipe_takes_ends_the_session(session: MontySession) -> None:
+    assert isinstance(session.run("print(len(llm_query('a')))"), Suspended)
+    step = session.resume([Reply("x" * (257 << 20))])
+    assert isinstance(step, Died)
+    assert step.reason == "memory"
+
+
 def test_sessions_that_wait_do_not_hold_up_others(opened: Opener) -> None:
     waiting = [opened() for _ in range(30)]
     assert all(isinstance(session.run("x = llm_query('a')"), Suspended) for session in waiting)
