@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def thread_lock(home: Path, thread: str) -> Iterator[None]:
     """Hold a thread while working on it. Raises `ThreadBusy` when somebody else does."""
     lock = _lock_path(home, thread)
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_abandoned(lock.parent, os.getpid())
     holder = lock.with_suffix(".json")
     try:
         held = _acquire(lock)
@@ -58,6 +60,15 @@ def _release(lock: Path, held: FileLock) -> None:
                 path.unlink()
     finally:
         held.release()
+
+
+@cache
+def _remove_abandoned(leases: Path, process: int) -> None:
+    """Remove the locks of killed processes of this user; once for each process that looks."""
+    for lock in leases.glob("*.lock"):
+        with suppress(OSError):
+            if not hasattr(os, "geteuid") or lock.stat().st_uid == os.geteuid():
+                _is_locked(lock)
 
 
 def is_held(home: Path, thread: str) -> bool:

@@ -106,6 +106,8 @@ def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], faile
         return Fault("time", full)
     if re.match(r"MemoryError: (memory limit exceeded|the worker exceeded its memory limit)", full):
         return Fault("memory", full)
+    if not frames and full.startswith("RuntimeError: request frame of "):  # replies that its pipe does not take
+        return Fault("memory", full)
     text = _renamed(full, failed_calls)
     hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
     parse = "\n" + NOTHING_RAN if "The parser does not support" in text and len(frames) == 1 else ""
