@@ -211,7 +211,8 @@ class Usage(NamedTuple):
     cost: float | None = 0.0
     """Dollars; None when the price of any part is unknown."""
     estimated: bool = False
-    """True when a provider reported no token counts, or impossible ones, and the tokens were counted here."""
+    """True when a provider reported no counts, or impossible ones, or a cost of 0 for what has a price: then the
+    figures are our own."""
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum. Token counts are capped at the largest integer that a checkpoint can hold."""
@@ -300,4 +301,4 @@ class UsageRecord(TypedDict):
     cost: float | None
     """Dollars; None when the price of any part is unknown."""
     estimated: bool
-    """True when token counts were estimated here, because the provider reported none or impossible ones."""
+    """True when counts or the cost were estimated here, because the provider reported none or impossible ones."""
