@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import CapacityLimiter, TaskInfo, from_thread, get_current_task, to_thread
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
 from rlm_langchain.run.cancellation import ended, in_new_thread
@@ -155,15 +155,21 @@ def _is_cancellable() -> bool:
     return True
 
 
-def iterate_interruptible(parts: Iterator[T], stop: Callable[[], None], context: Context) -> Iterator[T]:
+def iterate_interruptible(
+    parts: Iterator[T], stop: Callable[[], None], context: Context, leave: Callable[[], None]
+) -> Iterator[T]:
     """Yield `parts`. Ctrl-C, leaving early, or a cancel of the anyio worker thread that waits for the next part (a
     `StreamingResponse` has such threads) calls `stop` at once, before LangGraph waits for its threads.
+
+    `leave`, which closes this from another thread, is called when such a cancel comes between two parts. Starlette
+    leaves the stream behind then, and it would be closed only when Python collects its garbage.
     """
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
             while (part := _awaited(pool.submit(context.run, lambda: next(parts, end)))) is not end:
-                yield cast(T, part)
+                with _watched_reader(leave):
+                    yield cast(T, part)
         except BaseException:
             stop()
             raise
@@ -173,6 +179,32 @@ def iterate_interruptible(parts: Iterator[T], stop: Callable[[], None], context:
                 context.run(close)
             else:
                 pool.submit(context.run, close).result()
+
+
+@contextmanager
+def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
+    """Within the block, in an anyio worker thread: a cancel of whoever started the thread calls `leave`, once."""
+    if not _is_cancellable():
+        yield
+        return
+    reader = from_thread.run(_reader)
+    with shared_loop() as loop:
+        watching = loop.start_task_soon(_watch, reader, leave)
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+
+async def _reader() -> tuple[TaskInfo, object]:
+    """Return what tells of the cancel scope of this worker thread's caller, and the task that keeps it alive."""
+    return get_current_task(), asyncio.current_task()
+
+
+async def _watch(reader: tuple[TaskInfo, object], leave: Callable[[], None]) -> None:
+    while not reader[0].has_pending_cancellation():  # noqa: ASYNC110 - anyio tells nobody
+        await asyncio.sleep(GLANCE)
+    in_new_thread(leave)
 
 
 def closed_at_exit(stream: Generator[T]) -> Generator[T]:

@@ -304,7 +304,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.telling():
             parts = each.batch_as_completed(inputs, config, **kwargs)
-            yield from iterate_interruptible(parts, group.cancel, copy_context())
+            yield from iterate_interruptible(parts, group.cancel, copy_context(), group.cancel)
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Like `batch_as_completed`, on this event loop."""

@@ -228,8 +228,8 @@ def cancel_when(cancel: Cancel, play: Play, tally: Tally, stop: Any) -> None:
 
 
 def check_account(tally: Tally, bill: Usage, output: Any) -> None:
-    """Booked is what was received, and the most that requests may have used whose replies never came. So it is never
-    less than what the server has billed, and the same when no request was lost."""
+    """Booked is what was received, and the most that requests may have used whose replies never came. So it is
+    never less than what the server has billed, and the same when no request was lost."""
     spent = tally.spent
     lost = sum(tally.tree._lost.values()) if tally.tree else 0
     assert spent.calls == tally.received.calls + lost

@@ -177,13 +177,13 @@ class GenerateStep:
             return self._ending(stop or "no_progress")
         if self._too_long():
             return TurnPlan(stop=None, summary=True, note=None)
-        notes = [self._warning(progress)] if progress.repeats or progress.fails_alike else []
+        notes = [self._warning(progress)] if progress.is_warned else []
         notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
         return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)
 
     def _warning(self, progress: Progress) -> str:
         """What a model is told that repeats itself."""
-        name = "repeated" if progress.repeats else "same_error"
+        name = "same_error" if progress.fails_alike else "repeated"
         return self._render(name, left=progress.left)
 
     def _scarce(self) -> str:
