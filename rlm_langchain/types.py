@@ -211,7 +211,7 @@ class Usage(NamedTuple):
     cost: float | None = 0.0
     """Dollars; None when the price of any part is unknown."""
     estimated: bool = False
-    """True when counts or the cost are estimates: the provider reported none or impossible ones, or no reply came."""
+    """True when counts or the cost are estimates: the provider sent none, impossible ones, or no reply at all."""
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum. Token counts are capped at the largest integer that a checkpoint can hold."""
@@ -302,4 +302,4 @@ class UsageRecord(TypedDict):
     cost: float | None
     """Dollars; None when the price of any part is unknown."""
     estimated: bool
-    """True when counts or the cost are estimates: the provider reported none or impossible ones, or no reply came."""
+    """True when counts or the cost are estimates: the provider sent none, impossible ones, or no reply at all."""
