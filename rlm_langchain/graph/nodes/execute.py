@@ -344,4 +344,4 @@ class ExecuteStep:
         self.journal.add(record)
 
     def _go(self, node: str | list[Send], **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.recorder.records, **update})
+        return Command(goto=node, update={**self.recorder.written(), **update})

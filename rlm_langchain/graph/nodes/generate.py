@@ -275,4 +275,4 @@ class GenerateStep:
         self.recorder.record(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.recorder.records, **update})
+        return Command(goto=node, update={**self.recorder.written(), **update})

@@ -44,7 +44,7 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         "path": path,
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
-        "trajectory": recorder.records,
+        **recorder.written(),
         **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
     }
 
