@@ -56,6 +56,8 @@ class QuestionRecord(Checksummed):
     """Seconds since the epoch."""
     context: NotRequired[ContextRef | None]
     """Reference to the context of the question, with its size and a preview. None or absent without a new one."""
+    earlier: NotRequired[ContextRef]
+    """Reference to the question before this one on the thread, with its answer and status. The REPL holds them."""
     sandbox: NotRequired[str]
     """Name of the sandbox that runs the cells. A lost REPL is rebuilt in the same sandbox."""
     strategies: NotRequired[list[str]]
@@ -226,6 +228,8 @@ class NoteRecord(Checksummed):
     """Seconds since the epoch."""
     strategies: NotRequired[list[str]]
     """Names of strategies added to the run. Their helper functions can be used from here on."""
+    unfound: NotRequired[int]
+    """Number of quotes that are not in the context. The answer in words was sent back because of them."""
 
 
 class Citation(TypedDict):

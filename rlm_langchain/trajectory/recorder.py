@@ -145,11 +145,20 @@ class Recorder:
         return record
 
     def note(
-        self, path: str, to: Literal["model", "reader"], text: str, *, strategies: list[str] | None = None
+        self,
+        path: str,
+        to: Literal["model", "reader"],
+        text: str,
+        *,
+        strategies: list[str] | None = None,
+        unfound: int = 0,
     ) -> NoteRecord:
-        """Record what the machine says. `strategies`: whose helpers there are from here on."""
+        """Record what the machine says. `strategies`: whose helpers there are from here on. `unfound`: how many
+        quotes of an answer in words are not in the context."""
         record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
         if strategies is not None:
             record["strategies"] = strategies
+        if unfound:
+            record["unfound"] = unfound
         self.record(record)
         return record

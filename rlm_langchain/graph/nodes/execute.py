@@ -218,7 +218,7 @@ class ExecuteStep:
                 time=time.time(),
             )
         )
-        return self.repl.run(code)
+        return self.repl.run(code, self.journal.setup(self._cell))
 
     def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
         path, cell, first = self.state["path"], self._cell, self.repl.first
