@@ -56,6 +56,8 @@ class QuestionRecord(Checksummed):
     """Seconds since the epoch."""
     context: NotRequired[ContextRef | None]
     """Reference to the context of the question, with its size and a preview. None or absent without a new one."""
+    earlier: NotRequired[ContextRef]
+    """Reference to the question before this one on the thread, with its answer and status. The REPL holds them."""
     sandbox: NotRequired[str]
     """Name of the sandbox that runs the cells. A lost REPL is rebuilt in the same sandbox."""
     strategies: NotRequired[list[str]]
@@ -234,6 +236,8 @@ class NoteRecord(Checksummed):
     """Tokens and dollars of a turn that has no record, because no usable reply to it came."""
     lost: NotRequired[int]
     """Number of requests of that turn whose reply never came. `usage` includes the most that each may have used."""
+    unfound: NotRequired[int]
+    """Number of quotes that are not in the context. The answer in words was sent back because of them."""
 
 
 class Citation(TypedDict):

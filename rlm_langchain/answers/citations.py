@@ -46,12 +46,12 @@ class CitedAnswer(NamedTuple):
 
 def answer_of(value: Any) -> Any:
     """The answer in what FINAL was given."""
-    return value["answer"] if _has_quotes(value) else value
+    return value["answer"] if has_quotes(value) else value
 
 
 def cite(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) -> CitedAnswer:
     """What FINAL was given, with its quotes looked up. Raises `JournalError` for a context that changed."""
-    given = value["quotes"] if _has_quotes(value) else []
+    given = value["quotes"] if has_quotes(value) else []
     quotes = [_parse_quote(item) for item in given[:MAX_QUOTES]] if isinstance(given, list) else [None]
     asked = [quote for quote in quotes if quote is not None]
     found = dict(zip(asked, find_quotes(store, contexts, asked), strict=True)) if asked else {}
@@ -71,7 +71,8 @@ def quotes_problem(unfound: list[str]) -> str:
     )
 
 
-def _has_quotes(value: Any) -> bool:
+def has_quotes(value: Any) -> bool:
+    """Whether this is an answer with quotes, as the model is asked for it."""
     return isinstance(value, dict) and value.keys() == CITED_KEYS
 
 

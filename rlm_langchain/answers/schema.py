@@ -47,14 +47,6 @@ class AnswerSchema:
         )
         return "; ".join(faults[:MAX_FAULTS]) or None
 
-    def parse_reply(self, words: str) -> Any:
-        """The answer in a reply without code, when that is JSON which fits, or words that do; else None."""
-        try:
-            answer = json.loads(words.strip().removeprefix("```json").strip("`\n "))
-        except (ValueError, RecursionError):
-            answer = words.strip() or None
-        return answer if self.problem(answer) is None else None
-
     def instance(self, answer: Any) -> Any:
         """The answer as the caller wants it: an instance of the model, or the plain value."""
         return answer if isinstance(self.schema, dict) else self.schema.model_validate(answer)

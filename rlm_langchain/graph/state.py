@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import add
 from typing import Annotated, Any, NamedTuple
 
 from langgraph.channels import DeltaChannel
@@ -79,6 +80,8 @@ class RLMState(TypedDict, total=False):
     path: str
     """The place in the tree, as in the records."""
     trajectory: Annotated[list[Record], DeltaChannel(append, snapshot_frequency=SNAPSHOT)]
+    recorded: Annotated[int, add]
+    """How many records the trajectory has: by this a saver is found out that has lost some of them."""
     approval: Approval | None
     """What a person was asked last, and said."""
     agreed: Reach | None

@@ -43,6 +43,8 @@ class Repl:
     diverged: int = 0
     """Replayed calls that were not the recorded ones, and are asked afresh."""
     _session: SandboxSession | None = None
+    _setup: str = ""
+    """What this session has run before a cell: it gives the REPL its list of earlier questions."""
     late: bool = False
     """Time is over: whatever computed has ended, and nothing more does."""
     _closed: bool = False
@@ -69,10 +71,10 @@ class Repl:
                 if isinstance(step, Suspended) or not journal.finished(cell["cell"]):
                     return step
 
-    def run(self, code: str) -> Step:
-        """Begin a new cell."""
+    def run(self, code: str, setup: str = "") -> Step:
+        """Begin a new cell. `setup` is run before it, if this session has not run that yet."""
         with self._lock:
-            return self._begin(code)
+            return self._begin(code, setup)
 
     def answer(self, replies: Sequence[Reply]) -> Step:
         """Give a suspended cell replies that cost nothing."""
@@ -123,7 +125,7 @@ class Repl:
 
     def _drop(self) -> None:
         session, self._session = self._session, None
-        self.waiting, self.begun, self.first = (), 0, 0
+        self.waiting, self.begun, self.first, self._setup = (), 0, 0, ""
         if session is not None:
             session.close()
 
@@ -135,7 +137,7 @@ class Repl:
             self.first = journal.calls_before(cell["cell"])
             return Died("crash", "", "as recorded")
         before = time.perf_counter()
-        step = self._begin(cell["code"])
+        step = self._begin(cell["code"], journal.setup(cell["cell"]))
         step = self._continue(journal) if isinstance(step, Suspended) else step
         self.replayed += time.perf_counter() - before
         if output is not None and isinstance(step, Died) and not self.late:
@@ -157,7 +159,7 @@ class Repl:
             if not isinstance(step, Suspended):
                 return step
 
-    def _begin(self, code: str) -> Step:
+    def _begin(self, code: str, setup: str) -> Step:
         if self._session is None and not self._closed and not self.late:
             self._session = self.open()
         session = self._session
@@ -166,6 +168,10 @@ class Repl:
             return Died("crash", "", "the REPL was closed.")
         self.begun += 1
         self.seconds = 0.0
+        if setup != self._setup:
+            self._setup = setup
+            if isinstance(step := self._take(session.run, setup), Died):
+                return step
         return self._take(session.run, code)
 
     def _give(self, replies: Sequence[Reply]) -> Step:

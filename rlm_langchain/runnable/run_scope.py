@@ -27,6 +27,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
+from rlm_langchain.durability.checkpointer import naming
+from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import (
@@ -40,7 +42,7 @@ from rlm_langchain.models.http import pool
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
 from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
-from rlm_langchain.trajectory.journal import Journal, check_state
+from rlm_langchain.trajectory.journal import DAMAGED, Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
@@ -68,12 +70,16 @@ class CompiledRLM(NamedTuple):
         """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
+            naming(_thread_name(config)),
             self.thread_scope(config),
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
         ):
             state = begin(self.components, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
+            if _ends_unsaved(state, kept, config):
+                self.graph.invoke(None, config, durability="sync")
+                kept = self.graph.get_state(config)
             run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
             try:
                 yield ActiveRun(state, run)
@@ -86,9 +92,12 @@ class CompiledRLM(NamedTuple):
     @asynccontextmanager
     async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """The same on the loop of the caller, which it never blocks."""
-        async with self.athread_scope(config), pool.keep_pool_open():
+        async with _naming(_thread_name(config)), self.athread_scope(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
+            if _ends_unsaved(state, kept, config):
+                await self.graph.ainvoke(None, config, durability="sync")
+                kept = await self.graph.aget_state(config)
             run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
             try:
                 yield ActiveRun(state, run)
@@ -147,12 +156,15 @@ class CompiledRLM(NamedTuple):
         """
         values = kept.values if kept else {}
         check_state(values)
-        if kept and (kept.next or isinstance(begun, Internal)):
+        standing = standing_of(kept) if kept else NEW
+        if standing.is_open or (kept and isinstance(begun, Internal)):
             self.components.check_resumable(Journal(values.get("trajectory", [])))
         if isinstance(begun, Internal):
             return str(begun.values["run"])
-        if not values.get("trajectory") and not (kept and kept.next):
+        if standing.state == "new":
             raise InputError("there is nothing to resume: this thread has no run")
+        if standing.state == "broken":
+            raise JournalError(DAMAGED)
         return values.get("run") or uuid.uuid4().hex
 
 
@@ -167,12 +179,32 @@ def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableCon
     later ones may go on with it."""
     if (
         kept is None
-        or not kept.next
+        or not standing_of(kept).is_open
         or not isinstance(begun, Internal)
         or "checkpoint_id" in config["configurable"]
     ):
         return None
     return kept.values.get("run")
+
+
+def _ends_unsaved(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> bool:
+    """Whether a thread that is asked another question has answered the last one and could not write that down.
+
+    LangGraph forgets what a step has written when a question comes before the step's checkpoint.
+    """
+    if kept is None or not isinstance(begun, Internal) or "checkpoint_id" in config["configurable"]:
+        return False
+    return not standing_of(kept).is_saved
+
+
+def _thread_name(config: RunnableConfig) -> Any:
+    return config.get("configurable", {}).get("thread_id")
+
+
+@asynccontextmanager
+async def _naming(thread: Any) -> AsyncIterator[None]:
+    with naming(thread):
+        yield
 
 
 @contextmanager
@@ -234,7 +266,7 @@ def _words(asked: Any) -> Any:
 
 def _thread(config: RunnableConfig, saver: Any) -> str:
     """What nobody else may work on meanwhile. Threads in memory are of this process alone."""
-    thread = config.get("configurable", {}).get("thread_id")
+    thread = _thread_name(config)
     if thread is None:
         raise ConfigurationError(
             "a checkpointer keeps runs by the name of their thread, and none was named: ask with "

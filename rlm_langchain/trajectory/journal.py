@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from rlm_langchain.errors import JournalError
@@ -79,6 +79,12 @@ class Journal:
         """Calls by number. Of a call that was made again, the last answer."""
         self.contexts: dict[str, ContextRef] = {}
         """Contexts by their names in the REPL: `context`, `context_1`, ..."""
+        self.questions: list[tuple[QuestionRecord, AnswerRecord | None]] = []
+        """Questions of the thread, each with its answer; one that was given up has none."""
+        self.earlier: list[ContextRef] = []
+        """Questions and answers before the last question, each a dict in the store."""
+        self._earlier_name: str | None = None
+        self._setups: dict[int, str] = {}
         self.sandbox: str | None = None
         """Name of the sandbox in which the cells ran."""
         self.strategies: list[str] = []
@@ -126,6 +132,12 @@ class Journal:
         match record["type"]:
             case "question":
                 self._question()
+                self.questions.append((record, None))
+                if earlier := record.get("earlier"):
+                    self._earlier_name = self.earlier_name
+                    self.earlier.append(earlier)
+                    names = ", ".join(earlier_names(self.earlier))
+                    self._setups[len(self.cells)] = f"{self._earlier_name} = [{names}]"
                 self.sandbox = self.sandbox or record.get("sandbox")
                 self._helpers(record)
                 self.whole = record.get("whole", False)
@@ -136,6 +148,7 @@ class Journal:
                 if "usage" in record:
                     self.account.append(record)
                     self._root = self._root.plus(Usage(**record["usage"]))
+                self.quotes_rejected = self.quotes_rejected or "unfound" in record
             case "turn":
                 self.turns.append(record)
                 self.account.append(record)
@@ -162,6 +175,8 @@ class Journal:
                 self.quotes_rejected = self.quotes_rejected or "unfound" in record
                 self.sent_back_blank = self.sent_back_blank or "blank" in record
                 self._seconds += record["seconds"]
+            case "answer":
+                self.questions[-1:] = [(question, record) for question, _ in self.questions[-1:]]
 
     def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
         self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
@@ -198,6 +213,18 @@ class Journal:
             return "context"
         names = (f"context_{number}" for number in count(len(self.contexts)))
         return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
+
+    @property
+    def earlier_name(self) -> str:
+        """Return the REPL's name for the list of earlier questions and answers. It stays the same on a thread."""
+        if self._earlier_name is not None:
+            return self._earlier_name
+        names = chain(["earlier"], (f"earlier_{number}" for number in count(1)))
+        return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
+
+    def setup(self, cell: int) -> str:
+        """Return what the REPL runs before this cell, if it has not yet. Cells of earlier questions saw less."""
+        return next((code for first, code in reversed(self._setups.items()) if first <= cell), "")
 
     @property
     def given_up(self) -> CellRecord | None:
@@ -309,6 +336,11 @@ class Journal:
 def _answers(end: AnswerRecord) -> bool:
     """Return whether a child run's answer may be reused for identical calls."""
     return end["status"] == "complete" and end["answer"] not in (None, "")
+
+
+def earlier_names(earlier: Sequence[ContextRef]) -> list[str]:
+    """Return the names under which a REPL is given earlier questions and answers, one by one."""
+    return [f"_earlier_{number}" for number in range(len(earlier))]
 
 
 def child_run_key(depth: int, sha256: str) -> str:

@@ -67,6 +67,10 @@ class Recorder:
         self.records.append(record)
         self._stream(record)
 
+    def written(self) -> dict[str, Any]:
+        """Return the update of the state that adds the records to it."""
+        return {"trajectory": self.records, "recorded": len(self.records)}
+
     def call(
         self,
         asked: NumberedCall,

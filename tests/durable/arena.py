@@ -20,6 +20,7 @@ from typing import Any
 
 import psycopg
 
+from rlm_langchain.cli.session.threads import Threads
 from tests.durable.play import mark, marks, play
 from tests.durable.program import Program
 from tests.servers.scripted import serve
@@ -161,6 +162,8 @@ class Survived:
     """By process."""
     paid_twice: set[str] = field(default_factory=set)
     """Asked although the reply was on disk, or twice by one process."""
+    states: list[str] = field(default_factory=list)
+    """After each death: how the thread stands, as `rlm runs` says; "none" when it does not know the thread."""
     in_flight: list[int] = field(default_factory=list)
     """By process that was resumed: what an earlier one had asked, and not received."""
 
@@ -213,12 +216,21 @@ class Arena:
                 life.wait(PATIENCE if kill_at else death)
                 assert not kill_at or not program.result.exists(), "nobody killed it"
                 life.kill()
+                done.states.append(state(program))
             elif not life.wait():
                 life.kill()
             done.lived(had, self.asked(since))
             resume = True
         done.result = life.end()
         return done
+
+
+def state(program: Program) -> str:
+    """How the thread of a program stands, as `rlm runs` says. With Postgres it is not looked at."""
+    if program.postgres:
+        return "stopped"
+    threads = {kept.name: kept.standing.state for kept in Threads(program.database).all()}
+    return threads.get(program.thread, "none")
 
 
 @contextmanager

@@ -393,3 +393,43 @@ def test_a_thread_that_is_leased_is_running(command: Command, done: Server, home
     with thread_lock(home, "book"):
         assert runs(command)[0]["state"] == "running"
     assert runs(command)[0]["state"] == "complete"
+
+
+def forget_the_last_checkpoint(home: Path, count: int = 1) -> None:
+    """What a process leaves behind that is killed before it writes this checkpoint, and so many of those before."""
+    with closing(sqlite3.connect(home / "threads.sqlite")) as database, database:
+        for _ in range(count):
+            last = "select max(checkpoint_id) from checkpoints where checkpoint_ns = ''"
+            database.execute(f"delete from checkpoints where checkpoint_id = ({last})")
+
+
+@pytest.mark.parametrize(("count", "state"), [(1, "complete"), (2, "stopped"), (3, "stopped")])
+def test_a_run_that_was_killed_between_two_checkpoints_is_listed_and_gone_on_with(
+    command: Command, done: Server, home: Path, count: int, state: str
+) -> None:
+    since = done.calls
+    forget_the_last_checkpoint(home, count)
+    assert runs(command)[0]["state"] == state
+    assert command("resume", "book", "-q").out == ANSWER
+    assert asked(done, since) == []
+    assert runs(command)[0]["state"] == "complete"
+
+
+def test_a_broken_thread_is_listed_as_broken_beside_the_others_and_says_the_way_out(
+    command: Command, done: Server, home: Path
+) -> None:
+    command("ask", "How long?", *MODEL, "--thread", "other", "-q")
+    with closing(sqlite3.connect(home / "threads.sqlite")) as database, database:
+        lost = "select max(rowid) from writes where channel = 'trajectory' and thread_id = 'book'"
+        database.execute(f"delete from writes where rowid = ({lost})")
+    assert {kept["thread"]: kept["state"] for kept in runs(command)} == {"book": "broken", "other": "complete"}
+    assert "broken" in command("runs").out
+    for arguments in (["resume", "book"], ["show", "book"], ["ask", "q", *MODEL, "--thread", "book"]):
+        refused = command(*arguments)
+        assert (refused.code, refused.out) == (1, "")
+        assert "'book'" in refused.err
+        assert "`rlm fork`" in refused.err
+    forked = command("fork", "book", "--at", "3", "--as", "back", "-q")
+    assert (forked.err, forked.out) == ("", ANSWER)
+    assert command("forget", "book").code == 0
+    assert [kept["thread"] for kept in runs(command)] == ["back", "other"]

@@ -45,6 +45,9 @@ def check(done: Survived, whole: dict[str, Any]) -> None:
         assert lost[part] or output["usage"][part] == expected["usage"][part]
     assert sum(lost.values()) <= CONCURRENCY * (len(done.asked) - 1)
     assert not done.paid_twice
+    assert set(done.states) <= {"stopped", "complete", "none"}
+    assert done.states[-1] != "none" or done.result["anew"]
+    assert done.states[-1] == "none" or not done.result["anew"]
     assert max(done.in_flight) <= CONCURRENCY
 
 
@@ -67,15 +70,24 @@ def chance() -> random.Random:
 
 def boundaries(puts: int, chance: random.Random) -> list[int]:
     every = range(1, puts + 1)
-    return list(every) if KILLS >= 100 else sorted(chance.sample(every, KILLS))
+    return list(every) if KILLS >= 100 else sorted(chance.sample(every, KILLS // 2))
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
-def test_killed_at_a_checkpoint_it_goes_on(field, whole, chance, mode, before):
+@pytest.mark.parametrize("what", ["put", "put_writes"])
+def test_killed_at_a_write_it_goes_on(field, whole, chance, mode, before, what):
     expected = whole[10]
-    for at in boundaries(expected["puts"], chance):
-        check(field.survive(field.program(mode=mode, kill_before=before), at), expected)
+    for at in boundaries(expected["puts" if what == "put" else "writes"], chance):
+        check(field.survive(field.program(mode=mode, kill_before=before, kill_what=what), at), expected)
+
+
+def test_killed_before_its_first_node_has_ended_it_is_resumed(field, whole):
+    """Up to then the state has no record of the run: only its checkpoint knows that it was begun."""
+    for at in (1, 2):
+        done = field.survive(field.program(kill_what="put_writes"), at)
+        check(done, whole[10])
+        assert done.states == ["stopped"]
 
 
 @pytest.mark.parametrize("mode", MODES)

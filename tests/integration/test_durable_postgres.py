@@ -19,7 +19,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from rlm_langchain import ThreadBusy, create_rlm
+from rlm_langchain import JournalError, ThreadBusy, create_rlm
 from rlm_langchain.durability.thread_lock import database_thread_lock
 from rlm_langchain.runnable.garbage import references
 from rlm_langchain.testing.models import script
@@ -151,3 +151,40 @@ def test_killed_with_calls_in_flight_it_never_sends_more_than_the_limit(tmp_path
     print(f"RLM_SEED={seed}")
     with arena(tmp_path, latency=0.05) as slow:
         check_limit(slow, random.Random(seed), KILLS, postgres=database)
+
+
+ROWS = {
+    "checkpoints": "thread_id, checkpoint_ns, checkpoint_id",
+    "checkpoint_writes": "thread_id, checkpoint_ns, checkpoint_id, task_id, idx",
+    "checkpoint_blobs": "thread_id, checkpoint_ns, channel, version",
+}
+
+
+def test_the_loss_of_any_row_is_an_error_or_does_no_harm(database: str) -> None:
+    config = thread("lossy")
+    with PostgresSaver.from_conn_string(database) as saver, psycopg.connect(database) as other:
+        cells = (
+            "a = llm_query_batched(['x', 'y'])",
+            "FINAL([a, context])",
+            "FINAL([len(a), earlier[0]['status']])",
+        )
+        rlm = create_rlm(script(*cells), checkpointer=saver, sandbox="monty")
+        told = [rlm.invoke({"query": "q", "context": "c"}, config)["answer"], rlm.invoke("and?", config)["answer"]]
+        refused = 0
+        for table, key in ROWS.items():
+            rows = other.execute(f"select {key} from {table} where thread_id = 'lossy'").fetchall()
+            other.commit()
+            for row in rows:
+                where = f"({key}) = ({', '.join(['%s'] * len(row))})"
+                other.execute("drop table if exists kept")
+                other.execute(f"create table kept as select * from {table} where {where}", row)
+                assert other.execute(f"delete from {table} where {where}", row).rowcount == 1
+                other.commit()
+                try:
+                    values = rlm.graph.get_state(config).values
+                    assert values["answer"] in told, (table, row)
+                except JournalError as error:
+                    refused += "'lossy'" in str(error)
+                other.execute(f"insert into {table} select * from kept")
+                other.commit()
+        assert refused > 20

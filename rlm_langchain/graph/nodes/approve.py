@@ -95,7 +95,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
     word = "approved" if granted else "declined"
     because = f": {reason}" if reason else ""
     recorder.note(state["path"], "reader", f"a person {word} {asked['calls']} calls{because}")
-    return {"trajectory": recorder.records, "approval": Approval(**{**asked, "granted": granted})}
+    return {**recorder.written(), "approval": Approval(**{**asked, "granted": granted})}
 
 
 def check_saver(components: Components, config: RunnableConfig) -> None:

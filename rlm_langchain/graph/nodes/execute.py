@@ -218,7 +218,7 @@ class ExecuteStep:
                 time=time.time(),
             )
         )
-        return self.repl.run(code)
+        return self.repl.run(code, self.journal.setup(self._cell))
 
     def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
         path, cell, first = self.state["path"], self._cell, self.repl.first
@@ -345,4 +345,4 @@ class ExecuteStep:
         self.journal.add(record)
 
     def _go(self, node: str | list[Send], **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.recorder.records, **update})
+        return Command(goto=node, update={**self.recorder.written(), **update})

@@ -61,7 +61,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         components.trees.end(state["run"])
     root, sub = journal.usage
     return {
-        "trajectory": recorder.records,
+        **recorder.written(),
         "answer": answer,
         "status": end.status,
         "stop_reason": end.stop_reason,

@@ -11,6 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
+from rlm_langchain.answers.citations import cite, quotes_problem
+from rlm_langchain.answers.words import answer_in_words
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import clip
@@ -133,7 +135,8 @@ class GenerateStep:
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
         if (self._talked_before() or self.journal.whole) and words is not None:
-            return self._go("finalise", answer=words, stop_reason="prose")
+            ended = {"answer": words, "stop_reason": "prose"}
+            return self._go("generate") if self._misquotes(words) else self._go("finalise", **ended)
         if reply.ignored:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         self._note(self._render("nudge"))
@@ -236,8 +239,21 @@ class GenerateStep:
 
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
-        schema = self.components.answer_schema(self.state["path"])
-        return (text.strip() or None) if schema is None else schema.parse_reply(text)
+        schema, cites = self.components.answer_schema(self._path), self.components.wants_citations(self._path)
+        return answer_in_words(text, schema, cites=cites)
+
+    def _misquotes(self, words: Any) -> bool:
+        """Whether an answer in words goes back to the model for its quotes: once, as one of `FINAL` does."""
+        if not self.components.wants_citations(self._path) or self.journal.quotes_rejected:
+            return False
+        unfound = cite(self.components.store, self.journal.contexts, words).not_found
+        if unfound:
+            self.recorder.note(self._path, "model", quotes_problem(unfound), unfound=len(unfound))
+        return bool(unfound)
+
+    @property
+    def _path(self) -> str:
+        return self.state["path"]
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
@@ -285,4 +301,4 @@ class GenerateStep:
         self.recorder.record(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.recorder.records, **update})
+        return Command(goto=node, update={**self.recorder.written(), **update})

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from rlm_langchain.answers.words import is_json_value
 from rlm_langchain.sandboxes.reserved_names import RESERVED, parse
 
 _OPENING = re.compile(
@@ -82,7 +83,7 @@ class _Block(NamedTuple):
     @property
     def rank(self) -> int | None:
         """How sure it is that this is to be run, 0 the surest; None: it is not."""
-        if not self.code.strip():
+        if not self.code.strip() or is_json_value(self.code):
             return None
         if self.language in (_ASKED_FOR, *_LANGUAGES):
             return 0 if self.language == _ASKED_FOR else 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
+from rlm_langchain.graph.nodes.earlier import exchanges
 from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import (
@@ -44,7 +45,7 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         "path": path,
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
-        "trajectory": recorder.records,
+        **recorder.written(),
         **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
     }
 
@@ -80,6 +81,8 @@ def _asked(
         record["examples"] = examples
     if components.auto:
         record["chosen"] = True
+    for exchange in exchanges(journal)[-1:]:
+        record["earlier"] = cast(ContextRef, components.store.reference_from_repl(exchange))
     if context is None and any(journal.contexts.values()):
         record["follows"] = True
     if context is not None and not journal.turns and any(way.whole for way in ways):

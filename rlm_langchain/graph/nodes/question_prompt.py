@@ -9,6 +9,7 @@ from rlm_langchain.context.describe import find_table
 from rlm_langchain.context.sanitize import quotable, shown
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
+from rlm_langchain.graph.nodes.earlier import describe_earlier, exchanges
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.records import depth_of
@@ -35,6 +36,10 @@ def question_prompt(
     if components.wants_citations(path):
         query = render(profile, "citations", question=query)
     about = "" if context is None else _about(profile, journal.next_name, context)
+    if before := exchanges(journal):
+        about = "\n\n".join(
+            text for text in (about, describe_earlier(profile, journal.earlier_name, before)) if text
+        )
     if journal.turns:
         return render(profile, "follow_up", question=query, context=about).strip()
     guidance = [components.sandbox.guidance, *(way.guidance for way in ways)]

@@ -94,7 +94,7 @@ class SubcallNode:
         """
         calls = [(number, self._call(number)) for number in self.task["calls"]]
         await asyncio.gather(*(self._answer(number, call, config) for number, call in calls if call is not None))
-        return {"trajectory": self.recorder.records}
+        return self.recorder.written()
 
     def _call(self, number: int) -> Call | None:
         """Return what is asked: by the task itself, or where the cell waits."""

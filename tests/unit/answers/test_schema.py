@@ -64,6 +64,28 @@ def test_words_are_an_answer_only_when_they_fit():
     assert (output["answer"], output["stop_reason"]) == ({"n": 7}, "prose")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"n": 7}',
+        '```\n{"n": 7}\n```',
+        'It is this:\n```json\n{"n": 7}\n```\nOr {so}.',
+        'Not {"n": 1} or [2] but {"n": 7}',
+    ],
+)
+def test_a_value_that_fits_is_found_in_last_words(words):
+    rlm = create_rlm(script("print(1)", f"prose:{words}"), output_schema=JSON, budget=Budget(iterations=1))
+    assert rlm.invoke("q")["answer"] == {"n": 7}
+
+
+def test_words_that_fit_are_taken_before_what_stands_in_them():
+    text = 'It says {"n": 7}.'
+    rlm = create_rlm(
+        script("print(1)", f"prose:{text}"), output_schema={"type": "string"}, budget=Budget(iterations=1)
+    )
+    assert rlm.invoke("q")["answer"] == text
+
+
 def test_a_run_that_never_fits_is_failed_and_not_a_wrong_type():
     rlm = create_rlm(script("FINAL('no')"), output_schema=Person, budget=Budget(iterations=2))
     assert rlm.invoke("q")["status"] == "failed"
