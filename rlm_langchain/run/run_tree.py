@@ -17,6 +17,7 @@ from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.budget.limiters import ChildRunLimiter, RequestLimiter
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import RLMError
+from rlm_langchain.models.learned import Learned
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.records import Record, child_path
 from rlm_langchain.run.cancellation import Cancelled, in_new_thread
@@ -51,6 +52,8 @@ class RunTree:
         """Tells which parts of the contexts models have read; None until a run of the tree begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
+        self.learned = Learned()
+        """What the providers of its models do not take, and how much these read."""
         self.failures: dict[str, Usage] = {}
         """What replies have used that could not be read, or did not come, by the keys of their receipts."""
         self._spent: dict[str, Usage] = {}
