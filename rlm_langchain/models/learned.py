@@ -79,8 +79,6 @@ class ModelFacts:
     """Parameters that are sent by another name, or not at all (None)."""
     window: int | None = None
     """Tokens that it reads at once, by our count, when its provider has found a prompt too long."""
-    said_window: int | None = None
-    """The same as the provider says."""
 
 
 @dataclass(slots=True)
@@ -110,17 +108,24 @@ class Learned:
             notes, self._notes = self._notes, []
             return notes
 
-    def too_long(self, model: str, tokens: int, words: str) -> ModelFacts:
-        """Note that a prompt of so many tokens, by our count, was too long for a model.
+    def too_long(self, model: str, tokens: int, words: str) -> int:
+        """Note that a prompt of so many tokens, by our count, was too long for a model; return what it reads.
 
-        The provider counts otherwise than we do: when its figure is not smaller than the prompt, less of the
-        prompt is sent all the same.
+        Its provider may count otherwise than we do: when it says that it reads as many, it is given fewer.
         """
         facts, said = self.of(model), window_in(words)
         with self._lock:
-            facts.said_window = said or facts.said_window
-            facts.window = min(said or tokens, int(tokens * SURE), facts.window or tokens)
-        return facts
+            reads = said if said is not None and said < tokens else int(tokens * SURE)
+            facts.window = reads if facts.window is None else min(facts.window, reads)
+        by_it = f" It says that it reads {said:,}." if said is not None else ""
+        self.tell(
+            f"a prompt of about {tokens:,} tokens was too long for {model}.{by_it} What it is given is cut to that."
+        )
+        return facts.window
+
+    def window(self, model: str, listed: int | None) -> int | None:
+        """Return how many tokens a model reads: as its provider has shown, or else as lists say."""
+        return self.of(model).window or listed
 
 
 def refused_parameter(fault: ProviderError) -> str | None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SMALL = 4.0
 """Up to this many billion parameters, as its name tells, a model is given the compact prompts."""
 
+OF_LANGGRAPH = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "checkpoint_during"})
+"""Keys of `configurable` that are no setting of a model, also of one that takes any."""
+
 FORMS = """\
 vendor/name       through OpenRouter, as openrouter:vendor/name
 openai:name       OpenAI, or any compatible server with OPENAI_BASE_URL
@@ -156,7 +159,11 @@ def _chooser(given: Any) -> Callable[[RunnableConfig], Model]:
 
     def choose(config: RunnableConfig) -> Model:
         settings = config.get("configurable") or {}
-        plain = {name: value for name, value in settings.items() if not name.startswith("__")}
+        plain = {
+            name: value
+            for name, value in settings.items()
+            if not name.startswith("__") and name not in OF_LANGGRAPH
+        }
         key = repr(sorted(plain.items(), key=lambda item: item[0]))
         if key not in known:
             known[key] = _of_chain(unwrap(given, {"configurable": plain}))

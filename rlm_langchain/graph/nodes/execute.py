@@ -310,7 +310,7 @@ class ExecuteStep:
         record = self.recorder.output(
             (self.state["path"], self._cell),
             outcome,
-            format_observation(self._model.profile, self._model.window, self.journal, stdout, error),
+            format_observation(self._model.profile, self._window, self.journal, stdout, error),
             chars=len(stdout),
             is_error=error is not None,
             seconds=self.repl.seconds,
@@ -335,6 +335,10 @@ class ExecuteStep:
     @property
     def _model(self) -> Model:
         return self.components.root_model(depth_of(self.state["path"]))
+
+    @property
+    def _window(self) -> int | None:
+        return self.tree.learned.window(self._model.name, self._model.window)
 
     def _note(self, text: str) -> None:
         self.journal.add(self.recorder.note(self.state["path"], "reader", text))
