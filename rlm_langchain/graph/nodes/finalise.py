@@ -71,10 +71,26 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "sub_calls": sub.calls,
         "degraded": end.degraded,
         "found": fenced(journal.last_output["text"]) if failed and journal.last_output else None,
+        "misfit": _misfit(components, state) if failed else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
     }
+
+
+def _misfit(components: Components, state: RLMState) -> str | None:
+    """Why the last answer of a run with a schema was none."""
+    schema = components.answer_schema(state["path"])
+    if schema is None:
+        return None
+    for record in reversed(state["trajectory"]):
+        if record["type"] == "question":
+            return None
+        if record["type"] == "output" and "misfit" in record:
+            return str(record["misfit"])
+        if record["type"] == "turn" and not record["cells"] and record["text"].strip():
+            return schema.problem_of_reply(record["text"])
+    return None
 
 
 def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadRanges) -> AnswerRecord:

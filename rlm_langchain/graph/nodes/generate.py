@@ -142,6 +142,8 @@ class GenerateStep:
             return self._go("finalise", answer=words, stop_reason="prose")
         if reply.ignored:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
+        if problem := self._misfit(completion.text):
+            self._note(self._render("misfit", problem=problem))
         self._note(self._render("nudge"))
         return self._go("generate")
 
@@ -278,6 +280,12 @@ class GenerateStep:
         """The answer that a reply without code gives, if it can be one."""
         schema = self.components.answer_schema(self.state["path"])
         return (text.strip() or None) if schema is None else schema.parse_reply(text)
+
+    def _misfit(self, text: str) -> str | None:
+        """Why words that would have been the answer are none."""
+        schema = self.components.answer_schema(self.state["path"])
+        would_be = schema is not None and (self._talked_before() or self.journal.whole)
+        return schema.problem_of_reply(text) if schema is not None and would_be else None
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
