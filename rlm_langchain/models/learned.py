@@ -56,7 +56,8 @@ PARAMETERS = (
 NEEDED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
 """Without these, a reply would be another one, or they are no parameter of the request itself."""
 _REFUSAL = re.compile(
-    r"unsupported|not supported|n[o']t support|no support|unrecogni[sz]ed|unknown|unexpected|not (allowed"
+    r"unsupported|not (supported|recogni[sz]ed)|n[o']t support|no support|unrecogni[sz]ed|unknown|unexpected"
+    r"|not (allowed"
     r"|permitted|available|accepted)"
     r"|extra (inputs|fields|forbidden)|extra_forbidden|deprecated|cannot (be used|find field)|can ?not be (set"
     r"|specified)"
@@ -139,7 +140,7 @@ def refused_parameter(fault: ProviderError) -> str | None:
 def _is_about_its_value(words: str) -> bool:
     """Return whether a value is out of range: another one would be taken."""
     return bool(_TOO_MUCH.search(words)) and not re.search(
-        r"unsupported|not supported|only the default", words, re.I
+        r"unsupported|not (supported|recogni[sz]ed)|only the default", words, re.I
     )
 
 
@@ -150,5 +151,6 @@ def _mention(name: str) -> re.Pattern[str]:
     return re.compile(
         rf"['\"`]{name}(?:\.\w+)?['\"`]|(?<![\w-]){name}\s*:\s|(?:parameters?|arguments?|fields?|option|key"
         rf"|property|supplied|"
-        rf"inputs?)\s*:?\s*{name}(?![\w-])|(?<![\w-]){name}(?![\w-]) (?:is|parameter|argument|field)\b|\.{name}\b"
+        rf"inputs?)\s*:?\s*{name}(?![\w-])|(?<![\w-]){name}(?![\w-]) (?:parameter|argument|field)\b"
+        rf"|:\s*{name}\.?\s*$|\.{name}\b"
     )

@@ -365,6 +365,8 @@ WORDS = (
     'Invalid JSON payload received. Unknown name "{}": Cannot find field.',
     "unknown field `{}`",
     "This model does not support the parameter {}",
+    "Argument not supported on this model: {}",
+    "Parameter '{}' not recognized",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
@@ -11,6 +12,7 @@ from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.base import BaseOutputParser
 from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
 from rlm_langchain.answers.schema import AnswerSchema
@@ -28,19 +30,26 @@ def answer_schema(wanted: Any) -> Any:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return schema
-    if not isinstance(wanted, Mapping):
-        AnswerSchema(wanted)
-        return wanted
-    try:
-        return convert_to_json_schema(dict(wanted))
-    except (TypeError, ValueError):  # it wants a name, which an answer needs not
-        AnswerSchema(wanted)
-        return dict(wanted)
+        case type() if issubclass(wanted, BaseModel):
+            return wanted
+    if isinstance(wanted, Mapping) or is_typeddict(wanted) or _is_model(wanted):
+        with suppress(TypeError, ValueError):  # it wants a name, which an answer needs not
+            return convert_to_json_schema(wanted)
+    AnswerSchema(wanted)
+    return wanted
+
+
+def _is_model(wanted: Any) -> bool:
+    """Return whether this is a model of pydantic, be it of its first version."""
+    return isinstance(wanted, type) and is_basemodel_subclass(wanted)
 
 
 def traced_schema(schema: Any) -> Any:
     """The schema as LangChain shows it to tracers, which it makes JSON of."""
-    if isinstance(schema, Mapping) or (isinstance(schema, type) and is_basemodel_subclass(schema)):
+    if isinstance(schema, Mapping) or _is_model(schema):
+        return schema
+    with suppress(Exception):  # of what it cannot read, in as many ways as there are
+        convert_to_json_schema(schema)
         return schema
     name = getattr(schema, "__name__", None) or "answer"
     return {"title": name, **json.loads(AnswerSchema(schema).json)}
