@@ -69,7 +69,7 @@ class BudgetExhausted(RLMError):
         self.output = output
         super().__init__(
             f"the budget is used up ({output['stop_reason']}) after {output['iterations']} turns and "
-            f"{output['sub_calls']} sub-calls; `error.output` holds the best answer so far"
+            f"{output['sub_calls']} sub-calls; `error.output` holds the best answer so far{_misfit(output)}"
         )
 
 
@@ -80,7 +80,7 @@ class NoAnswer(RLMError):
         self.output = output
         super().__init__(
             f"the run found no answer ({output['stop_reason']}) after {output['iterations']} turns and "
-            f"{output['sub_calls']} sub-calls; `error.output['found']` holds the last output"
+            f"{output['sub_calls']} sub-calls; `error.output['found']` holds the last output{_misfit(output)}"
         )
 
 
@@ -94,3 +94,8 @@ class ThreadBusy(RLMError):
 
 class JournalError(RLMError):
     """A checkpoint or a stored context is missing, damaged or changed."""
+
+
+def _misfit(output: Mapping[str, Any]) -> str:
+    """Why the last answer of a run was none, if it was given one."""
+    return f". The last answer does not fit the schema: {output['misfit']}" if output.get("misfit") else ""

@@ -213,6 +213,8 @@ class OutputRecord(Checksummed):
     """Seconds since the epoch."""
     blank: NotRequired[bool]
     """True when the answer was sent back because it was None or an empty text."""
+    misfit: NotRequired[str]
+    """Why the answer went back to the model: what of it does not fit the schema."""
     unfound: NotRequired[int]
     """Number of quotes that are not in the context. The answer was sent back because of them."""
 
@@ -338,6 +340,8 @@ class RLMOutput(TypedDict):
     """What the answer may be missing, counted by kind. Empty when nothing is known to be missing."""
     found: NotRequired[str | None]
     """The last output that the model read, when the run failed. It is no answer, but it may help."""
+    misfit: NotRequired[str | None]
+    """Why the last answer was none, when the run failed: what of it does not fit the schema."""
     citations: NotRequired[list[Citation]]
     """The quotes of the answer, each found in the context, with `citations=True`."""
     dropped_citations: NotRequired[int]

@@ -152,7 +152,7 @@ class Reply:
 
     value: Plain = None
     error: str | None = None
-    """A message written by this library, never the text of a provider's error, which could hold a key."""
+    """A message written by this library. What it quotes of a provider's error is without keys."""
 
 
 @dataclass(frozen=True, slots=True)

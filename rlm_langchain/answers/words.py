@@ -37,7 +37,17 @@ def answer_in_words(text: str, schema: AnswerSchema | None, *, cites: bool) -> A
     words = text.strip() or None
     if schema is None:
         return words
-    return next((value for value in (*whole, words, *embedded) if schema.problem(value) is None), None)
+    candidates = (*whole, *_fenced_values(text), words, *embedded)
+    return next((value for value in candidates if schema.problem(value) is None), None)
+
+
+def problem_in_words(text: str, schema: AnswerSchema) -> str | None:
+    """Return what is wrong with the surest answer in a reply without code; None when there is none, or one fits."""
+    if answer_in_words(text, schema, cites=False) is not None:
+        return None
+    embedded = [*_embedded_values(text)][::-1]
+    surest = [*_whole_values(text), *_fenced_values(text), *embedded, text.strip()][0]
+    return schema.problem(surest) if surest != "" else None
 
 
 def is_json_value(code: str) -> bool:
@@ -49,6 +59,12 @@ def _whole_values(text: str) -> Iterator[Any]:
     """Yield the value that a reply is, if it is nothing else, be it in a fence."""
     yield from _values(text)
     if fence := _FENCE.fullmatch(text):
+        yield from _values(fence["inside"])
+
+
+def _fenced_values(text: str) -> Iterator[Any]:
+    """Yield what stands in the fences of a reply, the last one first."""
+    for fence in reversed([*_FENCE.finditer(text)]):
         yield from _values(fence["inside"])
 
 

@@ -67,6 +67,10 @@ class Setup:
             "--strategy", metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."
         ),
     ] = None
+    schema: Annotated[
+        str | None,
+        typer.Option("--schema", metavar="FILE", help="A JSON schema that the answer fits: a file, or itself."),
+    ] = None
     approve_above: str | None = None
     """Calls, dollars or `off`, as it was typed. The other limits are fields, too, without being written here."""
 

@@ -97,6 +97,7 @@ class RLMState(TypedDict, total=False):
     sub_calls: int
     degraded: dict[Shortfall, int]
     found: str | None
+    misfit: str | None
     citations: list[Citation]
     dropped_citations: int
     coverage: Coverage

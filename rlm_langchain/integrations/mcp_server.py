@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from rlm_langchain.context.beneath import OutsideRoot
@@ -86,6 +87,8 @@ class Answer(TypedDict):
     """How many calls, replies and child runs it lacks, by kind."""
     found: str | None
     """What was seen last, when there is no answer."""
+    misfit: str | None
+    """What of the last answer does not fit the schema, when there is none that does."""
     iterations: int
     sub_calls: int
     tokens: int
@@ -321,11 +324,12 @@ async def _answer(desk: ContextRegistry, query: str, names: Sequence[str], ctx: 
     output = desk.rlm.checked(output_of(state))
     usage = output["usage"]
     return Answer(
-        answer=output["answer"],
+        answer=to_jsonable_python(output["answer"]),
         status=output["status"],
         stop_reason=output["stop_reason"],
         degraded=cast(dict[str, int], output["degraded"]),
         found=output.get("found"),
+        misfit=output.get("misfit"),
         iterations=output["iterations"],
         sub_calls=output["sub_calls"],
         tokens=sum(used["input"] + used["output"] for used in (usage["root"], usage["sub"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -10,6 +11,9 @@ from rlm_langchain.validation import NumberRule, check_numbers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableConfig
+
+    from rlm_langchain.models.wrapped import WrappedChat
 
 MILLION = 1_000_000
 
@@ -78,3 +82,20 @@ class Model:
     """Where to find it in price lists; None: in none of them."""
     needs_cache_control: bool = False
     """Whether its provider caches only what is marked in a prompt."""
+    wrapped: WrappedChat | None = field(default=None, repr=False)
+    """What is done around each of its calls: bound arguments, a prompt; None: nothing."""
+    fallbacks: tuple[Model, ...] = ()
+    """Models that are asked, in order, when it fails."""
+    handled: tuple[type[BaseException], ...] = (Exception,)
+    """Errors after which the next of them is asked."""
+    choose: Callable[[RunnableConfig], Model] | None = field(default=None, repr=False)
+    """Returns the model that the config of a call chooses; None: always this one."""
+
+    @property
+    def chain(self) -> tuple[Model, ...]:
+        """The model and its fallbacks."""
+        return (self, *self.fallbacks)
+
+    def chosen(self, config: RunnableConfig | None) -> Model:
+        """The model that answers a call with this config."""
+        return self if self.choose is None else self.choose(config or {})

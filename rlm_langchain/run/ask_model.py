@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -14,9 +14,15 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Receipt, Reservation
 from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete
-from rlm_langchain.models.messages import flaw_of, with_cache_control
+from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
-from rlm_langchain.run.reservation import expected_cost, max_output_tokens, reservation_for
+from rlm_langchain.run.reservation import (
+    check_limits_hold,
+    expected_cost,
+    max_output_tokens,
+    prompt_tokens,
+    reservation_for,
+)
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import Usage
 
@@ -54,25 +60,37 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     if known is not None:
         return known
     tree.check()
-    ledger, held, model = tree.ledger, request.may_use_reserve, request.model
+    model = request.model.chosen(config)
+    if model is not request.model:
+        check_limits_hold(tree.ledger.budget, model)
+        request = replace(request, model=model)
+    ledger, held = tree.ledger, request.may_use_reserve
+    longest = await _longest(model, request.messages, config)
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, request.messages, last=request.last)
+        return reservation_for(ledger, model, longest, last=request.last)
 
     reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
         tree.agreement.started(request.path)
         return await complete(
             model,
-            with_cache_control(request.messages)
-            if request.cacheable and model.needs_cache_control
-            else request.messages,
+            request.messages,
             config=config,
             gate=tree.gate,
             output_tokens=max_output_tokens(ledger.budget, last=request.last),
             retry=retry,
             account=Account(entry, lambda completion: _keep(tree, request, entry, completion)),
+            learned=tree.learned,
+            cacheable=request.cacheable,
         )
+
+
+async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
+    """Return the longest of what the models that may be asked are given: prompts of users add to the messages."""
+    wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
+    ready = [messages, *[await one.prepared(messages, one.config(config)) for one in wrapped]]
+    return max(ready, key=prompt_tokens)
 
 
 def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:

@@ -17,6 +17,7 @@ from rlm_langchain.budget.ledger import Ledger, Receipt, Reservation
 from rlm_langchain.budget.limiters import ChildRunLimiter, RequestLimiter
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import RLMError
+from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.records import Record, child_path
@@ -52,6 +53,8 @@ class RunTree:
         """Tells which parts of the contexts models have read; None until a run of the tree begins to work here."""
         self.broken: RLMError | None = None
         """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
+        self.learned = Learned()
+        """What the providers of its models do not take, and how much these read."""
         self._spent: dict[str, Usage] = {}
         """By place in the tree."""
         self._lost: dict[str, int] = {}

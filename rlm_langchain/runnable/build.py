@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from rlm_langchain.graph.calls.search import KIND
 from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import accepts_output_cap
-from rlm_langchain.models.model import Model, Role
+from rlm_langchain.models.model import Model, Price, Role
 from rlm_langchain.models.pricing import has_price
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.prompts.strategies import is_auto, strategies_of
@@ -61,8 +62,8 @@ def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     several = below if isinstance(below, list | tuple) else [below]
     roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
     models = [resolve(model, role) for model, role in roles]
-    priced = [replace(m, price=options.prices[m.name]) if m.name in options.prices else m for m in models]
-    prices = {model.name: has_price(model) for model in priced}
+    priced = [_with_prices(model, options.prices) for model in models]
+    prices = {one.name: has_price(one) for model in priced for one in model.chain}
     if embedder is not None:
         prices[name_of(embedder.model)] = embedder.price is not None
     _check_prices(options, prices)
@@ -70,10 +71,22 @@ def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     return priced
 
 
+def _with_prices(model: Model, prices: Mapping[str, Price]) -> Model:
+    """The model, its fallbacks, and what a config may choose, at the user's prices."""
+    price, choose = prices.get(model.name, model.price), model.choose
+    return replace(
+        model,
+        price=price,
+        fallbacks=tuple(_with_prices(one, prices) for one in model.fallbacks),
+        choose=choose and (lambda config: _with_prices(choose(config), prices)),
+    )
+
+
 def _check_caps(options: Options, models: list[Model]) -> None:
     """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
     budget = options.budget
-    uncapped = sorted({model.name for model in models if accepts_output_cap(model.chat) is None})
+    each = [one for model in models for one in model.chain]
+    uncapped = sorted({model.name for model in each if accepts_output_cap(model.chat) is None})
     if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
         raise ConfigurationError(
             f"a limit on tokens or dollars needs models whose replies can be capped: {', '.join(uncapped)} takes "

@@ -121,8 +121,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     memo: StrictBool = True
     """Whether identical sub-calls of a run are asked once. False for those who want samples."""
     answer_schema: ASchema = Field(default=None, alias="output_schema")
-    """A pydantic model, or a JSON schema as a dict: the answer fits it, and is an instance of the model. None: any
-    answer. Anything else is a `ConfigurationError`."""
+    """A type that pydantic knows (a model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON schema as a dict:
+    the answer fits it, and is an instance of the type. None: any answer. Anything else is a
+    `ConfigurationError`."""
     tools: SomeTools = ()
     """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined.
     What cannot be a tool, such as a function without a docstring, is a `ConfigurationError`."""
@@ -165,7 +166,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         budget: Budget = Budget(),
         limits: Limits = Limits(),
         memo: bool = True,
-        output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        output_schema: Any = None,
         tools: Sequence[BaseTool | Callable[..., Any]] = (),
         sub_tools: Sequence[BaseTool | Callable[..., Any]] | None = None,
         functions: Sequence[str | HostFunction] = (),

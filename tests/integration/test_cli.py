@@ -477,3 +477,31 @@ def test_a_stream_that_is_closed_is_told_before_any_model_is_asked(
     assert (done.returncode, done.stdout, counting.calls) == (2, "", 0)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SCHEMA = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_an_answer_fits_the_schema_or_the_reason_is_told(
+    as_file: bool, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: Any = SCHEMA
+    if as_file:
+        given = tmp_path / "schema.json"
+        given.write_text(SCHEMA)
+    with serve(rlm("FINAL({'n': 'x'})", "FINAL({'n': 7})")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert json.loads(command(*ASK, *MODEL, "--schema", given, "--quiet").out) == {"n": 7}
+    with serve(rlm("FINAL('no')", "FINAL('no')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL, "--schema", given, "--iterations", "2")
+    assert done.code == 1
+    assert "The last answer does not fit the schema: the answer: 'no' is not of type 'object'" in done.err
+
+
+@pytest.mark.parametrize("given", ["{", "no/such/file.json", '{"type": "nothing"}'])
+def test_a_schema_that_is_none_is_a_sentence_before_anything_is_asked(given: str, command: Command) -> None:
+    done = command(*ASK, *MODEL, "--schema", given)
+    assert done.code not in (0, 1)
+    assert "Traceback" not in done.err

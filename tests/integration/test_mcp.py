@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,12 @@ def test_tools_of_an_mcp_server_are_functions_of_the_repl_in_sync_and_async_runs
         rlm = create_rlm(script(USES), sandbox="monty", tools=asyncio.run(client.get_tools()))
         for output in (rlm.invoke("q"), asyncio.run(rlm.ainvoke("q"))):
             assert output["answer"] == USED
+
+
+@pytest.mark.parametrize(("cell", "answer"), [("FINAL(['2024-01-02'])", ["2024-01-02"]), ("FINAL('no')", None)])
+async def test_an_answer_of_a_type_is_json_and_one_that_never_fits_says_why(cell, answer):
+    rlm = create_rlm(script(cell), output_schema=set[date], budget=Budget(iterations=2), sandbox="monty")
+    async with connected(create_mcp_server(rlm)._mcp_server) as session:
+        told = (await session.call_tool("ask", {"query": "when?", "contexts": []})).structuredContent
+    assert told["answer"] == answer
+    assert (told["misfit"] is None) == (answer is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -42,8 +43,35 @@ def named(setup: Setup) -> Setup:
     if not root:
         raise ConfigurationError(NO_MODEL)
     return replace(
-        setup, model=root, sub_model=sub, strategy=[_absolute(one) for one in setup.strategy or ()] or None
+        setup,
+        model=root,
+        sub_model=sub,
+        strategy=[_absolute(one) for one in setup.strategy or ()] or None,
+        schema=_schema_text(setup.schema),
     )
+
+
+def _schema_text(given: str | None) -> str | None:
+    """The schema itself, by which a kept run is gone on with when its file has changed. Raises
+    `ConfigurationError`."""
+    if given is None or given.lstrip().startswith("{"):
+        return given
+    with as_input_error(given):
+        return Path(given).read_text(encoding="utf-8")
+
+
+def _schema(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"--schema is no JSON ({error}): give a JSON schema, or a file that holds one"
+        ) from None
+    if not isinstance(schema, dict):
+        raise ConfigurationError("--schema is no JSON object: give a JSON schema, or a file that holds one")
+    return schema
 
 
 def made_of(setup: Setup) -> RLMRunnable:
@@ -55,6 +83,7 @@ def made_of(setup: Setup) -> RLMRunnable:
         recursive_model=setup.sub_model,
         sandbox=setup.sandbox or "auto",
         strategies=[strategy(one) for one in setup.strategy or ()],
+        output_schema=_schema(setup.schema),
         budget=budget({**limits, **_approve_above(setup.approve_above)}),
     )
 

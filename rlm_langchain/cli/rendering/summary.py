@@ -105,6 +105,8 @@ def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
         _give(ended.json())
     elif failed:
         print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
+        if misfit := ended.output.get("misfit"):
+            print(f"The last answer does not fit the schema: {visible(misfit)}", file=sys.stderr)
         if not quiet and (found := ended.output.get("found")) is not None:
             print(f"What was seen last:\n{visible(found)}", file=sys.stderr)
     else:

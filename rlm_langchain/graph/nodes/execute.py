@@ -87,6 +87,8 @@ class ExecuteStep:
     """How often the cell was refused a call in this visit."""
     idle: int = 0
     """How often the cell asked only what was known."""
+    misfit: str = ""
+    """Why an answer goes back to the model that does not fit its schema."""
     unfound: int = 0
     """How many quotes were not found in an answer that goes back to the model."""
     blank: bool = False
@@ -172,6 +174,8 @@ class ExecuteStep:
         )
         answer = answer_of(value) if cites else value
         problem = None if schema is None else schema.problem(answer)
+        if problem:
+            self.misfit = problem
         if schema is None and is_blank(answer) and not self._final_turn_reason and not self.journal.sent_back_blank:
             self.blank = True
             return BLANK
@@ -306,12 +310,14 @@ class ExecuteStep:
         more: dict[str, Any] = {**answer}
         if self.blank:
             more["blank"], self.blank = True, False
+        if self.misfit:
+            more["misfit"], self.misfit = self.misfit, ""
         if self.unfound:
             more["unfound"], self.unfound = self.unfound, 0
         record = self.recorder.output(
             (self.state["path"], self._cell),
             outcome,
-            format_observation(self._model.profile, self._model.window, self.journal, stdout, error),
+            format_observation(self._model.profile, self._window, self.journal, stdout, error),
             chars=len(stdout),
             is_error=error is not None,
             seconds=self.repl.seconds,
@@ -336,6 +342,10 @@ class ExecuteStep:
     @property
     def _model(self) -> Model:
         return self.components.root_model(depth_of(self.state["path"]))
+
+    @property
+    def _window(self) -> int | None:
+        return self.tree.learned.window(self._model.name, self._model.window)
 
     def _note(self, text: str) -> None:
         self.journal.add(self.recorder.note(self.state["path"], "reader", text))

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.answers.citations import cite
 from rlm_langchain.answers.coverage import ReadRanges, read_in_records
+from rlm_langchain.answers.words import problem_in_words
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -71,10 +72,26 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "sub_calls": sub.calls,
         "degraded": end.degraded,
         "found": fenced(journal.last_output["text"]) if failed and journal.last_output else None,
+        "misfit": _misfit(components, state) if failed else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
     }
+
+
+def _misfit(components: Components, state: RLMState) -> str | None:
+    """Why the last answer of a run with a schema was none."""
+    schema = components.answer_schema(state["path"])
+    if schema is None:
+        return None
+    for record in reversed(state["trajectory"]):
+        if record["type"] == "question":
+            return None
+        if record["type"] == "output" and "misfit" in record:
+            return str(record["misfit"])
+        if record["type"] == "turn" and not record["cells"] and record["text"].strip():
+            return problem_in_words(record["text"], schema)
+    return None
 
 
 def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadRanges) -> AnswerRecord:

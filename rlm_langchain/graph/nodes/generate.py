@@ -12,7 +12,7 @@ from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from rlm_langchain.answers.citations import cite, quotes_problem
-from rlm_langchain.answers.words import answer_in_words
+from rlm_langchain.answers.words import answer_in_words, problem_in_words
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import clip
@@ -57,6 +57,10 @@ SUMMARY_SHARE = 0.15
 """Of the window: what a summary may take of it. Of a longer one, the middle is left out."""
 SAVED_SHARE = 0.2
 """Of the window: what a summary has to make room for. Else each one would soon be followed by the next."""
+SHRINKS = 6
+"""How often a prompt that a provider finds too long is cut further, until the run ends without a reply."""
+SHORTEST_MESSAGE = 400
+"""Characters of a message that are left when a prompt is cut."""
 HISTORY = 'history = _host_call("history", "")'
 """The cell that gives the REPL the full text that the summary takes the place of."""
 
@@ -101,6 +105,7 @@ class GenerateStep:
         turn._reserve_last_call()
         turn.key = receipt_key(tree, turn._model, turn.messages, turn._place)
         turn._apply_plan(recorded_plan(tree, turn.key) or turn._decision())
+        turn._fit()
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
@@ -116,11 +121,13 @@ class GenerateStep:
 
     def end(self, completion: Completion | None) -> Command[Any]:
         """Where the run goes from here."""
+        for learned in self.tree.learned.take_notes():
+            self._tell(learned)
         if completion is None:
             self._note_unanswered()
             return self._go("finalise", stop_reason=self.stop)
         if self.summary:
-            most = int((self._model.window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
+            most = int((self._window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
             self._record(replace(completion, text=clip(completion.text, most)), [HISTORY])
             return self._go("execute")
         reply = read_reply(completion.text)
@@ -139,10 +146,45 @@ class GenerateStep:
             return self._go("generate") if self._misquotes(words) else self._go("finalise", **ended)
         if reply.ignored:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
+        if problem := self._misfit(completion.text):
+            self._note(self._render("misfit", problem=problem))
         self._note(self._render("nudge"))
         return self._go("generate")
 
     async def _asked(self, config: RunnableConfig) -> Completion | None:
+        """Return the reply. A prompt that is too long for the model is put in short, or cut, and asked again."""
+        for _ in range(SHRINKS):
+            try:
+                return await self._asked_once(config)
+            except CallFailed as failed:
+                if failed.code != "too_long":
+                    sentence = f"the root model {self._model.name} does not answer: {failed}"
+                    hint = way_out(self._model, failed.code)
+                    raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
+                self._shorten(failed)
+        self._tell(f"{self._model.name} finds even the shortest prompt of this run too long")
+        self.stop = self.stop or "model"
+        return None
+
+    def _shorten(self, failed: CallFailed) -> None:
+        """Learn what the model reads, and make the prompt no longer than that."""
+        self.tree.learned.too_long(self._model.name, prompt_tokens(self.messages), failed.words)
+        if not self.stop and not self.summary and self._too_long():
+            self._apply_plan(TurnPlan(stop=None, summary=True, note=None))
+        self._fit()
+
+    def _fit(self) -> None:
+        """Cut the longest messages, when the model was found to read less than all of them."""
+        most = self.tree.learned.of(self._model.name).window
+        if most is None:
+            return
+        longest = max(len(str(message.content)) for message in self.messages[1:])
+        whole = self.messages
+        while prompt_tokens(self.messages) > most and longest > SHORTEST_MESSAGE:
+            longest = max(SHORTEST_MESSAGE, longest * 3 // 4)
+            self.messages = [whole[0], *(_clipped(message, longest) for message in whole[1:])]
+
+    async def _asked_once(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
         held = last and not self.state["path"]  # for the run whose answer counts
         query = ModelRequest(
@@ -154,10 +196,6 @@ class GenerateStep:
             reason = refused.reason if isinstance(refused, BudgetRefused) else "seconds"
             self.met = None if self.stop else reason
             return None
-        except CallFailed as failed:
-            sentence = f"the root model {self._model.name} does not answer: {failed}"
-            hint = way_out(self._model, failed.code)
-            raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
 
     @property
     def depth(self) -> int:
@@ -167,6 +205,11 @@ class GenerateStep:
     @property
     def _model(self) -> Model:
         return self.components.root_model(self.depth)
+
+    @property
+    def _window(self) -> int | None:
+        """Tokens that the root model reads, as far as that is known."""
+        return self.tree.learned.window(self._model.name, self._model.window)
 
     @property
     def _place(self) -> str:
@@ -255,6 +298,12 @@ class GenerateStep:
     def _path(self) -> str:
         return self.state["path"]
 
+    def _misfit(self, text: str) -> str | None:
+        """Why words that would have been the answer are none."""
+        schema = self.components.answer_schema(self.state["path"])
+        would_be = schema is not None and (self._talked_before() or self.journal.whole)
+        return problem_in_words(text, schema) if schema is not None and would_be else None
+
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
@@ -268,9 +317,12 @@ class GenerateStep:
     def _note(self, text: str) -> None:
         self.recorder.note(self.state["path"], "model", text)
 
+    def _tell(self, text: str) -> None:
+        self.recorder.note(self.state["path"], "reader", text)
+
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""
-        window = self._model.window
+        window = self._window
         if window is None or self.journal.steps_since_summary < 2:
             return False
         size = prompt_tokens(self.messages)
@@ -302,3 +354,8 @@ class GenerateStep:
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
         return Command(goto=node, update={**self.recorder.written(), **update})
+
+
+def _clipped(message: BaseMessage, most: int) -> BaseMessage:
+    text = str(message.content)
+    return message if len(text) <= most else message.model_copy(update={"content": clip(text, most)})

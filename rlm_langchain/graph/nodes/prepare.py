@@ -46,7 +46,7 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
         **recorder.written(),
-        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
+        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")),
     }
 
 

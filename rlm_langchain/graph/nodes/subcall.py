@@ -94,6 +94,8 @@ class SubcallNode:
         """
         calls = [(number, self._call(number)) for number in self.task["calls"]]
         await asyncio.gather(*(self._answer(number, call, config) for number, call in calls if call is not None))
+        for learned in self.tree.learned.take_notes():
+            self.recorder.note(self.task["path"], "reader", learned)
         return self.recorder.written()
 
     def _call(self, number: int) -> Call | None:

@@ -51,7 +51,8 @@ def tool_output(output: RLMOutput) -> tuple[str, RLMOutput]:
     """What the agent reads: the answer, and a word on it when it is not complete."""
     if output["status"] == "failed":
         found = f"\nWhat was seen last:\n{output['found']}" if output.get("found") else ""
-        return f"(no answer: {output['stop_reason']}){found}", output
+        misfit = f"; the last one does not fit: {output['misfit']}" if output.get("misfit") else ""
+        return f"(no answer: {output['stop_reason']}{misfit}){found}", output
     answer = output["answer"] if isinstance(output["answer"], str) else f"{output['answer']}"
     missing = f"; {described(output['degraded'])}" if output["degraded"] else ""
     doubt = f"\n(a partial answer: {output['stop_reason']}{missing})" if output["status"] == "partial" else ""
