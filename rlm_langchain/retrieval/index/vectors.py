@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlm_langchain.errors import InputError
+from rlm_langchain.models.call import CallFailed
 from rlm_langchain.retrieval.extras import library
 from rlm_langchain.retrieval.index.bm25 import Ranked
 
@@ -90,6 +91,9 @@ class Dense:
 
     def search(self, vector: Any, most: int, among: Any = None) -> Ranked:
         """The passages whose vectors are nearest, best first, with their cosines; `among` as for words."""
+        if len(np.ravel(vector)) != self.width:
+            told = f"a question's vector is {len(np.ravel(vector))} wide, those of the texts {self.width}"
+            raise CallFailed("unknown", f"the embedding model gave vectors of other widths: {told}", 0, 0.0)
         wanted = None if among is None else self._only(among)
         scores, numbers = self._index.search(unit(vector), min(most, self._index.ntotal), params=wanted)
         there = numbers[0] >= 0
