@@ -114,6 +114,8 @@ class Journal:
         self.account: list[TurnRecord | CallRecord] = []
         """Turns and calls since the question."""
         self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
+        self.has_empty_context = False
+        """Whether the question was given a context that holds nothing."""
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -125,6 +127,7 @@ class Journal:
         match record["type"]:
             case "question":
                 self._question()
+                self.has_empty_context = record.get("empty", False)
                 self.sandbox = self.sandbox or record.get("sandbox")
                 self._helpers(record)
                 self.whole = record.get("whole", False)

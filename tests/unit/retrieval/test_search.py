@@ -487,3 +487,22 @@ def test_vectors_that_cannot_be_used_leave_a_search_by_words_that_says_so(given)
     assert output["answer"][0]["source"] == "fruit.txt"
     [told] = [record["text"] for record in output["trajectory"] if record["type"] == "output"]
     assert "by words only, since the embedding model" in told
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_a_search_without_a_hit_says_so_and_is_counted(sandbox):
+    cell = "for query, k in [('zzz', 5), (' ', 5), ('quince', 0)]:\n    print(len(search(query, k)))"
+    output = create_rlm(script(cell, "FINAL(1)"), retriever="bm25", sandbox=sandbox).completion("q", TEXTS)
+    printed = next(record["text"] for record in output["trajectory"] if record["type"] == "output")
+    assert "[search] nothing was found for 'zzz' in the 3 passages of the context: try other words" in printed
+    assert "[search] the query was blank" in printed
+    assert "[search] k was below 1" in printed
+    assert (output["degraded"], output["status"]) == ({"found_nothing": 3}, "complete")
+
+
+@pytest.mark.parametrize("context", [[], "", {}])
+def test_a_context_that_is_empty_is_told(context):
+    output = create_rlm(script("print(search('x'))", "FINAL(1)"), retriever="bm25").completion("q", context)
+    assert "The context that was given is empty" in output["trajectory"][0]["text"]
+    assert output["degraded"] == {"empty_context": 1, "found_nothing": 1}
+    assert create_rlm(script("FINAL(1)")).invoke("q")["degraded"] == {}
