@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
+from numbers import Real
 from operator import ge, gt, le, lt
 from typing import Any
 
@@ -22,7 +23,7 @@ Test = Callable[[Mapping[str, Any]], bool]
 """Of the metadata of a document."""
 
 _ORDERS = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
-_ORDERED = (str, int, float, Decimal, date, time, timedelta)
+_ORDERED = (str, Real, Decimal, date, time, timedelta)
 _FIELD = ("$eq", "$ne", "$neq", "$in", "$nin", *_ORDERS, "$exists", "$not")
 _WHOLE = ("$and", "$or", "$not")
 _MISSING = object()

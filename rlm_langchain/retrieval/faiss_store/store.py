@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -368,12 +369,20 @@ def _given(
 ) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Texts, ids and metadata, one for each. Raises `InputError`."""
     texts = _strings("texts", texts)
-    for what, given in (("metadatas", metadatas), ("ids", ids)):
-        if given is not None and (isinstance(given, str) or len(given) != len(texts)):
-            told = "a text" if isinstance(given, str) else f"{len(given)} {what}"
-            raise InputError(f"{len(texts)} texts were given with {told}: give a list of as many {what}")
-    names = _strings("ids", (str(uuid.uuid4()) if name is None else name for name in ids or [None] * len(texts)))
-    return texts, names, [_metadata(one) for one in metadatas or [None] * len(texts)]
+    given = [_as_many(what, some, len(texts)) for what, some in (("metadatas", metadatas), ("ids", ids))]
+    names = _strings("ids", [str(uuid.uuid4()) if name is None else name for name in given[1]])
+    return texts, names, [_metadata(one) for one in given[0]]
+
+
+def _as_many(what: str, given: Any, count: int) -> list[Any]:
+    """What was given for each of so many texts; None for each when nothing was."""
+    if given is None:
+        return [None] * count
+    some = None if isinstance(given, str | Mapping) or not isinstance(given, Iterable) else [*given]
+    if some is None or len(some) != count:
+        told = f"a {type(given).__name__}" if some is None else f"{len(some)} {what}"
+        raise InputError(f"{count} texts were given with {told}: give a list of as many {what}")
+    return some
 
 
 def _metadata(given: Any) -> dict[str, Any]:
@@ -431,14 +440,14 @@ def _check_options(name: str, given: Iterable[str], passed_on: Sequence[str], kn
 
 
 def _check_count(name: str, given: Any) -> None:
-    if not isinstance(given, int) or given < 0:
+    if not isinstance(given, Integral) or given < 0:
         raise InputError(f"{name} is {given!r}; give a whole number that is not below 0")
 
 
 def _check_threshold(given: Any, least: int) -> None:
     if given is None:
         return
-    if not isinstance(given, int | float) or not isfinite(given) or not least <= given <= 1:
+    if not isinstance(given, Real) or not isfinite(given) or not least <= float(given) <= 1:
         raise InputError(f"score_threshold is {given!r}; give a number from {least} to 1")
 
 
