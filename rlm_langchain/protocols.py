@@ -7,7 +7,7 @@ Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.co
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rlm_langchain.types import ContextFile, Limits, Plain, Reply, Step
@@ -56,9 +56,9 @@ class Strategy:
     name: str
     description: str
     """One line: when to use it."""
-    guidance: str
+    guidance: str = field(repr=False)
     """What the root model reads: a few lines with a code example."""
-    prelude: str = ""
+    prelude: str = field(default="", repr=False)
     """Python that runs in the sandbox before the first cell and defines helpers."""
     whole: float = 0.0
     """Share of the root model's window (0 to 1). A context up to that size is put into the first prompt, and prose
@@ -82,7 +82,7 @@ class HostFunction:
     name: str
     signature: str
     """The parameters, written as between the parentheses of a `def`. The model reads them as they are."""
-    guidance: str
+    guidance: str = field(repr=False)
     """What the root model reads of it: what it is for, what it returns, when it fails."""
     function: Callable[..., Plain | Awaitable[Plain]]
     """Takes and returns JSON values. A `ToolException` tells code why; of other errors it learns the class only."""

@@ -68,6 +68,8 @@ class QuestionRecord(Checksummed):
     """Name of the prompt with the few-shot examples that the conversation begins with."""
     follows: NotRequired[bool]
     """True when the question has no context of its own and uses those of earlier questions, still in the REPL."""
+    empty: NotRequired[bool]
+    """True when a context was given that holds nothing: an empty list, or a retriever that found no document."""
     whole: NotRequired[bool]
     """True when the context is short and the root model reads all of it after `text`. No record holds that text."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ STEP_BYTES = 1 << 16
 WINDOW_BYTES = 1 << 22
 """Bytes of a file that are looked through at once."""
 OVERLAP_BYTES = 1 << 16
-"""Bytes that two windows share: what a pattern matches is no longer than that."""
+"""Bytes that two windows share: what is looked for in them is no longer than that."""
 
 
 class FileBytes:
@@ -49,14 +48,6 @@ class FileBytes:
                 return start + at
         return -1
 
-    def search(self, pattern: re.Pattern[bytes]) -> tuple[int, int] | None:
-        """The first match, of at most `MARGIN` bytes."""
-        for start in range(0, self._size, WINDOW_BYTES):
-            match = pattern.search(self[start : start + WINDOW_BYTES + OVERLAP_BYTES])
-            if match is not None and match.start() < WINDOW_BYTES:
-                return start + match.start(), start + match.end()
-        return None
-
 
 class MappedText:
     """UTF-8 on disk. Marks are made in one pass when they are first needed; text in ASCII needs none."""
@@ -82,16 +73,14 @@ class MappedText:
         """The byte at which these bytes stand first, or -1."""
         return self.data.find(needle)
 
-    def search(self, pattern: bytes) -> tuple[int, int] | None:
-        """The bytes at which the first match of a pattern begins and ends."""
-        if isinstance(self.data, FileBytes):
-            return self.data.search(re.compile(pattern))
-        match = re.search(pattern, self.data)
-        return match.span() if match else None
-
-    def bytes(self, start: int, end: int) -> bytes:
-        """The bytes from one place to another."""
-        return self.data[start:end]
+    def windows(self) -> Iterator[tuple[int, str]]:
+        """The text in pieces that overlap, each with the number of its first character."""
+        for at in range(0, len(self.data), WINDOW_BYTES):
+            start = at
+            while self.data[start : start + 1] and self.data[start : start + 1][0] & 0xC0 == 0x80:
+                start += 1
+            piece = self.data[start : at + WINDOW_BYTES + OVERLAP_BYTES]
+            yield self.character(start), piece.decode("utf-8", "replace")
 
     def _byte_of(self, character: int) -> int:
         """Where the character begins."""

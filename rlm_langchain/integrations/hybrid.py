@@ -19,6 +19,7 @@ from rlm_langchain.runnable.create import RLMOptions
 from rlm_langchain.runnable.options import check_names, option_errors
 from rlm_langchain.runnable.run_scope import LangChainInput
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+from rlm_langchain.runnable.safe_repr import safe_repr
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -48,6 +49,11 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
         options: dict[str, Any] = {"retriever": retriever, "rlm": rlm, "k": k, "name": name}
         with option_errors(type(self)):
             super().__init__(**options)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The options, each in short."""
+        for name, value in super().__repr_args__():
+            yield name, safe_repr(value)
 
     _is_rlm = field_validator("rlm", mode="before")(checked_rlm)
 

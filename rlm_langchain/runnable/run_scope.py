@@ -241,7 +241,9 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
     reference = components.store.reference(context, seconds=components.budget.seconds)
-    return Internal({"query": question["query"], "context": reference, "run": uuid.uuid4().hex})
+    # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
+    given: Any = [] if reference is None and context is not None else reference
+    return Internal({"query": question["query"], "context": given, "run": uuid.uuid4().hex})
 
 
 def _names_a_file(text: str) -> bool:

@@ -121,6 +121,8 @@ class Journal:
         self.account: list[TurnRecord | CallRecord | NoteRecord] = []
         """Turns and calls since the question, and notes on turns that have no record but were paid for."""
         self._root, self._sub, self._seconds, self._waited = Usage(), dict[int, Usage](), 0.0, 0.0
+        self.has_empty_context = False
+        """Whether the question was given a context that holds nothing."""
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -138,6 +140,7 @@ class Journal:
                     self.earlier.append(earlier)
                     names = ", ".join(earlier_names(self.earlier))
                     self._setups[len(self.cells)] = f"{self._earlier_name} = [{names}]"
+                self.has_empty_context = record.get("empty", False)
                 self.sandbox = self.sandbox or record.get("sandbox")
                 self._helpers(record)
                 self.whole = record.get("whole", False)

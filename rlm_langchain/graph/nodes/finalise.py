@@ -19,7 +19,7 @@ from rlm_langchain.records import (
     Coverage,
     depth_of,
 )
-from rlm_langchain.trajectory.degradation import is_blank, limit_of, shortfalls
+from rlm_langchain.trajectory.degradation import empty_searches, is_blank, limit_of, shortfalls
 from rlm_langchain.trajectory.journal import DAMAGED, Journal
 from rlm_langchain.trajectory.messages import whole_text
 from rlm_langchain.trajectory.recorder import Recorder
@@ -124,8 +124,13 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
     missing: StopReason | None = limit or ("degraded" if degraded else None)
     typed = bool(components.answer_schema(state["path"]))
     status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
-    if dropped := evidence.get("dropped_citations"):
-        degraded["dropped_citations"] = dropped  # the answer itself is whole
+    # With these the answer itself may be whole.
+    told: dict[Shortfall, int] = {
+        "empty_context": int(journal.has_empty_context),
+        "found_nothing": empty_searches(calls),
+        "dropped_citations": evidence.get("dropped_citations", 0),
+    }
+    degraded.update((kind, count) for kind, count in told.items() if count)
     return _End(status, reason, degraded)
 
 

@@ -49,6 +49,18 @@ def test_white_space_may_differ_and_the_offsets_are_the_true_ones():
     assert all(TEXT[c["start"] : c["end"]] == c["quote"] for c in output["citations"])
 
 
+def test_a_quote_is_found_however_it_is_encoded(tmp_path: Path):
+    text = "Fu\u0308ller. " * 200_000 + "In \u201cK\u00f6ln\u201d they \ufb01ne\u00adtuned it \u2014 twice.\n"
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8", newline="")
+    said = ['"Ko\u0308ln" they finetuned it - twice', "F\u00fcller. F\u00fcller", "In 'K\u00f6ln'", "fine. tuned"]
+    found = ["\u201cK\u00f6ln\u201d they \ufb01ne\u00adtuned it \u2014 twice", "Fu\u0308ller. Fu\u0308ller"]
+    for context in (tmp_path / "long.txt", {"long": text}):
+        output = ask(context, final(*said))
+        assert [citation["quote"] for citation in output["citations"]] == found
+        assert all(text[c["start"] : c["end"]] == c["quote"] for c in output["citations"])
+        assert output["dropped_citations"] == 2
+
+
 CONTEXTS = {
     "list": (["no", TEXT], "1"),
     "dict": ({"a.txt": "no", "b.txt": TEXT}, "b.txt"),

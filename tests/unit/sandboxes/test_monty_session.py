@@ -312,7 +312,6 @@ HINTS = {
     "input()": "nobody can be asked",
     "x = 1; del x": "d.pop(key)",
     "from math import *": "import the names",
-    "class A:\n    def __len__(self): return 1\nlen(A())": "give them a method",
 }
 
 
@@ -329,6 +328,13 @@ def test_a_cell_that_was_not_understood_says_that_nothing_ran(session: MontySess
     assert isinstance(step, Completed)
     assert step.stdout == ""
     assert str(step.error).endswith("No code of this cell was run.")
+
+
+@pytest.mark.parametrize("name", ["__len__", "__bool__", "__new__", "__setattr__", "__format__", "__get__"])
+def test_methods_that_are_never_called_are_refused(session: MontySession, name: str) -> None:
+    told = fault(session, f"print(1)\ndef f():\n    class A:\n        def {name}(self, *a): return 1\nf()")
+    assert f"{name} of your own classes is never called here (line 4): give the class a method" in told
+    assert said(session, f"def {name}(): return 1\nprint({name}())") == Completed("1\n")
 
 
 def test_a_traceback_shows_the_lines_of_the_cells(opened: Opener) -> None:
