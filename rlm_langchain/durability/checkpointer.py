@@ -12,6 +12,7 @@ import asyncio
 import copy
 import inspect
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -21,6 +22,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
+from rlm_langchain.context.decoding import replace_each, replace_unkept, unkept
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
 from rlm_langchain.trajectory.checksum import SEAL, checksum
 
@@ -107,10 +109,28 @@ def _wrap_put(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
 
     @wraps(method)
     def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
+        config, metadata = _kept_config(config), _kept(metadata)
         sealed = {**metadata, SEAL: _checkpoint_checksum(checkpoint, metadata)}
         return write(saver, config, checkpoint, sealed, *rest, **more)
 
     return call
+
+
+def _kept(given: Any) -> Any:
+    """A caller's metadata as every database keeps it. LangGraph takes NULs out of values, and leaves the rest."""
+    clean, replaced = replace_each(given, replace_unkept)
+    if not replaced:
+        return given
+    logging.getLogger(__name__).warning("in the metadata of a checkpoint, U+FFFD stands for %s", unkept(replaced))
+    return clean
+
+
+def _kept_config(config: Any) -> Any:
+    """The config of a checkpoint. Savers keep its metadata beside the checkpoint, and what callers configured."""
+    settings = config["configurable"]
+    own = {key: one for key, one in settings.items() if key.startswith("__")}
+    given = {key: one for key, one in settings.items() if key not in own}
+    return {**config, "configurable": own | _kept(given), "metadata": _kept(config.get("metadata") or {})}
 
 
 def _unchanged(found: Any) -> Any:

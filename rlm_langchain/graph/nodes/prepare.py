@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from rlm_langchain.context.decoding import replace_unkept, unkept
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
@@ -36,7 +37,10 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
+    query, replaced = replace_unkept(query)
     recorder.record(_asked(components, journal, path, query, context))
+    if replaced:
+        recorder.note(path, "model", f"In the question, U+FFFD stands for {unkept(replaced)}.")
     return {
         "query": query,
         "context": None,
