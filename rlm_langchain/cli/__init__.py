@@ -33,10 +33,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def sentences(command: Callable[[], int | None]) -> int:
     """Run a program; its exit code. A mistake of the user is a sentence, never a traceback."""
+    from rlm_langchain.cli import streams
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
+    streams.prepare()
     try:
-        return _code(command)
+        code = _code(command)
+        if told := streams.escaped():
+            print(f"rlm: {told}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         return 130
     except RLMError as error:

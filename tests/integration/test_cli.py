@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rlm_langchain.cli import run
 from rlm_langchain.trajectory.jsonl import read_trace
 from rlm_langchain.trajectory.tree import Trajectory
 from tests.commands import Command, Done
@@ -420,6 +421,63 @@ def test_an_answer_that_cannot_be_written_is_not_lost(more: tuple[str, ...], tex
     assert "10000" in done.stderr.partition("The answer is:")[2]
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", "h\\xe9 \\u2713 \\U0001f600"), ("cp1252", "hé \\u2713 \\U0001f600"), ("utf-8", "hé ✓ 😀")],
+)
+def test_an_answer_is_not_lost_to_an_encoding(
+    command: Command, monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    given, told = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    with serve(rlm("FINAL('h\\u00e9 \\u2713 \\U0001f600')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setattr(sys, "stdout", given)
+        monkeypatch.setattr(sys, "stderr", told)
+        assert run([*ASK, *MODEL]) == 0
+    told.flush()
+    said = told.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert given.buffer.getvalue().decode(encoding) == f"{shown}\n"  # type: ignore[attr-defined]
+    assert (f"rlm: standard output is in {encoding}, which cannot show" in said) == (encoding != "utf-8")
+    assert "Traceback" not in said
+    assert "1 turn, 0 sub-calls" in said
+    assert ("turn 1 - openai:scripted -" in said) == (encoding == "ascii")
+
+
+@pytest.mark.parametrize(("more", "kept"), [((), "--thread NAME"), (("--thread", "a b"), "`rlm resume 'a b'`")])
+def test_a_reader_who_is_gone_is_told_where_the_answer_is(
+    command: Command, counting: Server, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], kept: str
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert run([*ASK, *MODEL, *more, "-q"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rlm: standard output was closed before all of the answer was written: ")
+    assert kept in said
+    assert command("runs").out.count("complete") == bool(more)
+
+
+@pytest.mark.parametrize("option", ["--model", "--sub-model", "--strategy"])
+def test_a_name_that_is_not_utf8_is_a_sentence(command: Command, counting: Server, option: str) -> None:
+    done = command(*ASK, *MODEL, option, "openai:\udcef")
+    assert (done.code, counting.calls) == (2, 0)
+    assert "is not in UTF-8" in done.err
+
+
+def test_a_question_that_is_not_utf8_is_asked_and_what_was_replaced_is_told(
+    command: Command, counting: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "caf\udce9.txt"
+    path.write_text("hello")
+    done = command("ask", "caf\udce9?", path, *MODEL, "--thread", "t", "--trace", tmp_path / "t\udce9.jsonl")
+    assert (done.code, done.out) == (0, "5\n")
+    assert "question: caf\ufffd?" in done.err
+    assert "U+FFFD stands for 1 character" in done.err
+    assert command("resume", "t", "-q").out == "5\n"
+    assert command("show", tmp_path / "t\udce9.jsonl").code == 0
 
 
 @pytest.mark.parametrize("arguments", [("strategies",), ("doctor",), ("runs",)])

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.session.approve import OFF
+from rlm_langchain.context.decoding import replace_surrogates
+from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.sources.folders import MAX_TEXT_BYTES, UniqueKeys
 from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.context.store import ContextStore
@@ -41,6 +43,9 @@ def named(setup: Setup) -> Setup:
     sub = setup.sub_model or (None if setup.model else os.environ.get("RLM_SUB_MODEL"))
     if not root:
         raise ConfigurationError(NO_MODEL)
+    for name in (root, sub or "", *(setup.strategy or ())):
+        if replace_surrogates(name)[1]:
+            raise ConfigurationError(f"{visible(name)} is not in UTF-8: a model or a strategy is named by a text")
     return replace(
         setup, model=root, sub_model=sub, strategy=[_absolute(one) for one in setup.strategy or ()] or None
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -102,24 +103,30 @@ def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
     failed = ended.output["status"] == "failed"
     terminal = sys.stdout.isatty()
     if json:
-        _give(ended.json())
+        _give(ended.json(), ended)
     elif failed:
         print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
         if not quiet and (found := ended.output.get("found")) is not None:
             print(f"What was seen last:\n{visible(found)}", file=sys.stderr)
     else:
-        _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
+        _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal), ended)
     if not quiet:
         print("\n" + "\n".join(ended.lines()), file=sys.stderr)
     return 1 if failed else 0
 
 
-def _give(answer: str) -> None:
-    """Write to standard output. What was paid for is not lost with it: raises `InputError`, with the answer."""
+def _give(answer: str, ended: RunResult) -> None:
+    """Write to standard output. Raises `InputError`, which says where the answer is: it was paid for."""
     try:
         print(answer, flush=True)
-    except BrokenPipeError:
-        raise  # nobody reads on: that is theirs to decide
+    except BrokenPipeError as error:
+        silence()
+        kept = (
+            f"`rlm resume {shlex.quote(ended.thread)}` gives it again"
+            if ended.thread
+            else "--thread NAME keeps one"
+        )
+        raise InputError(f"standard output was closed before all of the answer was written: {kept}") from error
     except OSError as error:
         silence()
         raise InputError(
