@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> int:
 def sentences(command: Callable[[], int | None]) -> int:
     """Run a program; its exit code. A mistake of the user is a sentence, never a traceback."""
     from rlm_langchain.cli import streams
+    from rlm_langchain.context.sanitize import visible
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
     streams.prepare()
@@ -45,22 +46,39 @@ def sentences(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return 130
     except RLMError as error:
-        from rlm_langchain.context.sanitize import visible
-
         # LangGraph notes in which of its tasks it was: that is nothing to a user.
         notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("During task ")]
         print("\n".join([f"rlm: {visible(str(error))}", *notes]), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE) or error.filename is not None:
+        if error.filename is None and _is_unwritten():
+            return _output_gone(error)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
             raise
-        from rlm_langchain.cli.rendering.summary import silence
+        where = f" {visible(str(error.filename))}" if error.filename else ""
+        print(
+            f"rlm: a file{where} cannot be written ({error.strerror}): make room, or set RLM_HOME", file=sys.stderr
+        )
+        return 1
 
-        silence()
-        if error.errno == errno.EPIPE:  # whoever reads no further needs no sentence
-            return 1
-        print(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere", file=sys.stderr)
-        return 2
+
+def _is_unwritten() -> bool:
+    """Whether it is standard output that cannot be written: what is left in its buffer fails once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _output_gone(error: OSError) -> int:
+    from rlm_langchain.cli.rendering.summary import silence
+
+    silence()
+    if error.errno == errno.EPIPE:  # whoever reads no further needs no sentence
+        return 1
+    print(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere", file=sys.stderr)
+    return 2
 
 
 def _code(command: Callable[[], int | None]) -> int:

@@ -49,7 +49,7 @@ class Setup:
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Writes the code. Default: RLM_MODEL.")
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Writes the code. Default: RLM_MODEL.")
     ] = None
     sub_model: Annotated[
         str | None,
@@ -65,6 +65,14 @@ class Setup:
         list[str] | None,
         typer.Option(
             "--strategy", metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."
+        ),
+    ] = None
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price",
+            metavar="IN:OUT",
+            help="Dollars per million tokens read and written, where no price is known; NAME=IN:OUT for one model.",
         ),
     ] = None
     approve_above: str | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import inspect
 import json
 import logging
@@ -198,6 +199,11 @@ def as_journal_error(what: str) -> Iterator[None]:
 
 def _error_message(what: str, error: Exception) -> str:
     kind = type(error).__name__
+    if _is_full(error):
+        return (
+            f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
+            "written; make room and go on with the run: nothing that was paid is lost"
+        )
     if what == "written":
         return (
             f"a checkpoint cannot be written ({kind}): see that the saver's database can be reached and has room, "
@@ -206,4 +212,13 @@ def _error_message(what: str, error: Exception) -> str:
     return (
         f"a checkpoint cannot be read ({kind}): the saver's database cannot be reached, or is damaged; see to it, "
         "go back to an earlier checkpoint, or ask again on a new thread"
+    )
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a database could not write to its disk. SQLite writes when it reads, too: its log beside the file."""
+    code = getattr(error, "sqlite_errorname", None) or ""
+    return code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")) or (
+        getattr(error, "sqlstate", None) in ("53100", "25006")  # Postgres: a full disk, a read-only database
+        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     )

@@ -241,6 +241,13 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
+        wrong("no encoding", ["ask", "q", "latin.txt", "--encoding", "hex", *MODEL], "--encoding hex is none"),
+        wrong("another encoding", ["ask", "q", "latin.txt", "--encoding", "ascii", *MODEL], "is not in ascii"),
+        wrong("encoding of a folder", ["ask", "q", "folder", "--encoding", "latin-1", *MODEL], "is a folder"),
+        wrong("no price", ["ask", "q", *MODEL, "--price", "3"], "--price 3: give dollars", "0.15:0.60"),
+        wrong("price of nobody", ["ask", "q", *MODEL, "--price", "a=1:2"], "there are prices for ['a']"),
+        wrong("a slip in an option", ["ask", "q", "--modle", "x"], "--modle", "--model"),
+        wrong("a slip in a command", ["aks", "q"], "'ask'"),
         wrong("trace in no folder", ["ask", "q", *MODEL, "--trace", "no/trace"], "cannot write no/trace"),
         wrong("no number", ["ask", "q", *MODEL, "--calls", "many"], "--calls"),
         wrong("negative", ["ask", "q", *MODEL, "--usd", "-1"], "--usd"),
@@ -278,6 +285,32 @@ def test_bytes_that_cannot_be_decoded_are_replaced_and_counted(
     done = command(*ASK, tmp_path / "latin.txt", *MODEL)
     assert done.out == "4\n"
     assert "1 undecodable byte sequence replaced" in done.err
+
+
+@pytest.mark.parametrize("given", ["latin.txt", "-"])
+def test_files_in_another_encoding_are_read_in_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9")))
+    with serve(rlm("FINAL(context)")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert command(*ASK, given, "-m", "openai:scripted", "--encoding", "cp1252", "-q").out == "café\n"
+
+
+def test_a_price_that_is_given_is_counted_and_limited(command: Command, counting: Server, text: Path) -> None:
+    done = command(*ASK, text, *MODEL, "--price", "1:2", "--usd", "1", "--json", "-q")
+    tokens = counting.tokens
+    assert json.loads(done.out)["cost_usd"] == pytest.approx((tokens["input"] + 2 * tokens["output"]) / 1e6)
+
+
+def test_a_trace_that_cannot_be_written_ends_and_the_run_goes_on(
+    command: Command, counting: Server, text: Path
+) -> None:
+    done = command(*ASK, text, *MODEL, "--trace", "/dev/full", "--json")
+    assert (done.code, json.loads(done.out)["answer"], json.loads(done.out)["trace"]) == (0, 10_000, None)
+    assert done.err.count("cannot write /dev/full (No space left on device): the trace ends there") == 1
 
 
 def test_the_doctor_names_what_is_there_and_never_a_key(

@@ -8,6 +8,7 @@ import sys
 from datetime import datetime
 from typing import Literal, TypedDict
 
+from rlm_langchain.cli.rendering.numbers import dollars
 from rlm_langchain.cli.rendering.records import one_line
 from rlm_langchain.cli.session.threads import SavedRun, Threads
 from rlm_langchain.trajectory.tree import Trajectory
@@ -82,6 +83,6 @@ def _state(kept: SavedRun, *, at_work: bool) -> State:
 
 
 def _cells(told: Line) -> tuple[str, ...]:
-    cost = "?" if told["cost_usd"] is None else f"${told['cost_usd']:,.4f}"
+    cost = "?" if told["cost_usd"] is None else dollars(told["cost_usd"])
     when = datetime.fromisoformat(told["at"]).astimezone().strftime("%Y-%m-%d %H:%M")
-    return told["thread"], told["state"], str(told["turns"]), f"{told['calls']:,}", cost, when, told["question"]
+    return told["thread"], told["state"], f"{told['turns']:,}", f"{told['calls']:,}", cost, when, told["question"]

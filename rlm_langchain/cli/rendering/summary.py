@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_langchain.cli.rendering.numbers import percent
 from rlm_langchain.cli.rendering.plain import dollars
 from rlm_langchain.cli.rendering.records import STOPS, as_text
 from rlm_langchain.context.describe import approximate_tokens
@@ -65,7 +66,7 @@ class RunResult:
         coverage = self.output.get("coverage")
         if coverage is None:
             return ""
-        share = f"{100 * coverage['share']:.2g} %" if coverage["share"] else "nothing"
+        share = percent(coverage["share"]) if coverage["share"] else "nothing"
         return f"; of its text they were shown {share}"
 
     def _reading(self) -> str:
@@ -146,4 +147,4 @@ def _count(number: int, what: str) -> str:
 
 def _ratio(read: int, tokens: int) -> str:
     """How much less than the context was read; nothing to boast of when it was not less."""
-    return f": {100 * read / tokens:.2g} % of it" if 0 < read < tokens else ""
+    return f": {percent(read / tokens)} of it" if 0 < read < tokens else ""

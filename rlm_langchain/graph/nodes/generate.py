@@ -192,7 +192,10 @@ class GenerateStep:
         turns = most - self.journal.iterations
         if turns < most / 4:
             scarce["turns"] = turns
-        return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
+        return ", ".join(
+            f"{rest} {name.removesuffix('s') if type(rest) is int and rest == 1 else name}"
+            for name, rest in scarce.items()
+        )
 
     def _ending(self, stop: StopReason) -> TurnPlan:
         return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
