@@ -268,8 +268,9 @@ def test_spending_in_a_few_words() -> None:
         (0.034, "3.4 %"),
         (0.341, "34 %"),
         (0.994, "99 %"),
-    ]
-    + [(0.996, "over 99 %"), (1, "100 %")],
+        (0.996, "over 99 %"),
+        (1, "100 %"),
+    ],
 )
 def test_a_share_is_told_in_plain_figures(share: float, shown: str) -> None:
     assert numbers.percent(share) == shown
