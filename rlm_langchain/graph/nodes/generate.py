@@ -128,7 +128,7 @@ class GenerateStep:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
-        words = None if reply.is_source else self._words(completion.text)
+        words = None if reply.is_source else self._words(reply.words)
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
         if (self._talked_before() or self.journal.whole) and words is not None:
