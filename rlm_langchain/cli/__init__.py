@@ -6,8 +6,10 @@ import errno
 import gc
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 
 def main() -> None:
@@ -51,7 +53,7 @@ def sentences(command: Callable[[], int | None]) -> int:
         print("\n".join([f"rlm: {visible(str(error))}", *notes]), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1
     except OSError as error:
-        if error.filename is None and _is_unwritten():
+        if _is_of_output(error):
             return _output_gone(error)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
             raise
@@ -62,13 +64,10 @@ def sentences(command: Callable[[], int | None]) -> int:
         return 1
 
 
-def _is_unwritten() -> bool:
-    """Whether it is standard output that cannot be written: what is left in its buffer fails once more."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
+def _is_of_output(error: OSError) -> bool:
+    """Whether it was raised where something is printed: by this command, or by what it prints with."""
+    where = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return error.filename is None and bool({"cli", "typer", "rich"} & set(Path(where[-1]).parts[-4:]))
 
 
 def _output_gone(error: OSError) -> int:

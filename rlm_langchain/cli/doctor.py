@@ -92,10 +92,11 @@ def _local() -> Finding:
     """Whether the model that comes along is here, and its weights."""
     if find_spec("xllamacpp") is None:
         return Finding("models", "local", None, "not installed: pip install 'rlm-langchain[local]'")
-    from rlm_langchain.models.local.weights import QWEN, folder
+    from rlm_langchain.models.local.weights import QWEN, found
 
-    weights = Path(os.environ.get("RLM_LOCAL_MODEL", "").strip() or folder() / QWEN.file).expanduser()
-    there = weights.exists()
+    chosen = os.environ.get("RLM_LOCAL_MODEL", "").strip()
+    weights = Path(chosen).expanduser() if chosen else found()
+    there = weights is not None and weights.exists()
     later = f"installed; its weights ({numbers.size(QWEN.size)}) are fetched when it is first used"
     return Finding("models", "local", True, f"its weights are {weights}" if there else later)
 
