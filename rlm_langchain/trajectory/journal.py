@@ -219,9 +219,9 @@ class Journal:
         return first and not self.turns[-1]["cells"] and (self.whole or not any(self.contexts.values()))
 
     @property
-    def flaw_of_words(self) -> Flaw | None:
-        """Return the defect of the last turn if it had no code, so that its text may be the answer."""
-        return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
+    def flaw_of_answer(self) -> Flaw | None:
+        """Return the defect of the last turn, whose words or code gave the answer."""
+        return self.turns[-1].get("flaw") if self.turns else None
 
     @property
     def last_output(self) -> OutputRecord | None:

@@ -103,7 +103,7 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
     """How a run with this answer has ended, and what the answer lacks."""
     calls = journal.calls_since_question
     degraded, limit = shortfalls(calls), limit_of(calls)
-    if (flaw := journal.flaw_of_words) and answer is not None:
+    if (flaw := journal.flaw_of_answer) and answer is not None:
         degraded[flaw] = degraded.get(flaw, 0) + 1
     missing: StopReason | None = limit or ("degraded" if degraded else None)
     typed = bool(components.answer_schema(state["path"]))

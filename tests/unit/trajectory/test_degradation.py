@@ -20,7 +20,7 @@ from rlm_langchain import (
 from rlm_langchain.cli.rendering.records import narrate
 from rlm_langchain.cli.rendering.summary import RunResult
 from rlm_langchain.integrations.agents.tool import tool_output
-from rlm_langchain.testing.models import script
+from rlm_langchain.testing.models import FunctionModel, script
 
 both_sandboxes = pytest.mark.parametrize("sandbox", ["cpython", "monty"])
 
@@ -193,3 +193,10 @@ def test_the_last_of_several_turns_is_partial_in_words_and_complete_when_its_cod
     for last, ended_as in (("FINAL(2)", ("complete", "answer", {})), ("prose:two", ("partial", "iterations", {}))):
         output = create_rlm(script("print(1)", last), budget=Budget(iterations=1)).invoke("q")
         assert ended(output) == ended_as
+
+
+@pytest.mark.parametrize(("finish", "flaw"), [("length", "cut"), ("content_filter", "filtered")])
+def test_a_cut_turn_whose_code_answers_is_counted(finish: str, flaw: str) -> None:
+    model = FunctionModel(function=lambda _: said("```repl\nFINAL('so far')\n```", finish))
+    output = create_rlm(model).invoke("q")
+    assert (output["answer"], ended(output)) == ("so far", ("partial", "degraded", {flaw: 1}))
