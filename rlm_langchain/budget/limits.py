@@ -73,7 +73,7 @@ class Limit:
 
 _LAST_CALL: Final = (
     'the run makes one last call, for which a share was held back, and ends with `status="partial"` and the limit '
-    "as `stop_reason`"
+    "as `stop_reason`; complete, if code in that call gives a whole answer"
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"

@@ -80,7 +80,7 @@ def describe_dict(items: Mapping[str, Any], size: int) -> str:
 def tokens(size: int) -> str:
     """`about 1,100,000 tokens`: two digits, since the rest would be a lie."""
     exact = approximate_tokens(size)
-    return f"about {round(exact, 2 - len(str(exact))):,} tokens"
+    return f"about {count(round(exact, 2 - len(str(exact))), 'token')}"
 
 
 def count(number: int, noun: str) -> str:

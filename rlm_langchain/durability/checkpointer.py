@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import inspect
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -25,6 +27,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP, BaseCheckpointSaver
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
+from rlm_langchain.context.decoding import replace_each, replace_unkept, unkept
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
 from rlm_langchain.trajectory.checksum import SEAL, checksum
 from rlm_langchain.trajectory.journal import DAMAGED
@@ -152,6 +155,7 @@ def _wrap_put(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
 
     @wraps(method)
     def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
+        config, metadata = _kept_config(config), _kept(metadata)
         sealed = {**metadata, SEAL: _checkpoint_checksum(checkpoint, metadata)}
         return write(saver, config, checkpoint, sealed, *rest, **more)
 
@@ -170,6 +174,23 @@ def _wrap_put_writes(method: Method, what: str, look: Callable[[Any], Any]) -> M
         return write(saver, config, sealed, task_id, *rest, **more)
 
     return call
+
+
+def _kept(given: Any) -> Any:
+    """A caller's metadata as every database keeps it. LangGraph takes NULs out of values, and leaves the rest."""
+    clean, replaced = replace_each(given, replace_unkept)
+    if not replaced:
+        return given
+    logging.getLogger(__name__).warning("in the metadata of a checkpoint, U+FFFD stands for %s", unkept(replaced))
+    return clean
+
+
+def _kept_config(config: Any) -> Any:
+    """The config of a checkpoint. Savers keep its metadata beside the checkpoint, and what callers configured."""
+    settings = config["configurable"]
+    own = {key: one for key, one in settings.items() if key.startswith("__")}
+    given = {key: one for key, one in settings.items() if key not in own}
+    return {**config, "configurable": own | _kept(given), "metadata": _kept(config.get("metadata") or {})}
 
 
 def _unchanged(found: Any) -> Any:
@@ -315,6 +336,11 @@ def _translated(what: str) -> Iterator[None]:
 
 def _error_message(what: str, error: Exception) -> str:
     kind = type(error).__name__
+    if _is_full(error):
+        return (
+            f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
+            "written; make room and go on with the run: nothing that was paid is lost"
+        )
     if what == "written":
         return (
             f"a checkpoint cannot be written ({kind}): see that the saver's database can be reached and has room, "
@@ -323,4 +349,13 @@ def _error_message(what: str, error: Exception) -> str:
     return (
         f"a checkpoint cannot be read ({kind}): the saver's database cannot be reached, or is damaged; see to it, "
         "go back to an earlier checkpoint, or ask again on a new thread"
+    )
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a database could not write to its disk. SQLite writes when it reads, too: its log beside the file."""
+    code = getattr(error, "sqlite_errorname", None) or ""
+    return code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")) or (
+        getattr(error, "sqlstate", None) in ("53100", "25006")  # Postgres: a full disk, a read-only database
+        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     )

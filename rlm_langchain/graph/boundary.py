@@ -11,6 +11,7 @@ checkpointer's database, or runs code in this process.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
+from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
@@ -173,10 +175,24 @@ def accepted(given: Any) -> dict[str, Any] | Command[Any] | None:
     if isinstance(given, Command):
         return _resuming(given)
     if isinstance(given, Mapping):
-        return {key: given[key] for key in PUBLIC if key in given}
+        return _kept({key: given[key] for key in PUBLIC if key in given})
     if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
-        return {key: getattr(given, key) for key in PUBLIC if hasattr(given, key)}
+        return _kept({key: getattr(given, key) for key in PUBLIC if hasattr(given, key)})
     raise InputError(f'the graph was given a {type(given).__name__}; give it {{"query": ..., "context": ...}}')
+
+
+def _kept(given: dict[str, Any]) -> dict[str, Any]:
+    """The input with a context that a checkpoint holds until it is a reference. `prepare` sees to the question."""
+    if not isinstance(given.get("context"), dict | list):
+        return given
+    try:
+        clean, replaced = replace_each(given["context"], replace_surrogates)
+    except RecursionError:  # `prepare` refuses it, with its depth
+        return given
+    if not replaced:
+        return given
+    logging.getLogger(__name__).warning("the context: %s", replacement_note(replaced, "lone surrogate"))
+    return {**given, "context": clean}
 
 
 def check_run(run: Any) -> str:
@@ -195,6 +211,8 @@ def check_config(config: RunnableConfig | None) -> None:
     if not isinstance(settings, Mapping):
         raise InputError(f"`configurable` is a {type(settings).__name__}; it is a dict")
     check_thread(settings.get("thread_id"))
+    for name in ("checkpoint_id", "checkpoint_ns"):
+        _check_kept(name, settings.get(name))
     in_task = callable(settings.get(_SEND))
     for key, value in settings.items():
         if not _has_type(key, value) or (_is_of_tasks(key, value) and not in_task):
@@ -223,6 +241,15 @@ def check_thread(thread: Any) -> None:
     """Raise `InputError` for the name of a thread that is no name."""
     if not isinstance(thread, str | int | UUID | None):
         raise InputError(f"the `thread_id` is a {type(thread).__name__}; name a thread by a text")
+    _check_kept("thread_id", thread)
+
+
+def _check_kept(name: str, value: Any) -> None:
+    """Raise `InputError` for a name that databases refuse, or keep as another one."""
+    if isinstance(value, str) and replace_unkept(value)[1]:
+        raise InputError(
+            f"the `{name}` {value!a} holds NUL or half of a surrogate pair, which no database keeps: leave them out"
+        )
 
 
 def _resuming(command: Command[Any]) -> Command[Any]:

@@ -10,6 +10,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from rlm_langchain.budget.approval_limit import Reach
 from rlm_langchain.errors import JournalError
+from rlm_langchain.graph.text_channel import TextChannel
 from rlm_langchain.records import (
     Checksummed,
     Citation,
@@ -72,8 +73,8 @@ class RLMRun(RLMInput):
 class RLMState(TypedDict, total=False):
     """What changes during a run, and nothing else. Plain JSON types."""
 
-    query: str
-    context: ContextRef | Any
+    query: Annotated[str, TextChannel]
+    context: Annotated[ContextRef | Any, TextChannel]
     """A reference. Only `prepare` may find something else here, and stores it."""
     run: str
     """Names the tree of runs in this process; children carry their root's."""
@@ -88,7 +89,7 @@ class RLMState(TypedDict, total=False):
     """How far a person lets the tree go without being asked: what a child run is told when it begins."""
     tops: list[ContextRef] | None
     """The contexts of the top run, in a child run."""
-    answer: Any
+    answer: Annotated[Any, TextChannel]
     status: Status
     stop_reason: StopReason
     usage: dict[str, UsageRecord]
@@ -96,8 +97,8 @@ class RLMState(TypedDict, total=False):
     iterations: int
     sub_calls: int
     degraded: dict[Shortfall, int]
-    found: str | None
-    misfit: str | None
+    found: Annotated[str | None, TextChannel]
+    misfit: Annotated[str | None, TextChannel]
     citations: list[Citation]
     dropped_citations: int
     coverage: Coverage

@@ -103,6 +103,6 @@ def _check_prices(options: Options, prices: dict[str, bool]) -> None:
     if dollars and unknown:
         raise ConfigurationError(
             f"a limit in dollars needs the price of every model, and none is known for {', '.join(unknown)}: "
-            f"in Python, give it with prices={{{unknown[0]!r}: Price(input=..., output=...)}}, in dollars per "
-            "million tokens; or limit `tokens` or `calls` instead"
+            f"give it with prices={{{unknown[0]!r}: Price(input=..., output=...)}}, or --price IN:OUT, in dollars "
+            "per million tokens; or limit `tokens` or `calls` instead"
         )

@@ -35,7 +35,7 @@ from rlm_langchain.graph.boundary import (
     SAVER,
     SEEN,
     Internal,
-    check_thread,
+    check_config,
 )
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.http import pool
@@ -274,7 +274,7 @@ def _thread(config: RunnableConfig, saver: Any) -> str:
             "a checkpointer keeps runs by the name of their thread, and none was named: ask with "
             "config={'configurable': {'thread_id': ...}}, or make the RLM without a checkpointer"
         )
-    check_thread(thread)
+    check_config(config)
     return (
         f"{thread} in memory {os.getpid()} {id(saver.storage)}" if isinstance(saver, InMemorySaver) else str(thread)
     )

@@ -236,15 +236,26 @@ class Journal:
 
     def confirms_answer(self, answer: Any) -> bool:
         """Return whether `answer` matches the last cell's recorded answer. True if that cell gave none."""
-        last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
-        if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
-            return bool(last.get("value") == answer)
-        return True
+        last = self.answered
+        return last is None or bool(last.get("value") == answer)
 
     @property
-    def flaw_of_words(self) -> Flaw | None:
-        """Return the defect of the last turn if it had no code, so that its text may be the answer."""
-        return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
+    def answered(self) -> OutputRecord | None:
+        """Return the output of the last turn's last cell if it gave an answer, or None."""
+        last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
+        given = last is not None and last["outcome"] == "answered"
+        return last if given and self.cells[-1]["turn"] == len(self.turns) - 1 else None
+
+    @property
+    def answered_at_once(self) -> bool:
+        """Return whether the one turn since the question is an answer in words about all that there is to read."""
+        first = len(self.turns) == self._turns_before_question + 1
+        return first and not self.turns[-1]["cells"] and (self.whole or not any(self.contexts.values()))
+
+    @property
+    def flaw_of_answer(self) -> Flaw | None:
+        """Return the defect of the last turn, whose words or code gave the answer."""
+        return self.turns[-1].get("flaw") if self.turns else None
 
     @property
     def last_output(self) -> OutputRecord | None:

@@ -433,3 +433,24 @@ def test_a_broken_thread_is_listed_as_broken_beside_the_others_and_says_the_way_
     assert (forked.err, forked.out) == ("", ANSWER)
     assert command("forget", "book").code == 0
     assert [kept["thread"] for kept in runs(command)] == ["back", "other"]
+
+
+@pytest.mark.parametrize("missing", ["all", "some", "the last"])
+def test_a_thread_that_cannot_be_kept_is_told_and_no_answer_is_lost(
+    command: Command, done: Server, home: Path, text: Path, missing: str
+) -> None:
+    """A database that takes so many rows more, and then says what it says of a full disk."""
+    with closing(sqlite3.connect(home / "threads.sqlite")) as database:
+        [whole] = database.execute("select count(*) from checkpoints").fetchone()
+        rows = {"all": 0, "some": 3, "the last": whole - 1}[missing]
+        database.execute(
+            "create trigger full before insert on checkpoints when (select count(*) from checkpoints "
+            f"where thread_id = 'new') >= {rows} begin select raise(fail, 'database or disk is full'); end"
+        )
+    before = done.calls
+    failed = command("ask", "How long?", text, *MODEL, "--thread", "new")
+    assert failed.code == 1
+    assert "a checkpoint cannot be written" in failed.err
+    assert "Traceback" not in failed.err
+    assert (done.calls > before) == (missing != "all")
+    assert ("The answer, which is not kept:" in failed.err) == (missing == "the last")

@@ -188,3 +188,15 @@ def test_the_loss_of_any_row_is_an_error_or_does_no_harm(database: str) -> None:
                 other.execute(f"insert into {table} select * from kept")
                 other.commit()
         assert refused > 20
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\udc80b"])
+def test_any_text_is_kept_though_postgres_refuses_some(database: str, text: str) -> None:
+    kept = text if text.isascii() else "a\ufffdb"
+    cells = ("FINAL(1)", f"FINAL({text!r})", f"prose:{text}", f"prose:{text}", f"FINAL(llm_query({text!r}))")
+    config: Any = {"configurable": {"thread_id": ascii(text), f"user {text}": text}, "metadata": {text: [text]}}
+    with PostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script(*cells), checkpointer=saver)
+        answers = [rlm.invoke(f"what is {text}?", config)["answer"] for _ in range(4)]
+        assert rlm.graph.get_state(config).values["answer"] == answers[-1]
+    assert answers == [1, kept, kept, f"<{kept}>"]

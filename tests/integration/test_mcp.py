@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,13 @@ async def desk(folder: Path, *cells: str, **options: Any) -> AsyncIterator[Clien
     rlm = create_rlm(script(*cells), sandbox="monty", **options)
     async with connected(create_mcp_server(rlm, roots=[folder])._mcp_server) as session:
         yield session
+
+
+def test_a_client_is_told_our_version(folder):
+    options = create_mcp_server(
+        create_rlm(script("FINAL(1)")), roots=[folder]
+    )._mcp_server.create_initialization_options()
+    assert (options.server_name, options.server_version) == ("rlm", version("rlm-langchain"))
 
 
 async def test_texts_and_folders_have_names_and_several_are_read_together(folder):

@@ -17,11 +17,21 @@ from rlm_langchain.records import RLMInput
 from rlm_langchain.trajectory.jsonl import Trace
 
 
-def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, shown: Shown, *, strict: bool) -> int:
+def ask(
+    query: str,
+    context: Sequence[str],
+    thread: str | None,
+    setup: Setup,
+    shown: Shown,
+    *,
+    strict: bool,
+    encoding: str | None,
+) -> int:
     """Begin a run, or put the next question to a thread."""
     with _trace(shown) as trace:
         with inputs.preparing():
             query = inputs.check(query, context)
+            inputs.check_encoding(encoding, context)
             known = Threads().find(thread) if thread is not None else None
             if known:
                 known.unbroken()
@@ -29,7 +39,7 @@ def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, sh
             rlm = inputs.made_of(setup)
             asked: RLMInput = {
                 "query": query,
-                "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds),
+                "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds, encoding=encoding),
             }
         if known and known.standing.is_open and not shown.quiet:
             print("The question before this one was not answered, and is given up.", file=sys.stderr)

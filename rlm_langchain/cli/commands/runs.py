@@ -8,6 +8,7 @@ import sys
 from datetime import datetime
 from typing import Literal, TypedDict
 
+from rlm_langchain.cli.rendering.numbers import dollars
 from rlm_langchain.cli.rendering.records import one_line
 from rlm_langchain.cli.session.threads import SavedRun, Threads
 from rlm_langchain.durability import standing
@@ -74,6 +75,6 @@ def table(lines: list[Line], width: int = 0) -> list[str]:
 
 
 def _cells(told: Line) -> tuple[str, ...]:
-    cost = "?" if told["cost_usd"] is None else f"${told['cost_usd']:,.4f}"
+    cost = "?" if told["cost_usd"] is None else dollars(told["cost_usd"])
     when = datetime.fromisoformat(told["at"]).astimezone().strftime("%Y-%m-%d %H:%M") if told["at"] else "?"
-    return told["thread"], told["state"], str(told["turns"]), f"{told['calls']:,}", cost, when, told["question"]
+    return told["thread"], told["state"], f"{told['turns']:,}", f"{told['calls']:,}", cost, when, told["question"]

@@ -139,7 +139,12 @@ class Threads:
             yield
         except JournalError as error:
             if isinstance(error.__cause__, sqlite3.Error):
-                error.add_note(f"That is in {self.path}: put it back as it was, or set RLM_HOME to another folder.")
+                way_out = (
+                    ""
+                    if "make room" in str(error)
+                    else ": put it back as it was, or set RLM_HOME to another folder"
+                )
+                error.add_note(f"That is in {self.path}{way_out}.")
             raise
 
     def _prepare(self) -> None:

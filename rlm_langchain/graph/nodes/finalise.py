@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from rlm_langchain.answers.citations import cite
 from rlm_langchain.answers.coverage import ReadRanges, read_in_records
 from rlm_langchain.answers.words import problem_in_words
+from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -119,11 +120,11 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
     """How a run with this answer has ended, and what the answer lacks."""
     calls = journal.calls_since_question
     degraded, limit = shortfalls(calls), limit_of(calls)
-    if (flaw := journal.flaw_of_words) and answer is not None:
+    if (flaw := journal.flaw_of_answer) and answer is not None:
         degraded[flaw] = degraded.get(flaw, 0) + 1
     missing: StopReason | None = limit or ("degraded" if degraded else None)
     typed = bool(components.answer_schema(state["path"]))
-    status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
+    status, reason = _verdict(_reason(state, journal), answer, missing, typed=typed)
     # With these the answer itself may be whole.
     told: dict[Shortfall, int] = {
         "empty_context": int(journal.has_empty_context),
@@ -132,6 +133,16 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
     }
     degraded.update((kind, count) for kind, count in told.items() if count)
     return _End(status, reason, degraded)
+
+
+def _reason(state: RLMState, journal: Journal) -> StopReason:
+    """Why the run ended. A limit that let the last turn give an answer did not end it."""
+    reason: StopReason = state.get("stop_reason") or "answer"
+    if reason not in STOPS or reason == "seconds":  # time that is over has cut something short
+        return reason
+    if journal.answered:
+        return "answer"
+    return "prose" if journal.answered_at_once else reason
 
 
 def _cited(components: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:

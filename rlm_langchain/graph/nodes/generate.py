@@ -138,7 +138,7 @@ class GenerateStep:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
-        words = None if reply.is_source else self._words(completion.text)
+        words = None if reply.is_source else self._words(reply.words)
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
         if (self._talked_before() or self.journal.whole) and words is not None:
@@ -239,7 +239,10 @@ class GenerateStep:
         turns = most - self.journal.iterations
         if turns < most / 4:
             scarce["turns"] = turns
-        return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
+        return ", ".join(
+            f"{rest} {name.removesuffix('s') if type(rest) is int and rest == 1 else name}"
+            for name, rest in scarce.items()
+        )
 
     def _ending(self, stop: StopReason) -> TurnPlan:
         return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))

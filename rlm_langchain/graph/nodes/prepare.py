@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
+from rlm_langchain.context.decoding import replace_unkept, unkept
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import exchanges
@@ -38,7 +39,10 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
+    query, replaced = replace_unkept(query)
     recorder.record(_asked(components, journal, path, query, context, is_empty=is_empty))
+    if replaced:
+        recorder.note(path, "model", f"In the question, U+FFFD stands for {unkept(replaced)}.")
     return {
         "query": query,
         "context": None,
