@@ -16,9 +16,10 @@ from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import number_of
 from rlm_langchain.runnable.create import RLMOptions
-from rlm_langchain.runnable.options import check_names, option_errors
+from rlm_langchain.runnable.options import known_options, option_errors
 from rlm_langchain.runnable.run_scope import LangChainInput
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+from rlm_langchain.validation import check_names
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,6 +44,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
     name: str | None = None
     """What it is called in traces. None: the name of its class."""
 
+    @known_options
     def __init__(self, retriever: Any, rlm: RLMRunnable, *, k: int = 300, name: str | None = None) -> None:
         """Make a hybrid RLM of a retriever and an RLM."""
         options: dict[str, Any] = {"retriever": retriever, "rlm": rlm, "k": k, "name": name}

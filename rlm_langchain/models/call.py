@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from rlm_langchain.budget.ledger import Reservation
-from rlm_langchain.errors import RLMError
+from rlm_langchain.errors import ForeignExit, RLMError, ends_more_than_its_work
 from rlm_langchain.models.messages import (
     finish_of,
     text_of,
@@ -171,9 +171,11 @@ class _Attempts:
             chat = chat.model_copy(update={"rate_limiter": None})
         try:
             reply: BaseMessage = await chat.ainvoke(list(self.messages), config, **cap)
-        except BaseException:
+        except BaseException as error:
             if capture.reply is not None:
                 self._accept(capture.reply, capture)
+            if isinstance(error, ForeignExit) or ends_more_than_its_work(error):
+                raise self._exited(error) from error
             raise
         return self._accept(reply, capture)
 
@@ -186,6 +188,13 @@ class _Attempts:
         if self.account is not None:
             self.account.received(completion)
         return completion
+
+    def _exited(self, error: BaseException) -> RLMError:
+        """Return the error for a model, or a callback, that tried to end the process."""
+        cause = (error.__cause__ or error) if isinstance(error, ForeignExit) else error
+        if _is_from_callback(cause):
+            return ForeignExit(cause)
+        return CallFailed("unknown", f"the model raised {type(cause).__name__}", self.attempt - 1, self.seconds)
 
     def withdraw(self) -> None:
         """Note that the latest request has cost nothing."""
@@ -291,7 +300,7 @@ def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
     return {name: min(output_tokens, own) if isinstance(own, int) and own > 0 else output_tokens}
 
 
-def _is_from_callback(error: Exception) -> bool:
+def _is_from_callback(error: BaseException) -> bool:
     """Return whether a callback raised the error. LangChain lets it through only if the callback wants to stop."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == "langchain_core.callbacks.manager" for frame in frames)

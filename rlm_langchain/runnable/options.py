@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -19,6 +18,7 @@ from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.models.registry import check_kind
 from rlm_langchain.retrieval import option as retriever
 from rlm_langchain.sandboxes import choose
+from rlm_langchain.validation import check_names
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,15 +72,6 @@ def known_options(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return called
-
-
-def check_names(given: Iterable[str], known: Collection[str]) -> None:
-    """Raise `ConfigurationError` for the first option that there is not, with the nearest one."""
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"there is no option {name!r}; {meant}")
 
 
 @contextmanager
