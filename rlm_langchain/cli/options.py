@@ -67,8 +67,9 @@ class Setup:
             "--strategy", metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."
         ),
     ] = None
-    approve_above: str | None = None
-    """Calls, dollars or `off`, as it was typed. The other limits are fields, too, without being written here."""
+    approve_above_calls: str | None = None
+    approve_above_usd: str | None = None
+    """A number or `off`, as it was typed. The other limits are fields, too, without being written here."""
 
     def over(self, before: Setup) -> Setup:
         """These options, and for what they leave open those of before. Strategies come beside those of before."""

@@ -159,6 +159,8 @@ def test_a_person_is_asked_before_functions_go_past_what_was_agreed() -> None:
     paused: Any = rlm.invoke("q", thread)
     assert ran == ["a"]
     assert paused["__interrupt__"][0].value["estimated_usd"] == 0.25
+    about = {"kind": "function", "name": "lookup", "arguments": '[["b"], {}]'}
+    assert paused["__interrupt__"][0].value["about"] == [about]
     assert rlm.invoke(Command(resume=True), thread)["answer"] == ["a", "b"]
 
 
