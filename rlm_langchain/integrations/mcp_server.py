@@ -34,8 +34,10 @@ from rlm_langchain.errors import (
 from rlm_langchain.records import Record, RLMInput, output_of
 from rlm_langchain.retrieval.retriever import RLMRetriever
 from rlm_langchain.run.cancellation import ended
+from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import ContextRef
+from rlm_langchain.validation import check_types
 
 try:
     from mcp.server.fastmcp import Context, FastMCP
@@ -186,6 +188,7 @@ class ContextRegistry:
             self.searches.pop(ref["sha256"], None)
 
 
+@known_options
 def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
     """An MCP server that is not running yet. Files are read below `roots` only.
 
@@ -193,6 +196,10 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
     a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
     """
     rlm = checked_rlm(rlm)
+    check_types("create_mcp_server", str, host=host)
+    check_types("create_mcp_server", (list, tuple), roots=roots)
+    for root in roots:
+        check_types("create_mcp_server", Path, root=root)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     desk = ContextRegistry(rlm, tuple(roots))
     limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from contextvars import copy_context
 from pathlib import Path
 from textwrap import wrap
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
@@ -34,7 +35,7 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
-from rlm_langchain.runnable.as_node import node
+from rlm_langchain.runnable.as_node import MESSAGES, node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
@@ -59,6 +60,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
+from rlm_langchain.validation import check_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -357,14 +359,25 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             await afork(built.components, built.graph, config, at, to)
         return to
 
+    @known_options
     def as_node(
-        self, *, query: str = "query", context: str = "context", answer: str = "answer", output: str | None = None
+        self,
+        *,
+        query: str = "query",
+        context: str = "context",
+        answer: str | None = None,
+        output: str | None = None,
     ) -> Any:
         """A node for a parent graph: reads the question and the context from these keys of its state, writes these.
 
-        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
+        `query` may be the key of messages: the question is then the last thing that a person said. An answer of the
+        same key is appended as an `AIMessage`. None: "messages", where that is the key of the question, and else
+        "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
         `subgraphs=True`), interrupts and time travel go through the parent.
         """
+        check_types("as_node", str, query=query, context=context)
+        check_types("as_node", (str, NoneType), answer=answer, output=output)
+        answer = answer or (MESSAGES if query == MESSAGES else "answer")
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
         return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
 
