@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import number_of
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.create import RLMOptions
 from rlm_langchain.runnable.options import known_options, option_errors
 from rlm_langchain.runnable.run_scope import LangChainInput
@@ -61,6 +62,11 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
                 f"retriever is {given!r}; give a LangChain retriever or vector store, for example RLMRetriever(...)"
             )
         return given
+
+    def __or__(self, other: Any) -> Any:
+        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        check_next(other)
+        return super().__or__(other)
 
     def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Retrieve, then answer."""

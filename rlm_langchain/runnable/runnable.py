@@ -37,6 +37,7 @@ from rlm_langchain.run.event_loops import (
 )
 from rlm_langchain.runnable.as_node import MESSAGES, node
 from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
@@ -380,6 +381,16 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         answer = answer or (MESSAGES if query == MESSAGES else "answer")
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
         return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
+
+    def __or__(self, other: Any) -> Any:
+        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        check_next(other)
+        return super().__or__(other)
+
+    def pipe(self, *others: Any, name: str | None = None) -> Any:
+        """Like `|`, with several steps."""
+        check_next(others[0] if others else None)
+        return super().pipe(*others, name=name)
 
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""
