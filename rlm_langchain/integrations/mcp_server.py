@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
 from rlm_langchain.context.beneath import OutsideRoot
+from rlm_langchain.context.sanitize import clip
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import (
     ConfigurationError,
@@ -54,6 +55,8 @@ CONTEXTS = 1_000
 """Contexts that have names at once. One more, and the one that was not used for longest loses its name."""
 CONTEXT_HOURS = 12
 """After which a context that was not used loses its name. Its bytes are collected as those of any other."""
+NAME = 200
+"""Characters of a name that a client gives."""
 NAMED = 50
 """Names that a mistake is answered with."""
 KEPT = f"until nobody uses it for {CONTEXT_HOURS} hours, or {CONTEXTS:,} others were used since"
@@ -125,6 +128,8 @@ class ContextRegistry:
         ref = store.reference(text) if path is None else self._read(store, Path(path).expanduser())
         if ref is None:
             raise InputError("there is nothing in it")
+        if name is not None and not 0 < len(name.strip()) <= NAME:
+            raise InputError(f"a name has 1 to {NAME} characters, not {len(name.strip()):,}")
         known = name or (Path(path).absolute().name if path else f"text-{ref['sha256'][:8]}")
         with self._tidied():
             self.contexts[known] = ref
@@ -188,6 +193,27 @@ class ContextRegistry:
             self.searches.pop(ref["sha256"], None)
 
 
+class _Server(FastMCP[Any]):
+    """FastMCP, which tells in a sentence what is wrong with a call, also what it would ignore."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Run a tool. Raises `ToolError`."""
+        tools = {tool.name: tool.inputSchema.get("properties", {}) for tool in await self.list_tools()}
+        if name not in tools:
+            raise ToolError(f"there is no tool {clip(repr(name), NAME)}; there are {', '.join(tools)}")
+        if strange := [argument for argument in arguments if argument not in tools[name]]:
+            takes = ", ".join(tools[name])
+            raise ToolError(f"{name} takes no argument {clip(repr(strange[0]), NAME)}; it takes {takes}")
+        try:
+            return await super().call_tool(name, arguments)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            faults = error.__cause__.errors(include_input=False, include_url=False)
+            said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:NAMED])
+            raise ToolError(f"{name} was called wrongly: {said}") from None
+
+
 @known_options
 def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
     """An MCP server that is not running yet. Files are read below `roots` only.
@@ -203,7 +229,7 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     desk = ContextRegistry(rlm, tuple(roots))
     limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
-    server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
+    server = _Server("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
 
     async def load_context(
         path: Annotated[str | None, Field(description="A file or folder on the server's machine.")] = None,
