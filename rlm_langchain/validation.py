@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import wraps
 from math import isfinite
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlm_langchain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 T = TypeVar("T")
 
@@ -98,3 +102,20 @@ def check_keywords(cls: type[Any], replaced: Mapping[str, str] = {}) -> None:
 
 _KINDS: Mapping[str, tuple[type, ...]] = {"str": (str,), "float": (int, float)}
 """What is checked of fields, by their annotations."""
+
+
+@contextmanager
+def option_errors(model: type[BaseModel]) -> Iterator[None]:
+    """Raise `ConfigurationError` for what pydantic finds wrong with the options of this class, in a sentence."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = str(fault["loc"][0]) if fault["loc"] else model.__name__
+        if fault["type"] == "extra_forbidden":
+            check_names([name], {field.alias or name for name, field in model.model_fields.items()})
+        if fault["type"] == "missing":
+            raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
+        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None

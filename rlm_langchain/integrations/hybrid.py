@@ -17,10 +17,10 @@ from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import number_of
 from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.create import RLMOptions
-from rlm_langchain.runnable.options import known_options, option_errors
+from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.run_scope import LangChainInput
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
-from rlm_langchain.validation import check_names
+from rlm_langchain.validation import check_names, option_errors
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator
 
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.durability import checkpointer
@@ -72,18 +71,3 @@ def known_options(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return called
-
-
-@contextmanager
-def option_errors(model: type[BaseModel]) -> Iterator[None]:
-    """Raise `ConfigurationError` for what pydantic finds wrong with the options of this class, in a sentence."""
-    try:
-        yield
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        name = str(fault["loc"][0]) if fault["loc"] else model.__name__
-        if fault["type"] == "extra_forbidden":
-            check_names([name], {field.alias or name for name, field in model.model_fields.items()})
-        if fault["type"] == "missing":
-            raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
-        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None

@@ -50,7 +50,6 @@ from rlm_langchain.runnable.options import (
     SomeFunctions,
     SomeTools,
     known_options,
-    option_errors,
 )
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
 from rlm_langchain.runnable.safe_repr import safe_repr
@@ -61,7 +60,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
-from rlm_langchain.validation import check_types
+from rlm_langchain.validation import check_types, option_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,6 +19,7 @@ from rlm_langchain import (
     Limits,
     Price,
     RLMContextMiddleware,
+    RLMRetriever,
     RLMRunnable,
     Strategy,
     create_hybrid_rlm,
@@ -58,6 +59,7 @@ CONSTRUCTORS: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, 
     "rlm_tool": (rlm_tool, rlm_tool, {"rlm": RLM, "context": "x"}),
     "RLMContextMiddleware": (RLMContextMiddleware, RLMContextMiddleware, {"rlm": RLM}),
     "create_mcp_server": (create_mcp_server, create_mcp_server, {"rlm": RLM}),
+    "RLMRetriever": (RLMRetriever, RLMRetriever, {"corpus": "text"}),
     "as_node": (RLM.as_node, RLM.as_node, {}),
     "Budget": (Budget, Budget, {}),
     "Limits": (Limits, Limits, {}),
@@ -69,11 +71,13 @@ CONSTRUCTORS: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, 
         {"name": "f", "signature": "", "guidance": "g", "function": lambda: 1},
     ),
 }
+LATER = {("RLMRetriever", "corpus")}
+"""What is looked at when it is used."""
 OPTIONS = [
     (name, option.name)
     for name, (described, _, _) in CONSTRUCTORS.items()
     for option in inspect.signature(described).parameters.values()
-    if option.kind is not option.VAR_KEYWORD
+    if option.kind is not option.VAR_KEYWORD and (name, option.name) not in LATER
 ]
 
 
