@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rlm_langchain.types import ContextFile, Limits, Plain, Reply, Step
+from rlm_langchain.validation import checked_arguments
 
 
 class Sandbox(Protocol):
@@ -30,10 +31,7 @@ class Sandbox(Protocol):
         limits: Limits,
         more: Mapping[str, ContextFile] | None = None,
     ) -> SandboxSession:
-        """Open a fresh REPL: load `context` and the named contexts in `more`, then run `prelude`.
-
-        Raises `SandboxError`.
-        """
+        """Open a fresh REPL: load `context` and the named ones in `more`, run `prelude`. Raises `SandboxError`."""
 
 
 class SandboxSession(Protocol):
@@ -49,6 +47,7 @@ class SandboxSession(Protocol):
         """Kill the worker. May be called twice, and from another thread: a blocked `run` then returns `Died`."""
 
 
+@checked_arguments
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """A way to work on a context: instructions for the root model, and helper functions for its REPL."""
@@ -75,6 +74,7 @@ class ContextSource(Protocol):
         """Return the context. Raises `InputError` that says what is wrong and what to do."""
 
 
+@checked_arguments
 @dataclass(frozen=True, slots=True)
 class HostFunction:
     """A function of the REPL that runs in the host: journaled, kept on disk, counted by `Budget.tool_calls`."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, NotRequired
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
-from rlm_langchain.validation import NumberRule, check_numbers
+from rlm_langchain.validation import NumberRule, check_keywords, check_numbers
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
@@ -135,6 +135,7 @@ LIMITED = (
     NumberRule("seed", whole=True),
 )
 """Rules that the fields of `Limits` are validated with."""
+check_keywords(Limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlm_langchain.budget.limits import LIMITS
-from rlm_langchain.validation import check_numbers
+from rlm_langchain.validation import check_keywords, check_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,8 @@ class Budget:
     def __post_init__(self) -> None:
         """Raises `ConfigurationError` for a limit that no run could keep."""
         check_numbers(self, (limit.rule for limit in LIMITS))
+
+
+check_keywords(
+    Budget, {"approve_above": "give approve_above_calls=20 for calls, approve_above_usd=0.50 for dollars"}
+)

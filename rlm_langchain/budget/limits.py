@@ -24,11 +24,11 @@ class Option:
     help: str
     metavar: str = "N"
     text: bool = False
-    """Whether it takes more than a number. The command reads it itself, and several limits may share it."""
+    """Whether it takes more than a number: the command reads it itself."""
 
     @property
     def name(self) -> str:
-        """The name of the parameter: `--approve-above` is `approve_above`."""
+        """The name of the parameter: `--approve-above-usd` is `approve_above_usd`."""
         return self.flag.removeprefix("--").replace("-", "_")
 
 
@@ -77,11 +77,6 @@ _LAST_CALL: Final = (
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"
-_APPROVE_ABOVE: Final = Option(
-    "--approve-above",
-    "Ask you before sub-calls take the run past so many calls (20), or dollars (0.50); or off.",
-    text=True,
-)
 
 LIMITS: tuple[Limit, ...] = (
     Limit(
@@ -133,8 +128,21 @@ LIMITS: tuple[Limit, ...] = (
     Limit("output_tokens", "the reply is cut by the provider", least=1, whole=True),
     Limit("tool_calls", "one call more is an `LLMError` in the cell", whole=True),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
-    Limit("approve_above_calls", _ASK, whole=True, option=_APPROVE_ABOVE),
-    Limit("approve_above_usd", _ASK, option=_APPROVE_ABOVE),
+    Limit(
+        "approve_above_calls",
+        _ASK,
+        whole=True,
+        option=Option(
+            "--approve-above-calls", "Ask you before sub-calls take the run past so many calls; or off.", text=True
+        ),
+    ),
+    Limit(
+        "approve_above_usd",
+        _ASK,
+        option=Option(
+            "--approve-above-usd", "Ask you before sub-calls take the run past so many dollars; or off.", text=True
+        ),
+    ),
 )
 """In the order in which what is left of them is shown, and in which they are checked."""
 

@@ -79,8 +79,9 @@ class Setup:
             help="Dollars per million tokens read and written, where no price is known; NAME=IN:OUT for one model.",
         ),
     ] = None
-    approve_above: str | None = None
-    """Calls, dollars or `off`, as it was typed. The other limits are fields, too, without being written here."""
+    approve_above_calls: str | None = None
+    approve_above_usd: str | None = None
+    """A number or `off`, as it was typed. The other limits are fields, too, without being written here."""
 
     def over(self, before: Setup) -> Setup:
         """These options, and for what they leave open those of before. Strategies come beside those of before."""

@@ -34,6 +34,8 @@ class Approval(TypedDict):
     first: int
     """The number of the first call of the fan-out."""
     calls: int
+    about: list[dict[str, str]]
+    """The first of the calls: `kind`, and `prompt`, or `name` and `arguments` of a function of the REPL. Cut."""
     estimated_usd: float | None
     """For this fan-out, if each reply is as long as may be; None when the price is unknown."""
     spent_calls: int

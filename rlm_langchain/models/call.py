@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from rlm_langchain.budget.ledger import Reservation
-from rlm_langchain.errors import RLMError
+from rlm_langchain.errors import ForeignExit, RLMError, ends_more_than_its_work
 from rlm_langchain.models.http.adopt_client import sends_through_us
 from rlm_langchain.models.http.renamed import RENAMED
 from rlm_langchain.models.learned import CAP_NAMES, NEEDED, OTHER_CAP, Learned, refused_parameter
@@ -224,6 +224,8 @@ class _Attempts:
                 self._accept(capture.reply, capture)
             elif capture.is_without_choices and isinstance(error, Exception):
                 raise UnusableReply("holds no choices", capture.body) from error
+            if isinstance(error, ForeignExit) or ends_more_than_its_work(error):
+                raise self._exited(error) from error
             raise
         finally:
             RENAMED.reset(renamed)
@@ -247,6 +249,13 @@ class _Attempts:
         if self.account is not None:
             self.account.received(completion)
         return completion
+
+    def _exited(self, error: BaseException) -> RLMError:
+        """Return the error for a model, or a callback, that tried to end the process."""
+        cause = (error.__cause__ or error) if isinstance(error, ForeignExit) else error
+        if _is_from_callback(cause):
+            return ForeignExit(cause)
+        return CallFailed("unknown", f"the model raised {type(cause).__name__}", self.attempt - 1, self.seconds)
 
     def withdraw(self) -> None:
         """Note that the latest request has cost nothing."""
@@ -440,7 +449,7 @@ def _reports_its_end(chat: BaseChatModel) -> bool:
     return not REPORTS_ITS_END.isdisjoint(kind.__module__.partition(".")[0] for kind in type(chat).__mro__)
 
 
-def _is_from_callback(error: Exception) -> bool:
+def _is_from_callback(error: BaseException) -> bool:
     """Return whether a callback raised the error. LangChain lets it through only if the callback wants to stop."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == "langchain_core.callbacks.manager" for frame in frames)

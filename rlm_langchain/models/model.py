@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rlm_langchain.types import Usage
-from rlm_langchain.validation import NumberRule, check_numbers
+from rlm_langchain.validation import NumberRule, check_keywords, check_numbers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -40,6 +40,9 @@ class Price:
         plain = max(0, usage.input - usage.cached - written)
         total = plain * self.input + usage.cached * cached + written * storing + usage.output * self.output
         return total / MILLION
+
+
+check_keywords(Price)
 
 
 class PriceListEntry(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field, PrivateAttr
 from typing_extensions import Self
@@ -25,6 +26,7 @@ from rlm_langchain.retrieval.faiss_store.metadata import natural
 from rlm_langchain.retrieval.option import embedder_of
 from rlm_langchain.run.event_loops import shared_loop
 from rlm_langchain.types import ContextFile
+from rlm_langchain.validation import check_names, check_types, option_errors
 
 
 class RLMRetriever(BaseRetriever):
@@ -43,6 +45,19 @@ class RLMRetriever(BaseRetriever):
     k: int = Field(default=10, ge=1)
     home: Path | None = None
     """Where the corpus and its index are kept. None: `RLM_HOME`, else the user's data folder."""
+
+    def __init__(
+        self, *, corpus: Any, embeddings: Any = None, k: int = 10, home: Path | None = None, **options: Any
+    ) -> None:
+        """Make a retriever. `options` are those of every LangChain retriever, such as `tags`.
+
+        Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
+        """
+        check_names(options, type(self).model_fields)
+        if embeddings is not None:
+            check_types("RLMRetriever", Embeddings, embeddings=embeddings)
+        with option_errors(type(self)):
+            super().__init__(corpus=corpus, embeddings=embeddings, k=k, home=home, **options)  # type: ignore[call-arg]
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The corpus and the embedding model by their kinds alone: they may be long, and hold keys."""

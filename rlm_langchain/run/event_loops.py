@@ -7,18 +7,19 @@ import atexit
 import math
 import os
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
 from anyio import CapacityLimiter, TaskInfo, from_thread, get_current_task, to_thread
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
+from rlm_langchain.errors import ForeignExit, is_exit
 from rlm_langchain.run.cancellation import ended, in_new_thread
 
 if TYPE_CHECKING:
@@ -38,9 +39,49 @@ def _kept(provider: int) -> BlockingPortalProvider:
     hold connections that belong to it, and would fail on another one. It ends with the process.
     """
     kept = _providers[provider]
-    kept.__enter__()
+    loop = kept.__enter__()
+    loop.call(lambda: asyncio.get_running_loop().set_task_factory(_survivable_task))
     atexit.register(_end, provider)
     return kept
+
+
+class _Survivable(Coroutine[Any, Any, T]):
+    """A coroutine whose exits, such as a callback's `sys.exit()`, are errors of its own: asyncio lets an exit of a
+    task end the loop, which all sync runs of the process share."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        return self._step(self._work.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an error."""
+        return self._step(self._work.throw, *error)
+
+    def close(self) -> None:
+        """End."""
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._work.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        """What is asked of a coroutine: its frame, where it waits."""
+        return getattr(self._work, name)
+
+    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return step(*given)
+        except BaseException as error:
+            if not is_exit(error):
+                raise
+            raise ForeignExit(error) from error
+
+
+def _survivable_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(_Survivable(work) if isinstance(work, Coroutine) else work, loop=loop, **options)
 
 
 def _end(provider: int) -> None:
@@ -82,7 +123,12 @@ def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> 
 
     async def called() -> T:
         IN_SYNC_RUN.set(True)
-        return await function(given)
+        try:
+            return await function(given)
+        except BaseException as error:
+            if not is_exit(error):
+                raise
+            raise ForeignExit(error) from error  # here, since a task of the loop that fails ends the others
 
     with shared_loop() as loop:
         future = loop.start_task_soon(called)
@@ -126,6 +172,7 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
     its threads first. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its worker threads.
     """
     context = copy_context() if context is None else context
+    do = partial(_without_exits, do)
     if not _is_cancellable() and threading.current_thread() is not threading.main_thread():
         return context.run(do)
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
@@ -136,6 +183,16 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
             if not work.done():  # else it is the work itself that raises, or pauses
                 stop()
             raise
+
+
+def _without_exits(do: Callable[[], T]) -> T:
+    """Return the result of `do()`. What ends a process there, in a callback, say, is an error of ours."""
+    try:
+        return do()
+    except BaseException as error:
+        if not is_exit(error):
+            raise
+        raise ForeignExit(error) from error
 
 
 def _awaited(work: Future[T]) -> T:
@@ -167,7 +224,7 @@ def iterate_interruptible(
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
-            while (part := _awaited(pool.submit(context.run, lambda: next(parts, end)))) is not end:
+            while (part := _awaited(pool.submit(context.run, _without_exits, lambda: next(parts, end)))) is not end:
                 with _watched_reader(leave):
                     yield cast(T, part)
         except BaseException:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,13 @@ from rlm_langchain.models.call import accepts_output_cap
 from rlm_langchain.models.model import Model, Price, Role
 from rlm_langchain.models.pricing import has_price
 from rlm_langchain.models.registry import resolve
-from rlm_langchain.prompts.strategies import is_auto, strategies_of
+from rlm_langchain.prompts.strategies import each_installed, is_auto, strategies_of
+from rlm_langchain.protocols import Strategy
 from rlm_langchain.retrieval.embedder import Embedder, name_of
 from rlm_langchain.retrieval.option import search_of
 from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
+from rlm_langchain.sandboxes.reserved_names import bindings, parsed
 
 
 def assemble(options: Options) -> Components:
@@ -29,8 +32,11 @@ def assemble(options: Options) -> Components:
     store = ContextStore(options.home)
     search = search_of(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)
-    tools = tools_of(options.tools)
-    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools)
+    strategies = strategies_of(options.strategies)
+    named = options.tools or options.sub_tools or options.functions
+    helpers = _helpers(strategies, auto=is_auto(options.strategies)) if named else frozenset()
+    tools = tools_of(options.tools, helpers)
+    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools, helpers)
     if search and KIND in {**tools, **sub_tools}:
         raise ConfigurationError(
             f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
@@ -38,11 +44,13 @@ def assemble(options: Options) -> Components:
     functions = functions_of(options.functions)
     if taken := sorted(functions.keys() & ({*tools, *sub_tools} | ({KIND} if search else set()))):
         raise ConfigurationError(f"there are two functions of the REPL called {taken[0]!r}: rename one")
+    if taken := sorted(functions.keys() & helpers):
+        raise ConfigurationError(f"a strategy brings a function called {taken[0]!r} too: rename yours")
     return Components(
         root=root,
         subs=tuple(subs),
         sandbox=choose(options.sandbox),
-        strategies=strategies_of(options.strategies),
+        strategies=strategies,
         auto=is_auto(options.strategies),
         budget=options.budget,
         limits=options.limits,
@@ -54,6 +62,13 @@ def assemble(options: Options) -> Components:
         citations=options.citations,
         schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )
+
+
+def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
+    """The names that strategies define in the REPL, for tools to leave to them."""
+    others = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
+    trees = [parsed(one.prelude) for one in (*strategies, *others) if one.prelude]
+    return frozenset(name for tree in trees if isinstance(tree, ast.Module) for _, name in bindings(tree))
 
 
 def _models(options: Options, embedder: Embedder | None) -> list[Model]:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from contextvars import copy_context
 from pathlib import Path
 from textwrap import wrap
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
@@ -34,8 +35,9 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
-from rlm_langchain.runnable.as_node import node
+from rlm_langchain.runnable.as_node import MESSAGES, node
 from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
@@ -48,7 +50,6 @@ from rlm_langchain.runnable.options import (
     SomeFunctions,
     SomeTools,
     known_options,
-    option_errors,
 )
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
 from rlm_langchain.runnable.safe_repr import safe_repr
@@ -59,6 +60,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
+from rlm_langchain.validation import check_types, option_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -358,16 +360,37 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             await afork(built.components, built.graph, config, at, to)
         return to
 
+    @known_options
     def as_node(
-        self, *, query: str = "query", context: str = "context", answer: str = "answer", output: str | None = None
+        self,
+        *,
+        query: str = "query",
+        context: str = "context",
+        answer: str | None = None,
+        output: str | None = None,
     ) -> Any:
         """A node for a parent graph: reads the question and the context from these keys of its state, writes these.
 
-        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
+        `query` may be the key of messages: the question is then the last thing that a person said. An answer of the
+        same key is appended as an `AIMessage`. None: "messages", where that is the key of the question, and else
+        "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
         `subgraphs=True`), interrupts and time travel go through the parent.
         """
+        check_types("as_node", str, query=query, context=context)
+        check_types("as_node", (str, NoneType), answer=answer, output=output)
+        answer = answer or (MESSAGES if query == MESSAGES else "answer")
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
         return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
+
+    def __or__(self, other: Any) -> Any:
+        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        check_next(other)
+        return super().__or__(other)
+
+    def pipe(self, *others: Any, name: str | None = None) -> Any:
+        """Like `|`, with several steps."""
+        check_next(others[0] if others else None)
+        return super().pipe(*others, name=name)
 
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """`invoke` in the words of the RLM paper."""

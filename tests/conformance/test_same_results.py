@@ -11,7 +11,7 @@ import pytest
 
 from rlm_langchain.plugins import load
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.types import Completed, Limits
+from rlm_langchain.types import Completed, Limits, Reply, Suspended
 
 ENDS = r"""
 import re
@@ -160,3 +160,25 @@ def test_a_return_outside_of_a_function_is_an_error_and_nothing_runs(
 def test_a_return_inside_of_a_function_is_none(session: SandboxSession) -> None:
     code = "class A:\n    def f(self):\n        if True:\n            return 2\nprint(A().f())"
     assert session.run(code) == Completed("2\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("from rlm import llm_query", "imports `llm_query`, which is there already: leave the import out"),
+        ("from rlm_langchain import llm_query, FINAL", "which is there already: leave the import out"),
+        ("import numpy as context", "such as `data`"),
+        ("import rlm\nrlm.llm_query('x')", "are there without an import"),
+        ("import rlm_langchain.repl", "are there without an import"),
+        ("from rlm_langchain import search", "are there without an import"),
+        ("x = await budget()", "are called without await"),
+        ("async def main():\n    return await len('x')\nprint(await main())", "are called without await"),
+        ("import asyncio\nprint(await asyncio.gather(len('a'), len('b')))", "are called without await"),
+    ],
+)
+def test_what_is_there_needs_neither_import_nor_await(session: SandboxSession, code: str, hint: str) -> None:
+    step = session.run(code)
+    while isinstance(step, Suspended):
+        step = session.resume([Reply({}) for _ in step.calls])
+    assert isinstance(step, Completed)
+    assert hint in (step.error or "")

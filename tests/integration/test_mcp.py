@@ -153,6 +153,33 @@ async def test_texts_and_folders_have_names_and_several_are_read_together(folder
         assert answer.structuredContent["answer"] == {"all": "dict", text: "str"}
 
 
+@pytest.mark.parametrize(
+    ("tool", "given", "said"),
+    [
+        ("nothing", {}, "there is no tool 'nothing'; there are load_context, ask, search"),
+        ("x" * 100_000, {}, "characters left out"),
+        ("load_context", {"text": "a", "title": "b"}, "takes no argument 'title'; it takes path, text, name"),
+        ("load_context", {"path": 5}, "load_context was called wrongly: path: Input should be a valid string"),
+        ("load_context", {"text": "a", "name": "x" * 100_000}, "a name has 1 to 200 characters, not 100,000"),
+        ("load_context", {"text": "a", "name": " "}, "a name has 1 to 200 characters, not 0"),
+        ("ask", {"query": "q"}, "ask was called wrongly: contexts: Field required"),
+        ("ask", {"query": ["q"], "contexts": "t"}, "query: Input should be a valid string; contexts: Input should"),
+        ("ask", {"query": " ", "contexts": ["t"]}, "ask a question"),
+        ("search", {"query": "q", "context": "t", "k": 10**9}, "k: Input should be less than or equal to 100"),
+    ],
+    ids=lambda part: str(part)[:30],
+)
+async def test_a_wrong_call_is_told_in_a_sentence(folder, tool, given, said):
+    async with desk(folder, "FINAL(len(context))") as session:
+        await session.call_tool("load_context", {"text": "abc", "name": "t"})
+        result = await session.call_tool(tool, given)
+        assert result.isError
+        assert said in words(result)
+        assert len(words(result)) < 1_000
+        asked = {"query": "q", "contexts": ["t"]}
+        assert (await session.call_tool("ask", asked)).structuredContent["answer"] == 3
+
+
 async def test_a_checkpointer_of_the_rlm_is_not_used_since_questions_have_no_thread(folder):
     async with desk(folder, "FINAL(len(context))", checkpointer=(saver := InMemorySaver())) as session:
         await session.call_tool("load_context", {"text": "abc", "name": "t"})
@@ -204,7 +231,7 @@ async def test_a_spent_budget_is_a_partial_answer_and_a_foreign_error_keeps_its_
         (["--model", "openai:any", "--http", "somewhere"], "--http somewhere: give PORT, or HOST:PORT"),
         (["--model", "openai:any", "--http", "0.0.0.0:0"], "set RLM_MCP_TOKEN"),
         (["--model", "openai:any", "--http", "127.0.0.1:1"], "nothing can listen at 127.0.0.1, port 1"),
-        (["--model", "openai:any", "--approve-above", "3"], "nobody to ask"),
+        (["--model", "openai:any", "--approve-above-calls", "3"], "nobody to ask"),
     ],
 )
 def test_what_cannot_be_served_is_a_sentence(arguments, sentence, capsys, monkeypatch):

@@ -18,7 +18,7 @@ from select import select
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.limits import LIMITS
+from rlm_langchain.budget.limits import LIMITS, Limit
 from rlm_langchain.cli.session.approve import OFF
 from rlm_langchain.context.decoding import replace_surrogates
 from rlm_langchain.context.sanitize import visible
@@ -83,8 +83,7 @@ def _schema(text: str | None) -> dict[str, Any] | None:
 
 def made_of(setup: Setup) -> RLMRunnable:
     """The RLM that options describe. Raises `ConfigurationError`."""
-    options = {limit.field: limit.option for limit in LIMITS}
-    limits = {name: getattr(setup, option.name) for name, option in options.items() if option and not option.text}
+    limits = {limit.field: _limit(limit, getattr(setup, limit.option.name)) for limit in LIMITS if limit.option}
     return build(
         root_model=setup.model,
         recursive_model=setup.sub_model,
@@ -92,7 +91,7 @@ def made_of(setup: Setup) -> RLMRunnable:
         strategies=[strategy(one) for one in setup.strategy or ()],
         output_schema=_schema(setup.schema),
         prices=prices(setup),
-        budget=budget({**limits, **_approve_above(setup.approve_above)}),
+        budget=budget(limits),
     )
 
 
@@ -148,18 +147,19 @@ def _absolute(name: str) -> str:
     return str(found.absolute()) if isinstance(found, Path) else name
 
 
-def _approve_above(given: str | None) -> dict[str, float | int | None]:
-    """Calls when it is a whole number, dollars otherwise. `off` takes the place of what a thread was begun with."""
-    if given in (None, OFF):
-        return {}
-    dollars = "$" in given or "." in given
+def _limit(limit: Limit, given: Any) -> Any:
+    """What was given for a limit. `off` takes the place of what a thread was begun with."""
+    if not isinstance(given, str) or given == OFF:
+        return None if given == OFF else given
     try:
-        limit = float(given.removeprefix("$")) if dollars else int(given)
+        number = int(given) if limit.whole else float(given.removeprefix("$"))
     except ValueError:
-        limit = -1
-    if not 0 <= limit < inf:
-        raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), dollars (0.50), or off")
-    return {"approve_above_usd" if dollars else "approve_above_calls": limit}
+        number = -1
+    if not 0 <= number < inf:
+        kind = "a number of calls (20)" if limit.whole else "dollars (0.50)"
+        flag = limit.option.flag if limit.option else limit.field
+        raise ConfigurationError(f"{flag} {given}: give {kind}, or off")
+    return number
 
 
 def check(query: str, context: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ class Asking:
                 await self._recall(rlm, config)
             values = await self._until_it_waits(rlm, given, config)
             while questions(values):
-                given = await self._decided(values)
+                given = await self._decided(rlm, values)
                 values = await self._until_it_waits(rlm, given, config)
             return output_of(values)
 
@@ -121,9 +121,9 @@ class Asking:
         for record in flat(since_question(state.values.get("trajectory", []))):
             self._note(record)
 
-    async def _decided(self, values: dict[str, Any]) -> Command[Any]:
+    async def _decided(self, rlm: RLMRunnable, values: dict[str, Any]) -> Command[Any]:
         """What a person says to what the run waits for: now, or when told not to be asked."""
-        if self.kept.setup.approve_above == approve.OFF:
+        if not rlm.budget.asks_person:  # any more: they are off
             return answered(values, lambda _: True)
         self.view.close()
         said = await asyncio.to_thread(answered, values, approve.granted)

@@ -19,7 +19,6 @@ from math import inf
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import ToolException
 from langgraph.errors import GraphBubbleUp
 
 from rlm_langchain.budget.ledger import BudgetRefused
@@ -27,10 +26,12 @@ from rlm_langchain.context.sanitize import quotable
 from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
+from rlm_langchain.graph.calls.host_code import definitions, in_own_thread, result_of, what_failed
+from rlm_langchain.graph.calls.tool_names import REPL, is_python
+from rlm_langchain.graph.calls.tool_results import too_big
 from rlm_langchain.graph.components import Components
 from rlm_langchain.plugins import load
 from rlm_langchain.protocols import HostFunction
-from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.sandboxes.reserved_names import RESERVED
 from rlm_langchain.types import CallResult, ContextRef, Usage
 
@@ -43,14 +44,7 @@ class FunctionHandler(CallHandler):
 
     def prelude(self, components: Components, path: str) -> str:
         """Return the code that defines the functions: arguments go out as JSON, the result comes back as JSON."""
-        if not components.functions:
-            return ""
-        return "import json\n\n\n" + "\n\n\n".join(
-            f"def {name}(*args, **kwargs):\n"
-            f"    call = json.dumps([{name!r}, list(args), kwargs])\n"
-            '    return json.loads(_host_call("function", call))'
-            for name in components.functions
-        )
+        return definitions("function", components.functions)
 
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
         """Return what the root model reads of the functions."""
@@ -108,9 +102,13 @@ def _unusable(function: Any, others: Mapping[str, HostFunction]) -> str | None:
     if not isinstance(function, HostFunction):
         return f"it is a {type(function).__name__}, not a HostFunction"
     name, usd = function.name, function.usd
+    for field in ("name", "signature", "guidance"):
+        if not isinstance(text := getattr(function, field), str):
+            return f"{field}={text!r}: give a text"
     faults = (
         (not name.isidentifier() or iskeyword(name), "that is no name in Python. Rename it"),
-        (name in RESERVED, "the REPL has a function of that name. Rename it"),
+        (is_python(name), "Python has something of that name. Rename it"),
+        (name in RESERVED or name in REPL, "the REPL has a function of that name. Rename it"),
         (name in others, "there are two of that name. Rename one"),
         (not function.guidance.strip(), "it has no guidance: say what it is for and what it returns"),
         (not (isinstance(usd, int | float) and 0 <= usd < inf), f"usd={usd!r}: give dollars of a call, 0 or more"),
@@ -157,33 +155,25 @@ async def _run(site: CallSite) -> CallResult:
         return CallResult(None, f"{name} was called wrongly: {error}")
     try:
         async with asyncio.timeout(site.tree.ledger.seconds_left()), _admitted(site, function):
-            return _as_json(name, await _result(function, bound))
+            result = await result_of(site.tree, _result(function, bound))
+            return _as_json(name, result, site.components.limits.value)
     except BudgetRefused as refused:
         return CallResult(None, f"not run: {refused}", refused=refused.reason)
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a function raises
-        return CallResult(None, f"{name} {_failure(error)}")
-
-
-def _failure(error: Exception) -> str:
-    """Return what the code may know of a failure: a foreign error's text could hold a key."""
-    if isinstance(error, ToolException):
-        return f"says: {error}"
-    if isinstance(error, TimeoutError):
-        return "was not done when the time of the run was over"
-    return f"failed: {type(error).__name__}"
+        return CallResult(None, f"{name} {what_failed(error)}")
 
 
 async def _result(function: HostFunction, bound: inspect.BoundArguments) -> Any:
     """Return what the function returns. A sync one has a thread of its own: the event loop goes on."""
     if inspect.iscoroutinefunction(function.function):
         return await function.function(*bound.args, **bound.kwargs)
-    result = await run_in_new_thread(lambda: function.function(*bound.args, **bound.kwargs))
+    result = await in_own_thread(lambda: function.function(*bound.args, **bound.kwargs))
     return await result if inspect.isawaitable(result) else result
 
 
-def _as_json(name: str, result: Any) -> CallResult:
+def _as_json(name: str, result: Any, most: int) -> CallResult:
     """Return a result as the REPL reads it. A value that JSON would change is refused, not changed."""
     try:
         text = json.dumps(result, allow_nan=False)
@@ -192,6 +182,8 @@ def _as_json(name: str, result: Any) -> CallResult:
         is_plain = False
     if not is_plain:
         return CallResult(None, f"{name} returned a {type(result).__name__} that is no JSON value")
+    if len(text) > most:
+        return CallResult(None, f"{name} ran, but {too_big(most)}")
     return CallResult(text)
 
 

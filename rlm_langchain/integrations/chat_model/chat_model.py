@@ -32,8 +32,8 @@ from rlm_langchain.integrations.chat_model.reply import thinking, thought, thoug
 from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of, traced_schema
 from rlm_langchain.integrations.chat_model.tools import Given, bound_tools
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.runnable.options import option_errors
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+from rlm_langchain.validation import option_errors
 
 PROVIDERS_OPTIONS = frozenset(
     {"temperature", "max_tokens", "timeout", "max_retries", "api_key", "base_url", "streaming"}

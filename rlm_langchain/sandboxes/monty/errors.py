@@ -21,6 +21,14 @@ _UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
 
 HINTS = (
+    (
+        r"No module named 'rlm|from 'rlm",
+        "llm_query, rlm_query, FINAL and the other functions of this REPL are there without an import",
+    ),
+    (
+        r"can't be awaited|a coroutine or an awaitable is required",
+        "the functions of this REPL are called without await; llm_query_batched asks many at once",
+    ),
     (r"support yield", "generator functions are not there: append to a list and return it"),
     (
         r"support class inheritance",
