@@ -43,3 +43,12 @@ def lost_in(records: list[Any]) -> dict[str, int]:
             lost["sub"] += sum(lost_in(record["child"]).values())
         lost["sub" if record["type"] == "call" else "root"] += record.get("lost", 0)
     return lost
+
+
+def check_usage(output: dict[str, Any], whole: dict[str, Any], most: int) -> None:
+    """A run used what one used that nobody killed, and no more than `most` requests that had no reply."""
+    lost = lost_in(output["trajectory"])
+    assert sum(lost.values()) <= most
+    for part, count in lost.items():
+        assert output["usage"][part]["calls"] == whole["usage"][part]["calls"] + count
+        assert count or output["usage"][part] == whole["usage"][part]

@@ -247,13 +247,13 @@ def test_questions_without_a_whole_answer_say_so(ask):
     heard: list[str] = []
     statuses = "[[one['answer'], one['status']] for one in earlier]"
     saver = InMemorySaver()
-    some = ("print(1)", "print(2)", "FINAL('some of it')")
+    some = ("print(1)", "print(2)", "=some of it")
     turns = ("FINAL(None)", "FINAL(None)", *some, f"FINAL({statuses})")
     rlm = create_rlm(prompts_of(*turns, heard=heard), checkpointer=saver, budget=Budget(iterations=2))
     assert ask(rlm, "none?")["status"] == "failed"
     assert ask(rlm, "some?")["status"] == "partial"
     assert "`earlier[0]`, failed, without an answer" in heard[2]
-    assert ask(rlm, "so?")["answer"] == [[None, "failed"], ["some of it", "partial"]]
+    assert ask(rlm, "so?")["answer"] == [[None, "failed"], ["=some of it", "partial"]]
     assert "`earlier[1]`, partial" in heard[5]
 
 

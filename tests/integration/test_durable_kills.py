@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.durable.arena import Arena, Survived, arena, story
-from tests.durable.limit import check_limit, lost_in
+from tests.durable.limit import check_limit, check_usage
 from tests.durable.play import WIDE, query
 
 KILLS = int(os.environ.get("RLM_KILLS", "4"))
@@ -39,11 +39,7 @@ def check(done: Survived, whole: dict[str, Any]) -> None:
     output, expected = done.result["output"], whole["output"]
     assert output["answer"] == expected["answer"]
     assert story(output) == story(expected)
-    lost = lost_in(output["trajectory"])
-    for part in ("root", "sub"):
-        assert output["usage"][part]["calls"] == expected["usage"][part]["calls"] + lost[part]
-        assert lost[part] or output["usage"][part] == expected["usage"][part]
-    assert sum(lost.values()) <= CONCURRENCY * (len(done.asked) - 1)
+    check_usage(output, expected, CONCURRENCY * (len(done.asked) - 1))
     assert not done.paid_twice
     assert set(done.states) <= {"stopped", "complete", "none"}
     assert done.states[-1] != "none" or done.result["anew"]

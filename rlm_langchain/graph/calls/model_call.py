@@ -167,7 +167,7 @@ class ModelCall:
         return self.tree.learned.window(self.model.name, self.model.window)
 
     def _too_long(self, tokens: int, *, asked: bool = False) -> str:
-        window = "no text as long as that" if self._window is None else f"about {self._window:,}"
+        window = "no text as long as that" if self._window is None else f"{self._window:,}"
         return (
             f"{'too long' if asked else 'not asked'}: about {tokens:,} tokens, and {self.model.name} reads "
             f"{window}; "

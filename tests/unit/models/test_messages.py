@@ -157,8 +157,10 @@ def test_the_providers_own_cost_comes_first(told: dict[str, Any]) -> None:
     assert usage(reply).cost == 0.25
 
 
-def test_a_cost_of_nothing_is_a_cost() -> None:
-    assert usage(AIMessage("x", response_metadata={"cost": 0})).cost == 0.0
+def test_a_cost_of_nothing_is_a_cost_where_no_price_is_known() -> None:
+    nothing = AIMessage("x", response_metadata={"cost": 0})
+    assert usage_of(Model("m", MODEL.chat), [], nothing, "x").cost == 0.0
+    assert usage(nothing).cost > 0
 
 
 def test_with_a_key_of_ones_own_the_upstream_bill_is_added() -> None:

@@ -149,8 +149,10 @@ def test_all_of_several_replies_are_paid_for_and_reserved() -> None:
     output = create_rlm(model, sandbox="monty", budget=Budget(usd=1.0)).invoke("q")
     one = -(-len("```repl\nFINAL(1)\n```") // 4)
     assert 3 * one - 3 <= output["usage"]["root"]["output"] <= 3 * one
-    few = Budget(tokens=9_000, output_tokens=2_500)
+    few = Budget(tokens=4_000)  # the last call reserves 1,024 tokens for each reply
     assert create_rlm(model, sandbox="monty", budget=few).invoke("q")["stop_reason"] == "tokens"
+    single = Model("m", FunctionModel(function=lambda _: "```repl\nFINAL(1)\n```"), price=PRICE)
+    assert create_rlm(single, sandbox="monty", budget=few).invoke("q")["stop_reason"] == "answer"
 
 
 @given(metadata, told)
