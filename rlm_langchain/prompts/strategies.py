@@ -1,9 +1,9 @@
-"""Strategies from names, folders of skills and values; and which of them suit a context.
+"""Finds strategies by name, in skill folders and as values, and chooses those that suit a context.
 
-`auto` stands for those that suit the context of each run, and may be one name among others.
+`auto` stands for the strategies that suit the context of each run, and can be combined with other names.
 
-A skill folder is the Agent Skills layout: `SKILL.md`, whose front matter has `name` and `description` and whose
-body is what the root model reads, and beside it, if there is something to define, `helpers.py`.
+A skill folder has the Agent Skills layout: `SKILL.md`, whose front matter has `name` and `description` and whose
+body is the guidance for the root model, and optionally `helpers.py` with definitions.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from rlm_langchain.protocols import Strategy
 AUTO = "auto"
 
 DIRECT = "direct"
-"""The strategy for a context that the root model can read as it is."""
+"""The strategy for a context that fits into the root model's prompt."""
 
 Wanted = str | Path | Strategy | Iterable[str | Path | Strategy]
 
 
 def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
-    """The strategies that a user means. A folder stands for itself or for the skill folders in it.
+    """Return the strategies that `strategies=` names. A folder is a skill folder, or contains skill folders.
 
-    Raises `ConfigurationError`, which lists what is installed, also for two that have one name.
+    Raises `ConfigurationError` for an unknown name, listing those that are installed, and for two strategies with
+    the same name.
     """
     found: dict[str, Strategy] = {}
     for strategy in (strategy for one in _several(wanted) for strategy in _strategies(one)):
@@ -39,12 +40,12 @@ def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
 
 
 def is_auto(wanted: Wanted) -> bool:
-    """Whether strategies are to be chosen by the context, beside those that are named."""
+    """Return whether strategies are to be chosen by the context, in addition to those that are named."""
     return AUTO in [one for one in _several(wanted) if isinstance(one, str)]
 
 
 def installed() -> tuple[Strategy, ...]:
-    """All strategies that are installed. One that is broken is named in a warning and left out."""
+    """Return all installed strategies. A broken one is named in a warning and left out."""
     found = []
     for name, strategy in each_installed():
         if isinstance(strategy, Exception):
@@ -55,7 +56,7 @@ def installed() -> tuple[Strategy, ...]:
 
 
 def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
-    """The names of all that are installed, each with the strategy or with what is wrong with it."""
+    """Yield the name of each installed strategy, with the strategy or with the error of loading it."""
     for name in names("strategies"):
         try:
             yield name, _loaded(name)
@@ -64,7 +65,7 @@ def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
 
 
 def read_skill(folder: Path) -> Strategy:
-    """The strategy in a skill folder. Raises `ConfigurationError` with what is wrong in it."""
+    """Return the strategy in a skill folder. Raises `ConfigurationError` that says what is wrong with it."""
     file = folder / "SKILL.md"
     try:
         text = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Opening and closing: nothing is left behind."""
+"""Opening and closing sessions: nothing is left behind."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlm_langchain.types import (
 
 
 def descriptors() -> int:
-    """How many file descriptors this process has open."""
+    """Return the number of open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
