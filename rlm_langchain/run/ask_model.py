@@ -1,4 +1,6 @@
-"""Every call to a model goes through `ask_model`, so none is unbooked, unbounded or paid twice."""
+"""The only place that calls models. `ask_model` reuses a recorded reply, reserves budget, calls, and writes a
+receipt.
+"""
 
 from __future__ import annotations
 
@@ -23,32 +25,32 @@ from rlm_langchain.types import Usage
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """A question to a model, and how its reply is found again after a crash."""
+    """A call of a model, with the key under which its reply is found again after a crash."""
 
     model: Model
     messages: Sequence[BaseMessage]
     path: str
-    """In the tree: on whose account it is."""
+    """Path of the call in the tree. Its cost is attributed to this path."""
     key: str
-    """Of its receipt, from `receipt_key`."""
+    """Key of its receipt, from `receipt_key`."""
     own_key: str | None = None
-    """That of a flawed reply, where `key` is shared by all who ask the same: it answers calls of its wave only."""
+    """Key for a flawed reply if equal calls share `key`: a flawed reply answers only the calls of its own batch."""
     plan: Any = None
-    """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
-    the one must go on from the other, or the reply would be one to another question."""
+    """The decisions made before the call, which depend on the clock or the ledger. Stored with the reply,
+    because a process that finds the reply must continue from the same decisions."""
     last: bool = False
-    """Whether its run ends with it: then the reply is kept short."""
+    """Whether this is the last call of its run. Its reply is then kept short."""
     cacheable: bool = False
-    """Whether later prompts begin with this one: then it is worth a place in the provider's cache."""
+    """Whether later prompts begin with this one, so that caching it at the provider pays off."""
     may_use_reserve: bool = False
-    """Whether it may use what the ledger holds back."""
+    """Whether it may use the budget that the ledger holds back."""
 
 
 async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, config: RunnableConfig) -> Completion:
-    """Return the reply to a request: the one that an earlier process received, or a new one.
+    """Return the reply to a request: the recorded one of an earlier process, or a new one.
 
-    Raises `BudgetRefused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
-    `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
+    Raises `BudgetRefused` if it does not fit into the budget, `TimeoutError` if the run's time ends meanwhile,
+    `CallFailed` if the provider fails even after retries, `JournalError` if its reply cannot be stored.
     """
     known = recorded_reply(tree, request)
     if known is not None:
@@ -77,7 +79,7 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
 
 
 def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
-    """Book a reply, at once, and write its receipt."""
+    """Add the cost of a reply to the ledger at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
         _keep_lost(tree, request, entry)
@@ -100,7 +102,7 @@ def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: 
 
 
 def _keep_lost(tree: RunTree, request: ModelRequest, entry: Reservation) -> None:
-    """Count a reply that did not come against the limits, in this process and in later ones."""
+    """Count a reply that did not arrive against the limits, in this process and in later ones."""
     key = _key(request, "lost")
     tree.failures[key] = lost = _failed(tree, key).plus(entry.wanted)
     entry.lose()
@@ -109,12 +111,12 @@ def _keep_lost(tree: RunTree, request: ModelRequest, entry: Reservation) -> None
 
 
 def unread_by(tree: RunTree, request: ModelRequest) -> Usage:
-    """Return what replies to this request have used that could not be read, in this process or an earlier one."""
+    """Return the usage of unreadable replies to this request, in this process and earlier ones."""
     return _failed(tree, _key(request, "usage"))
 
 
 def _failed(tree: RunTree, key: str) -> Usage:
-    """Return what is kept under the key of a failure."""
+    """Return the usage stored under the key of a failure."""
     if (used := tree.failures.get(key)) is not None:
         return used
     kept = tree.receipts.find(key) if tree.receipts else None
@@ -122,20 +124,20 @@ def _failed(tree: RunTree, key: str) -> Usage:
 
 
 def _key(request: ModelRequest, field: Literal["usage", "lost"]) -> str:
-    """Return the key of the receipt of a failure, whose figures are in this field of it."""
+    """Return the key of the receipt of a failure, which stores its figures in this field."""
     return f"{request.path} {request.key} failed {field}"
 
 
 def _with_unread(tree: RunTree, request: ModelRequest, completion: Completion) -> Completion:
-    """Return a reply, with what those before it have cost that could not be read."""
+    """Return a reply whose usage includes that of the unreadable replies before it."""
     before = unread_by(tree, request)
     return completion if before == Usage() else replace(completion, usage=completion.usage.plus(before))
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
-    """Return the key of a reply. Without a place, whoever asks the same in this tree has the same reply.
+    """Return the receipt key of a request. Without `place`, equal requests in this tree share one reply.
 
-    Nothing for a tree that keeps none: to hash a long prompt takes milliseconds of the event loop.
+    Empty for a tree without receipts, because hashing a long prompt takes milliseconds of the event loop.
     """
     if tree.receipts is None:
         return ""
@@ -144,7 +146,8 @@ def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], pl
 
 
 def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:
-    """Return the reply that an earlier process received. Its cost is on the account of the place that asked."""
+    """Return the reply that an earlier process received, or None. Its cost is attributed to the path of the
+    request."""
     if tree.receipts is None:
         return None
     if request.own_key is not None and (own := tree.receipts.find(request.own_key)) is not None:
@@ -169,7 +172,7 @@ def _completion(receipt: dict[str, Any], request: ModelRequest) -> Completion:
 
 
 def recorded_plan(tree: RunTree, key: str) -> Any:
-    """Return what was decided about a request whose reply an earlier process received; None when there is none."""
+    """Return the plan stored with a recorded reply, or None."""
     known = tree.receipts.find(key) if tree.receipts else None
     return known["decided"] if known else None
 

@@ -28,32 +28,32 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Repl:
-    """The REPL of one run. Its worker may be gone at any time: the next `advance` rebuilds what it held."""
+    """The REPL of one run. Its worker may be gone at any time; the next `advance` rebuilds its state."""
 
     open: Opener
     begun: int = 0
-    """Cells of the journal that this session has begun."""
+    """Cells of the journal that this session has started."""
     waiting: tuple[Call, ...] = ()
-    """The calls of the cell that is suspended; `first` is the number of the first of them."""
+    """The calls of the suspended cell; `next_call` is the number of the first of them."""
     first: int = 0
     seconds: float = 0.0
-    """Computing of the current cell, without the waiting."""
+    """Seconds of computing in the current cell, without the time spent waiting for replies."""
     replayed: float = 0.0
-    """Seconds that rebuilding has cost."""
+    """Seconds spent on rebuilding."""
     diverged: int = 0
-    """Replayed calls that were not the recorded ones, and are asked afresh."""
+    """Replayed calls that differ from the recorded ones and are made again."""
     _session: SandboxSession | None = None
     late: bool = False
-    """Time is over: whatever computed has ended, and nothing more does."""
+    """Whether the deadline has passed. A cell that was computing has ended, and nothing new starts."""
     _closed: bool = False
     _revived: int = -1
-    """The last cell that was tried again because its worker was gone."""
+    """The last cell that was retried because its worker was gone."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def advance(self, journal: Journal) -> Step | None:
-        """Bring the REPL to where the journal ends, and a suspended cell on as far as its replies reach.
+        """Bring the REPL to the end of the journal, and a suspended cell as far as its replies reach.
 
-        None: no cell is running. Raises `JournalError` when a recorded cell cannot be repeated.
+        Return None if no cell is running. Raises `JournalError` if a recorded cell cannot be repeated.
         """
         with self._lock:
             if self.begun > len(journal.cells):
@@ -70,22 +70,23 @@ class Repl:
                     return step
 
     def run(self, code: str) -> Step:
-        """Begin a new cell."""
+        """Start a new cell."""
         with self._lock:
             return self._begin(code)
 
     def answer(self, replies: Sequence[Reply]) -> Step:
-        """Give a suspended cell replies that cost nothing."""
+        """Pass replies that cost nothing to a suspended cell."""
         with self._lock:
             return self._give(replies)
 
     def call(self, number: int) -> Call | None:
-        """The text of a call that waits here; None when the cell that asked is not running here now."""
+        """Return call `number` of the suspended cell, or None if that cell is not suspended here."""
         index = number - self.first
         return self.waiting[index] if 0 <= index < len(self.waiting) else None
 
     def revives(self, cell: int) -> bool:
-        """Whether a cell whose worker crashed is worth another try: once, since it need not be the cell's fault."""
+        """Return whether to retry a cell whose worker crashed: once, because the crash may not be the cell's
+        fault."""
         if self._closed or cell == self._revived:
             return False
         self._revived = cell
@@ -93,7 +94,7 @@ class Repl:
 
     @contextmanager
     def within(self, seconds: float | None) -> Iterator[None]:
-        """Around computing that must not take longer than this: a cell that does ends in `Died`."""
+        """Limit the computing inside the block to so many seconds. A cell that exceeds them ends in `Died`."""
         self.late = False
         if seconds is None:
             yield
@@ -112,12 +113,12 @@ class Repl:
             session.close()  # what computes ends in `Died`; the thread that waits for it does the rest
 
     def stop(self) -> None:
-        """Let the worker go with what the running cell did; the next `advance` brings back what was before it."""
+        """Drop the worker and the effects of the running cell. The next `advance` restores the state before it."""
         with self._lock:
             self._drop()
 
     def close(self) -> None:
-        """Let the worker go for good. Safe from another thread: a cell that runs then ends in `Died`."""
+        """Close the worker for good. Safe from another thread: a running cell then ends in `Died`."""
         self._closed = True
         self._drop()
 
@@ -128,7 +129,7 @@ class Repl:
             session.close()
 
     def _repeat(self, cell: CellRecord, journal: Journal) -> Step:
-        """Run a recorded cell again. A cell that killed its worker left nothing to rebuild."""
+        """Run a recorded cell again. A cell that killed its worker is skipped, because it left no state."""
         output = journal.outputs.get(cell["cell"])
         if output is not None and output["outcome"] == "died":
             self.begun += 1
@@ -146,7 +147,7 @@ class Repl:
         return step
 
     def _continue(self, journal: Journal) -> Step:
-        """Give recorded replies for as long as there are any."""
+        """Pass recorded replies to the cell as long as there are any."""
         while True:
             replies = [journal.reply(self.first + i, call) for i, call in enumerate(self.waiting)]
             known = [reply for reply in replies if reply is not None]
@@ -176,7 +177,7 @@ class Repl:
         return self._take(session.resume, replies)
 
     def _take(self, do: Callable[[T], Step], given: T) -> Step:
-        """Let the sandbox compute, by the clock, and remember what it waits for."""
+        """Run one step of the sandbox, measure its time, and remember the calls that it waits for."""
         before = time.perf_counter()
         step = do(given)
         self.seconds += time.perf_counter() - before

@@ -1,4 +1,4 @@
-"""What a model call may use at most: reserved in the ledger before the call is made."""
+"""Computes the most that a model call may use, which the ledger reserves before the call."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
 
 OUTPUT_TOKENS = 4_096
-"""Tokens reserved for the output of a call that has no cap of its own."""
+"""Tokens reserved for the output of a call without a cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
-"""Tokens reserved for the output of the last call of a run whose tokens or dollars are used up."""
+"""Tokens reserved for the output of a run's last call if its tokens or dollars are used up."""
 MESSAGE_TOKENS = 8
-"""Tokens that providers add around each message, at most."""
+"""Most tokens that providers add around each message."""
 
 
 def reservation_for(ledger: Ledger, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
-    """Return the most that a call may use. A model that was seen to use more than its cap may do so again."""
+    """Return the most that a call may use. If a model has exceeded its cap before, that is taken into account."""
     read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
     output = (max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
     overrun = ledger.overrun(model.name)
@@ -32,12 +32,13 @@ def reservation_for(ledger: Ledger, model: Model, messages: Sequence[BaseMessage
 
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return about how many tokens these messages are: what a model's window has to hold."""
+    """Return the approximate number of tokens of these messages, to compare with a model's window."""
     return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
-    """Return the cap on a reply. With a limit on tokens or dollars there is one, to know what to reserve."""
+    """Return the cap on a reply. With a limit on tokens or dollars there is always one, so that it can be
+    reserved."""
     capped = budget.tokens is not None or budget.usd is not None
     own = budget.output_tokens
     most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
@@ -45,7 +46,7 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
 
 
 def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return what so many tokens cost at most, by the price that we know: all input may be written to a cache."""
+    """Return the highest cost of so many tokens at the known price, as if all input were written to a cache."""
     return pricing.cost(model, usage._replace(cached=0), usage.input if model.needs_cache_control else 0)
 
 

@@ -1,4 +1,4 @@
-"""An RLM inside other people's programs: a node of their graph, a tool of their agent."""
+"""An RLM in other people's programs: as a node of a graph, or a tool of an agent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rlm_langchain.runnable.run_scope import invocation_of
 
 
 def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
-    """A node that reads a parent's state and writes the answer into it.
+    """Return a node that reads a parent's state and writes the answer to it.
 
-    `rlm` has no checkpointer of its own: its graph has that of the parent, its streams and its interrupts. The
-    function that is wrapped names the graph, by which LangGraph finds a subgraph.
+    `rlm` has no checkpointer of its own; its graph uses the parent's checkpointer, streams and interrupts. The
+    wrapped function refers to the graph, which is how LangGraph finds a subgraph.
     """
     built = rlm.built
     graph = built.graph

@@ -1,4 +1,6 @@
-"""From options to a machine: names become models, sandboxes and strategies, checked before anything is paid."""
+"""Builds the components of an RLM from its options. Names of models, sandboxes and strategies are checked
+before anything is paid for.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from rlm_langchain.sandboxes.choose import choose
 
 
 def assemble(options: Options) -> Components:
-    """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
+    """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
     store = ContextStore(options.home)
     search = search_of(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)
@@ -56,7 +58,7 @@ def assemble(options: Options) -> Components:
 
 
 def _models(options: Options, embedder: Embedder | None) -> list[Model]:
-    """The root model and those for sub-calls, with their prices."""
+    """Return the root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
     several = below if isinstance(below, list | tuple) else [below]
     roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
@@ -71,7 +73,8 @@ def _models(options: Options, embedder: Embedder | None) -> list[Model]:
 
 
 def _check_caps(options: Options, models: list[Model]) -> None:
-    """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
+    """Raise `ConfigurationError` for a limit on tokens or dollars with a model that has no output cap, because
+    it could exceed the limit."""
     budget = options.budget
     uncapped = sorted({model.name for model in models if accepts_output_cap(model.chat) is None})
     if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
@@ -82,7 +85,8 @@ def _check_caps(options: Options, models: list[Model]) -> None:
 
 
 def _check_prices(options: Options, prices: dict[str, bool]) -> None:
-    """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
+    """Raise `ConfigurationError` for a limit in dollars with a model whose price is unknown, because its cost
+    cannot be counted."""
     if strangers := sorted(set(options.prices) - set(prices)):
         raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
     dollars = options.budget.usd is not None or options.budget.approve_above_usd is not None

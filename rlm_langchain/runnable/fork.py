@@ -1,7 +1,7 @@
-"""Going back in a thread: a fork is a new thread that has the journal of another one up to a turn.
+"""Forks: a new thread with the journal of another one up to a turn.
 
-It may go on with another model, budget or more strategies. The cells before are repeated in a REPL of its own,
-and the replies that they had are not paid for again.
+The fork may continue with another model, another budget or additional strategies. The cells before that turn
+are repeated in a new REPL, and their replies are not paid for again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 def fork(components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
-    """Begin the thread of `to` with what the one of `config` was before turn `at`.
+    """Start the thread of `to` with the state that the thread of `config` had before turn `at`.
 
-    Raises `InputError`, and `ConfigurationError` without a checkpointer.
-    Turns are counted from 1. None: where it last was between two turns, or after its end.
+    Turns are counted from 1. None: the last point between two turns, or after the end. Raises `InputError`, and
+    `ConfigurationError` without a checkpointer.
     """
     _must_keep(graph)
     _must_be_new(graph.get_state(to))
@@ -43,7 +43,7 @@ def fork(components: Components, graph: Graph, config: RunnableConfig, at: int |
 async def afork(
     components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig
 ) -> None:
-    """The same, for savers that are async."""
+    """Do what `fork` does, for async checkpointers."""
     _must_keep(graph)
     _must_be_new(await graph.aget_state(to))
     found = await graph.aget_state(config)
@@ -56,17 +56,17 @@ async def afork(
 
 
 def reader(saver: Any) -> Graph:
-    """A graph to look at the threads of a saver with. It has no parts to run with."""
+    """Return a graph for reading the threads of a checkpointer. It has no components and cannot run."""
     return rlm_graph(cast(Components, None)).compile(checkpointer=saver, name="rlm")
 
 
 def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
-    """The same config for another thread; None: one with a name that nobody has."""
+    """Return the same config for another thread. None: a thread with a new, unique name."""
     return _thread({**config, "configurable": {"thread_id": thread or uuid.uuid4().hex}})
 
 
 def _thread(config: RunnableConfig) -> RunnableConfig:
-    """The config of a thread as such, not of a moment of it."""
+    """Return the config of a thread without a specific checkpoint."""
     return {**config, "configurable": {"thread_id": config.get("configurable", {}).get("thread_id")}}
 
 
@@ -81,7 +81,7 @@ def _journal(state: StateSnapshot) -> Journal:
 
 
 def _node(state: StateSnapshot) -> str:
-    """After which node of the graph this state was."""
+    """Return the name of the node that ran before this state."""
     return "prepare" if state.next else "finalise"
 
 
@@ -97,7 +97,7 @@ def _must_be_new(state: StateSnapshot) -> None:
 
 
 def _values(components: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
-    """The state that a fork begins with."""
+    """Return the initial state of a fork."""
     if not state.values.get("trajectory"):
         raise InputError("there is nothing to fork: this thread has no run")
     if not _is_before(state, at):

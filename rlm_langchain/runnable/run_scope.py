@@ -1,4 +1,4 @@
-"""Around a run: what it is given is checked and put by reference, and what was alive for it ends with it."""
+"""The scope of a run: checks its input, stores its context, and closes its live objects at the end."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
 from rlm_langchain.trajectory.journal import Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
-"""A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
+"""A question; None to resume a thread; or `Command(resume=...)` to answer an interrupt."""
 LONGEST_NAME = 300
-"""Characters of what is looked at as the name of a file."""
+"""Longest text, in characters, that may be a file name."""
 GraphInput = Internal | Command[Any] | None
 
 
 class ActiveRun(NamedTuple):
-    """A run that is about to be worked on."""
+    """A run that is about to start."""
 
     state: GraphInput
     """The graph's input."""
@@ -65,7 +65,7 @@ class CompiledRLM(NamedTuple):
 
     @contextmanager
     def run_scope(self, asked: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
-        """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
+        """Set up everything that a sync run needs, until the end of the block. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
             self.thread_scope(config),
@@ -85,7 +85,7 @@ class CompiledRLM(NamedTuple):
 
     @asynccontextmanager
     async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
-        """The same on the loop of the caller, which it never blocks."""
+        """Do what `run_scope` does on the event loop of the caller, without blocking it."""
         async with self.athread_scope(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
@@ -100,16 +100,18 @@ class CompiledRLM(NamedTuple):
                         await finished(lambda: self._forget(given_up, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
-        """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
+        """Return LangGraph's options. Each checkpoint is written before the next step, so that a run is saved
+        before it pays."""
         durable = self._saver(config) not in (None, False)
         return {"durability": "sync", **given} if durable else given
 
     def _saver(self, config: RunnableConfig) -> Any:
-        """Our own saver, when it is used: a run inside another graph is a part of that one's thread."""
+        """Return our own checkpointer, if it is used: a run inside another graph belongs to the thread of that
+        graph."""
         return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, run: str, config: RunnableConfig) -> None:
-        """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
+        """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
         invocation = invocation_of(config)
         if invocation.cancelled:
             invocation.nested.wait()
@@ -117,14 +119,14 @@ class CompiledRLM(NamedTuple):
             self.components.close(seen)
 
     def _forget(self, run: str, kept: StateSnapshot) -> None:
-        """Remove the receipts of a run that was given up, once its thread holds another one."""
+        """Remove the receipts of an abandoned run, once its thread holds another one."""
         if kept.values.get("run", run) != run:
             self.components.receipts(run).unlink(missing_ok=True)
 
     def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
-        """The thread that `config` names, for this process alone, where there is a saver to share.
+        """Lock the thread that `config` names, if there is a shared checkpointer.
 
-        Raises `ConfigurationError` when it names none.
+        Raises `ConfigurationError` if it names none.
         """
         saver = self._saver(config)
         if saver in (None, False):
@@ -132,18 +134,19 @@ class CompiledRLM(NamedTuple):
         return _leased(self.components.store.root, saver, _thread(config, saver))
 
     def athread_scope(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
-        """The same, without blocking the loop."""
+        """Do what `thread_scope` does, without blocking the loop."""
         return _in_threads(self.thread_scope(config))
 
     def _has_thread(self, config: RunnableConfig) -> bool:
-        """Whether there may be something to go on from."""
+        """Return whether there may be a state to continue from."""
         return self._saver(config) not in (None, False)
 
     def _run_of(self, begun: GraphInput, kept: StateSnapshot | None) -> str:
-        """The run of a new question, or the one that a thread holds.
+        """Return the run of a new question, or the one that a thread holds.
 
-        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
-        `Components.check_resumable`: a REPL that cannot be made again is told of before another turn is paid.
+        Raises `InputError` if there is none, `JournalError` if the thread's state is damaged, and the errors of
+        `Components.check_resumable`: if a REPL cannot be rebuilt, that is reported before another turn is paid
+        for.
         """
         values = kept.values if kept else {}
         check_state(values)
@@ -157,14 +160,14 @@ class CompiledRLM(NamedTuple):
 
 
 def invocation_of(config: RunnableConfig) -> Invocation:
-    """The call that a config, made by `RLMRunnable.settings`, belongs to."""
+    """Return the invocation that a config, made by `RLMRunnable.settings`, belongs to."""
     invocation: Invocation = config["configurable"][SEEN]
     return invocation
 
 
 def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
-    """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
-    later ones may go on with it."""
+    """Return the unfinished run of a thread that gets another question, or None. With an earlier checkpoint it
+    is None, because later checkpoints may continue that run."""
     if (
         kept is None
         or not kept.next
@@ -177,14 +180,14 @@ def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableCon
 
 @contextmanager
 def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
-    """On this machine, and wherever else the saver's database is used."""
+    """Lock a thread on this machine, and in the checkpointer's database for other machines."""
     with thread_lock(home, thread), database_thread_lock(saver, thread):
         yield
 
 
 @asynccontextmanager
 async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[None]:
-    """Around what waits for a lock or a database, without blocking the loop."""
+    """Enter and leave a context manager that blocks on a lock or a database, without blocking the loop."""
     with_it = ExitStack()
     try:
         await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
@@ -194,9 +197,9 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
 
 
 def begin(components: Components, asked: LangChainInput) -> GraphInput:
-    """The graph's input: checked, and with the context by reference, before anything else sees it.
+    """Return the graph's input: validated, and with the context stored, before anything else sees it.
 
-    A question without a context is about the ones that its thread has.
+    A question without a context is about the contexts that its thread has.
     """
     if asked is None or isinstance(asked, Command):
         return asked
@@ -213,7 +216,7 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
 
 
 def _names_a_file(text: str) -> bool:
-    """Whether somebody who gave this text may have meant a file."""
+    """Return whether this text may be meant as a file name."""
     try:
         return len(text) < LONGEST_NAME and os.path.exists(text)
     except ValueError:  # with a NUL in it
@@ -221,7 +224,8 @@ def _names_a_file(text: str) -> bool:
 
 
 def _words(asked: Any) -> Any:
-    """A question as LangChain's prompts put it. Who says what is told when there is an exchange in it."""
+    """Return the text of a question from LangChain's prompts and messages. Speakers are named if there are
+    several messages."""
     if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
         return asked.to_string()
     messages = asked.to_messages() if isinstance(asked, PromptValue) else asked
@@ -233,7 +237,7 @@ def _words(asked: Any) -> Any:
 
 
 def _thread(config: RunnableConfig, saver: Any) -> str:
-    """What nobody else may work on meanwhile. Threads in memory are of this process alone."""
+    """Return the name to lock the thread by. Threads in memory belong to this process alone."""
     thread = config.get("configurable", {}).get("thread_id")
     if thread is None:
         raise ConfigurationError(

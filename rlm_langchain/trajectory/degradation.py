@@ -24,7 +24,7 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "child_failed": ("child run found no answer", "child runs found no answer"),
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
-"""In words, for one and for several."""
+"""Each shortfall in words, singular and plural."""
 _TREE_REASONS = frozenset(stop.reason for _, stop in TREE_LIMITS)
 
 
