@@ -21,7 +21,7 @@ from rlm_langchain.types import (
     Suspended,
 )
 
-LATE = "there is no time left."
+NO_TIME = "there is no time left."
 Opener = Callable[[], SandboxSession]
 T = TypeVar("T")
 
@@ -31,11 +31,11 @@ class Repl:
     """The REPL of one run. Its worker may be gone at any time; the next `advance` rebuilds its state."""
 
     open: Opener
-    begun: int = 0
+    cells_started: int = 0
     """Cells of the journal that this session has started."""
-    waiting: tuple[Call, ...] = ()
+    pending_calls: tuple[Call, ...] = ()
     """The calls of the suspended cell; `next_call` is the number of the first of them."""
-    first: int = 0
+    next_call: int = 0
     seconds: float = 0.0
     """Seconds of computing in the current cell, without the time spent waiting for replies."""
     replayed: float = 0.0
@@ -43,10 +43,10 @@ class Repl:
     diverged: int = 0
     """Replayed calls that differ from the recorded ones and are made again."""
     _session: SandboxSession | None = None
-    late: bool = False
+    timed_out: bool = False
     """Whether the deadline has passed. A cell that was computing has ended, and nothing new starts."""
     _closed: bool = False
-    _revived: int = -1
+    _retried: int = -1
     """The last cell that was retried because its worker was gone."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,50 +56,50 @@ class Repl:
         Return None if no cell is running. Raises `JournalError` if a recorded cell cannot be repeated.
         """
         with self._lock:
-            if self.begun > len(journal.cells):
+            if self.cells_started > len(journal.cells):
                 self._drop()
             while True:
-                if self.late:
-                    return Died("time", "", LATE)
-                index = self.begun - 1 if self.waiting else self.begun
+                if self.timed_out:
+                    return Died("time", "", NO_TIME)
+                index = self.cells_started - 1 if self.pending_calls else self.cells_started
                 if index == len(journal.cells):
                     return None
                 cell = journal.cells[index]
-                step = self._continue(journal) if self.waiting else self._repeat(cell, journal)
+                step = self._continue(journal) if self.pending_calls else self._repeat(cell, journal)
                 if isinstance(step, Suspended) or not journal.finished(cell["cell"]):
                     return step
 
     def run(self, code: str) -> Step:
         """Start a new cell."""
         with self._lock:
-            return self._begin(code)
+            return self._start(code)
 
     def answer(self, replies: Sequence[Reply]) -> Step:
         """Pass replies that cost nothing to a suspended cell."""
         with self._lock:
-            return self._give(replies)
+            return self._resume(replies)
 
     def call(self, number: int) -> Call | None:
         """Return call `number` of the suspended cell, or None if that cell is not suspended here."""
-        index = number - self.first
-        return self.waiting[index] if 0 <= index < len(self.waiting) else None
+        index = number - self.next_call
+        return self.pending_calls[index] if 0 <= index < len(self.pending_calls) else None
 
-    def revives(self, cell: int) -> bool:
+    def may_retry_crash(self, cell: int) -> bool:
         """Return whether to retry a cell whose worker crashed: once, because the crash may not be the cell's
         fault."""
-        if self._closed or cell == self._revived:
+        if self._closed or cell == self._retried:
             return False
-        self._revived = cell
+        self._retried = cell
         return True
 
     @contextmanager
-    def within(self, seconds: float | None) -> Iterator[None]:
+    def deadline(self, seconds: float | None) -> Iterator[None]:
         """Limit the computing inside the block to so many seconds. A cell that exceeds them ends in `Died`."""
-        self.late = False
+        self.timed_out = False
         if seconds is None:
             yield
             return
-        timer = threading.Timer(seconds, self._too_late)
+        timer = threading.Timer(seconds, self._time_out)
         timer.daemon = True
         timer.start()
         try:
@@ -107,8 +107,8 @@ class Repl:
         finally:
             timer.cancel()
 
-    def _too_late(self) -> None:
-        self.late = True
+    def _time_out(self) -> None:
+        self.timed_out = True
         if (session := self._session) is not None:
             session.close()  # what computes ends in `Died`; the thread that waits for it does the rest
 
@@ -124,7 +124,7 @@ class Repl:
 
     def _drop(self) -> None:
         session, self._session = self._session, None
-        self.waiting, self.begun, self.first = (), 0, 0
+        self.pending_calls, self.cells_started, self.next_call = (), 0, 0
         if session is not None:
             session.close()
 
@@ -132,14 +132,14 @@ class Repl:
         """Run a recorded cell again. A cell that killed its worker is skipped, because it left no state."""
         output = journal.outputs.get(cell["cell"])
         if output is not None and output["outcome"] == "died":
-            self.begun += 1
-            self.first = journal.calls_before(cell["cell"])
+            self.cells_started += 1
+            self.next_call = journal.calls_before(cell["cell"])
             return Died("crash", "", "as recorded")
         before = time.perf_counter()
-        step = self._begin(cell["code"])
+        step = self._start(cell["code"])
         step = self._continue(journal) if isinstance(step, Suspended) else step
         self.replayed += time.perf_counter() - before
-        if output is not None and isinstance(step, Died) and not self.late:
+        if output is not None and isinstance(step, Died) and not self.timed_out:
             raise JournalError(
                 f"cell {cell['cell']} of run {cell['path'] or 'root'} ran to its end before, and now {step.error} "
                 "The context, the sandbox or Python is not what it was: start anew, or go back with `rlm fork`."
@@ -149,39 +149,41 @@ class Repl:
     def _continue(self, journal: Journal) -> Step:
         """Pass recorded replies to the cell as long as there are any."""
         while True:
-            replies = [journal.reply(self.first + i, call) for i, call in enumerate(self.waiting)]
+            replies = [journal.reply(self.next_call + i, call) for i, call in enumerate(self.pending_calls)]
             known = [reply for reply in replies if reply is not None]
             if len(known) < len(replies):
-                self.diverged += sum(self.first + i in journal.calls for i, r in enumerate(replies) if r is None)
-                return Suspended(self.waiting)
-            step = self._give(known)
+                self.diverged += sum(
+                    self.next_call + i in journal.calls for i, r in enumerate(replies) if r is None
+                )
+                return Suspended(self.pending_calls)
+            step = self._resume(known)
             if not isinstance(step, Suspended):
                 return step
 
-    def _begin(self, code: str) -> Step:
-        if self._session is None and not self._closed and not self.late:
+    def _start(self, code: str) -> Step:
+        if self._session is None and not self._closed and not self.timed_out:
             self._session = self.open()
         session = self._session
-        if self._closed or self.late or session is None:
+        if self._closed or self.timed_out or session is None:
             self._drop()
             return Died("crash", "", "the REPL was closed.")
-        self.begun += 1
+        self.cells_started += 1
         self.seconds = 0.0
-        return self._take(session.run, code)
+        return self._timed(session.run, code)
 
-    def _give(self, replies: Sequence[Reply]) -> Step:
+    def _resume(self, replies: Sequence[Reply]) -> Step:
         session = self._session
         if session is None:
             return Died("crash", "", "the REPL was closed.")
-        self.first += len(self.waiting)
-        return self._take(session.resume, replies)
+        self.next_call += len(self.pending_calls)
+        return self._timed(session.resume, replies)
 
-    def _take(self, do: Callable[[T], Step], given: T) -> Step:
+    def _timed(self, do: Callable[[T], Step], given: T) -> Step:
         """Run one step of the sandbox, measure its time, and remember the calls that it waits for."""
         before = time.perf_counter()
         step = do(given)
         self.seconds += time.perf_counter() - before
-        self.waiting = step.calls if isinstance(step, Suspended) else ()
+        self.pending_calls = step.calls if isinstance(step, Suspended) else ()
         if isinstance(step, Died):
             self._drop()  # the next `advance` brings a new worker to where this one was
         return step

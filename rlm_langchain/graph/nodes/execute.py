@@ -106,7 +106,7 @@ class ExecuteStep:
 
     def run(self) -> Command[Any]:
         """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
-        with self.repl.within(self._seconds()):
+        with self.repl.deadline(self._seconds()):
             return self._go_on()
 
     def _seconds(self) -> float | None:
@@ -145,9 +145,9 @@ class ExecuteStep:
                 case Answered(value, stdout, error):
                     self._output("answered", stdout, error, value=value)
                     return self._go("finalise", answer=value, stop_reason=self._final_turn_reason or "answer")
-                case Died(_, stdout, _) if self.repl.late:
+                case Died(_, stdout, _) if self.repl.timed_out:
                     return self._out_of_time(stdout)
-                case Died("crash") if self.repl.revives(self._cell):
+                case Died("crash") if self.repl.may_retry_crash(self._cell):
                     self._note("the process of the REPL was gone; a new one was brought to where it was")
                     step = self._replay()
                 case Died(_, stdout, error):
@@ -190,7 +190,7 @@ class ExecuteStep:
     def _declined(self) -> bool:
         """Return whether a person declined the calls that the cell waits for."""
         asked = self.state.get("approval")
-        waited_for = range(self.repl.first, self.repl.first + len(self.repl.waiting))
+        waited_for = range(self.repl.next_call, self.repl.next_call + len(self.repl.pending_calls))
         return asked is not None and asked["granted"] is False and asked["first"] in waited_for
 
     @property
@@ -221,7 +221,7 @@ class ExecuteStep:
         return self.repl.run(code)
 
     def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
-        path, cell, first = self.state["path"], self._cell, self.repl.first
+        path, cell, first = self.state["path"], self._cell, self.repl.next_call
         return [NumberedCall(path, cell, first + i, call, fingerprint(call)) for i, call in enumerate(calls)]
 
     def _answer_free_calls(self, calls: Sequence[NumberedCall]) -> list[Reply] | None:
@@ -280,7 +280,7 @@ class ExecuteStep:
                 type="wave",
                 path=self.state["path"],
                 cell=self._cell,
-                first=self.repl.first,
+                first=self.repl.next_call,
                 count=len(calls),
                 time=time.time(),
             )
