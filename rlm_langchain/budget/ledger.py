@@ -26,11 +26,11 @@ from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import StopReason, Usage
 
-HELD_SHARE = 0.5
+LAST_CALL_SHARE = 0.5
 """Largest share of a limit that is held back for the last call. A small budget may not cover both."""
-HELD_TIME = 0.2
-"""Share of the time that is held back for the last call, up to `HELD_SECONDS`."""
-HELD_SECONDS = 30.0
+LAST_CALL_TIME_SHARE = 0.2
+"""Share of the time that is held back for the last call, up to `LAST_CALL_SECONDS`."""
+LAST_CALL_SECONDS = 30.0
 ROUNDING = 1e-9
 """Tolerance for sums of dollars, which are floats. Their error is far smaller."""
 
@@ -125,7 +125,7 @@ class _QueuedCall:
     turn: asyncio.Future[None]
     """Done when the call is admitted or refused."""
 
-    def tell(self, refusal: BudgetRefused | None) -> None:
+    def wake(self, refusal: BudgetRefused | None) -> None:
         """Wake the call, on its own event loop."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._wake, refusal)
@@ -188,10 +188,10 @@ class Ledger:
     async def admit(self, entry: Reservation) -> None:
         """Wait until the entry fits next to all others. Raises `BudgetRefused`."""
         with self._lock:
-            if refusal := self._refusal(self._certain, entry.wanted, entry.last):
+            if refusal := self._refusal(self._final_spending, entry.wanted, entry.last):
                 raise refusal
             if not self._queue and self._fits(entry):
-                self._hold(entry)
+                self._admit(entry)
                 return
             loop = asyncio.get_running_loop()
             waiting = _QueuedCall(entry, loop, loop.create_future())
@@ -199,7 +199,7 @@ class Ledger:
         try:
             await waiting.turn
         except BaseException:
-            self._leave(waiting)
+            self._stop_waiting(waiting)
             raise
 
     def begin(self, entry: Reservation) -> bool:
@@ -207,15 +207,15 @@ class Ledger:
         too."""
         wanted = entry.estimate()
         with self._lock:
-            gone = self._certain.plus(self._in_flight)
+            gone = self._final_spending.plus(self._in_flight)
             fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
             self._release(entry)
             if fits:
                 entry.wanted = wanted
-                self._hold(entry)
+                self._admit(entry)
                 self._in_flight = self._in_flight.plus(wanted)
                 entry.in_flight = True
-            self._serve()
+            self._admit_waiting()
             return fits
 
     def settle(self, entry: Reservation, used: Usage) -> None:
@@ -223,19 +223,19 @@ class Ledger:
         with self._lock:
             self._release(entry)
             self.spent = self.spent.plus(used)
-            self._serve()
+            self._admit_waiting()
 
     def lose(self, entry: Reservation) -> None:
         """Count the reservation against the limits permanently."""
         with self._lock:
             self._release(entry)
             self.lost = self.lost.plus(entry.wanted)
-            self._serve()
+            self._admit_waiting()
 
     def withdraw(self, entry: Reservation) -> None:
         """Record that the entry is no longer in flight."""
         with self._lock:
-            self._land(entry)
+            self._end_flight(entry)
 
     def overrun(self, model: str) -> Overrun:
         """Return how far this model has exceeded its reservations."""
@@ -259,14 +259,14 @@ class Ledger:
     def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Return the limit that refuses a call of this size even if all reservations were released, or None."""
         with self._lock:
-            refusal = self._refusal(self._certain, wanted, last=False)
+            refusal = self._refusal(self._final_spending, wanted, last=False)
         return refusal.reason if refusal else None
 
     @property
     def committed(self) -> Usage:
         """Return what is spent, possibly spent, and reserved."""
         with self._lock:
-            return self._certain.plus(self._reserved)
+            return self._final_spending.plus(self._reserved)
 
     @property
     def seconds(self) -> float:
@@ -279,7 +279,7 @@ class Ledger:
         limit = self.budget.seconds
         if limit is None:
             return None
-        held = 0.0 if last else min(limit * HELD_TIME, HELD_SECONDS)
+        held = 0.0 if last else min(limit * LAST_CALL_TIME_SHARE, LAST_CALL_SECONDS)
         return max(0.0, limit - held - self.seconds)
 
     def remaining(self) -> dict[str, float | int | None]:
@@ -300,49 +300,49 @@ class Ledger:
         if most is None:
             return None
         rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
-        return max(0, rest) if limit.whole else _down(rest, stop.parts)
+        return max(0, rest) if limit.whole else _rounded_down(rest, stop.parts)
 
     @property
-    def _certain(self) -> Usage:
+    def _final_spending(self) -> Usage:
         """Usage that cannot be released any more."""
         return self.spent if self.lost == Usage() else self.spent.plus(self.lost)
 
-    def _hold(self, entry: Reservation) -> None:
+    def _admit(self, entry: Reservation) -> None:
         entry.admitted = True
         self._reserved = self._reserved.plus(entry.wanted)
 
     def _release(self, entry: Reservation) -> None:
-        self._land(entry)
+        self._end_flight(entry)
         if entry.admitted:
-            self._reserved = _minus(self._reserved, entry.wanted)
+            self._reserved = _subtract(self._reserved, entry.wanted)
             entry.admitted = False
 
-    def _land(self, entry: Reservation) -> None:
+    def _end_flight(self, entry: Reservation) -> None:
         if entry.in_flight:
-            self._in_flight = _minus(self._in_flight, entry.wanted)
+            self._in_flight = _subtract(self._in_flight, entry.wanted)
             entry.in_flight = False
 
-    def _leave(self, waiting: _QueuedCall) -> None:
+    def _stop_waiting(self, waiting: _QueuedCall) -> None:
         """Remove a call that was cancelled while it waited, or at the moment it was admitted."""
         with self._lock:
             if waiting in self._queue:
                 self._queue.remove(waiting)
             self._release(waiting.entry)
-            self._serve()
+            self._admit_waiting()
 
-    def _serve(self) -> None:
+    def _admit_waiting(self) -> None:
         """Admit or refuse waiting calls in order, until the first of them has to wait longer."""
         while self._queue:
             entry = self._queue[0].entry
-            refusal = self._refusal(self._certain, entry.wanted, entry.last)
+            refusal = self._refusal(self._final_spending, entry.wanted, entry.last)
             if not refusal:
                 if not self._fits(entry):
                     return
-                self._hold(entry)
-            self._queue.popleft().tell(refusal)
+                self._admit(entry)
+            self._queue.popleft().wake(refusal)
 
     def _fits(self, entry: Reservation) -> bool:
-        return self._refusal(self._certain.plus(self._reserved), entry.wanted, entry.last) is None
+        return self._refusal(self._final_spending.plus(self._reserved), entry.wanted, entry.last) is None
 
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Return why a call does not fit next to `gone`, or None."""
@@ -354,7 +354,7 @@ class Ledger:
             used = stop.measure(after)
             all_of_it = inf if used is None else used
             held = 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
-            held = min(held, most * HELD_SHARE)
+            held = min(held, most * LAST_CALL_SHARE)
             if all_of_it > most - held + ROUNDING:
                 spare = "" if last else f", with {held:,.6g} held back for a last call"
                 return BudgetRefused(
@@ -365,12 +365,12 @@ class Ledger:
         return None
 
 
-def _down(left: float, parts: float) -> float:
+def _rounded_down(left: float, parts: float) -> float:
     """Round down to a multiple of 1/`parts`. Rounding up would promise more than is left."""
     return floor(max(0.0, left) * parts + ROUNDING) / parts
 
 
-def _minus(usage: Usage, other: Usage) -> Usage:
+def _subtract(usage: Usage, other: Usage) -> Usage:
     """Subtract a reservation. Subtracting the last one gives exactly zero, without a floating-point remainder."""
     if usage[:4] == other[:4]:
         return Usage()

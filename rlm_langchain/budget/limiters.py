@@ -56,20 +56,22 @@ class RequestLimiter:
     afterwards."""
 
     def __init__(self, budget: Budget) -> None:
-        self._flights: PerEventLoop[asyncio.Semaphore] = PerEventLoop(lambda: asyncio.Semaphore(budget.concurrency))
-        self._pace = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
+        self._semaphores: PerEventLoop[asyncio.Semaphore] = PerEventLoop(
+            lambda: asyncio.Semaphore(budget.concurrency)
+        )
+        self._rate = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
 
     async def __aenter__(self) -> None:
-        await self._flights.here().acquire()
+        await self._semaphores.here().acquire()
         try:
-            if self._pace is not None:
-                await self._pace.turn()
+            if self._rate is not None:
+                await self._rate.turn()
             if self.room is not None:
                 await self.room.open()
                 self.room.reserve_space()
             self.check()
         except BaseException:
-            self._flights.here().release()
+            self._semaphores.here().release()
             raise
 
     async def __aexit__(
@@ -77,14 +79,14 @@ class RequestLimiter:
     ) -> None:
         if self.room is not None:
             self.room.release()
-        self._flights.here().release()
+        self._semaphores.here().release()
 
 
 class RateLimiter:
     """Allows at most `rate` requests in any 60 seconds, in the order in which they ask."""
 
     def __init__(self, rate: int) -> None:
-        self._begun: deque[float] = deque(maxlen=rate)
+        self._starts: deque[float] = deque(maxlen=rate)
         """Start times of the latest requests, by the event loop's clock."""
         self._next: PerEventLoop[asyncio.Lock] = PerEventLoop(asyncio.Lock)
 
@@ -92,9 +94,9 @@ class RateLimiter:
         """Return when the next request may start."""
         loop = asyncio.get_running_loop()
         async with self._next.here():
-            if len(self._begun) == self._begun.maxlen:
-                await asyncio.sleep(self._begun[0] + MINUTE - loop.time())
-            self._begun.append(loop.time())
+            if len(self._starts) == self._starts.maxlen:
+                await asyncio.sleep(self._starts[0] + MINUTE - loop.time())
+            self._starts.append(loop.time())
 
 
 class ChildRunLimiter:

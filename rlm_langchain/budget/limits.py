@@ -73,14 +73,14 @@ class Limit:
 
 
 _LAST_CALL: Final = (
-    'the run makes one last call, for which a share was held back, and ends with `status="partial"` and the limit '
+    'the run makes one last call, for which budget was reserved, and ends with `status="partial"` and the limit '
     "as `stop_reason`"
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"
 _APPROVE_ABOVE: Final = Option(
     "--approve-above",
-    "Ask you before sub-calls take the run past so many calls (20), or dollars (0.50); or off.",
+    "Ask you before sub-calls take the run past this many calls (20) or dollars (0.50); or off.",
     text=True,
 )
 
@@ -128,11 +128,11 @@ LIMITS: tuple[Limit, ...] = (
         "`rlm_query` is a plain `llm_query`",
         least=1,
         whole=True,
-        option=Option("--depth", "Levels of runs below each other."),
+        option=Option("--depth", "Levels of calls below the top run."),
     ),
     Limit("concurrency", _WAIT, least=1, whole=True, option=Option("--concurrency", "Model calls at once.")),
-    Limit("output_tokens", "the reply is cut by the provider", least=1, whole=True),
-    Limit("tool_calls", "one call more is an `LLMError` in the cell", whole=True),
+    Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True),
+    Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
     Limit("approve_above_calls", _ASK, whole=True, option=_APPROVE_ABOVE),
     Limit("approve_above_usd", _ASK, option=_APPROVE_ABOVE),

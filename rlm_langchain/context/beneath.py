@@ -93,7 +93,7 @@ def _open_component(at: int, name: str, flags: int, path: Path) -> int:
     try:
         return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | flags | _OPEN_FLAGS, dir_fd=at)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # a link, in the words of several systems
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # a link, as different systems report it
             raise OutsideRoot(path) from error
         raise
 

@@ -96,7 +96,7 @@ class BlobStore:
     def open(self, sha256: str, size: int) -> Path:
         """Return the path of a verified blob. Raises `JournalError` if it is missing or damaged."""
         path = self.path(sha256)
-        remedy = "give the context again to store it anew"
+        remedy = "pass the context again to store it again"
         try:
             intact = self._is_intact(path, sha256, size)
         except OSError as error:
@@ -133,7 +133,7 @@ class BlobStore:
         except OSError as error:
             raise JournalError(
                 f"a context cannot be stored under {self.folder} ({error.strerror}): "
-                "make room there, or set RLM_HOME to a folder that can be written"
+                "free some space there, or set RLM_HOME to a writable folder"
             ) from error
 
     def _is_intact(self, path: Path, sha256: str, size: int) -> bool:

@@ -105,7 +105,7 @@ class Decoder:
         at = self._offset + size - len(error.object) + error.start
         return (
             f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): "
-            "mend it, or let undecodable bytes be replaced (not `strict`)"
+            "fix it, or have undecodable bytes replaced (without `strict`)"
         )
 
     def _decode_with_replacement(self, pending: bytes, block: bytes, final: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -21,9 +22,11 @@ PREVIEW_BYTES = 4 * PREVIEW_CHARS
 """Bytes that are enough for so many characters in any script."""
 
 _MAX_KEYS = 6
-"""Number of keys that a line names; each is cut to `_NAME` characters."""
+"""Number of keys that a line names; each is cut to `_MAX_KEY_CHARS` characters."""
 
 _MAX_KEY_CHARS = 60
+
+_TEXT_SIZE = re.compile(r", [\d,]+ characters")
 
 
 def approximate_tokens(text: str | int) -> int:
@@ -75,6 +78,17 @@ def describe_dict(items: Mapping[str, Any], size: int) -> str:
         f"dict of {count(len(items), 'item')}: {mix} ({tokens(size)} as JSON)",
         f"{keys_label(items)}: {list_keys(items)}",
     )
+
+
+def without_size(line: str) -> str:
+    """Cut a description before the size of its text: `str`, `dict of 799 files: path -> text`.
+
+    A description without such a size is returned unchanged. Names of keys, which may contain anything, do not
+    count.
+    """
+    head = line.partition("; ")[0]
+    kind = _TEXT_SIZE.split(head, maxsplit=1)[0]
+    return line if kind == head else kind
 
 
 def tokens(size: int) -> str:

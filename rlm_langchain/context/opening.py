@@ -51,7 +51,7 @@ def open_context(file: ContextFile) -> Iterator[BinaryIO]:
         try:
             yield stream
         except Exception:
-            verify(stream, file)  # what went wrong may be that the text was another one
+            verify(stream, file)  # a changed text may be the cause of the error
             raise
         verify(stream, file)
 
@@ -198,7 +198,7 @@ def _verified_path(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
 def _changed_error(file: ContextFile) -> JournalError:
     if is_stored(file):
         return JournalError(
-            f"the stored context {one_line(file.path)} is damaged: give the context again to store it anew"
+            f"the stored context {one_line(file.path)} is damaged: pass the context again to store it again"
         )
     return JournalError(f"{_name(file)} has changed since the run began: {_WAY_OUT}")
 
@@ -211,4 +211,4 @@ def _name(file: ContextFile) -> str:
     return f"the file {one_line(file.path)}, which is the context of this run,"
 
 
-_WAY_OUT = "put it back as it was, or ask again in a new run (of a file that is still written to, give a copy)"
+_WAY_OUT = "restore it, or ask again in a new run (with a copy, if the file is still being written)"

@@ -36,7 +36,7 @@ class StoreWriter:
         if left <= 0:
             raise InputError(
                 f"{one_line(name)} was not read to its end in the time of the run: raise Budget(seconds=) or "
-                "--seconds, or give less of it"
+                "--seconds, or pass less of it"
             )
         return left
 

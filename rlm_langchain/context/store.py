@@ -109,7 +109,7 @@ class ContextStore:
         Raises `InputError` if it is not a reference, and `JournalError` if no store of this home made it.
         """
         if not references.accepts(ref):
-            raise InputError("this is no reference that a store of contexts has signed: give the context itself")
+            raise InputError("this is not a reference signed by a context store: pass the context itself")
         return references.verified(ref, self.root)
 
     def with_short_preview(self, ref: ContextRef, preview: int) -> ContextRef:

@@ -70,7 +70,9 @@ def read_skill(folder: Path) -> Strategy:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{folder} is no skill: {file.name} cannot be read ({error.strerror})") from error
+        raise ConfigurationError(
+            f"{folder} is not a skill: {file.name} cannot be read ({error.strerror})"
+        ) from error
     head, body = _front_matter(text, file)
     helpers = folder / "helpers.py"
     return Strategy(
@@ -99,7 +101,7 @@ def _in_folder(folder: Path) -> list[Strategy]:
         return [read_skill(folder)]
     skills = [read_skill(file.parent) for file in sorted(folder.glob("*/SKILL.md"))]
     if not skills:
-        raise ConfigurationError(f"{folder} holds no skill: there is no SKILL.md in it, nor in a folder in it")
+        raise ConfigurationError(f"{folder} contains no skill: there is no SKILL.md in it or in one of its folders")
     return skills
 
 
@@ -127,7 +129,7 @@ def _front_matter(text: str, file: Path) -> tuple[dict[str, object], str]:
     try:
         values = yaml.safe_load(head)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"the front matter of {file} is no YAML: {error}") from error
+        raise ConfigurationError(f"the front matter of {file} is not valid YAML: {error}") from error
     missing = {"name", "description"} - set(values if isinstance(values, dict) else ())
     if missing:
         raise ConfigurationError(f"the front matter of {file} lacks {', '.join(sorted(missing))}")

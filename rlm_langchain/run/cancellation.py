@@ -262,7 +262,7 @@ async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIE
         )
     for one in futures:
         if one.done() and not one.cancelled():
-            one.exception()  # so that nothing complains that nobody looked
+            one.exception()  # marked as retrieved, so that asyncio logs no warning
 
 
 def in_new_thread(do: Callable[[], object]) -> Future[None]:
@@ -280,6 +280,6 @@ def in_new_thread(do: Callable[[], object]) -> Future[None]:
 
     try:
         threading.Thread(target=work, name="rlm-closing", daemon=True).start()
-    except RuntimeError:  # no thread can begin any more
+    except RuntimeError:  # no new thread can be started
         work()
     return future

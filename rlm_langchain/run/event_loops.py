@@ -106,7 +106,7 @@ async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        # Not in the pool: its threads may all be at work, and this is what ends them.
+        # Not in the pool: all its threads may be busy, and this call is what ends them.
         await ended([asyncio.wrap_future(in_new_thread(stop)), work])
         raise
 
@@ -134,14 +134,14 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
         try:
             return _awaited(work)
         except BaseException:
-            if not work.done():  # else it is the work itself that raises, or pauses
+            if not work.done():  # otherwise the work itself raised or paused
                 stop()
             raise
 
 
 def _awaited(work: Future[T]) -> T:
     """Return the result of `work`. Raises `CancelledError` in an anyio worker thread whose caller is cancelled."""
-    glance = GLANCE if _is_cancellable() else None  # the parts of a stream may be waited for in several threads
+    glance = GLANCE if _is_cancellable() else None  # a stream may be read from several threads
     while not wait_for([work], glance).done:
         from_thread.check_cancelled()
     return work.result()

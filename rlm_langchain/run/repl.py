@@ -110,7 +110,7 @@ class Repl:
     def _time_out(self) -> None:
         self.timed_out = True
         if (session := self._session) is not None:
-            session.close()  # what computes ends in `Died`; the thread that waits for it does the rest
+            session.close()  # a computing cell ends in `Died`; the thread that waits for it does the rest
 
     def stop(self) -> None:
         """Drop the worker and the effects of the running cell. The next `advance` restores the state before it."""
@@ -142,7 +142,7 @@ class Repl:
         if output is not None and isinstance(step, Died) and not self.timed_out:
             raise JournalError(
                 f"cell {cell['cell']} of run {cell['path'] or 'root'} ran to its end before, and now {step.error} "
-                "The context, the sandbox or Python is not what it was: start anew, or go back with `rlm fork`."
+                "The context, the sandbox or Python has changed: start again, or go back with `rlm fork`."
             )
         return step
 
@@ -185,5 +185,5 @@ class Repl:
         self.seconds += time.perf_counter() - before
         self.pending_calls = step.calls if isinstance(step, Suspended) else ()
         if isinstance(step, Died):
-            self._drop()  # the next `advance` brings a new worker to where this one was
+            self._drop()  # the next `advance` rebuilds the state in a new worker
         return step

@@ -257,7 +257,7 @@ class RunTreeRegistry:
                 self._alive[run] = RunTree(budget)
             tree = self._alive[run]
         if receipts is not None:
-            tree.keep(receipts)  # which may be many: other runs do not wait for them to be read
+            tree.keep(receipts)  # there may be many, and other runs must not wait for them
         return tree
 
     def has_read(self, run: str) -> bool:

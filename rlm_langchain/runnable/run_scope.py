@@ -205,9 +205,9 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
         return asked
     question = asked if isinstance(asked, dict) else {"query": _words(asked)}
     if not isinstance(question.get("query"), str):
-        raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
+        raise InputError('the input of an RLM is a question, or {"query": ..., "context": ...}')
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
-        raise InputError(f"the input has no 'context', but {near[0]!r}: is that what it should be called?")
+        raise InputError(f"the input has no 'context', but {near[0]!r}: did you mean to call it 'context'?")
     context = question.get("context")
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)

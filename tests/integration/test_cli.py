@@ -246,7 +246,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("no such option", ["ask", "q", "--magic"], "--magic"),
         wrong("no such command", ["dance"], "dance"),
         wrong("no such trace", ["show", "nothing.jsonl"], "no file and no kept run called 'nothing.jsonl'"),
-        wrong("no trace", ["show", "latin.txt"], "is no"),
+        wrong("no trace", ["show", "latin.txt"], "is not a"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_sentence_before_any_model_is_asked(

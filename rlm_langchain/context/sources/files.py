@@ -99,12 +99,12 @@ def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter
     note = f"from the file {quoted(path.name)}"
     at, stamp = time.time_ns(), FileStat.of_stat(os.fstat(file.fileno()))
     sample = file.read(SAMPLE_BYTES)
-    if sample is None:  # some files of the kernel wait for something to happen
+    if sample is None:  # some kernel files block until an event
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if wrong := why_not_text(sample) or _why_sparse(file.fileno(), stamp.size):
         raise InputError(f"{shown} is {wrong}")
     file.seek(0)
-    if sample and not stamp.size:  # files of the kernel (/proc, /sys) have no size, and need not end
+    if sample and not stamp.size:  # kernel files (/proc, /sys) have no size, and may not end
         return copy_stream(file, shown, store_writer, note, max_bytes=store_writer.max_stream_bytes)
     plain = sample and encoding_of(sample) == "utf-8" and _is_utf8(path)
     scanned = scan(file, stamp.size, lambda: store_writer.seconds_left(path)) if plain else None
@@ -150,7 +150,7 @@ def _why_sparse(fd: int, size: int) -> str | None:
                 return None
         return None
     except OSError as error:
-        if error.errno != errno.ENXIO:  # what there is after the last data
+        if error.errno != errno.ENXIO:  # raised after the last data
             return None
     return f"{size:,} bytes long, of which {written:,} were written: copy the part that is text to another file"
 

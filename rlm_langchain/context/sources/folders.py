@@ -61,7 +61,9 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
         reader.write(writer)
         if not reader.characters:
             raise InputError(
-                describe.join_parts(f"the folder {one_line(reader.root)} holds no readable text", reader.left_out())
+                describe.join_parts(
+                    f"the folder {one_line(reader.root)} contains no readable text", reader.left_out()
+                )
             )
         blob = writer.commit()
     return json_reference(blob, "dict", reader.files, reader.about())
@@ -119,7 +121,7 @@ class _FolderReader:
         stamp = FileStat.of_stat(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE_BYTES, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
-            self.walk.leave_out(name, "special")  # a file of the kernel, which has no size and need not end
+            self.walk.leave_out(name, "special")  # a kernel file, which has no size and may not end
             return
         decoder = Decoder(one_line(path), sample, strict=self._store_writer.strict)
         if why_not_text(sample) or (decoder.is_utf8 and b"\0" in sample):
@@ -152,7 +154,7 @@ class _FolderReader:
         self.size += size
         if self.size > MAX_TEXT_BYTES:
             raise InputError(
-                f"the folder {one_line(self.root)} holds more than {MAX_TEXT_BYTES >> 30} GB of text: give a "
+                f"the folder {one_line(self.root)} contains more than {MAX_TEXT_BYTES >> 30} GB of text: give a "
                 f"folder in it, or join its files into one, which may be of any size; it was too much with "
                 f"{describe.quoted(name)}, of {size:,} bytes, which a .gitignore could leave out"
             )
@@ -229,8 +231,8 @@ class FolderWalk:
                     found.append((name, entry.path))
                 else:
                     raise InputError(
-                        f"the folder {one_line(self.root)} holds more than {MAX_FILES:,} files: give a folder in "
-                        "it, or leave some out by a .gitignore in it"
+                        f"the folder {one_line(self.root)} contains more than {MAX_FILES:,} files: give a folder "
+                        "in it, or leave some out by a .gitignore in it"
                     )
         return sorted(found)
 

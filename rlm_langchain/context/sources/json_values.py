@@ -70,7 +70,7 @@ def dumps(value: Any) -> str:
 def why_not_json(value: Any, depth: int = 0) -> str | None:
     """Return what in a value is not JSON, and where: `["rows"][3] is of type set: ...`. None if all of it is."""
     if isinstance(value, float) and not isfinite(value):
-        return f" is {value}, for which JSON has no word: use None"
+        return f" is {value}, which JSON cannot represent: use None"
     if isinstance(value, str | int | float | NoneType):
         return None
     if isinstance(value, dict):
@@ -84,7 +84,9 @@ def _fault_inside(values: Collection[Any], keys: Iterable[Any], depth: int) -> s
     if _SCALARS.issuperset(map(type, values)):  # the usual case, in which there may be millions
         return None
     if depth > _MAX_DEPTH:
-        raise InputError(f"the context is nested more than {_MAX_DEPTH} levels deep, or holds itself: flatten it")
+        raise InputError(
+            f"the context is nested more than {_MAX_DEPTH} levels deep, or contains itself: flatten it"
+        )
     for key, item in zip(keys, values, strict=True):
         if found := why_not_json(item, depth):
             return f"[{key if isinstance(key, int) else describe.quoted(key)}]{found}"

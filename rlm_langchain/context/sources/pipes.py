@@ -37,7 +37,7 @@ class NamedPipe:
             events = self._ready.poll(left * 1000)
             try:
                 data = os.read(self._fd, size)
-            except BlockingIOError:  # there is a writer, which has nothing to say yet
+            except BlockingIOError:  # there is a writer, but no data yet
                 self._writer_deadline = inf
                 continue
             if data or events:

@@ -26,7 +26,7 @@ def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef | None:
         return text.to_reference(read, store_writer)
     if isinstance(read, list | dict):
         return json_values.to_reference(read, store_writer)
-    raise InputError(f"the context plug-in {name!r} gave a {type(read).__name__}, not a str, a list or a dict")
+    raise InputError(f"the context plug-in {name!r} returned a {type(read).__name__}, not a str, a list or a dict")
 
 
 def plugin_for(value: Any) -> str | None:

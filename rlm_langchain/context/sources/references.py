@@ -50,7 +50,7 @@ def verified(value: dict[str, Any], home: Path) -> ContextRef:
 
 def reference_fault(ref: dict[str, Any]) -> str | None:
     """Return the name of a key with a wrong value, or None if all are right."""
-    return next((f"its {key!r} is not right" for key in sorted(_KEYS) if not _is_valid(key, ref.get(key))), None)
+    return next((f"its {key!r} is not valid" for key in sorted(_KEYS) if not _is_valid(key, ref.get(key))), None)
 
 
 def _is_valid(key: str, value: Any) -> bool:

@@ -26,7 +26,7 @@ from rlm_langchain.types import ContextRef
 
 _REMEDIES = {
     errno.ELOOP: "it is a link that leads to itself, or one of too many: give the file itself",
-    errno.ENAMETOOLONG: "its path is too long: move it up, or give it from a folder nearer to it",
+    errno.ENAMETOOLONG: "its path is too long: move it up, or use a relative path from a folder closer to it",
     errno.ENXIO: "it is a socket or a device, and only files, folders and pipes can be read",
 }
 """What to do about an error of the operating system. For all others: check the permissions."""
@@ -144,11 +144,11 @@ def _checked_reader(file: Any, name: str, store_writer: StoreWriter) -> ReadBloc
             except Exception as error:
                 raise InputError(f"cannot read {name}: its `read` raised {type(error).__name__}") from error
         if data is None:
-            raise InputError(f"cannot read {name}: there is nothing to read now, and it does not wait for more")
+            raise InputError(f"cannot read {name}: it has no data now, and is non-blocking")
         kinds.add(type(data))
         if not isinstance(data, str | bytes) or len(kinds) > 1:
             given = " and ".join(sorted(kind.__name__ for kind in kinds))
-            raise InputError(f"cannot read {name}: its `read` gives {given}, not text or bytes")
+            raise InputError(f"cannot read {name}: its `read` returns {given}, not text or bytes")
         return data
 
     return block

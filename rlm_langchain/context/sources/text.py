@@ -29,8 +29,8 @@ def encode_text(text: str, *, strict: bool, name: str = "the context", offset: i
     except UnicodeEncodeError as error:
         if strict:
             raise InputError(
-                f"{name} has a lone surrogate at character {offset + error.start:,}, which is no text: "
-                "mend it, or let such characters be replaced (not `strict`)"
+                f"{name} has a lone surrogate at character {offset + error.start:,}, which is not text: "
+                "fix it, or have such characters replaced (without `strict`)"
             ) from error
     clean, count = replace_surrogates(text)
     return clean.encode(), count

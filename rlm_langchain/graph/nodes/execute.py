@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
-from rlm_langchain.answers.citations import answer_of, cite
-from rlm_langchain.answers.citations import quotes_problem as quote_problem
+from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -179,7 +178,7 @@ class ExecuteStep:
             return problem
         unfound = cite(self.components.store, self.journal.contexts, value).not_found
         self.unfound = len(unfound)
-        return quote_problem(unfound) if unfound else None
+        return quotes_problem(unfound) if unfound else None
 
     @property
     def _final_turn_reason(self) -> StopReason | None:

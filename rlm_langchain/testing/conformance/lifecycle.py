@@ -92,7 +92,7 @@ class LifecycleClauses(Clauses):
 
     @needs_proc
     def test_nothing_is_left_behind(self, sandbox: Sandbox) -> None:
-        sandbox.open(None, "", Limits()).close()  # what is opened once and kept is no leak
+        sandbox.open(None, "", Limits()).close()  # resources that are opened once and kept are no leak
         fds, processes = descriptors(), children()
         for end in ("x = 1", "llm_query('a')", "1 / 0", "FINAL(1)"):
             session = sandbox.open(None, "", Limits())

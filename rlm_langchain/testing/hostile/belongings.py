@@ -43,7 +43,7 @@ def belongings(folder: Path, words: dict[str, str]) -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
-    with contextlib.suppress(OSError):  # a file system without them; then their control fails
+    with contextlib.suppress(OSError):  # not supported by the file system; then their control fails
         os.setxattr(folder / "secret.txt", "user.canary", words["attribute"].encode())
     with _queue(folder, words["queue"]), _system_v(folder, words["shared"]):
         yield
@@ -82,7 +82,7 @@ def _of(path: Path) -> Iterator[tuple[str, object]]:
     status = path.lstat()
     yield "mode", oct(status.st_mode)
     yield "owner", (status.st_uid, status.st_gid)
-    is_file = stat.S_ISREG(status.st_mode)  # looking at others changes when they were looked at
+    is_file = stat.S_ISREG(status.st_mode)  # reading a folder or link changes its access time
     yield "times", (status.st_mtime_ns, status.st_ctime_ns, status.st_atime_ns if is_file else None)
     yield "number of links", status.st_nlink
     if is_file:

@@ -187,7 +187,7 @@ def _played(session: SandboxSession, code: str) -> tuple[str, float]:
         step, seconds = _timed(partial(session.resume, replies))
         longest = max(longest, seconds)
         said += _texts(step)
-    if not isinstance(step, Suspended):  # whatever it has done to its REPL, the next cell ends as well
+    if not isinstance(step, Suspended):  # the next cell must end, whatever this one did to its REPL
         step, seconds = _timed(lambda: session.run("print('the next cell')"))
         longest = max(longest, seconds)
         said += _texts(step)

@@ -84,7 +84,7 @@ class HostileConformance:
         """Yield the verdicts on all programs, as they arrive."""
         wanted = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
         chosen = [snippet for snippet in corpus() if snippet["id"] in wanted]
-        chosen.sort(key=lambda snippet: snippet["category"] != "resource")  # they take longest: first, at once
+        chosen.sort(key=lambda snippet: snippet["category"] != "resource")  # the slowest first
         with _judges(LANES) as pool:
             found = {s["id"]: pool.submit(judged, sandbox, s, cls.limits) for s in chosen}
 

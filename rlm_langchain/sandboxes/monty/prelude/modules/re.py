@@ -1,4 +1,6 @@
-"""What Monty's `re` lacks: VERBOSE, subn, functions as replacements, `$` before a last line end, empty matches."""
+"""The part of `re` that Monty lacks: VERBOSE, subn, functions as replacements, `$` before a final newline,
+empty matches.
+"""
 
 # ruff: noqa
 # mypy: ignore-errors
@@ -19,7 +21,7 @@ error = PatternError = _re.error
 
 
 def _split(pattern, flags):
-    """The pattern without the blanks and comments of VERBOSE, and the flags without it."""
+    """Return the pattern without the blanks and comments of VERBOSE, and the flags without VERBOSE."""
     flags = int(flags)
     if not flags & 64:
         return pattern, flags & ~32
@@ -52,7 +54,7 @@ def _split(pattern, flags):
 
 
 def _ends(pattern, flags):
-    """The pattern with its ends of the text spelt out: `$` and \\Z mean something else to Monty."""
+    """Return the pattern with explicit ends of text, because `$` and \\Z mean something else in Monty."""
     multiline = flags & 8 or _MULTILINE.search(pattern) is not None
     out, at, inside = [], 0, False
     while at < len(pattern):
@@ -85,7 +87,7 @@ def _made(pattern, flags):
 
 
 class _Pattern:
-    """A pattern that Monty would match otherwise than Python does."""
+    """A pattern that Monty would match differently from Python."""
 
     def __init__(self, pattern, flags, native, text):
         self.pattern, self.flags = pattern, flags | 32
@@ -105,7 +107,7 @@ class _Pattern:
         return self._native.fullmatch(string)
 
     def finditer(self, string):
-        """Also an empty match right after another match, which Monty leaves out."""
+        """Also yield an empty match right after another match, which Monty omits."""
         found = list(self._native.finditer(string))
         if self._anywhere is None:
             return found
