@@ -23,21 +23,21 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
     built = rlm.built
     graph = built.graph
 
-    def asked(state: Any) -> RLMInput:
+    def input_of(state: Any) -> RLMInput:
         return {"query": _read(state, keys["query"]), "context": _read(state, keys["context"])}
 
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config, threads=True)
-        with built.run_scope(asked(state), settings) as (begun, _):
-            found = invocation_of(settings).context().run(graph.invoke, begun, settings)
+        with built.run_scope(input_of(state), settings) as (graph_input, _):
+            found = invocation_of(settings).context().run(graph.invoke, graph_input, settings)
             return _written(rlm.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config)
 
         async def work() -> dict[str, Any]:
-            async with built.arunning(asked(state), settings) as (begun, _):
-                return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
+            async with built.arun_scope(input_of(state), settings) as (graph_input, _):
+                return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
 
         return await supervised(invocation_of(settings), work())
 

@@ -74,30 +74,30 @@ class CompiledRLM(NamedTuple):
         ):
             state = begin(self.components, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
-            run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
+            run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
                 self._close(run, config)
-                if given_up is not None:
+                if abandoned is not None:
                     with suppress(JournalError):
-                        self._forget(given_up, self.graph.get_state(config))
+                        self._forget(abandoned, self.graph.get_state(config))
 
     @asynccontextmanager
-    async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
+    async def arun_scope(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """Do what `run_scope` does on the event loop of the caller, without blocking it."""
         async with self.athread_scope(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
-            run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
+            run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
                 await finished(lambda: self._close(run, config))
-                if given_up is not None:
+                if abandoned is not None:
                     with suppress(JournalError):
                         now = await self.graph.aget_state(config)
-                        await finished(lambda: self._forget(given_up, now))
+                        await finished(lambda: self._forget(abandoned, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Return LangGraph's options. Each checkpoint is written before the next step, so that a run is saved
@@ -131,7 +131,7 @@ class CompiledRLM(NamedTuple):
         saver = self._saver(config)
         if saver in (None, False):
             return nullcontext()
-        return _leased(self.components.store.root, saver, _thread(config, saver))
+        return _thread_locked(self.components.store.root, saver, _thread(config, saver))
 
     def athread_scope(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
         """Do what `thread_scope` does, without blocking the loop."""
@@ -141,7 +141,7 @@ class CompiledRLM(NamedTuple):
         """Return whether there may be a state to continue from."""
         return self._saver(config) not in (None, False)
 
-    def _run_of(self, begun: GraphInput, kept: StateSnapshot | None) -> str:
+    def _run_of(self, graph_input: GraphInput, kept: StateSnapshot | None) -> str:
         """Return the run of a new question, or the one that a thread holds.
 
         Raises `InputError` if there is none, `JournalError` if the thread's state is damaged, and the errors of
@@ -150,10 +150,10 @@ class CompiledRLM(NamedTuple):
         """
         values = kept.values if kept else {}
         check_state(values)
-        if kept and (kept.next or isinstance(begun, Internal)):
+        if kept and (kept.next or isinstance(graph_input, Internal)):
             self.components.check_resumable(Journal(values.get("trajectory", [])))
-        if isinstance(begun, Internal):
-            return str(begun.values["run"])
+        if isinstance(graph_input, Internal):
+            return str(graph_input.values["run"])
         if not values.get("trajectory") and not (kept and kept.next):
             raise InputError("there is nothing to resume: this thread has no run")
         return values.get("run") or uuid.uuid4().hex
@@ -165,13 +165,13 @@ def invocation_of(config: RunnableConfig) -> Invocation:
     return invocation
 
 
-def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+def _abandoned_run(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
     """Return the unfinished run of a thread that gets another question, or None. With an earlier checkpoint it
     is None, because later checkpoints may continue that run."""
     if (
         kept is None
         or not kept.next
-        or not isinstance(begun, Internal)
+        or not isinstance(graph_input, Internal)
         or "checkpoint_id" in config["configurable"]
     ):
         return None
@@ -179,7 +179,7 @@ def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableCon
 
 
 @contextmanager
-def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
+def _thread_locked(home: Path, saver: Any, thread: str) -> Iterator[None]:
     """Lock a thread on this machine, and in the checkpointer's database for other machines."""
     with thread_lock(home, thread), database_thread_lock(saver, thread):
         yield
@@ -203,7 +203,7 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     """
     if asked is None or isinstance(asked, Command):
         return asked
-    question = asked if isinstance(asked, dict) else {"query": _words(asked)}
+    question = asked if isinstance(asked, dict) else {"query": _question_text(asked)}
     if not isinstance(question.get("query"), str):
         raise InputError('the input of an RLM is a question, or {"query": ..., "context": ...}')
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
@@ -223,7 +223,7 @@ def _names_a_file(text: str) -> bool:
         return False
 
 
-def _words(asked: Any) -> Any:
+def _question_text(asked: Any) -> Any:
     """Return the text of a question from LangChain's prompts and messages. Speakers are named if there are
     several messages."""
     if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
@@ -232,8 +232,8 @@ def _words(asked: Any) -> Any:
     messages = [messages] if isinstance(messages, BaseMessage) else messages
     if not isinstance(messages, list | tuple) or not all(isinstance(one, BaseMessage) for one in messages):
         return asked
-    told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
-    return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
+    is_plain = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
+    return "\n\n".join(str(message.text) for message in messages) if is_plain else get_buffer_string(messages)
 
 
 def _thread(config: RunnableConfig, saver: Any) -> str:

@@ -215,7 +215,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return await supervised(invocation_of(settings), work(input, settings, kwargs))
 
     async def _ainvoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
-        async with self.built.arunning(input, settings) as (state, _):
+        async with self.built.arun_scope(input, settings) as (state, _):
             options = self.built.options(kwargs, settings)
             output: RLMOutput = await self.built.graph.ainvoke(state, settings, **options)
             return self.checked(output)

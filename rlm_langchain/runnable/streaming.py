@@ -53,7 +53,7 @@ async def aparts(
     settings = rlm.settings(config)
 
     async def stream() -> AsyncGenerator[Any]:
-        async with built.arunning(asked, settings) as (state, _):
+        async with built.arun_scope(asked, settings) as (state, _):
             found = built.graph.astream(state, settings, **built.options(options, settings))
             async with aclosing(cast(AsyncGenerator[Any], found)) as parts:
                 async for part in parts:

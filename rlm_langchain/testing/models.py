@@ -57,8 +57,8 @@ class FunctionModel(BaseChatModel):
 
 
 def _capped(reply: str, words: int | None) -> str:
-    said = reply.split()
-    return reply if words is None or len(said) <= words else " ".join(said[:words])
+    spoken = reply.split()
+    return reply if words is None or len(spoken) <= words else " ".join(spoken[:words])
 
 
 def script(

@@ -44,7 +44,7 @@ def check_state(values: Mapping[str, Any]) -> None:
     """Raise `JournalError` if the state that a checkpointer returned is not the state that was written."""
     journal, records = Journal(values.get("trajectory", [])), values.get("trajectory", [])
     journal.check()
-    if not records and values.get("path") is not None:  # a run that has begun has its question
+    if not records and values.get("path") is not None:  # every started run has a question
         raise JournalError(DAMAGED)
     last = records[-1] if records else None
     if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ENDED):
@@ -228,10 +228,10 @@ class Journal:
         if not self.turns:
             return None
         turn = self.turns[-1]
-        begun = [c for c in self.cells if c["turn"] == turn["turn"]]
-        if any(self._stopped(c["cell"]) for c in begun) or len(begun) >= len(turn["cells"]):
+        started = [c for c in self.cells if c["turn"] == turn["turn"]]
+        if any(self._stopped(c["cell"]) for c in started) or len(started) >= len(turn["cells"]):
             return None
-        return turn["cells"][len(begun)]
+        return turn["cells"][len(started)]
 
     def calls_before(self, cell: int) -> int:
         """Return the number of calls made by the cells up to and including this one."""

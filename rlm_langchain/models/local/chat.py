@@ -75,14 +75,14 @@ def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
     """
     if messages[0]["role"] != "system":
         return {}
-    told = [(message["role"], message["content"]) for message in messages]
-    begun = max((len(one) for one in openings() if tuple(told[: len(one)]) == one), default=0)
-    wrote = [message["content"] for message in messages[begun:] if message["role"] == "assistant"]
+    conversation = [(message["role"], message["content"]) for message in messages]
+    opening = max((len(one) for one in openings() if tuple(conversation[: len(one)]) == one), default=0)
+    replies = [message["content"] for message in messages[opening:] if message["role"] == "assistant"]
     last = str(messages[-1]["content"])
-    root = "block" if not wrote or "Error" in last else "answering"
+    root = "block" if not replies or "Error" in last else "answering"
     root = "final" if "last turn" in last else root
-    value = "any" if wrote else "computed"
-    again = _AGAIN if wrote else {}
+    value = "any" if replies else "computed"
+    again = _AGAIN if replies else {}
     return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
 
 

@@ -21,7 +21,7 @@ from urllib.request import Request, urlopen
 SECONDS = 8.0
 """Timeout in seconds, for connecting and between bytes. An unreachable hub must not delay the next source."""
 
-FRUITLESS = 3
+MAX_WITHOUT_DATA = 3
 """Number of consecutive requests without data after which the download fails."""
 
 
@@ -30,19 +30,19 @@ def fetch_file(weights: Weights, folder: Path, progress: Progress) -> Path:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise Unavailable("HF_HUB_OFFLINE is set")
     partial = folder / f"{weights.file}.partial"
-    fruitless = 0
+    without_data = 0
     while (had := _size(partial)) < weights.size:
         progress.stage("from the Hugging Face hub", weights.size)
         progress.advance(had)
-        said = _go_on(weights, partial, had, progress)
-        fruitless = 0 if _size(partial) > had else fruitless + 1
+        problem = _resume(weights, partial, had, progress)
+        without_data = 0 if _size(partial) > had else without_data + 1
         # A hub that never sent data is not tried again; one that did may have lost the connection.
-        if fruitless == FRUITLESS or not _size(partial):
-            raise Unavailable(said)
+        if without_data == MAX_WITHOUT_DATA or not _size(partial):
+            raise Unavailable(problem)
     return partial
 
 
-def _go_on(weights: Weights, partial: Path, had: int, progress: Progress) -> str:
+def _resume(weights: Weights, partial: Path, had: int, progress: Progress) -> str:
     """Request the missing bytes and append them. Return why the transfer ended, in words."""
     try:
         _append(weights, partial, had, progress)

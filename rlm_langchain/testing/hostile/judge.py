@@ -155,7 +155,7 @@ def _tried(sandbox: Sandbox, laid: Trap, snippet: Snippet, limits: Limits) -> Tr
     code, before, host = laid.code(snippet), children(), state(laid.folder)
     session = sandbox.open(None, "", limits)
     size = _resident()
-    said, seconds = _played(session, code)
+    said, seconds = _run_program(session, code)
     growth = _resident() - size
     session.close()
     left, changed = children() - before, tuple(changes(host, state(laid.folder)))
@@ -175,7 +175,7 @@ _warmed: set[tuple[int, str]] = set()
 """The (process id, sandbox) pairs that are already started."""
 
 
-def _played(session: SandboxSession, code: str) -> tuple[str, float]:
+def _run_program(session: SandboxSession, code: str) -> tuple[str, float]:
     """Run a program, answer its calls, and run another cell. Return all text, and the duration of the longest
     step."""
     step, longest = _timed(lambda: session.run(code))
