@@ -17,4 +17,4 @@ rlm = create_rlm(root_model=args.model, budget=Budget(usd=0.25))
 result = rlm.invoke({"query": "Which files define or raise errors?", "context": args.folder})
 
 print(result["answer"])
-print(result["status"], "after", result["iterations"], "turns and", result["sub_calls"], "sub-calls")
+print(result["status"], "· turns:", result["iterations"], "· sub-calls:", result["sub_calls"])

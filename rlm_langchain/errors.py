@@ -9,6 +9,7 @@ RLMError
 ├── ModelError              a model did not answer, after retries
 ├── BudgetExhausted         a limit was reached, with `on_budget="raise"`
 ├── NoAnswer                a run found no answer, with `on_failure="raise"`
+├── ForeignExit             a callback, a model or a tool tried to end the process
 ├── SandboxError            a sandbox cannot start
 ├── JournalError            a checkpoint or a stored context is missing, damaged or changed
 └── ThreadBusy              another process works on this thread
@@ -18,6 +19,7 @@ An error in the program that a model wrote is none of these: it is a value that 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -69,7 +71,7 @@ class BudgetExhausted(RLMError):
         self.output = output
         super().__init__(
             f"the budget is used up ({output['stop_reason']}) after {output['iterations']} turns and "
-            f"{output['sub_calls']} sub-calls; `error.output` holds the best answer so far"
+            f"{output['sub_calls']} sub-calls; `error.output` holds the best answer so far{_misfit(output)}"
         )
 
 
@@ -80,7 +82,7 @@ class NoAnswer(RLMError):
         self.output = output
         super().__init__(
             f"the run found no answer ({output['stop_reason']}) after {output['iterations']} turns and "
-            f"{output['sub_calls']} sub-calls; `error.output['found']` holds the last output"
+            f"{output['sub_calls']} sub-calls; `error.output['found']` holds the last output{_misfit(output)}"
         )
 
 
@@ -92,5 +94,44 @@ class ThreadBusy(RLMError):
     """Another process works on this thread. Two processes would both pay for the same calls."""
 
 
+class ForeignExit(RLMError):
+    """A callback, a model or a tool raised what ends a process, such as `SystemExit` or `KeyboardInterrupt`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.raised = type(error).__name__
+        super().__init__(
+            f"a callback, a model or a tool raised {self.raised}, which would end the process. It has ended this "
+            "run: raise another error there"
+        )
+
+
 class JournalError(RLMError):
     """A checkpoint or a stored context is missing, damaged or changed."""
+
+
+def _misfit(output: Mapping[str, Any]) -> str:
+    """Why the last answer of a run was none, if it was given one."""
+    return f". The last answer does not fit the schema: {output['misfit']}" if output.get("misfit") else ""
+
+
+def is_exit(error: BaseException) -> bool:
+    """Return whether foreign code raised this to end a process: `SystemExit`, say, or `KeyboardInterrupt`.
+
+    A cancel is none, nor is Ctrl-C, which Python raises in the midst of whatever the main thread does.
+    """
+    import asyncio
+    import signal
+
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        return signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    return not isinstance(error, Exception | asyncio.CancelledError)
+
+
+def ends_more_than_its_work(error: BaseException) -> bool:
+    """Return whether foreign code in a task raised this to end a process, or as if its task were cancelled."""
+    import asyncio
+
+    if type(error) is asyncio.CancelledError:
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return is_exit(error)

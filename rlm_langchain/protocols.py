@@ -7,10 +7,11 @@ Groups: `rlm_langchain.sandboxes`, `rlm_langchain.strategies`, `rlm_langchain.co
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rlm_langchain.types import ContextFile, Limits, Plain, Reply, Step
+from rlm_langchain.validation import checked_arguments
 
 
 class Sandbox(Protocol):
@@ -30,10 +31,7 @@ class Sandbox(Protocol):
         limits: Limits,
         more: Mapping[str, ContextFile] | None = None,
     ) -> SandboxSession:
-        """Open a fresh REPL: load `context` and the named contexts in `more`, then run `prelude`.
-
-        Raises `SandboxError`.
-        """
+        """Open a fresh REPL: load `context` and the named ones in `more`, run `prelude`. Raises `SandboxError`."""
 
 
 class SandboxSession(Protocol):
@@ -49,6 +47,7 @@ class SandboxSession(Protocol):
         """Kill the worker. May be called twice, and from another thread: a blocked `run` then returns `Died`."""
 
 
+@checked_arguments
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """A way to work on a context: instructions for the root model, and helper functions for its REPL."""
@@ -56,9 +55,9 @@ class Strategy:
     name: str
     description: str
     """One line: when to use it."""
-    guidance: str
+    guidance: str = field(repr=False)
     """What the root model reads: a few lines with a code example."""
-    prelude: str = ""
+    prelude: str = field(default="", repr=False)
     """Python that runs in the sandbox before the first cell and defines helpers."""
     whole: float = 0.0
     """Share of the root model's window (0 to 1). A context up to that size is put into the first prompt, and prose
@@ -75,6 +74,7 @@ class ContextSource(Protocol):
         """Return the context. Raises `InputError` that says what is wrong and what to do."""
 
 
+@checked_arguments
 @dataclass(frozen=True, slots=True)
 class HostFunction:
     """A function of the REPL that runs in the host: journaled, kept on disk, counted by `Budget.tool_calls`."""
@@ -82,7 +82,7 @@ class HostFunction:
     name: str
     signature: str
     """The parameters, written as between the parentheses of a `def`. The model reads them as they are."""
-    guidance: str
+    guidance: str = field(repr=False)
     """What the root model reads of it: what it is for, what it returns, when it fails."""
     function: Callable[..., Plain | Awaitable[Plain]]
     """Takes and returns JSON values. A `ToolException` tells code why; of other errors it learns the class only."""

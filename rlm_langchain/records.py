@@ -56,6 +56,8 @@ class QuestionRecord(Checksummed):
     """Seconds since the epoch."""
     context: NotRequired[ContextRef | None]
     """Reference to the context of the question, with its size and a preview. None or absent without a new one."""
+    earlier: NotRequired[ContextRef]
+    """Reference to the question before this one on the thread, with its answer and status. The REPL holds them."""
     sandbox: NotRequired[str]
     """Name of the sandbox that runs the cells. A lost REPL is rebuilt in the same sandbox."""
     strategies: NotRequired[list[str]]
@@ -66,6 +68,8 @@ class QuestionRecord(Checksummed):
     """Name of the prompt with the few-shot examples that the conversation begins with."""
     follows: NotRequired[bool]
     """True when the question has no context of its own and uses those of earlier questions, still in the REPL."""
+    empty: NotRequired[bool]
+    """True when a context was given that holds nothing: an empty list, or a retriever that found no document."""
     whole: NotRequired[bool]
     """True when the context is short and the root model reads all of it after `text`. No record holds that text."""
 
@@ -97,6 +101,8 @@ class TurnRecord(Checksummed):
     """How many times the request was sent again."""
     time: float
     """Seconds since the epoch."""
+    lost: NotRequired[int]
+    """Number of requests whose reply never came. `usage` includes the most that each may have used."""
     from_cache: NotRequired[bool]
     """True when LangChain's cache had the reply. Nothing was sent, so it costs nothing and counts as no call."""
 
@@ -168,6 +174,8 @@ class CallRecord(Checksummed):
     """How many times the request was sent again."""
     time: float
     """Seconds since the epoch."""
+    lost: NotRequired[int]
+    """Number of requests whose reply never came. `usage` includes the most that each may have used."""
     child: NotRequired[list[Any]]
     """The records of the child run that answered the call."""
     memo: NotRequired[bool]
@@ -207,6 +215,8 @@ class OutputRecord(Checksummed):
     """Seconds since the epoch."""
     blank: NotRequired[bool]
     """True when the answer was sent back because it was None or an empty text."""
+    misfit: NotRequired[str]
+    """Why the answer went back to the model: what of it does not fit the schema."""
     unfound: NotRequired[int]
     """Number of quotes that are not in the context. The answer was sent back because of them."""
 
@@ -226,6 +236,12 @@ class NoteRecord(Checksummed):
     """Seconds since the epoch."""
     strategies: NotRequired[list[str]]
     """Names of strategies added to the run. Their helper functions can be used from here on."""
+    usage: NotRequired[UsageRecord]
+    """Tokens and dollars of a turn that has no record, because no usable reply to it came."""
+    lost: NotRequired[int]
+    """Number of requests of that turn whose reply never came. `usage` includes the most that each may have used."""
+    unfound: NotRequired[int]
+    """Number of quotes that are not in the context. The answer in words was sent back because of them."""
 
 
 class Citation(TypedDict):
@@ -326,6 +342,8 @@ class RLMOutput(TypedDict):
     """What the answer may be missing, counted by kind. Empty when nothing is known to be missing."""
     found: NotRequired[str | None]
     """The last output that the model read, when the run failed. It is no answer, but it may help."""
+    misfit: NotRequired[str | None]
+    """Why the last answer was none, when the run failed: what of it does not fit the schema."""
     citations: NotRequired[list[Citation]]
     """The quotes of the answer, each found in the context, with `citations=True`."""
     dropped_citations: NotRequired[int]

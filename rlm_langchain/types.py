@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, NotRequired
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
-from rlm_langchain.validation import NumberRule, check_numbers
+from rlm_langchain.validation import NumberRule, check_keywords, check_numbers
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
@@ -64,10 +64,12 @@ Shortfall = Literal[
     "child_partial",
     "child_failed",
     "dropped_citations",
+    "empty_context",
+    "found_nothing",
 ]
 """What an answer may be missing: calls that a limit refused, that a person declined, or that failed after their
 retries; replies that were cut, filtered or empty; child runs that ended early or without an answer; quotes that
-were dropped."""
+were dropped; a context that was given and held nothing; searches that found nothing."""
 
 
 # --- Values that enter and leave a sandbox -------------------------------------------------------
@@ -133,6 +135,7 @@ LIMITED = (
     NumberRule("seed", whole=True),
 )
 """Rules that the fields of `Limits` are validated with."""
+check_keywords(Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class Reply:
 
     value: Plain = None
     error: str | None = None
-    """A message written by this library, never the text of a provider's error, which could hold a key."""
+    """A message written by this library. What it quotes of a provider's error is without keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,7 @@ class Usage(NamedTuple):
     cost: float | None = 0.0
     """Dollars; None when the price of any part is unknown."""
     estimated: bool = False
-    """True when a provider reported no token counts, or impossible ones, and the tokens were counted here."""
+    """True when counts or the cost are estimates: the provider sent none, impossible ones, or no reply at all."""
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum. Token counts are capped at the largest integer that a checkpoint can hold."""
@@ -257,6 +260,8 @@ class CallResult(NamedTuple):
     """Defect of the text."""
     refused: Refusal | None = None
     """Why the call was not made."""
+    lost: int = 0
+    """Number of requests whose reply never came."""
 
 
 # --- What state holds: plain JSON only -----------------------------------------------------------
@@ -300,4 +305,4 @@ class UsageRecord(TypedDict):
     cost: float | None
     """Dollars; None when the price of any part is unknown."""
     estimated: bool
-    """True when token counts were estimated here, because the provider reported none or impossible ones."""
+    """True when counts or the cost are estimates: the provider sent none, impossible ones, or no reply at all."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from functools import wraps
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlm_langchain.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+T = TypeVar("T")
 
 
 class NumberRule(NamedTuple):
@@ -40,3 +48,74 @@ def _problem(value: object, rule: NumberRule) -> str | None:
     if not isfinite(value):
         return "must be a finite number"
     return f"must not be less than {rule.least:g}" if value < rule.least else None
+
+
+def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> None:
+    """Raise `ConfigurationError` for the first of these options of `what` that is of none of these types."""
+    for name, value in given.items():
+        if not isinstance(value, kinds):
+            named = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+            wanted = " or ".join("None" if kind == "NoneType" else kind for kind in named)
+            raise ConfigurationError(f"{what}: {name}={reprlib.repr(value)} cannot be used; give {wanted}")
+
+
+def check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise `ConfigurationError` for the first option that there is not, with the nearest one."""
+    from difflib import get_close_matches  # at the first mistake: `import rlm_langchain` is quick
+
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"there is no option {name!r}; {meant}")
+
+
+def checked_arguments(cls: type[T]) -> type[T]:
+    """Let a dataclass raise `ConfigurationError` for arguments that it does not have, or that are of another type.
+
+    Of its fields, texts and numbers are checked.
+    """
+    check_keywords(cls)
+    return cls
+
+
+def check_keywords(cls: type[Any], replaced: Mapping[str, str] = {}) -> None:
+    """Do the same. `replaced` says what has taken the place of arguments that there are no more."""
+    make: Any = cls.__init__
+    known = {field.name: str(field.type) for field in fields(cls)}
+
+    @wraps(make)
+    def made(self: Any, *args: Any, **options: Any) -> None:
+        for name in options.keys() & replaced.keys():
+            raise ConfigurationError(f"{cls.__name__} has no {name!r} any more: {replaced[name]}")
+        check_names(options, known)
+        try:
+            make(self, *args, **options)
+        except TypeError as error:
+            raise ConfigurationError(f"{cls.__name__}: {str(error).partition('() ')[2] or error}") from error
+        for name, kind in known.items():
+            if (kinds := _KINDS.get(kind)) is not None:
+                check_types(cls.__name__, kinds, **{name: getattr(self, name)})
+
+    cls.__init__ = made
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {"str": (str,), "float": (int, float)}
+"""What is checked of fields, by their annotations."""
+
+
+@contextmanager
+def option_errors(model: type[BaseModel]) -> Iterator[None]:
+    """Raise `ConfigurationError` for what pydantic finds wrong with the options of this class, in a sentence."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = str(fault["loc"][0]) if fault["loc"] else model.__name__
+        if fault["type"] == "extra_forbidden":
+            check_names([name], {field.alias or name for name, field in model.model_fields.items()})
+        if fault["type"] == "missing":
+            raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
+        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None

@@ -49,6 +49,7 @@ CELLS: dict[str, dict[str, str]] = {
         "closed": ALONE + ASK + "import os\nos.close(0)\n" + CRAZED,
         "regex": ALONE + ASK + "import re\nre.match('(a+)+$', 'a' * 60 + 'b')",
         "integer": ALONE + ASK + "print(len(str(7 ** 10 ** 8)))",
+        "stopped": ALONE + ASK + "import signal\nsignal.raise_signal(signal.SIGSTOP)",
         "asleep": ALONE + ASK + "import threading\nthreading.Event().wait()",
     },
     "monty": {
@@ -60,7 +61,7 @@ CELLS: dict[str, dict[str, str]] = {
         "integer": ASK + "x = 7\nwhile True:\n    x = (x * x) % (10 ** 20000)",
     },
 }
-RESTING = {"idle", "waiting", "asleep"}
+RESTING = {"idle", "waiting", "asleep", "stopped"}
 """States in which nothing is computed."""
 
 

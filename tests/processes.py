@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from select import POLLIN, poll
 
@@ -19,12 +20,27 @@ def children(parent: int | str = "self") -> list[int]:
     return [pid for pid in descendants(parent) if not (is_starter(pid) or is_watchdog(pid))]
 
 
+def state(process: int) -> str:
+    """What it does, in the kernel's letter: R runs, S sleeps, T was stopped, Z waits to be buried or is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
 def alive(process: int) -> bool:
     """Whether a process still runs; one that only waits to be buried does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return state(process) != "Z"
+
+
+def stopped(process: int, seconds: float = 10) -> bool:
+    """Whether all threads of a process that have not ended are stopped within that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if {state(int(task)) for task in os.listdir(f"/proc/{process}/task")} - {"Z"} == {"T"}:
+            return True
+        os.sched_yield()
+    return False
 
 
 def gone(process: int, seconds: float = 5) -> bool:

@@ -1,17 +1,18 @@
 """Quotes of an answer, looked up in the contexts.
 
-The search is exact but for white space; what is not found is no citation.
+A quote is found as it is written or as it looks (`context/folding.py`); what is not found is no citation. Places
+are those in the text as it is.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from rlm_langchain.context.folding import Folded, folded_quote
 from rlm_langchain.context.mapped_text import MappedText, open_mapped
 from rlm_langchain.context.opening import read_context
 from rlm_langchain.context.store import ContextStore
@@ -46,12 +47,12 @@ class CitedAnswer(NamedTuple):
 
 def answer_of(value: Any) -> Any:
     """The answer in what FINAL was given."""
-    return value["answer"] if _has_quotes(value) else value
+    return value["answer"] if has_quotes(value) else value
 
 
 def cite(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) -> CitedAnswer:
     """What FINAL was given, with its quotes looked up. Raises `JournalError` for a context that changed."""
-    given = value["quotes"] if _has_quotes(value) else []
+    given = value["quotes"] if has_quotes(value) else []
     quotes = [_parse_quote(item) for item in given[:MAX_QUOTES]] if isinstance(given, list) else [None]
     asked = [quote for quote in quotes if quote is not None]
     found = dict(zip(asked, find_quotes(store, contexts, asked), strict=True)) if asked else {}
@@ -71,7 +72,8 @@ def quotes_problem(unfound: list[str]) -> str:
     )
 
 
-def _has_quotes(value: Any) -> bool:
+def has_quotes(value: Any) -> bool:
+    """Whether this is an answer with quotes, as the model is asked for it."""
     return isinstance(value, dict) and value.keys() == CITED_KEYS
 
 
@@ -86,8 +88,8 @@ def _parse_quote(item: Any) -> Quote | None:
     return Quote(text, None if source is None else str(source))
 
 
-_WHITESPACE = rb"(?:\s|\xc2\xa0|\xc2\x85|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
-"""What `\\s` means in text, in UTF-8."""
+Place = tuple[int, int, str]
+"""Where a quote begins and ends, in characters, and the text there."""
 
 
 class _SearchableText(Protocol):
@@ -95,8 +97,11 @@ class _SearchableText(Protocol):
     def label(self) -> str:
         """What the source is called."""
 
-    def find(self, words: str) -> tuple[int, int, str] | None:
-        """Where a quote begins and ends, in characters, and the text there."""
+    def exact(self, quote: str) -> Place | None:
+        """The first place that has a quote, character for character."""
+
+    def windows(self) -> Iterator[tuple[int, str]]:
+        """The text, piece by piece, with the number of the first character of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +111,12 @@ class _TextInMemory:
     label: str
     text: str
 
-    def find(self, words: str) -> tuple[int, int, str] | None:
-        start = self.text.find(words)
-        if start >= 0:
-            return start, start + len(words), words
-        match = re.search(r"\s+".join(map(re.escape, words.split())), self.text)
-        return (match.start(), match.end(), match[0]) if match else None
+    def exact(self, quote: str) -> Place | None:
+        start = self.text.find(quote)
+        return None if start < 0 else (start, start + len(quote), quote)
+
+    def windows(self) -> Iterator[tuple[int, str]]:
+        yield 0, self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +126,16 @@ class _TextOnDisk:
     label: str
     text: MappedText
 
-    def find(self, words: str) -> tuple[int, int, str] | None:
-        exact = words.encode("utf-8", "replace")
-        start = self.text.find(exact)
-        end = start + len(exact)
+    def exact(self, quote: str) -> Place | None:
+        written = quote.encode("utf-8", "replace")
+        start = self.text.find(written)
         if start < 0:
-            parts = [re.escape(word.encode("utf-8", "replace")) for word in words.split()]
-            place = self.text.search(_WHITESPACE.join(parts))
-            if place is None:
-                return None
-            start, end = place
-        found = self.text.bytes(start, end).decode("utf-8", "replace")
+            return None
         first = self.text.character(start)
-        return first, first + len(found), found
+        return first, first + len(quote), written.decode()
+
+    def windows(self) -> Iterator[tuple[int, str]]:
+        return self.text.windows()
 
 
 def find_quotes(
@@ -142,16 +144,35 @@ def find_quotes(
     """For each quote its first place: in the source that it names, else in any; None for one that is nowhere."""
     with ExitStack() as stack:
         haystacks = [hay for name, ref in contexts.items() for hay in _searchable_texts(stack, store, name, ref)]
-        return [_find_quote(haystacks, quote) for quote in quotes]
+        found: dict[Quote, Citation] = {}
+        for hay in haystacks:
+            _look(hay, [quote for quote in quotes if quote.source == hay.label], found)
+        for hay in haystacks:
+            _look(hay, quotes, found)
+        return [found.get(quote) for quote in quotes]
 
 
-def _find_quote(haystacks: list[_SearchableText], quote: Quote) -> Citation | None:
-    named = [hay for hay in haystacks if hay.label == quote.source]
-    for hay in [*named, *haystacks]:
-        if place := hay.find(quote.text):
-            start, end, text = place
-            return Citation(quote=text, source=hay.label, start=start, end=end)
-    return None
+def _look(hay: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Citation]) -> None:
+    """Look for those that were not found before: as they are written, then as they look."""
+    waiting = {quote: folded_quote(quote.text) for quote in quotes if quote not in found}
+    for quote in waiting:
+        if place := hay.exact(quote.text):
+            found[quote] = _citation(hay, *place)
+    looked_for = {quote: folded for quote, folded in waiting.items() if folded and quote not in found}
+    if not looked_for:
+        return
+    for first, text in hay.windows():
+        folded_text = Folded(text)
+        for quote, folded in looked_for.items():
+            if quote not in found and (at := folded_text.find(folded)):
+                start, end = at
+                found[quote] = _citation(hay, first + start, first + end, text[start:end])
+        if looked_for.keys() <= found.keys():
+            return
+
+
+def _citation(hay: _SearchableText, start: int, end: int, text: str) -> Citation:
+    return Citation(quote=text, source=hay.label, start=start, end=end)
 
 
 def _searchable_texts(

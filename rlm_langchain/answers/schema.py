@@ -1,16 +1,22 @@
 """Typed answers: what FINAL gives must fit, and the caller gets an instance.
 
-The check is made in the host. What does not fit goes back to the root model as an error of its cell.
+The check is made in the host. What does not fit goes back to the root model as an error of its cell. Values leave
+the sandbox as JSON, so they are read as JSON: `"2024-01-02"` is a date, a list may be a tuple or a set.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NewType, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+import typing_extensions
+from pydantic import TypeAdapter, ValidationError
 
 from rlm_langchain.errors import ConfigurationError
 
@@ -18,54 +24,126 @@ SAMPLE_ANSWERS: tuple[Any, ...] = (None, "", 0, [], {})
 """One answer of each type: a schema that leads to itself or to nowhere shows it with one of them."""
 MAX_FAULTS = 5
 """Faults of one answer that a model is told: the first ones, usually, explain the rest."""
+LONGEST_FAULT = 300
+"""Characters of one of them: some quote the answer."""
+_FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)^ {0,3}\1", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSchema:
-    """A pydantic model, or a JSON schema."""
+    """A type that pydantic knows (a model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON schema.
 
-    schema: type[BaseModel] | dict[str, Any]
+    Raises `ConfigurationError` for what is neither.
+    """
+
+    schema: Any
+    adapter: TypeAdapter[Any] | None = field(init=False, repr=False, compare=False)
+    """What reads an answer of the type; None for a JSON schema."""
+    json: str = field(init=False, repr=False, compare=False)
+    """As the root model reads it."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.schema, dict):
-            _check_schema(self.schema)
-        elif not (isinstance(self.schema, type) and issubclass(self.schema, BaseModel)):
-            raise ConfigurationError(f"output_schema is {self.schema!r}; give a pydantic model or a JSON schema")
-
-    @property
-    def json(self) -> str:
-        """As the root model reads it."""
-        schema = self.schema if isinstance(self.schema, dict) else self.schema.model_json_schema()
-        return json.dumps(schema, ensure_ascii=False)
+        if isinstance(self.schema, Mapping):
+            adapter: TypeAdapter[Any] | None = None
+            told: dict[str, Any] = dict(self.schema)
+            object.__setattr__(self, "schema", told)
+            _check_schema(told)
+        else:
+            adapter, told = _adapter(self.schema)
+        object.__setattr__(self, "adapter", adapter)
+        object.__setattr__(self, "json", json.dumps(told, ensure_ascii=False))
 
     def problem(self, answer: Any) -> str | None:
         """What is wrong with an answer, for the model that gave it; None when it fits."""
-        faults = (
-            _json_faults(self.schema, answer)
-            if isinstance(self.schema, dict)
-            else _model_faults(self.schema, answer)
-        )
-        return "; ".join(faults[:MAX_FAULTS]) or None
-
-    def parse_reply(self, words: str) -> Any:
-        """The answer in a reply without code, when that is JSON which fits, or words that do; else None."""
-        try:
-            answer = json.loads(words.strip().removeprefix("```json").strip("`\n "))
-        except (ValueError, RecursionError):
-            answer = words.strip() or None
-        return answer if self.problem(answer) is None else None
+        faults = self._read(answer)[1]
+        return "; ".join(fault[:LONGEST_FAULT] for fault in faults[:MAX_FAULTS]) or None
 
     def instance(self, answer: Any) -> Any:
-        """The answer as the caller wants it: an instance of the model, or the plain value."""
-        return answer if isinstance(self.schema, dict) else self.schema.model_validate(answer)
+        """The answer as the caller wants it: an instance of the type, or the plain value."""
+        return self._read(answer)[0]
+
+    def _read(self, answer: Any) -> tuple[Any, list[str]]:
+        """The answer and what of it does not fit. A text that does not, but holds JSON, is taken for that."""
+        value, faults = self._checked(answer)
+        if not faults or not isinstance(answer, str):
+            return value, faults
+        for read in _json_in(answer):
+            value, of_json = self._checked(read)
+            if not of_json or isinstance(read, dict | list):
+                return value, of_json
+        return answer, faults
+
+    def _checked(self, answer: Any) -> tuple[Any, list[str]]:
+        if self.adapter is None:
+            return answer, _json_faults(self.schema, answer)
+        try:
+            return self.adapter.validate_json(json.dumps(answer)), []
+        except ValidationError as error:
+            return answer, [f"{_fault_path(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        except Exception as error:
+            raise ConfigurationError(
+                f"a validator of output_schema={self.schema!r} raised {type(error).__name__} at an answer: let it "
+                "raise ValueError for one that does not fit"
+            ) from error
 
 
-def _model_faults(model: type[BaseModel], answer: Any) -> list[str]:
+def _json_in(words: str) -> Iterator[Any]:
+    """The JSON values that a text is, or that stand in its fences, the last one first."""
+    fences = [found[2] for found in _FENCED.finditer(words)]
+    for text in (words, *reversed(fences)):
+        try:
+            yield json.loads(text.strip().removeprefix("```json").strip("`\n "))
+        except (ValueError, RecursionError):
+            continue
+
+
+def _adapter(wanted: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """What reads answers of a type, and its JSON schema. Raises `ConfigurationError` for what is none."""
+    is_type = isinstance(wanted, type) or get_origin(wanted) is not None or wanted is Any
+    is_type = is_type or isinstance(wanted, NewType | typing_extensions.TypeAliasType)
+    if not is_type or inspect.isroutine(wanted) or isinstance(wanted, partial):
+        raise ConfigurationError(
+            f"output_schema is {wanted!r}, which is no type; give a pydantic model, another type such as "
+            f"list[int], "
+            "or a JSON schema"
+        )
     try:
-        model.model_validate(answer)
-    except ValidationError as error:
-        return [f"{_fault_path(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-    return []
+        adapter = TypeAdapter[Any](readable_type(wanted))
+        return adapter, adapter.json_schema()
+    except Exception as error:
+        raise ConfigurationError(
+            f"output_schema is {wanted!r}, and an answer cannot be checked against it, or told as a JSON schema "
+            f"({type(error).__name__}): give a pydantic model, another type such as list[int], or a JSON schema"
+        ) from error
+
+
+def readable_type(wanted: Any) -> Any:
+    """The type with each TypedDict as one of `typing_extensions`: before Python 3.12, pydantic takes no other."""
+    if typing_extensions.is_typeddict(wanted):
+        hints = typing_extensions.get_type_hints(wanted, include_extras=True)
+        marks: tuple[Any, ...] = (typing_extensions.Required, typing_extensions.NotRequired)
+        fields: dict[str, Any] = {}
+        for name, hint in hints.items():
+            known_hint = readable_type(get_args(hint)[0] if get_origin(hint) in marks else hint)
+            mark = get_origin(hint)
+            is_needed = mark is not marks[1] and (mark is marks[0] or name in wanted.__required_keys__)
+            fields[name] = known_hint if is_needed else typing_extensions.NotRequired[known_hint]
+        make: Any = typing_extensions.TypedDict
+        made: Any = make(wanted.__name__, fields)
+        made.__doc__ = wanted.__doc__
+        return made
+    arguments = get_args(wanted)
+    if not arguments or not any(typing_extensions.is_typeddict(one) or get_args(one) for one in arguments):
+        return wanted
+    known = tuple(readable_type(one) for one in arguments)
+    if known == arguments:
+        return wanted
+    origin: Any = get_origin(wanted)
+    if origin is typing_extensions.Annotated:
+        return typing_extensions.Annotated[known]
+    if repr(origin) in ("typing.Union", "<class 'types.UnionType'>"):
+        return Union[known]  # noqa: UP007 - of types that are known at run time
+    return origin[known]
 
 
 def _json_faults(schema: dict[str, Any], answer: Any) -> list[str]:

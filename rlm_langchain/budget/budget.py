@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlm_langchain.budget.limits import LIMITS
-from rlm_langchain.validation import check_numbers
+from rlm_langchain.validation import check_keywords, check_numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits of a whole tree of runs. `None` means no limit, except for `iterations`."""
+    """Limits of a whole tree of runs. `None` means no limit, except for `iterations`.
+
+    A call is sent only if the most that it may use fits next to everything that was spent or is in flight, over all
+    processes that have worked on the run. A request whose reply never came, because the connection was lost or the
+    process was killed, counts as spent with that amount. Only a provider that bills more than it was asked for can
+    exceed a limit, and then by no more than the calls that are in flight at that moment.
+    """
 
     usd: float | None = None
     """Dollars, as reported by the provider, else by price lists."""
@@ -46,3 +52,8 @@ class Budget:
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` for a limit of the wrong type or out of range."""
         check_numbers(self, (limit.rule for limit in LIMITS))
+
+
+check_keywords(
+    Budget, {"approve_above": "give approve_above_calls=20 for calls, approve_above_usd=0.50 for dollars"}
+)

@@ -8,6 +8,9 @@ has used up the rest can still make a last call for an answer.
 
 A provider may bill more than was reserved. So the account is checked again at the moment of sending, and if a model
 used more than its reservation, its next calls reserve that much more.
+
+A request that was sent may be billed even if its reply never comes. It is then booked with what was reserved for
+it, as an estimate. A `RequestLog` does the same for requests that were in flight when their process was killed.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import floor, inf
+from typing import NamedTuple, Protocol
 
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
@@ -76,19 +80,43 @@ class Overrun:
         )
 
 
+class RequestLog(Protocol):
+    """Keeps which requests were sent, and what each has used, so that a killed process can be accounted for."""
+
+    def sent(self, place: str, most: Usage) -> str:
+        """Keep that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
+        when that cannot be kept: then nothing may be sent."""
+
+    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+        """Keep what a request has used; with `reply`, its reply as well."""
+
+    def lost(self, place: str, most: Usage) -> None:
+        """Note that the reply to a request never came."""
+
+
+class Receipt(NamedTuple):
+    """A reply to be kept on disk."""
+
+    key: str
+    fields: dict[str, object]
+
+
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """The reservation of a call, over all its requests. Set `used` to the actual usage; unset means no usage.
+    """The reservation of a call, over all its requests.
 
-    A caller that sends several requests calls `renew` and `begin` before each, and `book` or `lose` after it.
+    A caller that sends requests calls `renew` and `begin` before each, and `book`, `lose` or `withdraw` after it.
     """
 
     ledger: Ledger
     wanted: Usage
     last: bool
     estimate: Callable[[], Usage]
-    used: Usage = Usage()
-    """Added to the spending when the reservation ends."""
+    place: str = ""
+    """Path of the call in the tree."""
+    log: RequestLog | None = None
+    key: str = ""
+    """Key of the request in flight, in the log."""
     admitted: bool = True
     in_flight: bool = False
 
@@ -99,21 +127,37 @@ class Reservation:
             await self.ledger.admit(self)
 
     def begin(self) -> bool:
-        """Check the account at the moment of sending. False: the call no longer fits, and its reservation was
-        released."""
-        return self.ledger.begin(self)
+        """Check the account at the moment of sending, and log the request. False: the call no longer fits, and its
+        reservation was released. Raises what the log raises; then nothing may be sent."""
+        if not self.ledger.begin(self):
+            return False
+        if self.log:
+            try:
+                self.key = self.log.sent(self.place, self.wanted)
+            except BaseException:
+                self.ledger.withdraw(self)
+                raise
+        return True
 
-    def book(self, used: Usage) -> None:
+    def book(self, used: Usage, reply: Receipt | None = None) -> None:
         """Add the usage of a request to the spending at once, so that other calls take it into account."""
         self.ledger.settle(self, used)
+        if self.log:
+            self.log.booked(self.place, self.key, used, reply)
 
     def lose(self) -> None:
-        """Record that a request was sent and no readable reply came: it may cost all that was reserved."""
-        self.ledger.lose(self)
+        """Book all that was reserved, as an estimate, for a request that was sent and whose reply never came."""
+        lost = self.wanted._replace(estimated=True)
+        self.ledger.settle(self, lost)
+        if self.log:
+            self.log.lost(self.place, lost)
 
     def withdraw(self) -> None:
         """Record that the request failed without any cost. The reservation stays, for the next attempt."""
+        was_in_flight = self.in_flight
         self.ledger.withdraw(self)
+        if self.log and was_in_flight:
+            self.log.booked(self.place, self.key, Usage(), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -150,9 +194,6 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     reserve_for_last_call: Usage = Usage(calls=1)
     """Estimated need of the last call. The root run keeps it up to date."""
-    lost: Usage = Usage()
-    """Possible cost of requests without a complete reply. It counts against the limits, but is not part of any
-    usage, because the true amount is unknown."""
     overruns: dict[str, Overrun] = field(default_factory=dict)
     """Overruns by the name of the model."""
     _reserved: Usage = Usage()
@@ -168,27 +209,33 @@ class Ledger:
 
     @asynccontextmanager
     async def reserve(
-        self, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+        self,
+        wanted: Usage,
+        *,
+        last: bool = False,
+        estimate: Callable[[], Usage] | None = None,
+        place: str = "",
+        log: RequestLog | None = None,
     ) -> AsyncIterator[Reservation]:
-        """Reserve `wanted` while a call is made, then add `entry.used` to the spending, also after an error or a
-        cancellation.
+        """Reserve `wanted` while a call is made. A request that an error or a cancellation cuts off in flight is
+        booked as lost.
 
-        `last` may use what is held back for the last call. `estimate` is called again before each request. Raises
-        `BudgetRefused`.
+        `last` may use what is held back for the last call. `estimate` is called again before each request. `log`
+        stores the requests, sent from `place`. Raises `BudgetRefused`.
         """
-        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), admitted=False)
+        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), place, log, admitted=False)
         await self.admit(entry)
         try:
             yield entry
         finally:
-            if entry.in_flight and entry.used == Usage():  # cut off on its way
-                self.lose(entry)
-            self.settle(entry, entry.used)
+            if entry.in_flight:  # cut off
+                entry.lose()
+            self.settle(entry, Usage())
 
     async def admit(self, entry: Reservation) -> None:
         """Wait until the entry fits next to all others. Raises `BudgetRefused`."""
         with self._lock:
-            if refusal := self._refusal(self._final_spending, entry.wanted, entry.last):
+            if refusal := self._refusal(self.spent, entry.wanted, entry.last):
                 raise refusal
             if not self._queue and self._fits(entry):
                 self._admit(entry)
@@ -207,7 +254,7 @@ class Ledger:
         too."""
         wanted = entry.estimate()
         with self._lock:
-            gone = self._final_spending.plus(self._in_flight)
+            gone = self.spent.plus(self._in_flight)
             fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
             self._release(entry)
             if fits:
@@ -225,13 +272,6 @@ class Ledger:
             self.spent = self.spent.plus(used)
             self._admit_waiting()
 
-    def lose(self, entry: Reservation) -> None:
-        """Count the reservation against the limits permanently."""
-        with self._lock:
-            self._release(entry)
-            self.lost = self.lost.plus(entry.wanted)
-            self._admit_waiting()
-
     def withdraw(self, entry: Reservation) -> None:
         """Record that the entry is no longer in flight."""
         with self._lock:
@@ -241,11 +281,10 @@ class Ledger:
         """Return how far this model has exceeded its reservations."""
         return self.overruns.get(model, Overrun())
 
-    def add_spent(self, used: Usage, *, lost: Usage = Usage()) -> None:
-        """Add the spending of earlier processes on a run that is resumed, and its possible cost (`lost`)."""
+    def add_spent(self, used: Usage) -> None:
+        """Add the spending of earlier processes on a run that is resumed."""
         with self._lock:
             self.spent = self.spent.plus(used)
-            self.lost = self.lost.plus(lost)
 
     def worked(self, seconds: float) -> None:
         """Record that earlier processes have worked on this run for at least this many seconds."""
@@ -259,14 +298,14 @@ class Ledger:
     def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Return the limit that refuses a call of this size even if all reservations were released, or None."""
         with self._lock:
-            refusal = self._refusal(self._final_spending, wanted, last=False)
+            refusal = self._refusal(self.spent, wanted, last=False)
         return refusal.reason if refusal else None
 
     @property
     def committed(self) -> Usage:
-        """Return what is spent, possibly spent, and reserved."""
+        """Return what is spent and what is reserved."""
         with self._lock:
-            return self._final_spending.plus(self._reserved)
+            return self.spent.plus(self._reserved)
 
     @property
     def seconds(self) -> float:
@@ -302,11 +341,6 @@ class Ledger:
         rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
         return max(0, rest) if limit.whole else _rounded_down(rest, stop.parts)
 
-    @property
-    def _final_spending(self) -> Usage:
-        """Usage that cannot be released any more."""
-        return self.spent if self.lost == Usage() else self.spent.plus(self.lost)
-
     def _admit(self, entry: Reservation) -> None:
         entry.admitted = True
         self._reserved = self._reserved.plus(entry.wanted)
@@ -334,7 +368,7 @@ class Ledger:
         """Admit or refuse waiting calls in order, until the first of them has to wait longer."""
         while self._queue:
             entry = self._queue[0].entry
-            refusal = self._refusal(self._final_spending, entry.wanted, entry.last)
+            refusal = self._refusal(self.spent, entry.wanted, entry.last)
             if not refusal:
                 if not self._fits(entry):
                     return
@@ -342,7 +376,7 @@ class Ledger:
             self._queue.popleft().wake(refusal)
 
     def _fits(self, entry: Reservation) -> bool:
-        return self._refusal(self._final_spending.plus(self._reserved), entry.wanted, entry.last) is None
+        return self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last) is None
 
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Return why a call does not fit next to `gone`, or None."""

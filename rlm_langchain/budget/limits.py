@@ -24,12 +24,11 @@ class Option:
     help: str
     metavar: str = "N"
     text: bool = False
-    """Whether its value may be more than a number. The command parses it itself, and several limits may share
-    it."""
+    """Whether its value may be more than a number. The command parses it itself."""
 
     @property
     def name(self) -> str:
-        """Return the name of the parameter: `approve_above` for `--approve-above`."""
+        """Return the name of the parameter: `approve_above_usd` for `--approve-above-usd`."""
         return self.flag.removeprefix("--").replace("-", "_")
 
 
@@ -74,15 +73,10 @@ class Limit:
 
 _LAST_CALL: Final = (
     'the run makes one last call, for which budget was reserved, and ends with `status="partial"` and the limit '
-    "as `stop_reason`"
+    "as `stop_reason`; with `complete`, if code in that call gives a whole answer"
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"
-_APPROVE_ABOVE: Final = Option(
-    "--approve-above",
-    "Ask you before sub-calls take the run past this many calls (20) or dollars (0.50); or off.",
-    text=True,
-)
 
 LIMITS: tuple[Limit, ...] = (
     Limit(
@@ -134,8 +128,21 @@ LIMITS: tuple[Limit, ...] = (
     Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True),
     Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
-    Limit("approve_above_calls", _ASK, whole=True, option=_APPROVE_ABOVE),
-    Limit("approve_above_usd", _ASK, option=_APPROVE_ABOVE),
+    Limit(
+        "approve_above_calls",
+        _ASK,
+        whole=True,
+        option=Option(
+            "--approve-above-calls", "Ask you before sub-calls take the run past so many calls; or off.", text=True
+        ),
+    ),
+    Limit(
+        "approve_above_usd",
+        _ASK,
+        option=Option(
+            "--approve-above-usd", "Ask you before sub-calls take the run past so many dollars; or off.", text=True
+        ),
+    ),
 )
 """All limits, in the order in which they are checked and displayed."""
 

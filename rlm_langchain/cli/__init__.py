@@ -6,8 +6,10 @@ import errno
 import gc
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 
 def main() -> None:
@@ -33,29 +35,49 @@ def run(arguments: Sequence[str]) -> int:
 
 def sentences(command: Callable[[], int | None]) -> int:
     """Run a program; its exit code. A mistake of the user is a sentence, never a traceback."""
+    from rlm_langchain.cli import streams
+    from rlm_langchain.context.sanitize import visible
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
+    streams.prepare()
     try:
-        return _code(command)
+        code = _code(command)
+        if told := streams.escaped():
+            print(f"rlm: {told}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         return 130
     except RLMError as error:
-        from rlm_langchain.context.sanitize import visible
-
         # LangGraph notes in which of its tasks it was: that is nothing to a user.
         notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("During task ")]
         print("\n".join([f"rlm: {visible(str(error))}", *notes]), file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE) or error.filename is not None:
+        if _is_of_output(error):
+            return _output_gone(error)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
             raise
-        from rlm_langchain.cli.rendering.summary import silence
+        where = f" {visible(str(error.filename))}" if error.filename else ""
+        print(
+            f"rlm: a file{where} cannot be written ({error.strerror}): make room, or set RLM_HOME", file=sys.stderr
+        )
+        return 1
 
-        silence()
-        if error.errno == errno.EPIPE:  # whoever reads no further needs no sentence
-            return 1
-        print(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere", file=sys.stderr)
-        return 2
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether it was raised where something is printed: by this command, or by what it prints with."""
+    where = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    return error.filename is None and bool({"cli", "typer", "rich"} & set(Path(where[-1]).parts[-4:]))
+
+
+def _output_gone(error: OSError) -> int:
+    from rlm_langchain.cli.rendering.summary import silence
+
+    silence()
+    if error.errno == errno.EPIPE:  # whoever reads no further needs no sentence
+        return 1
+    print(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere", file=sys.stderr)
+    return 2
 
 
 def _code(command: Callable[[], int | None]) -> int:

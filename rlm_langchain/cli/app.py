@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,24 @@ import typer
 
 from rlm_langchain.cli.options import Setup, Shown, grouped
 
+NARROWEST = 24
+"""Columns that help is never narrower than."""
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: commands to copy, each on its line."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 app = typer.Typer(
     name="rlm",
     help="Ask questions over contexts that no model can read whole.",
     epilog="Environment: RLM_MODEL, RLM_SUB_MODEL, RLM_HOME; keys and addresses as `rlm doctor` lists them.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # Given to click, which takes no terminal for narrower than 50 columns.
+        "terminal_width": max(NARROWEST, min(shutil.get_terminal_size().columns, 80) - 2),
+    },
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,7 +46,13 @@ def _main(
         raise typer.Exit
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'rlm ask "How many errors are there?" app.log -m openai/gpt-4o',
+        'cat app.log | rlm ask "Which came first?" - -m local',
+        'rlm ask "Who signed?" contracts/ --usd 0.50 --thread deal',
+    )
+)
 @grouped
 def ask(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
@@ -49,19 +69,24 @@ def ask(
     ] = None,
     setup: Setup,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse undecodable bytes.")] = False,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of files and standard input that are not UTF-8: latin-1, cp1252, ..."),
+    ] = None,
     shown: Shown,
 ) -> None:
     """Ask a question, and watch it being answered.
 
-    The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, 1 when there
-    is none, 2 when something was asked or set up wrongly, 130 after Ctrl-C.
+    The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, complete or
+    partial, 1 when there is none, 2 when something was asked or set up wrongly, or standard output cannot be
+    written, 130 after Ctrl-C.
     """
     from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(ask.ask(query, context or (), thread, setup, shown, strict=strict))
+    raise typer.Exit(ask.ask(query, context or (), thread, setup, shown, strict=strict, encoding=encoding))
 
 
-@app.command()
+@app.command(epilog=examples("rlm resume deal", "rlm resume deal --calls 200"))
 @grouped
 def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup, shown: Shown) -> None:
     """Go on with a run that was stopped, killed, or lost its model.
@@ -74,7 +99,7 @@ def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup
     raise typer.Exit(ask.resume(name, setup, shown))
 
 
-@app.command()
+@app.command(epilog=examples("rlm fork deal --at 2 -m openai/gpt-4o --as deal-again"))
 @grouped
 def fork(
     name: Annotated[str, typer.Argument(metavar="NAME")],
@@ -99,7 +124,7 @@ def fork(
     raise typer.Exit(ask.fork(name, at, new, setup, shown))
 
 
-@app.command()
+@app.command(epilog=examples("rlm runs", "rlm runs --json"))
 def runs(
     *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
 ) -> None:
@@ -109,7 +134,7 @@ def runs(
     runs.show(json=json)
 
 
-@app.command()
+@app.command(epilog=examples("rlm forget deal deal-2"))
 def forget(names: Annotated[list[str], typer.Argument(metavar="NAME")]) -> None:
     """Remove runs that are kept, for good. `rlm gc` then frees what only they referred to."""
     from rlm_langchain.cli.session.threads import Threads
@@ -122,7 +147,7 @@ def forget(names: Annotated[list[str], typer.Argument(metavar="NAME")]) -> None:
         print(f"forgot {name}")
 
 
-@app.command()
+@app.command(epilog=examples("rlm gc --dry-run", "rlm gc --older-than 7d"))
 def gc(
     *,
     older_than: Annotated[
@@ -139,7 +164,7 @@ def gc(
     print(gc.collect(older_than, dry_run=dry_run))
 
 
-@app.command()
+@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full"))
 def show(
     what: Annotated[
         str, typer.Argument(metavar="NAME", help="Of a run that is kept, or of a file from `rlm ask --trace`.")
@@ -153,7 +178,7 @@ def show(
     show_run(what, full=full)
 
 
-@app.command()
+@app.command(epilog=examples("rlm strategies", "rlm strategies show grep"))
 def strategies(
     what: Annotated[
         str | None, typer.Argument(metavar="show", help="With a name: what it says and defines.")
@@ -168,7 +193,7 @@ def strategies(
     shelf.run(what, name)
 
 
-@app.command()
+@app.command(epilog=examples("rlm doctor"))
 def doctor() -> None:
     """Say what this machine can run, what is missing, where data is."""
     from rlm_langchain.cli.doctor import examine, report, usable
@@ -178,7 +203,11 @@ def doctor() -> None:
     raise typer.Exit(0 if usable(findings) else 1)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "rlm mcp -m openai/gpt-4o --root ~/papers", "RLM_MCP_TOKEN=secret rlm mcp --http 8000 --usd 0.50"
+    )
+)
 @grouped
 def mcp(
     *,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlm_langchain import plugins
+from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.context.store import home
 from rlm_langchain.errors import RLMError
 
@@ -91,11 +92,12 @@ def _local() -> Finding:
     """Whether the model that comes along is here, and its weights."""
     if find_spec("xllamacpp") is None:
         return Finding("models", "local", None, "not installed: pip install 'rlm-langchain[local]'")
-    from rlm_langchain.models.local.weights import QWEN, folder
+    from rlm_langchain.models.local.weights import QWEN, found
 
-    weights = Path(os.environ.get("RLM_LOCAL_MODEL", "").strip() or folder() / QWEN.file).expanduser()
-    there = weights.exists()
-    later = f"installed; its weights ({QWEN.size / 1e9:.1f} GB) are fetched when it is first used"
+    chosen = os.environ.get("RLM_LOCAL_MODEL", "").strip()
+    weights = Path(chosen).expanduser() if chosen else found()
+    there = weights is not None and weights.exists()
+    later = f"installed; its weights ({numbers.size(QWEN.size)}) are fetched when it is first used"
     return Finding("models", "local", True, f"its weights are {weights}" if there else later)
 
 
@@ -109,7 +111,7 @@ def _data() -> Finding:
 
 def _size(folder: os.PathLike[str]) -> str:
     held = sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
-    return f"{held / 1e6:,.1f} MB" if held else "empty"
+    return numbers.size(held) if held else "empty"
 
 
 def report(findings: list[Finding]) -> list[str]:

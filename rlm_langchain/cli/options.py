@@ -49,7 +49,7 @@ class Setup:
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Writes the code. Default: RLM_MODEL.")
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Writes the code. Default: RLM_MODEL.")
     ] = None
     sub_model: Annotated[
         str | None,
@@ -67,8 +67,21 @@ class Setup:
             "--strategy", metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."
         ),
     ] = None
-    approve_above: str | None = None
-    """Calls, dollars or `off`, as it was typed. The other limits are fields, too, without being written here."""
+    schema: Annotated[
+        str | None,
+        typer.Option("--schema", metavar="FILE", help="A JSON schema that the answer fits: a file, or itself."),
+    ] = None
+    price: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price",
+            metavar="IN:OUT",
+            help="Dollars per million tokens read and written, where no price is known; NAME=IN:OUT for one model.",
+        ),
+    ] = None
+    approve_above_calls: str | None = None
+    approve_above_usd: str | None = None
+    """A number or `off`, as it was typed. The other limits are fields, too, without being written here."""
 
     def over(self, before: Setup) -> Setup:
         """These options, and for what they leave open those of before. Strategies come beside those of before."""

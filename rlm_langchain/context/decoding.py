@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 from rlm_langchain.context.describe import count
 from rlm_langchain.errors import InputError
@@ -33,6 +33,7 @@ _FORMATS = (
 )
 _REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -68,6 +69,34 @@ def replace_surrogates(text: str) -> tuple[str, int]:
     """Replace each lone surrogate by U+FFFD, which keeps offsets. Return the text and the number of
     replacements."""
     return _SURROGATE.subn(_REPLACEMENT, text)
+
+
+def replace_unkept(text: str) -> tuple[str, int]:
+    """The text with each NUL and lone surrogate replaced by U+FFFD, and how many there were.
+
+    No UTF-8 holds half of a surrogate pair, and Postgres keeps no NUL.
+    """
+    return _NOT_KEPT.subn(_REPLACEMENT, text)
+
+
+def replace_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
+    """A value of dicts, lists and texts with each text replaced, keys too, and how many characters that took."""
+    if isinstance(value, str):
+        return replace(value)
+    if isinstance(value, dict):
+        keys = [replace_each(key, replace) for key in value]
+        values = [replace_each(one, replace) for one in value.values()]
+        clean = {key: one for (key, _), (one, _) in zip(keys, values, strict=True)}
+        return clean, sum(number for _, number in [*keys, *values])
+    if isinstance(value, list | tuple):
+        items = [replace_each(one, replace) for one in value]
+        return [one for one, _ in items], sum(number for _, number in items)
+    return value, 0
+
+
+def unkept(number: int) -> str:
+    """What `replace_unkept` has replaced, in words."""
+    return f"{count(number, 'character')} that cannot be kept (NUL, or half of a surrogate pair)"
 
 
 def replacement_note(number: int, what: str = "undecodable byte sequence") -> str:

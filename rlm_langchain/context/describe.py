@@ -94,7 +94,7 @@ def without_size(line: str) -> str:
 def tokens(size: int) -> str:
     """Return `about 1,100,000 tokens`, rounded to two digits because the number is an estimate."""
     exact = approximate_tokens(size)
-    return f"about {round(exact, 2 - len(str(exact))):,} tokens"
+    return f"about {count(round(exact, 2 - len(str(exact))), 'token')}"
 
 
 def count(number: int, noun: str) -> str:

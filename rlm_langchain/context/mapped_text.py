@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ STEP_BYTES = 1 << 16
 WINDOW_BYTES = 1 << 22
 """Bytes of a file that are searched at once."""
 OVERLAP_BYTES = 1 << 16
-"""Bytes that two windows share: the longest match of a pattern."""
+"""Bytes that two windows share: the longest text that can be found."""
 
 
 class FileBytes:
@@ -49,14 +48,6 @@ class FileBytes:
                 return start + at
         return -1
 
-    def search(self, pattern: re.Pattern[bytes]) -> tuple[int, int] | None:
-        """Return the first match, of at most `OVERLAP_BYTES` bytes."""
-        for start in range(0, self._size, WINDOW_BYTES):
-            match = pattern.search(self[start : start + WINDOW_BYTES + OVERLAP_BYTES])
-            if match is not None and match.start() < WINDOW_BYTES:
-                return start + match.start(), start + match.end()
-        return None
-
 
 class MappedText:
     """UTF-8 text on disk. The offset table is built in one pass when it is first needed; ASCII needs none."""
@@ -82,16 +73,14 @@ class MappedText:
         """Return the byte offset of the first occurrence of these bytes, or -1."""
         return self.data.find(needle)
 
-    def search(self, pattern: bytes) -> tuple[int, int] | None:
-        """Return the byte offsets of the beginning and end of a pattern's first match."""
-        if isinstance(self.data, FileBytes):
-            return self.data.search(re.compile(pattern))
-        match = re.search(pattern, self.data)
-        return match.span() if match else None
-
-    def bytes(self, start: int, end: int) -> bytes:
-        """Return the bytes from `start` to `end`."""
-        return self.data[start:end]
+    def windows(self) -> Iterator[tuple[int, str]]:
+        """Yield the text in pieces that overlap, each with the number of its first character."""
+        for at in range(0, len(self.data), WINDOW_BYTES):
+            start = at
+            while self.data[start : start + 1] and self.data[start : start + 1][0] & 0xC0 == 0x80:
+                start += 1
+            piece = self.data[start : at + WINDOW_BYTES + OVERLAP_BYTES]
+            yield self.character(start), piece.decode("utf-8", "replace")
 
     def _byte_of(self, character: int) -> int:
         """Return the byte offset of a character."""

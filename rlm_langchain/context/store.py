@@ -59,6 +59,11 @@ def home() -> Path:
     """Return the folder of all our data: `RLM_HOME`, or the user's data folder."""
     if chosen := os.environ.get("RLM_HOME"):
         return Path(chosen).expanduser().absolute()
+    return default_home()
+
+
+def default_home() -> Path:
+    """The folder that is used where `RLM_HOME` names none: the user's data folder."""
     from platformdirs import user_data_path
 
     return user_data_path("rlm_langchain", appauthor=False)

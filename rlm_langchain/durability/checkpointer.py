@@ -4,31 +4,45 @@ Savers raise whatever their database, driver or serialiser raises, and LangGraph
 objects of any class that a row names. Our state is plain, so none is needed. A copy of the saver takes its place in
 the graph, of a class that is the saver's own with every method translated, and with a serialiser that allows no
 class of anybody's: it shares the saver's connection, and is one to whoever asks.
+
+A row that is lost is an error too, since LangGraph would go on without it. The fields of a checkpoint have a
+checksum in its metadata; what a task has written has one in a row of its own, which no reader sees; and the
+trajectory, whose parts lie in the rows of all earlier steps, has as many records as the checkpoint counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import WRITES_IDX_MAP, BaseCheckpointSaver
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
+from rlm_langchain.context.decoding import replace_each, replace_unkept, unkept
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
 from rlm_langchain.trajectory.checksum import SEAL, checksum
+from rlm_langchain.trajectory.journal import DAMAGED
 
 READ_METHODS = ("get_tuple", "aget_tuple")
 HISTORY_METHODS = ("get_delta_channel_history", "aget_delta_channel_history")
 LIST_METHODS = ("list", "alist")
 PUT_METHODS = ("put", "aput")
 WRITE_METHODS = ("put_writes", "aput_writes")
+WRITES_SEAL = "__rlm_seal__"
+"""The channel of the row with the checksum of all that a task has written. Readers do not see it."""
+NULL_TASK = "00000000-0000-0000-0000-000000000000"
+"""LangGraph's task for what comes from outside. Its writes are added to and saved again: they have no checksum."""
+TRAJECTORY, RECORDED = "trajectory", "recorded"
+"""Of the state of our graph: the records, and how many they are."""
 UNKNOWN_FORMAT = "serialization type"
 """What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
 
@@ -36,7 +50,7 @@ UNKNOWN_FORMAT = "serialization type"
 def checked_saver(saver: Any) -> Any:
     """A copy of a saver that raises our errors; LangGraph's other options as they are."""
     check(saver)
-    if saver is None or isinstance(saver, bool):
+    if saver is None or isinstance(saver, bool) or hasattr(saver, "sound"):  # which is such a copy
         return saver
     twin: Any = copy.copy(saver)
     twin.__class__, twin.serde = _checked_class(twin.__class__), _data_only_serde(saver.serde)
@@ -62,11 +76,12 @@ def _data_only_serde(serde: Any) -> Any:
 @cache
 def _checked_class(kind: Any) -> Any:
     ways = dict.fromkeys(READ_METHODS, (_wrap_call, "read", _verify_checkpoint))
-    ways |= dict.fromkeys(HISTORY_METHODS, (_wrap_call, "read", _unchanged))
+    ways |= dict.fromkeys(HISTORY_METHODS, (_wrap_history, "read", _unchanged))
     ways |= dict.fromkeys(LIST_METHODS, (_wrap_iterator, "read", _verify_checkpoint))
     ways |= dict.fromkeys(PUT_METHODS, (_wrap_put, "written", _unchanged))
-    ways |= dict.fromkeys(WRITE_METHODS, (_wrap_call, "written", _unchanged))
+    ways |= dict.fromkeys(WRITE_METHODS, (_wrap_put_writes, "written", _unchanged))
     methods = {name: make(getattr(kind, name), what, look) for name, (make, what, look) in ways.items()}
+    methods |= {"sound": _wrap_sound(kind.list), "asound": _wrap_sound(kind.alist)}
     return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
@@ -75,31 +90,64 @@ Method = Callable[..., Any]
 
 def _wrap_call(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with as_journal_error(what):
-            return look(method(*args, **kwargs))
+    def call(saver: Any, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        with as_journal_error(what, config):
+            return look(method(saver, config, *args, **kwargs))
 
     @wraps(method)
-    async def acall(*args: Any, **kwargs: Any) -> Any:
-        with as_journal_error(what):
-            return look(await method(*args, **kwargs))
+    async def acall(saver: Any, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        with as_journal_error(what, config):
+            return look(await method(saver, config, *args, **kwargs))
 
     return acall if inspect.iscoroutinefunction(method) else call
 
 
 def _wrap_iterator(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
     @wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        with as_journal_error(what):
-            yield from map(look, method(*args, **kwargs))
+    def call(saver: Any, config: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        with as_journal_error(what, config):
+            yield from map(look, method(saver, config, *args, **kwargs))
 
     @wraps(method)
-    async def acall(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        with as_journal_error(what):
-            async for found in method(*args, **kwargs):
+    async def acall(saver: Any, config: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        with as_journal_error(what, config):
+            async for found in method(saver, config, *args, **kwargs):
                 yield look(found)
 
     return acall if inspect.isasyncgenfunction(method) else call
+
+
+def _wrap_sound(method: Method) -> Method:
+    """Return a method that lists those checkpoints that are as they were written."""
+
+    def call(saver: Any, config: Any) -> Iterator[Any]:
+        with as_journal_error("read", config):
+            yield from (_verify_checkpoint(found) for found in method(saver, config) if _is_sound(found))
+
+    async def acall(saver: Any, config: Any) -> AsyncIterator[Any]:
+        with as_journal_error("read", config):
+            async for found in method(saver, config):
+                if _is_sound(found):
+                    yield _verify_checkpoint(found)
+
+    return acall if inspect.isasyncgenfunction(method) else call
+
+
+def _wrap_history(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    """Have the records of all earlier steps counted, which LangGraph puts together from whatever rows it finds."""
+
+    @wraps(method)
+    def call(saver: Any, *, config: Any, channels: Sequence[str]) -> Any:
+        with as_journal_error(what, config):
+            return _verify_history(saver.get_tuple(config), method(saver, config=config, channels=channels))
+
+    @wraps(method)
+    async def acall(saver: Any, *, config: Any, channels: Sequence[str]) -> Any:
+        with as_journal_error(what, config):
+            found = await method(saver, config=config, channels=channels)
+            return _verify_history(await saver.aget_tuple(config), found)
+
+    return acall if inspect.iscoroutinefunction(method) else call
 
 
 def _wrap_put(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
@@ -107,10 +155,42 @@ def _wrap_put(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
 
     @wraps(method)
     def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
+        config, metadata = _kept_config(config), _kept(metadata)
         sealed = {**metadata, SEAL: _checkpoint_checksum(checkpoint, metadata)}
         return write(saver, config, checkpoint, sealed, *rest, **more)
 
     return call
+
+
+def _wrap_put_writes(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+    write = _wrap_call(method, what, look)
+
+    @wraps(method)
+    def call(saver: Any, config: Any, writes: Any, task_id: str, *rest: Any, **more: Any) -> Any:
+        # Some async methods of savers call the sync ones.
+        is_sealed = any(channel == WRITES_SEAL for channel, _ in writes)
+        own = _of_task(writes) if task_id != NULL_TASK and not is_sealed else []
+        sealed = [*writes, (WRITES_SEAL, _writes_checksum(own))] if own else writes
+        return write(saver, config, sealed, task_id, *rest, **more)
+
+    return call
+
+
+def _kept(given: Any) -> Any:
+    """A caller's metadata as every database keeps it. LangGraph takes NULs out of values, and leaves the rest."""
+    clean, replaced = replace_each(given, replace_unkept)
+    if not replaced:
+        return given
+    logging.getLogger(__name__).warning("in the metadata of a checkpoint, U+FFFD stands for %s", unkept(replaced))
+    return clean
+
+
+def _kept_config(config: Any) -> Any:
+    """The config of a checkpoint. Savers keep its metadata beside the checkpoint, and what callers configured."""
+    settings = config["configurable"]
+    own = {key: one for key, one in settings.items() if key.startswith("__")}
+    given = {key: one for key, one in settings.items() if key not in own}
+    return {**config, "configurable": own | _kept(given), "metadata": _kept(config.get("metadata") or {})}
 
 
 def _unchanged(found: Any) -> Any:
@@ -118,17 +198,69 @@ def _unchanged(found: Any) -> Any:
 
 
 def _verify_checkpoint(found: Any) -> Any:
-    """A checkpoint as it was read, if it is the one that was written. Raises `JournalError`."""
-    if found is None:
-        return None
-    asked = found.config["configurable"]["checkpoint_id"]
-    sound = _is_intact(found.checkpoint, found.metadata) and _are_sends(found.pending_writes or ())
-    if not sound or asked != found.checkpoint["id"]:
+    """A checkpoint as it was written, without what only we read. Raises `JournalError` for one that was changed."""
+    if found is None or isinstance(found.pending_writes, _Verified):
+        return found
+    if not _is_sound(found):
         raise JournalError(
-            "a checkpoint is not what was written: go back to an earlier one with `rlm fork`, or ask again on a "
-            "new thread"
+            "a checkpoint is not what was written: it was changed, or rows of it are missing; go back to an "
+            "earlier one with `rlm fork`, or ask again on a new thread"
         )
-    return found
+    writes = _Verified(write for write in found.pending_writes or () if write[1] != WRITES_SEAL)
+    return found._replace(pending_writes=writes)
+
+
+class _Verified(list[tuple[str, str, Any]]):
+    """Writes without their checksums, which were looked at: some async methods of savers call the sync ones."""
+
+
+def _is_sound(found: Any) -> bool:
+    """Whether a checkpoint and what its tasks have written is as it was written."""
+    if isinstance(found.pending_writes, _Verified):
+        return True
+    writes = found.pending_writes or ()
+    return bool(
+        found.config["configurable"]["checkpoint_id"] == found.checkpoint["id"]
+        and _is_intact(found.checkpoint, found.metadata)
+        and _are_sends(writes)
+        and (SEAL not in found.metadata or _are_whole(writes))
+    )
+
+
+def _are_whole(writes: Sequence[tuple[str, str, Any]]) -> bool:
+    """Whether all that tasks have written is there."""
+    by_task: dict[str, list[tuple[str, Any]]] = {}
+    for task, channel, value in writes:
+        by_task.setdefault(task, []).append((channel, value))
+    by_task.pop(NULL_TASK, None)
+    return all(
+        [value for channel, value in written if channel == WRITES_SEAL]
+        == ([_writes_checksum(own)] if (own := _of_task(written)) else [])
+        for written in by_task.values()
+    )
+
+
+def _of_task(writes: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return what a task has done. What LangGraph notes of it, a pause or an error, may be written over."""
+    return [(channel, value) for channel, value in writes if channel not in {*WRITES_IDX_MAP, WRITES_SEAL}]
+
+
+def _writes_checksum(writes: Sequence[tuple[str, Any]]) -> str:
+    """Return the checksum of what a task has written, in whatever order a saver gives it back."""
+    return checksum({"writes": sorted(checksum({"write": _plain([channel, value])}) for channel, value in writes)})
+
+
+def _verify_history(found: Any, histories: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what earlier steps have written, if it is all there. Raises `JournalError`."""
+    if found is None or SEAL not in found.metadata or TRAJECTORY not in histories:
+        return histories
+    history = histories[TRAJECTORY]
+    seed = history.get("seed", ())
+    parts = [getattr(seed, "value", seed), *(value for _, _, value in history["writes"])]
+    written = [len(part) for part in parts if isinstance(part, list | tuple)]
+    if len(written) < len(parts) or sum(written) != found.checkpoint["channel_values"].get(RECORDED, 0):
+        raise JournalError(DAMAGED)
+    return histories
 
 
 def _is_intact(checkpoint: Any, metadata: Any) -> bool:
@@ -150,7 +282,12 @@ def _checkpoint_checksum(checkpoint: Any, metadata: Any) -> str:
     """Return the checksum of all fields that decide how a run continues. Records have checksums of their own."""
     parts = [checkpoint[key] for key in ("v", "id", "ts", "channel_versions", "versions_seen", "channel_values")]
     parts += [metadata.get(key) for key in ("source", "step", "parents", "counters_since_delta_snapshot")]
-    return checksum({"parts": json.loads(json.dumps(parts, default=_to_json_value))})
+    return checksum({"parts": _plain(parts)})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it, so that it is the same when it was read back."""
+    return json.loads(json.dumps(value, default=_to_json_value))
 
 
 def _to_json_value(value: Any) -> Any:
@@ -159,8 +296,29 @@ def _to_json_value(value: Any) -> Any:
 
 
 @contextmanager
-def as_journal_error(what: str) -> Iterator[None]:
-    """Raise foreign errors of a saver as ours. `what` is the operation: `read` or `written`."""
+def naming(thread: object) -> Iterator[None]:
+    """Let each `JournalError` name the thread that it is about."""
+    try:
+        yield
+    except JournalError as error:
+        said = f" (on the thread {str(thread)!r})"
+        if thread is not None and said not in str(error):
+            error.args = (str(error) + said,)
+        raise
+
+
+@contextmanager
+def as_journal_error(what: str, config: Any = None) -> Iterator[None]:
+    """Raise foreign errors of a saver as ours. `what` is the operation: `read` or `written`.
+
+    `config` names the thread, where it is about one.
+    """
+    with naming(((config or {}).get("configurable") or {}).get("thread_id")), _translated(what):
+        yield
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
     try:
         yield
     except RLMError:
@@ -178,6 +336,11 @@ def as_journal_error(what: str) -> Iterator[None]:
 
 def _error_message(what: str, error: Exception) -> str:
     kind = type(error).__name__
+    if _is_full(error):
+        return (
+            f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
+            "written; make room and go on with the run: nothing that was paid is lost"
+        )
     if what == "written":
         return (
             f"a checkpoint cannot be written ({kind}): see that the saver's database can be reached and has room, "
@@ -186,4 +349,13 @@ def _error_message(what: str, error: Exception) -> str:
     return (
         f"a checkpoint cannot be read ({kind}): the saver's database cannot be reached, or is damaged; see to it, "
         "go back to an earlier checkpoint, or ask again on a new thread"
+    )
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a database could not write to its disk. SQLite writes when it reads, too: its log beside the file."""
+    code = getattr(error, "sqlite_errorname", None) or ""
+    return code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")) or (
+        getattr(error, "sqlstate", None) in ("53100", "25006")  # Postgres: a full disk, a read-only database
+        or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     )

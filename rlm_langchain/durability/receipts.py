@@ -4,6 +4,10 @@ A checkpoint is written when a node ends; a node may be a hundred calls. What a 
 one file of JSON lines per run, each a reply and its key, sealed together. Room for a reply is allocated before it
 is asked for, so that a full disk refuses the call and does not lose its answer. The files survive the end of the
 process, however it comes; against a loss of power they are as safe as the disk's cache.
+
+A request has a line of its own before it is sent, with the most that it may use. The line of its reply settles it.
+What is not settled when the file is read was in flight when a process ended: the provider may have billed it, so
+it counts as spent, at the most that it may have used.
 """
 
 from __future__ import annotations
@@ -14,16 +18,29 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlm_langchain.errors import JournalError
 from rlm_langchain.trajectory.checksum import checksum, is_intact
 from rlm_langchain.types import CallResult, Plain, Usage
 
-TOOL_MARK = " tool "
-"""In the key of what a tool or a function returned, behind its place."""
+SENT = "sent "
+"""Begins the key of a request; behind it, where in the file it was noted."""
 REPLY_SPACE = 64 * 1024
 """Bytes allocated for one reply in flight."""
+
+
+class SentRequest(NamedTuple):
+    """A request that an earlier process has sent."""
+
+    place: str
+    """Where in the tree."""
+    used: Usage
+    """What it has used; at most, and as an estimate, when that is not known."""
+    tools: int = 0
+    """1 for a call of a tool or a function."""
+    lost: bool = False
+    """Whether the process ended before its reply came."""
 
 
 class Receipts:
@@ -32,6 +49,10 @@ class Receipts:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._replies: dict[str, Any] | None = None
+        self._requests: dict[str, Any] = {}
+        """By key: what was kept of each request last, without those that a reply has settled."""
+        self._settled: list[Any] = []
+        """The receipts of replies that were paid for."""
         self._file = -1
         self._end = 0
         self._allocated = 0
@@ -45,28 +66,18 @@ class Receipts:
                 self._replies = self._read()
             return self._replies.get(key)
 
-    def lost_usage(self) -> list[Usage]:
-        """Return what requests of earlier processes may have cost whose replies never came."""
+    def requests(self) -> list[SentRequest]:
+        """Return the requests that earlier processes have sent."""
         self.find("")
-        return [Usage(**reply["lost"]) for reply in (self._replies or {}).values() if "lost" in reply]
-
-    def spent_usage(self) -> list[tuple[str, Usage]]:
-        """Return where in the tree earlier processes received replies, and what each of them used."""
-        with self._lock:
-            if self._replies is None:
-                self._replies = self._read()
-            bills = [(reply["place"], reply["usage"]) for reply in self._replies.values() if "usage" in reply]
-        return [(place, Usage(**usage)) for place, usage in bills]
+        return [
+            SentRequest(one["place"], Usage(**one["usage"]), one.get("tool", 0), bool(one.get("open")))
+            for one in [*self._settled, *self._requests.values()]
+        ]
 
     def seconds_worked(self) -> float:
-        """Return the seconds that all processes had worked on the run when the last reply came."""
+        """Return the seconds that all processes had worked on the run when they last wrote a receipt."""
         self.find("")
         return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
-
-    def paths_of_tools(self) -> set[str]:
-        """Return the places in the tree at which earlier processes have called tools and functions."""
-        self.find("")
-        return {key.partition(TOOL_MARK)[0] for key in self._replies or () if TOOL_MARK in key}
 
     async def open(self) -> None:
         """Open the file, off the event loop, since a disk may take a while. Raises `JournalError`."""
@@ -81,15 +92,16 @@ class Receipts:
 
     def write(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply. Raises `JournalError` when it cannot be written."""
-        record = {**reply, "key": key}
-        line = json.dumps({**record, "seal": checksum(record)}, ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            self._append(key, reply)
+
+    def write_sent(self, request: dict[str, Any]) -> str:
+        """Keep that a request is about to be sent, and return its key. Raises `JournalError`."""
         with self._lock:
             self._open()
-            try:
-                _write(self._file, line, self._end)
-            except OSError as error:
-                raise self._write_error(error) from error
-            self._end += len(line)
+            key = f"{SENT}{self._end}"
+            self._append(key, {**request, "open": True})
+        return key
 
     def release(self) -> None:
         """Release the space reserved for one reply, whether the reply came or not."""
@@ -105,6 +117,16 @@ class Receipts:
                 if not self._end:
                     self.path.unlink(missing_ok=True)
             self._file = -1
+
+    def _append(self, key: str, fields: dict[str, Any]) -> None:
+        record = {**fields, "key": key}
+        line = json.dumps({**record, "seal": checksum(record)}, ensure_ascii=True).encode() + b"\n"
+        self._open()
+        try:
+            _write(self._file, line, self._end)
+        except OSError as error:
+            raise self._write_error(error) from error
+        self._end += len(line)
 
     def _allocate_for(self, replies: int) -> None:
         wanted = self._end + replies * REPLY_SPACE
@@ -151,6 +173,12 @@ class Receipts:
             raise self._damaged_error() from error
         if not all(isinstance(reply, dict) and is_intact(reply) and "key" in reply for reply in replies):
             raise self._damaged_error()
+        for reply in replies:
+            if reply["key"].startswith(SENT):
+                self._requests[reply["key"]] = reply
+            elif "settles" in reply:
+                self._requests.pop(reply["settles"], None)
+                self._settled.append(reply)
         return {reply["key"]: reply for reply in replies}
 
     def _damaged_error(self) -> JournalError:
@@ -176,11 +204,11 @@ async def recorded(
     """
     known = receipts.find(key) if receipts else None
     if known is not None:
-        return CallResult(known["text"], used=Usage(**known["usage"]))
+        return CallResult(known["text"])
     reply = await make()
     if receipts and reply.text is not None:
         await receipts.open()
-        receipts.write(key, {"place": place, "text": reply.text, "usage": reply.used.record()})
+        receipts.write(key, {"place": place, "text": reply.text})
     return reply
 
 

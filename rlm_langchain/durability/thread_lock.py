@@ -9,13 +9,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rlm_langchain.durability.checkpointer import as_journal_error
-from rlm_langchain.errors import ThreadBusy
+from rlm_langchain.errors import JournalError, ThreadBusy
 
 ACQUIRE_TIMEOUT = 0.2
 """Seconds for which somebody who only looks whether a thread is held may hold it."""
@@ -23,21 +24,34 @@ ACQUIRE_TIMEOUT = 0.2
 
 @contextmanager
 def thread_lock(home: Path, thread: str) -> Iterator[None]:
-    """Hold a thread while working on it. Raises `ThreadBusy` when somebody else does."""
+    """Hold a thread while working on it. Raises `ThreadBusy`, and `JournalError` for a full disk."""
     lock = _lock_path(home, thread)
-    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     holder = lock.with_suffix(".json")
     try:
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _remove_abandoned(lock.parent, os.getpid())
         held = _acquire(lock)
     except Timeout as busy:
         raise ThreadBusy(
             f"another process works on the thread {thread!r}{_describe_holder(holder)}; wait for it"
         ) from busy
+    except OSError as error:
+        raise _no_place(lock, error) from error
     try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
+        try:
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
+        except OSError as error:
+            raise _no_place(holder, error) from error
         yield
     finally:
         _release(lock, held)
+
+
+def _no_place(path: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"no thread can be worked on: {path} cannot be written ({error.strerror}): make room, or set RLM_HOME to "
+        "another folder"
+    )
 
 
 def _acquire(lock: Path) -> FileLock:
@@ -58,6 +72,15 @@ def _release(lock: Path, held: FileLock) -> None:
                 path.unlink()
     finally:
         held.release()
+
+
+@cache
+def _remove_abandoned(leases: Path, process: int) -> None:
+    """Remove the locks of killed processes of this user; once for each process that looks."""
+    for lock in leases.glob("*.lock"):
+        with suppress(OSError):
+            if not hasattr(os, "geteuid") or lock.stat().st_uid == os.geteuid():
+                _is_locked(lock)
 
 
 def is_held(home: Path, thread: str) -> bool:

@@ -11,10 +11,11 @@ checkpointer's database, or runs code in this process.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -22,8 +23,9 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import InvalidUpdateError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, StateUpdate
+from langgraph.types import Command, StateSnapshot, StateUpdate
 
+from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
@@ -36,6 +38,28 @@ SAVER = "__pregel_checkpointer"
 """Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
 SEEN = "__rlm_seen__"
 """Under `configurable`: the `Invocation`, with the runs that it has worked on."""
+_LANGGRAPH = "__pregel_"
+"""How LangGraph's own keys under `configurable` begin. Most hold objects, which no JSON can make."""
+_SEND = "__pregel_send"
+"""Under `configurable`, LangGraph's: a function that writes to the state. Whatever runs within a task has it."""
+_TYPED_STREAM = "__pregel_stream_messages_v2"
+"""Under `configurable`, LangGraph's: whether the stream is a typed one. Its only plain value outside of tasks."""
+_JSON = (str, bool, int, float, list, dict)
+_TYPES: Mapping[str, Any] = {
+    "checkpoint_id": str | UUID,
+    "checkpoint_ns": str,
+    "__pregel_durability": str,
+    "__pregel_resume_map": dict,
+    "__pregel_resuming": bool,
+    "__pregel_strict_resume": bool,
+    "__pregel_task_id": str,
+    _TYPED_STREAM: bool,
+    SAVER: BaseCheckpointSaver,
+    SEEN: Invocation,
+}
+"""The types of those keys whose values may be JSON, and of those whose objects are known."""
+_NEVER_NONE = ("checkpoint_map", "__pregel_runner_submit", "__pregel_runtime", "__pregel_stream")
+"""Keys that LangGraph leaves out where it has nothing for them, and reads without a look for None."""
 _RUN = re.compile("[0-9a-f]{32}")
 
 
@@ -63,19 +87,63 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
         check_config(config)
         return super().astream(accepted(input), config, **kwargs)
 
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's, which reads the config before it streams. Raises `InputError`."""
+        check_config(config)
+        return super().stream_events(input, config, **kwargs)
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's, which reads the config before it streams. Raises `InputError`."""
+        check_config(config)
+        return super().astream_events(input, config, **kwargs)
+
+    def get_state(self, config: RunnableConfig, **kwargs: Any) -> StateSnapshot:
+        """LangGraph's. Raises `InputError`."""
+        check_config(config)
+        return super().get_state(config, **kwargs)
+
+    async def aget_state(self, config: RunnableConfig, **kwargs: Any) -> StateSnapshot:
+        """LangGraph's. Raises `InputError`."""
+        check_config(config)
+        return await super().aget_state(config, **kwargs)
+
+    def get_state_history(self, config: RunnableConfig, **kwargs: Any) -> Iterator[StateSnapshot]:
+        """LangGraph's. Raises `InputError`."""
+        check_config(config)
+        return super().get_state_history(config, **kwargs)
+
+    def aget_state_history(self, config: RunnableConfig, **kwargs: Any) -> AsyncIterator[StateSnapshot]:
+        """LangGraph's. Raises `InputError`."""
+        check_config(config)
+        return super().aget_state_history(config, **kwargs)
+
     def bulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
         """LangGraph's, of checked updates. Raises `InputError`."""
-        check_config(config)
+        self._check_update_config(config)
         return super().bulk_update_state(config, [[*map(_update, step)] for step in supersteps])
 
     async def abulk_update_state(
         self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
     ) -> RunnableConfig:
         """LangGraph's, of checked updates. Raises `InputError`."""
-        check_config(config)
+        self._check_update_config(config)
         return await super().abulk_update_state(config, [[*map(_update, step)] for step in supersteps])
+
+    def _check_update_config(self, config: RunnableConfig) -> None:
+        """Raise `InputError` for a config of an update that names no graph in this one."""
+        check_config(config)
+        settings = config.get("configurable") or {}
+        namespace = settings.get("checkpoint_ns")
+        if namespace and SAVER not in settings and not self._names_subgraph(namespace):
+            raise UpdateRefused(
+                f"no graph within this one has the namespace {namespace!r}: leave `checkpoint_ns` out"
+            )
+
+    def _names_subgraph(self, namespace: str) -> bool:
+        path = "|".join(part.split(":")[0] for part in namespace.split("|") if not part.isdigit())
+        return any(True for _ in self.get_subgraphs(namespace=path, recurse=True))
 
     def get_input_jsonschema(self, config: RunnableConfig | None = None) -> dict[str, Any]:
         """The schema of what callers may give."""
@@ -107,10 +175,24 @@ def accepted(given: Any) -> dict[str, Any] | Command[Any] | None:
     if isinstance(given, Command):
         return _resuming(given)
     if isinstance(given, Mapping):
-        return {key: given[key] for key in PUBLIC if key in given}
+        return _kept({key: given[key] for key in PUBLIC if key in given})
     if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
-        return {key: getattr(given, key) for key in PUBLIC if hasattr(given, key)}
+        return _kept({key: getattr(given, key) for key in PUBLIC if hasattr(given, key)})
     raise InputError(f'the graph was given a {type(given).__name__}; give it {{"query": ..., "context": ...}}')
+
+
+def _kept(given: dict[str, Any]) -> dict[str, Any]:
+    """The input with a context that a checkpoint holds until it is a reference. `prepare` sees to the question."""
+    if not isinstance(given.get("context"), dict | list):
+        return given
+    try:
+        clean, replaced = replace_each(given["context"], replace_surrogates)
+    except RecursionError:  # `prepare` refuses it, with its depth
+        return given
+    if not replaced:
+        return given
+    logging.getLogger(__name__).warning("the context: %s", replacement_note(replaced, "lone surrogate"))
+    return {**given, "context": clean}
 
 
 def check_run(run: Any) -> str:
@@ -129,18 +211,45 @@ def check_config(config: RunnableConfig | None) -> None:
     if not isinstance(settings, Mapping):
         raise InputError(f"`configurable` is a {type(settings).__name__}; it is a dict")
     check_thread(settings.get("thread_id"))
-    if not isinstance(settings.get(SAVER), BaseCheckpointSaver | bool | None) or not isinstance(
-        settings.get(SEEN), Invocation | None
-    ):
-        raise InputError(
-            f"`configurable` has {SAVER!r} or {SEEN!r}, which are not for callers to set: leave them out"
-        )
+    for name in ("checkpoint_id", "checkpoint_ns"):
+        _check_kept(name, settings.get(name))
+    in_task = callable(settings.get(_SEND))
+    for key, value in settings.items():
+        if not _has_type(key, value) or (_is_of_tasks(key, value) and not in_task):
+            raise InputError(
+                f"`configurable` has {key!r} set to a {type(value).__name__}, as LangGraph never does: leave it out"
+            )
+
+
+def _has_type(key: object, value: object) -> bool:
+    """Return whether LangGraph, or our own code, gives values of this type to a key of `configurable`."""
+    if value is None:
+        return key not in _NEVER_NONE
+    if key == "checkpoint_map":
+        return isinstance(value, Mapping) and all(isinstance(one, str) for one in (*value, *value.values()))
+    if key in _TYPES:
+        return isinstance(value, _TYPES[cast(str, key)])
+    return not (str(key).startswith(_LANGGRAPH) and isinstance(value, _JSON))
+
+
+def _is_of_tasks(key: object, value: object) -> bool:
+    """Return whether LangGraph gives such a value only to what runs within a task, beside objects of its own."""
+    return str(key).startswith(_LANGGRAPH) and key != _TYPED_STREAM and (value is None or isinstance(value, _JSON))
 
 
 def check_thread(thread: Any) -> None:
     """Raise `InputError` for the name of a thread that is no name."""
     if not isinstance(thread, str | int | UUID | None):
         raise InputError(f"the `thread_id` is a {type(thread).__name__}; name a thread by a text")
+    _check_kept("thread_id", thread)
+
+
+def _check_kept(name: str, value: Any) -> None:
+    """Raise `InputError` for a name that databases refuse, or keep as another one."""
+    if isinstance(value, str) and replace_unkept(value)[1]:
+        raise InputError(
+            f"the `{name}` {value!a} holds NUL or half of a surrogate pair, which no database keeps: leave them out"
+        )
 
 
 def _resuming(command: Command[Any]) -> Command[Any]:

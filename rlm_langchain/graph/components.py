@@ -27,7 +27,7 @@ from rlm_langchain.retrieval.option import Search
 from rlm_langchain.run.cancellation import Invocation
 from rlm_langchain.run.event_loops import in_thread
 from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
-from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.trajectory.journal import Journal, earlier_names
 from rlm_langchain.types import ContextFile, ContextRef, Limits
 
 Tools = dict[str, BaseTool]
@@ -136,7 +136,7 @@ class Components:
         return strategies_for_run(self.strategies, model, self.budget, context, auto=self.auto)
 
     def check_resumable(self, journal: Journal) -> dict[str, ContextFile]:
-        """The contexts of a journal by their names, when this machine can make its REPL again.
+        """What the REPL of a journal is given, by name, when this machine can make it again.
 
         Raises `JournalError` for a context that is gone or was changed, and `ConfigurationError` when what its
         cells have used is not here.
@@ -147,7 +147,8 @@ class Components:
                 f"there its cells may do something else. Resume it with sandbox={journal.sandbox!r}"
             )
         self.strategies_in(journal)
-        return {name: self.store.open(ref) for name, ref in journal.contexts.items()}
+        earlier = dict(zip(earlier_names(journal.earlier), journal.earlier, strict=True))
+        return {name: self.store.open(ref) for name, ref in {**journal.contexts, **earlier}.items()}
 
     def unchanged(self, journal: Journal) -> None:
         """Raise `JournalError` when a file of the user's that a run is about is not what it was.

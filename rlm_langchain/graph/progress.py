@@ -4,6 +4,11 @@ No budget but the turns would end such a run, and each turn is paid for. A turn 
 been run before, as the same program, with the same output and the same replies to its calls; so does a reply
 without code that follows another one. Several such turns in a row bring nothing that the model does not know,
 whether it runs one cell over and over or several by turns.
+
+What differs without a meaning is left out of the comparison: addresses, white space, the times that a clock shows,
+and in errors numbers and the names that were not found. Programs are alike when only the names that they bind
+differ, or numbers in programs that look at nothing by them. Such turns have more patience: each may be an attempt.
+Everything else that is printed or asked is progress: a run may page through its context.
 """
 
 from __future__ import annotations
@@ -35,13 +40,31 @@ SAME_ERROR_TOLD = 3
 warned. A weaker sign than repeating, since each of them may be another attempt."""
 SAME_ERROR_END = 8
 """The same, after which the run is ended."""
+ALIKE_TOLD = 5
+"""Turns in a row whose programs are alike, with the same output and replies: then the model is warned."""
+ALIKE_END = 12
+"""The same, after which the run is ended."""
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+")
+_CLOCK = re.compile(r"\b(?:time|datetime|perf_counter|monotonic|now|today)\b")
+"""Of a program: that it may look at a clock."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?|\d\d?:\d\d:\d\d(?:\.\d+)?|\d+\.\d+(?:e-?\d+)?|\b1\d{9,12}\b")
+_NUMBER = re.compile(r"[-+]?\d[\d_.,]*")
+_NOT_FOUND = re.compile(r"(?:(?<=name ')|(?<=named ')|(?<=variable ')|(?<=attribute '))[^'\n]+(?=')")
+"""Of an error: the name that nothing has."""
 _CELL = re.compile(r"<cell \d+>")
 _FRAMES = re.compile(
     r'^(?:Traceback \(most recent call last\):|[ \t]*File "<cell.*)\n(?:[ \t]+.*\n)*', re.MULTILINE
 )
 """Of a traceback, what tells where it was: numbers of cells and lines, and their text."""
+_BLIND = {"FINAL", "float", "int", "len", "print", "repr", "round", "str"} | {
+    "llm_query",
+    "llm_query_batched",
+    "recursive_lm",
+    "rlm_query",
+    "rlm_query_batched",
+}
+"""Functions whose results tell nothing of the context that is not in what is printed or in their replies."""
 _COMMENT = re.compile(r"#[^\n]*")
 _MUTATING = re.compile(
     "add|append|appendleft|clear|discard|extend|extendleft|insert|pop|popitem|popleft|read|readline|remove|reverse"
@@ -60,7 +83,10 @@ class Progress:
     """How many of those there may be."""
     same_error: int = 0
     """Turns in a row, up to now, that ended in the same error and brought nothing else."""
-    _error: str | None = None
+    alike: int = 0
+    """Turns in a row, up to now, that did the same as earlier ones, by programs that are alike."""
+    _error: Hashable = None
+    _alike_seen: set[Hashable] = field(default_factory=set)
     _seen: set[Hashable] = field(default_factory=set)
     _streak: set[Hashable] = field(default_factory=set)
     """What the repeating turns have done."""
@@ -85,7 +111,12 @@ class Progress:
     @property
     def is_over(self) -> bool:
         """Whether nothing new is to be expected of this run."""
-        return self.repeats >= self.patience or self.same_error >= SAME_ERROR_END
+        return self.repeats >= self.patience or self.same_error >= SAME_ERROR_END or self.alike >= ALIKE_END
+
+    @property
+    def is_warned(self) -> bool:
+        """Whether a word is due."""
+        return bool(self.repeats) or self.fails_alike or self.alike >= ALIKE_TOLD
 
     @property
     def fails_alike(self) -> bool:
@@ -95,13 +126,16 @@ class Progress:
     @property
     def left(self) -> int:
         """How many more turns like the last ones the run may take."""
-        return min(self.patience - self.repeats, SAME_ERROR_END - self.same_error)
+        return min(self.patience - self.repeats, SAME_ERROR_END - self.same_error, ALIKE_END - self.alike)
 
     def _add(self, turn: TurnRecord, cells: list[_Ran]) -> None:
         if turn.get("summary"):
             # The model no longer sees what it did, and may well look again; but a loop is not broken by it.
             self._seen = set(self._streak)
             return
+        if alike := {cell.alike for cell in cells}:
+            self.alike = self.alike + 1 if alike <= self._alike_seen else 0
+            self._alike_seen |= alike
         done = {cell.signature for cell in cells} or {turn["text"].strip()}
         is_speech = not turn["cells"]
         if (is_speech and self._spoke) or done <= self._seen:
@@ -113,7 +147,7 @@ class Progress:
             self.repeats, self.patience, self._streak = 0, REPEATS_END, set()
         self._seen |= done
         self._spoke = is_speech
-        error = cells[-1].fruitless_error if cells else None
+        error = cells[-1].error if cells else None
         self.same_error = 0 if error is None else self.same_error + 1 if error == self._error else 1
         self._error = error
         self._functions.update(name for cell in cells for name in cell.functions)
@@ -131,16 +165,31 @@ class _Ran:
     @property
     def signature(self) -> Hashable:
         """What is the same when the same cell does the same once more."""
-        replies = sorted({(call["prompt_sha256"], repr(call["value"])) for call in self.calls})
-        return _normal(self.cell["code"]), self._printed, tuple(replies)
+        return _normal(self.cell["code"]), self._printed, self._replies
 
     @property
-    def fruitless_error(self) -> str | None:
-        """The error of a cell that printed nothing before it and whose calls brought nothing."""
-        fruitless = self.output["error"] and not self.output["chars"]
-        if not fruitless or any(call["error"] is None for call in self.calls):
+    def alike(self) -> Hashable:
+        """What is the same when a program that is alike does the same once more."""
+        return _skeleton(self.cell["code"]), self._printed, self._replies
+
+    @property
+    def error(self) -> Hashable:
+        """The error of a cell, with what it printed before it and what its calls brought; None without an error."""
+        if not self.output["error"]:
             return None
-        return self._printed
+        shown = fenced(self.output["text"])
+        start = found.start() if (found := _FRAMES.search(shown)) else 0
+        raised = _NUMBER.sub("0", _NOT_FOUND.sub("", self._told(shown[start:])))
+        told = tuple(reply for call, reply in zip(self.calls, self._values, strict=True) if call["error"] is None)
+        return self._told(shown[:start]), raised, tuple(sorted(set(told)))
+
+    @property
+    def _replies(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(set(self._values)))
+
+    @property
+    def _values(self) -> list[tuple[str, str]]:
+        return [(call["prompt_sha256"], repr(call["value"])) for call in self.calls]
 
     def may_move_on(self, functions: set[str]) -> bool:
         """Whether to run it again may lead on although it looks the same. A cell that fails has led nowhere."""
@@ -162,9 +211,13 @@ class _Ran:
 
     @property
     def _printed(self) -> str:
-        """What it showed, without what is another each time."""
-        text = _CELL.sub("<cell>", _ADDRESS.sub("0x", fenced(self.output["text"])))
-        return _FRAMES.sub("", text) if self.output["error"] else text
+        return self._told(fenced(self.output["text"]))
+
+    def _told(self, shown: str) -> str:
+        """A part of what it showed, without what is another each time."""
+        text = _CELL.sub("<cell>", _ADDRESS.sub("0x", shown))
+        text = _FRAMES.sub("", text) if self.output["error"] else text
+        return " ".join((_TIME.sub("", text) if _CLOCK.search(self.cell["code"]) else text).split())
 
 
 def _calls_by_cell(journal: Journal) -> dict[int, list[CallRecord]]:
@@ -180,6 +233,38 @@ def _normal(code: str) -> str:
     """A program without its comments and its layout."""
     tree = program(code)
     return " ".join(_COMMENT.sub("", code).split()) if tree is None else ast.dump(tree)
+
+
+@lru_cache(maxsize=256)
+def _skeleton(code: str) -> str:
+    """A program without the names that it binds, and without numbers where these choose nothing to look at."""
+    tree = program(code)
+    return _normal(code) if tree is None else ast.dump(_Skeleton(tree).visit(tree))
+
+
+class _Skeleton(ast.NodeTransformer):
+    def __init__(self, tree: ast.AST) -> None:
+        nodes = [*ast.walk(tree)]
+        bound = dict.fromkeys(
+            node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        )
+        self._names = {name: f"_{number}" for number, name in enumerate(bound)}
+        self._is_blind = not any(_looks(node) for node in nodes)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self._names.get(node.id, node.id), node.ctx)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if not self._is_blind or isinstance(node.value, bool | bytes | None):
+            return node
+        return ast.Constant(_NUMBER.sub("0", node.value) if isinstance(node.value, str) else 0)
+
+
+def _looks(node: ast.AST) -> bool:
+    """Whether a part of a program may look at something that depends on a number."""
+    if isinstance(node, ast.Call):
+        return not (isinstance(node.func, ast.Name) and node.func.id in _BLIND)
+    return isinstance(node, ast.Subscript) or (isinstance(node, ast.Name) and node.id == "context")
 
 
 def _carries(code: str, functions: set[str]) -> bool:

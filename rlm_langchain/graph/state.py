@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import add
 from typing import Annotated, Any, NamedTuple
 
 from langgraph.channels import DeltaChannel
@@ -9,6 +10,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from rlm_langchain.budget.approval_limit import Reach
 from rlm_langchain.errors import JournalError
+from rlm_langchain.graph.text_channel import TextChannel
 from rlm_langchain.records import (
     Checksummed,
     Citation,
@@ -32,6 +34,8 @@ class Approval(TypedDict):
     first: int
     """The number of the first call of the fan-out."""
     calls: int
+    about: list[dict[str, str]]
+    """The first of the calls: `kind`, and `prompt`, or `name` and `arguments` of a function of the REPL. Cut."""
     estimated_usd: float | None
     """For this fan-out, if each reply is as long as may be; None when the price is unknown."""
     spent_calls: int
@@ -71,21 +75,23 @@ class RLMRun(RLMInput):
 class RLMState(TypedDict, total=False):
     """What changes during a run, and nothing else. Plain JSON types."""
 
-    query: str
-    context: ContextRef | Any
+    query: Annotated[str, TextChannel]
+    context: Annotated[ContextRef | Any, TextChannel]
     """A reference. Only `prepare` may find something else here, and stores it."""
     run: str
     """Names the tree of runs in this process; children carry their root's."""
     path: str
     """The place in the tree, as in the records."""
     trajectory: Annotated[list[Record], DeltaChannel(append, snapshot_frequency=SNAPSHOT)]
+    recorded: Annotated[int, add]
+    """How many records the trajectory has: by this a saver is found out that has lost some of them."""
     approval: Approval | None
     """What a person was asked last, and said."""
     agreed: Reach | None
     """How far a person lets the tree go without being asked: what a child run is told when it begins."""
     tops: list[ContextRef] | None
     """The contexts of the top run, in a child run."""
-    answer: Any
+    answer: Annotated[Any, TextChannel]
     status: Status
     stop_reason: StopReason
     usage: dict[str, UsageRecord]
@@ -93,7 +99,8 @@ class RLMState(TypedDict, total=False):
     iterations: int
     sub_calls: int
     degraded: dict[Shortfall, int]
-    found: str | None
+    found: Annotated[str | None, TextChannel]
+    misfit: Annotated[str | None, TextChannel]
     citations: list[Citation]
     dropped_citations: int
     coverage: Coverage

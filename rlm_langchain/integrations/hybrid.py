@@ -15,10 +15,13 @@ from pydantic import ConfigDict, Field, field_validator
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import number_of
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.create import RLMOptions
-from rlm_langchain.runnable.options import check_names, option_errors
+from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.run_scope import LangChainInput
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+from rlm_langchain.runnable.safe_repr import safe_repr
+from rlm_langchain.validation import check_names, option_errors
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,11 +46,17 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
     name: str | None = None
     """What it is called in traces. None: the name of its class."""
 
+    @known_options
     def __init__(self, retriever: Any, rlm: RLMRunnable, *, k: int = 300, name: str | None = None) -> None:
         """Make a hybrid RLM of a retriever and an RLM."""
         options: dict[str, Any] = {"retriever": retriever, "rlm": rlm, "k": k, "name": name}
         with option_errors(type(self)):
             super().__init__(**options)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The options, each in short."""
+        for name, value in super().__repr_args__():
+            yield name, safe_repr(value)
 
     _is_rlm = field_validator("rlm", mode="before")(checked_rlm)
 
@@ -59,6 +68,11 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
                 f"retriever is {given!r}; give a LangChain retriever or vector store, for example RLMRetriever(...)"
             )
         return given
+
+    def __or__(self, other: Any) -> Any:
+        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        check_next(other)
+        return super().__or__(other)
 
     def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Retrieve, then answer."""

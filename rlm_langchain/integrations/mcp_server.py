@@ -17,13 +17,16 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict
 
 from rlm_langchain.context.beneath import OutsideRoot
+from rlm_langchain.context.sanitize import clip
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import (
     ConfigurationError,
@@ -34,8 +37,10 @@ from rlm_langchain.errors import (
 from rlm_langchain.records import Record, RLMInput, output_of
 from rlm_langchain.retrieval.retriever import RLMRetriever
 from rlm_langchain.run.cancellation import ended
+from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import ContextRef
+from rlm_langchain.validation import check_types
 
 try:
     from mcp.server.fastmcp import Context, FastMCP
@@ -52,6 +57,8 @@ CONTEXTS = 1_000
 """Contexts that have names at once. One more, and the one that was not used for longest loses its name."""
 CONTEXT_HOURS = 12
 """After which a context that was not used loses its name. Its bytes are collected as those of any other."""
+NAME = 200
+"""Characters of a name that a client gives."""
 NAMED = 50
 """Names that a mistake is answered with."""
 KEPT = f"until nobody uses it for {CONTEXT_HOURS} hours, or {CONTEXTS:,} others were used since"
@@ -86,6 +93,8 @@ class Answer(TypedDict):
     """How many calls, replies and child runs it lacks, by kind."""
     found: str | None
     """What was seen last, when there is no answer."""
+    misfit: str | None
+    """What of the last answer does not fit the schema, when there is none that does."""
     iterations: int
     sub_calls: int
     tokens: int
@@ -123,6 +132,8 @@ class ContextRegistry:
         ref = store.reference(text) if path is None else self._read(store, Path(path).expanduser())
         if ref is None:
             raise InputError("there is nothing in it")
+        if name is not None and not 0 < len(name.strip()) <= NAME:
+            raise InputError(f"a name has 1 to {NAME} characters, not {len(name.strip()):,}")
         known = name or (Path(path).absolute().name if path else f"text-{ref['sha256'][:8]}")
         with self._tidied():
             self.contexts[known] = ref
@@ -186,6 +197,28 @@ class ContextRegistry:
             self.searches.pop(ref["sha256"], None)
 
 
+class _Server(FastMCP[Any]):
+    """FastMCP, which tells in a sentence what is wrong with a call, also what it would ignore."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Run a tool. Raises `ToolError`."""
+        tools = {tool.name: tool.inputSchema.get("properties", {}) for tool in await self.list_tools()}
+        if name not in tools:
+            raise ToolError(f"there is no tool {clip(repr(name), NAME)}; there are {', '.join(tools)}")
+        if strange := [argument for argument in arguments if argument not in tools[name]]:
+            takes = ", ".join(tools[name])
+            raise ToolError(f"{name} takes no argument {clip(repr(strange[0]), NAME)}; it takes {takes}")
+        try:
+            return await super().call_tool(name, arguments)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            faults = error.__cause__.errors(include_input=False, include_url=False)
+            said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:NAMED])
+            raise ToolError(f"{name} was called wrongly: {said}") from None
+
+
+@known_options
 def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
     """An MCP server that is not running yet. Files are read below `roots` only.
 
@@ -193,10 +226,15 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
     a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
     """
     rlm = checked_rlm(rlm)
+    check_types("create_mcp_server", str, host=host)
+    check_types("create_mcp_server", (list, tuple), roots=roots)
+    for root in roots:
+        check_types("create_mcp_server", Path, root=root)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     desk = ContextRegistry(rlm, tuple(roots))
     limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
-    server: FastMCP[Any] = FastMCP("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
+    server = _Server("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
+    server._mcp_server.version = version("rlm-langchain")  # FastMCP takes none, and would tell its own
 
     async def load_context(
         path: Annotated[str | None, Field(description="A file or folder on the server's machine.")] = None,
@@ -321,11 +359,12 @@ async def _answer(desk: ContextRegistry, query: str, names: Sequence[str], ctx: 
     output = desk.rlm.checked(output_of(state))
     usage = output["usage"]
     return Answer(
-        answer=output["answer"],
+        answer=to_jsonable_python(output["answer"]),
         status=output["status"],
         stop_reason=output["stop_reason"],
         degraded=cast(dict[str, int], output["degraded"]),
         found=output.get("found"),
+        misfit=output.get("misfit"),
         iterations=output["iterations"],
         sub_calls=output["sub_calls"],
         tokens=sum(used["input"] + used["output"] for used in (usage["root"], usage["sub"])),

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from langchain_core.caches import BaseCache
@@ -23,15 +23,26 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from rlm_langchain.budget.ledger import Reservation
-from rlm_langchain.errors import RLMError
+from rlm_langchain.errors import ForeignExit, RLMError, ends_more_than_its_work
+from rlm_langchain.models.http.adopt_client import sends_through_us
+from rlm_langchain.models.http.renamed import RENAMED
+from rlm_langchain.models.learned import CAP_NAMES, NEEDED, OTHER_CAP, Learned, refused_parameter
 from rlm_langchain.models.messages import (
     finish_of,
     text_of,
     tokens_in,
     usage_of,
+    with_cache_control,
 )
 from rlm_langchain.models.model import Model
-from rlm_langchain.models.provider_errors import ErrorCode, ProviderError, classify_error, is_graph_signal
+from rlm_langchain.models.provider_errors import (
+    ErrorCode,
+    ProviderError,
+    UnusableReply,
+    classify_error,
+    is_graph_signal,
+)
+from rlm_langchain.models.provider_words import secrets_of
 from rlm_langchain.models.usage import StreamedUsage, usage_in_error, worst_case_usage
 from rlm_langchain.types import Usage
 
@@ -40,13 +51,17 @@ if TYPE_CHECKING:
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """Names under which chat model classes take a cap on the output tokens."""
+REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
+"""Packages whose chat models say why a reply has ended, if the provider does: one that says nothing broke off."""
 
 
 class CallFailed(RLMError):
-    """A model call failed, after its retries. The message quotes nothing of the provider's error."""
+    """A model call failed, after its retries. What the message quotes of the provider's error is without keys."""
 
-    def __init__(self, code: ErrorCode, sentence: str, retries: int, seconds: float) -> None:
+    def __init__(self, code: ErrorCode, sentence: str, retries: int, seconds: float, words: str = "") -> None:
         self.code: ErrorCode = code
+        self.words = words
+        """What the provider said, as it said it: to be read here, and never to be shown."""
         self.sentence, self.retries, self.seconds = sentence, retries, seconds
         tries = f", tried {retries + 1} times" if retries else ""
         super().__init__(f"{sentence}{tries}")
@@ -106,7 +121,7 @@ class Account(NamedTuple):
     afterwards; also called for replies that were lost or could not be parsed."""
 
 
-async def complete(
+async def complete(  # noqa: PLR0913 - a keyword for each part of a call
     model: Model,
     messages: Sequence[BaseMessage],
     *,
@@ -115,14 +130,20 @@ async def complete(
     output_tokens: int | None = None,
     retry: RetryPolicy = RetryPolicy(),
     account: Account | None = None,
+    learned: Learned | None = None,
+    cacheable: bool = False,
 ) -> Completion:
     """Call a model, and retry after temporary errors. `gate` is held while a request is in flight, not between.
+
+    When it fails, its fallbacks are asked, each once, before anything is retried. A parameter of ours that the
+    provider does not take is sent by its other name, or left out. `learned` is what a run knows of that, and what
+    it learns is put there. `cacheable`: later prompts begin with this one.
 
     Raises `CallFailed`, and `BudgetRefused` when the budget has nothing left for a request. Cancellation, the
     errors of this library, LangGraph's signals and errors raised by callbacks (`raise_error`) pass through
     unchanged.
     """
-    call = _Attempts(model, messages, config, output_tokens, account)
+    call = _Attempts(model.chain, messages, config, output_tokens, account, learned or Learned(), cacheable)
     while True:
         if account is not None:
             await account.entry.renew()
@@ -136,24 +157,42 @@ async def complete(
             if isinstance(error, RLMError) or is_graph_signal(error) or _is_from_callback(error):
                 call.withdraw()
                 raise
-            wait = call.failed(classify_error(error), retry)
-        await retry.sleep(wait)
+            wait = call.failed(error, retry)
+        if wait is not None:
+            await retry.sleep(wait)
 
 
 @dataclass(slots=True)
 class _Attempts:
     """State of one call over all its attempts."""
 
-    model: Model
+    chain: tuple[Model, ...]
+    """The model, and those that are asked when it fails."""
     messages: Sequence[BaseMessage]
     config: RunnableConfig | None
     output_tokens: int | None
-    account: Account | None = None
+    account: Account | None
+    learned: Learned
+    cacheable: bool
     attempt: int = 0
+    """Requests, of all models."""
+    rounds: int = 1
+    """How often the chain has been gone through."""
+    place: int = 0
+    """In the chain."""
     waited: float = 0.0
     began: float = 0.0
     booked: bool = False
     """Whether the cost of the latest request has been booked."""
+    capture: _ReplyCapture | None = None
+    sent: Mapping[str, str | None] = field(default_factory=dict)
+    """Parameters that the latest request has sent by another name, or not at all."""
+    faults: list[ProviderError] = field(default_factory=list)
+    """Of this round, one of each model that has failed."""
+
+    @property
+    def model(self) -> Model:
+        return self.chain[self.place]
 
     async def pace(self) -> None:
         """Wait for the chat model's own rate limiter. This comes before the budget check, which must be current
@@ -165,27 +204,58 @@ class _Attempts:
         self.attempt += 1
         self.booked = False
         self.began = self.began or time.monotonic()
-        cap, capture = _cap(self.model.chat, self.output_tokens), _ReplyCapture()
-        config, chat = _with_callback(self.config, capture), self.model.chat
+        model, wrapped = self.model, self.model.wrapped
+        self.capture = capture = _ReplyCapture()
+        self.sent = dict(self.learned.of(model.name).renamed)
+        bound = {} if wrapped is None else dict(wrapped.bound)
+        options = bound | _cap(model, self.output_tokens)
+        config = self.config if wrapped is None else wrapped.config(self.config)
+        messages = self.messages if wrapped is None else await wrapped.prepared(self.messages, config)
+        if self.cacheable and model.needs_cache_control:
+            messages = with_cache_control(messages)
+        chat, config = model.chat, _with_callback(config, capture)
         if chat.rate_limiter is not None:  # `pace` has waited for it already
             chat = chat.model_copy(update={"rate_limiter": None})
+        renamed = RENAMED.set(self.sent)
         try:
-            reply: BaseMessage = await chat.ainvoke(list(self.messages), config, **cap)
-        except BaseException:
+            reply: BaseMessage = await chat.ainvoke(list(messages), config, **options)
+        except BaseException as error:
             if capture.reply is not None:
                 self._accept(capture.reply, capture)
+            elif capture.is_without_choices and isinstance(error, Exception):
+                raise UnusableReply("holds no choices", capture.body) from error
+            if isinstance(error, ForeignExit) or ends_more_than_its_work(error):
+                raise self._exited(error) from error
             raise
-        return self._accept(reply, capture)
+        finally:
+            RENAMED.reset(renamed)
+        completion = self._accept(reply, capture)
+        if wrapped is not None and wrapped.after:
+            said = await wrapped.text_after(reply, self.config)
+            completion = replace(completion, text=text_of(said))
+        return completion
 
     def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
         text, from_cache = text_of(reply), _is_from_cache(self.model.chat, reply)
+        finish = finish_of(reply)
+        if finish is None and capture.is_streamed and _reports_its_end(self.model.chat):
+            if not text and not getattr(reply, "tool_calls", None) and not getattr(reply, "usage_metadata", None):
+                raise UnusableReply("broke off before its first word")
+            finish = "incomplete"
         all_text = f"{text}{capture.other_replies}"
         usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, all_text, capture.streamed)
-        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish_of(reply), from_cache)
+        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish, from_cache)
         self.booked = True
         if self.account is not None:
             self.account.received(completion)
         return completion
+
+    def _exited(self, error: BaseException) -> RLMError:
+        """Return the error for a model, or a callback, that tried to end the process."""
+        cause = (error.__cause__ or error) if isinstance(error, ForeignExit) else error
+        if _is_from_callback(cause):
+            return ForeignExit(cause)
+        return CallFailed("unknown", f"the model raised {type(cause).__name__}", self.attempt - 1, self.seconds)
 
     def withdraw(self) -> None:
         """Note that the latest request has cost nothing."""
@@ -197,24 +267,80 @@ class _Attempts:
         if self.booked or self.account is None:
             return
         used = usage_in_error(self.model, fault.usage)
-        if used is None and fault.arrival != "none":
+        arrival = "lost" if fault.arrival == "none" and self.capture and self.capture.has_text else fault.arrival
+        if used is None and arrival != "none":
             used = worst_case_usage(self.account.entry.wanted)
         if used is None:
             self.withdraw()
             return
-        lost = fault.arrival == "lost" and fault.usage is None
+        lost = arrival == "lost" and fault.usage is None
         failed: Literal["unread", "lost"] = "lost" if lost else "unread"
         self.account.received(Completion("", used, self.seconds, self.attempt - 1, None, failed=failed))
 
-    def failed(self, fault: ProviderError, retry: RetryPolicy) -> float:
-        """Return the seconds to wait before the next attempt. Raises `CallFailed` when there is none."""
+    def failed(self, error: Exception, retry: RetryPolicy) -> float | None:
+        """Return the seconds to wait before the next attempt; None to make it at once. Raises `CallFailed` when
+        there is none."""
+        fault = classify_error(error, secrets_of(self.model.chat))
         self._book(fault)
-        wait = retry.wait(self.attempt, fault)
+        if (parameter := refused_parameter(fault)) is not None:
+            if self._does_without(parameter):
+                return None
+            fault = replace(fault, message=f"{fault.message}; {self._whose(parameter)}")
+        self.faults.append(fault)
+        if self.place + 1 < len(self.chain) and isinstance(error, self.chain[0].handled):
+            self.place += 1
+            self.learned.tell(
+                f"{self.chain[self.place - 1].name} failed ({fault.message}): {self.model.name} was asked"
+            )
+            return None
+        return self._wait(retry)
+
+    def _wait(self, retry: RetryPolicy) -> float:
+        """Return the seconds to wait before the next round."""
+        fault = next((fault for fault in self.faults if fault.retryable), self.faults[-1])
+        wait = retry.wait(self.rounds, fault)
         self.waited += wait
-        if not fault.retryable or retry.gives_up(self.attempt, self.waited):
-            # A chained error would print the provider's words, which may hold a key.
-            raise CallFailed(fault.code, fault.message, self.attempt - 1, self.seconds) from None
+        if not fault.retryable or retry.gives_up(self.rounds, self.waited):
+            all_of_them = zip(self.chain, self.faults, strict=False)
+            several = "; ".join(f"{model.name}: {failed.message}" for model, failed in all_of_them)
+            message = several if len(self.faults) > 1 else fault.message
+            # A chained error would print the provider's words as they are, which may hold a key.
+            raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words) from None
+        self.rounds += 1
+        self.place, self.faults = 0, []
         return wait
+
+    def _does_without(self, parameter: str) -> bool:
+        """Have the next request say it by another name, or leave it out. False: that may not be, or was tried."""
+        name, renamed = self.model.name, self.learned.of(self.model.name).renamed
+        if parameter in self.sent or parameter in NEEDED or not sends_through_us(self.model.chat):
+            return False
+        if parameter in CAP_NAMES:
+            other = OTHER_CAP.get(parameter)
+            if other is None or other in self.sent:
+                return False
+            renamed[parameter] = other
+            self.learned.tell(f"{name} does not take {parameter!r}: the cap on its output is sent as {other!r}")
+            return True
+        if is_given(self.model, parameter):
+            return False
+        renamed[parameter] = None
+        self.learned.tell(f"{name} does not take {parameter!r}: it is asked without")
+        return True
+
+    def _whose(self, parameter: str) -> str:
+        """What to do about a parameter that cannot be left out."""
+        if parameter in CAP_NAMES and is_given(self.model, parameter):
+            return f"{parameter!r} is what the model was given: leave it out, or give it by the name that is taken"
+        if parameter in CAP_NAMES:
+            return (
+                "no name for a cap on the output is taken, and without one the limits on tokens and dollars "
+                "would not "
+                "hold: limit `calls` or `seconds` instead, or use another model"
+            )
+        if is_given(self.model, parameter):
+            return f"{parameter!r} is what the model was given: make it without"
+        return f"{parameter!r} is what its class sends: use another class, or another model"
 
     @property
     def seconds(self) -> float:
@@ -236,10 +362,18 @@ class _ReplyCapture(AsyncCallbackHandler):
         self.other_replies = ""
         """Text of the other replies, when the request asked for several at once."""
         self.streamed: list[StreamedUsage] = []
+        self.is_streamed = False
+        self.has_text = False
+        """Whether a part of the reply has come."""
+        self.is_without_choices = False
+        self.body: Any = None
+        """What is known of a reply without choices."""
         self._tokens_since_report = 0
 
     async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
         """Keep the usage that a chunk reports."""
+        self.is_streamed = True
+        self.has_text = self.has_text or bool(token)
         self._tokens_since_report += tokens_in(token) if isinstance(token, str) else 0
         if reported := getattr(getattr(chunk, "message", None), "usage_metadata", None):
             self.streamed.append(StreamedUsage(reported, self._tokens_since_report))
@@ -247,7 +381,10 @@ class _ReplyCapture(AsyncCallbackHandler):
 
     async def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
         """Keep the reply."""
-        messages = [one.message for one in response.generations[0] if isinstance(one, ChatGeneration)]
+        given = response.generations[0] if response.generations else []
+        self.is_without_choices = not given
+        self.body = {"usage": (response.llm_output or {}).get("token_usage")}
+        messages = [one.message for one in given if isinstance(one, ChatGeneration)]
         if messages:
             self.reply, *others = messages
             self.other_replies = "".join(text_of(other) for other in others)
@@ -281,17 +418,38 @@ def accepts_output_cap(chat: BaseChatModel) -> str | None:
     return next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
 
 
-def _cap(chat: BaseChatModel, output_tokens: int | None) -> dict[str, Any]:
-    """Return the cap as a keyword argument of a call; never above the one that the model was built with."""
-    name = accepts_output_cap(chat)
+def _cap(model: Model, output_tokens: int | None) -> dict[str, Any]:
+    """Return the cap as a keyword argument of a call; never above one that the model was built with, or was
+    bound."""
+    name = accepts_output_cap(model.chat)
     if output_tokens is None or name is None:
         return {}
-    own = getattr(chat, name)
+    bound = {} if model.wrapped is None else model.wrapped.bound
+    own = [getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
     # LangChain's Ollama class uses -1 for "no cap".
-    return {name: min(output_tokens, own) if isinstance(own, int) and own > 0 else output_tokens}
+    return {name: min([output_tokens, *(cap for cap in own if isinstance(cap, int) and cap > 0)])}
 
 
-def _is_from_callback(error: Exception) -> bool:
+def is_given(model: Model, parameter: str) -> bool:
+    """Return whether a user has set this parameter of a model, rather than its class or we."""
+    chat, bound = model.chat, {} if model.wrapped is None else model.wrapped.bound
+    if parameter == "stream_options":
+        return "stream_options" in bound
+    more = (getattr(chat, name, None) or {} for name in ("model_kwargs", "extra_body"))
+    cap = accepts_output_cap(chat) if parameter in CAP_NAMES else None
+    fields = {parameter} if cap is None else {cap}
+    return (
+        parameter in bound
+        or any(isinstance(one, Mapping) and parameter in one for one in more)
+        or any(name in chat.model_fields_set and getattr(chat, name, None) is not None for name in fields)
+    )
+
+
+def _reports_its_end(chat: BaseChatModel) -> bool:
+    return not REPORTS_ITS_END.isdisjoint(kind.__module__.partition(".")[0] for kind in type(chat).__mro__)
+
+
+def _is_from_callback(error: BaseException) -> bool:
     """Return whether a callback raised the error. LangChain lets it through only if the callback wants to stop."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(frame.f_globals.get("__name__") == "langchain_core.callbacks.manager" for frame in frames)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rlm_langchain.types import Usage
-from rlm_langchain.validation import NumberRule, check_numbers
+from rlm_langchain.validation import NumberRule, check_keywords, check_numbers
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableConfig
+
+    from rlm_langchain.models.wrapped import WrappedChat
 
 MILLION = 1_000_000
 
@@ -36,6 +40,9 @@ class Price:
         plain = max(0, usage.input - usage.cached - written)
         total = plain * self.input + usage.cached * cached + written * storing + usage.output * self.output
         return total / MILLION
+
+
+check_keywords(Price)
 
 
 class PriceListEntry(NamedTuple):
@@ -78,3 +85,20 @@ class Model:
     """Where to find it in price lists; None: in none of them."""
     needs_cache_control: bool = False
     """Whether its provider caches only what is marked in a prompt."""
+    wrapped: WrappedChat | None = field(default=None, repr=False)
+    """What is done around each of its calls: bound arguments, a prompt; None: nothing."""
+    fallbacks: tuple[Model, ...] = ()
+    """Models that are asked, in order, when it fails."""
+    handled: tuple[type[BaseException], ...] = (Exception,)
+    """Errors after which the next of them is asked."""
+    choose: Callable[[RunnableConfig], Model] | None = field(default=None, repr=False)
+    """Returns the model that the config of a call chooses; None: always this one."""
+
+    @property
+    def chain(self) -> tuple[Model, ...]:
+        """The model and its fallbacks."""
+        return (self, *self.fallbacks)
+
+    def chosen(self, config: RunnableConfig | None) -> Model:
+        """The model that answers a call with this config."""
+        return self if self.choose is None else self.choose(config or {})

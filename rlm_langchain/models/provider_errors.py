@@ -1,18 +1,21 @@
 """Classifies the exceptions of any provider's SDK, without importing it.
 
-SDKs differ in their classes but share habits: an HTTP status somewhere, a descriptive class name, a cause. The text
-of an exception is only used to classify it. It is never passed on: it can hold keys, headers and URLs.
+SDKs differ in their classes but share habits: an HTTP status somewhere, a descriptive class name, a cause, the body
+that the provider sent. A reply with status 200 may be an error too: its body is read as if it had its own status.
+Of the text of an exception only the provider's message is passed on, without keys (`provider_words.py`).
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from rlm_langchain.models.provider_words import shown_words, words_of_body
 
 ErrorCode = Literal[
     "rate_limited",
@@ -70,17 +73,79 @@ _NAMES: tuple[tuple[str, ErrorCode], ...] = (
 Arrival = Literal["none", "lost", "unread"]
 """Whether there was a reply. `none`: an error came back, or nothing was sent. `lost`: the reply did not arrive.
 `unread`: it arrived and could not be parsed, or it has status 200 and a failure in its body."""
-_NOT_SENT = re.compile("Connect(Error|Timeout|or|ionRefused|ionTimeout)|PoolTimeout|gaierror|SSL|ProxyError")
+_NOT_SENT = re.compile(
+    "Connect(Error|Timeout|or|ionRefused|ionTimeout)|PoolTimeout|gaierror|SSL|ProxyError|TooManyRedirects"
+)
 """Class names of exceptions that are raised before a request is sent."""
 _LOST: frozenset[ErrorCode] = frozenset({"timeout", "connection", "server_error"})
 
+_BODY_STATUS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
+    (status, re.compile(pattern, re.IGNORECASE))
+    for status, pattern in (
+        (402, r"insufficient[ _](quota|credit|balance|funds)|billing|credit balance|payment[ _]required"),
+        (429, r"rate[ _-]?limit|too[ _]many[ _]requests|resource[ _]?exhausted|throttl|quota[ _]exceeded"),
+        (401, r"authenticat|unauthori[sz]ed|invalid[ _](x-)?api[ _-]?key|incorrect api key"),
+        (403, r"permission|forbidden|access[ _]denied"),
+        (404, r"not[ _]?found|does not exist|unknown[ _]model"),
+        (413, r"request[ _]too[ _]large|payload[ _]too[ _]large"),
+        (529, r"overload|over[ _]capacity|at[ _]capacity|capacity[ _]exceeded|engine[ _]busy"),
+        (
+            503,
+            r"(temporarily |service[ _]?)unavailable|^unavailable$|no healthy upstream|no[ _]available|try again",
+        ),
+        (504, r"time[ _-]?out|timed out|deadline[ _]exceeded"),
+        (502, r"bad[ _]gateway|upstream|provider returned error"),
+        (
+            400,
+            r"invalid[ _](request|argument|parameter|prompt|value)|bad[ _]?request|unsupported|context[ _]length"
+            r"|content[ _]?(filter|policy)|moderation",
+        ),
+        (500, r"server[ _]?(had an )?error|internal|api[ _]error"),
+    )
+)
+"""Which status an error in the body of a reply stands for, by its identifiers or else by its words."""
 _TOO_LONG = re.compile(
-    r"context[ _-]?(length|window|size|limit)|maximum context|reduce the length|n_ctx"
-    r"|(prompt|input|messages?)\b[^.]{0,40}\btoo (long|large)"
-    r"|(input|prompt) tokens? exceed|too many (input |prompt )?tokens|exceeds? the maximum number of tokens",
+    r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx"
+    r"|(prompt|inputs?|messages?|request)\b[^.]{0,60}\btoo (long|large)|exceed(s|ed)? max(imum)? (length|context)"
+    r"|\b(input|prompt|tokens?( count)?)\b[^.]{0,60}\bexceed(s|ed)? (the )?(configured "
+    r"|model'?s? )?(\w+ )?(limit|maximum)"
+    r"|(input|prompt) tokens? exceed|too many (input |prompt )?tokens|exceeds? the maximum number of tokens"
+    r"|total number of tokens in the request cannot exceed|model token limit|token limit exceeded"
+    r"|\binputs?\b(?=.*tokens).{0,60}must (be|have) (<=?|less than|at most)"
+    r"|range of input length|exceed_context|string_above_max_length|tokens to keep from the initial prompt"
+    r"|context (the )?(overflow|exceed)|too long for",
     re.IGNORECASE,
 )
+_READS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"[\"']?n_ctx[\"']?\s*[:=]\s*(\d[\d,_]*)",
+        r"(?:context (?:length|window|size|limit)|(?:maximum|max) (?:context|prompt|input|model"
+        r"|sequence)[\w ]{0,16}length"
+        r"|token limit|prompt length)\b(?: of the model| of this model)?(?: is| of| to|:| =|=)*(?: only"
+        r"| at most)?\s*"
+        r"\(?(\d[\d,_]*)",
+        r"(\d[\d,_]*)[ -]?(?:tokens? )?(?:maximum )?context (?:length|window|size|limit)",
+        r"model with (\d[\d,_]*) maximum context",
+        r"\d[\d,_]* tokens? > (\d[\d,_]*)",
+        r"\(\d[\d,_]*\) exceeds the maximum number of tokens allowed \((\d[\d,_]*)\)",
+        r"(?:exceeds?|exceed(?:ed)?|cannot exceed|above|over|than|at most|<=?|limit is|limit of|limit:?"
+        r"|maximum(?: is| of)?:?)"
+        r"(?: the)?(?: configured)?(?: limit| maximum)?(?: of)?\s*(\d[\d,_]*)",
+        r"range of input length should be \[\d+, ?(\d[\d,_]*)\]",
+    )
+)
+"""How providers say how many tokens a model reads. The surest come first."""
+MOST_WORDS = 200
+"""Characters of an exception's own text that is read for what it means. A longer one may quote a reply."""
+FEWEST_READ = 256
+"""Tokens: a smaller number in such a message is no window."""
 _IDENTIFIER = re.compile(r"(?=.{1,40}$)[a-z]+(_[a-z]+)*")
+_NO_REPLY = re.compile(
+    r"null value for .?choices|No generation chunks were returned|No generations found in stream"
+    r"|Unexpected response type|'(str|list|NoneType)' object has no attribute '(usage|choices|model_dump|content)'"
+)
+"""What integrations raise at a reply that holds none."""
 _LOST_LOOP = re.compile(r"event loop is closed|attached to a different loop", re.IGNORECASE)
 """Errors of a client that kept a connection of an event loop that has ended."""
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
@@ -104,11 +169,24 @@ class ProviderError:
     """Whether there was a reply, which may have to be paid for."""
     usage: Any = None
     """The `usage` object in the body of the error, if it has one."""
+    words: str = ""
+    """What the provider says, as it said it: to be read here, and never to be shown."""
 
 
-def classify_error(error: BaseException) -> ProviderError:
-    """Return the classification of an exception and its causes."""
+class UnusableReply(Exception):
+    """A reply with status 200 that holds none: an error, a web page, nothing. It may have been billed."""
+
+    def __init__(self, what: str, body: Any = None, code: ErrorCode = "server_error") -> None:
+        self.what, self.code = what, code
+        """What it is, in our words, after "its reply"."""
+        self.body = body
+        super().__init__(what)
+
+
+def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> ProviderError:
+    """Return the classification of an exception and its causes. `secrets` are left out of the provider's words."""
     causes = list(_causes(error))
+    said = next((words for cause in causes if (words := _said(cause))), "")
     status = next((found for cause in causes if (found := _status(cause)) is not None), None)
     after = next((wait for cause in causes if (wait := _retry_after(cause)) is not None), None)
     code = _code(causes, status)
@@ -117,19 +195,42 @@ def classify_error(error: BaseException) -> ProviderError:
     # OpenRouter sends 402 with a time to wait when other requests in flight have reserved the money.
     retryable = code in RETRYABLE or (code == "no_credit" and status == 402 and after is not None)
     address = _address(causes) if code == "connection" else ""
-    sentence = NOT_FOUND if status == 404 else SENTENCES[code]
+    sentence = NOT_FOUND if status == 404 and code == "bad_request" else SENTENCES[code]
+    unusable = next((f": its reply {cause.what}" for cause in causes if isinstance(cause, UnusableReply)), "")
+    words = said or " ".join(str(cause) for cause in causes if _status(cause) is not None)
+    shown = f'; it says: "{shown_words(said, secrets)}"' if said else ""
     return ProviderError(
-        code, f"{sentence}{address} ({details})", retryable, after, _arrival(causes, status), _usage(causes)
+        code,
+        f"{sentence}{unusable}{address} ({details}){shown}",
+        retryable,
+        after,
+        _arrival(causes, status),
+        _usage(causes),
+        words,
     )
+
+
+def window_in(words: str) -> int | None:
+    """Return how many tokens a model reads, when a provider that found a prompt too long says so."""
+    for pattern in _READS:
+        for found in pattern.finditer(words):
+            tokens = int(re.sub(r"\D", "", found[1]))
+            if tokens >= FEWEST_READ:
+                return tokens
+    return None
 
 
 def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
     """Return whether there was a reply. Only class names decide: the text of an exception may quote a reply."""
     if any(_NOT_SENT.search(type(cause).__name__) for cause in causes):
         return "none"
+    if any(isinstance(cause, UnusableReply) and cause.code == "bad_request" for cause in causes):
+        return "none"
     if status is not None:
         refused = status < 500 or any(map(_is_status, (place for cause in causes for place in _of_response(cause))))
         return "none" if refused else "unread"
+    if any(isinstance(cause, UnusableReply) for cause in causes):
+        return "unread"
     named = next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
     if named in _LOST:
         return "lost"
@@ -139,10 +240,28 @@ def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
 def _usage(causes: list[BaseException]) -> Any:
     """Return the `usage` object of an error's body, wherever the SDK keeps it."""
     for cause in causes:
-        for body in (vars(cause).get("body"), _body(vars(cause).get("response")), *cause.args[:1]):
+        for body in _bodies(cause):
             if isinstance(body, dict) and body.get("usage"):
                 return body["usage"]
     return None
+
+
+def _bodies(cause: BaseException) -> Iterator[Any]:
+    """Yield what an SDK may keep of the body that the provider sent."""
+    yield vars(cause).get("body")
+    yield _body(vars(cause).get("response"))
+    yield from (argument for argument in cause.args[:1] if isinstance(argument, dict))
+
+
+def _said(cause: BaseException) -> str:
+    """Return what the provider says in words, as far as it is known to be its message; nothing for other errors."""
+    if said := next((words for body in _bodies(cause) if (words := words_of_body(body))), ""):
+        return said
+    if isinstance(cause, UnusableReply) or _status(cause) is None:
+        return ""
+    held = vars(cause)
+    texts = (getattr(held.get("response"), "text", None), held.get("error"), held.get("message"))
+    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _body(response: Any) -> Any:
@@ -177,25 +296,55 @@ def _provider_codes(causes: list[BaseException]) -> list[str]:
     is."""
     for cause in causes:
         body = vars(cause).get("body")
+        inner = body.get("error") if isinstance(body, dict) else None
+        body = inner if isinstance(inner, dict) else body
         codes = [body.get("code"), body.get("param")] if isinstance(body, dict) else []
         if found := [name for name in codes if isinstance(name, str) and _IDENTIFIER.fullmatch(name)]:
             return found
     return []
 
 
-def _code(causes: list[BaseException], status: int | None) -> ErrorCode:
+def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa: PLR0911 - one for each kind
     words = " ".join(f"{cause} {vars(cause).get('code')} {vars(cause).get('body')}" for cause in causes)
-    if status in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
+    said = status if status is not None else _status_in_words(causes)
+    if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
-    if status in (400, 413, 422, 500, None) and _TOO_LONG.search(words):
+    if said in (400, 413, 422, 500, None) and _TOO_LONG.search(words):
         return "too_long"
-    if status in (400, 403, 422) and _REFUSED.search(words):
+    if said in (400, 403, 422) and _REFUSED.search(words):
         return "refused_by_provider"
-    if status is None and _LOST_LOOP.search(words):
+    if said is None and _LOST_LOOP.search(words):
         return "connection"
-    if status is None:
+    if any(type(cause).__name__ == "TooManyRedirects" for cause in causes):
+        return "bad_request"
+    if said is None and (unusable := next((one for one in causes if isinstance(one, UnusableReply)), None)):
+        return unusable.code
+    if said is None and _NO_REPLY.search(words):
+        return "server_error"
+    if said is None:
         return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
-    return _STATUS.get(status, "server_error" if status >= 500 else "bad_request")
+    return _STATUS.get(said, "server_error" if said >= 500 else "bad_request")
+
+
+def _status_in_words(causes: list[BaseException]) -> int | None:
+    """Return the status that an error without one stands for, by the message in its body, or by its own text when
+    its class tells nothing."""
+    for cause in causes:
+        words = [said for body in _bodies(cause) if (said := words_of_body(body))]
+        if not words and _named(cause) == "unknown" and not _is_of_python(cause):
+            words = [text] if len(text := str(cause)) <= MOST_WORDS else []
+        if (found := next((status for said in words if (status := _meant(said))), None)) is not None:
+            return found
+    return None
+
+
+def _is_of_python(cause: BaseException) -> bool:
+    """Return whether a cause is a fault in a program, rather than an error that integrations raise."""
+    return type(cause).__module__ == "builtins" and type(cause) not in (ValueError, RuntimeError, Exception)
+
+
+def _meant(text: str) -> int | None:
+    return next((status for status, pattern in _BODY_STATUS if pattern.search(text)), None)
 
 
 def _named(error: BaseException) -> ErrorCode:
@@ -213,10 +362,26 @@ def _status(error: BaseException) -> int | None:
 
 
 def _status_candidates(error: BaseException) -> Iterator[Any]:
+    if type(error).__module__ == "aiohttp.http_exceptions":
+        return  # a stream that broke off: its code is aiohttp's own, and no server has sent it
     yield from _of_response(error)
-    if error.args and isinstance(body := error.args[0], dict):  # OpenRouter, in the body of a reply with status 200
-        yield body.get("code")
+    for body in _bodies(error):
+        yield _status_of_body(body)
     yield getattr(error, "code", None)
+
+
+def _status_of_body(body: Any) -> int | None:
+    """Return the status that the body of a reply names, by a number or by an identifier."""
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error")
+    if isinstance(error, dict):
+        return _status_of_body(error)
+    named: list[Any] = [body.get(key) for key in ("code", "status", "error_code", "type")]
+    for value in named:
+        if _is_status(value) or (isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value)):
+            return int(value)  # gateways give it as a text, too
+    return next((status for value in named if isinstance(value, str) and (status := _meant(value))), None)
 
 
 def _of_response(error: BaseException) -> Iterator[Any]:
@@ -238,6 +403,8 @@ def _retry_after(error: BaseException) -> float | None:
     headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
     if not isinstance(headers, Mapping):
         return None
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value := str(headers.get("retry-after-ms") or "")):
+        return float(value) / 1000
     value = str(headers.get("retry-after") or headers.get("Retry-After") or "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", value):
         return float(value)

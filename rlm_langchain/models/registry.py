@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,17 @@ from rlm_langchain.models.model import (
     Role,
 )
 from rlm_langchain.models.provider_errors import ErrorCode
+from rlm_langchain.models.wrapped import Unwrapped, WrappedChat, unwrap
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import Runnable, RunnableConfig
 
 SMALL = 4.0
 """Up to this many billion parameters, as its name tells, a model is given the compact prompts."""
+
+OF_LANGGRAPH = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "checkpoint_during"})
+"""Keys of `configurable` that are no setting of a model, also of one that takes any."""
 
 FORMS = """\
 vendor/name       through OpenRouter, as openrouter:vendor/name
@@ -34,7 +40,7 @@ local             the small model that comes along
 provider:name     a provider of a plug-in, or any other that `langchain` knows (anthropic:..., google_genai:...)"""
 
 
-def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
+def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
     """The model that a user means.
 
     Raises `MissingDependency` when it needs a key or a package that is not there, `ConfigurationError` for a
@@ -49,11 +55,13 @@ def resolve(spec: str | BaseChatModel | Model, role: Role) -> Model:
 
 def check_kind(spec: Any) -> Any:
     """What is given as a model, if it may be one. Raises `ConfigurationError`, as `resolve` would."""
-    from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import Runnable
 
     if isinstance(spec, str):
         _parts(spec.strip())
-    elif not isinstance(spec, BaseChatModel | Model):
+    elif isinstance(spec, Runnable):
+        unwrap(spec)
+    elif not isinstance(spec, Model):
         raise ConfigurationError(
             f"a model is a name or a LangChain chat model, not {type(spec).__name__}. The names are:\n{FORMS}"
         )
@@ -112,8 +120,56 @@ def way_out(model: Model, code: ErrorCode) -> str:
 
 
 def _given(chat: Any) -> Model:
-    name = _own_name(check_kind(chat))
+    from langchain_core.language_models import BaseChatModel
+
+    check_kind(chat)
+    if isinstance(chat, BaseChatModel):
+        return _of_chat(chat)
+    found = unwrap(chat)
+    return replace(_of_chain(found), choose=_chooser(chat) if found.dynamic else None)
+
+
+def _of_chat(chat: BaseChatModel) -> Model:
+    name = _own_name(chat)
     return _described(name, use_shared_http(chat), _profile(name))
+
+
+def _of_chain(found: Unwrapped) -> Model:
+    """A model with its fallbacks. It reads what the one with the largest window reads."""
+    first, *others = map(_of_wrapped, found.chats)
+    windows = [model.window for model in (first, *others)]
+    known = [window for window in windows if window is not None]
+    window = max(known) if len(known) == len(windows) else None
+    return replace(first, window=window, fallbacks=tuple(others), handled=found.handled)
+
+
+def _of_wrapped(wrapped: WrappedChat) -> Model:
+    """A chat model by what is bound to it: that may name another model of its provider."""
+    chat, named = wrapped.chat, wrapped.bound.get("model") or wrapped.bound.get("model_name")
+    own = "model_name" if "model_name" in type(chat).model_fields else "model"
+    if isinstance(named, str) and own in type(chat).model_fields:
+        chat = chat.model_copy(update={own: named, "profile": None})
+    model = _of_chat(chat)
+    return replace(model, wrapped=replace(wrapped, chat=model.chat))
+
+
+def _chooser(given: Any) -> Callable[[RunnableConfig], Model]:
+    """Return what finds the model that a config chooses. What a config says of fields is a model's name for it."""
+    known: dict[str, Model] = {}
+
+    def choose(config: RunnableConfig) -> Model:
+        settings = config.get("configurable") or {}
+        plain = {
+            name: value
+            for name, value in settings.items()
+            if not name.startswith("__") and name not in OF_LANGGRAPH
+        }
+        key = repr(sorted(plain.items(), key=lambda item: item[0]))
+        if key not in known:
+            known[key] = _of_chain(unwrap(given, {"configurable": plain}))
+        return known[key]
+
+    return choose
 
 
 def _described(name: str, chat: BaseChatModel, profile: Profile) -> Model:

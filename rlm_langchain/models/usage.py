@@ -1,7 +1,8 @@
 """Usage of a call from the figures that its provider reports. Every figure is checked before it is used.
 
 Impossible figures are ignored: values that are no numbers, negative, absurdly large, smaller than their own parts,
-or next to nothing for a long text. The tokens are then counted here, and the usage is marked as estimated.
+or next to nothing for a long text. The tokens are then counted here, and the usage is marked as estimated. So it is
+when a provider reports a cost of 0 for tokens that have a price: the price is booked.
 """
 
 from __future__ import annotations
@@ -84,15 +85,17 @@ def _is_plausible(reported: int | None, own: int) -> bool:
 
 def _priced(model: Model, figures: _Figures, cost: float | None, estimated: bool) -> Usage:
     read, wrote = figures.input or 0, figures.output or 0
-    usage = Usage(1, read, figures.cached, wrote, 0.0, estimated)
+    usage = Usage(1, read, figures.cached, wrote, cost, estimated)
+    if cost:
+        return usage
+    # Contradictory figures about a cache are priced as if nothing had been cached.
+    charged = usage._replace(cached=0) if figures.doubtful else usage
+    written = (read if model.needs_cache_control else 0) if figures.written is None else min(figures.written, read)
+    priced = pricing.cost(model, charged, written)
     if cost is None:
-        # Contradictory figures about a cache are priced as if nothing had been cached.
-        charged = usage._replace(cached=0) if figures.doubtful else usage
-        written = (
-            (read if model.needs_cache_control else 0) if figures.written is None else min(figures.written, read)
-        )
-        cost = pricing.cost(model, charged, written)
-    return usage._replace(cost=cost)
+        return usage._replace(cost=priced)
+    # Believed, a cost of 0 would turn off a limit in dollars. Only a price says that a model is free.
+    return usage._replace(cost=priced, estimated=True) if priced else usage
 
 
 def worst_case_usage(reserved: Usage) -> Usage:

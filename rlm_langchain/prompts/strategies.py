@@ -8,6 +8,7 @@ body is the guidance for the root model, and optionally `helpers.py` with defini
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -74,14 +75,30 @@ def read_skill(folder: Path) -> Strategy:
             f"{folder} is not a skill: {file.name} cannot be read ({error.strerror})"
         ) from error
     head, body = _front_matter(text, file)
-    helpers = folder / "helpers.py"
+    name = str(head["name"])
     return Strategy(
-        name=str(head["name"]),
+        name=name,
         description=str(head["description"]),
         guidance=body.strip(),
-        prelude=helpers.read_text(encoding="utf-8") if helpers.is_file() else "",
+        prelude=_helpers(name, folder / "helpers.py"),
         whole=_share(head.get("whole", 0.0), file),
     )
+
+
+def _helpers(name: str, file: Path) -> str:
+    """The helpers of a skill; none where there is no file. Raises `ConfigurationError` for what is no Python."""
+    if not file.is_file():
+        return ""
+    try:
+        code = file.read_text(encoding="utf-8")
+        compile(code, str(file), "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    except SyntaxError as error:
+        raise ConfigurationError(
+            f"the helpers of the strategy {name!r} are no Python: {file}, line {error.lineno}: {error.msg}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the helpers of the strategy {name!r} cannot be read: {file}: {error}") from error
+    return code
 
 
 def _several(wanted: Wanted) -> list[str | Path | Strategy]:

@@ -16,9 +16,10 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from rlm_langchain.context.describe import approximate_tokens
-from rlm_langchain.errors import RLMError
+from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.models.call import CallFailed, RetryPolicy
 from rlm_langchain.models.model import Price, PriceListEntry
 from rlm_langchain.models.pricing import embedding_price
@@ -60,8 +61,9 @@ class Embedder:
     async def documents(self, texts: Sequence[str], paying: Paying = unpaid) -> Any:
         """A row for each text. Raises `CallFailed`, and what `paying` raises."""
         from rlm_langchain.retrieval.cache.embedding_cache import VectorCache, key_of
-        from rlm_langchain.retrieval.index.vectors import unit
+        from rlm_langchain.retrieval.index.vectors import checked, unit
 
+        texts = [normalize("NFC", text) for text in texts]
         cache = VectorCache(self.folder / f"{self.identity}.sqlite")
         keys = [key_of(text) for text in texts]
         known = await asyncio.to_thread(cache.get, keys)
@@ -71,7 +73,7 @@ class Embedder:
 
         async def ask(some: list[tuple[bytes, str]]) -> None:
             def embed() -> None:
-                rows = unit(self.model.embed_documents([text for _, text in some]))
+                rows = checked(self.model.embed_documents([text for _, text in some]), len(some))
                 fresh = dict(zip((key for key, _ in some), rows, strict=True))
                 cache.put(fresh)
                 known.update(fresh)
@@ -80,11 +82,17 @@ class Embedder:
                 await self._asked(embed, [text for _, text in some], paying)
 
         await _all(ask(waiting[i : i + BATCH]) for i in range(0, len(waiting), BATCH))
+        widths = sorted({len(row) for row in known.values()})
+        if len(widths) > 1:
+            raise CallFailed("unknown", f"the embedding model gave vectors of other widths: {widths}", 0, 0.0)
         return unit([known[key] for key in keys])
 
     async def query(self, text: str, paying: Paying = unpaid) -> Any:
         """The row of a question, which some models embed in another way. Raises as `documents` does."""
-        return await self._asked(lambda: self.model.embed_query(text), [text], paying)
+        from rlm_langchain.retrieval.index.vectors import checked
+
+        text = normalize("NFC", text)
+        return await self._asked(lambda: checked([self.model.embed_query(text)], 1), [text], paying)
 
     async def _asked(self, embed: Callable[[], Any], texts: Sequence[str], paying: Paying) -> Any:
         """What `embed` gives, in a thread, again when a fault may pass."""
@@ -121,6 +129,8 @@ async def _in_thread(embed: Callable[[], Any]) -> Any:
     """What a model gives; what it raises, marked: a time limit of the run is not its fault."""
     try:
         return await asyncio.to_thread(embed)
+    except InputError as error:
+        raise CallFailed("unknown", str(error), 0, 0.0) from None
     except RLMError:
         raise
     except Exception as error:

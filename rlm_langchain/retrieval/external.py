@@ -15,6 +15,8 @@ from rlm_langchain.types import CallResult
 if TYPE_CHECKING:
     from rlm_langchain.run.run_tree import RunTree
 
+SHOWN = 100
+"""Characters of a query in a sentence."""
 STARTS = ("start", "start_index")
 """Where metadata says that a document begins: ours, and that of LangChain's splitters."""
 
@@ -38,7 +40,34 @@ async def found_outside(outside: Any, query: str, most: int, tree: RunTree, conf
         # Whatever it raises: a foreign error's text could hold a key.
         return CallResult(None, f"the retriever failed: {type(error).__name__}")
     hits = [_hit(document, score) for document, score in scored[:most]]
-    return CallResult(json.dumps({"hits": hits, "note": None}, ensure_ascii=False))
+    note = None if hits else nothing_found(query, most, corpus_size(outside))
+    return CallResult(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
+
+
+def nothing_found(query: str, most: int, among: str) -> str:
+    """What code is told of a search without a hit. `among`: what was searched, in words that follow."""
+    if most < 1:
+        return "k was below 1, so nothing was looked for"
+    if not query.strip():
+        return "the query was blank, so nothing was looked for"
+    return (
+        f"nothing was found for {shortened(query)!r}{among}: try other words, fewer and likelier ones, or read "
+        "`context` in code; if there is nothing, say so in the answer"
+    )
+
+
+def shortened(query: str) -> str:
+    """A query that may be long, as a sentence shows it."""
+    return query if len(query) <= SHOWN else f"{query[:SHOWN]}..."
+
+
+def corpus_size(outside: Any) -> str:
+    """How much a retriever or vector store searches, in words after what was found; blank when it does not tell."""
+    held = getattr(outside, "vectorstore", None) or getattr(outside, "corpus", None)
+    held = outside if held is None else held
+    if isinstance(held, str | bytes) or not hasattr(held, "__len__"):
+        return ""
+    return f" (it searches {len(held):,} documents)" if len(held) else " (there is no document in it)"
 
 
 def number_of(retriever: Any, most: int) -> dict[str, int]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field, PrivateAttr
+from typing_extensions import Self
 
 from rlm_langchain.context.mapped_text import open_mapped
 from rlm_langchain.context.opening import read_context
@@ -18,9 +21,12 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import as_text
 from rlm_langchain.retrieval import extras
 from rlm_langchain.retrieval.cache.index_cache import IndexCache
+from rlm_langchain.retrieval.copies import pickled_with
+from rlm_langchain.retrieval.faiss_store.metadata import natural
 from rlm_langchain.retrieval.option import embedder_of
 from rlm_langchain.run.event_loops import shared_loop
 from rlm_langchain.types import ContextFile
+from rlm_langchain.validation import check_names, check_types, option_errors
 
 
 class RLMRetriever(BaseRetriever):
@@ -39,6 +45,50 @@ class RLMRetriever(BaseRetriever):
     k: int = Field(default=10, ge=1)
     home: Path | None = None
     """Where the corpus and its index are kept. None: `RLM_HOME`, else the user's data folder."""
+
+    def __init__(
+        self, *, corpus: Any, embeddings: Any = None, k: int = 10, home: Path | None = None, **options: Any
+    ) -> None:
+        """Make a retriever. `options` are those of every LangChain retriever, such as `tags`.
+
+        Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
+        """
+        check_names(options, type(self).model_fields)
+        if embeddings is not None:
+            check_types("RLMRetriever", Embeddings, embeddings=embeddings)
+        with option_errors(type(self)):
+            super().__init__(corpus=corpus, embeddings=embeddings, k=k, home=home, **options)  # type: ignore[call-arg]
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The corpus and the embedding model by their kinds alone: they may be long, and hold keys."""
+        size = f", {len(self.corpus):,} long" if hasattr(self.corpus, "__len__") else ""
+        yield "corpus", f"{type(self.corpus).__name__}{size}"
+        if self.embeddings is not None:
+            yield "embeddings", type(self.embeddings).__name__
+        yield "k", self.k
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """For pickle: an index is found again by what is in its corpus. Raises `InputError`."""
+        fields = pickled_with(
+            dict(self.__dict__),
+            f"an {type(self).__name__}",
+            "make one of the same corpus and embeddings where it is needed; its index is kept, and found again",
+        )
+        return {**super().__getstate__(), "__dict__": fields, "__pydantic_private__": None}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self.model_post_init(None)
+
+    def __copy__(self) -> Self:
+        """A retriever of the same corpus, with the same embedding model."""
+        copy = type(self).__new__(type(self))
+        copy.__setstate__({**super().__getstate__(), "__dict__": dict(self.__dict__), "__pydantic_private__": None})
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Like `__copy__`: a corpus is only read, and an embedding model may hold connections."""
+        return self.__copy__()
 
     _opened: Opened | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
@@ -80,6 +130,8 @@ class Opened(NamedTuple):
     indexes: IndexCache
     value: Any
     """In memory, unless it is one text."""
+    metadatas: list[dict[str, Any]] | None
+    """Of a corpus of documents: as it was given, where the value has text in place of dates."""
 
 
 def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
@@ -89,26 +141,35 @@ def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
     indexes = IndexCache(store.root / "indexes", embedder)
     ref = store.reference(corpus)
     if ref is None:
-        return Opened(None, "", indexes, None)
+        return Opened(None, "", indexes, None, None)
     file = store.open(ref)
     value = json.loads(read_context(file)) if file.kind == "json" else None
-    return Opened(file, ref["sha256"], indexes, value)
+    return Opened(file, ref["sha256"], indexes, value, _metadatas(corpus))
+
+
+def _metadatas(corpus: Any) -> list[dict[str, Any]] | None:
+    documents = corpus if isinstance(corpus, list | tuple) else [corpus]
+    if not all(isinstance(one, Document) for one in documents):
+        return None
+    return [natural(one.metadata) for one in documents]
 
 
 def _documents(opened: Opened, hits: list[Any]) -> list[Document]:
     if opened.value is None and opened.file is not None:
         with open_mapped(opened.file) as text:
             return [_document(hit, text.slice(hit.start, hit.end), {}) for hit in hits]
-    return [_document(hit, *_piece(opened.value, hit)) for hit in hits]
+    return [_document(hit, *_piece(opened, hit)) for hit in hits]
 
 
-def _piece(value: Any, hit: Any) -> tuple[str, dict[str, Any]]:
+def _piece(opened: Opened, hit: Any) -> tuple[str, dict[str, Any]]:
     """The text of a hit, and the metadata of the document that it is in."""
-    metadata: dict[str, Any] = {}
+    value, metadata = opened.value, dict[str, Any]()
     for step in hit.unit.path:
         if step == "page_content" and isinstance(value.get("metadata"), dict):
             metadata = value["metadata"]
         value = value[step]
+    if opened.metadatas is not None:
+        metadata = opened.metadatas[hit.unit.path[0]]
     return as_text(value)[hit.start : hit.end], metadata
 
 

@@ -9,16 +9,22 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.budget.ledger import Reservation
+from rlm_langchain.budget.ledger import Receipt, Reservation
 from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete
-from rlm_langchain.models.messages import flaw_of, with_cache_control
+from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
-from rlm_langchain.run.reservation import expected_cost, max_output_tokens, reservation_for
+from rlm_langchain.run.reservation import (
+    check_limits_hold,
+    expected_cost,
+    max_output_tokens,
+    prompt_tokens,
+    reservation_for,
+)
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import Usage
 
@@ -54,84 +60,55 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     """
     known = recorded_reply(tree, request)
     if known is not None:
-        return _with_unread(tree, request, known)
+        return known
     tree.check()
-    ledger, held, model = tree.ledger, request.may_use_reserve, request.model
+    model = request.model.chosen(config)
+    if model is not request.model:
+        check_limits_hold(tree.ledger.budget, model)
+        request = replace(request, model=model)
+    ledger, held = tree.ledger, request.may_use_reserve
+    longest = await _longest(model, request.messages, config)
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, request.messages, last=request.last)
+        return reservation_for(ledger, model, longest, last=request.last)
 
-    reservation = ledger.reserve(estimate(), last=held, estimate=estimate)
+    reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
         tree.agreement.started(request.path)
-        completion = await complete(
+        return await complete(
             model,
-            with_cache_control(request.messages)
-            if request.cacheable and model.needs_cache_control
-            else request.messages,
+            request.messages,
             config=config,
             gate=tree.gate,
             output_tokens=max_output_tokens(ledger.budget, last=request.last),
             retry=retry,
             account=Account(entry, lambda completion: _keep(tree, request, entry, completion)),
+            learned=tree.learned,
+            cacheable=request.cacheable,
         )
-    return _with_unread(tree, request, completion)
+
+
+async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
+    """Return the longest of what the models that may be asked are given: prompts of users add to the messages."""
+    wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
+    ready = [messages, *[await one.prepared(messages, one.config(config)) for one in wrapped]]
+    return max(ready, key=prompt_tokens)
 
 
 def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
     """Add the cost of a reply to the ledger at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
-        _keep_lost(tree, request, entry)
+        entry.lose()
         return
-    entry.book(used)
-    tree.note(request.path, used)
     if completion.failed:
-        key = _key(request, "usage")
-        tree.failures[key] = used = unread_by(tree, request).plus(used)
-        if tree.receipts:
-            receipt = {"place": request.path, "usage": used.record(), "worked": tree.ledger.seconds}
-            tree.receipts.write(key, receipt)
+        entry.book(used)
         return
+    flaw = flaw_of(completion.text, completion.finish)
+    key = request.own_key if flaw and request.own_key is not None else request.key
+    entry.book(used, Receipt(key, _receipt(request, completion)))
     if not completion.from_cache:
         tree.ledger.learn(request.model.name, wanted, used, expected_cost(request.model, used))
-    if tree.receipts:
-        flaw = flaw_of(completion.text, completion.finish)
-        key = request.own_key if flaw and request.own_key is not None else request.key
-        tree.receipts.write(key, {**_receipt(request, completion), "worked": tree.ledger.seconds})
-
-
-def _keep_lost(tree: RunTree, request: ModelRequest, entry: Reservation) -> None:
-    """Count a reply that did not arrive against the limits, in this process and in later ones."""
-    key = _key(request, "lost")
-    tree.failures[key] = lost = _failed(tree, key).plus(entry.wanted)
-    entry.lose()
-    if tree.receipts:
-        tree.receipts.write(key, {"place": request.path, "lost": lost.record(), "worked": tree.ledger.seconds})
-
-
-def unread_by(tree: RunTree, request: ModelRequest) -> Usage:
-    """Return the usage of unreadable replies to this request, in this process and earlier ones."""
-    return _failed(tree, _key(request, "usage"))
-
-
-def _failed(tree: RunTree, key: str) -> Usage:
-    """Return the usage stored under the key of a failure."""
-    if (used := tree.failures.get(key)) is not None:
-        return used
-    kept = tree.receipts.find(key) if tree.receipts else None
-    return Usage() if kept is None else Usage(**kept[key.rpartition(" ")[2]])
-
-
-def _key(request: ModelRequest, field: Literal["usage", "lost"]) -> str:
-    """Return the key of the receipt of a failure, which stores its figures in this field."""
-    return f"{request.path} {request.key} failed {field}"
-
-
-def _with_unread(tree: RunTree, request: ModelRequest, completion: Completion) -> Completion:
-    """Return a reply whose usage includes that of the unreadable replies before it."""
-    before = unread_by(tree, request)
-    return completion if before == Usage() else replace(completion, usage=completion.usage.plus(before))
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
@@ -179,10 +156,8 @@ def recorded_plan(tree: RunTree, key: str) -> Any:
 
 def _receipt(request: ModelRequest, completion: Completion) -> dict[str, object]:
     return {
-        "place": request.path,
         "decided": request.plan,
         "text": completion.text,
-        "usage": completion.usage.record(),
         "seconds": completion.seconds,
         "retries": completion.retries,
         "finish": completion.finish,

@@ -214,6 +214,7 @@ async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> 
     properly."""
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
+
     part: asyncio.Future[T] = loop.create_future()
 
     async def produce() -> None:
@@ -226,6 +227,8 @@ async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> 
 
     task = asyncio.create_task(produce(), context=invocation.context())
     invocation.started(task)
+    _STREAMING.add(task)
+    task.add_done_callback(_STREAMING.discard)
     try:
         while True:
             part = loop.create_future()
@@ -233,12 +236,37 @@ async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> 
             await _first_of(part, task)
             if not part.done():
                 break
-            yield part.result()
+            with task_reading(invocation.cancel):
+                yield part.result()
     except BaseException:
         invocation.cancel()
         await ended([task])
         raise
     task.result()
+
+
+@contextmanager
+def task_reading(cancel: Callable[[], None]) -> Iterator[None]:
+    """Around the `yield` of a stream, which belongs to the task that reads it: cancelled between two parts, it asks
+    for no more. Frameworks leave the stream behind, and only a collection of garbage would close it."""
+
+    def left(reader: asyncio.Task[Any]) -> None:
+        if reader.cancelled():
+            cancel()
+
+    reader = asyncio.current_task()
+    if reader is None:
+        yield
+        return
+    reader.add_done_callback(left)
+    try:
+        yield
+    finally:
+        reader.remove_done_callback(left)
+
+
+_STREAMING: set[asyncio.Task[Any]] = set()
+"""What makes the parts of streams. Event loops hold their tasks weakly."""
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:

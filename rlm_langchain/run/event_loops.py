@@ -7,18 +7,19 @@ import atexit
 import math
 import os
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import CapacityLimiter, TaskInfo, from_thread, get_current_task, to_thread
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
+from rlm_langchain.errors import ForeignExit, is_exit
 from rlm_langchain.run.cancellation import ended, in_new_thread
 
 if TYPE_CHECKING:
@@ -37,9 +38,49 @@ def _kept(provider: int) -> BlockingPortalProvider:
     """Return the provider, whose loop stays open until the process ends. Clients cached by other packages hold
     connections that belong to this loop and would fail on another one."""
     kept = _providers[provider]
-    kept.__enter__()
+    loop = kept.__enter__()
+    loop.call(lambda: asyncio.get_running_loop().set_task_factory(_survivable_task))
     atexit.register(_end, provider)
     return kept
+
+
+class _Survivable(Coroutine[Any, Any, T]):
+    """A coroutine whose exits, such as a callback's `sys.exit()`, are errors of its own: asyncio lets an exit of a
+    task end the loop, which all sync runs of the process share."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        return self._step(self._work.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an error."""
+        return self._step(self._work.throw, *error)
+
+    def close(self) -> None:
+        """End."""
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._work.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        """What is asked of a coroutine: its frame, where it waits."""
+        return getattr(self._work, name)
+
+    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return step(*given)
+        except BaseException as error:
+            if not is_exit(error):
+                raise
+            raise ForeignExit(error) from error
+
+
+def _survivable_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(_Survivable(work) if isinstance(work, Coroutine) else work, loop=loop, **options)
 
 
 def _end(provider: int) -> None:
@@ -82,7 +123,12 @@ def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> 
 
     async def called() -> T:
         IN_SYNC_RUN.set(True)
-        return await function(given)
+        try:
+            return await function(given)
+        except BaseException as error:
+            if not is_exit(error):
+                raise
+            raise ForeignExit(error) from error  # here, since a task of the loop that fails ends the others
 
     with shared_loop() as loop:
         future = loop.start_task_soon(called)
@@ -127,6 +173,7 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
     first wait for its threads. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its
     worker threads."""
     context = copy_context() if context is None else context
+    do = partial(_without_exits, do)
     if not _is_cancellable() and threading.current_thread() is not threading.main_thread():
         return context.run(do)
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
@@ -137,6 +184,16 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
             if not work.done():  # otherwise the work itself raised or paused
                 stop()
             raise
+
+
+def _without_exits(do: Callable[[], T]) -> T:
+    """Return the result of `do()`. What ends a process there, in a callback, say, is an error of ours."""
+    try:
+        return do()
+    except BaseException as error:
+        if not is_exit(error):
+            raise
+        raise ForeignExit(error) from error
 
 
 def _awaited(work: Future[T]) -> T:
@@ -156,15 +213,22 @@ def _is_cancellable() -> bool:
     return True
 
 
-def iterate_interruptible(parts: Iterator[T], stop: Callable[[], None], context: Context) -> Iterator[T]:
+def iterate_interruptible(
+    parts: Iterator[T], stop: Callable[[], None], context: Context, leave: Callable[[], None]
+) -> Iterator[T]:
     """Yield `parts`. Call `stop` at once, before LangGraph waits for its threads, on Ctrl-C, if the consumer
     leaves early, or if the anyio worker thread that waits for the next part is cancelled (a
-    `StreamingResponse` has such threads)."""
+    `StreamingResponse` has such threads).
+
+    If such a cancellation comes between two parts, `leave` is called, which closes this iterator from another
+    thread. Starlette abandons the stream in this case, so it would only be closed when Python collects its garbage.
+    """
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
-            while (part := _awaited(pool.submit(context.run, lambda: next(parts, end)))) is not end:
-                yield cast(T, part)
+            while (part := _awaited(pool.submit(context.run, _without_exits, lambda: next(parts, end)))) is not end:
+                with _watched_reader(leave):
+                    yield cast(T, part)
         except BaseException:
             stop()
             raise
@@ -174,6 +238,32 @@ def iterate_interruptible(parts: Iterator[T], stop: Callable[[], None], context:
                 context.run(close)
             else:
                 pool.submit(context.run, close).result()
+
+
+@contextmanager
+def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
+    """Within the block, in an anyio worker thread: a cancel of whoever started the thread calls `leave`, once."""
+    if not _is_cancellable():
+        yield
+        return
+    reader = from_thread.run(_reader)
+    with shared_loop() as loop:
+        watching = loop.start_task_soon(_watch, reader, leave)
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+
+async def _reader() -> tuple[TaskInfo, object]:
+    """Return what tells of the cancel scope of this worker thread's caller, and the task that keeps it alive."""
+    return get_current_task(), asyncio.current_task()
+
+
+async def _watch(reader: tuple[TaskInfo, object], leave: Callable[[], None]) -> None:
+    while not reader[0].has_pending_cancellation():  # noqa: ASYNC110 - anyio tells nobody
+        await asyncio.sleep(GLANCE)
+    in_new_thread(leave)
 
 
 def closed_at_exit(stream: Generator[T]) -> Generator[T]:

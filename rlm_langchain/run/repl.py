@@ -43,6 +43,8 @@ class Repl:
     diverged: int = 0
     """Replayed calls that differ from the recorded ones and are made again."""
     _session: SandboxSession | None = None
+    _setup: str = ""
+    """Code that this session has run before a cell: it gives the REPL its list of earlier questions."""
     timed_out: bool = False
     """Whether the deadline has passed. A cell that was computing has ended, and nothing new starts."""
     _closed: bool = False
@@ -69,10 +71,10 @@ class Repl:
                 if isinstance(step, Suspended) or not journal.finished(cell["cell"]):
                     return step
 
-    def run(self, code: str) -> Step:
-        """Start a new cell."""
+    def run(self, code: str, setup: str = "") -> Step:
+        """Start a new cell. `setup` is run before it, unless this session has already run it."""
         with self._lock:
-            return self._start(code)
+            return self._start(code, setup)
 
     def answer(self, replies: Sequence[Reply]) -> Step:
         """Pass replies that cost nothing to a suspended cell."""
@@ -124,7 +126,7 @@ class Repl:
 
     def _drop(self) -> None:
         session, self._session = self._session, None
-        self.pending_calls, self.cells_started, self.next_call = (), 0, 0
+        self.pending_calls, self.cells_started, self.next_call, self._setup = (), 0, 0, ""
         if session is not None:
             session.close()
 
@@ -136,7 +138,7 @@ class Repl:
             self.next_call = journal.calls_before(cell["cell"])
             return Died("crash", "", "as recorded")
         before = time.perf_counter()
-        step = self._start(cell["code"])
+        step = self._start(cell["code"], journal.setup(cell["cell"]))
         step = self._continue(journal) if isinstance(step, Suspended) else step
         self.replayed += time.perf_counter() - before
         if output is not None and isinstance(step, Died) and not self.timed_out:
@@ -160,7 +162,7 @@ class Repl:
             if not isinstance(step, Suspended):
                 return step
 
-    def _start(self, code: str) -> Step:
+    def _start(self, code: str, setup: str) -> Step:
         if self._session is None and not self._closed and not self.timed_out:
             self._session = self.open()
         session = self._session
@@ -169,6 +171,10 @@ class Repl:
             return Died("crash", "", "the REPL was closed.")
         self.cells_started += 1
         self.seconds = 0.0
+        if setup != self._setup:
+            self._setup = setup
+            if isinstance(step := self._timed(session.run, setup), Died):
+                return step
         return self._timed(session.run, code)
 
     def _resume(self, replies: Sequence[Reply]) -> Step:

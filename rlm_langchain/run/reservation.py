@@ -10,7 +10,9 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.estimate import most_tokens
 from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.context.describe import approximate_tokens
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
+from rlm_langchain.models.call import accepts_output_cap
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
 
@@ -46,11 +48,34 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
 
 
 def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return the highest cost of so many tokens at the known price, as if all input were written to a cache."""
-    return pricing.cost(model, usage._replace(cached=0), usage.input if model.needs_cache_control else 0)
+    """Return the highest cost of so many tokens at the known prices: those of the most expensive model that may be
+    called, as if all input were written to a cache."""
+    costs = [
+        pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0)
+        for one in model.chain
+    ]
+    known = [cost for cost in costs if cost is not None]
+    return max(known) if len(known) == len(costs) else None
+
+
+def check_limits_hold(budget: Budget, model: Model) -> None:
+    """Raise `ConfigurationError` if a limit cannot be applied to this model, which a config has chosen."""
+    capped = any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens))
+    if capped and any(accepts_output_cap(one.chat) is None for one in model.chain):
+        raise ConfigurationError(
+            f"{model.name}, which the config chooses, accepts no limit for its output: limit calls instead"
+        )
+    if budget.usd is not None and not all(map(pricing.has_price, model.chain)):
+        raise ConfigurationError(
+            f"a limit in dollars needs the price of every model, and none is known for {model.name}, which the "
+            "config chooses: set it with prices="
+        )
 
 
 def _replies_at_once(model: Model) -> int:
     """Return how many replies each request asks for."""
-    several = getattr(model.chat, "n", None)
-    return several if isinstance(several, int) and several > 1 else 1
+    several = [
+        one.wrapped.bound["n"] if one.wrapped and "n" in one.wrapped.bound else getattr(one.chat, "n", None)
+        for one in model.chain
+    ]
+    return max((count for count in several if isinstance(count, int)), default=1) or 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 from rlm_langchain.answers.coverage import CoverageTracker
 from rlm_langchain.budget.approval_limit import ApprovalLimit
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.ledger import Ledger
+from rlm_langchain.budget.ledger import Ledger, Receipt, Reservation
 from rlm_langchain.budget.limiters import ChildRunLimiter, RequestLimiter
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import RLMError
+from rlm_langchain.models.learned import Learned
+from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.records import Record, child_path
 from rlm_langchain.run.cancellation import Cancelled, in_new_thread
@@ -53,17 +55,19 @@ class RunTree:
         self.broken: RLMError | None = None
         """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
         raised."""
-        self.failures: dict[str, Usage] = {}
-        """Usage of unreadable or missing replies, by the keys of their receipts."""
+        self.learned = Learned()
+        """What the providers of its models do not accept, and how many tokens the models can read."""
         self._spent: dict[str, Usage] = {}
         """Usage by call path."""
+        self._lost: dict[str, int] = {}
+        """Number of requests without a reply, by call path."""
         self._below: dict[str, Usage] = {}
         """Usage of a run and of all runs below it, by path of the run."""
         self._joined: set[str] = set()
         self._journals: dict[str, Journal] = {}
         """Journals by path of the run, as far as they were read."""
-        self._tools: set[str] = set()
-        """Paths of all tool calls, in this process and before."""
+        self._tools: dict[str, int] = {}
+        """How many times a tool was run, by call path, in this process and before."""
         self.gate.check = self.tool_gate.check = self.check_cancelled
         self._keeping = threading.Lock()
         self._closing = threading.Lock()
@@ -76,13 +80,15 @@ class RunTree:
             if self.receipts is not None:
                 return
             receipts = Receipts(path)
-            for place, usage in receipts.spent_usage():
-                self.note(place, usage)
-                self.ledger.add_spent(usage)
-            for lost in receipts.lost_usage():
-                self.ledger.add_spent(Usage(), lost=lost)
+            for place, used, tools, is_lost in receipts.requests():
+                self.ledger.add_spent(used)
+                if tools:
+                    self._tools[place] = self._tools.get(place, 0) + tools
+                if is_lost:
+                    self.lost(place, used)
+                else:
+                    self.note(place, used)
             self.ledger.worked(receipts.seconds_worked())
-            self._tools.update(receipts.paths_of_tools())
             self.gate.room = self.receipts = receipts
 
     def breaks(self, error: RLMError) -> None:
@@ -117,11 +123,82 @@ class RunTree:
         with self._lock:
             return self._spent.get(place, Usage())
 
-    def take_tool(self, place: str) -> bool:
-        """Count one call of a tool or a function. Return False if none is left."""
+    def lost_at(self, place: str) -> int:
+        """Return how many requests were sent from exactly this place whose reply never came."""
         with self._lock:
-            self._tools.add(place)
-            return len(self._tools) <= self.ledger.budget.tool_calls
+            return self._lost.get(place, 0)
+
+    def charged(self, place: str, reply: CallResult) -> CallResult:
+        """Return the reply to a call with everything that was spent at its place, in this process and before."""
+        return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
+
+    @asynccontextmanager
+    async def reserve(
+        self, place: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+    ) -> AsyncIterator[Reservation]:
+        """Reserve a call in the ledger, as `Ledger.reserve` does, and keep on disk what is sent and used."""
+        if self.receipts is not None:
+            await self.receipts.open()
+        async with self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self) as entry:
+            yield entry
+
+    def sent(self, place: str, most: Usage) -> str:
+        """Keep on disk that a request is about to be sent. Raises `JournalError` when that is not possible."""
+        if self.receipts is None:
+            return ""
+        return self.receipts.write_sent(self._request(place, most._replace(estimated=True)))
+
+    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+        """Keep on disk what a request has used, and its reply."""
+        self.note(place, used)
+        if self.receipts is None:
+            return
+        if reply is None:
+            self.receipts.write(key, self._request(place, used))
+        else:
+            self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
+
+    def lost(self, place: str, most: Usage) -> None:
+        """Note that a reply never came. On disk, nothing settles the request, and that says the same."""
+        self.note(place, most)
+        with self._lock:
+            self._lost[place] = self._lost.get(place, 0) + 1
+
+    def _request(self, place: str, used: Usage) -> dict[str, Any]:
+        return {"place": place, "usage": used.record(), "worked": self.ledger.seconds}
+
+    @asynccontextmanager
+    async def tool_call(self, place: str) -> AsyncIterator[bool]:
+        """Run a tool or a function in here, unless this gives False: no call of one is left.
+
+        It counts before it runs, on disk too: a process that is killed meanwhile has run it. One that pauses for a
+        person counts when it runs again, from its beginning.
+        """
+        with self._lock:
+            is_left = sum(self._tools.values()) < self.ledger.budget.tool_calls
+            if is_left:
+                self._tools[place] = self._tools.get(place, 0) + 1
+        if not is_left:
+            yield False
+            return
+        key = ""
+        if self.receipts is not None:
+            await self.receipts.open()
+            key = self.receipts.write_sent({**self._request(place, Usage()), "tool": 1})
+        try:
+            yield True
+        except Exception as error:
+            self._tool_ended(place, key, counts=not is_graph_signal(error))
+            raise
+        else:
+            self._tool_ended(place, key)
+
+    def _tool_ended(self, place: str, key: str, *, counts: bool = True) -> None:
+        if not counts:
+            with self._lock:
+                self._tools[place] -= 1
+        if self.receipts is not None:
+            self.receipts.write(key, {**self._request(place, Usage()), "tool": int(counts)})
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
         """Return the REPL of the run at `path`. It is opened when it runs its first cell. Raises `Cancelled`."""
@@ -155,7 +232,8 @@ class RunTree:
         for place, usage in new:
             self.note(place, usage)
             self.ledger.add_spent(usage)
-        self._tools.update(_tools_of(journal))
+        for place in _tools_of(journal):
+            self._tools.setdefault(place, 1)
         self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
         self.child_runs.remember(journal.runs())
         if not path:
@@ -219,6 +297,8 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
     for record in journal.account:
         if record["type"] == "turn":
             yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
+        elif record["type"] == "note":
+            yield turn_place(record["path"], len(journal.turns)), Usage(**record["usage"])
         elif record["type"] == "call" and "child" in record:
             yield from _spendings(Journal(record["child"]))
         elif record["type"] == "call":

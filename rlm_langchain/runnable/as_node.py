@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel
 
+from rlm_langchain.errors import InputError
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import supervised
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
+
+MESSAGES = "messages"
+"""The key of LangGraph's `MessagesState`."""
 
 
 def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
@@ -24,7 +31,7 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
     graph = built.graph
 
     def input_of(state: Any) -> RLMInput:
-        return {"query": _read(state, keys["query"]), "context": _read(state, keys["context"])}
+        return {"query": _question(_read(state, keys["query"])), "context": _read(state, keys["context"])}
 
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config, threads=True)
@@ -52,4 +59,24 @@ def _read(state: Any, key: str) -> Any:
 
 def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
     whole = {keys["output"]: output} if "output" in keys else {}
-    return {keys["answer"]: output["answer"], **whole}
+    said = [AIMessage(_text(output))] if keys["answer"] == keys["query"] else output["answer"]
+    return {keys["answer"]: said, **whole}
+
+
+def _question(given: Any) -> Any:
+    """The question of a state: of messages, the last thing that a person said."""
+    if not isinstance(given, list):
+        return given
+    said = [message.text for message in convert_to_messages(given) if message.type == "human"]
+    if not said:
+        raise InputError("there is no message of a person among the messages of the state: nothing is asked")
+    return str(said[-1])
+
+
+def _text(output: RLMOutput) -> str:
+    answer = output["answer"]
+    if isinstance(answer, BaseModel):
+        return answer.model_dump_json()
+    if output["status"] == "failed":
+        return f"(no answer: {output['stop_reason']})"
+    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)

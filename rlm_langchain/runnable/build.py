@@ -4,6 +4,8 @@ before anything is paid for.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +17,16 @@ from rlm_langchain.graph.calls.search import KIND
 from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import accepts_output_cap
-from rlm_langchain.models.model import Model, Role
+from rlm_langchain.models.model import Model, Price, Role
 from rlm_langchain.models.pricing import has_price
 from rlm_langchain.models.registry import resolve
-from rlm_langchain.prompts.strategies import is_auto, strategies_of
+from rlm_langchain.prompts.strategies import each_installed, is_auto, strategies_of
+from rlm_langchain.protocols import Strategy
 from rlm_langchain.retrieval.embedder import Embedder, name_of
 from rlm_langchain.retrieval.option import search_of
 from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
+from rlm_langchain.sandboxes.reserved_names import bindings, parsed
 
 
 def assemble(options: Options) -> Components:
@@ -30,8 +34,11 @@ def assemble(options: Options) -> Components:
     store = ContextStore(options.home)
     search = search_of(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)
-    tools = tools_of(options.tools)
-    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools)
+    strategies = strategies_of(options.strategies)
+    named = options.tools or options.sub_tools or options.functions
+    helpers = _helpers(strategies, auto=is_auto(options.strategies)) if named else frozenset()
+    tools = tools_of(options.tools, helpers)
+    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools, helpers)
     if search and KIND in {**tools, **sub_tools}:
         raise ConfigurationError(
             f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
@@ -39,11 +46,13 @@ def assemble(options: Options) -> Components:
     functions = functions_of(options.functions)
     if taken := sorted(functions.keys() & ({*tools, *sub_tools} | ({KIND} if search else set()))):
         raise ConfigurationError(f"there are two functions of the REPL called {taken[0]!r}: rename one")
+    if taken := sorted(functions.keys() & helpers):
+        raise ConfigurationError(f"a strategy brings a function called {taken[0]!r} too: rename yours")
     return Components(
         root=root,
         subs=tuple(subs),
         sandbox=choose(options.sandbox),
-        strategies=strategies_of(options.strategies),
+        strategies=strategies,
         auto=is_auto(options.strategies),
         budget=options.budget,
         limits=options.limits,
@@ -57,14 +66,21 @@ def assemble(options: Options) -> Components:
     )
 
 
+def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
+    """The names that strategies define in the REPL, for tools to leave to them."""
+    others = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
+    trees = [parsed(one.prelude) for one in (*strategies, *others) if one.prelude]
+    return frozenset(name for tree in trees if isinstance(tree, ast.Module) for _, name in bindings(tree))
+
+
 def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     """Return the root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
     several = below if isinstance(below, list | tuple) else [below]
     roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
     models = [resolve(model, role) for model, role in roles]
-    priced = [replace(m, price=options.prices[m.name]) if m.name in options.prices else m for m in models]
-    prices = {model.name: has_price(model) for model in priced}
+    priced = [_with_prices(model, options.prices) for model in models]
+    prices = {one.name: has_price(one) for model in priced for one in model.chain}
     if embedder is not None:
         prices[name_of(embedder.model)] = embedder.price is not None
     _check_prices(options, prices)
@@ -72,11 +88,23 @@ def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     return priced
 
 
+def _with_prices(model: Model, prices: Mapping[str, Price]) -> Model:
+    """The model, its fallbacks, and what a config may choose, at the user's prices."""
+    price, choose = prices.get(model.name, model.price), model.choose
+    return replace(
+        model,
+        price=price,
+        fallbacks=tuple(_with_prices(one, prices) for one in model.fallbacks),
+        choose=choose and (lambda config: _with_prices(choose(config), prices)),
+    )
+
+
 def _check_caps(options: Options, models: list[Model]) -> None:
     """Raise `ConfigurationError` for a limit on tokens or dollars with a model that has no output cap, because
     it could exceed the limit."""
     budget = options.budget
-    uncapped = sorted({model.name for model in models if accepts_output_cap(model.chat) is None})
+    each = [one for model in models for one in model.chain]
+    uncapped = sorted({model.name for model in each if accepts_output_cap(model.chat) is None})
     if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
         raise ConfigurationError(
             f"a limit on tokens or dollars needs models whose replies can be capped: {', '.join(uncapped)} takes "
@@ -94,6 +122,6 @@ def _check_prices(options: Options, prices: dict[str, bool]) -> None:
     if dollars and unknown:
         raise ConfigurationError(
             f"a limit in dollars needs the price of every model, and none is known for {', '.join(unknown)}: "
-            f"in Python, give it with prices={{{unknown[0]!r}: Price(input=..., output=...)}}, in dollars per "
-            "million tokens; or limit `tokens` or `calls` instead"
+            f"give it with prices={{{unknown[0]!r}: Price(input=..., output=...)}}, or --price IN:OUT, in dollars "
+            "per million tokens; or limit `tokens` or `calls` instead"
         )

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
     from langgraph.checkpoint.base import BaseCheckpointSaver
     from langgraph.graph import StateGraph
-    from pydantic import BaseModel
 
     from rlm_langchain.models.model import Model
 
@@ -38,7 +37,7 @@ class RLMOptions(TypedDict, total=False):
     budget: Budget
     limits: Limits
     memo: bool
-    output_schema: type[BaseModel] | Mapping[str, Any] | None
+    output_schema: Any
     tools: Sequence[BaseTool | Callable[..., Any]]
     sub_tools: Sequence[BaseTool | Callable[..., Any]] | None
     functions: Sequence[str | HostFunction]
@@ -61,7 +60,7 @@ def create_rlm(  # noqa: PLR0913 - a keyword for each option
     budget: Budget = Budget(),
     limits: Limits = Limits(),
     memo: bool = True,
-    output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
+    output_schema: Any = None,
     tools: Sequence[BaseTool | Callable[..., Any]] = (),
     sub_tools: Sequence[BaseTool | Callable[..., Any]] | None = None,
     functions: Sequence[str | HostFunction] = (),
@@ -95,8 +94,9 @@ def create_rlm(  # noqa: PLR0913 - a keyword for each option
         limits: What each cell may use in the sandbox: 60 seconds of its own time, 1 GiB of memory, 1 MiB of output.
             A cell that exceeds a limit is stopped, and the model is informed.
         memo: Whether identical sub-calls of a run are made only once. Use False to get several samples.
-        output_schema: The type of the answer: a pydantic model, of which the answer is an instance, or a JSON
-            schema as a dict. None: any answer. Anything else raises `ConfigurationError`.
+        output_schema: The type of the answer, of which the answer is an instance: a type that pydantic knows (a
+            model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON schema as a dict. None: any answer.
+            Anything else raises `ConfigurationError`.
         tools: LangChain tools and functions that code in the REPL may call. They run in the host without
             confinement. Something that cannot be a tool, such as a function without a docstring, raises
             `ConfigurationError`.
@@ -137,7 +137,7 @@ def create_rlm_graph(  # noqa: PLR0913 - a keyword for each option
     budget: Budget = Budget(),
     limits: Limits = Limits(),
     memo: bool = True,
-    output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
+    output_schema: Any = None,
     tools: Sequence[BaseTool | Callable[..., Any]] = (),
     sub_tools: Sequence[BaseTool | Callable[..., Any]] | None = None,
     functions: Sequence[str | HostFunction] = (),

@@ -7,13 +7,18 @@ are repeated in a new REPL, and their replies are not paid for again.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
-from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.durability.checkpointer import naming
+from rlm_langchain.durability.standing import standing_of
+from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import Internal
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.graph import rlm_graph
@@ -32,12 +37,18 @@ def fork(components: Components, graph: Graph, config: RunnableConfig, at: int |
     `ConfigurationError` without a checkpointer.
     """
     _must_keep(graph)
-    _must_be_new(graph.get_state(to))
-    found = graph.get_state(config)
-    if not _is_before(found, at):
-        earlier = graph.get_state_history(_thread(config), before=found.config) if found.values else ()
-        found = next((state for state in earlier if _is_before(state, at)), found)
-    graph.update_state(to, cast(Any, Internal(_values(components, found, at))), as_node=_node(found))
+    saver: Any = graph.checkpointer
+    with naming(_name(config)):
+        _must_be_new(graph.get_state(to))
+        search = _Search(config, at)
+        with search.looking():
+            search.head = graph.get_state(config)
+        for moment in [] if search.is_over else [kept.config for kept in saver.sound(search.all)]:
+            if search.wants(moment):
+                with search.looking():
+                    search.look(graph.get_state(moment))
+        values = cast(Any, Internal(_values(components, search.found, at)))
+        graph.update_state(to, values, as_node=_node(search.found))
 
 
 async def afork(
@@ -45,14 +56,69 @@ async def afork(
 ) -> None:
     """Do what `fork` does, for async checkpointers."""
     _must_keep(graph)
-    _must_be_new(await graph.aget_state(to))
-    found = await graph.aget_state(config)
-    if not _is_before(found, at) and found.values:
-        async for state in graph.aget_state_history(_thread(config), before=found.config):
-            if _is_before(state, at):
-                found = state
-                break
-    await graph.aupdate_state(to, cast(Any, Internal(_values(components, found, at))), as_node=_node(found))
+    saver: Any = graph.checkpointer
+    with naming(_name(config)):
+        _must_be_new(await graph.aget_state(to))
+        search = _Search(config, at)
+        with search.looking():
+            search.head = await graph.aget_state(config)
+        for moment in [] if search.is_over else [kept.config async for kept in saver.asound(search.all)]:
+            if search.wants(moment):
+                with search.looking():
+                    search.look(await graph.aget_state(moment))
+        values = cast(Any, Internal(_values(components, search.found, at)))
+        await graph.aupdate_state(to, values, as_node=_node(search.found))
+
+
+@dataclass(slots=True)
+class _Search:
+    """Looks for the last moment of a thread that a fork may begin with. What is damaged is passed over."""
+
+    config: RunnableConfig
+    at: int | None
+    head: StateSnapshot | None = None
+    """Where the thread stands, or stood at the checkpoint that the config names; None when that is damaged."""
+    damage: JournalError | None = None
+    _found: StateSnapshot | None = None
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Around the reading of one moment. Without a turn to go back to, what is damaged is not passed over."""
+        try:
+            yield
+        except JournalError as error:
+            if self.at is None:
+                raise
+            self.damage = self.damage or error
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more need be looked at."""
+        if self.head is not None and (not self.head.values or _is_before(self.head, self.at)):
+            self._found = self.head
+        return self._found is not None
+
+    @property
+    def all(self) -> RunnableConfig:
+        """The config of all moments of the thread."""
+        return {"configurable": {"thread_id": _name(self.config), "checkpoint_ns": ""}}
+
+    def wants(self, moment: RunnableConfig) -> bool:
+        """Whether this moment is worth a look: none was found yet, and it was not after the one that was named."""
+        last = (self.head.config if self.head else self.config)["configurable"].get("checkpoint_id")
+        return self._found is None and (last is None or moment["configurable"]["checkpoint_id"] <= last)
+
+    def look(self, state: StateSnapshot) -> None:
+        """Take this moment if it is one to begin with."""
+        if _is_before(state, self.at):
+            self._found = state
+
+    @property
+    def found(self) -> StateSnapshot:
+        """The moment. Raises the `JournalError` of what is damaged when there is no other."""
+        if self._found is None and self.damage is not None:
+            raise self.damage
+        return cast(StateSnapshot, self._found or self.head)
 
 
 def reader(saver: Any) -> Graph:
@@ -67,12 +133,16 @@ def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
 
 def _thread(config: RunnableConfig) -> RunnableConfig:
     """Return the config of a thread without a specific checkpoint."""
-    return {**config, "configurable": {"thread_id": config.get("configurable", {}).get("thread_id")}}
+    return {**config, "configurable": {"thread_id": _name(config)}}
+
+
+def _name(config: RunnableConfig) -> Any:
+    return config.get("configurable", {}).get("thread_id")
 
 
 def _is_before(state: StateSnapshot, at: int | None) -> bool:
     if at is None:
-        return state.next in ((), ("generate",))
+        return standing_of(state).has_ended or state.next == ("generate",)
     return state.next == ("generate",) and len(_journal(state).turns) == at - 1
 
 
@@ -82,7 +152,7 @@ def _journal(state: StateSnapshot) -> Journal:
 
 def _node(state: StateSnapshot) -> str:
     """Return the name of the node that ran before this state."""
-    return "prepare" if state.next else "finalise"
+    return "finalise" if standing_of(state).has_ended else "prepare"
 
 
 def _must_keep(graph: Graph) -> None:
@@ -91,7 +161,7 @@ def _must_keep(graph: Graph) -> None:
 
 
 def _must_be_new(state: StateSnapshot) -> None:
-    if state.values:
+    if standing_of(state).state != "new":
         thread = state.config["configurable"]["thread_id"]
         raise InputError(f"there is a run on the thread {thread!r} already: give the fork another name")
 
@@ -107,10 +177,18 @@ def _values(components: Components, state: StateSnapshot, at: int | None) -> dic
             "and a fork cannot go back to before it was made"
         )
     check_state(state.values)
-    if state.next:
+    is_open = not standing_of(state).has_ended
+    if is_open:
         components.check_resumable(_journal(state))
-    run = uuid.uuid4().hex if state.next else None
+    run = uuid.uuid4().hex if is_open else None
     recorder = Recorder.unwatched()
     note_new_strategies(components, _journal(state), "", recorder)
     records: list[Record] = [*state.values["trajectory"], *recorder.records]
-    return {**state.values, "run": run, "approval": None, "agreed": None, "trajectory": records}
+    return {
+        **state.values,
+        "run": run,
+        "approval": None,
+        "agreed": None,
+        "trajectory": records,
+        "recorded": len(records),
+    }

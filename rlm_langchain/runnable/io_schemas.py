@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Optional, cast
 
 from pydantic import BaseModel, Field, create_model
 from typing_extensions import NotRequired, get_args, get_origin, get_type_hints
 
+from rlm_langchain.answers.schema import readable_type
 from rlm_langchain.records import RLMOutput
 
 
@@ -21,13 +22,13 @@ def input_model() -> type[BaseModel]:
 
 
 def output_model(answer: Any) -> type[BaseModel]:
-    """Return the model of an `RLMOutput` whose answer has the type `answer`, if that is a pydantic model."""
+    """Return the model of an `RLMOutput` whose answer has the type `answer`, if that is a type."""
     fields: dict[str, Any] = {}
     for name, hint in get_type_hints(RLMOutput, include_extras=True).items():
         optional: bool = get_origin(hint) is cast(Any, NotRequired)
         fields[name] = (get_args(hint)[0], None) if optional else (hint, ...)
-    if isinstance(answer, type) and issubclass(answer, BaseModel):
-        fields["answer"] = (answer | None, ...)
+    if answer is not None and not isinstance(answer, Mapping):
+        fields["answer"] = (Optional[readable_type(answer)], ...)  # noqa: UP045 - any type, not only a class
     return create_model("RLMOutput", **fields)
 
 

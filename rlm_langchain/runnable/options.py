@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator
 
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.durability import checkpointer
@@ -19,6 +17,7 @@ from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.models.registry import check_kind
 from rlm_langchain.retrieval import option as retriever
 from rlm_langchain.sandboxes import choose
+from rlm_langchain.validation import check_names
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,27 +71,3 @@ def known_options(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return called
-
-
-def check_names(given: Iterable[str], known: Collection[str]) -> None:
-    """Raise `ConfigurationError` for the first unknown option, suggesting the nearest one."""
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"there is no option {name!r}; {meant}")
-
-
-@contextmanager
-def option_errors(model: type[BaseModel]) -> Iterator[None]:
-    """Turn pydantic's validation errors for this class into a `ConfigurationError` with a readable message."""
-    try:
-        yield
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        name = str(fault["loc"][0]) if fault["loc"] else model.__name__
-        if fault["type"] == "extra_forbidden":
-            check_names([name], {field.alias or name for name, field in model.model_fields.items()})
-        if fault["type"] == "missing":
-            raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
-        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None

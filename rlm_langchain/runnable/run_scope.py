@@ -27,20 +27,22 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
+from rlm_langchain.durability.checkpointer import naming
+from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import (
     SAVER,
     SEEN,
     Internal,
-    check_thread,
+    check_config,
 )
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.http import pool
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
 from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
-from rlm_langchain.trajectory.journal import Journal, check_state
+from rlm_langchain.trajectory.journal import DAMAGED, Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; None to resume a thread; or `Command(resume=...)` to answer an interrupt."""
@@ -68,12 +70,16 @@ class CompiledRLM(NamedTuple):
         """Set up everything that a sync run needs, until the end of the block. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
+            naming(_thread_name(config)),
             self.thread_scope(config),
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
         ):
             state = begin(self.components, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
+            if _ends_unsaved(state, kept, config):
+                self.graph.invoke(None, config, durability="sync")
+                kept = self.graph.get_state(config)
             run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
@@ -86,9 +92,12 @@ class CompiledRLM(NamedTuple):
     @asynccontextmanager
     async def arun_scope(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """Do what `run_scope` does on the event loop of the caller, without blocking it."""
-        async with self.athread_scope(config), pool.keep_pool_open():
+        async with _naming(_thread_name(config)), self.athread_scope(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
+            if _ends_unsaved(state, kept, config):
+                await self.graph.ainvoke(None, config, durability="sync")
+                kept = await self.graph.aget_state(config)
             run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
@@ -150,12 +159,15 @@ class CompiledRLM(NamedTuple):
         """
         values = kept.values if kept else {}
         check_state(values)
-        if kept and (kept.next or isinstance(graph_input, Internal)):
+        standing = standing_of(kept) if kept else NEW
+        if standing.is_open or (kept and isinstance(graph_input, Internal)):
             self.components.check_resumable(Journal(values.get("trajectory", [])))
         if isinstance(graph_input, Internal):
             return str(graph_input.values["run"])
-        if not values.get("trajectory") and not (kept and kept.next):
+        if standing.state == "new":
             raise InputError("there is nothing to resume: this thread has no run")
+        if standing.state == "broken":
+            raise JournalError(DAMAGED)
         return values.get("run") or uuid.uuid4().hex
 
 
@@ -170,12 +182,32 @@ def _abandoned_run(graph_input: GraphInput, kept: StateSnapshot | None, config: 
     is None, because later checkpoints may continue that run."""
     if (
         kept is None
-        or not kept.next
+        or not standing_of(kept).is_open
         or not isinstance(graph_input, Internal)
         or "checkpoint_id" in config["configurable"]
     ):
         return None
     return kept.values.get("run")
+
+
+def _ends_unsaved(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> bool:
+    """Whether a thread that is asked another question has answered the last one and could not write that down.
+
+    LangGraph forgets what a step has written when a question comes before the step's checkpoint.
+    """
+    if kept is None or not isinstance(graph_input, Internal) or "checkpoint_id" in config["configurable"]:
+        return False
+    return not standing_of(kept).is_saved
+
+
+def _thread_name(config: RunnableConfig) -> Any:
+    return config.get("configurable", {}).get("thread_id")
+
+
+@asynccontextmanager
+async def _naming(thread: Any) -> AsyncIterator[None]:
+    with naming(thread):
+        yield
 
 
 @contextmanager
@@ -212,7 +244,9 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
     reference = components.store.reference(context, seconds=components.budget.seconds)
-    return Internal({"query": question["query"], "context": reference, "run": uuid.uuid4().hex})
+    # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
+    given: Any = [] if reference is None and context is not None else reference
+    return Internal({"query": question["query"], "context": given, "run": uuid.uuid4().hex})
 
 
 def _names_a_file(text: str) -> bool:
@@ -238,13 +272,13 @@ def _question_text(asked: Any) -> Any:
 
 def _thread(config: RunnableConfig, saver: Any) -> str:
     """Return the name to lock the thread by. Threads in memory belong to this process alone."""
-    thread = config.get("configurable", {}).get("thread_id")
+    thread = _thread_name(config)
     if thread is None:
         raise ConfigurationError(
             "a checkpointer keeps runs by the name of their thread, and none was named: ask with "
             "config={'configurable': {'thread_id': ...}}, or make the RLM without a checkpointer"
         )
-    check_thread(thread)
+    check_config(config)
     return (
         f"{thread} in memory {os.getpid()} {id(saver.storage)}" if isinstance(saver, InMemorySaver) else str(thread)
     )

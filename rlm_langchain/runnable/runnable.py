@@ -9,6 +9,7 @@ from contextlib import aclosing
 from contextvars import copy_context
 from pathlib import Path
 from textwrap import wrap
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
@@ -34,8 +35,9 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
-from rlm_langchain.runnable.as_node import node
+from rlm_langchain.runnable.as_node import MESSAGES, node
 from rlm_langchain.runnable.build import assemble
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
@@ -48,7 +50,6 @@ from rlm_langchain.runnable.options import (
     SomeFunctions,
     SomeTools,
     known_options,
-    option_errors,
 )
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
 from rlm_langchain.runnable.safe_repr import safe_repr
@@ -59,6 +60,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
+from rlm_langchain.validation import check_types, option_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,8 +123,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     memo: StrictBool = True
     """Whether identical sub-calls of a run are made only once. Use False to get several samples."""
     answer_schema: ASchema = Field(default=None, alias="output_schema")
-    """The type of the answer: a pydantic model, of which the answer is an instance, or a JSON schema as a dict.
-    None: any answer. Anything else raises `ConfigurationError`."""
+    """The type of the answer, of which the answer is an instance: a type that pydantic knows (a model, `list[int]`,
+    a dataclass, a TypedDict, ...), or a JSON schema as a dict. None: any answer. Anything else raises
+    `ConfigurationError`."""
     tools: SomeTools = ()
     """LangChain tools and functions that code in the REPL may call. They run in the host without confinement.
     Something that cannot be a tool, such as a function without a docstring, raises `ConfigurationError`."""
@@ -167,7 +170,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         budget: Budget = Budget(),
         limits: Limits = Limits(),
         memo: bool = True,
-        output_schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        output_schema: Any = None,
         tools: Sequence[BaseTool | Callable[..., Any]] = (),
         sub_tools: Sequence[BaseTool | Callable[..., Any]] | None = None,
         functions: Sequence[str | HostFunction] = (),
@@ -309,7 +312,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.telling():
             parts = each.batch_as_completed(inputs, config, **kwargs)
-            yield from iterate_interruptible(parts, group.cancel, copy_context())
+            yield from iterate_interruptible(parts, group.cancel, copy_context(), group.cancel)
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Do what `batch_as_completed` does, on this event loop."""
@@ -362,17 +365,38 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             await afork(built.components, built.graph, config, at, to)
         return to
 
+    @known_options
     def as_node(
-        self, *, query: str = "query", context: str = "context", answer: str = "answer", output: str | None = None
+        self,
+        *,
+        query: str = "query",
+        context: str = "context",
+        answer: str | None = None,
+        output: str | None = None,
     ) -> Any:
         """Return a node for a parent graph. It reads the question and the context from these keys of the
         parent's state, and writes the answer to `answer`.
 
-        `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
-        `subgraphs=True`), interrupts and time travel work through the parent.
+        `query` may be the key of messages: the question is then the last message of a person. If `answer` is the
+        same key, the answer is appended as an `AIMessage`. `answer=None` means "messages" if that is the key of the
+        question, else "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's;
+        streams (with `subgraphs=True`), interrupts and time travel work through the parent.
         """
+        check_types("as_node", str, query=query, context=context)
+        check_types("as_node", (str, NoneType), answer=answer, output=output)
+        answer = answer or (MESSAGES if query == MESSAGES else "answer")
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
         return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
+
+    def __or__(self, other: Any) -> Any:
+        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        check_next(other)
+        return super().__or__(other)
+
+    def pipe(self, *others: Any, name: str | None = None) -> Any:
+        """Like `|`, with several steps."""
+        check_next(others[0] if others else None)
+        return super().pipe(*others, name=name)
 
     def completion(self, query: str, context: Any = None) -> RLMOutput:
         """Answer a question about a context, under the name used in the RLM paper."""

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+LONGEST = 200
+"""Characters of one option."""
+
 
 class Unquoted(str):
     """Text that `repr` shows without quotes."""
@@ -19,7 +22,8 @@ def safe_repr(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [safe_repr(one) for one in value]
     if not isinstance(value, BaseModel):
-        return value
+        text = repr(value)
+        return value if len(text) <= LONGEST else Unquoted(f"{text[:LONGEST]}...")
     names = (getattr(value, name, None) for name in ("model_name", "model", "name"))
     name = next((name for name in names if isinstance(name, str) and name), "")
     return Unquoted(f"{type(value).__name__}({name!r})" if name else type(value).__name__)

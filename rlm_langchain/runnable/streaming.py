@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, cast, get_args
+from weakref import ref
 
 from langgraph.types import StreamMode
 
@@ -39,9 +40,16 @@ def parts(
         invocation = invocation_of(settings)
         with built.run_scope(asked, settings) as (state, _):
             stream = built.graph.stream(state, settings, **built.options(options, settings))
-            yield from iterate_interruptible(stream, invocation.cancel, invocation.context())
+            yield from iterate_interruptible(stream, invocation.cancel, invocation.context(), leave)
 
-    return closed_at_exit(stream())
+    def leave() -> None:
+        if (left := opened()) is not None:
+            with suppress(ValueError):  # somebody asks it for a part at this moment
+                left.close()
+
+    found = closed_at_exit(stream())
+    opened = ref(found)
+    return found
 
 
 async def aparts(

@@ -71,7 +71,13 @@ def refused(code: str, reserved: frozenset[str] = RESERVED) -> str | None:
 def overwritten(tree: ast.Module, reserved: frozenset[str] = RESERVED) -> str | None:
     """Return a sentence about the first reserved name that this code would bind, or None."""
     hits = sorted((line, name) for line, name in bindings(tree) if name in reserved)
-    return _sentence(*hits[0]) if hits else None
+    if not hits:
+        return None
+    line, name = hits[0]
+    imports = (one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom))
+    if any(one.name == name and one.asname is None for statement in imports for one in statement.names):
+        return f"Line {line} imports `{name}`, which is there already: leave the import out. {_NOTHING_RAN}"
+    return _sentence(line, name)
 
 
 def parsed(code: str) -> ast.Module | str | None:

@@ -161,7 +161,7 @@ def _typed(message: Any, texts: Texts) -> Message:
     match message:
         case ["ready"]:
             return Ready()
-        case ["out", str(text)]:
+        case ["out", str(text)] if text:  # without: such a frame counts against no limit of output
             return Printed(text)
         case ["calls", int(turn), [_, *_] as calls] if len(calls) <= BATCH:
             return CallsRequested(turn, tuple(_call(call, texts) for call in calls))

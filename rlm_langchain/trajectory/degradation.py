@@ -5,6 +5,7 @@ A failed call that was repeated in the same run and then answered is not counted
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -22,6 +23,8 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "empty": ("reply was empty", "replies were empty"),
     "child_partial": ("child run ended early", "child runs ended early"),
     "child_failed": ("child run found no answer", "child runs found no answer"),
+    "empty_context": ("context was empty", "contexts were empty"),
+    "found_nothing": ("search found nothing", "searches found nothing"),
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
 """Each shortfall in words, singular and plural."""
@@ -36,6 +39,18 @@ def shortfalls(calls: Iterable[CallRecord]) -> dict[Shortfall, int]:
 def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
     """Return the first limit that refused one of these calls or ended its child run early, or None."""
     return next((limit for call in _unanswered(calls) if (limit := _limit(call)) is not None), None)
+
+
+def empty_searches(calls: Iterable[CallRecord]) -> int:
+    """Return how many of these calls were searches without a hit. What they say is in their replies."""
+    return sum(call["kind"] == "search" and _has_no_hit(call["value"]) for call in calls)
+
+
+def _has_no_hit(value: object) -> bool:
+    try:
+        return isinstance(value, str) and json.loads(value)["hits"] == []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def is_blank(answer: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from rlm_langchain.errors import JournalError
@@ -34,6 +34,7 @@ from rlm_langchain.types import (
     Flaw,
     Reply,
     Usage,
+    total_usage,
 )
 
 _ENDED = ("answer", "status", "stop_reason")
@@ -78,6 +79,12 @@ class Journal:
         """Calls by number. Of a call that was made again, the last answer."""
         self.contexts: dict[str, ContextRef] = {}
         """Contexts by their names in the REPL: `context`, `context_1`, ..."""
+        self.questions: list[tuple[QuestionRecord, AnswerRecord | None]] = []
+        """Questions of the thread, each with its answer; one that was given up has none."""
+        self.earlier: list[ContextRef] = []
+        """Questions and answers before the last question, each a dict in the store."""
+        self._earlier_name: str | None = None
+        self._setups: dict[int, str] = {}
         self.sandbox: str | None = None
         """Name of the sandbox in which the cells ran."""
         self.strategies: list[str] = []
@@ -111,9 +118,11 @@ class Journal:
     def _question(self) -> None:
         """Begin a new question on the same thread. REPL and conversation stay; usage is counted from zero."""
         self._turns_before_question = len(self.turns)
-        self.account: list[TurnRecord | CallRecord] = []
-        """Turns and calls since the question."""
-        self._root, self._sub, self._seconds, self._waited = Usage(), Usage(), 0.0, 0.0
+        self.account: list[TurnRecord | CallRecord | NoteRecord] = []
+        """Turns and calls since the question, and notes on turns that have no record but were paid for."""
+        self._root, self._sub, self._seconds, self._waited = Usage(), dict[int, Usage](), 0.0, 0.0
+        self.has_empty_context = False
+        """Whether the question was given a context that holds nothing."""
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -125,6 +134,13 @@ class Journal:
         match record["type"]:
             case "question":
                 self._question()
+                self.questions.append((record, None))
+                if earlier := record.get("earlier"):
+                    self._earlier_name = self.earlier_name
+                    self.earlier.append(earlier)
+                    names = ", ".join(earlier_names(self.earlier))
+                    self._setups[len(self.cells)] = f"{self._earlier_name} = [{names}]"
+                self.has_empty_context = record.get("empty", False)
                 self.sandbox = self.sandbox or record.get("sandbox")
                 self._helpers(record)
                 self.whole = record.get("whole", False)
@@ -132,6 +148,10 @@ class Journal:
                     self.contexts[self.next_name] = context
             case "note":
                 self._helpers(record)
+                if "usage" in record:
+                    self.account.append(record)
+                    self._root = self._root.plus(Usage(**record["usage"]))
+                self.quotes_rejected = self.quotes_rejected or "unfound" in record
             case "turn":
                 self.turns.append(record)
                 self.account.append(record)
@@ -149,7 +169,7 @@ class Journal:
                     self.flawed.setdefault(record["prompt_sha256"], set()).add(self._wave)
                 self.calls[record["call"]] = record
                 self.account.append(record)
-                self._sub = self._sub.plus(Usage(**record["usage"]))
+                self._sub[record["call"]] = Usage(**record["usage"])  # includes that of the same call made before
                 # The calls of a batch start together. `time` is not used: that clock may be changed meanwhile.
                 self._seconds += max(0.0, record["seconds"] - self._waited)
                 self._waited = max(self._waited, record["seconds"])
@@ -158,6 +178,8 @@ class Journal:
                 self.quotes_rejected = self.quotes_rejected or "unfound" in record
                 self.sent_back_blank = self.sent_back_blank or "blank" in record
                 self._seconds += record["seconds"]
+            case "answer":
+                self.questions[-1:] = [(question, record) for question, _ in self.questions[-1:]]
 
     def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
         self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
@@ -196,21 +218,44 @@ class Journal:
         return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
 
     @property
+    def earlier_name(self) -> str:
+        """Return the REPL's name for the list of earlier questions and answers. It stays the same on a thread."""
+        if self._earlier_name is not None:
+            return self._earlier_name
+        names = chain(["earlier"], (f"earlier_{number}" for number in count(1)))
+        return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
+
+    def setup(self, cell: int) -> str:
+        """Return what the REPL runs before this cell, if it has not yet. Cells of earlier questions saw less."""
+        return next((code for first, code in reversed(self._setups.items()) if first <= cell), "")
+
+    @property
     def given_up(self) -> CellRecord | None:
         """Return the last cell if it has not ended, else None."""
         return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
 
     def confirms_answer(self, answer: Any) -> bool:
         """Return whether `answer` matches the last cell's recorded answer. True if that cell gave none."""
-        last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
-        if last is not None and last["outcome"] == "answered" and self.cells[-1]["turn"] == len(self.turns) - 1:
-            return bool(last.get("value") == answer)
-        return True
+        last = self.answered
+        return last is None or bool(last.get("value") == answer)
 
     @property
-    def flaw_of_words(self) -> Flaw | None:
-        """Return the defect of the last turn if it had no code, so that its text may be the answer."""
-        return self.turns[-1].get("flaw") if self.turns and not self.turns[-1]["cells"] else None
+    def answered(self) -> OutputRecord | None:
+        """Return the output of the last turn's last cell if it gave an answer, or None."""
+        last = self.outputs.get(self.cells[-1]["cell"]) if self.cells else None
+        given = last is not None and last["outcome"] == "answered"
+        return last if given and self.cells[-1]["turn"] == len(self.turns) - 1 else None
+
+    @property
+    def answered_at_once(self) -> bool:
+        """Return whether the one turn since the question is an answer in words about all that there is to read."""
+        first = len(self.turns) == self._turns_before_question + 1
+        return first and not self.turns[-1]["cells"] and (self.whole or not any(self.contexts.values()))
+
+    @property
+    def flaw_of_answer(self) -> Flaw | None:
+        """Return the defect of the last turn, whose words or code gave the answer."""
+        return self.turns[-1].get("flaw") if self.turns else None
 
     @property
     def last_output(self) -> OutputRecord | None:
@@ -290,7 +335,7 @@ class Journal:
     @property
     def usage(self) -> tuple[Usage, Usage]:
         """Return the usage since the question: of the root turns, and of everything below them."""
-        return self._root, self._sub
+        return self._root, total_usage(self._sub.values())
 
     @property
     def seconds(self) -> float:
@@ -305,6 +350,11 @@ class Journal:
 def _answers(end: AnswerRecord) -> bool:
     """Return whether a child run's answer may be reused for identical calls."""
     return end["status"] == "complete" and end["answer"] not in (None, "")
+
+
+def earlier_names(earlier: Sequence[ContextRef]) -> list[str]:
+    """Return the names under which a REPL is given earlier questions and answers, one by one."""
+    return [f"_earlier_{number}" for number in range(len(earlier))]
 
 
 def child_run_key(depth: int, sha256: str) -> str:

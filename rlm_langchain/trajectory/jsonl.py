@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -42,17 +43,22 @@ class Trace:
             ) from error
 
     def write(self, record: Record) -> None:
-        """Write one record of a stream."""
-        if self._file is None:
-            # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
-            self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-        self._file.write(f"{json.dumps(bare(record), ensure_ascii=False)}\n")
-        self._file.flush()
+        """Write one record of a stream. Raises `InputError` when it cannot be written: the file ends there."""
+        try:
+            if self._file is None:
+                # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
+                self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+            self._file.write(f"{json.dumps(bare(record), ensure_ascii=False)}\n")
+            self._file.flush()
+        except OSError as error:
+            self.close()
+            raise InputError(f"cannot write {self.path} ({error.strerror}): the trace ends there") from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. What was left to write of a record that could not be written is given up."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     def __enter__(self) -> Trace:
         return self

@@ -67,6 +67,10 @@ class Recorder:
         self.records.append(record)
         self._stream(record)
 
+    def written(self) -> dict[str, Any]:
+        """Return the update of the state that adds the records to it."""
+        return {"trajectory": self.records, "recorded": len(self.records)}
+
     def call(
         self,
         asked: NumberedCall,
@@ -106,6 +110,8 @@ class Recorder:
             record["memo"] = True
         if reply.from_cache:
             record["from_cache"] = True
+        if reply.lost:
+            record["lost"] = reply.lost
         if reply.flaw:
             record["flaw"] = reply.flaw
         if reply.refused:
@@ -141,12 +147,9 @@ class Recorder:
         self.record(record)
         return record
 
-    def note(
-        self, path: str, to: Literal["model", "reader"], text: str, *, strategies: list[str] | None = None
-    ) -> NoteRecord:
-        """Record a message of the library. `strategies` lists those whose helpers are available from here on."""
+    def note(self, path: str, to: Literal["model", "reader"], text: str, **more: Any) -> NoteRecord:
+        """Record a message of the library. `more`: fields that not every record has."""
         record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
-        if strategies is not None:
-            record["strategies"] = strategies
+        record.update(more)  # type: ignore[typeddict-item]
         self.record(record)
         return record

@@ -351,6 +351,8 @@ ELSEWHERE = {
     "lock memory": "call.mlock(value, 1) == 0 or fail()",
     "map locked memory": "import mmap; mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x2000)",
     "watch files": "call.inotify_init() >= 0 or fail()",
+    "see how much its parent has computed": "call.clock_gettime(~os.getppid() << 3 | 2, value) == 0 or fail()",
+    "see that its parent is there": "call.clock_getres(~os.getppid() << 3 | 2, value) == 0 or fail()",
     "make a timer": "call.timerfd_create(0, 0) >= 0 or fail()",
 }
 
@@ -365,6 +367,7 @@ ORDINARY = {
     "signal itself": "import signal; signal.signal(10, lambda *_: None); signal.raise_signal(10)",
     "ring an alarm": "import signal as s; s.signal(14, lambda *_: None); s.setitimer(0, 0.01, 0.01); s.pause()",
     "call back from C": "ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(abs)(-1)",
+    "ask for all clocks": "import time; [time.clock_gettime(n) for n in range(8)]; time.thread_time()",
     "ask for its own use": "import resource; resource.getrusage(resource.RUSAGE_SELF)",
 }
 
@@ -506,6 +509,8 @@ def test_a_call_of_another_abi_ends_the_process(architecture):
         assert verdict(syscalls.program(1), number, architecture=architecture) == syscalls.KILL
 
 
+CLOCK_CALLS = ("clock_gettime", "clock_getres", "clock_nanosleep")
+
 ARGUMENTS = [
     ("openat", (-100, 0, os.O_RDONLY | os.O_CLOEXEC), True),
     ("openat", (-100, 0, os.O_WRONLY), False),
@@ -526,6 +531,9 @@ ARGUMENTS = [
     ("tgkill", (4711, 1, 9), True),
     ("tgkill", (4712, 1, 9), False),
     ("tgkill", (-1, 1, 9), False),
+    ("tgkill", (4711, 1, 18), False),  # SIGCONT: what the host has stopped stays stopped
+    ("tgkill", (4711, 1, 18 | 1 << 32), False),
+    ("tgkill", (4711, 1, 64), True),
     ("ioctl", (0, 0x5401), True),
     *[("ioctl", (0, request), False) for request in (0x5412, 0x541C, 0x40086602, 0x5452, 0x8901, 0x40049409)],
     ("fcntl", (0, 1), True),
@@ -545,6 +553,8 @@ ARGUMENTS = [
     ("pipe2", (0, os.O_EXCL), False),  # a queue of notifications
     ("sched_getaffinity", (0,), True),
     ("sched_getaffinity", (1,), False),
+    *[(name, (clock,), True) for name in CLOCK_CALLS for clock in range(12)],
+    *[(name, (clock,), False) for name in CLOCK_CALLS for clock in (-1, ~1 << 3 | 2, ~1 << 3 | 6, 12, ~5 << 3 | 3)],
 ]
 
 

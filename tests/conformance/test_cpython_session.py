@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import policy, worker_process
+from rlm_langchain.sandboxes.cpython import policy, resting, worker_process
+from rlm_langchain.sandboxes.cpython import session as cpython_session
+from rlm_langchain.sandboxes.cpython.resting import processor_seconds
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.testing.conformance.lifecycle import descriptors
 from rlm_langchain.testing.hostile.judge import children
@@ -28,7 +30,7 @@ from rlm_langchain.types import (
     Reply,
     Suspended,
 )
-from tests.processes import alive, descendants, gone
+from tests.processes import alive, descendants, gone, state, stopped
 
 if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
@@ -80,6 +82,7 @@ ATTACKS = {
     "a frame of two gigabytes": ("os.write(4, b'\\x7f\\xff\\xff\\xff')\nwhile True: pass", "protocol"),
     "a frame that is no JSON": ("os.write(4, b'\\0\\0\\0\\x03abc')\nwhile True: pass", "protocol"),
     "a message that there is not": ("os.write(4, frame('open', 'sesame'))\nwhile True: pass", "protocol"),
+    "output that holds nothing": ("while True: os.write(4, frame('out', ''))", "protocol"),
     "being ready twice": ("os.write(4, frame('ready'))\nwhile True: pass", "protocol"),
     "a value that cannot be": ("os.write(4, frame('answer', 1, 2 ** 70, None))\nwhile True: pass", "protocol"),
     "more output than there may be": (
@@ -158,6 +161,103 @@ def test_a_worker_that_speaks_between_cells_is_ended(opened):
     assert session.run(FORGE + code) == Completed("")
     assert session.run("gate.release()\ndone.acquire()").error is None, "the forged end is taken for the real one"
     assert session.run("print(1)").reason == "protocol"
+
+
+# --- While no cell runs ---------------------------------------------------------------------------------
+
+BUSY = "n = 0\ndef busy():\n    global n\n    while True: n += 1\n"
+START = "import threading\ndef start(work, count=1):\n    for _ in range(count):\n"
+START += "        threading.Thread(target=work, daemon=True).start()\n"
+
+DEAF = "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+"""The cell's own alarm does not end it."""
+
+LEFT = {
+    "a thread": START + BUSY + "start(busy)",
+    "threads": START + BUSY + "start(busy, 4)",
+    "a thread in C": START + "import zlib\nstart(lambda: zlib.compress(bytes(200 << 20)))",
+    "a thread that begins later": START + BUSY + "threading.Timer(0.3, busy).start()",
+    "a thread that works and rests": START
+    + "def rests():\n    while True:\n        sum(range(100_000))\n        threading.Event().wait(0.01)\n"
+    + "start(rests)",
+    "a thread that hears no signal": START
+    + BUSY
+    + "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))\nstart(busy)",
+    "threads that tell each other to go on": START
+    + "import os, signal\ndef wake():\n    while True:\n        try: signal.raise_signal(signal.SIGCONT)\n"
+    + "        except OSError: pass\nstart(wake, 4)",
+    "a cell that only says that it has ended": FORGE
+    + DEAF
+    + "os.write(4, frame('done', 1, None))\nwhile True: pass",
+    "a cell that only says that it waits": FORGE
+    + DEAF
+    + "os.write(4, frame('calls', 1, [['llm', 'a', None]]))\nwhile True: pass",
+    "threads of a process without its first": START
+    + BUSY
+    + FORGE
+    + "import ctypes\nstart(busy)\nos.write(4, frame('done', 1, None))\n"
+    + f"ctypes.CDLL(None).syscall({60 if os.uname().machine == 'x86_64' else 93}, 0)",
+    "threads of a cell that waits": START + BUSY + "start(busy)\nllm_query('a')",
+}
+
+
+@pytest.mark.parametrize("left", LEFT)
+def test_what_a_cell_leaves_behind_does_not_compute_until_the_next_turn(opened, left):
+    session = opened(Limits(seconds=30))
+    step = session.run(LEFT[left])
+    assert isinstance(step, Suspended | Completed), step
+    assert stopped(session._worker.pid)
+    before = processor_seconds(session._worker.pid)
+    sum(range(1_000_000))
+    assert processor_seconds(session._worker.pid) == before
+
+
+def test_what_stood_still_goes_on_with_the_next_turn(opened):
+    session = opened(Limits(seconds=30))
+    await_more = "m = n\nwhile n == m: pass\nprint('more')"
+    assert session.run(START + BUSY + f"start(busy)\nprint(llm_query('a'))\n{await_more}") == Suspended(
+        (Call("llm", "a"),)
+    )
+    assert stopped(session._worker.pid)
+    assert session.resume([Reply("b")]) == Completed("b\nmore\n")
+    assert stopped(session._worker.pid)
+    assert session.run(await_more) == Completed("more\n")
+
+
+def test_what_is_used_while_a_cell_waits_is_its_own_time(opened, monkeypatch):
+    monkeypatch.setattr(cpython_session, "GRACE", 0.1)
+    session = opened(Limits(seconds=0.1))
+    step = session.run(START + BUSY + DEAF + "start(busy)\nwhile True: llm_query('a')")
+    waits = 0
+    while isinstance(step, Suspended):
+        assert stopped(session._worker.pid)
+        waits += 1
+        step = session.resume([Reply("b")])
+    assert step.reason == "time"
+    assert waits <= 0.3 / resting.SLACK + 1
+
+
+def test_a_cell_cannot_compute_for_ever_a_little_at_a_time(opened, monkeypatch):
+    monkeypatch.setattr(cpython_session, "GRACE", 0.1)
+    session = opened(Limits(seconds=0.1))
+    step = session.run(DEAF + "while True:\n    llm_query('a')\n    sum(range(100_000))")
+    while isinstance(step, Suspended):
+        step = session.resume([Reply("b")])
+    assert step.reason == "time"
+
+
+def test_a_worker_that_rests_is_left_alone_and_may_be_closed_or_killed_while_it_is_stopped(opened):
+    idle, busy, killed = opened(), opened(), opened()
+    assert idle.run("x = 1") == Completed("")
+    for session in (busy, killed):
+        session.run(LEFT["threads"])
+        assert stopped(session._worker.pid)
+    assert state(idle._worker.pid) == "S"
+    os.kill(killed._worker.pid, signal.SIGKILL)
+    assert killed.run("print(1)").reason == "crash"
+    busy.close()
+    assert not alive(busy._worker.pid)
+    assert idle.run("print(x)") == Completed("1\n")
 
 
 def test_what_is_written_past_the_protocol_harms_nothing(opened):
@@ -380,6 +480,35 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatc
         shown = str(error).partition(":")[0]
     assert shown == outcome
     assert len(killed) == kills
+
+
+BY_HAND = """
+import ctypes, mmap
+clone, stack = ctypes.CDLL(None).clone, mmap.mmap(-1, 1 << 20)
+clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + (1 << 20) - 8192
+pause = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p).value
+def threads(count):
+    for n in range(count): clone(pause, top - n % 64 * 8192, 0x10F00, None)
+"""
+
+CROWDS = {
+    "while it computes": "threads(600)\nwhile True: pass",
+    "while it talks": "threads(600)\npiece = frame('out', 'x') * 100\nwhile True: os.write(4, piece)",
+    "at its end": "threads(600)",
+    "while no cell runs": "import threading\nthreading.Thread(target=threads, args=(600,)).start()\nllm_query('a')",
+}
+
+
+@pytest.mark.parametrize("when", CROWDS)
+def test_threads_that_are_made_by_hand_are_counted_at_any_time(opened, when):
+    session = opened(Limits(seconds=10, output=64 << 20))
+    step = session.run(DEAF + FORGE + BY_HAND + CROWDS[when])
+    if isinstance(step, Suspended):
+        while len(os.listdir(f"/proc/{session._worker.pid}/task")) <= worker_process.THREADS:
+            os.sched_yield()
+        step = session.resume([Reply("b")])
+    assert step.reason == "threads"
 
 
 @pytest.mark.parametrize("count", [16, 1000])

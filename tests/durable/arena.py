@@ -20,6 +20,7 @@ from typing import Any
 
 import psycopg
 
+from rlm_langchain.cli.session.threads import Threads
 from tests.durable.play import mark, marks, play
 from tests.durable.program import Program
 from tests.servers.scripted import serve
@@ -141,8 +142,15 @@ def _in_postgres(program: Program) -> set[str]:
     return found
 
 
-Death = int | float
-"""When a process is killed: at this checkpoint write, or after so many seconds."""
+@dataclass(frozen=True)
+class AtRequest:
+    """A process is killed when the server has received so many of its requests."""
+
+    number: int
+
+
+Death = int | float | AtRequest
+"""When a process is killed: at this checkpoint write, after so many seconds, or at a request."""
 
 
 @dataclass
@@ -154,6 +162,8 @@ class Survived:
     """By process."""
     paid_twice: set[str] = field(default_factory=set)
     """Asked although the reply was on disk, or twice by one process."""
+    states: list[str] = field(default_factory=list)
+    """After each death: how the thread stands, as `rlm runs` says; "none" when it does not know the thread."""
     in_flight: list[int] = field(default_factory=list)
     """By process that was resumed: what an earlier one had asked, and not received."""
 
@@ -198,16 +208,29 @@ class Arena:
             had, since = received(program), len(self.asked())
             kill_at = death if isinstance(death, int) else 0
             life = self.nursery.bear(replace(program, resume=resume, kill_at=kill_at))
-            if death is not None:
+            if isinstance(death, AtRequest):
+                while self.server.calls < since + death.number and not life.wait(0.002):
+                    pass
+                life.kill()
+            elif death is not None:
                 life.wait(PATIENCE if kill_at else death)
                 assert not kill_at or not program.result.exists(), "nobody killed it"
                 life.kill()
+                done.states.append(state(program))
             elif not life.wait():
                 life.kill()
             done.lived(had, self.asked(since))
             resume = True
         done.result = life.end()
         return done
+
+
+def state(program: Program) -> str:
+    """How the thread of a program stands, as `rlm runs` says. With Postgres it is not looked at."""
+    if program.postgres:
+        return "stopped"
+    threads = {kept.name: kept.standing.state for kept in Threads(program.database).all()}
+    return threads.get(program.thread, "none")
 
 
 @contextmanager
@@ -224,7 +247,9 @@ def story(output: dict[str, Any]) -> list[Any]:
     for record in output["trajectory"]:
         match record:
             case {"type": "call", "call": number}:
-                calls[number] = [record["value"], record["error"], record.get("child") and story_of(record)]
+                # How much of the budget is left depends on what was in flight when a process was killed.
+                value = None if record["kind"] == "budget" else record["value"]
+                calls[number] = [value, record["error"], record.get("child") and story_of(record)]
             case {"type": "turn" | "output" | "question", "text": text} | {"type": "cell", "code": text}:
                 parts.append(text)
     return [*parts, *(calls[number] for number in sorted(calls))]

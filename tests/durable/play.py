@@ -33,7 +33,7 @@ trail = ""
 for i in range(5):
     trail = llm_query(f"step {i} after {trail[-40:]}")
     print(trail)
-left = budget()["calls"]
+left = budget()["calls"] > 0  # how many are left depends on what was in flight when a process was killed
 print(left)
 """,
     """
@@ -83,14 +83,24 @@ FINAL(word + llm_query(f"after {n}"))
 """,
 )
 """A cell that computes for a second between two calls."""
-PLAYS = {"MID": MID, "LOW": LOW, "ROOT": ROOT, "SPIN": SPIN}
+SCARCE = (
+    """
+replies = llm_query_batched([f"scarce {i}" for i in range(WIDE)])
+print(sum(reply is not None for reply in replies))
+""",
+    """
+FINAL(f"{sum(reply is not None for reply in replies)} of {len(replies)}")
+""",
+)
+"""More calls than there is budget for."""
+PLAYS = {"MID": MID, "LOW": LOW, "ROOT": ROOT, "SPIN": SPIN, "SCARCE": SCARCE}
 WIDTH = re.compile(r"all of it\? (\d+)")
 MARK = re.compile(r"r-[0-9a-f]{16}")
 
 
-def query(wide: int = 10) -> str:
+def query(wide: int = 10, word: str = "ROOT") -> str:
     """The question of a run whose widest wave has so many calls."""
-    return f"ROOT: what is in all of it? {wide}"
+    return f"{word}: what is in all of it? {wide}"
 
 
 def mark(messages: list[Message]) -> str:

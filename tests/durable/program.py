@@ -42,7 +42,9 @@ class Program:
     query: str = field(default_factory=query)
     context: Any = CONTEXT
     kill_at: int = 0
-    """End the whole process group at this checkpoint write, from 1; 0: never."""
+    """End the whole process group at this write, from 1; 0: never."""
+    kill_what: str = "put"
+    """Whether it is the `put` of a checkpoint or the `put_writes` of a task."""
     kill_before: bool = False
     """Before the write instead of after it."""
     budget: dict[str, Any] = field(default_factory=lambda: {"depth": 3})
@@ -73,25 +75,28 @@ class Program:
 
 
 class Death:
-    """Counts checkpoint writes, and kills at the one that was chosen."""
+    """Counts what is written, and kills at the write that was chosen."""
 
     def __init__(self, program: Program) -> None:
-        self.program, self.puts = program, 0
+        self.program = program
+        self.counts = {"put": 0, "put_writes": 0}
+        self.anew = False
+        """Whether there was nothing to resume."""
 
-    def before(self) -> int:
-        """A checkpoint is about to be written. Gives its number."""
-        self.puts += 1
+    def before(self, what: str) -> int:
+        """Something is about to be written. Gives its number."""
+        self.counts[what] += 1
         if self.program.kill_before:
-            self._strike(self.puts)
-        return self.puts
+            self._strike(what, self.counts[what])
+        return self.counts[what]
 
-    def after(self, put: int) -> None:
-        """This checkpoint is written."""
+    def after(self, what: str, number: int) -> None:
+        """This is written."""
         if not self.program.kill_before:
-            self._strike(put)
+            self._strike(what, number)
 
-    def _strike(self, put: int) -> None:
-        if put == self.program.kill_at:
+    def _strike(self, what: str, number: int) -> None:
+        if (what, number) == (self.program.kill_what, self.program.kill_at):
             os.killpg(0, signal.SIGKILL)
 
 
@@ -101,10 +106,15 @@ class Deadly(BaseCheckpointSaver[str]):
     death: Death
 
     def put(self, *args: Any) -> Any:
-        number = self.death.before()
+        number = self.death.before("put")
         done = super().put(*args)
-        self.death.after(number)
+        self.death.after("put", number)
         return done
+
+    def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        number = self.death.before("put_writes")
+        super().put_writes(config, writes, task_id, task_path)
+        self.death.after("put_writes", number)
 
 
 class AsyncDeadly(BaseCheckpointSaver[str]):
@@ -113,10 +123,15 @@ class AsyncDeadly(BaseCheckpointSaver[str]):
     death: Death
 
     async def aput(self, *args: Any) -> Any:
-        number = self.death.before()
+        number = self.death.before("put")
         done = await super().aput(*args)
-        self.death.after(number)
+        self.death.after("put", number)
         return done
+
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        number = self.death.before("put_writes")
+        await super().aput_writes(config, writes, task_id, task_path)
+        self.death.after("put_writes", number)
 
 
 class DeadlySqlite(Deadly, SqliteSaver):
@@ -184,8 +199,8 @@ def run(program: Program, death: Death) -> Any:
         if program.resume:
             try:
                 return components.invoke(None, config(program))
-            except InputError:  # it was killed before the thread had a run: nothing was asked yet
-                pass
+            except InputError:
+                death.anew = True  # nothing was asked yet
         return components.invoke(question(program), config(program))
 
 
@@ -196,7 +211,7 @@ async def arun(program: Program, death: Death) -> Any:
             try:
                 return await components.ainvoke(None, config(program))
             except InputError:
-                pass
+                death.anew = True  # nothing was asked yet
         return await components.ainvoke(question(program), config(program))
 
 
@@ -211,4 +226,6 @@ def main(program: Program) -> None:
     except RLMError as error:
         said = {"error": type(error).__name__, "text": str(error)}
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    program.result.write_text(json.dumps({**said, "puts": death.puts}))
+    program.result.write_text(
+        json.dumps({**said, "puts": death.counts["put"], "writes": death.counts["put_writes"], "anew": death.anew})
+    )

@@ -23,7 +23,7 @@ from rlm_langchain.models.call import Completion, RetryPolicy, complete
 from rlm_langchain.models.compatible_chat import CompatibleChat
 from rlm_langchain.models.http.pool import keep_pool_open
 from rlm_langchain.models.http.transport import async_client, sync_client
-from rlm_langchain.models.model import Model, Price
+from rlm_langchain.models.model import FREE, Model, Price
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.run_scope import CompiledRLM
 from tests.servers.openai import Reply
@@ -131,6 +131,41 @@ async def test_control_what_can_be_is_believed(streaming: bool, server: Server) 
     server.rule = lambda _: Reply("hello you", usage={**GOOD, "cost": 0.25})
     done = await ask(server.url, CompatibleChat, streaming=streaming)
     assert done.usage == (1, 50, 0, 10, 0.25, False)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("price", "cost", "estimated"),
+    [(PRICE, (50 * 10.0 + 10 * 100.0) / 1e6, True), (FREE, 0.0, False), (None, 0.0, False)],
+    ids=["priced", "free", "unknown"],
+)
+@pytest.mark.parametrize(
+    "told",
+    [{"cost": 0}, {"cost": 0.0, "is_byok": True, "cost_details": {"upstream_inference_cost": None}}],
+    ids=str,
+)
+async def test_a_cost_of_nothing_is_believed_only_of_what_has_no_price(
+    told: dict[str, Any], price: Price | None, cost: float, estimated: bool, streaming: bool, server: Server
+) -> None:
+    server.rule = lambda _: Reply("hello you", usage={**GOOD, **told})
+    asked = replace(model(server.url, CompatibleChat, streaming=streaming), price=price)
+    async with keep_pool_open():
+        done = await complete(asked, [HumanMessage("x" * 40)])
+    assert done.usage == (1, 50, 0, 10, pytest.approx(cost), estimated)
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_a_provider_that_reports_no_cost_turns_off_no_limit(sandbox: Any, server: Server) -> None:
+    """Each sub-call costs two cents by its price, whatever the provider says: no more than 30 of 60 fit."""
+    leaf = Reply("leaf", usage={"prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100, "cost": 0})
+    server.rule = says(WIDE, leaf)
+    asked, before = model(server.url, CompatibleChat, max_tokens=200), server.calls
+    output = create_rlm(asked, sandbox=sandbox, budget=Budget(usd=0.6)).invoke("q")
+    assert output["cost_usd"] <= 0.6
+    assert server.calls - before <= 32
+    sub = output["usage"]["sub"]
+    assert sub["cost"] == pytest.approx(0.02 * sub["calls"])
+    assert sub["calls"] > 0
 
 
 def chunks(*parts: dict[str, Any], done: bool = True) -> Reply:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rlm_langchain.cli import run
 from rlm_langchain.trajectory.jsonl import read_trace
 from rlm_langchain.trajectory.tree import Trajectory
 from tests.commands import Command, Done
@@ -240,6 +241,13 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
+        wrong("no encoding", ["ask", "q", "latin.txt", "--encoding", "hex", *MODEL], "--encoding hex is none"),
+        wrong("another encoding", ["ask", "q", "latin.txt", "--encoding", "ascii", *MODEL], "is not in ascii"),
+        wrong("encoding of a folder", ["ask", "q", "folder", "--encoding", "latin-1", *MODEL], "is a folder"),
+        wrong("no price", ["ask", "q", *MODEL, "--price", "3"], "--price 3: give dollars", "0.15:0.60"),
+        wrong("price of nobody", ["ask", "q", *MODEL, "--price", "a=1:2"], "there are prices for ['a']"),
+        wrong("a slip in an option", ["ask", "q", "--modle", "x"], "--modle", "--model"),
+        wrong("a slip in a command", ["aks", "q"], "'ask'"),
         wrong("trace in no folder", ["ask", "q", *MODEL, "--trace", "no/trace"], "cannot write no/trace"),
         wrong("no number", ["ask", "q", *MODEL, "--calls", "many"], "--calls"),
         wrong("negative", ["ask", "q", *MODEL, "--usd", "-1"], "--usd"),
@@ -277,6 +285,32 @@ def test_bytes_that_cannot_be_decoded_are_replaced_and_counted(
     done = command(*ASK, tmp_path / "latin.txt", *MODEL)
     assert done.out == "4\n"
     assert "1 undecodable byte sequence replaced" in done.err
+
+
+@pytest.mark.parametrize("given", ["latin.txt", "-"])
+def test_files_in_another_encoding_are_read_in_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9")))
+    with serve(rlm("FINAL(context)")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert command(*ASK, given, "-m", "openai:scripted", "--encoding", "cp1252", "-q").out == "café\n"
+
+
+def test_a_price_that_is_given_is_counted_and_limited(command: Command, counting: Server, text: Path) -> None:
+    done = command(*ASK, text, *MODEL, "--price", "1:2", "--usd", "1", "--json", "-q")
+    tokens = counting.tokens
+    assert json.loads(done.out)["cost_usd"] == pytest.approx((tokens["input"] + 2 * tokens["output"]) / 1e6)
+
+
+def test_a_trace_that_cannot_be_written_ends_and_the_run_goes_on(
+    command: Command, counting: Server, text: Path
+) -> None:
+    done = command(*ASK, text, *MODEL, "--trace", "/dev/full", "--json")
+    assert (done.code, json.loads(done.out)["answer"], json.loads(done.out)["trace"]) == (0, 10_000, None)
+    assert done.err.count("cannot write /dev/full (No space left on device): the trace ends there") == 1
 
 
 def test_the_doctor_names_what_is_there_and_never_a_key(
@@ -422,6 +456,63 @@ def test_an_answer_that_cannot_be_written_is_not_lost(more: tuple[str, ...], tex
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", "h\\xe9 \\u2713 \\U0001f600"), ("cp1252", "hé \\u2713 \\U0001f600"), ("utf-8", "hé ✓ 😀")],
+)
+def test_an_answer_is_not_lost_to_an_encoding(
+    command: Command, monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    given, told = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    with serve(rlm("FINAL('h\\u00e9 \\u2713 \\U0001f600')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setattr(sys, "stdout", given)
+        monkeypatch.setattr(sys, "stderr", told)
+        assert run([*ASK, *MODEL]) == 0
+    told.flush()
+    said = told.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert given.buffer.getvalue().decode(encoding) == f"{shown}\n"  # type: ignore[attr-defined]
+    assert (f"rlm: standard output is in {encoding}, which cannot show" in said) == (encoding != "utf-8")
+    assert "Traceback" not in said
+    assert "1 turn, 0 sub-calls" in said
+    assert ("turn 1 - openai:scripted -" in said) == (encoding == "ascii")
+
+
+@pytest.mark.parametrize(("more", "kept"), [((), "--thread NAME"), (("--thread", "a b"), "`rlm resume 'a b'`")])
+def test_a_reader_who_is_gone_is_told_where_the_answer_is(
+    command: Command, counting: Server, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], kept: str
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert run([*ASK, *MODEL, *more, "-q"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rlm: standard output was closed before all of the answer was written: ")
+    assert kept in said
+    assert command("runs").out.count("complete") == bool(more)
+
+
+@pytest.mark.parametrize("option", ["--model", "--sub-model", "--strategy"])
+def test_a_name_that_is_not_utf8_is_a_sentence(command: Command, counting: Server, option: str) -> None:
+    done = command(*ASK, *MODEL, option, "openai:\udcef")
+    assert (done.code, counting.calls) == (2, 0)
+    assert "is not in UTF-8" in done.err
+
+
+def test_a_question_that_is_not_utf8_is_asked_and_what_was_replaced_is_told(
+    command: Command, counting: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "caf\udce9.txt"
+    path.write_text("hello")
+    done = command("ask", "caf\udce9?", path, *MODEL, "--thread", "t", "--trace", tmp_path / "t\udce9.jsonl")
+    assert (done.code, done.out) == (0, "5\n")
+    assert "question: caf\ufffd?" in done.err
+    assert "U+FFFD stands for 1 character" in done.err
+    assert command("resume", "t", "-q").out == "5\n"
+    assert command("show", tmp_path / "t\udce9.jsonl").code == 0
+
+
 @pytest.mark.parametrize("arguments", [("strategies",), ("doctor",), ("runs",)])
 def test_a_full_disk_is_told_by_every_command(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
@@ -477,3 +568,31 @@ def test_a_stream_that_is_closed_is_told_before_any_model_is_asked(
     assert (done.returncode, done.stdout, counting.calls) == (2, "", 0)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SCHEMA = '{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}'
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_an_answer_fits_the_schema_or_the_reason_is_told(
+    as_file: bool, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: Any = SCHEMA
+    if as_file:
+        given = tmp_path / "schema.json"
+        given.write_text(SCHEMA)
+    with serve(rlm("FINAL({'n': 'x'})", "FINAL({'n': 7})")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert json.loads(command(*ASK, *MODEL, "--schema", given, "--quiet").out) == {"n": 7}
+    with serve(rlm("FINAL('no')", "FINAL('no')")) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        done = command(*ASK, *MODEL, "--schema", given, "--iterations", "2")
+    assert done.code == 1
+    assert "The last answer does not fit the schema: the answer: 'no' is not of type 'object'" in done.err
+
+
+@pytest.mark.parametrize("given", ["{", "no/such/file.json", '{"type": "nothing"}'])
+def test_a_schema_that_is_none_is_a_sentence_before_anything_is_asked(given: str, command: Command) -> None:
+    done = command(*ASK, *MODEL, "--schema", given)
+    assert done.code not in (0, 1)
+    assert "Traceback" not in done.err

@@ -268,8 +268,10 @@ def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: P
         (["fork", "book", "--at", "2", "--as", "book"], "on the thread 'book' already"),
         (["ask", "q", *MODEL, "--thread", " "], "no run can be kept as ' '"),
         (["ask", "q", *MODEL, "--thread", "a\x1b[31m"], "no run can be kept as 'a\\\\x1b[31m'"),
-        (["ask", "q", *MODEL, "--approve-above", "much"], "give a number of calls (20), dollars (0.50), or off"),
-        (["ask", "q", *MODEL, "--approve-above", "-1"], "--approve-above -1: give a number"),
+        (["ask", "q", *MODEL, "--approve-above-calls", "much"], "give a number of calls (20), or off"),
+        (["ask", "q", *MODEL, "--approve-above-calls", "2.5"], "--approve-above-calls 2.5: give a number of calls"),
+        (["ask", "q", *MODEL, "--approve-above-usd", "-1"], "--approve-above-usd -1: give dollars (0.50), or off"),
+        (["ask", "q", *MODEL, "--approve-above", "20"], "--approve-above-calls"),
         (["ask", "q", "--thread", "book", "--sandbox", "jail"], "no sandbox is called 'jail'"),
     ],
 )
@@ -308,7 +310,7 @@ class Person(io.StringIO):
 
 
 @pytest.mark.parametrize("thread", [(), ("--thread", "book")])
-@pytest.mark.parametrize("said", ["y\n", "n\n", ""])
+@pytest.mark.parametrize("said", ["y\n", "perhaps\nYes\n", "n\n", "perhaps\n", ""])
 def test_a_person_is_asked_before_a_fan_out(
     command: Command,
     server: Server,
@@ -318,21 +320,22 @@ def test_a_person_is_asked_before_a_fan_out(
     thread: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Person(said))
-    ended = command("ask", "How long?", text, *MODEL, "--approve-above", "3", *thread)
+    ended = command("ask", "How long?", text, *MODEL, "--approve-above-calls", "3", *thread)
     assert (
         "2 sub-calls are about to be made, for a price that is not known; so far there were 3 model calls"
         in ended.err
     )
-    assert ("two" in asked(server)) == (said == "y\n")
-    assert (ended.out == ANSWER) == (said == "y\n")
-    assert ended.code == 0 or said != "y\n"
+    assert ("two" in asked(server)) == said.lower().endswith(("y\n", "yes\n"))
+    assert (ended.out == ANSWER) == said.lower().endswith(("y\n", "yes\n"))
+    assert ended.code == 0 or not said.lower().endswith(("y\n", "yes\n"))
+    assert ("y for yes, n for no" in ended.err) == said.startswith("perhaps")
 
 
 def test_without_a_terminal_nobody_can_be_asked(
     command: Command, server: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
-    done = command("ask", "How long?", text, *MODEL, "--approve-above", "3")
+    done = command("ask", "How long?", text, *MODEL, "--approve-above-calls", "3")
     assert (done.code, done.out, server.calls) == (2, "", 0)
     assert "there is no terminal here to ask at" in done.err
 
@@ -347,7 +350,7 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(
     reached: Callable[[Iterable[int]], int],
 ) -> None:
     ours, theirs = pty.openpty()
-    arguments = ["ask", "How long?", str(text), *MODEL, "--approve-above", "3", "--thread", "book"]
+    arguments = ["ask", "How long?", str(text), *MODEL, "--approve-above-calls", "3", "--thread", "book"]
     process = subprocess.Popen(
         [sys.executable, "-m", "rlm_langchain", *arguments],
         stdin=theirs,
@@ -371,11 +374,11 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(
     assert "rlm resume book" in err
     assert runs(command)[0]["state"] == "waiting"
     monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
-    for arguments in ((), ("--approve-above", "100")):
+    for arguments in ((), ("--approve-above-calls", "100")):
         refused = command("resume", "book", *arguments)
         assert refused.code == 2
-        assert "--approve-above off" in refused.err
-    resumed = command("resume", "book", "--approve-above", "off")
+        assert "--approve-above-calls off" in refused.err
+    resumed = command("resume", "book", "--approve-above-calls", "off")
     assert (resumed.code, resumed.out) == (0, ANSWER)
 
 
@@ -393,3 +396,64 @@ def test_a_thread_that_is_leased_is_running(command: Command, done: Server, home
     with thread_lock(home, "book"):
         assert runs(command)[0]["state"] == "running"
     assert runs(command)[0]["state"] == "complete"
+
+
+def forget_the_last_checkpoint(home: Path, count: int = 1) -> None:
+    """What a process leaves behind that is killed before it writes this checkpoint, and so many of those before."""
+    with closing(sqlite3.connect(home / "threads.sqlite")) as database, database:
+        for _ in range(count):
+            last = "select max(checkpoint_id) from checkpoints where checkpoint_ns = ''"
+            database.execute(f"delete from checkpoints where checkpoint_id = ({last})")
+
+
+@pytest.mark.parametrize(("count", "state"), [(1, "complete"), (2, "stopped"), (3, "stopped")])
+def test_a_run_that_was_killed_between_two_checkpoints_is_listed_and_gone_on_with(
+    command: Command, done: Server, home: Path, count: int, state: str
+) -> None:
+    since = done.calls
+    forget_the_last_checkpoint(home, count)
+    assert runs(command)[0]["state"] == state
+    assert command("resume", "book", "-q").out == ANSWER
+    assert asked(done, since) == []
+    assert runs(command)[0]["state"] == "complete"
+
+
+def test_a_broken_thread_is_listed_as_broken_beside_the_others_and_says_the_way_out(
+    command: Command, done: Server, home: Path
+) -> None:
+    command("ask", "How long?", *MODEL, "--thread", "other", "-q")
+    with closing(sqlite3.connect(home / "threads.sqlite")) as database, database:
+        lost = "select max(rowid) from writes where channel = 'trajectory' and thread_id = 'book'"
+        database.execute(f"delete from writes where rowid = ({lost})")
+    assert {kept["thread"]: kept["state"] for kept in runs(command)} == {"book": "broken", "other": "complete"}
+    assert "broken" in command("runs").out
+    for arguments in (["resume", "book"], ["show", "book"], ["ask", "q", *MODEL, "--thread", "book"]):
+        refused = command(*arguments)
+        assert (refused.code, refused.out) == (1, "")
+        assert "'book'" in refused.err
+        assert "`rlm fork`" in refused.err
+    forked = command("fork", "book", "--at", "3", "--as", "back", "-q")
+    assert (forked.err, forked.out) == ("", ANSWER)
+    assert command("forget", "book").code == 0
+    assert [kept["thread"] for kept in runs(command)] == ["back", "other"]
+
+
+@pytest.mark.parametrize("missing", ["all", "some", "the last"])
+def test_a_thread_that_cannot_be_kept_is_told_and_no_answer_is_lost(
+    command: Command, done: Server, home: Path, text: Path, missing: str
+) -> None:
+    """A database that takes so many rows more, and then says what it says of a full disk."""
+    with closing(sqlite3.connect(home / "threads.sqlite")) as database:
+        [whole] = database.execute("select count(*) from checkpoints").fetchone()
+        rows = {"all": 0, "some": 3, "the last": whole - 1}[missing]
+        database.execute(
+            "create trigger full before insert on checkpoints when (select count(*) from checkpoints "
+            f"where thread_id = 'new') >= {rows} begin select raise(fail, 'database or disk is full'); end"
+        )
+    before = done.calls
+    failed = command("ask", "How long?", text, *MODEL, "--thread", "new")
+    assert failed.code == 1
+    assert "a checkpoint cannot be written" in failed.err
+    assert "Traceback" not in failed.err
+    assert (done.calls > before) == (missing != "all")
+    assert ("The answer, which is not kept:" in failed.err) == (missing == "the last")

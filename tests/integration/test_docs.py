@@ -68,7 +68,7 @@ SHOWN = {
     "extraction.py": "300 invoices, in total 3750.0 dollars; the first: name='Ada Lovelace' total=12.5\n",
     "hybrid_rag.py": "['store/files.py']\n",
     "openrouter.py": "the code asks 3 models\n  0: Ishmael meets the whale.\n",
-    "quickstart.py": "['store/files.py']\ncomplete after 1 turns and 0 sub-calls\n",
+    "quickstart.py": "['store/files.py']\ncomplete · turns: 1 · sub-calls: 0\n",
     "subgraph_approval.py": "May it make 3 calls? Yes.\n['Ishmael meets the whale.'",
 }
 """Among what each prints."""

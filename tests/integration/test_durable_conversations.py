@@ -10,7 +10,9 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import (
+    Budget,
     JournalError,
+    Limits,
     ModelError,
     RLMOutput,
     Strategy,
@@ -123,8 +125,6 @@ def test_a_question_in_the_place_of_a_resume_gives_the_unfinished_cell_up(ask):
 
 
 def test_a_cell_that_waits_when_another_question_comes_leaves_nothing_behind(ask):
-    from rlm_langchain import Budget
-
     code = "x = 1\ny = llm_query_batched(['a', 'b'])"
     rlm = create_rlm(
         talker("before = 0", code, "FINAL([before, 'x' in globals(), 'y' in globals()])"),
@@ -163,3 +163,109 @@ def test_a_context_that_changed_between_two_questions_is_refused(ask, tmp_path):
     file.write_text("once upon a crime")
     with pytest.raises(JournalError, match=r"book\.txt"):
         ask(rlm, "2")
+
+
+def prompts_of(*turns: str, heard: list[str]) -> FunctionModel:
+    """A model that plays its turns, one for each prompt, and keeps the last message of each."""
+
+    def play(messages):
+        heard.append(str(messages[-1].content))
+        turn = turns[sum(message.type == "ai" for message in messages)]
+        return turn if turn.startswith("=") else f"```repl\n{turn}\n```"
+
+    return FunctionModel(function=play)
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+def test_a_follow_up_question_finds_what_was_asked_and_answered_before(ask, sandbox):
+    heard: list[str] = []
+    turns = (
+        "FINAL('It sank' + ' in 1912.')",
+        "FINAL({'shorter': earlier[0]['answer'][:7], 'n': len(earlier)})",
+        "FINAL([[one['question'], one['answer'], one['status']] for one in earlier])",
+    )
+    rlm = create_rlm(prompts_of(*turns, heard=heard), sandbox=sandbox, checkpointer=InMemorySaver())
+    ask(rlm, {"query": "What happened?", "context": "a text"})
+    assert "earlier" not in heard[0]
+    assert ask(rlm, "Make that shorter.")["answer"] == {"shorter": "It sank", "n": 1}
+    assert "It sank in 1912." in heard[1]
+    assert "What happened?" in heard[1]
+    assert "`earlier`" in heard[1]
+    assert ask(rlm, "List it all.")["answer"] == [
+        ["What happened?", "It sank in 1912.", "complete"],
+        ["Make that shorter.", {"shorter": "It sank", "n": 1}, "complete"],
+    ]
+    assert '{"shorter": "It sank", "n": 1}' in heard[2]
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+def test_earlier_questions_are_as_they_were_when_cells_are_run_again(sandbox, tmp_path):
+    """In a process that is new, on a fork, and after a cell that changed the list: each cell sees what it saw."""
+    turns = (
+        "FINAL('one')",
+        "n = len(earlier)\nword = llm_query(f'said {n}')\nearlier.append('mine')\nFINAL([n, word])",
+        "FINAL([n, word, len(earlier), earlier[1]['answer']])",
+        "FINAL([n, len(earlier)])",
+    )
+    asked: list[str] = []
+
+    def leaf(prompt: str) -> str:
+        asked.append(prompt)
+        return f"<{prompt}>"
+
+    def new() -> Any:
+        return create_rlm(talker(*turns, leaf=leaf), sandbox=sandbox, checkpointer=saver, home=tmp_path)
+
+    saver = InMemorySaver()
+    new().invoke({"query": "1", "context": "text"}, THREAD)
+    assert new().invoke("2", THREAD)["answer"] == [1, "<said 1>"]
+    third = [1, "<said 1>", 2, [1, "<said 1>"]]
+    assert new().invoke("3", THREAD)["answer"] == third
+    rlm = new()
+    assert rlm.invoke(None, rlm.fork(THREAD, at=3))["answer"] == third
+    assert rlm.invoke("4", rlm.fork(THREAD))["answer"] == [1, 3]
+    assert asked == ["said 1"]
+
+
+def test_a_long_answer_is_whole_in_the_repl_and_its_length_is_told(ask, tmp_path):
+    heard: list[str] = []
+    turns = (
+        "FINAL('start ' + 'x' * 3_000_000 + ' end')",
+        "FINAL([len(earlier[0]['answer']), earlier[0]['answer'][-3:]])",
+    )
+    rlm = create_rlm(prompts_of(*turns, heard=heard), checkpointer=InMemorySaver(), limits=Limits(value=10_000_000))
+    ask(rlm, "Long, please.")
+    assert ask(rlm, "How long?")["answer"] == [3_000_010, "end"]
+    assert "3,000,010 characters" in heard[1]
+    assert len(heard[1]) < 10_000
+    records = rlm.graph.get_state(THREAD).values["trajectory"]
+    [_, question] = [record for record in records if record["type"] == "question"]
+    assert len(str(question)) < 20_000
+
+
+def test_questions_without_a_whole_answer_say_so(ask):
+    heard: list[str] = []
+    statuses = "[[one['answer'], one['status']] for one in earlier]"
+    saver = InMemorySaver()
+    some = ("print(1)", "print(2)", "FINAL('some of it')")
+    turns = ("FINAL(None)", "FINAL(None)", *some, f"FINAL({statuses})")
+    rlm = create_rlm(prompts_of(*turns, heard=heard), checkpointer=saver, budget=Budget(iterations=2))
+    assert ask(rlm, "none?")["status"] == "failed"
+    assert ask(rlm, "some?")["status"] == "partial"
+    assert "`earlier[0]`, failed, without an answer" in heard[2]
+    assert ask(rlm, "so?")["answer"] == [[None, "failed"], ["some of it", "partial"]]
+    assert "`earlier[1]`, partial" in heard[5]
+
+
+def test_a_question_that_was_given_up_is_told_as_such(ask):
+    turns = ("x = llm_query_batched(['a', 'b'])", "FINAL([[one['answer'], one['status']] for one in earlier])")
+    rlm = create_rlm(talker(*turns), budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver())
+    assert "__interrupt__" in ask(rlm, "1")
+    assert ask(rlm, "2")["answer"] == [[None, "given up"]]
+
+
+def test_a_variable_that_is_called_earlier_is_left_alone(ask):
+    turns = ("earlier = 'mine'\nFINAL(1)", "FINAL([earlier, earlier_1[0]['answer']])")
+    rlm = create_rlm(talker(*turns), checkpointer=InMemorySaver())
+    ask(rlm, "1")
+    assert ask(rlm, "2")["answer"] == ["mine", 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,11 +19,12 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from rlm_langchain import ThreadBusy, create_rlm
+from rlm_langchain import JournalError, ThreadBusy, create_rlm
 from rlm_langchain.durability.thread_lock import database_thread_lock
 from rlm_langchain.runnable.garbage import references
 from rlm_langchain.testing.models import script
 from tests.durable.arena import Arena, arena, story
+from tests.durable.limit import check_limit
 from tests.durable.postgres import postgres, tool
 from tests.durable.program import Program
 
@@ -142,3 +144,59 @@ def test_pools_are_savers_too(database: str) -> None:
             return await rlm.ainvoke("q", thread("async pool"))
 
     assert asyncio.run(pooled())["answer"] == 1
+
+
+def test_killed_with_calls_in_flight_it_never_sends_more_than_the_limit(tmp_path, database):
+    seed = os.environ.get("RLM_SEED") or str(random.randrange(10**6))
+    print(f"RLM_SEED={seed}")
+    with arena(tmp_path, latency=0.05) as slow:
+        check_limit(slow, random.Random(seed), KILLS, postgres=database)
+
+
+ROWS = {
+    "checkpoints": "thread_id, checkpoint_ns, checkpoint_id",
+    "checkpoint_writes": "thread_id, checkpoint_ns, checkpoint_id, task_id, idx",
+    "checkpoint_blobs": "thread_id, checkpoint_ns, channel, version",
+}
+
+
+def test_the_loss_of_any_row_is_an_error_or_does_no_harm(database: str) -> None:
+    config = thread("lossy")
+    with PostgresSaver.from_conn_string(database) as saver, psycopg.connect(database) as other:
+        cells = (
+            "a = llm_query_batched(['x', 'y'])",
+            "FINAL([a, context])",
+            "FINAL([len(a), earlier[0]['status']])",
+        )
+        rlm = create_rlm(script(*cells), checkpointer=saver, sandbox="monty")
+        told = [rlm.invoke({"query": "q", "context": "c"}, config)["answer"], rlm.invoke("and?", config)["answer"]]
+        refused = 0
+        for table, key in ROWS.items():
+            rows = other.execute(f"select {key} from {table} where thread_id = 'lossy'").fetchall()
+            other.commit()
+            for row in rows:
+                where = f"({key}) = ({', '.join(['%s'] * len(row))})"
+                other.execute("drop table if exists kept")
+                other.execute(f"create table kept as select * from {table} where {where}", row)
+                assert other.execute(f"delete from {table} where {where}", row).rowcount == 1
+                other.commit()
+                try:
+                    values = rlm.graph.get_state(config).values
+                    assert values["answer"] in told, (table, row)
+                except JournalError as error:
+                    refused += "'lossy'" in str(error)
+                other.execute(f"insert into {table} select * from kept")
+                other.commit()
+        assert refused > 20
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "a\udc80b"])
+def test_any_text_is_kept_though_postgres_refuses_some(database: str, text: str) -> None:
+    kept = text if text.isascii() else "a\ufffdb"
+    cells = ("FINAL(1)", f"FINAL({text!r})", f"prose:{text}", f"prose:{text}", f"FINAL(llm_query({text!r}))")
+    config: Any = {"configurable": {"thread_id": ascii(text), f"user {text}": text}, "metadata": {text: [text]}}
+    with PostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script(*cells), checkpointer=saver)
+        answers = [rlm.invoke(f"what is {text}?", config)["answer"] for _ in range(4)]
+        assert rlm.graph.get_state(config).values["answer"] == answers[-1]
+    assert answers == [1, kept, kept, f"<{kept}>"]

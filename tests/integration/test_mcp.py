@@ -10,6 +10,8 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,13 @@ async def desk(folder: Path, *cells: str, **options: Any) -> AsyncIterator[Clien
         yield session
 
 
+def test_a_client_is_told_our_version(folder):
+    options = create_mcp_server(
+        create_rlm(script("FINAL(1)")), roots=[folder]
+    )._mcp_server.create_initialization_options()
+    assert (options.server_name, options.server_version) == ("rlm", version("rlm-langchain"))
+
+
 async def test_texts_and_folders_have_names_and_several_are_read_together(folder):
     async with desk(folder, "FINAL({name: type(it).__name__ for name, it in context.items()})") as session:
         await session.call_tool("load_context", {"path": str(folder), "name": "all"})
@@ -142,6 +151,33 @@ async def test_texts_and_folders_have_names_and_several_are_read_together(folder
         assert re.fullmatch("text-[0-9a-f]{8}", text)
         answer = await session.call_tool("ask", {"query": "q", "contexts": ["all", text]})
         assert answer.structuredContent["answer"] == {"all": "dict", text: "str"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "said"),
+    [
+        ("nothing", {}, "there is no tool 'nothing'; there are load_context, ask, search"),
+        ("x" * 100_000, {}, "characters left out"),
+        ("load_context", {"text": "a", "title": "b"}, "takes no argument 'title'; it takes path, text, name"),
+        ("load_context", {"path": 5}, "load_context was called wrongly: path: Input should be a valid string"),
+        ("load_context", {"text": "a", "name": "x" * 100_000}, "a name has 1 to 200 characters, not 100,000"),
+        ("load_context", {"text": "a", "name": " "}, "a name has 1 to 200 characters, not 0"),
+        ("ask", {"query": "q"}, "ask was called wrongly: contexts: Field required"),
+        ("ask", {"query": ["q"], "contexts": "t"}, "query: Input should be a valid string; contexts: Input should"),
+        ("ask", {"query": " ", "contexts": ["t"]}, "ask a question"),
+        ("search", {"query": "q", "context": "t", "k": 10**9}, "k: Input should be less than or equal to 100"),
+    ],
+    ids=lambda part: str(part)[:30],
+)
+async def test_a_wrong_call_is_told_in_a_sentence(folder, tool, given, said):
+    async with desk(folder, "FINAL(len(context))") as session:
+        await session.call_tool("load_context", {"text": "abc", "name": "t"})
+        result = await session.call_tool(tool, given)
+        assert result.isError
+        assert said in words(result)
+        assert len(words(result)) < 1_000
+        asked = {"query": "q", "contexts": ["t"]}
+        assert (await session.call_tool("ask", asked)).structuredContent["answer"] == 3
 
 
 async def test_a_checkpointer_of_the_rlm_is_not_used_since_questions_have_no_thread(folder):
@@ -195,7 +231,7 @@ async def test_a_spent_budget_is_a_partial_answer_and_a_foreign_error_keeps_its_
         (["--model", "openai:any", "--http", "somewhere"], "--http somewhere: give PORT, or HOST:PORT"),
         (["--model", "openai:any", "--http", "0.0.0.0:0"], "set RLM_MCP_TOKEN"),
         (["--model", "openai:any", "--http", "127.0.0.1:1"], "nothing can listen at 127.0.0.1, port 1"),
-        (["--model", "openai:any", "--approve-above", "3"], "nobody to ask"),
+        (["--model", "openai:any", "--approve-above-calls", "3"], "nobody to ask"),
     ],
 )
 def test_what_cannot_be_served_is_a_sentence(arguments, sentence, capsys, monkeypatch):
@@ -226,3 +262,12 @@ def test_tools_of_an_mcp_server_are_functions_of_the_repl_in_sync_and_async_runs
         rlm = create_rlm(script(USES), sandbox="monty", tools=asyncio.run(client.get_tools()))
         for output in (rlm.invoke("q"), asyncio.run(rlm.ainvoke("q"))):
             assert output["answer"] == USED
+
+
+@pytest.mark.parametrize(("cell", "answer"), [("FINAL(['2024-01-02'])", ["2024-01-02"]), ("FINAL('no')", None)])
+async def test_an_answer_of_a_type_is_json_and_one_that_never_fits_says_why(cell, answer):
+    rlm = create_rlm(script(cell), output_schema=set[date], budget=Budget(iterations=2), sandbox="monty")
+    async with connected(create_mcp_server(rlm)._mcp_server) as session:
+        told = (await session.call_tool("ask", {"query": "when?", "contexts": []})).structuredContent
+    assert told["answer"] == answer
+    assert (told["misfit"] is None) == (answer is not None)

@@ -30,11 +30,11 @@ class Exchange:
         self.connection.current = None
         self.connection.write(status, {**headers, "Content-Length": str(len(body))}, body)
 
-    def reply_in_chunks(self, headers: Mapping[str, str], chunks: list[bytes]) -> None:
-        """Send a reply as a stream, one write for each chunk."""
+    def reply_in_chunks(self, headers: Mapping[str, str], chunks: list[bytes], *, ends: bool = True) -> None:
+        """Send a reply as a stream, one write for each chunk. Without an end, more could come."""
         self.connection.current = None
         self.connection.write(200, {**headers, "Transfer-Encoding": "chunked"}, b"")
-        for chunk in [*chunks, b""]:
+        for chunk in [*chunks, *[b""] * ends]:
             self.connection.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
 
     def abort(self) -> None:

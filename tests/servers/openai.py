@@ -33,6 +33,10 @@ class Reply:
     """The body, whatever it is, instead of a completion."""
     drop: bool = False
     """The connection is closed instead of a reply."""
+    sent: int | None = None
+    """Of a stream: events after which nothing more comes. None: all of them."""
+    hangs: bool = False
+    """Whether the connection of a stream that stops (`sent`) stays open; else it is reset."""
 
 
 FOREVER = inf

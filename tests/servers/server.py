@@ -176,7 +176,10 @@ class Server:
             exchange.reply(reply.status, json_headers, reply.raw)
         elif request.body.get("stream"):
             sse_headers = {"Content-Type": "text/event-stream", **reply.headers}
-            exchange.reply_in_chunks(sse_headers, self.dialect.events(request.number, request.body, reply))
+            events = self.dialect.events(request.number, request.body, reply)
+            exchange.reply_in_chunks(sse_headers, events[: reply.sent], ends=reply.sent is None)
+            if reply.sent is not None and not reply.hangs:
+                self.loop.call_soon(exchange.connection.transport.close)
         else:
             body = self.dialect.completion(request.number, request.body, reply)
             exchange.reply(reply.status, json_headers, body)

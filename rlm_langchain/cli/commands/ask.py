@@ -17,19 +17,31 @@ from rlm_langchain.records import RLMInput
 from rlm_langchain.trajectory.jsonl import Trace
 
 
-def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, shown: Shown, *, strict: bool) -> int:
+def ask(
+    query: str,
+    context: Sequence[str],
+    thread: str | None,
+    setup: Setup,
+    shown: Shown,
+    *,
+    strict: bool,
+    encoding: str | None,
+) -> int:
     """Begin a run, or put the next question to a thread."""
     with _trace(shown) as trace:
         with inputs.preparing():
             query = inputs.check(query, context)
+            inputs.check_encoding(encoding, context)
             known = Threads().find(thread) if thread is not None else None
+            if known:
+                known.unbroken()
             setup = inputs.named(setup.over(known.setup) if known else setup)
             rlm = inputs.made_of(setup)
             asked: RLMInput = {
                 "query": query,
-                "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds),
+                "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds, encoding=encoding),
             }
-        if known and known.open and not shown.quiet:
+        if known and known.standing.is_open and not shown.quiet:
             print("The question before this one was not answered, and is given up.", file=sys.stderr)
         ended = watch(rlm, asked, kept=Keeping(thread, setup), trace=trace, quiet=shown.quiet)
     return finish(ended, json=shown.json, quiet=shown.quiet)
@@ -38,10 +50,10 @@ def ask(query: str, context: Sequence[str], thread: str | None, setup: Setup, sh
 def resume(name: str, setup: Setup, shown: Shown) -> int:
     """Go on with a thread; one that has ended says its answer again."""
     with inputs.preparing():
-        known = Threads().need(name)
+        known = Threads().need(name).unbroken()
         if setup.strategy:
             raise InputError(f"a model is told of its strategies when it begins: rlm fork {name} --strategy ...")
-    if known.open:
+    if known.standing.is_open:
         return _go_on(name, setup.over(known.setup), shown)
     if not shown.quiet:
         print(f"This run has ended. `rlm ask QUERY --thread {name}` asks it something else.", file=sys.stderr)
@@ -63,7 +75,7 @@ def fork(name: str, at: int | None, new: str | None, setup: Setup, shown: Shown)
         begun = threads.need(new)
     if not shown.quiet:
         print(f"{new}: goes on from {name}{f', turn {at}' if at else ''}", file=sys.stderr)
-    if begun.open:
+    if begun.standing.is_open:
         return _go_on(new, setup, shown)
     return finish(_ended(begun), json=shown.json, quiet=shown.quiet)
 

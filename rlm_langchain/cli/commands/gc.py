@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.session.threads import Threads
 from rlm_langchain.context.store import home
 from rlm_langchain.errors import InputError
@@ -41,6 +42,6 @@ def told(freed: GarbageReport, *, dry_run: bool) -> str:
     parts = [f"{count:,} {one if count == 1 else several}" for count, one, several in counts if count]
     if not parts and not freed.size:
         return "nothing to remove"
-    size = f"{freed.size / 1e6:,.1f} MB"
+    size = numbers.size(freed.size)
     what = ", ".join(parts) or "what killed processes left"
     return f"would free {size}: {what}" if dry_run else f"freed {size}: {what}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from io import BufferedReader
 from math import inf
@@ -16,12 +18,15 @@ from select import select
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.limits import LIMITS
+from rlm_langchain.budget.limits import LIMITS, Limit
 from rlm_langchain.cli.session.approve import OFF
+from rlm_langchain.context.decoding import replace_surrogates
+from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.sources.folders import MAX_TEXT_BYTES, UniqueKeys
 from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.models.model import Price
 from rlm_langchain.types import ContextRef
 
 if TYPE_CHECKING:
@@ -41,22 +46,79 @@ def named(setup: Setup) -> Setup:
     sub = setup.sub_model or (None if setup.model else os.environ.get("RLM_SUB_MODEL"))
     if not root:
         raise ConfigurationError(NO_MODEL)
+    for name in (root, sub or "", *(setup.strategy or ())):
+        if replace_surrogates(name)[1]:
+            raise ConfigurationError(f"{visible(name)} is not in UTF-8: a model or a strategy is named by a text")
     return replace(
-        setup, model=root, sub_model=sub, strategy=[_absolute(one) for one in setup.strategy or ()] or None
+        setup,
+        model=root,
+        sub_model=sub,
+        strategy=[_absolute(one) for one in setup.strategy or ()] or None,
+        schema=_schema_text(setup.schema),
     )
+
+
+def _schema_text(given: str | None) -> str | None:
+    """The schema itself, by which a kept run is gone on with when its file has changed. Raises
+    `ConfigurationError`."""
+    if given is None or given.lstrip().startswith("{"):
+        return given
+    with as_input_error(given):
+        return Path(given).read_text(encoding="utf-8")
+
+
+def _schema(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"--schema is no JSON ({error}): give a JSON schema, or a file that holds one"
+        ) from None
+    if not isinstance(schema, dict):
+        raise ConfigurationError("--schema is no JSON object: give a JSON schema, or a file that holds one")
+    return schema
 
 
 def made_of(setup: Setup) -> RLMRunnable:
     """The RLM that options describe. Raises `ConfigurationError`."""
-    options = {limit.field: limit.option for limit in LIMITS}
-    limits = {name: getattr(setup, option.name) for name, option in options.items() if option and not option.text}
+    limits = {limit.field: _limit(limit, getattr(setup, limit.option.name)) for limit in LIMITS if limit.option}
     return build(
         root_model=setup.model,
         recursive_model=setup.sub_model,
         sandbox=setup.sandbox or "auto",
         strategies=[strategy(one) for one in setup.strategy or ()],
-        budget=budget({**limits, **_approve_above(setup.approve_above)}),
+        output_schema=_schema(setup.schema),
+        prices=prices(setup),
+        budget=budget(limits),
     )
+
+
+def prices(setup: Setup) -> dict[str, Price]:
+    """The prices that were given, by model: of one by its name, else of those that no list knows.
+
+    Raises `ConfigurationError`.
+    """
+    from rlm_langchain.models.pricing import has_price
+    from rlm_langchain.models.registry import resolve
+
+    found: dict[str, Price] = {}
+    for given in setup.price or ():
+        name, _, pair = given.rpartition("=")
+        models = [name] if name else [model for model in (setup.model, setup.sub_model) if model]
+        found |= {one: _price(given, pair) for one in models if name or not has_price(resolve(one, "root"))}
+    return found
+
+
+def _price(given: str, pair: str) -> Price:
+    read, _, written = pair.partition(":")
+    try:
+        return Price(float(read), float(written))
+    except (ValueError, ConfigurationError) as error:
+        raise ConfigurationError(
+            f"--price {visible(given)}: give dollars per million tokens read and written, as in 0.15:0.60"
+        ) from error
 
 
 def build(**options: Any) -> RLMRunnable:
@@ -85,18 +147,19 @@ def _absolute(name: str) -> str:
     return str(found.absolute()) if isinstance(found, Path) else name
 
 
-def _approve_above(given: str | None) -> dict[str, float | int | None]:
-    """Calls when it is a whole number, dollars otherwise. `off` takes the place of what a thread was begun with."""
-    if given in (None, OFF):
-        return {}
-    dollars = "$" in given or "." in given
+def _limit(limit: Limit, given: Any) -> Any:
+    """What was given for a limit. `off` takes the place of what a thread was begun with."""
+    if not isinstance(given, str) or given == OFF:
+        return None if given == OFF else given
     try:
-        limit = float(given.removeprefix("$")) if dollars else int(given)
+        number = int(given) if limit.whole else float(given.removeprefix("$"))
     except ValueError:
-        limit = -1
-    if not 0 <= limit < inf:
-        raise ConfigurationError(f"--approve-above {given}: give a number of calls (20), dollars (0.50), or off")
-    return {"approve_above_usd" if dollars else "approve_above_calls": limit}
+        number = -1
+    if not 0 <= number < inf:
+        kind = "a number of calls (20)" if limit.whole else "dollars (0.50)"
+        flag = limit.option.flag if limit.option else limit.field
+        raise ConfigurationError(f"{flag} {given}: give {kind}, or off")
+    return number
 
 
 def check(query: str, context: Sequence[str]) -> str:
@@ -139,24 +202,55 @@ def preparing() -> Iterator[None]:
         raise
 
 
-def context(given: Sequence[str], *, strict: bool, seconds: float | None = None) -> ContextRef | None:
+def context(
+    given: Sequence[str], *, strict: bool, seconds: float | None = None, encoding: str | None = None
+) -> ContextRef | None:
     """What was given on the command line, by reference; several things become one dict. Raises `InputError`."""
     store = ContextStore()
     if not given:
         return None
     if len(given) == 1:
-        return store.reference(_source(given[0]), strict=strict, seconds=seconds)
+        return _reference(given[0], store, strict=strict, seconds=seconds, encoding=encoding)
     until = inf if seconds is None else time.monotonic() + seconds
-    return store.reference(_joined(given, store, strict=strict, until=until))
+    return store.reference(_joined(given, store, strict=strict, until=until, encoding=encoding))
 
 
-def _source(name: str) -> Any:
+def check_encoding(encoding: str | None, given: Sequence[str]) -> None:
+    """Raise `ConfigurationError` for an encoding that there is not, `InputError` for a folder to be read in it."""
+    try:
+        is_text = encoding is None or codecs.lookup(encoding)._is_text_encoding
+    except (LookupError, ValueError):
+        is_text = False
+    if not is_text:
+        raise ConfigurationError(
+            f"--encoding {visible(str(encoding))} is none that Python knows: latin-1, for example"
+        )
+    if encoding and (folders := [name for name in given if os.path.isdir(name)]):
+        raise InputError(
+            f"{visible(folders[0])} is a folder, and --encoding is for files: give its files one by one"
+        )
+
+
+def _reference(
+    name: str, store: ContextStore, *, strict: bool, seconds: float | None, encoding: str | None
+) -> ContextRef | None:
     if name == "-" and sys.stdin is None:
         raise InputError("standard input is closed, and - is to be read from it: pipe something in")
-    return sys.stdin.buffer if name == "-" else Path(name)
+    if encoding is None:
+        return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
+    with as_input_error(visible(name)), ExitStack() as opened:
+        stream = sys.stdin.buffer if name == "-" else opened.enter_context(open(name, "rb"))
+        try:  # strictly: latin-1 decodes anything, and what another encoding cannot decode is in none of its texts
+            return store.reference(codecs.getreader(encoding)(stream), seconds=seconds)
+        except InputError as error:
+            if not isinstance(error.__cause__, UnicodeError):
+                raise
+            raise InputError(f"{visible(name)} is not in {encoding} ({error.__cause__}): try another") from error
 
 
-def _joined(given: Sequence[str], store: ContextStore, *, strict: bool, until: float) -> dict[str, Any]:
+def _joined(
+    given: Sequence[str], store: ContextStore, *, strict: bool, until: float, encoding: str | None
+) -> dict[str, Any]:
     """Name to text; the files of a folder by their path in it.
 
     Raises `InputError` when it is more than a sandbox holds in memory.
@@ -168,7 +262,7 @@ def _joined(given: Sequence[str], store: ContextStore, *, strict: bool, until: f
         if key in joined or given.count(name) > 1:
             raise InputError(f"{name} was given twice: give it once")
         seconds = None if until == inf else max(0.0, until - time.monotonic())
-        reference = store.reference(_source(name), strict=strict, seconds=seconds)
+        reference = _reference(name, store, strict=strict, seconds=seconds, encoding=encoding)
         size += reference["size"] if reference else 0
         if size > MAX_TEXT_BYTES:
             raise InputError(

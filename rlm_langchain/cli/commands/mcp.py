@@ -17,8 +17,9 @@ def serve(setup: Setup, roots: Sequence[Path], http: str | None) -> None:
     """Serve. Raises `ConfigurationError` for what cannot be served."""
     from rlm_langchain.integrations.mcp_server import create_mcp_server, serve_http, serve_stdio
 
-    if setup.approve_above is not None:
-        raise ConfigurationError("--approve-above: a server has nobody to ask; limit it by --usd or --calls")
+    for flag, given in (("calls", setup.approve_above_calls), ("usd", setup.approve_above_usd)):
+        if given is not None:
+            raise ConfigurationError(f"--approve-above-{flag}: a server has nobody to ask; limit it by --{flag}")
     quieten()
     host, port = address(http) if http else ("127.0.0.1", 0)
     if missing := [str(root) for root in roots if not root.is_dir()]:

@@ -8,12 +8,14 @@ import sys
 from datetime import datetime
 from typing import Literal, TypedDict
 
+from rlm_langchain.cli.rendering.numbers import dollars
 from rlm_langchain.cli.rendering.records import one_line
 from rlm_langchain.cli.session.threads import SavedRun, Threads
+from rlm_langchain.durability import standing
 from rlm_langchain.trajectory.tree import Trajectory
 
-State = Literal["running", "waiting", "stopped", "complete", "partial", "failed"]
-"""`waiting`: for a person. `stopped`: `rlm resume` goes on. The last three: how the last question ended."""
+State = standing.State | Literal["running"]
+"""`running`: a process works on it now."""
 COLUMNS = ("thread", "state", "turns", "calls", "cost", "when", "question")
 
 
@@ -52,7 +54,7 @@ def line(kept: SavedRun, *, at_work: bool) -> Line:
     return Line(
         thread=kept.name,
         question=question["query"] if question else kept.values.get("query", ""),
-        state=_state(kept, at_work=at_work),
+        state="running" if at_work else kept.standing.state,
         turns=sum(record["type"] == "turn" for record in kept.records),
         calls=spent.calls,
         cost_usd=spent.cost,
@@ -72,16 +74,7 @@ def table(lines: list[Line], width: int = 0) -> list[str]:
     ]
 
 
-def _state(kept: SavedRun, *, at_work: bool) -> State:
-    if at_work:
-        return "running"
-    if kept.open:
-        return "waiting" if kept.waiting else "stopped"
-    status: State = kept.values.get("status") or "failed"
-    return status
-
-
 def _cells(told: Line) -> tuple[str, ...]:
-    cost = "?" if told["cost_usd"] is None else f"${told['cost_usd']:,.4f}"
-    when = datetime.fromisoformat(told["at"]).astimezone().strftime("%Y-%m-%d %H:%M")
-    return told["thread"], told["state"], str(told["turns"]), f"{told['calls']:,}", cost, when, told["question"]
+    cost = "?" if told["cost_usd"] is None else dollars(told["cost_usd"])
+    when = datetime.fromisoformat(told["at"]).astimezone().strftime("%Y-%m-%d %H:%M") if told["at"] else "?"
+    return told["thread"], told["state"], f"{told['turns']:,}", f"{told['calls']:,}", cost, when, told["question"]

@@ -44,7 +44,7 @@ def _records(what: str) -> Iterable[Record]:
     kept = Threads().find(what)
     if kept is None:
         raise InputError(f"there is no file and no kept run called {what!r}: `rlm runs` lists the runs")
-    return kept.records
+    return kept.unbroken().records
 
 
 def in_order(run: RunView) -> Iterator[Record]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol, TextIO
 
+from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.progress import Waves
 from rlm_langchain.cli.rendering.records import (
     Part,
@@ -96,7 +97,7 @@ def dollars(cost: float | None) -> str:
     """What was paid; nothing is said of what is free."""
     if cost is None:
         return " · price unknown"
-    return f" · ${cost:,.4f}" if cost else ""
+    return f" · {numbers.dollars(cost)}" if cost else ""
 
 
 def parts(record: Record) -> list[Part]:

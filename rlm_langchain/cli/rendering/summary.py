@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_langchain.cli.rendering.numbers import percent
 from rlm_langchain.cli.rendering.plain import dollars
 from rlm_langchain.cli.rendering.records import STOPS, as_text
 from rlm_langchain.context.describe import approximate_tokens
@@ -64,7 +66,7 @@ class RunResult:
         coverage = self.output.get("coverage")
         if coverage is None:
             return ""
-        share = f"{100 * coverage['share']:.2g} %" if coverage["share"] else "nothing"
+        share = percent(coverage["share"]) if coverage["share"] else "nothing"
         return f"; of its text they were shown {share}"
 
     def _reading(self) -> str:
@@ -102,24 +104,32 @@ def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
     failed = ended.output["status"] == "failed"
     terminal = sys.stdout.isatty()
     if json:
-        _give(ended.json())
+        _give(ended.json(), ended)
     elif failed:
         print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
+        if misfit := ended.output.get("misfit"):
+            print(f"The last answer does not fit the schema: {visible(misfit)}", file=sys.stderr)
         if not quiet and (found := ended.output.get("found")) is not None:
             print(f"What was seen last:\n{visible(found)}", file=sys.stderr)
     else:
-        _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal))
+        _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal), ended)
     if not quiet:
         print("\n" + "\n".join(ended.lines()), file=sys.stderr)
     return 1 if failed else 0
 
 
-def _give(answer: str) -> None:
-    """Write to standard output. What was paid for is not lost with it: raises `InputError`, with the answer."""
+def _give(answer: str, ended: RunResult) -> None:
+    """Write to standard output. Raises `InputError`, which says where the answer is: it was paid for."""
     try:
         print(answer, flush=True)
-    except BrokenPipeError:
-        raise  # nobody reads on: that is theirs to decide
+    except BrokenPipeError as error:
+        silence()
+        kept = (
+            f"`rlm resume {shlex.quote(ended.thread)}` gives it again"
+            if ended.thread
+            else "--thread NAME keeps one"
+        )
+        raise InputError(f"standard output was closed before all of the answer was written: {kept}") from error
     except OSError as error:
         silence()
         raise InputError(
@@ -139,4 +149,4 @@ def _count(number: int, what: str) -> str:
 
 def _ratio(read: int, tokens: int) -> str:
     """How much less than the context was read; nothing to boast of when it was not less."""
-    return f": {100 * read / tokens:.2g} % of it" if 0 < read < tokens else ""
+    return f": {percent(read / tokens)} of it" if 0 < read < tokens else ""

@@ -11,7 +11,9 @@ from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import ConfigurationError
 
 OFF = "off"
-"""What `--approve-above` takes to go on without asking, also past what a run waits for."""
+"""What `--approve-above-calls` and `--approve-above-usd` take to go on without asking, also where a run waits."""
+WORDS = {"y": True, "yes": True, "n": False, "no": False, "": False}
+"""What a person may type."""
 TERMINAL = "/dev/tty"
 """Of the session that the command runs in."""
 
@@ -23,10 +25,12 @@ def check() -> None:
 
 
 def granted(asked: Mapping[str, Any]) -> bool:
-    """Ask, and wait for as long as it takes. Only a yes is a yes."""
+    """Ask, and wait for as long as it takes, again for what is neither a yes nor a no. Nothing is a no."""
     with _terminal() as terminal:
         print(f"{visible(asked['question'])} [y/N] ", end="", file=sys.stderr, flush=True)
-        return terminal.readline().strip().lower() in ("y", "yes")
+        while (said := terminal.readline().strip().lower()) not in WORDS:
+            print("y for yes, n for no: ", end="", file=sys.stderr, flush=True)
+        return WORDS[said]
 
 
 def _terminal() -> TextIO | nullcontext[TextIO]:
@@ -37,6 +41,7 @@ def _terminal() -> TextIO | nullcontext[TextIO]:
         return open(TERMINAL, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
-            "--approve-above asks a person, and there is no terminal here to ask at: leave it out, or say "
-            "--approve-above off on a thread that has it, and limit the run with --calls or --usd"
+            "--approve-above-calls and --approve-above-usd ask a person, and there is no terminal here to ask at: "
+            "leave them out, or turn off what the thread has (--approve-above-calls off, --approve-above-usd off), "
+            "and limit the run with --calls or --usd"
         ) from error

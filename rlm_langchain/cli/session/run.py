@@ -17,12 +17,14 @@ from rlm_langchain.cli.rendering.plain import (
     View,
     spending,
 )
+from rlm_langchain.cli.rendering.records import as_text
 from rlm_langchain.cli.rendering.summary import RunResult
 from rlm_langchain.cli.session import approve
 from rlm_langchain.cli.session.checkpointing import Keeping
 from rlm_langchain.cli.session.interrupt import interrupting
 from rlm_langchain.cli.session.threads import since_question
-from rlm_langchain.errors import RLMError
+from rlm_langchain.context.sanitize import visible
+from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.graph.nodes.approve import answered, questions
 from rlm_langchain.records import (
     Record,
@@ -62,7 +64,10 @@ class Asking:
         try:
             return asyncio.run(self._run())
         except RLMError as error:
-            if self.kept.thread is not None and self.told.runs:
+            answer = self.told.runs[""].answer if "" in self.told.runs else None
+            if answer is not None:  # it was paid for, and could not be kept
+                error.add_note(f"The answer, which is not kept:\n{visible(as_text(answer['answer']))}")
+            elif self.kept.thread is not None and self.told.runs:
                 error.add_note(f"What was paid is kept: `{resume_command(self.kept.thread)}` goes on.")
             raise
         finally:
@@ -96,7 +101,7 @@ class Asking:
                 await self._recall(rlm, config)
             values = await self._until_it_waits(rlm, given, config)
             while questions(values):
-                given = await self._decided(values)
+                given = await self._decided(rlm, values)
                 values = await self._until_it_waits(rlm, given, config)
             return output_of(values)
 
@@ -116,9 +121,9 @@ class Asking:
         for record in flat(since_question(state.values.get("trajectory", []))):
             self._note(record)
 
-    async def _decided(self, values: dict[str, Any]) -> Command[Any]:
+    async def _decided(self, rlm: RLMRunnable, values: dict[str, Any]) -> Command[Any]:
         """What a person says to what the run waits for: now, or when told not to be asked."""
-        if self.kept.setup.approve_above == approve.OFF:
+        if not rlm.budget.asks_person:  # any more: they are off
             return answered(values, lambda _: True)
         self.view.close()
         said = await asyncio.to_thread(answered, values, approve.granted)
@@ -131,8 +136,13 @@ class Asking:
 
     def _note(self, record: Record) -> None:
         self.told.add(record)
-        if self.trace:
+        if self.trace is None:
+            return
+        try:
             self.trace.write(record)
+        except InputError as error:
+            self.trace = None
+            print(f"rlm: {error}, and the run goes on without it", file=sys.stderr, flush=True)
 
 
 def watch(
@@ -148,7 +158,8 @@ def watch(
         approve.check()
     asking = Asking(rlm, asked, kept, quiet, trace)
     output = asking.run()
-    return RunResult(output, context_of(output), asking.seconds, str(trace.path) if trace else None, kept.thread)
+    traced = str(asking.trace.path) if asking.trace else None
+    return RunResult(output, context_of(output), asking.seconds, traced, kept.thread)
 
 
 def context_of(output: RLMOutput) -> ContextRef | None:

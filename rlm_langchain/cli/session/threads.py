@@ -15,10 +15,12 @@ from rlm_langchain.cli.options import Setup, read_setup, write_setup
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.store import home
 from rlm_langchain.durability.checkpointer import as_journal_error, checked_saver
+from rlm_langchain.durability.standing import Standing, standing_of
 from rlm_langchain.durability.thread_lock import is_held, thread_lock
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import Record, RLMOutput, output_of
 from rlm_langchain.runnable.fork import Graph, reader
+from rlm_langchain.trajectory.journal import DAMAGED
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite import SqliteSaver
@@ -38,10 +40,9 @@ class SavedRun:
     values: dict[str, Any]
     at: str
     """When something of it was last written, in ISO 8601."""
-    open: bool
-    """Whether it has a question that was not answered yet."""
-    waiting: bool
-    """Whether it waits for a person."""
+    standing: Standing
+    damage: JournalError | None = None
+    """What is wrong with a thread that is broken."""
 
     @property
     def records(self) -> list[Record]:
@@ -52,6 +53,12 @@ class SavedRun:
     def last(self) -> list[Record]:
         """The records since its last question."""
         return since_question(self.records)
+
+    def unbroken(self) -> SavedRun:
+        """The thread itself. Raises `JournalError` when it is broken."""
+        if self.damage is not None:
+            raise self.damage
+        return self
 
     @property
     def output(self) -> RLMOutput:
@@ -71,7 +78,7 @@ class Threads:
             return []
         with self.opened() as saver:
             graph = reader(saver)
-            found = [kept for name in names(saver) if (kept := _look(graph, name))]
+            found = [kept for name in names(saver) if (kept := _look(graph, saver, name))]
         return sorted(found, key=lambda kept: kept.at, reverse=True)
 
     def find(self, name: str) -> SavedRun | None:
@@ -81,7 +88,7 @@ class Threads:
         if not self.path.exists():
             return None
         with self.opened() as saver:
-            return _look(reader(saver), name)
+            return _look(reader(saver), saver, name)
 
     def need(self, name: str) -> SavedRun:
         """A thread. Raises `InputError` when there is none of that name."""
@@ -132,7 +139,12 @@ class Threads:
             yield
         except JournalError as error:
             if isinstance(error.__cause__, sqlite3.Error):
-                error.add_note(f"That is in {self.path}: put it back as it was, or set RLM_HOME to another folder.")
+                way_out = (
+                    ""
+                    if "make room" in str(error)
+                    else ": put it back as it was, or set RLM_HOME to another folder"
+                )
+                error.add_note(f"That is in {self.path}{way_out}.")
             raise
 
     def _prepare(self) -> None:
@@ -163,10 +175,17 @@ def since_question(records: list[Record]) -> list[Record]:
     return records[asked[-1] :] if asked else []
 
 
-def _look(graph: Graph, name: str) -> SavedRun | None:
-    state = graph.get_state(config(name))
-    if not state.values and not state.next:
+def _look(graph: Graph, saver: Any, name: str) -> SavedRun | None:
+    try:
+        state = graph.get_state(config(name))
+        standing = standing_of(state)
+        if standing.state == "broken":
+            raise JournalError(f"{DAMAGED} (on the thread {name!r})")
+    except JournalError as error:
+        last = next(saver.sound({"configurable": {"thread_id": name, "checkpoint_ns": ""}}), None)
+        metadata, at = (last.metadata, last.checkpoint["ts"]) if last else ({}, "")
+        return SavedRun(name, read_setup(metadata.get(SETUP)), {}, at, Standing("broken"), error)
+    if standing.state == "new":
         return None
     setup = read_setup(cast("dict[str, str]", state.metadata or {}).get(SETUP))
-    waiting = bool(state.interrupts)
-    return SavedRun(name, setup, state.values, state.created_at or "", bool(state.next), waiting)
+    return SavedRun(name, setup, state.values, state.created_at or "", standing)

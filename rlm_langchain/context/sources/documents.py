@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from math import isfinite
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def _item(document: Document) -> dict[str, Any]:
 
 def _to_json_value(value: Any, depth: int = 0) -> Any:
     """Convert a value to JSON: dates to ISO format, other objects without a JSON form to text."""
+    value = _plain(value)
     if isinstance(value, str | int | NoneType) or (isinstance(value, float) and isfinite(value)):
         return value
     if isinstance(value, dict) and depth < _MAX_DEPTH:
@@ -68,3 +70,10 @@ def _to_json_value(value: Any, depth: int = 0) -> Any:
     if isinstance(value, set | frozenset) and depth < _MAX_DEPTH:
         return sorted((_to_json_value(item, depth + 1) for item in value), key=str)
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """What an Enum stands for, and numpy's numbers as Python's; anything else as it is."""
+    if isinstance(value, Enum):
+        return value.value
+    return value.tolist() if getattr(getattr(value, "dtype", None), "kind", " ") in "biufU" else value

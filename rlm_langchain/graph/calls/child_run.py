@@ -99,7 +99,7 @@ class ChildRun:
     def shared(self, answer: str) -> dict[str, Any]:
         """Return the update of the state with an answer that another child run gave."""
         self._record(CallResult(answer, memo=True))
-        return {"trajectory": self.recorder.records}
+        return self.recorder.written()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -132,7 +132,7 @@ class ChildRun:
             self._record(reply, child=[*outcome["trajectory"]])
         elif self.error is not None:
             self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.place)))
-        return {"trajectory": self.recorder.records}
+        return self.recorder.written()
 
     def _record(self, reply: CallResult, **more: Any) -> None:
         asked = self.asked

@@ -19,18 +19,19 @@ from math import inf
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import ToolException
 from langgraph.errors import GraphBubbleUp
 
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.context.sanitize import quotable
-from rlm_langchain.durability.receipts import TOOL_MARK, recorded
+from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
+from rlm_langchain.graph.calls.host_code import definitions, in_own_thread, result_of, what_failed
+from rlm_langchain.graph.calls.tool_names import REPL, is_python
+from rlm_langchain.graph.calls.tool_results import too_big
 from rlm_langchain.graph.components import Components
 from rlm_langchain.plugins import load
 from rlm_langchain.protocols import HostFunction
-from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.sandboxes.reserved_names import RESERVED
 from rlm_langchain.types import CallResult, ContextRef, Usage
 
@@ -43,14 +44,7 @@ class FunctionHandler(CallHandler):
 
     def prelude(self, components: Components, path: str) -> str:
         """Return the code that defines the functions: arguments go out as JSON, the result comes back as JSON."""
-        if not components.functions:
-            return ""
-        return "import json\n\n\n" + "\n\n\n".join(
-            f"def {name}(*args, **kwargs):\n"
-            f"    call = json.dumps([{name!r}, list(args), kwargs])\n"
-            '    return json.loads(_host_call("function", call))'
-            for name in components.functions
-        )
+        return definitions("function", components.functions)
 
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
         """Return what the root model reads of the functions."""
@@ -71,9 +65,8 @@ class FunctionHandler(CallHandler):
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, once: its result as JSON, or the sentence of what went wrong."""
         place, prompt = site.asked.place, site.asked.call.prompt
-        key = f"{place}{TOOL_MARK}{hashlib.sha256(prompt.encode()).hexdigest()}"
-        reply = await recorded(site.tree.receipts, key, place, lambda: _run(site))
-        return reply._replace(used=site.tree.spent_at(place))
+        key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
+        return await recorded(site.tree.receipts, key, place, lambda: _counted(site))
 
 
 def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction]:
@@ -109,9 +102,13 @@ def _unusable(function: Any, others: Mapping[str, HostFunction]) -> str | None:
     if not isinstance(function, HostFunction):
         return f"it is a {type(function).__name__}, not a HostFunction"
     name, usd = function.name, function.usd
+    for field in ("name", "signature", "guidance"):
+        if not isinstance(text := getattr(function, field), str):
+            return f"{field}={text!r}: give a text"
     faults = (
         (not name.isidentifier() or iskeyword(name), "that is no name in Python. Rename it"),
-        (name in RESERVED, "the REPL has a function of that name. Rename it"),
+        (is_python(name), "Python has something of that name. Rename it"),
+        (name in RESERVED or name in REPL, "the REPL has a function of that name. Rename it"),
         (name in others, "there are two of that name. Rename one"),
         (not function.guidance.strip(), "it has no guidance: say what it is for and what it returns"),
         (not (isinstance(usd, int | float) and 0 <= usd < inf), f"usd={usd!r}: give dollars of a call, 0 or more"),
@@ -139,9 +136,14 @@ def _wrong_signature(function: HostFunction) -> str | None:
     return None
 
 
+async def _counted(site: CallSite) -> CallResult:
+    async with site.tree.tool_call(site.asked.place) as is_left:
+        if not is_left:
+            return CallResult(None, "not run: no tool calls are left", refused="calls")
+        return await _run(site)
+
+
 async def _run(site: CallSite) -> CallResult:
-    if not site.tree.take_tool(site.asked.place):
-        return CallResult(None, "not run: no tool calls are left", refused="calls")
     try:
         name, args, kwargs = json.loads(site.asked.call.prompt)
         function = site.components.functions[name]
@@ -153,33 +155,25 @@ async def _run(site: CallSite) -> CallResult:
         return CallResult(None, f"{name} was called wrongly: {error}")
     try:
         async with asyncio.timeout(site.tree.ledger.seconds_left()), _admitted(site, function):
-            return _as_json(name, await _result(function, bound))
+            result = await result_of(site.tree, _result(function, bound))
+            return _as_json(name, result, site.components.limits.value)
     except BudgetRefused as refused:
         return CallResult(None, f"not run: {refused}", refused=refused.reason)
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a function raises
-        return CallResult(None, f"{name} {_failure(error)}")
-
-
-def _failure(error: Exception) -> str:
-    """Return what the code may know of a failure: a foreign error's text could hold a key."""
-    if isinstance(error, ToolException):
-        return f"says: {error}"
-    if isinstance(error, TimeoutError):
-        return "was not done when the time of the run was over"
-    return f"failed: {type(error).__name__}"
+        return CallResult(None, f"{name} {what_failed(error)}")
 
 
 async def _result(function: HostFunction, bound: inspect.BoundArguments) -> Any:
     """Return what the function returns. A sync one has a thread of its own: the event loop goes on."""
     if inspect.iscoroutinefunction(function.function):
         return await function.function(*bound.args, **bound.kwargs)
-    result = await run_in_new_thread(lambda: function.function(*bound.args, **bound.kwargs))
+    result = await in_own_thread(lambda: function.function(*bound.args, **bound.kwargs))
     return await result if inspect.isawaitable(result) else result
 
 
-def _as_json(name: str, result: Any) -> CallResult:
+def _as_json(name: str, result: Any, most: int) -> CallResult:
     """Return a result as the REPL reads it. A value that JSON would change is refused, not changed."""
     try:
         text = json.dumps(result, allow_nan=False)
@@ -188,6 +182,8 @@ def _as_json(name: str, result: Any) -> CallResult:
         is_plain = False
     if not is_plain:
         return CallResult(None, f"{name} returned a {type(result).__name__} that is no JSON value")
+    if len(text) > most:
+        return CallResult(None, f"{name} ran, but {too_big(most)}")
     return CallResult(text)
 
 
@@ -201,9 +197,7 @@ async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[Non
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    if tree.receipts:
-        await tree.receipts.open()
-    async with tree.ledger.reserve(cost) as entry:
+    async with tree.reserve(site.asked.place, cost) as entry:
         tree.agreement.started(site.asked.place)
         while True:
             await entry.renew()
@@ -213,13 +207,4 @@ async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[Non
                         yield
                     finally:  # also after a failure: the call may have been charged
                         entry.book(cost)
-                        _keep_cost(site, cost)
                     return
-
-
-def _keep_cost(site: CallSite, cost: Usage) -> None:
-    """Remember what was spent at this place, over all attempts, in this process and on disk."""
-    tree, place = site.tree, site.asked.place
-    tree.note(place, cost)
-    if tree.receipts:
-        tree.receipts.write(f"{place} cost", {"place": place, "usage": tree.spent_at(place).record()})

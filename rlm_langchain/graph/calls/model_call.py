@@ -22,7 +22,6 @@ from rlm_langchain.run.ask_model import (
     ask_model,
     receipt_key,
     recorded_reply,
-    unread_by,
 )
 from rlm_langchain.run.reservation import prompt_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree
@@ -124,26 +123,27 @@ class ModelCall:
         return reply
 
     async def _ask(self, request: ModelRequest, config: RunnableConfig) -> CallResult:
-        size = prompt_tokens(request.messages)
-        if self.model.window is not None and size > self.model.window:
+        size, window = prompt_tokens(request.messages), self._window
+        if window is not None and size > window:
             return CallResult(None, self._too_long(size))
         try:
             reply = await ask_model(self.tree, request, self.components.retry, config)
             return CallResult(
                 reply.text,
-                None,
-                reply.usage,
-                reply.retries,
+                retries=reply.retries,
                 from_cache=reply.from_cache,
                 flaw=flaw_of(reply.text, reply.finish),
             )
         except BudgetRefused as refused:
-            return CallResult(None, f"not asked: {refused}", unread_by(self.tree, request), refused=refused.reason)
+            return CallResult(None, f"not asked: {refused}", refused=refused.reason)
         except CallFailed as failed:
-            return CallResult(None, str(failed), unread_by(self.tree, request), failed.retries)
+            error = str(failed)
+            if failed.code == "too_long":
+                self.tree.learned.too_long(self.model.name, size, failed.words)
+                error = f"{self._too_long(size, asked=True)} ({failed})"
+            return CallResult(None, error, retries=failed.retries)
         except TimeoutError:
-            unread = unread_by(self.tree, request)
-            return CallResult(None, "the time of the run is over", unread, refused="seconds")
+            return CallResult(None, "the time of the run is over", refused="seconds")
 
     def _paid(self, request: ModelRequest) -> bool:
         """Return whether this very call was answered in an earlier process: then its cost is on its own record."""
@@ -162,9 +162,14 @@ class ModelCall:
         context = to_prompt_text(self.asked.call.context)
         return render(self.model.profile, "subcall", prompt=self.asked.call.prompt, context=context)
 
-    def _too_long(self, tokens: int) -> str:
-        window = "no text as long as that" if self.model.window is None else f"{self.model.window:,}"
+    @property
+    def _window(self) -> int | None:
+        return self.tree.learned.window(self.model.name, self.model.window)
+
+    def _too_long(self, tokens: int, *, asked: bool = False) -> str:
+        window = "no text as long as that" if self._window is None else f"about {self._window:,}"
         return (
-            f"not asked: about {tokens:,} tokens, and {self.model.name} reads {window}; "
+            f"{'too long' if asked else 'not asked'}: about {tokens:,} tokens, and {self.model.name} reads "
+            f"{window}; "
             "cut the text and ask about the parts with llm_query_batched"
         )

@@ -24,7 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.records import depth_of
-from rlm_langchain.retrieval.external import found_outside
+from rlm_langchain.retrieval.external import found_outside, nothing_found
 from rlm_langchain.types import (
     Call,
     CallResult,
@@ -120,8 +120,7 @@ class SearchWork:
         """Return what was found, as JSON: on disk before it is used, so that no crash makes it be paid again."""
         key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
         search = partial(self._searched, call, context, config)
-        reply = await recorded(self.tree.receipts, key, self.place, search)
-        return reply._replace(used=self.tree.spent_at(self.place))
+        return await recorded(self.tree.receipts, key, self.place, search)
 
     async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
@@ -138,19 +137,29 @@ class SearchWork:
     async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         if self.search.indexes is None:
             return await found_outside(self.search.outside, query, most, self.tree, config)
-        if context is None or not query.strip() or not most:
-            return found([])
+        if context is None:
+            return found([], "there is no context to search")
+        if not query.strip() or not most:
+            return found([], nothing_found(query, most, ""))
         where = await asyncio.to_thread(self._where, self.search.indexes, context)
         try:
             hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
-            return found([_sent(hit) for hit in hits])
+            return found([_sent(hit) for hit in hits], None if hits else await self._nothing(query, most, where))
         except (BudgetRefused, CallFailed) as failed:
             why = f"by words only, since the embedding model was not asked: {failed}"
             if isinstance(failed, CallFailed):
                 why = f"by words only, since the embedding model does not answer: {failed}"
             index = await self.search.indexes.index(*where[:2])
             hits = await asyncio.to_thread(index.search, query, most, None, where.part)
+            if not hits:
+                why = f"{why}; {await self._nothing(query, most, where)}"
             return found([_sent(hit) for hit in hits], why)
+
+    async def _nothing(self, query: str, most: int, where: SearchTarget) -> str:
+        """Return what code is told when nothing was found."""
+        assert self.search.indexes is not None  # noqa: S101 - for mypy
+        count = len(await self.search.indexes.index(*where[:2]))
+        return nothing_found(query, most, f" in the {count:,} passages of the context")
 
     def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
         """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
@@ -167,7 +176,7 @@ class SearchWork:
     async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
         """Reserve a request to the embedding model in the budget, and write its receipt."""
         self.tree.check()
-        async with self.tree.ledger.reserve(wanted) as entry, self._sent(entry):
+        async with self.tree.reserve(self.place, wanted) as entry, self._sent(entry):
             costs_nothing = False
             try:
                 yield
@@ -179,7 +188,6 @@ class SearchWork:
                     entry.withdraw()
                 else:  # a request that was cut off on its way is paid for, as far as we know
                     entry.book(wanted)
-                    self._book(wanted, name)
 
     @asynccontextmanager
     async def _sent(self, entry: Reservation) -> AsyncIterator[None]:
@@ -190,12 +198,6 @@ class SearchWork:
                 if entry.begin():
                     yield
                     return
-
-    def _book(self, used: Usage, name: str) -> None:
-        self.tree.note(self.place, used)
-        if self.tree.receipts:
-            key = f"{self.place} embedding {name}"
-            self.tree.receipts.write(key, {"place": self.place, "usage": used.record()})
 
 
 def _costs_nothing(error: Exception) -> bool:

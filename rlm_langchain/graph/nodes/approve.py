@@ -5,6 +5,7 @@ A node of its own, since LangGraph runs an interrupted node again from its top: 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.state import Approval
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
-from rlm_langchain.types import Usage, total_usage
+from rlm_langchain.types import Call, Usage, total_usage
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
@@ -36,7 +37,9 @@ ANSWERS = (
 QUERY = 2_000
 """Characters of the run's question that the pause shows. That of a child run may be of any length."""
 SHOWN = 200
-"""Characters of an answer that cannot be used, in the error."""
+"""Characters of an answer that cannot be used, in the error, and of a call that is asked about."""
+NAMED = 10
+"""Calls of a fan-out that the pause shows."""
 
 
 def approval_needed(
@@ -59,6 +62,7 @@ def approval_needed(
     return Approval(
         first=first,
         calls=len(wanted),
+        about=[_about(call.call) for call in calls if call.place in wanted][:NAMED],
         estimated_usd=total_usage(wanted.values()).cost,
         spent_calls=spent.calls,
         spent_usd=spent.cost,
@@ -95,7 +99,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
     word = "approved" if granted else "declined"
     because = f": {reason}" if reason else ""
     recorder.note(state["path"], "reader", f"a person {word} {asked['calls']} calls{because}")
-    return {"trajectory": recorder.records, "approval": Approval(**{**asked, "granted": granted})}
+    return {**recorder.written(), "approval": Approval(**{**asked, "granted": granted})}
 
 
 def check_saver(components: Components, config: RunnableConfig) -> None:
@@ -155,6 +159,15 @@ def _answer_to(asked: dict[str, Any]) -> Any:
                 continue
             raise
         return said
+
+
+def _about(call: Call) -> dict[str, str]:
+    """Return what a person may know of a call: what is asked, or of which function, with what."""
+    if call.kind == "function":
+        with suppress(ValueError, TypeError, RecursionError):
+            name, *given = json.loads(call.prompt)
+            return {"kind": call.kind, "name": clip(str(name), SHOWN), "arguments": clip(json.dumps(given), SHOWN)}
+    return {"kind": call.kind, "prompt": clip(call.prompt, SHOWN)}
 
 
 def _decision(given: Any) -> str | None:

@@ -86,6 +86,8 @@ class ExecuteStep:
     """How often the cell was refused a call in this visit."""
     idle: int = 0
     """How often the cell asked only what was known."""
+    misfit: str = ""
+    """Why an answer goes back to the model that does not fit its schema."""
     unfound: int = 0
     """How many quotes were not found in an answer that goes back to the model."""
     blank: bool = False
@@ -171,6 +173,8 @@ class ExecuteStep:
         )
         answer = answer_of(value) if cites else value
         problem = None if schema is None else schema.problem(answer)
+        if problem:
+            self.misfit = problem
         if schema is None and is_blank(answer) and not self._final_turn_reason and not self.journal.sent_back_blank:
             self.blank = True
             return BLANK
@@ -217,7 +221,7 @@ class ExecuteStep:
                 time=time.time(),
             )
         )
-        return self.repl.run(code)
+        return self.repl.run(code, self.journal.setup(self._cell))
 
     def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
         path, cell, first = self.state["path"], self._cell, self.repl.next_call
@@ -263,6 +267,7 @@ class ExecuteStep:
             refused=None if is_free else refusal,
         )
         prompt_chars = len(asked.call.prompt)
+        result = self.tree.charged(asked.place, result)
         self.journal.add(self.recorder.call(asked, result, value=reply.value, prompt_chars=prompt_chars))
 
     def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:
@@ -304,12 +309,14 @@ class ExecuteStep:
         more: dict[str, Any] = {**answer}
         if self.blank:
             more["blank"], self.blank = True, False
+        if self.misfit:
+            more["misfit"], self.misfit = self.misfit, ""
         if self.unfound:
             more["unfound"], self.unfound = self.unfound, 0
         record = self.recorder.output(
             (self.state["path"], self._cell),
             outcome,
-            format_observation(self._model.profile, self._model.window, self.journal, stdout, error),
+            format_observation(self._model.profile, self._window, self.journal, stdout, error),
             chars=len(stdout),
             is_error=error is not None,
             seconds=self.repl.seconds,
@@ -335,6 +342,10 @@ class ExecuteStep:
     def _model(self) -> Model:
         return self.components.root_model(depth_of(self.state["path"]))
 
+    @property
+    def _window(self) -> int | None:
+        return self.tree.learned.window(self._model.name, self._model.window)
+
     def _note(self, text: str) -> None:
         self.journal.add(self.recorder.note(self.state["path"], "reader", text))
 
@@ -343,4 +354,4 @@ class ExecuteStep:
         self.journal.add(record)
 
     def _go(self, node: str | list[Send], **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.recorder.records, **update})
+        return Command(goto=node, update={**self.recorder.written(), **update})

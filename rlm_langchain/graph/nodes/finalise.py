@@ -9,6 +9,8 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.answers.citations import cite
 from rlm_langchain.answers.coverage import ReadRanges, read_in_records
+from rlm_langchain.answers.words import problem_in_words
+from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -18,7 +20,7 @@ from rlm_langchain.records import (
     Coverage,
     depth_of,
 )
-from rlm_langchain.trajectory.degradation import is_blank, limit_of, shortfalls
+from rlm_langchain.trajectory.degradation import empty_searches, is_blank, limit_of, shortfalls
 from rlm_langchain.trajectory.journal import DAMAGED, Journal
 from rlm_langchain.trajectory.messages import whole_text
 from rlm_langchain.trajectory.recorder import Recorder
@@ -61,7 +63,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         components.trees.end(state["run"])
     root, sub = journal.usage
     return {
-        "trajectory": recorder.records,
+        **recorder.written(),
         "answer": answer,
         "status": end.status,
         "stop_reason": end.stop_reason,
@@ -71,10 +73,26 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "sub_calls": sub.calls,
         "degraded": end.degraded,
         "found": fenced(journal.last_output["text"]) if failed and journal.last_output else None,
+        "misfit": _misfit(components, state) if failed else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
         **evidence,
     }
+
+
+def _misfit(components: Components, state: RLMState) -> str | None:
+    """Why the last answer of a run with a schema was none."""
+    schema = components.answer_schema(state["path"])
+    if schema is None:
+        return None
+    for record in reversed(state["trajectory"]):
+        if record["type"] == "question":
+            return None
+        if record["type"] == "output" and "misfit" in record:
+            return str(record["misfit"])
+        if record["type"] == "turn" and not record["cells"] and record["text"].strip():
+            return problem_in_words(record["text"], schema)
+    return None
 
 
 def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadRanges) -> AnswerRecord:
@@ -102,14 +120,29 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
     """How a run with this answer has ended, and what the answer lacks."""
     calls = journal.calls_since_question
     degraded, limit = shortfalls(calls), limit_of(calls)
-    if (flaw := journal.flaw_of_words) and answer is not None:
+    if (flaw := journal.flaw_of_answer) and answer is not None:
         degraded[flaw] = degraded.get(flaw, 0) + 1
     missing: StopReason | None = limit or ("degraded" if degraded else None)
     typed = bool(components.answer_schema(state["path"]))
-    status, reason = _verdict(state.get("stop_reason") or "answer", answer, missing, typed=typed)
-    if dropped := evidence.get("dropped_citations"):
-        degraded["dropped_citations"] = dropped  # the answer itself is whole
+    status, reason = _verdict(_reason(state, journal), answer, missing, typed=typed)
+    # With these the answer itself may be whole.
+    told: dict[Shortfall, int] = {
+        "empty_context": int(journal.has_empty_context),
+        "found_nothing": empty_searches(calls),
+        "dropped_citations": evidence.get("dropped_citations", 0),
+    }
+    degraded.update((kind, count) for kind, count in told.items() if count)
     return _End(status, reason, degraded)
+
+
+def _reason(state: RLMState, journal: Journal) -> StopReason:
+    """Why the run ended. A limit that let the last turn give an answer did not end it."""
+    reason: StopReason = state.get("stop_reason") or "answer"
+    if reason not in STOPS or reason == "seconds":  # time that is over has cut something short
+        return reason
+    if journal.answered:
+        return "answer"
+    return "prose" if journal.answered_at_once else reason
 
 
 def _cited(components: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:

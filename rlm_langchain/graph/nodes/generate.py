@@ -11,6 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
+from rlm_langchain.answers.citations import cite, quotes_problem
+from rlm_langchain.answers.words import answer_in_words, problem_in_words
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import clip
@@ -55,6 +57,10 @@ SUMMARY_SHARE = 0.15
 """Of the window: what a summary may take of it. Of a longer one, the middle is left out."""
 SAVED_SHARE = 0.2
 """Of the window: what a summary has to make room for. Else each one would soon be followed by the next."""
+SHRINKS = 6
+"""How often a prompt that a provider finds too long is cut further, until the run ends without a reply."""
+SHORTEST_MESSAGE = 400
+"""Characters of a message that are left when a prompt is cut."""
 HISTORY = 'history = _host_call("history", "")'
 """The cell that gives the REPL the full text that the summary takes the place of."""
 
@@ -99,6 +105,7 @@ class GenerateStep:
         turn._reserve_last_call()
         turn.key = receipt_key(tree, turn._model, turn.messages, turn._place)
         turn._apply_plan(recorded_plan(tree, turn.key) or turn._decision())
+        turn._fit()
         return turn
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
@@ -114,10 +121,13 @@ class GenerateStep:
 
     def end(self, completion: Completion | None) -> Command[Any]:
         """Where the run goes from here."""
+        for learned in self.tree.learned.take_notes():
+            self._tell(learned)
         if completion is None:
+            self._note_unanswered()
             return self._go("finalise", stop_reason=self.stop)
         if self.summary:
-            most = int((self._model.window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
+            most = int((self._window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
             self._record(replace(completion, text=clip(completion.text, most)), [HISTORY])
             return self._go("execute")
         reply = read_reply(completion.text)
@@ -128,17 +138,53 @@ class GenerateStep:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
-        words = None if reply.is_source else self._words(completion.text)
+        words = None if reply.is_source else self._words(reply.words)
         if self.stop:
             return self._go("finalise", answer=words, stop_reason=self.stop)
         if (self._talked_before() or self.journal.whole) and words is not None:
-            return self._go("finalise", answer=words, stop_reason="prose")
+            ended = {"answer": words, "stop_reason": "prose"}
+            return self._go("generate") if self._misquotes(words) else self._go("finalise", **ended)
         if reply.ignored:
             self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
+        if problem := self._misfit(completion.text):
+            self._note(self._render("misfit", problem=problem))
         self._note(self._render("nudge"))
         return self._go("generate")
 
     async def _asked(self, config: RunnableConfig) -> Completion | None:
+        """Return the reply. A prompt that is too long for the model is put in short, or cut, and asked again."""
+        for _ in range(SHRINKS):
+            try:
+                return await self._asked_once(config)
+            except CallFailed as failed:
+                if failed.code != "too_long":
+                    sentence = f"the root model {self._model.name} does not answer: {failed}"
+                    hint = way_out(self._model, failed.code)
+                    raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
+                self._shorten(failed)
+        self._tell(f"{self._model.name} finds even the shortest prompt of this run too long")
+        self.stop = self.stop or "model"
+        return None
+
+    def _shorten(self, failed: CallFailed) -> None:
+        """Learn what the model reads, and make the prompt no longer than that."""
+        self.tree.learned.too_long(self._model.name, prompt_tokens(self.messages), failed.words)
+        if not self.stop and not self.summary and self._too_long():
+            self._apply_plan(TurnPlan(stop=None, summary=True, note=None))
+        self._fit()
+
+    def _fit(self) -> None:
+        """Cut the longest messages, when the model was found to read less than all of them."""
+        most = self.tree.learned.of(self._model.name).window
+        if most is None:
+            return
+        longest = max(len(str(message.content)) for message in self.messages[1:])
+        whole = self.messages
+        while prompt_tokens(self.messages) > most and longest > SHORTEST_MESSAGE:
+            longest = max(SHORTEST_MESSAGE, longest * 3 // 4)
+            self.messages = [whole[0], *(_clipped(message, longest) for message in whole[1:])]
+
+    async def _asked_once(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
         held = last and not self.state["path"]  # for the run whose answer counts
         query = ModelRequest(
@@ -150,10 +196,6 @@ class GenerateStep:
             reason = refused.reason if isinstance(refused, BudgetRefused) else "seconds"
             self.met = None if self.stop else reason
             return None
-        except CallFailed as failed:
-            sentence = f"the root model {self._model.name} does not answer: {failed}"
-            hint = way_out(self._model, failed.code)
-            raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
 
     @property
     def depth(self) -> int:
@@ -163,6 +205,11 @@ class GenerateStep:
     @property
     def _model(self) -> Model:
         return self.components.root_model(self.depth)
+
+    @property
+    def _window(self) -> int | None:
+        """Tokens that the root model reads, as far as that is known."""
+        return self.tree.learned.window(self._model.name, self._model.window)
 
     @property
     def _place(self) -> str:
@@ -176,13 +223,13 @@ class GenerateStep:
             return self._ending(stop or "no_progress")
         if self._too_long():
             return TurnPlan(stop=None, summary=True, note=None)
-        notes = [self._warning(progress)] if progress.repeats or progress.fails_alike else []
+        notes = [self._warning(progress)] if progress.is_warned else []
         notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
         return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)
 
     def _warning(self, progress: Progress) -> str:
         """What a model is told that repeats itself."""
-        name = "repeated" if progress.repeats else "same_error"
+        name = "same_error" if progress.fails_alike else "repeated"
         return self._render(name, left=progress.left)
 
     def _scarce(self) -> str:
@@ -192,7 +239,10 @@ class GenerateStep:
         turns = most - self.journal.iterations
         if turns < most / 4:
             scarce["turns"] = turns
-        return ", ".join(f"{rest} {name}" for name, rest in scarce.items())
+        return ", ".join(
+            f"{rest} {name.removesuffix('s') if type(rest) is int and rest == 1 else name}"
+            for name, rest in scarce.items()
+        )
 
     def _ending(self, stop: StopReason) -> TurnPlan:
         return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
@@ -235,18 +285,47 @@ class GenerateStep:
 
     def _words(self, text: str) -> Any:
         """The answer that a reply without code gives, if it can be one."""
+        schema, cites = self.components.answer_schema(self._path), self.components.wants_citations(self._path)
+        return answer_in_words(text, schema, cites=cites)
+
+    def _misquotes(self, words: Any) -> bool:
+        """Whether an answer in words goes back to the model for its quotes: once, as one of `FINAL` does."""
+        if not self.components.wants_citations(self._path) or self.journal.quotes_rejected:
+            return False
+        unfound = cite(self.components.store, self.journal.contexts, words).not_found
+        if unfound:
+            self.recorder.note(self._path, "model", quotes_problem(unfound), unfound=len(unfound))
+        return bool(unfound)
+
+    @property
+    def _path(self) -> str:
+        return self.state["path"]
+
+    def _misfit(self, text: str) -> str | None:
+        """Why words that would have been the answer are none."""
         schema = self.components.answer_schema(self.state["path"])
-        return (text.strip() or None) if schema is None else schema.parse_reply(text)
+        would_be = schema is not None and (self._talked_before() or self.journal.whole)
+        return problem_in_words(text, schema) if schema is not None and would_be else None
 
     def _talked_before(self) -> bool:
         return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
 
+    def _note_unanswered(self) -> None:
+        """Note what a turn without a usable reply has used."""
+        used, lost = self.tree.spent_at(self._place), self.tree.lost_at(self._place)
+        if used != Usage():
+            text = "The root model was asked, and no reply that could be read came back."
+            self.recorder.note(self.state["path"], "reader", text, usage=used.record(), lost=lost)
+
     def _note(self, text: str) -> None:
         self.recorder.note(self.state["path"], "model", text)
 
+    def _tell(self, text: str) -> None:
+        self.recorder.note(self.state["path"], "reader", text)
+
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""
-        window = self._model.window
+        window = self._window
         if window is None or self.journal.steps_since_summary < 2:
             return False
         size = prompt_tokens(self.messages)
@@ -260,7 +339,7 @@ class GenerateStep:
             turn=len(self.journal.turns),
             text=completion.text,
             cells=cells,
-            usage=completion.usage.record(),
+            usage=self.tree.spent_at(self._place).record(),
             model=self.components.root_model(self.depth).name,
             seconds=completion.seconds,
             retries=completion.retries,
@@ -268,6 +347,8 @@ class GenerateStep:
         )
         if flaw := flaw_of(completion.text, completion.finish):
             record["flaw"] = flaw
+        if lost := self.tree.lost_at(self._place):
+            record["lost"] = lost
         if self.summary:
             record["summary"] = True
         if completion.from_cache:
@@ -275,4 +356,9 @@ class GenerateStep:
         self.recorder.record(record)
 
     def _go(self, node: str, **update: Any) -> Command[Any]:
-        return Command(goto=node, update={"trajectory": self.recorder.records, **update})
+        return Command(goto=node, update={**self.recorder.written(), **update})
+
+
+def _clipped(message: BaseMessage, most: int) -> BaseMessage:
+    text = str(message.content)
+    return message if len(text) <= most else message.model_copy(update={"content": clip(text, most)})

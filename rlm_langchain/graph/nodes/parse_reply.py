@@ -12,8 +12,10 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from rlm_langchain.answers.words import is_json_value
 from rlm_langchain.sandboxes.reserved_names import RESERVED, parse
 
 _OPENING = re.compile(
@@ -28,18 +30,49 @@ _ASKED_FOR = "repl"
 """The language that the prompt asks for: beside it, others are examples."""
 _LANGUAGES = frozenset(
     ("python", "py", "python3", "py3", "ipython", "ipython3", "jupyter", "tool_code", "code", "code_interpreter")
+) | {"python-repl", "pycon", "doctest"}
+_WITHIN_A_LINE = re.compile(
+    r"(?<=\S)(?P<indent>)[ \t]*(?P<fence>`{3,})(?P<language>repl|python3?|py3?|ipython3?|tool_code)(?P<rest>)"
+    r"[ \t]*$",
+    re.MULTILINE | re.IGNORECASE,
 )
+"""A fence that opens behind words, in a sentence."""
+_UNSEEN = re.compile("^[\ufeff\u200b-\u200f\u2060]+", re.MULTILINE)
+_THOUGHT_OVER = re.compile(r"</(?:think|thinking|thought|reasoning)>[ \t]*(?:\r?\n|(?=```))", re.IGNORECASE)
+_CHANNEL = re.compile(
+    r"<\|channel\|>(?P<channel>\w+)(?P<to>[^<]*)(?:<\|constrain\|>[^<]*)?<\|message\|>(?P<text>.*?)"
+    r"(?:<\|(?:end|call|return|start)\|>|\Z)",
+    re.DOTALL,
+)
+"""A message of Harmony, as servers leave it that do not read its marks."""
+_TAGGED_CALL = re.compile(r"<\|python_tag\|>(?P<code>.*?)(?:<\|\w+\|>|\Z)", re.DOTALL)
+_QUOTED = re.compile(r"^> ?`{3}.*(?:\n>.*)*", re.MULTILINE)
+"""Blocks in a quotation of Markdown."""
+_PROMPTED = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
 _TAGS = re.compile(
-    r"<(?P<tag>repl|python|py|ipython|code|tool_code|execute|execute_\w+|run_\w+)>(?P<code>.*?)(?:</(?P=tag)>|\Z)",
+    r"<(?P<tag>repl|python|py|ipython|code|tool_code|execute|execute_\w+|run_\w+)(?:\s[^<>]*)?>(?:<!\[CDATA\[)?"
+    r"(?P<code>.*?)(?:\]\]>\s*)?(?:</(?P=tag)>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _CALLED = re.compile(
     r"(.*[._-])?(python|ipython|repl|code|code_?interpreter|execute|(run|execute)_\w+)", re.IGNORECASE
 )
 """What models call an interpreter, as a tool that nobody offered."""
+_ELEMENT = re.compile(
+    r'<invoke name="(?P<name>[^"]+)">\s*<parameter name="(?:code|python|source|input)">(?P<code>.*?)</parameter>',
+    re.DOTALL,
+)
+_ACTION = re.compile(
+    r"^Action:[ \t]*(?P<name>\S+)[ \t]*\nAction Input:[ \t]*(?P<code>.*?)(?=^Observation:|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_MOST_OBJECTS = 20
+"""Places of a text where a call in JSON is looked for."""
 _INVENTED = re.compile(
     r"^\W*(?:(?:the|this|expected|execution|repl|cell|code|real)\W+)*(?:outputs?|results?|stdout|observation|printed)\b"
-    r"[^\n:.]{0,20}(?::|\b(?:shows|says|is|was|confirms|reads|gives)\b)",
+    r"[^\n:.]{0,20}(?::|\b(?:shows|says|is|was|confirms|reads|gives)\b)"
+    r"|^\W*(?:outputs?|results?|stdout|observation|printed)\W*$|^\s*<(?:output|stdout|result|observation)>"
+    r"|^\W*(?:it|this|that|(?:the|my) (?:code|cell|block))\s+(?:printed|returned|gave|showed)\b",
     re.MULTILINE | re.IGNORECASE,
 )
 """How a model begins what it takes for the output of a block."""
@@ -69,6 +102,8 @@ class ModelReply(NamedTuple):
     """Blocks that are not run, since they answer from output that has not been seen yet: the model is told."""
     is_source: bool = False
     """Whether there is code in it that could not be read: it is no answer in words."""
+    words: str = ""
+    """What it says, without its thoughts."""
 
 
 class _Block(NamedTuple):
@@ -82,7 +117,7 @@ class _Block(NamedTuple):
     @property
     def rank(self) -> int | None:
         """How sure it is that this is to be run, 0 the surest; None: it is not."""
-        if not self.code.strip():
+        if not self.code.strip() or is_json_value(self.code):
             return None
         if self.language in (_ASKED_FOR, *_LANGUAGES):
             return 0 if self.language == _ASKED_FOR else 1
@@ -94,18 +129,45 @@ def read_reply(text: str) -> ModelReply:
 
     Beside a block that is fenced as asked for, others are examples.
     """
-    text = text.replace("\r\n", "\n")  # a lone \r ends no line: a quoted text may hold one before a fence
+    words = _words(text)
+    text = _read(words)
     blocks = [*_blocks(text)]
     best = min((block.rank for block in blocks if block.rank is not None), default=None)
     if best is None:
         ignored = tuple(block.language for block in blocks if block.language and block.language not in _LANGUAGES)
         cells = _called(text, blocks) or _tagged(text) or _unfenced(text, blocks)
-        return ModelReply(cells, () if cells else ignored, is_source=not cells and bool(_SOURCE.search(text)))
+        return ModelReply(cells, () if cells else ignored, 0, not cells and bool(_SOURCE.search(text)), words)
     run = [block for block in blocks if block.rank == best]
     seen = _until_output(text, run, blocks)
     examples = (block for block in blocks if block.rank is not None and block.rank > best)
     ignored = tuple(block.language or "(no language)" for block in examples)
-    return ModelReply(tuple(block.code for block in run[:seen]), ignored, len(run) - seen)
+    return ModelReply(tuple(block.code for block in run[:seen]), ignored, len(run) - seen, words=words)
+
+
+def _read(words: str) -> str:
+    """Words with the line ends that blocks are read by, without what nobody sees before a fence, unquoted."""
+    words = words.replace("\r\n", "\n")  # a lone \r ends no line: a quoted text may hold one before a fence
+    words = _UNSEEN.sub("", words if "\n" in words else words.replace("\r", "\n"))
+    return _QUOTED.sub(lambda quoted: re.sub("^> ?", "", quoted[0], flags=re.MULTILINE), words)
+
+
+def _words(text: str) -> str:
+    """What a reply says once its thoughts are over, without the marks of chat templates that some servers leave."""
+    if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (messages := [*_CHANNEL.finditer(text)]):
+        spoken = [message for message in messages if message["channel"] != "analysis"] or messages
+        text = _fenced_call(spoken[-1]["text"], is_call="to=" in spoken[-1]["to"])
+    elif tagged := _TAGGED_CALL.match(text.lstrip()):
+        text = _fenced_call(tagged["code"], is_call=True)
+    # Not within a block, whose code may be about such marks.
+    over = [end.end() for end in _THOUGHT_OVER.finditer(text) if text.count("```", 0, end.start()) % 2 == 0]
+    return text[over[-1] :] if over and text[over[-1] :].strip() else text
+
+
+def _fenced_call(text: str, *, is_call: bool) -> str:
+    """The text of a message; code for an interpreter in a block, unless it is one already, or an object of JSON."""
+    return (
+        f"```python\n{text}\n```" if is_call and is_python(text) and text.lstrip()[:1] not in ("`", "{") else text
+    )
 
 
 def is_python(code: str) -> bool:
@@ -135,13 +197,17 @@ def _blocks(text: str) -> Iterator[_Block]:
             code, end = opening["code"], opening.end()
         else:
             code, end = _block(text, opening)
-        yield _Block(opening["language"].lower(), code, opening.start(), end)
+        if opening.re is _WITHIN_A_LINE and program(code) is None:  # words about fences
+            position = opening.end()
+            continue
+        yield _Block(opening["language"].lower(), _unprompted(code), opening.start(), end)
         position = end
 
 
 def _opening(text: str, position: int) -> re.Match[str] | None:
     """The next fence, be it closed on its own line."""
-    found = [match for match in (_OPENING.search(text, position), _ON_ONE_LINE.search(text, position)) if match]
+    forms = (_OPENING, _ON_ONE_LINE, _WITHIN_A_LINE)
+    found = [match for form in forms if (match := form.search(text, position))]
     return min(found, key=lambda match: match.start(), default=None)
 
 
@@ -159,7 +225,13 @@ def _block(text: str, opening: re.Match[str]) -> tuple[str, int]:
     behind = [
         (found.start(1), found.end()) for found in re.compile(rf"\S[ \t]*({closing})", re.M).finditer(text, start)
     ]
-    ends = (*alone, *(end for end in behind if text[end[0] - 1] != fence[0]))
+    within = [
+        (found.start(), found.end())
+        for found in re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}(?=[ \t]+\S)", re.M).finditer(
+            text, start
+        )
+    ]
+    ends = (*alone, *(end for end in behind if text[end[0] - 1] != fence[0]), *within)
     candidates = ((_dedented(text[start:to], opening["indent"]), end) for to, end in ends)
     for code, end in candidates:
         if program(code) is not None and code.strip():
@@ -168,6 +240,14 @@ def _block(text: str, opening: re.Match[str]) -> tuple[str, int]:
     code = _dedented(text[start:to], opening["indent"])
     rest = opening["rest"].strip()
     return (rest if not code.strip() and is_python(rest) else code), end
+
+
+def _unprompted(code: str) -> str:
+    """Code that was written as an interactive session, without its prompts and its outputs."""
+    if not code.lstrip().startswith(">>>") or program(code) is not None:
+        return code
+    lines = [line for line in code.splitlines() if _PROMPTED.match(line)]
+    return "".join(f"{_PROMPTED.sub('', line)}\n" for line in lines)
 
 
 def _dedented(code: str, indent: str) -> str:
@@ -219,21 +299,34 @@ def _tagged(text: str) -> tuple[str, ...]:
 def _called(text: str, blocks: Sequence[_Block]) -> tuple[str, ...]:
     """The code of a call of an interpreter, written as JSON: alone, in a block, or in tags."""
     for written in (*(block.code for block in blocks), text):
-        at = written.find("{")
-        if at < 0:
-            continue
-        try:
-            call, _ = json.JSONDecoder(strict=False).raw_decode(written, at)
-        except (ValueError, RecursionError):
-            continue
-        if code := _code_of(call):
-            return (code,)
+        for call in _objects(written):
+            if code := _code_of(call):
+                return (code,)
+    for named in (*_ELEMENT.finditer(text), *_ACTION.finditer(text)):
+        written = str(named["code"]).strip()
+        if _CALLED.fullmatch(named["name"]) and is_python(written):
+            return (written,)
     return ()
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """The objects of JSON in a text."""
+    at = -1
+    for _ in range(_MOST_OBJECTS):
+        at = text.find("{", at + 1)
+        if at < 0:
+            return
+        with suppress(ValueError, RecursionError):
+            found, end = json.JSONDecoder(strict=False).raw_decode(text, at)
+            yield found
+            at = end - 1
 
 
 def _code_of(call: Any) -> str | None:
     if not isinstance(call, dict):
         return None
+    if isinstance(several := call.get("tool_calls"), list) and several:
+        return _code_of(several[0])
     if isinstance(inner := call.get("function"), dict):
         call = inner
     names = [

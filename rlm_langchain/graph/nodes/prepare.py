@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from rlm_langchain.context.decoding import replace_unkept, unkept
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
+from rlm_langchain.graph.nodes.earlier import exchanges
 from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import (
@@ -30,13 +32,17 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         raise InputError(f"the query is {query!r}; ask a question, as text")
     journal, recorder = Journal(state.get("trajectory", [])), Recorder()
     context = components.store.reference(state.get("context"), seconds=components.budget.seconds)
+    is_empty = context is None and state.get("context") is not None
     if context is not None and journal.has_context(context):
         context = None
     if (cell := journal.given_up) is not None:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
-    recorder.record(_asked(components, journal, path, query, context))
+    query, replaced = replace_unkept(query)
+    recorder.record(_asked(components, journal, path, query, context, is_empty=is_empty))
+    if replaced:
+        recorder.note(path, "model", f"In the question, U+FFFD stands for {unkept(replaced)}.")
     return {
         "query": query,
         "context": None,
@@ -44,8 +50,8 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         "path": path,
         "agreed": state.get("agreed") if path else None,
         "tops": state.get("tops") if path else None,
-        "trajectory": recorder.records,
-        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found")),
+        **recorder.written(),
+        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")),
     }
 
 
@@ -62,15 +68,18 @@ def note_new_strategies(components: Components, journal: Journal, path: str, rec
 
 
 def _asked(
-    components: Components, journal: Journal, path: str, query: str, context: ContextRef | None
+    components: Components, journal: Journal, path: str, query: str, context: ContextRef | None, *, is_empty: bool
 ) -> QuestionRecord:
-    """Return the record of a question. `context` is new to the REPL; None: there is none, or none that is new."""
+    """Return the record of a question. `context` is new to the REPL; None: there is none, or none that is new.
+
+    `is_empty`: one was given, and holds nothing.
+    """
     ways = components.strategies_for(journal.contexts.get("context", context), path)
     record = QuestionRecord(
         type="question",
         path=path,
         query=query,
-        text=question_prompt(components, journal, path, query, context, ways),
+        text=question_prompt(components, journal, path, query, context, ways, is_empty=is_empty),
         time=time.time(),
         context=context,
         sandbox=components.sandbox.name,
@@ -80,6 +89,10 @@ def _asked(
         record["examples"] = examples
     if components.auto:
         record["chosen"] = True
+    for exchange in exchanges(journal)[-1:]:
+        record["earlier"] = cast(ContextRef, components.store.reference_from_repl(exchange))
+    if is_empty:
+        record["empty"] = True
     if context is None and any(journal.contexts.values()):
         record["follows"] = True
     if context is not None and not journal.turns and any(way.whole for way in ways):

@@ -8,9 +8,11 @@ from rlm_langchain.context.describe import find_table, without_size
 from rlm_langchain.context.sanitize import quotable, shown
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
+from rlm_langchain.graph.nodes.earlier import describe_earlier, exchanges
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.records import depth_of
+from rlm_langchain.retrieval.external import corpus_size
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.types import ContextRef
 
@@ -25,8 +27,10 @@ def question_prompt(
     query: str,
     context: ContextRef | None,
     ways: Sequence[Strategy],
+    *,
+    is_empty: bool = False,
 ) -> str:
-    """What the root model reads."""
+    """What the root model reads. `is_empty`: a context was given, and holds nothing."""
     profile = components.root_model(depth_of(path)).profile
     query = quotable(query) if path else query  # code has put it together, out of who knows what
     if schema := components.answer_schema(path):
@@ -34,6 +38,12 @@ def question_prompt(
     if components.wants_citations(path):
         query = render(profile, "citations", question=query)
     about = "" if context is None else _about(profile, journal.next_name, context)
+    if is_empty:
+        about = _empty(components, profile)
+    if before := exchanges(journal):
+        about = "\n\n".join(
+            text for text in (about, describe_earlier(profile, journal.earlier_name, before)) if text
+        )
     if journal.turns:
         return render(profile, "follow_up", question=query, context=about).strip()
     guidance = [components.sandbox.guidance, *(way.guidance for way in ways)]
@@ -56,6 +66,13 @@ def _kind(profile: str, context: ContextRef) -> str:
     """What a profile calls the type of a context: to some, a table is a str like any other."""
     kind = context["type"]
     return "str" if kind == "table" and not has(profile, "context_table") else kind
+
+
+def _empty(components: Components, profile: str) -> str:
+    """What is said of a context that holds nothing: that of a hybrid RLM is what its retriever has found."""
+    if components.search is None or components.search.outside is None:
+        return render(profile, "empty_context")
+    return render(profile, "nothing_retrieved", corpus=corpus_size(components.search.outside))
 
 
 def _about(profile: str, name: str, context: ContextRef) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 
+from rlm_langchain.context.decoding import replace_surrogates
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import JournalError, RLMError
 from rlm_langchain.graph.calls.child_run import ChildRun
@@ -94,7 +95,9 @@ class SubcallNode:
         """
         calls = [(number, self._call(number)) for number in self.task["calls"]]
         await asyncio.gather(*(self._answer(number, call, config) for number, call in calls if call is not None))
-        return {"trajectory": self.recorder.records}
+        for learned in self.tree.learned.take_notes():
+            self.recorder.note(self.task["path"], "reader", learned)
+        return self.recorder.written()
 
     def _call(self, number: int) -> Call | None:
         """Return what is asked: by the task itself, or where the cell waits."""
@@ -119,7 +122,7 @@ class SubcallNode:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            reply,
+            self.tree.charged(asked.place, reply)._replace(text=_kept(reply.text), error=_kept(reply.error)),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
@@ -136,3 +139,8 @@ class SubcallNode:
             reading.find_read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.find_read, text)
         )
         return {"read": read} if read else {}
+
+
+def _kept(text: str | None) -> str | None:
+    """A text of a tool or a retriever, which may hold halves of surrogate pairs, as records can hold it."""
+    return None if text is None else replace_surrogates(text)[0]

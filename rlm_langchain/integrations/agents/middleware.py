@@ -24,7 +24,9 @@ from rlm_langchain.errors import (
 )
 from rlm_langchain.integrations.agents.offload import Offloader
 from rlm_langchain.integrations.agents.tool import tool_output
+from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+from rlm_langchain.validation import check_types
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ToolCallRequest
@@ -44,11 +46,13 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     messages are and `RLM_HOME` is the same. Contexts that were moved are kept there until they are collected.
     """
 
+    @known_options
     def __init__(
         self, rlm: RLMRunnable, *, long: int = 20_000, history: int = 200_000, tool_name: str = "ask_context"
     ) -> None:
         super().__init__()
         checked_rlm(rlm)
+        check_types("RLMContextMiddleware", str, tool_name=tool_name)
         if any(type(size) is not int for size in (long, history)) or not 0 < long <= history:
             raise ConfigurationError(
                 f"long={long}, history={history}: both are whole numbers above 0, and long is not more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -9,8 +10,10 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_langchain.records import RLMOutput
+from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.validation import check_types
 
 
 class Query(BaseModel):
@@ -19,6 +22,7 @@ class Query(BaseModel):
     query: str = Field(description="A question about the corpus, complete in itself.")
 
 
+@known_options
 def rlm_tool(
     rlm: RLMRunnable, context: Any, *, name: str = "ask_corpus", description: str | None = None
 ) -> BaseTool:
@@ -27,6 +31,8 @@ def rlm_tool(
     Each call is a question of its own, durable where the agent is: a checkpointer of the RLM is not used.
     """
     rlm = checked_rlm(rlm)
+    check_types("rlm_tool", str, name=name)
+    check_types("rlm_tool", (str, NoneType), description=description)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     reference = rlm.built.components.store.reference(context, seconds=rlm.budget.seconds)
     about = reference["about"] if reference else "nothing"
@@ -51,7 +57,8 @@ def tool_output(output: RLMOutput) -> tuple[str, RLMOutput]:
     """What the agent reads: the answer, and a word on it when it is not complete."""
     if output["status"] == "failed":
         found = f"\nWhat was seen last:\n{output['found']}" if output.get("found") else ""
-        return f"(no answer: {output['stop_reason']}){found}", output
+        misfit = f"; the last one does not fit: {output['misfit']}" if output.get("misfit") else ""
+        return f"(no answer: {output['stop_reason']}{misfit}){found}", output
     answer = output["answer"] if isinstance(output["answer"], str) else f"{output['answer']}"
     missing = f"; {described(output['degraded'])}" if output["degraded"] else ""
     doubt = f"\n(a partial answer: {output['stop_reason']}{missing})" if output["status"] == "partial" else ""

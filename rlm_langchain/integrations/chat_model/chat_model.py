@@ -29,11 +29,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.integrations.chat_model.per_call import RLMCache, RLMCall, model_name
 from rlm_langchain.integrations.chat_model.reply import thinking, thought, thoughts
-from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of
+from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of, traced_schema
 from rlm_langchain.integrations.chat_model.tools import Given, bound_tools
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.runnable.options import option_errors
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
+from rlm_langchain.validation import option_errors
 
 PROVIDERS_OPTIONS = frozenset(
     {"temperature", "max_tokens", "timeout", "max_retries", "api_key", "base_url", "streaming"}
@@ -195,12 +195,14 @@ class ChatRLM(BaseChatModel):
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """Answers that fit a pydantic model, a TypedDict or a JSON schema: the host checks them, and the root model
-        is told what does not fit. `method` and `strict`, which other models need, make no difference."""
+        """Answers that fit a type that pydantic knows, or a JSON schema: the host checks them, and the root model
+        is told what does not fit. None that fits is `NoAnswer`; with `include_raw`, a `parsing_error`. `method` and
+        `strict`, which other models need, make no difference."""
         if unknown := set(kwargs) - {"method", "strict", "tools"}:
             raise ConfigurationError(f"with_structured_output does not take {', '.join(sorted(unknown))}")
-        format_ = {"kwargs": {"method": kwargs.get("method", "json_schema")}, "schema": schema}
-        more = {"tools": list(kwargs["tools"])} if kwargs.get("tools") else {}
+        format_ = {"kwargs": {"method": kwargs.get("method", "json_schema")}, "schema": traced_schema(schema)}
+        more: dict[str, Any] = {"tools": list(kwargs["tools"])} if kwargs.get("tools") else {}
+        more |= {"include_raw": True} if include_raw else {}
         model = self.bind(response_format=answer_schema(schema), ls_structured_output_format=format_, **more)
         parse = parser_of(schema)
         if not include_raw:

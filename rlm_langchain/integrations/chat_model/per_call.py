@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
-from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.errors import ConfigurationError, NoAnswer
 from rlm_langchain.integrations.chat_model.question import question
 from rlm_langchain.integrations.chat_model.reply import ChatReply, as_text, cut
 from rlm_langchain.integrations.chat_model.structured import answer_schema
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
 IGNORED = {"strict", "parallel_tool_calls", "stream_usage"}
 """What agents say to every model: answers fit anyway, and usage is always there."""
-KNOWN = {"tools", "tool_choice", "response_format", "model", *IGNORED}
+KNOWN = {"tools", "tool_choice", "response_format", "model", "include_raw", *IGNORED}
 REMEMBERED = 8
 """RLMs of other calls that are kept: to build one takes as long as a short run."""
+
+
+class NoTypedAnswer(NoAnswer, OutputParserException):
+    """An answer of a type was asked for, and there is none that fits. Chains know it as a parser's error."""
 
 
 class RLMCall(NamedTuple):
@@ -32,6 +37,8 @@ class RLMCall(NamedTuple):
     rlm: RLMRunnable
     tools: BoundTools
     model: str
+    typed: bool = False
+    """Whether this call asks for an answer of a type, or for calls of tools."""
     held: Any = None
     """So that what the key of a memory is made of lives as long as the memory."""
 
@@ -41,7 +48,10 @@ class RLMCall(NamedTuple):
         return {"query": self.tools.told(query), "context": context}
 
     def told(self, output: RLMOutput, stop: Sequence[str] | None) -> ChatReply:
-        """The reply to it."""
+        """The reply to it. Raises `NoAnswer` when there is none where one of a type was asked for: an empty text
+        would be taken for an answer, or asked for again and again."""
+        if self.typed and output["status"] == "failed":
+            raise NoTypedAnswer(output)
         calls = self.tools.calls(output["answer"])
         text = "" if calls else cut(as_text(output["answer"]), stop)
         return ChatReply(text, calls, output, self.model)
@@ -101,6 +111,7 @@ def _built(rlm: RLMRunnable, given: dict[str, Any], tools_in: Any) -> RLMCall:
         rlm.model_copy(update=update) if changes else rlm,
         tools,
         model_name(given.get("model", rlm.root_model)),
+        (wanted is not None or tools.required) and not given.get("include_raw"),
     )
 
 

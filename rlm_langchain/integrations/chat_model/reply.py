@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCall
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.records import Record, RLMOutput
@@ -38,6 +38,7 @@ class ChatReply(NamedTuple):
         """What LangChain calls `response_metadata`."""
         output = self.output
         ended = {key: output[key] for key in ("status", "stop_reason", "cost_usd", "degraded", "found")}
+        ended |= {"misfit": output["misfit"]} if output.get("misfit") else {}
         return {"model_name": self.model, "finish_reason": "tool_calls" if self.calls else "stop", **ended}
 
     def message(self, thought: str) -> AIMessage:
@@ -94,11 +95,10 @@ def thinking(text: str) -> AIMessageChunk:
 
 def as_text(answer: Any) -> str:
     """An answer as the content of a message: text as it is, everything else as JSON."""
-    if isinstance(answer, BaseModel):
-        return answer.model_dump_json()
     if answer is None:
         return ""
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    plain = to_jsonable_python(answer)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def cut(text: str, stop: Sequence[str] | None) -> str:

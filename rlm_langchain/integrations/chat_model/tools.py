@@ -17,7 +17,6 @@ from langchain_core.tools import BaseTool, StructuredTool, Tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.json_schema import dereference_refs
 from langchain_core.utils.pydantic import get_fields
-from pydantic import BaseModel
 
 from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.context.sanitize import quotable
@@ -175,8 +174,7 @@ def _json_schema(answer: Any) -> dict[str, Any]:
     """The schema of an answer that is no call: text, unless something else was asked for."""
     if answer is None:
         return {"type": "string"}
-    is_model = isinstance(answer, type) and issubclass(answer, BaseModel)
-    return _flat(answer.model_json_schema() if is_model else answer)
+    return _flat(json.loads(AnswerSchema(answer).json))
 
 
 def _flat(schema: dict[str, Any]) -> dict[str, Any]:

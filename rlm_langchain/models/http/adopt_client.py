@@ -28,3 +28,11 @@ def _with_our_client(client: Any) -> Any:
     from rlm_langchain.models.http.transport import async_client
 
     return client.with_options(http_client=async_client(), max_retries=0)
+
+
+def sends_through_us(chat: Any) -> bool:
+    """Return whether the requests of a chat model go through our transport, where they can be changed."""
+    from rlm_langchain.models.http.transport import async_client
+
+    clients = (getattr(chat, "root_async_client", None), vars(chat).get("_async_client"))
+    return any(getattr(client, "_client", None) is async_client() for client in clients if client is not None)

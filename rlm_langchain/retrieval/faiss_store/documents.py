@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.documents import Document
-
-from rlm_langchain.errors import InputError
 from rlm_langchain.retrieval.extras import library
+from rlm_langchain.retrieval.faiss_store.filters import Fits
 from rlm_langchain.retrieval.faiss_store.persistence import Kept
-
-Filter = Callable[[Document], bool] | Mapping[str, Any]
-"""What a document must satisfy: a function, or values of its metadata."""
 
 
 @dataclass(slots=True)
@@ -22,7 +17,7 @@ class DocumentTable:
 
     kept: dict[str, Kept] = field(default_factory=dict)
     index: Any = None
-    """Made with the first vector, which tells the width."""
+    """None: there are no documents. The first vector tells the width."""
     following: int = 0
     """The number of the next vector."""
     names: dict[int, str] = field(init=False)
@@ -30,19 +25,27 @@ class DocumentTable:
     def __post_init__(self) -> None:
         self.names = {kept.number: name for name, kept in self.kept.items()}
 
-    def add(self, names: Sequence[str], texts: Sequence[str], metadatas: Any, vectors: Any) -> None:
-        """Add these; whoever has their ids gives way, and of equal ids the last one counts."""
-        from rlm_langchain.retrieval.index.vectors import unit
+    def add(
+        self, names: Sequence[str], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]], vectors: Any
+    ) -> None:
+        """Add all of these or, with an `InputError` for their vectors, none.
 
-        rows = unit(vectors)
-        self._check(rows.shape[1])
-        self.remove(names)
+        Whoever has their ids gives way, and of equal ids the last one counts.
+        """
+        from rlm_langchain.retrieval.index.vectors import checked
+
+        faiss = library("faiss")
+        rows = checked(vectors, len(texts), self._width_without(names))
         order = sorted({name: i for i, name in enumerate(names)}.values())
         numbers = range(self.following, self.following + len(order))
-        self.following += len(order)
-        self.index.add_with_ids(rows[order], _numbers(numbers))
+        index = self.index if self.index is not None else faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
+        if index.d != rows.shape[1]:  # every document that is there gives way
+            index = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
+        index.add_with_ids(rows[order], _numbers(numbers))
+        self.remove(names)
+        self.index, self.following = index, numbers.stop
         for i, number in zip(order, numbers, strict=True):
-            self.kept[names[i]] = Kept(number, texts[i], dict(metadatas[i]) if metadatas else {})
+            self.kept[names[i]] = Kept(number, texts[i], dict(metadatas[i]))
             self.names[number] = names[i]
 
     def remove(self, names: Iterable[str]) -> None:
@@ -52,44 +55,38 @@ class DocumentTable:
             del self.names[number]
         if there:
             self.index.remove_ids(_numbers(there))
+        if not self.kept:
+            self.index = None
 
-    def near(self, vector: Sequence[float], k: int, filter: Filter | None) -> list[tuple[str, float]]:
-        """The ids nearest to a vector, of those that satisfy the filter, with their cosines."""
-        from rlm_langchain.retrieval.index.vectors import unit
+    def near(
+        self,
+        vector: Sequence[float],
+        k: int,
+        fits: Fits | None,
+        least: float | None = None,
+    ) -> list[tuple[str, float]]:
+        """The ids nearest to a vector, of those that fit, with their cosines, which are at least `least`."""
+        from rlm_langchain.retrieval.index.vectors import checked
 
-        fitting = None if filter is None else self._fitting(filter)
-        most = min(k, len(self.kept) if fitting is None else len(fitting))
-        if most <= 0:
+        if self.index is None:
             return []
-        row, parameters = unit(vector), None
-        self._check(row.shape[1])
-        if fitting is not None:
+        row, parameters = checked([vector], 1, self.index.d), None
+        most = min(k, len(self.kept))
+        if fits is not None:
+            fitting = [kept.number for name, kept in self.kept.items() if fits(name, kept)]
+            most = min(k, len(fitting))
             faiss = library("faiss")
             parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(_numbers(fitting)))
+        if most <= 0:
+            return []
         scores, numbers = self.index.search(row, most, params=parameters)
         found = zip(numbers[0].tolist(), scores[0].tolist(), strict=True)
-        return [(self.names[number], score) for number, score in found if number >= 0]
+        floor = -2.0 if least is None else least
+        return [(self.names[number], score) for number, score in found if number >= 0 and score >= floor]
 
-    def _check(self, width: int) -> None:
-        """Raise `InputError` for a vector that does not go with the others."""
-        faiss = library("faiss")
-        if self.index is None:
-            self.index = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
-        if self.index.d != width:
-            raise InputError(
-                f"a vector of width {width} does not go with those of width {self.index.d} in this store"
-            )
-
-    def _fitting(self, filter: Filter) -> list[int]:
-        """The numbers of the documents that satisfy it."""
-        if callable(filter):
-            return [kept.number for name, kept in self.kept.items() if filter(kept.document(name))]
-        wanted = filter.items()
-        return [
-            kept.number
-            for kept in self.kept.values()
-            if all(key in kept.metadata and kept.metadata[key] == value for key, value in wanted)
-        ]
+    def _width_without(self, names: Sequence[str]) -> int | None:
+        """The width of the vectors that stay when these names are given away; None when none stays."""
+        return self.index.d if self.kept.keys() - set(names) else None
 
 
 def _numbers(numbers: Iterable[int]) -> Any:

@@ -15,9 +15,10 @@ from langchain_core.documents import Document
 from rlm_langchain.context.file_hashes import hash_file
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.retrieval.extras import library
+from rlm_langchain.retrieval.faiss_store.metadata import read, write
 
 DOCUMENTS = "documents.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class Kept(NamedTuple):
@@ -38,7 +39,7 @@ def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> Non
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         vectors = _write_vectors(folder, index)
-        rows = [[name, *one] for name, one in kept.items()]
+        rows = [[name, one.number, one.text, _written(name, one.metadata)] for name, one in kept.items()]
         told = {"format": FORMAT, "vectors": vectors, "next": following, "documents": rows}
         _replace(folder / DOCUMENTS, _json(told))
         for old in folder.glob("vectors-*.faiss"):
@@ -52,13 +53,16 @@ def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
     try:
         told = json.loads((folder / DOCUMENTS).read_bytes())
         if told["format"] != FORMAT:
-            raise JournalError(f"the vector store in {folder} is of a later version of rlm-langchain: update it")
-        kept = {name: Kept(number, text, dict(metadata)) for name, number, text, metadata in told["documents"]}
+            raise JournalError(
+                f"the vector store in {folder} is of another version of rlm-langchain (format {told['format']!r}, "
+                f"not {FORMAT}): use that version, or make the store anew from its documents"
+            )
+        kept = {name: Kept(number, text, dict(read(value))) for name, number, text, value in told["documents"]}
         following, vectors = int(told["next"]), told["vectors"]
         index = None if vectors is None else _read_vectors(folder / f"vectors-{vectors}.faiss", vectors)
     except OSError as error:
         raise JournalError(f"there is no whole vector store in {folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise _damaged(folder) from error
     if (0 if index is None else index.ntotal) != len(kept):
         raise _damaged(folder)
@@ -97,11 +101,18 @@ def _replace(path: Path, data: bytes) -> None:
         Path(name).unlink(missing_ok=True)
 
 
+def _written(name: str, metadata: dict[str, Any]) -> Any:
+    try:
+        return write(metadata)
+    except InputError as error:
+        raise InputError(f"the metadata of document {name!r} cannot be saved: {error}") from error
+
+
 def _json(told: dict[str, Any]) -> bytes:
     try:
         return json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"metadata of a document cannot be kept as JSON: {error}") from error
+    except ValueError as error:  # half of a surrogate pair, which UTF-8 has no bytes for
+        raise InputError(f"the vector store holds text that cannot be saved: {error}") from error
 
 
 def _damaged(folder: Path) -> JournalError:

@@ -1,13 +1,16 @@
 """Words, as BM25 counts them: whatever the language, and in code too.
 
-Lower case, without the plural's `s`; names in code count whole and in parts (`get_userName`: `get_username`, `get`,
-`user`, `name`). Scripts that put no space between words count by pairs of characters.
+As a reader sees them (NFKC, without soft hyphens and other characters that are not seen), lower case, without the
+plural's `s`; names in code count whole and in parts (`get_userName`: `get_username`, `get`, `user`, `name`).
+Scripts that put no space between words count by pairs of characters.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+
+from rlm_langchain.context.folding import plain_words
 
 WORD = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -30,7 +33,7 @@ class Vocabulary:
         """The words of a text, by their numbers."""
         found: list[int] = []
         seen = self._seen
-        for word in WORD.findall(text):
+        for word in WORD.findall(plain_words(text)):
             numbers = seen.get(word)
             if numbers is None:
                 numbers = seen[word] = tuple(self.known.setdefault(form, len(self.known)) for form in forms(word))
@@ -40,7 +43,7 @@ class Vocabulary:
 
 def words(text: str) -> list[str]:
     """The words of a text, as they count."""
-    return [form for word in WORD.findall(text) for form in forms(word)]
+    return [form for word in WORD.findall(plain_words(text)) for form in forms(word)]
 
 
 def forms(word: str) -> Iterator[str]:

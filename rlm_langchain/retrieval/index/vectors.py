@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from rlm_langchain.errors import InputError
+from rlm_langchain.models.call import CallFailed
 from rlm_langchain.retrieval.extras import library
 from rlm_langchain.retrieval.index.bm25 import Ranked
 
@@ -28,6 +30,31 @@ def unit(vectors: Any) -> Any:
     rows[~np.isfinite(rows).all(axis=1)] = 0
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.ascontiguousarray(rows / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def checked(vectors: Any, count: int, width: int | None = None) -> Any:
+    """What an embedding model gave for so many texts, as `unit` gives it, but with nothing broken in it.
+
+    Raises `InputError` for another number of vectors, for another width, and for what are no finite numbers.
+    """
+    found = len(vectors) if hasattr(vectors, "__len__") else None
+    if found != count:
+        told = f"a {type(vectors).__name__}" if found is None else f"{found:,} vectors"
+        raise InputError(f"the embedding model gave {told} for {count:,} texts: it must give one vector for each")
+    try:
+        rows = np.array(vectors, np.float64)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise InputError("the embedding model gave vectors that are no lists of numbers, all of one width")
+    if width is not None and rows.shape[1] != width:
+        told = f"a vector of width {rows.shape[1]} does not go with those of width {width} that are there"
+        raise InputError(f"{told}: use one embedding model for all")
+    if not np.isfinite(rows).all():
+        where = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+        raise InputError(f"the embedding model gave a vector with a number that is not finite (number {where})")
+    highest = np.abs(rows).max(axis=1, keepdims=True)
+    return unit(rows / np.where(highest > 0, highest, 1))  # squares of large numbers are more than a float holds
 
 
 def write(rows: Any, folder: Path, exact: int = EXACT) -> None:
@@ -64,6 +91,9 @@ class Dense:
 
     def search(self, vector: Any, most: int, among: Any = None) -> Ranked:
         """The passages whose vectors are nearest, best first, with their cosines; `among` as for words."""
+        if len(np.ravel(vector)) != self.width:
+            told = f"a question's vector is {len(np.ravel(vector))} wide, those of the texts {self.width}"
+            raise CallFailed("unknown", f"the embedding model gave vectors of other widths: {told}", 0, 0.0)
         wanted = None if among is None else self._only(among)
         scores, numbers = self._index.search(unit(vector), min(most, self._index.ntotal), params=wanted)
         there = numbers[0] >= 0

@@ -15,13 +15,16 @@ from rlm_langchain.sandboxes.cpython import policy
 from rlm_langchain.sandboxes.cpython.session import CPythonSession, EndedAtStart
 from rlm_langchain.types import Completed, ContextFile, Limits
 
+GUIDANCE = "Threads stand still while no cell runs and while models are asked: wait for them in the cell."
+"""What is not as in every Python. At most 120 tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class CPythonSandbox:
     """Opens confined CPython workers. Needs Linux 6.12 or newer and no privileges."""
 
     name: str = "cpython"
-    guidance: str = ""
+    guidance: str = GUIDANCE
 
     def missing(self) -> str | None:
         """Return None if this machine can confine a worker fully, else one sentence that says what to do."""

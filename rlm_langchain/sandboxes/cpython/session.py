@@ -32,6 +32,10 @@ from rlm_langchain.types import (
 GRACE = 0.7
 """Seconds that a cell has to end by itself after its time is up."""
 
+CERTAIN = 2
+"""Times its limit that a cell may have computed, in all its turns and between them, when it asks once more. What
+messages cost counts as well, so a cell that keeps to its limit may come to more than that."""
+
 START = 60.0
 """Seconds for Python to start, the context to be loaded and the prelude to run."""
 
@@ -65,7 +69,8 @@ class CPythonSession:
     ) -> None:
         self._limits = limits
         self._turn = threading.Lock()
-        self._turns, self._calls, self._used = 0, 0, 0.0
+        self._turns, self._calls = 0, 0
+        self._used, self._computed = 0.0, 0.0
         self._printed: list[str] = []
         self._size = 0
         self._end: Died | None = None
@@ -93,7 +98,8 @@ class CPythonSession:
         with self._turn:
             if self._calls:
                 raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
-            self._printed, self._size, self._used = [], 0, 0.0
+            self._printed, self._size, self._used, self._computed = [], 0, 0.0, 0.0
+            self._worker.wake()
             return self._step(wire.run_frame(self._turns + 1, code))
 
     def resume(self, replies: Sequence[Reply]) -> Step:
@@ -102,6 +108,7 @@ class CPythonSession:
             if self._end is None and len(replies) != self._calls:
                 raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
             self._calls = 0
+            self._computed += self._worker.wake()
             return self._step(wire.replies_frame(self._turns + 1, replies))
 
     def close(self) -> None:
@@ -155,16 +162,22 @@ class CPythonSession:
         self._await_warmth()
         if self._worker.is_talking():
             raise wire.BrokenProtocol("the worker speaks although nothing was asked")
+        self._worker.count_threads()
+        if self._computed > CERTAIN * self._limits.seconds + GRACE:
+            raise WorkerEnded("time", "")
         self._turns += 1
-        begun = time.monotonic()
+        begun, computed = time.monotonic(), self._worker.computed()
         deadline = begun + max(0.0, self._limits.seconds - self._used) + GRACE
         self._worker.send(frame, deadline)
         step = None
         while step is None:
             frame = self._worker.receive(self._largest, deadline)
             step = self._heard(wire.parsed(frame, self._contexts))
-        self._used += time.monotonic() - begun
+        took = time.monotonic() - begun
+        self._used += took
+        self._computed += min(took, self._worker.computed() - computed)
         self._worker.count_threads()
+        self._worker.rest()
         return step
 
     def _await_warmth(self) -> None:

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import struct
 from dataclasses import dataclass
 from functools import cache, reduce
@@ -28,7 +29,7 @@ ALLOWED = """
     futex set_robust_list rseq sched_yield exit exit_group restart_syscall
     rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause
     setitimer getitimer alarm
-    clock_gettime clock_getres gettimeofday time nanosleep clock_nanosleep times getrusage
+    gettimeofday time nanosleep times getrusage
     getpid getppid gettid getuid geteuid getgid getegid getrandom
 """
 """Allowed with all arguments. In this order: open files and folder listings, waiting, pipes and socket pairs,
@@ -162,6 +163,8 @@ DESCRIPTORS = (fcntl.F_DUPFD, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, 1030)
 TERMINALS = (0x5401, 0x802C542A, 0x5413)  # TCGETS and TCGETS2, which `isatty` asks, and TIOCGWINSZ
 FLAGS = (0x5421, 0x5450, 0x5451, 0x541B)  # FIONBIO, FIONCLEX, FIOCLEX and FIONREAD
 MAPPING = 0x12D933  # all flags but those for pages that are locked, huge or not counted
+SIGNALS = tuple(number for number in range(65) if number != signal.SIGCONT)  # the host's stop lasts: `resting.py`
+CLOCKS = tuple(range(12))  # of time, and of its own use; those of other processes have negative numbers
 ADVICE = (0, 1, 2, 3, 4, 8, 14, 15)  # of its own memory: needed or not, in large pages or not
 
 CONDITIONS: dict[str, Alternatives] = {
@@ -176,6 +179,7 @@ CONDITIONS: dict[str, Alternatives] = {
     "getsockopt": ((OneOf(1, (1,)), OneOf(2, (3, 4, 38, 39))),),  # its type, error, protocol and family
     "sendto": ((Null(4),),),  # to the other end, to no address
     "sched_getaffinity": ((OneOf(0, (0,)),),),
+    **dict.fromkeys(("clock_gettime", "clock_getres", "clock_nanosleep"), ((OneOf(0, CLOCKS),),)),
 }
 """Allowed with some arguments only: files are opened for reading, and no descriptor signals, locks or watches."""
 
@@ -189,9 +193,10 @@ def missing() -> str | None:
 
 
 def program(pid: int) -> bytes:
-    """Return the filter of the worker with this process id, which may signal itself and no other process."""
+    """Return the filter of the worker with this process id. It may signal itself, except with SIGCONT, and no other
+    process."""
     head, tail = _parts(platform.machine())
-    itself = _rule(numbers(platform.machine())["tgkill"], ((OneOf(0, (pid,)),),), errno.EPERM)
+    itself = _rule(numbers(platform.machine())["tgkill"], ((OneOf(0, (pid,)), OneOf(2, SIGNALS)),), errno.EPERM)
     return head + _packed(itself) + tail
 
 

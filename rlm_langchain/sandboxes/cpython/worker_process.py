@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from rlm_langchain.sandboxes.cpython import resting
 from rlm_langchain.sandboxes.cpython.launcher import started
 from rlm_langchain.sandboxes.cpython.policy import BASELINE
 
-TICK = 0.25
-"""Seconds between two checks of the worker's memory."""
+TICK = 0.03
+"""Seconds between two checks of the worker's threads and memory. Creating a thread by a direct system call takes
+10 us, so with a quarter of a second a program could create 8,000 before they were counted."""
 
 NOISE = 1 << 20
 """Bytes that a worker may write outside the protocol, to descriptors 1 and 2, before it is killed."""
@@ -46,6 +48,7 @@ class Worker:
     """A confined process. One thread at a time communicates with it; any thread may kill it."""
 
     def __init__(self, contexts: Sequence[Path], memory: int) -> None:
+        self._rests = resting.watch()
         self._process = started(contexts, memory)
         self._most = memory + memory // 4 + BASELINE
         self._in, self._out, self._noise = self._process.stdin, self._process.stdout, self._process.stderr
@@ -99,17 +102,32 @@ class Worker:
         """Return whether there is unexpected output to read."""
         return any(fd == self._out and event & select.POLLIN for fd, event in self._reading.poll(0))
 
+    def rest(self) -> None:
+        """It has nothing to do until `wake`: what computes all the same is stopped."""
+        self._rests.begin(self._process)
+
+    def wake(self) -> float:
+        """Let it go on after `rest`. Gives back the seconds of a processor that it has used meanwhile."""
+        return self._rests.end(self._process)
+
+    def computed(self) -> float:
+        """Seconds of processors that it has used."""
+        return resting.processor_seconds(self.pid)
+
     def kill(self) -> None:
         """Kill the worker. Safe from any thread, and more than once."""
         self._process.kill()
 
     def reap(self) -> None:
         """Kill the worker, wait until it has ended, and close its pipes. Safe to call twice."""
+        self.kill()
+        self.wake()
         self._process.close(10)
 
     def _exactly(self, size: int, deadline: float) -> bytes:
         data = bytearray()
         while len(data) < size:
+            self._watch()
             try:
                 part = os.read(self._out, min(size - len(data), PART))
             except BlockingIOError:
@@ -123,18 +141,16 @@ class Worker:
     def _wait(self, poll: select.poll, deadline: float) -> None:
         """Wait until the next read or write is possible. Raises `WorkerEnded` if time, memory or output is used
         up."""
-        now = time.monotonic()
-        if now > deadline:
+        left = deadline - time.monotonic()
+        if left < 0:
             raise WorkerEnded("time", "")
-        events = poll.poll(max(1, min(deadline - now, TICK) * 1000))
+        events = poll.poll(max(1, min(left, TICK) * 1000))
         told = {fd for fd, _ in events}
         if self._noise in told:
             self._drain()
         if self._in in told:
             self.send_later(b"")
-        if now - self._looked > TICK:
-            self._looked = now
-            self._watch()
+        self._watch()
 
     def _drain(self) -> None:
         """Read what was written outside the protocol, and keep only the end of it."""
@@ -156,7 +172,11 @@ class Worker:
                 raise WorkerEnded("threads", "")
 
     def _watch(self) -> None:
-        """Check threads, and memory that a limit on the address space does not count."""
+        """Check threads, and memory that a limit on the address space does not count. The clock decides when, so
+        that a worker that always sends something cannot postpone it."""
+        if (now := time.monotonic()) < self._looked + TICK:
+            return
+        self._looked = now
         self.count_threads()
         with contextlib.suppress(OSError, ValueError, IndexError):
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])

@@ -30,7 +30,7 @@ GUIDANCE = (
     "your own), @property, __len__ and `<` of your own classes, `yield`, "
     "threads, files, packages; of the standard library only re, json, csv, math, datetime, collections, "
     "itertools, functools, statistics, heapq, string, textwrap, random and a few more. Ask models in "
-    "loops, comprehensions or with llm_query_batched."
+    "loops, comprehensions or with llm_query_batched. Generator expressions and map run to their end at once."
 )
 """What a root model must know, in at most 120 tokens."""
 

@@ -21,6 +21,14 @@ _UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
 
 HINTS = (
+    (
+        r"No module named 'rlm|from 'rlm",
+        "llm_query, rlm_query, FINAL and the other functions of this REPL are there without an import",
+    ),
+    (
+        r"can't be awaited|a coroutine or an awaitable is required",
+        "the functions of this REPL are called without await; llm_query_batched asks many at once",
+    ),
     (r"support yield", "generator functions are not there: append to a list and return it"),
     (
         r"support class inheritance",
@@ -105,6 +113,8 @@ def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], faile
     if re.match(r"TimeoutError: (feed|turn) time limit exceeded", full):
         return Fault("time", full)
     if re.match(r"MemoryError: (memory limit exceeded|the worker exceeded its memory limit)", full):
+        return Fault("memory", full)
+    if not frames and full.startswith("RuntimeError: request frame of "):  # replies that its pipe does not take
         return Fault("memory", full)
     text = _renamed(full, failed_calls)
     hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")

@@ -73,19 +73,40 @@ def _prepare(code: str, cell: int, echo: bool, reserved: frozenset[str]) -> Prep
         return Refused(tree)
     if tree is None:
         return Prepared(code, Source(cell, lines))
-    if (sentence := overwritten(tree, reserved)) is not None:
+    if (sentence := overwritten(tree, reserved) or _misunderstood(tree)) is not None:
         return Refused(sentence)
-    if (line := _returns(tree)) is not None:  # Monty would end the cell there, without a word
-        return Refused(
-            f"SyntaxError: 'return' outside function (line {line}): print the value, or answer with FINAL(value). "
-            "No code of this cell was run."
-        )
     names = frozenset(name for _, name in bindings(tree))
     try:
         run = rewritten(code, tree, echo)
     except (RecursionError, MemoryError, ValueError, SyntaxError):  # too deep for `ast` to write it down again
         return Prepared(code, Source(cell, lines), names)
     return Prepared(run.code, Source(cell, lines, run.origins), names, run.modules)
+
+
+UNHEEDED = frozenset(
+    {"__bool__", "__len__", "__new__", "__setattr__", "__delattr__", "__getattribute__", "__format__", "__del__"}
+    | {"__get__", "__set__", "__set_name__", "__init_subclass__"}
+)
+"""Methods that Python calls by itself, and Monty does not, without a word."""
+
+
+def _misunderstood(tree: ast.Module) -> str | None:
+    """What of a cell Monty would do otherwise than Python, without a word."""
+    if (line := _returns(tree)) is not None:  # Monty would end the cell there
+        return (
+            f"SyntaxError: 'return' outside function (line {line}): print the value, or answer with FINAL(value). "
+            "No code of this cell was run."
+        )
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    methods = [item for one in classes for item in one.body if isinstance(item, ast.FunctionDef)]
+    for method in methods:
+        if method.name in UNHEEDED:
+            return (
+                f"NotImplementedError: {method.name} of your own classes is never called here (line "
+                f"{method.lineno}): give the class a method of another name, and call it. "
+                "No code of this cell was run."
+            )
+    return None
 
 
 def _returns(tree: ast.Module) -> int | None:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.errors import SandboxError
+from rlm_langchain.sandboxes.monty.scratch import FILE, own_folder
 from rlm_langchain.sandboxes.watchdog import watch
 from rlm_langchain.types import Limits
 
@@ -62,9 +62,9 @@ def _script() -> Path | None:
     program = binary()
     if program is None or not os.access("/bin/sh", os.X_OK):
         return program
-    folder = Path(tempfile.mkdtemp(prefix="rlm-monty-"))
+    folder = own_folder()
     atexit.register(_remove, folder, os.getpid())
-    script = folder / "monty"
+    script = folder / FILE
     # Written by another process: a thread that forks while this one has it open makes it a "text file busy".
     subprocess.run(  # noqa: S603 - a program of our own
         ["/bin/sh", "-c", 'umask 077 && cat > "$0" && chmod 700 "$0"', script],

@@ -33,7 +33,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Broke:
-    """The worker violated the protocol."""
+    """The worker violated the protocol, or exceeded its time."""
+
+    reason: Literal["protocol", "time"] = "protocol"
 
 
 Stop = CallsRequested | Ended | Broke
@@ -48,6 +50,9 @@ class HostCallbacks(Protocol):
     def names(self, which: str) -> list[str]:
         """Return the names in the REPL: those of the "cells", or "all"."""
 
+    def is_late(self) -> bool:
+        """Whether the time of this step is over. Monty does not count what is spent on asking the host."""
+
 
 def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallbacks) -> Stop:
     """Run `feed` and answer its stops."""
@@ -59,6 +64,8 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallback
             match snapshot:
                 case MontyComplete():
                     return Ended(None)
+                case _ if desk.is_late():
+                    return Broke("time")
                 case NameLookupSnapshot():
                     snapshot = snapshot.resume()
                 case FunctionSnapshot():

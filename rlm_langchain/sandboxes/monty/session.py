@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakMethod
@@ -20,6 +21,7 @@ from rlm_langchain.sandboxes.monty.prepare import (
     Source,
     prepare,
 )
+from rlm_langchain.sandboxes.monty.process import GRACE
 from rlm_langchain.sandboxes.monty.protocol import (
     Broke,
     CallsRequested,
@@ -79,6 +81,7 @@ class MontySession:
         self._answers: list[Plain] = []
         self._failed: set[str] = set()
         self._death: Death | None = None
+        self._deadline = 0.0
         self._lock = threading.Lock()
 
     def run(self, code: str) -> Step:
@@ -96,6 +99,7 @@ class MontySession:
                 return self._died()
             if waiting is None or len(replies) != len(waiting.calls):
                 raise RuntimeError("resume takes one reply for each call of the cell that waits")
+            self._begin_step()
             self._failed |= {reply.error for reply in replies if reply.error is not None}
             return self._step(drive(lambda: replied(waiting, replies), self._printed, self))
 
@@ -123,6 +127,7 @@ class MontySession:
         if isinstance(prelude, Refused):
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
         self._reserved = RESERVED.union(contexts)
+        self._begin_step()
         self._own = dict.fromkeys([*contexts, *global_names(), *sorted(prelude.names)])
         match self._fed(prelude):
             case Ended(error):
@@ -136,22 +141,30 @@ class MontySession:
 
     def final(self, value: Plain) -> None:
         """Accept an answer. The first one of a cell counts, and ends the cell."""
-        self._answers.append(value)
+        self._answers = self._answers or [value]
 
     def names(self, which: str) -> list[str]:
         """Return the names that cells have bound, or all bound names."""
         return [*self._names] if which == "cells" else [*self._own, *self._names]
+
+    def is_late(self) -> bool:
+        """Whether this step has taken all the time that a cell has."""
+        return time.monotonic() > self._deadline
 
     # From a cell to a step.
 
     def _run(self, code: str) -> Step:
         self._cells += 1
         self._answers, self._failed = [], set()
+        self._begin_step()
         cell = prepare(code, self._cells, reserved=self._reserved)
         if isinstance(cell, Refused):
             return Completed("", cell.sentence)
         self._names.update(dict.fromkeys(sorted(cell.names)))
         return self._step(self._fed(cell))
+
+    def _begin_step(self) -> None:
+        self._deadline = time.monotonic() + self._limits.seconds + GRACE
 
     def _fed(self, cell: Prepared) -> Stop:
         for module in sorted(cell.modules - self._modules):
@@ -171,8 +184,8 @@ class MontySession:
             case CallsRequested(calls):
                 self._waiting = stop
                 return Suspended(calls)
-            case Broke():
-                self._stop("protocol")
+            case Broke(reason):
+                self._stop(reason)
                 return self._died()
             case Ended(error):
                 return self._ended(error)
@@ -184,8 +197,10 @@ class MontySession:
             match self._feed(f"_rlm_end({bool(self._answers)})"):
                 case Ended(another):
                     faults += self._faults(another)
-                case CallsRequested() | Broke():
+                case CallsRequested():
                     self._stop("protocol")
+                case Broke(reason):
+                    self._stop(reason)
         if self._death is not None:
             return self._died()
         text = next((one.text for one in faults), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_white_space_may_differ_and_the_offsets_are_the_true_ones():
     output = ask(TEXT, final("was signed by Ada Byrne", "it. 漢字  at"))
     assert [c["quote"] for c in output["citations"]] == ["was signed\n   by Ada Byrne", "it. 漢字 at"]
     assert all(TEXT[c["start"] : c["end"]] == c["quote"] for c in output["citations"])
+
+
+def test_a_quote_is_found_however_it_is_encoded(tmp_path: Path):
+    text = "Fu\u0308ller. " * 200_000 + "In \u201cK\u00f6ln\u201d they \ufb01ne\u00adtuned it \u2014 twice.\n"
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8", newline="")
+    said = ['"Ko\u0308ln" they finetuned it - twice', "F\u00fcller. F\u00fcller", "In 'K\u00f6ln'", "fine. tuned"]
+    found = ["\u201cK\u00f6ln\u201d they \ufb01ne\u00adtuned it \u2014 twice", "Fu\u0308ller. Fu\u0308ller"]
+    for context in (tmp_path / "long.txt", {"long": text}):
+        output = ask(context, final(*said))
+        assert [citation["quote"] for citation in output["citations"]] == found
+        assert all(text[c["start"] : c["end"]] == c["quote"] for c in output["citations"])
+        assert output["dropped_citations"] == 2
 
 
 CONTEXTS = {
@@ -133,6 +146,69 @@ def test_without_the_option_nothing_is_different():
 
 def test_the_model_is_told_how_to_cite():
     assert '"quotes": [{"quote"' in ask(TEXT, "FINAL(1)")["trajectory"][0]["text"]
+
+
+CITED = {"answer": "Ada", "quotes": [{"quote": "Ada Byrne", "source": "context"}, "Bob did"]}
+AS_JSON = json.dumps(CITED)
+FORMS = {
+    "alone": AS_JSON,
+    "indented": json.dumps(CITED, indent=2),
+    "fenced": f"```json\n{AS_JSON}\n```",
+    "fenced without a language": f"```\n{AS_JSON}\n```",
+    "fenced as code": f"```python\n{CITED!r}\n```",
+    "below a sentence": f"Here is the answer [1]:\n\n```json\n{AS_JSON}\n```\nI hope {{this}} helps.",
+    "in a sentence": f"The answer is {AS_JSON}.",
+    "behind an example": f'As asked, {{"answer": "...", "quotes": []}}:\n{AS_JSON}',
+}
+MESSAGE = ("prose:I think so.",)
+WAYS = {
+    "at a limit": ((), Budget(iterations=1), "iterations"),
+    "as a message without code": (MESSAGE, Budget(), "prose"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS)
+def test_quotes_of_an_answer_in_words_are_looked_up_too(form, way):
+    before, budget, reason = WAYS[way]
+    said = f"prose:{FORMS[form]}"
+    output = ask(TEXT, *(before or ("print(1)",)), said, said, budget=budget)
+    assert (output["answer"], output["stop_reason"]) == ("Ada", reason)
+    assert [c["quote"] for c in output["citations"]] == ["Ada Byrne"]
+    assert output["dropped_citations"] == 1
+    assert output["trajectory"][-1]["answer"] == "Ada"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_answer_in_words_may_be_typed_and_have_quotes(form):
+    class Signer(BaseModel):
+        name: str
+
+    text = FORMS[form].replace('"Ada"', '{"name": "Ada"}').replace("'Ada'", "{'name': 'Ada'}")
+    output = ask(TEXT, "print(1)", f"prose:{text}", output_schema=Signer, budget=Budget(iterations=1))
+    assert (output["answer"], len(output["citations"])) == (Signer(name="Ada"), 1)
+
+
+def test_quotes_in_words_that_are_not_there_are_sent_back_once():
+    right = json.dumps({"answer": "Ada", "quotes": ["Ada Byrne"]})
+    output = ask(TEXT, *MESSAGE, f"prose:{AS_JSON}", f"prose:{right}")
+    assert (output["answer"], output["dropped_citations"], output["iterations"]) == ("Ada", 0, 3)
+    [note] = [record for record in output["trajectory"] if "unfound" in record]
+    assert "'Bob did'" in note["text"]
+
+
+def test_words_that_are_no_answer_with_quotes_stay_words():
+    for text in ('{"answer": "Ada"}', "It was {Ada}.", '{"answer": "Ada", "quotes": ["cut off'):
+        output = ask(TEXT, "print(1)", f"prose:{text}", budget=Budget(iterations=1))
+        assert (output["answer"], output["citations"]) == (text, [])
+    cited = create_rlm(script("print(1)", f"prose:{AS_JSON}"), budget=Budget(iterations=1)).completion("q", TEXT)
+    assert cited["answer"] == AS_JSON
+
+
+def test_a_context_that_is_read_whole_is_answered_with_quotes_too():
+    said = json.dumps({"answer": "Ada", "quotes": ["Ada Byrne"]})
+    output = ask(TEXT, f"prose:{said}", strategies="direct")
+    assert (output["answer"], len(output["citations"]), output["iterations"]) == ("Ada", 1, 1)
 
 
 def test_child_runs_answer_as_they_were_asked():

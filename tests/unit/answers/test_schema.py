@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import ast
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import typing
+import uuid
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+from unittest.mock import ANY
 
 import pytest
-from pydantic import BaseModel, Field
+import typing_extensions
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
+from langchain_core.messages import BaseMessage
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import is_typeddict
 
-from rlm_langchain import Budget, ConfigurationError, create_rlm
+from rlm_langchain import Budget, ChatRLM, ConfigurationError, NoAnswer, create_rlm
+from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.answers.words import answer_in_words
 from rlm_langchain.testing.models import FunctionModel, script
 
 
@@ -64,6 +81,28 @@ def test_words_are_an_answer_only_when_they_fit():
     assert (output["answer"], output["stop_reason"]) == ({"n": 7}, "prose")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"n": 7}',
+        '```\n{"n": 7}\n```',
+        'It is this:\n```json\n{"n": 7}\n```\nOr {so}.',
+        'Not {"n": 1} or [2] but {"n": 7}',
+    ],
+)
+def test_a_value_that_fits_is_found_in_last_words(words):
+    rlm = create_rlm(script("print(1)", f"prose:{words}"), output_schema=JSON, budget=Budget(iterations=1))
+    assert rlm.invoke("q")["answer"] == {"n": 7}
+
+
+def test_words_that_fit_are_taken_before_what_stands_in_them():
+    text = 'It says {"n": 7}.'
+    rlm = create_rlm(
+        script("print(1)", f"prose:{text}"), output_schema={"type": "string"}, budget=Budget(iterations=1)
+    )
+    assert rlm.invoke("q")["answer"] == text
+
+
 def test_a_run_that_never_fits_is_failed_and_not_a_wrong_type():
     rlm = create_rlm(script("FINAL('no')"), output_schema=Person, budget=Budget(iterations=2))
     assert rlm.invoke("q")["status"] == "failed"
@@ -74,7 +113,164 @@ def test_child_runs_answer_in_their_own_way():
     assert create_rlm(model, output_schema=JSON, budget=Budget(depth=2)).invoke("q")["answer"] == {"n": 41}
 
 
-@pytest.mark.parametrize("schema", [int, "text", {"type": "nothing"}])
-def test_what_is_no_schema_is_refused_at_the_start(schema):
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+class Row(typing.TypedDict):
+    at: datetime.date
+    note: typing.NotRequired[str]
+
+
+class Rows(typing_extensions.TypedDict):
+    rows: list[Row]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+    at: datetime.date
+    color: Color
+    pair: tuple[int, str]
+    tags: set[str]
+    price: decimal.Decimal
+    key: uuid.UUID
+    inner: Person
+
+
+KEY = "12345678-1234-5678-1234-567812345678"
+FULL = (
+    "{'at': '2024-01-02', 'color': 'red', 'pair': [1, 'a'], 'tags': ['a', 'b'], 'price': '1.50', 'key': '"
+    + KEY
+    + "',"
+    f" 'inner': {ADA}}}"
+)
+TYPES: list[tuple[Any, str, Any]] = [
+    (list[int], "[1, 2]", [1, 2]),
+    (list[Person], f"[{ADA}]", [Person(name="Ada", born=1815)]),
+    (dict[str, int], "{'a': 1}", {"a": 1}),
+    (dict[int, str], "{'1': 'a'}", {1: "a"}),
+    (int, "7", 7),
+    (str, "'seven'", "seven"),
+    (bool, "True", True),
+    (float, "1.5", 1.5),
+    (int | None, "None", None),
+    (Literal["a", "b"], "'b'", "b"),
+    (Point | Person, "{'x': 1}", Point(1)),
+    (Point, "{'x': 1, 'y': 2}", Point(1, 2)),
+    (Row, "{'at': '2024-01-02'}", {"at": datetime.date(2024, 1, 2)}),
+    (
+        Rows,
+        "{'rows': [{'at': '2024-01-02', 'note': 'n'}]}",
+        {"rows": [{"at": datetime.date(2024, 1, 2), "note": "n"}]},
+    ),
+    (list[Row], "[{'at': '2024-01-02'}]", [{"at": datetime.date(2024, 1, 2)}]),
+    (datetime.date, "'2024-01-02'", datetime.date(2024, 1, 2)),
+    (datetime.timedelta, "'PT1M'", datetime.timedelta(minutes=1)),
+    (Color, "'red'", Color.RED),
+    (tuple[int, str], "(1, 'a')", (1, "a")),
+    (set[str], "['a', 'a']", {"a"}),
+    (decimal.Decimal, "'1.50'", decimal.Decimal("1.50")),
+    (uuid.UUID, f"'{KEY}'", uuid.UUID(KEY)),
+    (Annotated[int, Field(ge=3)], "3", 3),
+    (
+        Strict,
+        FULL,
+        Strict(
+            at=datetime.date(2024, 1, 2),
+            color=Color.RED,
+            pair=(1, "a"),
+            tags={"a", "b"},
+            price=decimal.Decimal("1.50"),
+            key=uuid.UUID(KEY),
+            inner=Person(name="Ada", born=1815),
+        ),
+    ),
+    (JSON, "{'n': 7}", {"n": 7}),
+]
+
+
+@pytest.mark.parametrize(("schema", "cell", "answer"), TYPES, ids=lambda value: str(value)[:40])
+def test_any_type_is_read_from_a_value_from_json_in_a_text_and_from_last_words(
+    schema: Any, cell: str, answer: Any
+) -> None:
+    checked, value = AnswerSchema(schema), json.loads(json.dumps(ast.literal_eval(cell)))
+    told = json.dumps(value)
+    for given in (value, told, f"```json\n{told}\n```"):
+        assert schema is str or (checked.problem(given), checked.instance(given)) == (None, answer)
+    for words in (told, f"```json\n{told}\n```", f"So this is it:\n\n```json\n{told}\n```\nThat is all."):
+        assert answer is None or checked.instance(answer_in_words(words, checked, cites=False)) == answer
+    assert json.loads(checked.json) is not None
+
+
+@pytest.mark.parametrize(("schema", "cell", "answer"), TYPES[::6], ids=lambda value: str(value)[:40])
+async def test_a_type_is_the_same_through_every_way_to_ask(schema: Any, cell: str, answer: Any) -> None:
+    rlm = create_rlm(script(f"FINAL({cell})"), output_schema=schema, sandbox="monty")
+    chat = ChatRLM(rlm=create_rlm(script(f"FINAL({cell})"), sandbox="monty"))
+    asked = [rlm.invoke("q"), await rlm.ainvoke("q"), *rlm.stream("q"), rlm.completion("q")]
+    assert [output["answer"] for output in asked] == [answer] * 4
+    assert chat.with_structured_output(schema).invoke("q") == (answer if not is_typeddict(schema) else ANY)
+    assert rlm.get_output_schema().model_json_schema()
+
+
+def test_why_an_answer_never_fits_is_told_to_the_model_each_time_and_to_the_caller() -> None:
+    seen: list[str] = []
+
+    def play(messages: list[BaseMessage]) -> str:
+        seen.append(str(messages[-1].content))
+        return ("```repl\nFINAL({'name': 'Ada', 'born': 3})\n```", "Ada, in the year 3", "Ada, as I said")[
+            min(len(seen), 3) - 1
+        ]
+
+    rlm = create_rlm(
+        FunctionModel(function=play), output_schema=Person, budget=Budget(iterations=4), sandbox="monty"
+    )
+    output = rlm.invoke("q")
+    assert output["status"] == "failed"
+    assert "born" in seen[1]
+    assert "do not fit" in seen[3]
+    assert "Input should be" in str(output["misfit"])
+    with pytest.raises(NoAnswer, match="does not fit the schema"):
+        rlm.model_copy(update={"on_failure": "raise"}).invoke("q")
+
+
+@pytest.mark.parametrize("schema", ["text", 7, print, lambda: 1, Person(name="A", born=1800), object(), Callable])
+def test_what_is_no_type_is_refused_with_a_sentence(schema: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give a pydantic model, another type such as"):
+        create_rlm(script("FINAL(1)"), output_schema=schema)
+
+
+def test_a_json_schema_that_is_none_is_refused_at_the_start() -> None:
     with pytest.raises(ConfigurationError, match="output_schema"):
-        _ = create_rlm(script("FINAL(1)"), output_schema=schema).graph
+        create_rlm(script("FINAL(1)"), output_schema={"type": "nothing"})
+
+
+ASKED: list[Callable[[ChatRLM], Any]] = [
+    lambda chat: create_agent(chat, tools=[], response_format=ToolStrategy(Person)).invoke({"messages": "who?"}),
+    lambda chat: create_agent(chat, tools=[], response_format=ProviderStrategy(Person)).invoke(
+        {"messages": "who?"}
+    ),
+    lambda chat: chat.with_structured_output(Person).invoke("who?"),
+    lambda chat: [*chat.with_structured_output(list[int]).stream("who?")],
+]
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_a_chat_model_whose_answer_never_fits_raises_and_is_not_asked_for_ever(
+    ask: Callable[[ChatRLM], Any],
+) -> None:
+    asked: list[Any] = []
+
+    def play(messages: list[BaseMessage]) -> str:
+        asked.append(messages)
+        return "```repl\nFINAL('no')\n```"
+
+    chat = ChatRLM(rlm=create_rlm(FunctionModel(function=play), budget=Budget(iterations=3), sandbox="monty"))
+    with pytest.raises(NoAnswer, match="does not fit the schema"):
+        ask(chat)
+    assert len(asked) == 4  # the last turn, too

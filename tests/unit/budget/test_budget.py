@@ -86,7 +86,7 @@ def test_turns_run_out_with_a_word_too(ask):
     told = Told()
     ask(create_rlm(FunctionModel(function=told), budget=Budget(iterations=9)), "q")
     left = [line for line in told.lines if line.startswith("Left to spend")]
-    assert left == [f"Left to spend: {n} turns. Come to an answer soon." for n in (2, 1)]
+    assert left == [f"Left to spend: {rest}. Come to an answer soon." for rest in ("2 turns", "1 turn")]
 
 
 @pytest.mark.parametrize(("given", "turns"), [(None, 4), (6, 6)])

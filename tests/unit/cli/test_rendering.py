@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 from rich.console import Console
 
+from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.plain import (
     Lines,
     NoView,
@@ -256,3 +257,43 @@ def test_spending_in_a_few_words() -> None:
     assert spending(Usage(1, 1_000, 0, 234, 0.0)) == "1 model call · 1,234 tokens"
     assert spending(Usage(2, 0, 0, 0, 1.5)) == "2 model calls · 0 tokens · $1.5000"
     assert dollars(None) == " · price unknown"
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0, "0 %"),
+        (1e-9, "less than 0.01 %"),
+        (0.00034, "0.034 %"),
+        (0.034, "3.4 %"),
+        (0.341, "34 %"),
+        (0.994, "99 %"),
+        (0.996, "over 99 %"),
+        (1, "100 %"),
+    ],
+)
+def test_a_share_is_told_in_plain_figures(share: float, shown: str) -> None:
+    assert numbers.percent(share) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1_500, "1.5 kB"),
+        (3_400_000, "3.4 MB"),
+        (2.5e12, "2,500.0 GB"),
+    ],
+)
+def test_a_size_is_told_in_a_unit_that_suits_it(number: float, shown: str) -> None:
+    assert numbers.size(number) == shown
+
+
+def test_what_was_paid_is_never_nothing() -> None:
+    assert [numbers.dollars(cost) for cost in (0.00001, 0.0012, 1_234.5)] == [
+        "less than $0.0001",
+        "$0.0012",
+        "$1,234.5000",
+    ]

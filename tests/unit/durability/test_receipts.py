@@ -13,7 +13,7 @@ import pytest
 
 from rlm_langchain.durability.receipts import Receipts, recorded, recorded_value
 from rlm_langchain.errors import JournalError
-from rlm_langchain.types import CallResult, Usage
+from rlm_langchain.types import CallResult
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def test_a_reply_is_made_once_and_a_failure_again(tmp_path: Path) -> None:
         finally:
             receipts.close()
 
-    failed, good, other = CallResult(None, "down"), CallResult("yes", used=Usage(1, 2)), CallResult("another")
+    failed, good, other = CallResult(None, "down"), CallResult("yes"), CallResult("another")
     assert asyncio.run(process(failed)) == [failed]
     assert asyncio.run(process(good)) == [good], "a failure is made again by the process that resumes"
     assert asyncio.run(process(other)) == [good]

@@ -51,7 +51,7 @@ def test_who_does_not_get_it_leaves_it_as_it_is(tmp_path: Path):
     assert not is_held(tmp_path, "t")
 
 
-@pytest.mark.parametrize("look", ["lease", "is_held", "collect"])
+@pytest.mark.parametrize("look", ["lease", "lease of another thread", "is_held", "collect"])
 def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, look: str):
     code = "import sys\nfrom pathlib import Path\nfrom rlm_langchain.durability.thread_lock import thread_lock\n"
     code += f"with thread_lock(Path({str(tmp_path)!r}), 't'):\n    print('held', flush=True)\n    sys.stdin.read()"
@@ -68,11 +68,24 @@ def test_what_a_killed_process_left_goes_when_somebody_looks(tmp_path: Path, loo
         case "lease":
             with thread_lock(tmp_path, "t"):
                 pass
+        case "lease of another thread":
+            with thread_lock(tmp_path, "u"):
+                pass
         case "is_held":
             assert not is_held(tmp_path, "t")
         case "collect":
             collect(tmp_path, Reachable(), older_than=0)
     assert files(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_locks_of_another_user_are_left_alone(tmp_path: Path):
+    foreign = tmp_path / "leases" / f"{'0' * 32}.lock"
+    foreign.parent.mkdir()
+    foreign.touch()
+    os.chown(foreign, 12345, -1)
+    with thread_lock(tmp_path, "t"):
+        assert foreign.name in files(tmp_path)
 
 
 def test_a_lock_on_a_file_that_was_removed_is_no_lease(tmp_path: Path):

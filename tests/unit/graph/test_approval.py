@@ -230,6 +230,7 @@ def test_a_pause_says_what_is_asked_in_which_run_and_about_what(ask):
     paused = ask(rlm, "q")
     (question,) = questions(paused)
     assert (question["path"], question["calls"]) == ("0", 2)
+    assert question["about"] == [{"kind": "llm", "prompt": "a"}, {"kind": "llm", "prompt": "b"}]
     assert question["query"].startswith("KID What is it?")
     assert len(question["query"]) < 2_100, "a pause is in the checkpoint"
     assert question["question"] == (

@@ -15,14 +15,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import langgraph._internal._constants as constants
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from langchain_core._api import LangChainBetaWarning
+from langchain_core._api import LangChainBetaWarning, LangChainDeprecationWarning
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, StateUpdate
@@ -577,3 +579,119 @@ def test_any_json_as_context_is_data_or_a_typed_error(context: Any, outside: Pat
     except RLMError:
         return
     assert answer in (type(context).__name__, "none")
+
+
+JSON_VALUES: Any = (
+    True,
+    False,
+    1,
+    0,
+    1.5,
+    "x",
+    "a|b:c",
+    "../../x",
+    "",
+    [],
+    ["x"],
+    {},
+    {"a": 1},
+    {"a|b:c": "x"},
+    None,
+)
+OWN_KEYS = {vars(constants)[name] for name in vars(constants) if name.startswith("CONFIG_KEY_")} | {"__rlm_seen__"}
+
+
+async def _all(parts: Any) -> Any:
+    return [part async for part in parts]
+
+
+async def _events_v1(graph: Any, config: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LangChainDeprecationWarning)
+        return await _all(graph.astream_events(ASKED, config, version="v1"))
+
+
+async def _typed(graph: Any, config: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LangChainBetaWarning)
+        return await (await graph.astream_events(ASKED, config, version="v3")).output()
+
+
+ASKED: Any = {"query": "q", "context": "abc"}
+USES: dict[str, Callable[[Any, Any], Any]] = {
+    "invoke": lambda graph, config: graph.invoke(ASKED, config),
+    "ainvoke": lambda graph, config: asyncio.run(graph.ainvoke(ASKED, config)),
+    "batch": lambda graph, config: graph.batch([ASKED], config),
+    "stream": lambda graph, config: [*graph.stream(ASKED, config, stream_mode=MODES, subgraphs=True)],
+    "astream": lambda graph, config: asyncio.run(
+        _all(graph.astream(ASKED, config, stream_mode=MODES, subgraphs=True))
+    ),
+    "events v1": lambda graph, config: asyncio.run(_events_v1(graph, config)),
+    "events v2": lambda graph, config: asyncio.run(_all(graph.astream_events(ASKED, config, version="v2"))),
+    "typed": lambda graph, config: typed(graph, ASKED, config),
+    "typed, async": lambda graph, config: asyncio.run(_typed(graph, config)),
+    "get_state": lambda graph, config: graph.get_state(config, subgraphs=True),
+    "aget_state": lambda graph, config: asyncio.run(graph.aget_state(config, subgraphs=True)),
+    "get_state_history": lambda graph, config: [*graph.get_state_history(config)],
+    "aget_state_history": lambda graph, config: asyncio.run(_all(graph.aget_state_history(config))),
+    "update_state": lambda graph, config: graph.update_state(config, ASKED, as_node="__input__"),
+    "aupdate_state": lambda graph, config: asyncio.run(graph.aupdate_state(config, ASKED, as_node="__input__")),
+}
+MODES = ["values", "updates", "messages", "custom", "checkpoints", "tasks", "debug"]
+
+
+@pytest.fixture(scope="module")
+def asked_often() -> Any:
+    return create_rlm(script(LOOK), sandbox="monty", checkpointer=InMemorySaver()).graph
+
+
+@pytest.mark.parametrize("use", list(USES))
+def test_keys_of_langgraphs_own_with_a_value_from_json_are_harmless_or_refused(use: str, asked_often: Any) -> None:
+    """Whatever the key and the value: no error but ours, and what LangGraph never sets is refused."""
+    refused = set()
+    for number, (key, value) in enumerate(product(sorted(OWN_KEYS), JSON_VALUES)):
+        if use not in ("get_state", "update_state") and number % len(USES) != list(USES).index(use):
+            continue
+        try:
+            USES[use](asked_often, {"configurable": {"thread_id": f"{use} {number}", key: value}})
+        except RLMError:
+            refused.add(key)
+    assert refused >= {"__pregel_task_id", "__pregel_send"} or use not in ("get_state", "update_state")
+
+
+@given(st.dictionaries(st.sampled_from(sorted(OWN_KEYS)), st.sampled_from(JSON_VALUES), min_size=2, max_size=6))
+@QUICK
+def test_nor_are_several_of_them_together(asked_often: Any, values: dict[str, Any]) -> None:
+    for use in ("get_state", "update_state", "invoke"):
+        with suppress(RLMError):
+            USES[use](asked_often, {"configurable": {"thread_id": "t", **values}})
+
+
+@pytest.mark.parametrize("place", ["alone", "in a parent", "in a node"])
+def test_whatever_langgraph_sets_itself_is_let_through(place: str) -> None:
+    """Also beside a child run, and with the coordinates of a checkpoint as LangGraph has told them."""
+    asked = rlm(LOOK, checkpointer=InMemorySaver() if place == "alone" else None)
+    graph = asked.graph if place == "alone" else parent(asked.graph, InMemorySaver())
+    if place == "in a node":
+        inner = graph
+        graph = parent(lambda state: inner.invoke(state), InMemorySaver())  # noqa: PLW0108 - LangGraph reads signatures
+    graph.invoke(ASKED, THREAD)
+    at: Any = graph.get_state(THREAD).config
+    assert {"checkpoint_id", "checkpoint_ns"} <= at["configurable"].keys()
+    for number, use in enumerate(USES):
+        if place == "alone" or "update" not in use:
+            USES[use](graph, at if number % 2 else THREAD)
+
+
+@pytest.mark.parametrize("use", ["invoke", "astream", "typed"])
+def test_nor_is_a_child_run_refused_what_langgraph_sets(use: str) -> None:
+    graph = rlm(
+        "FINAL([rlm_query('CHILD', context), *llm_query_batched(['a', 'b'])])", budget=Budget(depth=2)
+    ).graph
+    assert "['str', 3]" in str(USES[use](graph, {}))
+
+
+def test_an_update_of_a_graph_within_names_one_that_there_is() -> None:
+    graph = rlm(LOOK, checkpointer=InMemorySaver()).graph
+    with pytest.raises(InputError, match="'nowhere:1'"):
+        graph.update_state({"configurable": {"thread_id": "t", "checkpoint_ns": "nowhere:1"}}, ASKED)

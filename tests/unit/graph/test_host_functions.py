@@ -13,7 +13,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Command
 
-from rlm_langchain import Budget, ConfigurationError, HostFunction, JournalError, ModelError, Price, create_rlm
+from rlm_langchain import (
+    Budget,
+    ConfigurationError,
+    HostFunction,
+    JournalError,
+    Limits,
+    ModelError,
+    Price,
+    create_rlm,
+)
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.trajectory.call_kinds import KINDS
@@ -84,6 +93,18 @@ def test_what_goes_wrong_is_an_error_of_the_cell_without_secrets(sandbox: str, c
     answer = create_rlm(script(code), functions=[dictionary()], sandbox=sandbox).invoke("q")["answer"]
     assert answer.startswith(f"error: {why}")
     assert "sk-secret" not in answer
+
+
+def test_a_result_that_is_too_long_is_told_and_not_taken() -> None:
+    code = "try:\n    FINAL(lookup('sea', 900))\nexcept Exception as e:\n    FINAL(str(e))"
+    rlm = create_rlm(script(code), functions=[dictionary()], limits=Limits(value=4_000), sandbox="monty")
+    assert rlm.invoke("q")["answer"].startswith("lookup ran, but its result is over 4,000 bytes")
+
+
+@pytest.mark.parametrize("name", ["json", "list", "class", "answer"])
+def test_a_name_that_python_or_the_repl_uses_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="Rename it"):
+        create_rlm(script("FINAL(1)"), functions=[dictionary(name=name)])
 
 
 def test_the_model_is_told_name_signature_and_guidance() -> None:
@@ -159,6 +180,8 @@ def test_a_person_is_asked_before_functions_go_past_what_was_agreed() -> None:
     paused: Any = rlm.invoke("q", thread)
     assert ran == ["a"]
     assert paused["__interrupt__"][0].value["estimated_usd"] == 0.25
+    about = {"kind": "function", "name": "lookup", "arguments": '[["b"], {}]'}
+    assert paused["__interrupt__"][0].value["about"] == [about]
     assert rlm.invoke(Command(resume=True), thread)["answer"] == ["a", "b"]
 
 

@@ -13,6 +13,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rlm_langchain import Budget, RLMOutput, create_rlm
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.progress import (
+    ALIKE_END,
+    ALIKE_TOLD,
     REPEATS_END,
     SAME_ERROR_END,
     SAME_ERROR_TOLD,
@@ -96,8 +98,9 @@ def test_a_model_that_goes_round_in_circles_is_warned_and_then_asked_for_its_ans
         lambda turn: "n = 0" if not turn else "n += 1\nprint(n)",
         lambda turn: "n = 0" if not turn else "n += 1\nreply = llm_query(str(n))",
         lambda turn: "print(1)" if turn % 3 == 0 else f"print({turn}, 'seen')",
-        lambda turn: f"undefined{turn}",
+        lambda turn: f"raise ValueError('{'abcdefghijklmnop'[turn]} is wrong')",
         lambda turn: f"print('part {turn}')\nundefined",
+        lambda turn: f"llm_query('part {turn}')\nundefined",
         lambda turn: f"prose:Thought {turn}." if turn % 2 else f"x = {turn}",
     ],
 )
@@ -144,6 +147,71 @@ def test_other_code_with_the_same_error_is_warned_later_and_ended_later():
     assert (output["stop_reason"], output["iterations"]) == ("no_progress", SAME_ERROR_END + 1)
     told = [r for r in output["trajectory"] if r["type"] == "note" and "in this same error" in r["text"]]
     assert len(told) == SAME_ERROR_END - SAME_ERROR_TOLD
+
+
+@both_sandboxes
+@pytest.mark.parametrize(
+    "play",
+    [
+        lambda turn: f"undefined{turn}",
+        lambda turn: "abcdefghijk"[turn] * 3,
+        lambda turn: f"raise ValueError('attempt {turn} failed at 0x7f{turn}a after {turn}.5 s')",
+        lambda turn: f"print('loading')\n{{}}['key{turn}']",
+        lambda turn: f"x = '{turn}'\nx.part{turn}",
+        lambda turn: f"import package_{turn}",
+        lambda turn: f"reply = llm_query('the same')\nint(f'x{turn}')",
+        lambda turn: "\n" * turn + f"raise ValueError('no  {' ' * turn}such')  # {turn}",
+    ],
+)
+def test_an_error_that_differs_by_a_number_or_a_name_is_the_same_error(sandbox, play):
+    output = ran(play, sandbox)
+    assert (output["stop_reason"], output["iterations"]) == ("no_progress", SAME_ERROR_END + 1)
+
+
+@both_sandboxes
+@pytest.mark.parametrize(
+    "play",
+    [
+        lambda turn: f"x{turn} = {turn}",
+        lambda turn: f"attempt = {turn}\nprint('done')  # attempt {turn}",
+        lambda turn: f"{'abcdefghijklmnop'[turn]}_text = context[:10]",
+        lambda turn: f"reply_{turn} = llm_query('the same')\nprint(reply_{turn})",
+    ],
+)
+def test_programs_that_are_alike_and_bring_the_same_are_warned_late_and_ended_late(sandbox, play):
+    rlm = create_rlm(player(play, lambda prompt: "yes"), sandbox=sandbox)
+    output = rlm.invoke({"query": "q", "context": "x" * 20_000})
+    assert (output["stop_reason"], output["iterations"]) == ("no_progress", ALIKE_END + 2)
+    assert warnings(output) == [*range(ALIKE_TOLD + 2, ALIKE_END + 2)]
+
+
+@both_sandboxes
+@pytest.mark.parametrize(
+    "play",
+    [
+        lambda turn: f"print('needle' in context[{turn}000:{turn + 1}000])",
+        lambda turn: f"start = {turn}000\nprint('needle' in context[start:start + 1000])",
+        lambda turn: f"part_{turn} = context[{turn} * 1000:]",
+        lambda turn: f"print(llm_query('Is it in part {turn}?'))",
+        lambda turn: f"print('10:00:{10 + turn} all is well')",
+        lambda turn: "at = 0" if not turn else "at += 1\nprint('line', at)",
+    ],
+)
+def test_a_run_that_pages_through_its_context_is_not_ended(sandbox, play):
+    turns = ALIKE_END + 3
+    rlm = create_rlm(
+        player(lambda turn: play(turn) if turn < turns else "FINAL('done')", lambda prompt: "no"), sandbox=sandbox
+    )
+    output = rlm.invoke({"query": "q", "context": "x" * 20_000})
+    assert (output["answer"], output["status"], output["iterations"]) == ("done", "complete", turns + 1)
+    assert not warnings(output)
+
+
+@pytest.mark.parametrize(
+    "cell", ["import time\nprint(time.time())", "import datetime\nprint(datetime.datetime.now())"]
+)
+def test_the_time_that_a_clock_shows_is_no_progress(cell):
+    assert ran([cell])["iterations"] == 1 + REPEATS_END + 1
 
 
 def test_the_warning_is_what_the_model_reads_next_and_one_that_heeds_it_goes_on():

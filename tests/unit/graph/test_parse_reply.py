@@ -113,6 +113,32 @@ LOOK = "print(len(context))"
         LOOK,
         f"I look at its length first.\n\n{LOOK}",
         f"I look:\n{LOOK}\n\nThen we shall see.",
+        f"I could write\n```python\nFINAL('x')\n``` later.\n```repl\n{LOOK}\n```",
+        f"I could write ```python\nFINAL('x')\n``` later.\n```repl\n{LOOK}\n```",
+        f"Now I look: ```repl\n{LOOK}\n```",
+        f"\ufeff```repl\n{LOOK}\n```",
+        f"\u200b```repl\n{LOOK}\n```",
+        f"```repl\r{LOOK}\r```",
+        f"> ```repl\n> {LOOK}\n> ```",
+        f"```python-repl\n>>> {LOOK}\n12\n```",
+        f"```repl\n>>> {LOOK}\n```",
+        f"<think>Perhaps\n```repl\nFINAL(1)\n```\n</think>\n```repl\n{LOOK}\n```",
+        f"Perhaps\n```repl\nFINAL(1)\n```\n</think>\n```repl\n{LOOK}\n```",
+        f"<think>Perhaps\n```repl\n{LOOK}\n```",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=python code<|message|>"
+        + LOOK,
+        "<|channel|>commentary to=functions.python <|constrain|>json<|message|>"
+        '{"code": "print(len(context))"}<|call|>',
+        "<|channel|>analysis<|message|>```repl\nFINAL(1)\n```<|end|><|start|>assistant<|channel|>final<|message|>"
+        f"```repl\n{LOOK}\n```<|return|>",
+        f"<|python_tag|>{LOOK}<|eom_id|>",
+        f"<|python_tag|>{LOOK}",
+        '{"tool_calls": [{"function": {"name": "python", "arguments": {"code": "print(len(context))"}}}]}',
+        'I look {so}:\n{"name": "python", "arguments": {"code": "print(len(context))"}}',
+        f'<invoke name="python"><parameter name="code">{LOOK}</parameter></invoke>',
+        f'<pre><code class="language-python">{LOOK}</code></pre>',
+        f"<code><![CDATA[{LOOK}]]></code>",
+        f"Thought: look\nAction: python\nAction Input: {LOOK}\nObservation: 12",
     ],
 )
 def test_code_is_found_however_it_is_written(text):
@@ -136,6 +162,11 @@ def test_code_is_found_however_it_is_written(text):
         "<code>AB-12 is the code</code>",
         "<b>42</b>",
         "context",
+        "I would put code behind ```repl\nand no more than that.",
+        "Action: call them\nAction Input: today",
+        '<invoke name="weather"><parameter name="code">print(1)</parameter></invoke>',
+        "<|channel|>analysis<|message|>print(context)?<|end|><|start|>assistant<|channel|>final<|message|>Paris",
+        "Thinking.</think>\nParis",
     ],
 )
 def test_words_stay_words(text):
@@ -143,10 +174,38 @@ def test_words_stay_words(text):
     assert (reply.cells, reply.is_source) == ((), False)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Paris\r\nFrance", "Paris\r\nFrance"),
+        ("Thinking.</think>\nParis", "Paris"),
+        ("<|channel|>analysis<|message|>France?<|end|><|start|>assistant<|channel|>final<|message|>Paris", "Paris"),
+        ("Paris</think>\n", "Paris</think>\n"),
+    ],
+)
+def test_thoughts_are_no_part_of_an_answer_in_words(text, words):
+    assert read_reply(text).words == words
+
+
 @pytest.mark.parametrize("text", ["FINAL(42", "answer = llm_query('a' and so on", "Then:\n  print(len(context)"])
 def test_code_that_cannot_be_read_is_no_answer_in_words(text):
     reply = read_reply(text)
     assert (reply.cells, reply.is_source) == ((), True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = '''<think>\na\n</think>\n'''\nFINAL(x)\n",
+        "x = '<|channel|>final<|message|>no<|end|>'\nFINAL(x)\n",
+        "x = '<|python_tag|>no'\nFINAL(x)\n",
+        "p = '''Write\n``` here\nor `x` there\n'''\nFINAL(p)\n",
+        "p = '''> ```\n> a\n'''\nFINAL('Action: python')\n",
+        "print('''\n>>> x\n''')\n",
+    ],
+)
+def test_code_about_marks_is_run_as_it_is(code):
+    assert read_reply(f"I look.\n```repl\n{code}```\nDone.").cells == (code,)
 
 
 COUNT = "```repl\nprint(context.count('a'))\n```\n"
@@ -161,6 +220,9 @@ COUNT = "```repl\nprint(context.count('a'))\n```\n"
         "**The output shows** 42.\n```repl\nn = 42\nFINAL(n)\n```",
         "Execution result: 42\n```repl\nx = 42\n```\n```repl\nFINAL(x)\n```",
         "So:\n```repl\nFINAL(42)\n```",
+        "[Output]\n42\n```repl\nn = 42\nFINAL(n)\n```",
+        "<output>42</output>\n```repl\nn = 42\nFINAL(n)\n```",
+        "It printed 42.\n```repl\nn = 42\nFINAL(n)\n```",
         "```repl\nFINAL('There are 42.')\n```",
         "```repl\nFINAL({'n': [42]})\n```",
     ],

@@ -74,6 +74,26 @@ def test_a_schema_is_read_as_far_as_it_says_something(kind: str) -> None:
     assert "- `f(" in guidance(tools_of([tool(schema)]))
 
 
+DEFINED = {"Size": {"enum": ["S", "M"]}, "Box": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"$ref": "#/$defs/Size"}, "'S' | 'M'"),
+        ({"anyOf": [{"$ref": "#/$defs/Box"}, {"type": "null"}]}, "object | null"),
+        ({"allOf": [{"$ref": "#/$defs/Size"}], "default": "M"}, "'S' | 'M' = 'M'"),
+        ({"type": ["string", "null"]}, "string | null"),
+        ({"oneOf": [{"const": 1}, {"const": 2}]}, "1 | 2"),
+        ({"$ref": "#/$defs/None"}, ""),
+    ],
+    ids=str,
+)
+def test_the_model_is_told_what_an_argument_may_be(schema: Any, told: str) -> None:
+    given = tool({"type": "object", "properties": {"x": schema}, "$defs": DEFINED})
+    assert f"`f({f'x: {told}' if told else 'x'})`" in guidance(tools_of([given]))
+
+
 @pytest.mark.parametrize("kind", list(REFUSED))
 def test_one_that_cannot_be_read_is_refused_when_the_rlm_is_made(kind: str) -> None:
     with pytest.raises(ConfigurationError, match="the schema of the tool 'f' cannot be read"):
@@ -99,24 +119,6 @@ def test_what_a_schema_says_has_no_power_over_the_prompt() -> None:
     }
     assert "... 4,952 more" in told
     assert "characters left out" in told
-
-
-class Loop(list[Any]):
-    """A result that holds itself."""
-
-    def __str__(self) -> str:
-        raise RecursionError
-
-
-def test_a_result_that_cannot_be_told_is_an_error_of_the_cell() -> None:
-    def f() -> Any:
-        """Gives itself."""
-        found = Loop()
-        found.append(found)
-        return found
-
-    code = "try:\n    f()\nexcept Exception as error:\n    FINAL(str(error))"
-    assert "f failed: RecursionError" in create_rlm(script(code), tools=[f], sandbox="monty").invoke("q")["answer"]
 
 
 @pytest.mark.parametrize(

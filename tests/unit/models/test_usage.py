@@ -179,7 +179,7 @@ def test_a_thread_whose_model_says_anything_can_be_gone_on_with(usage: Any, resp
     assert rlm.invoke(None, thread)["usage"] == output["usage"]
 
 
-@pytest.mark.parametrize(("error", "booked"), [(ConnectionResetError(), 0), (KeyError("choices"), 4)])
+@pytest.mark.parametrize(("error", "booked"), [(ConnectionResetError(), 4 * 3), (KeyError("choices"), 4)])
 def test_what_failed_requests_may_have_cost_counts_after_a_resume_too(error: Exception, booked: int) -> None:
     """Four sub-calls fail, and the provider is gone; then another tree goes on, as in another process."""
     gone = [True]
@@ -204,10 +204,9 @@ def test_what_failed_requests_may_have_cost_counts_after_a_resume_too(error: Exc
         made().invoke("q", thread)
     gone[0] = False
     output = made().invoke(None, thread)
-    tries = 4 if booked else 4 * 3
-    assert output["answer"] == 90 - 2 - tries
+    assert output["answer"] == 90 - 2 - booked
     assert output["usage"]["sub"]["calls"] == booked
-    assert output["usage"]["sub"]["estimated"] == bool(booked)
+    assert output["usage"]["sub"]["estimated"]
 
 
 class StatusError(Exception):

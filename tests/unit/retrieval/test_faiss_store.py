@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import math
+import pickle
 import threading
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
@@ -19,6 +27,7 @@ from rlm_langchain import (
     InputError,
     JournalError,
     MissingDependency,
+    RLMError,
     RLMRetriever,
 )
 
@@ -150,7 +159,7 @@ def test_what_is_damaged_or_missing_is_refused(store, tmp_path, damage):
 def test_metadata_that_is_no_json_cannot_be_saved_and_leaves_what_was_there(store, tmp_path):
     store.save_local(tmp_path)
     store.add_texts(["1 0"], [{"when": object()}])
-    with pytest.raises(InputError, match="JSON"):
+    with pytest.raises(InputError, match="of type object: give text, numbers"):
         store.save_local(tmp_path)
     assert len(FAISSStore.load_local(tmp_path, Numbers())) == 4
 
@@ -206,6 +215,303 @@ def test_without_the_extra_the_message_names_it(monkeypatch):
         RLMRetriever(corpus="a heron").invoke("heron")
 
 
+# --- filters, thresholds, numbers ------------------------------------------------------------------
+
+PEOPLE: list[dict[str, Any]] = [
+    {"name": "Ada", "born": 1815, "tags": ["a", "b"], "died": date(1852, 11, 27)},
+    {"name": "Bob", "born": 1901.5, "left": None, "ok": True},
+    {"name": "Cyd", "born": "unknown", "address": {"city": "Köln"}},
+    {},
+]
+
+
+@pytest.fixture
+def people() -> FAISSStore:
+    return FAISSStore.from_texts(["4 1", "3 1", "2 1", "1 1"], Numbers(), PEOPLE, ids=list("abcd"))
+
+
+@pytest.mark.parametrize(
+    ("filter", "expected"),
+    [
+        ({}, "abcd"),
+        ({"name": "Ada"}, "a"),
+        ({"name": {"$eq": "Ada"}}, "a"),
+        ({"name": {"$ne": "Ada"}}, "bcd"),
+        ({"name": {"$neq": "Ada"}}, "bcd"),
+        ({"name": ["Ada", "Cyd"]}, "ac"),
+        ({"name": {"$in": ("Ada", "Cyd")}}, "ac"),
+        ({"name": {"$in": []}}, ""),
+        ({"name": {"$nin": {"Ada", "Cyd"}}}, "bd"),
+        ({"tags": ["a", "b"]}, "a"),
+        ({"tags": {"$eq": ["a", "b"]}}, "a"),
+        ({"born": {"$gt": 1815}}, "b"),
+        ({"born": {"$gte": 1815, "$lt": 1901.5}}, "a"),
+        ({"born": {"$lte": 1901.5}}, "ab"),
+        ({"born": {"$gt": "a"}}, "c"),
+        ({"born": {"$gt": np.int64(1900)}}, "b"),
+        ({"died": {"$lt": date(1900, 1, 1)}}, "a"),
+        ({"died": {"$not": {"$lt": date(1900, 1, 1)}}}, "bcd"),
+        ({"left": None}, "abcd"),
+        ({"left": {"$exists": True}}, "b"),
+        ({"left": {"$exists": False}}, "acd"),
+        ({"address": {"city": "Köln"}}, "c"),
+        ({"$or": [{"name": "Ada"}, {"ok": True}]}, "ab"),
+        ({"$and": [{"born": {"$gt": 0}}, {"ok": {"$ne": True}}]}, "a"),
+        ({"$and": [{"born": {"$gt": 0}}], "ok": True}, "b"),
+        ({"$not": {"$or": [{"name": "Ada"}, {"name": "Bob"}]}}, "cd"),
+        (lambda document: document.id in "bc", "bc"),
+    ],
+)
+def test_filters_mean_what_they_mean_in_langchain(people, filter, expected):
+    found = people.similarity_search_with_score("1 0", k=9, filter=filter)
+    assert "".join(document.id for document, _ in found) == expected
+    assert asyncio.run(people.asimilarity_search_with_score("1 0", k=9, filter=filter)) == found
+    assert [d.id for d in people.similarity_search("1 0", k=1, filter=filter)] == list(expected[:1])
+    assert people.similarity_search_by_vector([1, 0], k=9, filter=filter) == [document for document, _ in found]
+    diverse = people.max_marginal_relevance_search("1 0", k=9, filter=filter)
+    assert {document.id for document in diverse} == {*expected}
+
+
+class Unasked(Numbers):
+    """Must not be asked."""
+
+    def embed_query(self, text: str) -> list[float]:
+        raise AssertionError(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"filter": {"a": {"$regex": "x"}}}, r"'\$regex' .* there are \$eq, \$ne"),
+        ({"filter": {"$nor": [{"a": 1}]}}, r"'\$nor' .* there are \$and, \$or, \$not"),
+        ({"filter": {"a": {"$eq": 1, "b": 2}}}, "'b' in a filter"),
+        ({"filter": {1: 2}}, "1 in a filter"),
+        ({"filter": {"a": {"$in": "abc"}}}, "takes a list"),
+        ({"filter": {"$or": []}}, "not empty"),
+        ({"filter": {"$and": {"a": 1}}}, "takes a list"),
+        ({"filter": {"a": {"$gt": None}}}, "takes a number"),
+        ({"filter": {"a": {"$gt": math.nan}}}, "takes a number"),
+        ({"filter": {"a": {"$exists": 1}}}, "True or False"),
+        ({"filter": "a = 1"}, "no filter"),
+        ({"filters": {"a": 1}}, "no option 'filters'; there are k, .*filter"),
+        ({"k": -1}, "k is -1"),
+        ({"k": 1.5}, "k is 1.5"),
+        ({"score_threshold": 1.5}, "score_threshold is 1.5"),
+        ({"score_threshold": math.nan}, "score_threshold is nan"),
+        ({"score_threshold": "0.5"}, "score_threshold is '0.5'"),
+    ],
+)
+@pytest.mark.parametrize("search", ["similarity_search", "max_marginal_relevance_search", "asimilarity_search"])
+def test_what_cannot_be_meant_is_refused_before_anything_is_paid(search, options, match):
+    async def ask() -> None:
+        found = getattr(FAISSStore(Unasked()), search)("1 0", **options)
+        await found
+
+    with pytest.raises(InputError, match=match):
+        asyncio.run(ask())
+
+
+def test_thresholds_leave_out_what_is_further_away(store):
+    assert [d.id for d in store.similarity_search("5 0", score_threshold=0.0)] == ["a", "b", "c"]
+    assert [d.id for d in store.max_marginal_relevance_search("5 0", score_threshold=0.5)] == ["a", "b"]
+    options = {"score_threshold": 0.0, "k": 9, "fetch_k": 50}
+    assert [d.id for d in store.as_retriever(search_kwargs=options).invoke("5 0")] == ["a", "b", "c"]
+    for threshold, expected in ((0.71, ["a"]), (0.7, ["a", "b"])):
+        settings = {"score_threshold": threshold, "filter": {"n": {"$lt": 3}}}
+        retriever = store.as_retriever(search_type="similarity_score_threshold", search_kwargs=settings)
+        assert [d.id for d in retriever.invoke("5 0")] == expected
+        assert [d.id for d in asyncio.run(retriever.ainvoke("5 0"))] == expected
+    with pytest.raises(InputError, match="from 0 to 1"):
+        store.similarity_search_with_relevance_scores("5 0", score_threshold=-0.5)
+
+
+# --- all or nothing --------------------------------------------------------------------------------
+
+
+class Broken(Numbers):
+    """Gives what it is told to."""
+
+    given: Any = None
+
+    def embed_documents(self, texts: list[str]) -> Any:
+        if isinstance(self.given, Exception):
+            raise self.given
+        return super().embed_documents(texts) if self.given is None else self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (RuntimeError("sk-secret"), "embedding model failed"),
+        ([[1.0, 0.0]], "gave 1 vectors for 2 texts"),
+        ([[1.0, 0.0]] * 3, "gave 3 vectors for 2 texts"),
+        ([], "gave 0 vectors"),
+        (None, "width 3 does not go"),
+        ([[1.0], [1.0, 2.0]], "all of one width"),
+        ([[1.0, 0.0], [1.0, math.nan]], r"not finite \(number 1\)"),
+        ([[math.inf, 0.0], [1.0, 0.0]], "not finite"),
+        ([["x", "y"], [1, 2]], "no lists of numbers"),
+        ([[], []], "no lists of numbers"),
+        ({"data": 1}, "gave 1 vectors"),
+        (7, "gave a int"),
+    ],
+)
+def test_what_fails_while_it_is_added_changes_nothing(tmp_path, given, match):
+    model = Broken()
+    store = FAISSStore.from_texts(["1 0", "0 1"], model, ids=["a", "b"])
+    before = store.similarity_search_with_score("1 0")
+    texts = ["1 0 0", "0 1 0"] if given is None else ["2 0", "0 2"]
+    for fill in (store.add_texts, lambda *args, **options: asyncio.run(store.aadd_texts(*args, **options))):
+        model.given = given
+        with pytest.raises(RLMError, match=match) as raised:
+            fill(texts, ids=["a", "c"])
+        assert "sk-secret" not in str(raised.value)
+        model.given = None
+        assert store.similarity_search_with_score("1 0") == before
+    store.save_local(tmp_path)
+    again = FAISSStore.load_local(tmp_path, model)
+    assert again.similarity_search_with_score("1 0") == before
+    again.add_texts(["3 0"], ids=["c"])
+    assert len(again) == 3
+    empty = FAISSStore(model)
+    model.given = given
+    if given is not None:
+        with pytest.raises(RLMError, match=match):
+            empty.add_texts(texts)
+        model.given = None
+    empty.add_texts(["1 2 3"])  # no width is left behind
+    assert len(empty) == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "match"),
+    [
+        ("1 0", {}, "texts are '1 0'"),
+        (["1 0", 7], {}, "7 is a int"),
+        (["1 0"], {"ids": "a"}, "given with a str"),
+        (["1 0"], {"ids": [7]}, "7 is a int"),
+        (["1 0"], {"ids": 7}, "given with a int"),
+        (["1 0"], {"metadatas": {"n": 1}}, "given with a dict"),
+        (["1 0"], {"metadatas": ["x"]}, "no dict"),
+        (["1 0"], {"metadatas": [{1: 2}]}, "keys are text"),
+        (["1 0"], {"metadata": [{}]}, "no option 'metadata'"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_whole(store, texts, options, match):
+    with pytest.raises(InputError, match=match):
+        store.add_texts(texts, **options)
+    assert len(store) == 4
+
+
+def test_ids_are_lists_of_texts(store):
+    for wrong in ("ab", [1]):
+        with pytest.raises(InputError, match="ids"):
+            store.delete(wrong)
+        with pytest.raises(InputError, match="ids"):
+            store.get_by_ids(wrong)
+    assert store.delete(["no", "a", "a"])
+    assert [document.id for document in store.get_by_ids(["d", "no", "a", "b"])] == ["d", "b"]
+    store.add_texts(["7 0"], [{"n": None}], ids=["a"])
+    assert store.similarity_search("1 0", k=1)[0].page_content == "7 0"
+
+
+def test_an_emptied_store_takes_vectors_of_another_width(store):
+    store.delete()
+    store.add_texts(["1 2 3"], ids=["x"])
+    assert store.add_texts(["1 2"], ids=["x"]) == ["x"]  # the only one of the old width gives way
+    assert [d.page_content for d in store.similarity_search("1 2")] == ["1 2"]
+
+
+def test_large_numbers_are_vectors_and_a_broken_question_is_not(store):
+    store.add_texts(["1e300 1e300"], ids=["large"])
+    [(_, score)] = store.similarity_search_with_score("1 1", k=1)
+    assert score == pytest.approx(1.0)
+    with pytest.raises(InputError, match="not finite"):
+        store.similarity_search("nan 1")
+
+
+# --- metadata, copies ------------------------------------------------------------------------------
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+NATURAL: dict[str, Any] = {
+    "none": None,
+    "date": date(2026, 1, 31),
+    "when": datetime(2026, 1, 31, 12, 0, 1, 5, tzinfo=UTC),
+    "time": time(1, 2),
+    "span": timedelta(days=-1, microseconds=3),
+    "tuple": (1, ("a", None)),
+    "set": {3, "x"},
+    "frozen": frozenset({1}),
+    "decimal": Decimal("1.10"),
+    "uuid": UUID(int=7),
+    "bytes": b"\x00\xff",
+    "float": 1.0,
+    "inf": -math.inf,
+    "int": 10**30,
+    "bool": True,
+    "dict": {1: "a", (2, 3): {"$date": "no date"}, None: [{}]},
+    "$x": {"$tuple": [1]},
+}
+
+
+def test_metadata_is_loaded_as_it_was(tmp_path):
+    store = FAISSStore.from_texts(["1 0"], Numbers(), [{**NATURAL, "i": np.int64(3), "f": np.float32(0.5)}])
+    store.add_texts(["0 1"], [{"b": np.bool_(True), "row": np.array([[1, 2]]), "s": np.str_("x")}])
+    store.save_local(tmp_path)
+    for there in (store, FAISSStore.load_local(tmp_path, Numbers())):
+        first, second = there.similarity_search("1 0")
+        assert first.metadata == {**NATURAL, "i": 3, "f": 0.5}
+        assert [type(value) for value in first.metadata.values()] == [*map(type, NATURAL.values()), int, float]
+        assert second.metadata == {"b": True, "row": [[1, 2]], "s": "x"}
+        assert [type(value) for value in second.metadata.values()] == [bool, list, str]
+
+
+@pytest.mark.parametrize("value", [Colour.RED, [Colour.RED], {"a": object()}, np.datetime64("2026-01-31")])
+def test_what_could_not_be_loaded_as_it_was_is_not_saved(tmp_path, value):
+    store = FAISSStore.from_texts(["1 0"], Numbers(), [{"value": value}], ids=["x"])
+    with pytest.raises(InputError, match=r"document 'x' cannot be saved: it holds .*of an Enum, its `value`"):
+        store.save_local(tmp_path)
+    assert not [*tmp_path.glob("documents*")]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_stores_and_retrievers_are_copied(store, again):
+    other = again(store)
+    other.add_texts(["9 0.1"], ids=["new"])
+    other.delete(["b"])
+    assert (len(store), len(other)) == (4, 4)
+    assert store.get_by_ids(["b"])
+    assert [d.id for d in other.similarity_search("1 0", k=2)] == ["a", "new"]
+    for asked in (False, True):
+        retriever = RLMRetriever(
+            corpus=["A heron.", "A quince."], embeddings=DeterministicFakeEmbedding(size=4), k=1
+        )
+        if asked:
+            retriever.invoke("heron")
+        assert again(retriever).invoke("heron")[0].page_content == "A heron."
+        assert again(retriever).k == 1
+
+
+class Connected(Numbers):
+    """Holds what cannot be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def test_what_cannot_be_pickled_says_what_to_do_instead():
+    store = FAISSStore.from_texts(["1 0"], Connected())
+    with pytest.raises(InputError, match=r"its embedding \(Connected\) cannot .*: use save_local"):
+        pickle.dumps(store)
+    assert copy.deepcopy(store).embedding is store.embedding
+    with pytest.raises(InputError, match=r"its embeddings \(Connected\) cannot .*: make one of the same corpus"):
+        pickle.dumps(RLMRetriever(corpus="A heron.", embeddings=Connected()))
+
+
 # --- RLMRetriever ------------------------------------------------------------------------------
 
 
@@ -216,6 +522,13 @@ def test_a_passage_comes_with_the_place_and_the_metadata_of_its_document():
     assert {**boat.metadata, "score": 0} == {"source": "boats.pdf", "page": 3, "start": 0, "end": 11, "score": 0}
     [bird] = asyncio.run(RLMRetriever(corpus=corpus).ainvoke("heron"))
     assert bird.metadata["source"] == "1"
+
+
+def test_metadata_of_a_corpus_comes_back_as_it_was_given():
+    told = {"when": date(2026, 1, 31), "pair": (1, 2), "n": np.int64(3), "none": None, "colour": Colour.RED}
+    [hit] = RLMRetriever(corpus=[Document("A heron.", metadata=told)]).invoke("heron")
+    assert {name: hit.metadata[name] for name in told} == told
+    assert [type(hit.metadata[name]) for name in told] == [date, tuple, int, type(None), Colour]
 
 
 @pytest.mark.parametrize("line", ["Plain line {} here.", "Füllwort {}: 漢字 😀 здесь."])

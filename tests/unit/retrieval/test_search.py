@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import sqlite3
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rlm_langchain import (
     ConfigurationError,
     MissingDependency,
     Price,
+    RLMRetriever,
     create_rlm,
 )
 from rlm_langchain.testing.models import FunctionModel, script
@@ -439,3 +441,68 @@ def test_indexes_that_nobody_used_for_long_are_removed(home: Path):
         os.utime(folder, (0, 0))
     assert len(shelf.collect(older_than=3600).removed) == 1
     assert create_rlm(script(HYBRID), retriever="bm25").completion("q", TEXTS)["status"] == "complete"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("embeddings", [None, DeterministicFakeEmbedding(size=8)])
+def test_words_are_found_however_they_are_encoded(form: Any, embeddings):
+    hangul = "\ud55c\uae00 \u30d0\u30b9"
+    texts = [
+        "Der Zug nach K\u00f6ln.",
+        "Die \ufb02ache \uff21lster.",
+        "Zusammen\u00adarbeit.",
+        hangul,
+    ]
+    corpus = [unicodedata.normalize(form, text) for text in texts]
+    other = "NFD" if form == "NFC" else "NFC"
+    retriever = RLMRetriever(corpus=corpus, embeddings=embeddings, k=1)
+    for number, query in enumerate(["K\u00f6ln", "flache Alster", "zusammenarbeit", hangul]):
+        [hit] = retriever.invoke(unicodedata.normalize(other, query))
+        assert hit.page_content == corpus[number][hit.metadata["start"] : hit.metadata["end"]] == corpus[number]
+
+
+class Odd(Topics):
+    """Gives vectors that cannot be used."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.given = given
+
+    def embed_documents(self, texts: list[str]) -> Any:
+        return self.given(texts)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda texts: [[1.0, math.nan, 0.0]] * len(texts),
+        lambda texts: [[1.0, 0.0, 0.0]],
+        lambda texts: [[1.0] * (2 + number % 2) for number in range(len(texts))],
+        lambda texts: [[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]] * len(texts),
+        lambda texts: None,
+    ],
+)
+def test_vectors_that_cannot_be_used_leave_a_search_by_words_that_says_so(given):
+    output = create_rlm(script(HYBRID), retriever=Odd(given)).completion("q", TEXTS)
+    assert output["answer"][0]["source"] == "fruit.txt"
+    [told] = [record["text"] for record in output["trajectory"] if record["type"] == "output"]
+    assert "by words only, since the embedding model" in told
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_a_search_without_a_hit_says_so_and_is_counted(sandbox):
+    cell = "for query, k in [('zzz', 5), (' ', 5), ('quince', 0)]:\n    print(len(search(query, k)))"
+    output = create_rlm(script(cell, "FINAL(1)"), retriever="bm25", sandbox=sandbox).completion("q", TEXTS)
+    printed = next(record["text"] for record in output["trajectory"] if record["type"] == "output")
+    assert "[search] nothing was found for 'zzz' in the 3 passages of the context: try other words" in printed
+    assert "[search] the query was blank" in printed
+    assert "[search] k was below 1" in printed
+    assert (output["degraded"], output["status"]) == ({"found_nothing": 3}, "complete")
+
+
+@pytest.mark.parametrize("context", [[], "", {}])
+def test_a_context_that_is_empty_is_told(context):
+    output = create_rlm(script("print(search('x'))", "FINAL(1)"), retriever="bm25").completion("q", context)
+    assert "The context that was given is empty" in output["trajectory"][0]["text"]
+    assert output["degraded"] == {"empty_context": 1, "found_nothing": 1}
+    assert create_rlm(script("FINAL(1)")).invoke("q")["degraded"] == {}

@@ -9,11 +9,11 @@ import pytest
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from rlm_langchain import Budget, create_rlm, rlm_tool
+from rlm_langchain import Budget, InputError, create_rlm, rlm_tool
 from rlm_langchain.testing.models import script
 
 
@@ -55,6 +55,30 @@ def test_a_node_reads_and_writes_the_keys_of_its_parent(run):
     end = run(parent(as_node(rlm, output="report")), {"question": "How long?", "archive": "abc"})
     assert end["finding"] == [3, "<x>"]
     assert end["report"]["status"] == "complete"
+
+
+class Chat(MessagesState, total=False):
+    context: Any
+    answer: Any
+
+
+@pytest.mark.parametrize(("keys", "written"), [({}, "messages"), ({"answer": "answer"}, "answer")])
+@pytest.mark.parametrize(("value", "said"), [("'a whale'", "a whale"), ("[1, 'é']", '[1, "é"]')])
+def test_a_node_over_messages_answers_the_last_thing_that_a_person_said(run, keys, written, value, said):
+    rlm = create_rlm(script("FINAL('other')", children={"What is it?": [f"FINAL({value})"]}), sandbox="monty")
+    graph = StateGraph(Chat)
+    graph.add_node("read", rlm.as_node(query="messages", **keys))
+    graph.add_edge(START, "read")
+    compiled = graph.compile()
+    asked = [{"type": "text", "text": "What is it?"}]
+    conversation = [("user", "Hello"), ("ai", "Hi"), ("user", asked), ("ai", "Hm")]
+    end = run(compiled, {"messages": conversation, "context": "a long text"})
+    if written == "answer":
+        assert (end["answer"], len(end["messages"])) == (eval(value), 4)
+    else:
+        assert [(one.type, one.text) for one in end["messages"][4:]] == [("ai", said)]
+    with pytest.raises(InputError, match="no message of a person"):
+        run(compiled, {"messages": [("ai", "Hi")]})
 
 
 def test_several_nodes_in_one_parent_do_not_meet(run):

@@ -10,8 +10,9 @@ from typing import Any
 import cloudpickle
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
     RunnableBranch,
@@ -28,6 +29,7 @@ from rlm_langchain import (
     ModelError,
     create_rlm,
 )
+from rlm_langchain.integrations.hybrid import HybridRLM
 from rlm_langchain.testing.models import FunctionModel, script
 
 
@@ -331,3 +333,32 @@ def test_its_input_schema_says_what_each_part_is_for():
     properties = rlm("FINAL(1)").get_input_jsonschema()["properties"]
     assert properties["query"]["type"] == "string"
     assert all(properties[name]["description"] for name in ("query", "context"))
+
+
+class Fixed(BaseRetriever):
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        StrOutputParser(),
+        JsonOutputParser(),
+        StrOutputParser() | RunnableLambda(str),
+        StrOutputParser().with_config(tags=["x"]),
+        script("x"),
+        script("x").with_retry(),
+        script("x").bind(stop=["x"]),
+        Fixed(),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_a_step_that_takes_no_dict_is_refused_with_the_way_to_give_it_the_answer(step: Any) -> None:
+    one = rlm("FINAL('a')")
+    for chain in (lambda: one | step, lambda: one.pipe(step), lambda: HybridRLM(Fixed(), one) | step):
+        with pytest.raises(ConfigurationError, match=r'rlm.pick\("answer"\) \|'):
+            chain()
+    assert (one.pick("answer") | StrOutputParser()).invoke("q") == "a"
+    assert (one | ChatPromptTemplate.from_template("{answer}!")).invoke("q").to_string() == "Human: a!"
+    assert one.pipe(answer, str.upper).invoke("q") == "A"

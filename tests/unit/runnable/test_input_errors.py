@@ -140,7 +140,6 @@ def bare(x: int) -> int:
         ({"checkpointer": "sqlite"}, "checkpointer='sqlite' cannot be used"),
         ({"checkpointer": object}, "checkpointer=<class 'object'> cannot be used"),
         ({"output_schema": 5}, "output_schema is 5"),
-        ({"output_schema": int}, "output_schema is <class 'int'>"),
         ({"retriever": 5}, "retriever is 5"),
         ({"retriever": "bm52"}, "retriever is 'bm52'; give 'bm25'"),
         ({"on_budget": "stop"}, "on_budget='stop' cannot be used"),

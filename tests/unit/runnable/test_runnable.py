@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pickle
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
+import rlm_langchain as public
 from rlm_langchain import Budget, ConfigurationError, create_rlm
 from rlm_langchain.testing.models import FunctionModel, script
 
@@ -134,3 +140,52 @@ def test_inside_a_graph_the_thread_is_that_ones_even_if_it_has_none():
     rlm = create_rlm(script("FINAL(1)"), checkpointer=InMemorySaver())
     graph = StateGraph(dict).add_node("n", lambda _: {"answer": rlm.invoke("q")["answer"]}).add_edge(START, "n")
     assert graph.compile().invoke({"x": 1}) == {"answer": 1}
+
+
+def public_objects(home: Path) -> dict[str, Any]:
+    """One of each public class and function that makes something, as large as they come."""
+    long = "heron " * 20_000
+    model = script(f"FINAL({long!r})")
+    strategy = public.Strategy("s", "a strategy", long, f"text = {long!r}")
+    store = public.FAISSStore.from_texts([long] * 9, DeterministicFakeEmbedding(size=4), [{"text": long}] * 9)
+    retriever = public.RLMRetriever(corpus=[Document(long)] * 9, embeddings=DeterministicFakeEmbedding(size=4))
+    function = public.HostFunction("look", "text", long, lambda text: text)
+    rlm = create_rlm(model, strategies=[strategy] * 9, functions=[function], retriever=retriever, sandbox="monty")
+    (home / "skill").mkdir()
+    (home / "skill" / "SKILL.md").write_text(f"---\nname: skill\ndescription: A skill.\n---\n{long}", "utf-8")
+    return {
+        "Budget": public.Budget(),
+        "ChatRLM": public.ChatRLM(rlm),
+        "FAISSStore": store,
+        "HostFunction": function,
+        "Limits": public.Limits(),
+        "Price": public.Price(1, 2),
+        "RLMContextMiddleware": public.RLMContextMiddleware(rlm),
+        "RLMRetriever": retriever,
+        "RLMRunnable": rlm,
+        "Strategy": strategy,
+        "create_hybrid_rlm": public.create_hybrid_rlm(store, model, strategies=[strategy]),
+        "create_rlm": rlm.with_config(tags=["x"]),
+        "create_rlm_graph": public.create_rlm_graph(model),
+        "read_skill": public.read_skill(home / "skill"),
+        "rlm_tool": public.rlm_tool(rlm, [long] * 9),
+        "a retriever of the store": store.as_retriever(),
+        "a retriever of files": public.RLMRetriever(corpus=home),
+        "an RLM over a long text": public.RLMRetriever(corpus=long),
+        "a node": rlm.as_node(),
+    }
+
+
+def test_what_is_public_has_a_short_repr(tmp_path):
+    made = public_objects(tmp_path)
+    others = {name for name in public.__all__ if name not in made}
+    kinds = [getattr(public, name) for name in others]
+    # Errors are sentences; the rest are types of dicts, and protocols.
+    assert all(
+        issubclass(kind, public.RLMError) or is_typeddict(kind) or getattr(kind, "_is_protocol", False)
+        for kind in kinds
+    )
+    for name, one in made.items():
+        told = repr(one)
+        assert len(told) < 1_500, name
+        assert "heron heron heron" not in told, name

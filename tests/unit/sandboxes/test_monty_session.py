@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,8 @@ from typing import Any
 import pytest
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox
+from rlm_langchain.sandboxes.cpython.resting import SLACK, processor_seconds
+from rlm_langchain.sandboxes.monty import GUIDANCE, MontySandbox, scratch
 from rlm_langchain.sandboxes.monty import process as monty_process
 from rlm_langchain.sandboxes.monty.session import MontySession
 from rlm_langchain.testing.conformance.base import echo, finish, stored
@@ -27,6 +32,7 @@ from rlm_langchain.types import (
     Step,
     Suspended,
 )
+from tests.processes import state
 
 Opener = Callable[..., MontySession]
 
@@ -181,6 +187,27 @@ def test_a_worker_that_breaks_the_protocol_is_killed(session: MontySession, text
     assert step.reason == "protocol"
 
 
+ENDLESS = {
+    "names that are looked up": "try: undefined\n        except NameError: pass",
+    "functions that are not there": "try: undefined()\n        except NameError: pass",
+    "frames": "__rlm_frame__()",
+    "names of the REPL": "__rlm_frame__()\n        print('{\"names\": \"all\"}', end='')\n        __rlm_sent__()",
+    "answers": "__rlm_frame__()\n        print('{\"final\": \"' + 'x' * 100_000 + '\"}', end='')\n"
+    "        __rlm_sent__()",
+    "files": "try: open('x')\n        except Exception: pass",
+}
+
+
+@pytest.mark.parametrize("asked", ENDLESS)
+@pytest.mark.parametrize("first", ["", "llm_query('a')\n"])
+def test_a_cell_that_asks_for_ever_what_costs_nothing_is_ended(opened: Opener, asked: str, first: str) -> None:
+    session = opened(seconds=0.1)
+    step = finish(session, session.run(f"{first}while True:\n    for _ in '1':\n        {ENDLESS[asked]}"), echo)
+    assert isinstance(step, Died)
+    assert step.reason == "time"
+    assert len(session._answers) <= 1
+
+
 def test_a_frame_is_counted_as_it_comes(opened: Opener) -> None:
     step = opened(value=10_000, seconds=3600).run("__rlm_frame__()\nwhile True:\n    print('x' * 1000)")
     assert isinstance(step, Died)
@@ -229,6 +256,25 @@ def test_replies_must_be_as_many_as_the_calls(session: MontySession) -> None:
         session.resume([])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the clock of another process is that of Linux")
+@pytest.mark.parametrize("code", ["llm_query('a')", "x = [n * n for n in range(1000)]", "import threading"])
+def test_a_worker_computes_nothing_while_no_cell_runs(session: MontySession, code: str) -> None:
+    step = session.run(code)
+    assert isinstance(step, Suspended | Completed)
+    while state(session.worker_pid) != "S":
+        os.sched_yield()  # until it waits for us
+    before = processor_seconds(session.worker_pid)
+    sum(range(3_000_000))
+    assert processor_seconds(session.worker_pid) < before + SLACK
+
+
+def test_a_reply_that_is_larger_than_the_pipe_takes_ends_the_session(session: MontySession) -> None:
+    assert isinstance(session.run("print(len(llm_query('a')))"), Suspended)
+    step = session.resume([Reply("x" * (257 << 20))])
+    assert isinstance(step, Died)
+    assert step.reason == "memory"
+
+
 def test_sessions_that_wait_do_not_hold_up_others(opened: Opener) -> None:
     waiting = [opened() for _ in range(30)]
     assert all(isinstance(session.run("x = llm_query('a')"), Suspended) for session in waiting)
@@ -266,7 +312,6 @@ HINTS = {
     "input()": "nobody can be asked",
     "x = 1; del x": "d.pop(key)",
     "from math import *": "import the names",
-    "class A:\n    def __len__(self): return 1\nlen(A())": "give them a method",
 }
 
 
@@ -283,6 +328,13 @@ def test_a_cell_that_was_not_understood_says_that_nothing_ran(session: MontySess
     assert isinstance(step, Completed)
     assert step.stdout == ""
     assert str(step.error).endswith("No code of this cell was run.")
+
+
+@pytest.mark.parametrize("name", ["__len__", "__bool__", "__new__", "__setattr__", "__format__", "__get__"])
+def test_methods_that_are_never_called_are_refused(session: MontySession, name: str) -> None:
+    told = fault(session, f"print(1)\ndef f():\n    class A:\n        def {name}(self, *a): return 1\nf()")
+    assert f"{name} of your own classes is never called here (line 4): give the class a method" in told
+    assert said(session, f"def {name}(): return 1\nprint({name}())") == Completed("1\n")
 
 
 def test_a_traceback_shows_the_lines_of_the_cells(opened: Opener) -> None:
@@ -407,6 +459,89 @@ def test_a_launcher_that_was_tidied_away_is_made_again() -> None:
     session = MontySandbox().open(None, "", Limits())
     assert session.run("print(3)") == Completed("3\n")
     session.close()
+
+
+HOST = """
+import sys
+from rlm_langchain.sandboxes.monty import MontySandbox
+from rlm_langchain.types import Limits
+session = MontySandbox().open(None, "", Limits())
+print(session.run("6 * 7").stdout, flush=True)
+sys.stdin.readline()
+print(MontySandbox().open(None, "", Limits()).run("6 * 8").stdout, flush=True)
+"""
+
+
+@contextmanager
+def host(temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has used Monty, and uses it again when it reads a line."""
+    command, environment = [sys.executable, "-c", HOST], {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "42\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such folders on Windows")
+def test_what_killed_hosts_have_left_is_removed_at_the_next_start_and_nothing_else_is(tmp_path: Path) -> None:
+    with host(tmp_path) as living:
+        [kept] = tmp_path.iterdir()
+        with host(tmp_path):
+            pass
+        assert len(list(tmp_path.iterdir())) == 2, "a host that is killed cannot tidy up"
+        with host(tmp_path) as process:
+            assert kept in tmp_path.iterdir()
+            assert len(list(tmp_path.iterdir())) == 2, "of the living ones only"
+            process.communicate("\n")
+        assert list(tmp_path.iterdir()) == [kept], "and one that ends leaves nothing"
+        assert living.communicate("\n")[0].strip() == "48"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such folders on Windows")
+def test_what_may_be_of_others_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "monty").touch()
+    (tmp_path / "rlm-monty-link").symlink_to("target")
+    (tmp_path / "rlm-monty-file").touch()
+    (tmp_path / "other").mkdir()
+    for name in ("rlm-monty-more", "rlm-monty-deep"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "rlm-monty-more" / "notes").touch()
+    (tmp_path / "rlm-monty-deep" / "monty").mkdir()
+    os.mkfifo(tmp_path / "rlm-monty-pipe")
+    if os.geteuid() == 0:
+        (tmp_path / "rlm-monty-foreign").mkdir()
+        os.chown(tmp_path / "rlm-monty-foreign", 12345, -1)
+    before = {*tmp_path.rglob("*")}
+    (tmp_path / "rlm-monty-empty").mkdir()
+    scratch.remove_abandoned()
+    assert {*tmp_path.rglob("*")} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no such folders on Windows")
+def test_a_folder_is_never_taken_from_who_is_making_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    over = threading.Event()
+
+    def collect() -> None:
+        while not over.is_set():
+            scratch.remove_abandoned()
+
+    threads = [threading.Thread(target=collect) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        made = [scratch.own_folder() for _ in range(100)]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert sorted(made) == sorted(tmp_path.iterdir())
+    for folder in made:
+        os.close(scratch._held.pop(folder))
 
 
 def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from rlm_langchain import (
 from rlm_langchain.cli.rendering.records import narrate
 from rlm_langchain.cli.rendering.summary import RunResult
 from rlm_langchain.integrations.agents.tool import tool_output
-from rlm_langchain.testing.models import script
+from rlm_langchain.testing.models import FunctionModel, script
 
 both_sandboxes = pytest.mark.parametrize("sandbox", ["cpython", "monty"])
 
@@ -173,3 +173,30 @@ def test_people_and_agents_are_told_as_well():
     assert RunResult(output, None, 1.0).record()["degraded"] == {"refused": 17}
     assert words in narrate(output["trajectory"][-1])[0].text
     assert words in tool_output(output)[0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "context", "ended_as"),
+    [
+        (("FINAL(len(context))",), "x" * 99_999, ("complete", "answer", {})),
+        (("prose:four",), None, ("complete", "prose", {})),
+        (("prose:four",), "x" * 99_999, ("partial", "calls", {})),
+        (("x = llm_query_batched(['a'])\nFINAL(x)",), None, ("partial", "calls", {"refused": 1})),
+    ],
+)
+def test_an_answer_within_the_limits_is_complete(cells: Any, context: Any, ended_as: Any) -> None:
+    output = create_rlm(script(*cells), budget=Budget(calls=1)).invoke({"query": "2 + 2?", "context": context})
+    assert ended(output) == ended_as
+
+
+def test_the_last_of_several_turns_is_partial_in_words_and_complete_when_its_code_answers() -> None:
+    for last, ended_as in (("FINAL(2)", ("complete", "answer", {})), ("prose:two", ("partial", "iterations", {}))):
+        output = create_rlm(script("print(1)", last), budget=Budget(iterations=1)).invoke("q")
+        assert ended(output) == ended_as
+
+
+@pytest.mark.parametrize(("finish", "flaw"), [("length", "cut"), ("content_filter", "filtered")])
+def test_a_cut_turn_whose_code_answers_is_counted(finish: str, flaw: str) -> None:
+    model = FunctionModel(function=lambda _: said("```repl\nFINAL('so far')\n```", finish))
+    output = create_rlm(model).invoke("q")
+    assert (output["answer"], ended(output)) == ("so far", ("partial", "degraded", {flaw: 1}))

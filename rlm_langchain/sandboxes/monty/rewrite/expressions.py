@@ -39,12 +39,12 @@ SPECIAL = {
 """Special methods that are passed as values."""
 
 LACKING = frozenset(
-    {"translate", "maketrans", "format_map", "is_integer", "bit_length", "bit_count", "subn"}
+    {"translate", "maketrans", "format_map", "is_integer", "bit_length", "bit_count"}
     | {"intersection_update", "difference_update", "symmetric_difference_update"}
 )
 """Methods that Monty lacks and the prelude provides."""
 
-HELPED = frozenset({"sub", "union", "intersection", "difference"})
+HELPED = frozenset({"union", "intersection", "difference"})
 """Methods that Monty supports partly."""
 
 DATA = frozenset({"real", "imag", "numerator", "denominator", "conjugate", "maxlen"})
@@ -104,9 +104,6 @@ def _of_type(node: ast.Attribute) -> bool:
 
 def _needs_help(name: str, call: ast.Call) -> bool:
     """Return whether Monty's own method handles this call only partly."""
-    if name in {"sub", "subn"}:
-        given = [*call.args[:2], *(word.value for word in call.keywords if word.arg == "repl")]
-        return any(isinstance(arg, ast.Lambda | ast.Name | ast.Attribute) for arg in given)
     if name in {"union", "intersection", "difference"}:
         return len(call.args) != 1 or isinstance(call.args[0], ast.Starred)
     return False

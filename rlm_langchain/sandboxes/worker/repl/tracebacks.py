@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 LONGEST = 12_000
 """Longest traceback in characters. Of a longer one the middle is left out."""
 
+NO_IMPORT = "llm_query, rlm_query, FINAL and the other functions of this REPL are there without an import"
+NO_AWAIT = "the functions of this REPL are called without await; llm_query_batched asks many at once"
+HINTS = (
+    ("No module named 'rlm", NO_IMPORT),
+    ("from 'rlm", NO_IMPORT),
+    ("in 'await' expression", NO_AWAIT),
+    ("a coroutine or an awaitable is required", NO_AWAIT),
+)
+"""A part of an error, and what to do about it."""
+
 OWN = ("<cell ", "<helpers>")
 """Prefixes of the file names of frames that are shown."""
 
@@ -29,9 +39,16 @@ def described(error: BaseException) -> str:
     """Return the traceback as text. Never raises, whatever the exception does."""
     try:
         is_bare = type(error) is MemoryError and "traceback" not in sys.modules
-        return shortened(_without_modules(error) if is_bare else _formatted(error))
+        return _with_hint(shortened(_without_modules(error) if is_bare else _formatted(error)))
     except BaseException:  # noqa: BLE001 - a hostile __str__ may raise anything
         return f"{_name_of(type(error))}: (the error could not be shown)"
+
+
+def _with_hint(text: str) -> str:
+    """A traceback, with what to do about it where that is known."""
+    said = text.rpartition("\n")[2]
+    hint = next((f"\nHint: {hint}." for mark, hint in HINTS if mark in said), "")
+    return text + hint
 
 
 _name_of = type.__dict__["__name__"].__get__  # past what a metaclass makes of it

@@ -86,26 +86,6 @@ def _translate(text, table):
     return "".join(out)
 
 
-def _sub(pattern, repl, string, count=0):
-    return _subn(pattern, repl, string, count)[0]
-
-
-def _subn(pattern, repl, string, count=0):
-    """Do what `re.subn` does, also with a function."""
-    if isinstance(repl, str):
-        made = len([m for m in pattern.finditer(string)])
-        return pattern.sub(repl, string, count), min(made, count) if count else made
-    out, at, made = [], 0, 0
-    for m in pattern.finditer(string):
-        if count and made >= count:
-            break
-        out.append(string[at : m.start()])
-        out.append(repl(m))
-        at, made = m.end(), made + 1
-    out.append(string[at:])
-    return "".join(out), made
-
-
 def _union(first, *others):
     for other in others:
         first = first.union(other)
@@ -145,12 +125,11 @@ _LACKING = {
     "is_integer": lambda number: number == int(number),
     "bit_length": lambda number: len(bin(abs(number))) - 2 if number else 0,
     "bit_count": lambda number: bin(abs(number)).count("1"),
-    "subn": _subn,
     "intersection_update": lambda target, *others: _keep(target, _intersection(target, *others)),
     "difference_update": lambda target, *others: _keep(target, _difference(target, *others)),
     "symmetric_difference_update": _symmetric,
 }
-_HELPED = {"sub": _sub, "union": _union, "intersection": _intersection, "difference": _difference}
+_HELPED = {"union": _union, "intersection": _intersection, "difference": _difference}
 
 
 def _rlm_delete(target, key):

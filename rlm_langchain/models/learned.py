@@ -1,0 +1,156 @@
+"""What a run has learned of its models from their providers' refusals: parameters they do not take, and windows.
+
+It lives as long as the run does in this process, and nothing of it is kept: a server may be another one tomorrow.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from rlm_langchain.models.provider_errors import ProviderError, window_in
+
+CAP_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+"""Names of a cap on the output, as requests have them."""
+OTHER_CAP: Mapping[str, str] = MappingProxyType(
+    {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+)
+"""The other name that a server may know the cap by."""
+PARAMETERS = (
+    *CAP_NAMES,
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "stop_sequences",
+    "stop",
+    "stream_options",
+    "reasoning_effort",
+    "reasoning",
+    "thinking",
+    "verbosity",
+    "seed",
+    "parallel_tool_calls",
+    "n",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "top_logprobs",
+    "logprobs",
+    "logit_bias",
+    "user",
+    "response_format",
+    "store",
+    "metadata",
+    "service_tier",
+    "prompt_cache_key",
+    "usage",
+    "cache_control",
+    "tool_choice",
+    "tools",
+)
+"""What servers have been seen to refuse."""
+NEEDED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
+"""Without these, a reply would be another one, or they are no parameter of the request itself."""
+_REFUSAL = re.compile(
+    r"unsupported|not (supported|recogni[sz]ed)|n[o']t support|no support|unrecogni[sz]ed|unknown|unexpected"
+    r"|not (allowed"
+    r"|permitted|available|accepted)"
+    r"|extra (inputs|fields|forbidden)|extra_forbidden|deprecated|cannot (be used|find field)|can ?not be (set"
+    r"|specified)"
+    r"|n[o']t (accept|take)|only (the )?(default|allowed)|invalid (parameter|argument|field)|no longer|removed"
+    r"|additional propert|must not be",
+    re.IGNORECASE,
+)
+_TOO_MUCH = re.compile(
+    r"too (large|big|high|small|low)|at (most|least)|between|greater than|less than", re.IGNORECASE
+)
+SURE = 0.8
+"""Of a prompt that was too long for a model, by our count of its tokens: what it may read of the same text."""
+
+
+@dataclass(slots=True)
+class ModelFacts:
+    """What was learned of one model."""
+
+    renamed: dict[str, str | None] = field(default_factory=dict)
+    """Parameters that are sent by another name, or not at all (None)."""
+    window: int | None = None
+    """Tokens that it reads at once, by our count, when its provider has found a prompt too long."""
+
+
+@dataclass(slots=True)
+class Learned:
+    """What a run has learned of all its models, and what is still to be told of it."""
+
+    _facts: dict[str, ModelFacts] = field(default_factory=dict)
+    _notes: list[str] = field(default_factory=list)
+    _told: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, model: str) -> ModelFacts:
+        """Return what is known of the model with this name."""
+        with self._lock:
+            return self._facts.setdefault(model, ModelFacts())
+
+    def tell(self, note: str) -> None:
+        """Have a person told of something, once."""
+        with self._lock:
+            if note not in self._told:
+                self._told.add(note)
+                self._notes.append(note)
+
+    def take_notes(self) -> list[str]:
+        """Return what is to be told, and forget it."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+            return notes
+
+    def too_long(self, model: str, tokens: int, words: str) -> int:
+        """Note that a prompt of so many tokens, by our count, was too long for a model; return what it reads.
+
+        Its provider may count otherwise than we do: when it says that it reads as many, it is given fewer.
+        """
+        facts, said = self.of(model), window_in(words)
+        with self._lock:
+            reads = said if said is not None and said < tokens else int(tokens * SURE)
+            facts.window = reads if facts.window is None else min(facts.window, reads)
+        by_it = f" It says that it reads {said:,}." if said is not None else ""
+        self.tell(
+            f"a prompt of about {tokens:,} tokens was too long for {model}.{by_it} What it is given is cut to that."
+        )
+        return facts.window
+
+    def window(self, model: str, listed: int | None) -> int | None:
+        """Return how many tokens a model reads: as its provider has shown, or else as lists say."""
+        return self.of(model).window or listed
+
+
+def refused_parameter(fault: ProviderError) -> str | None:
+    """Return the parameter that a provider does not take, by its error; None when that is about something else."""
+    if fault.code != "bad_request" or not _REFUSAL.search(fault.words) or _is_about_its_value(fault.words):
+        return None
+    found = [(match.start(), name) for name in PARAMETERS if (match := _mention(name).search(fault.words))]
+    return min(found)[1] if found else None
+
+
+def _is_about_its_value(words: str) -> bool:
+    """Return whether a value is out of range: another one would be taken."""
+    return bool(_TOO_MUCH.search(words)) and not re.search(
+        r"unsupported|not (supported|recogni[sz]ed)|only the default", words, re.I
+    )
+
+
+def _mention(name: str) -> re.Pattern[str]:
+    """Where a text names a parameter. A name that is a word of the language has to be marked as a name."""
+    if "_" in name:
+        return re.compile(rf"(?<![\w-]){name}(?![\w-])")
+    return re.compile(
+        rf"['\"`]{name}(?:\.\w+)?['\"`]|(?<![\w-]){name}\s*:\s|(?:parameters?|arguments?|fields?|option|key"
+        rf"|property|supplied|"
+        rf"inputs?)\s*:?\s*{name}(?![\w-])|(?<![\w-]){name}(?![\w-]) (?:parameter|argument|field)\b"
+        rf"|:\s*{name}\.?\s*$|\.{name}\b"
+    )

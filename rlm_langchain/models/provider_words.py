@@ -1,0 +1,116 @@
+"""What a provider says of an error, in its own words, so that a person can read it: without keys, cut, on one line.
+
+Covered: the keys that this process has in its environment and in the chat model, and what looks like a key of any
+provider: after `Bearer` and `Basic`, in headers, in URLs, by the prefixes that providers give theirs, and any other
+long word of letters and digits. Not covered: a secret that is a short word which nobody has told us.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import SecretStr
+
+from rlm_langchain.context.sanitize import one_line, quotable
+
+MOST = 300
+"""Characters of a provider's words that are shown."""
+SHORTEST_SECRET = 8
+"""Least characters of a secret. Shorter words may occur in any sentence."""
+HIDDEN = "***"
+_SECRET_NAME = re.compile(r".*(key|token|secret|password|passwd|credential|authorization|cookie).*", re.IGNORECASE)
+_KEYS = (
+    (
+        re.compile(
+            r"(?i)\b(bearer|basic)(['\"]?[\s:=]+['\"]?)(?!(?:auth\w*|token|key|scheme|of|in|is)\b)[^\s'\",;]+"
+        ),
+        r"\1\2***",
+    ),
+    (re.compile(r"://[^/\s@]+@"), "://***@"),
+    (
+        # `x-api-key: ...`, `?key=...`, `"token": "..."`. A sentence such as "the api key is wrong" has no sign.
+        re.compile(
+            r"(?i)((?:[\w-]*(?:api[-_ ]?key|apikey|token|secret|password|authorization|cookie)|[?&][\w-]*key|\bkey)"
+            r"['\"]?(?:\s+provided)?\s*[:=]\s*['\"]?)(?!\s|(?:bearer|basic)\b)[^\s'\",;&}]{4,}"
+        ),
+        r"\1***",
+    ),
+    (
+        re.compile(
+            r"\b(?:sk|pk|rk|gsk|hf|xai|pplx|r8|nvapi|gh[pousr]|glpat|csk|fw|tgp|dop_v1)[-_][\w.*-]{5,}"
+            r"|\b(?:AIza|AKIA|ASIA|eyJ|ya29\.)[\w.*-]{8,}"
+            r"|\b(?:key|api|org|proj|co)[-_](?=[\w.*-]*[\d*])[\w.*-]{6,}"
+        ),
+        HIDDEN,
+    ),
+    (re.compile(r"(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])(?<![\w+/-])[\w+/-]{28,}={0,2}(?![\w+/-])"), HIDDEN),
+)
+_PAGE = re.compile(r"(?is)^\s*(?:<!doctype|<html|<\?xml|<head|<body)")
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """The text without what is, or looks like, a key. `secrets` are further ones that are known."""
+    known = {*_of_environment(), *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
+    for secret in sorted(known, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    for pattern, instead in _KEYS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
+    """A provider's words as a message may hold them. Of a web page, the title."""
+    if _PAGE.match(words):
+        title = re.search(r"(?is)<(title|h1)[^>]*>(.*?)</\1", words)
+        words = f"a web page: {title[2].strip()}" if title else "a web page"
+    plain = quotable(one_line(scrub(" ".join(words.split()), secrets)))
+    return plain if len(plain) <= MOST else f"{plain[:MOST]}..."
+
+
+def words_of_body(body: Any) -> str:
+    """What the body of an error says in words: its message, wherever providers put that; nothing, if it has
+    none."""
+    if isinstance(body, str | bytes):
+        return body.decode(errors="replace") if isinstance(body, bytes) else body
+    if isinstance(body, list):  # Google's
+        return words_of_body(body[0]) if body else ""
+    if not isinstance(body, Mapping):
+        return ""
+    if isinstance(place := body.get("loc"), list | tuple):  # FastAPI's
+        return f"{'.'.join(map(str, place))}: {body.get('msg') or body.get('type')}"
+    found = (words_of_body(body.get(name)) for name in ("error", "message", "detail", "msg", "error_description"))
+    said = next((words for words in found if words), "")
+    raw = (body.get("metadata") or {}).get("raw") if isinstance(body.get("metadata"), Mapping) else None
+    return f"{said}: {raw}" if said and isinstance(raw, str) and raw not in said else said  # OpenRouter's upstream
+
+
+def secrets_of(chat: Any) -> set[str]:
+    """The secrets that a chat model was given, in fields, in headers and in URLs."""
+    return {secret for secret in _secrets(vars(chat), 0) if len(secret) >= SHORTEST_SECRET}
+
+
+def _secrets(value: Any, depth: int) -> Iterator[str]:
+    if depth > 4 or not isinstance(value, Mapping):
+        return
+    for name, held in value.items():
+        if isinstance(held, SecretStr):
+            yield held.get_secret_value()
+        elif isinstance(held, Mapping):
+            yield from _secrets(held, depth + 1)
+        elif isinstance(held, str) and _SECRET_NAME.fullmatch(str(name)):
+            yield from held.split()
+        elif isinstance(held, str) and "@" in held and "://" in held:
+            yield from held.partition("://")[2].rpartition("@")[0].split(":")
+
+
+def _of_environment() -> set[str]:
+    return {
+        word
+        for name, value in os.environ.items()
+        if _SECRET_NAME.fullmatch(name)
+        for word in value.split()
+        if len(word) >= SHORTEST_SECRET
+    }

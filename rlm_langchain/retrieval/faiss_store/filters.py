@@ -1,0 +1,141 @@
+"""Filters of metadata, as LangChain's vector stores write them: a function, values, or operators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from numbers import Real
+from operator import ge, gt, le, lt
+from typing import Any
+
+from langchain_core.documents import Document
+
+from rlm_langchain.errors import InputError
+from rlm_langchain.retrieval.faiss_store.persistence import Kept
+
+Filter = Callable[[Document], bool] | Mapping[str, Any]
+"""What a document must satisfy: a function of it, or conditions of its metadata."""
+Fits = Callable[[str, Kept], bool]
+"""Whether a document, by its id and what is kept of it, satisfies a filter."""
+Test = Callable[[Mapping[str, Any]], bool]
+"""Of the metadata of a document."""
+
+_ORDERS = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
+_ORDERED = (str, Real, Decimal, date, time, timedelta)
+_FIELD = ("$eq", "$ne", "$neq", "$in", "$nin", *_ORDERS, "$exists", "$not")
+_WHOLE = ("$and", "$or", "$not")
+_MISSING = object()
+
+
+def what_fits(filter: Filter | None) -> Fits | None:
+    """A filter as a test, made before anything is paid for. Raises `InputError` for one that cannot be meant."""
+    if filter is None:
+        return None
+    if not callable(filter):
+        test = _metadata_test(filter)
+        return lambda _, kept: test(kept.metadata)
+    if inspect.iscoroutinefunction(filter):
+        raise InputError("a filter cannot be an async function: give one that returns True or False")
+    return lambda name, kept: bool(filter(kept.document(name)))
+
+
+def _metadata_test(filter: Any) -> Test:
+    """The test of all conditions of a dict."""
+    if not isinstance(filter, Mapping):
+        raise InputError(
+            f"{filter!r} is no filter: give a function of a document, or a dict of its metadata, such as "
+            '{"year": {"$gte": 1990}}'
+        )
+    return _all([_condition(key, wanted) for key, wanted in filter.items()])
+
+
+def _condition(key: Any, wanted: Any) -> Test:
+    match key:
+        case "$and" | "$or":
+            tests = [_metadata_test(part) for part in _list(key, wanted)]
+            return _all(tests) if key == "$and" else lambda metadata: any(test(metadata) for test in tests)
+        case "$not":
+            test = _metadata_test(wanted)
+            return lambda metadata: not test(metadata)
+        case str() if not key.startswith("$"):
+            return _field(key, wanted)
+    raise _unknown(key, _WHOLE, "for a whole filter")
+
+
+def _field(key: str, wanted: Any) -> Test:
+    """The test of one key of the metadata."""
+    meets = _value(wanted)
+    return lambda metadata: meets(metadata.get(key, _MISSING))
+
+
+def _value(wanted: Any) -> Callable[[Any], bool]:
+    """The test of a value, which may be `_MISSING`."""
+    if isinstance(wanted, Mapping) and any(isinstance(name, str) and name.startswith("$") for name in wanted):
+        tests = [_operator(name, given) for name, given in wanted.items()]
+        return lambda value: all(test(value) for test in tests)
+    if isinstance(wanted, list | tuple | set | frozenset):
+        return lambda value: _same(value, wanted) or _among(value, wanted)
+    return lambda value: _same(value, wanted)
+
+
+def _operator(name: Any, wanted: Any) -> Callable[[Any], bool]:
+    match name:
+        case "$eq":
+            return lambda value: _same(value, wanted)
+        case "$ne" | "$neq":
+            return lambda value: not _same(value, wanted)
+        case "$in" | "$nin":
+            choices = _list(name, wanted, least=0)
+            return lambda value: _among(value, choices) is (name == "$in")
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            _can_be_ordered(name, wanted)
+            return lambda value: _in_order(_ORDERS[name], value, wanted)
+        case "$exists":
+            if not isinstance(wanted, bool):
+                raise InputError(f"$exists takes True or False, not {wanted!r}")
+            return lambda value: (value is not _MISSING) is wanted
+        case "$not":
+            meets = _value(wanted)
+            return lambda value: not meets(value)
+    raise _unknown(name, _FIELD, "for a key of the metadata")
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """What is not there is as good as None, as in LangChain's own stores."""
+    return wanted is None if value is _MISSING else bool(value == wanted)
+
+
+def _among(value: Any, choices: Iterable[Any]) -> bool:
+    return any(_same(value, choice) for choice in choices)
+
+
+def _in_order(order: Callable[[Any, Any], bool], value: Any, wanted: Any) -> bool:
+    """Values of kinds that have no order beside each other do not fit."""
+    try:
+        return value is not _MISSING and value is not None and bool(order(value, wanted))
+    except TypeError:
+        return False
+
+
+def _can_be_ordered(name: str, wanted: Any) -> None:
+    if not isinstance(wanted, _ORDERED) or wanted != wanted:  # noqa: PLR0124 - NaN
+        raise InputError(f"{name} takes a number, a text, a date or a time, not {wanted!r}")
+
+
+def _list(name: str, wanted: Any, least: int = 1) -> list[Any]:
+    if not isinstance(wanted, list | tuple | set | frozenset) or len(wanted) < least:
+        raise InputError(f"{name} takes a list{' that is not empty' * least}, not {wanted!r}")
+    return [*wanted]
+
+
+def _unknown(name: Any, known: Iterable[str], where: str) -> InputError:
+    return InputError(
+        f"{name!r} in a filter is not known {where}: there are {', '.join(known)}; for anything else give a "
+        "function of a document"
+    )
+
+
+def _all(tests: list[Test]) -> Test:
+    return lambda metadata: all(test(metadata) for test in tests)

@@ -1,0 +1,90 @@
+"""Metadata in memory and as JSON: what is loaded is of the types that were saved, or nothing is saved.
+
+JSON has no dates and no tuples; such a value is written as `{"$date": "2026-01-31"}`, a dict whose one key names
+its type.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from math import isfinite
+from types import NoneType
+from typing import Any
+from uuid import UUID
+
+from rlm_langchain.errors import InputError
+
+_DEPTH = 100
+"""Levels of lists and dicts in each other."""
+_PLAIN = (str, int, bool, NoneType)
+_TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    datetime: (datetime.isoformat, datetime.fromisoformat),
+    date: (date.isoformat, date.fromisoformat),
+    time: (time.isoformat, time.fromisoformat),
+    timedelta: (lambda value: [value.days, value.seconds, value.microseconds], lambda value: timedelta(*value)),
+    Decimal: (str, Decimal),
+    UUID: (str, UUID),
+    bytes: (lambda value: base64.b64encode(value).decode(), base64.b64decode),
+    float: (repr, float),
+}
+_NUMBERS = "biufUS"
+"""Kinds of numpy's: booleans, numbers and texts."""
+_LISTS: dict[type, Callable[[Any], Any]] = {tuple: tuple, set: set, frozenset: frozenset}
+_BY_NAME = {f"${kind.__name__}": kind for kind in (*_TEXTS, *_LISTS)}
+
+
+def natural(value: Any) -> Any:
+    """Numbers and arrays of numpy as Python's own; the containers that they may be in are copied."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict) and type(value) is dict:
+        return {natural(key): natural(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(natural, value))
+    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in _NUMBERS:
+        return value.tolist()
+    return value
+
+
+def write(value: Any, depth: int = 0) -> Any:
+    """A value as JSON. Raises `InputError` for one of a type that JSON could not give back."""
+    kind = type(value)
+    if depth > _DEPTH:
+        raise InputError(f"it is nested more than {_DEPTH} levels deep, or holds itself: flatten it")
+    if kind in _PLAIN or (kind is float and isfinite(value)):
+        return value
+    if kind is list:
+        return [write(item, depth + 1) for item in value]
+    if kind is dict:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: write(item, depth + 1) for key, item in value.items()}
+        return {"$dict": [[write(key, depth + 1), write(item, depth + 1)] for key, item in value.items()]}
+    if kind in _TEXTS:
+        return {f"${kind.__name__}": _TEXTS[kind][0](value)}
+    if kind in _LISTS:
+        items = value if kind is tuple else sorted(value, key=lambda item: (type(item).__name__, repr(item)))
+        return {f"${kind.__name__}": [write(item, depth + 1) for item in items]}
+    raise InputError(
+        f"it holds {repr(value)[:100]} of type {kind.__name__}: give text, numbers, booleans, None, dates, times, "
+        "Decimal, UUID, bytes, or lists, tuples, sets and dicts of these; of an Enum, its `value`"
+    )
+
+
+def read(value: Any) -> Any:
+    """What `write` wrote. Raises `ValueError`, `KeyError`, `TypeError` or `ArithmeticError` for anything else."""
+    if isinstance(value, list):
+        return [read(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    [name, *more] = value or [""]
+    if not name.startswith("$"):
+        return {key: read(item) for key, item in value.items()}
+    if more:
+        raise ValueError(name)
+    if name == "$dict":
+        return {read(key): read(item) for key, item in value[name]}
+    kind = _BY_NAME[name]
+    return _TEXTS[kind][1](value[name]) if kind in _TEXTS else _LISTS[kind](map(read, value[name]))

@@ -1,0 +1,125 @@
+"""Every option of every public constructor: a value of a wrong type, and a keyword that is none, is a sentence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.retrievers import BaseRetriever
+
+from rlm_langchain import (
+    Budget,
+    ChatRLM,
+    ConfigurationError,
+    HostFunction,
+    InputError,
+    Limits,
+    Price,
+    RLMContextMiddleware,
+    RLMRetriever,
+    RLMRunnable,
+    Strategy,
+    create_hybrid_rlm,
+    create_rlm,
+    create_rlm_graph,
+    rlm_tool,
+)
+from rlm_langchain.integrations.hybrid import HybridRLM
+from rlm_langchain.integrations.mcp_server import create_mcp_server
+from rlm_langchain.testing.models import script
+
+
+class Nothing(BaseRetriever):
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Any]:
+        return []
+
+
+class Wrong:
+    """What no option is."""
+
+
+MODEL = script("FINAL(1)")
+RLM = create_rlm(MODEL)
+
+
+def with_function(**given: Any) -> RLMRunnable:
+    return create_rlm(MODEL, functions=[HostFunction(**given)])
+
+
+CONSTRUCTORS: dict[str, tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]] = {
+    "create_rlm": (create_rlm, create_rlm, {"root_model": MODEL}),
+    "create_rlm_graph": (create_rlm_graph, create_rlm_graph, {"root_model": MODEL}),
+    "RLMRunnable": (RLMRunnable, RLMRunnable, {"root_model": MODEL}),
+    "create_hybrid_rlm": (create_hybrid_rlm, create_hybrid_rlm, {"retriever": Nothing(), "root_model": MODEL}),
+    "HybridRLM": (HybridRLM, HybridRLM, {"retriever": Nothing(), "rlm": RLM}),
+    "ChatRLM": (ChatRLM, ChatRLM, {"rlm": RLM}),
+    "rlm_tool": (rlm_tool, rlm_tool, {"rlm": RLM, "context": "x"}),
+    "RLMContextMiddleware": (RLMContextMiddleware, RLMContextMiddleware, {"rlm": RLM}),
+    "create_mcp_server": (create_mcp_server, create_mcp_server, {"rlm": RLM}),
+    "RLMRetriever": (RLMRetriever, RLMRetriever, {"corpus": "text"}),
+    "as_node": (RLM.as_node, RLM.as_node, {}),
+    "Budget": (Budget, Budget, {}),
+    "Limits": (Limits, Limits, {}),
+    "Price": (Price, Price, {"input": 1.0, "output": 1.0}),
+    "Strategy": (Strategy, Strategy, {"name": "a", "description": "b", "guidance": "c"}),
+    "HostFunction": (
+        HostFunction,
+        with_function,
+        {"name": "f", "signature": "", "guidance": "g", "function": lambda: 1},
+    ),
+}
+LATER = {("RLMRetriever", "corpus")}
+"""What is looked at when it is used."""
+OPTIONS = [
+    (name, option.name)
+    for name, (described, _, _) in CONSTRUCTORS.items()
+    for option in inspect.signature(described).parameters.values()
+    if option.kind is not option.VAR_KEYWORD and (name, option.name) not in LATER
+]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS, ids=" ".join)
+def test_a_value_of_a_wrong_type_is_a_sentence(name: str, option: str) -> None:
+    _, make, given = CONSTRUCTORS[name]
+    with pytest.raises((ConfigurationError, InputError)):
+        make(**{**given, option: Wrong()})
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_so_is_a_keyword_that_there_is_not(name: str) -> None:
+    _, make, given = CONSTRUCTORS[name]
+    with pytest.raises(ConfigurationError, match="bugdet"):
+        make(**given, bugdet=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: Budget(bugdet=1), "no option 'bugdet'"),
+        (lambda: Budget(call=1), "did you mean 'calls'"),
+        (lambda: Budget(approve_above=20), "approve_above_calls=20 for calls, approve_above_usd=0.50 for dollars"),
+        (lambda: Budget("much"), "usd"),
+        (lambda: Price(input=1.0), "output"),
+        (lambda: create_rlm(MODEL, retriever=5), "retriever"),
+        (lambda: create_rlm(MODEL, sandbox="docker"), "docker"),
+        (lambda: create_rlm(MODEL, checkpointer="sqlite"), "checkpointer|saver"),
+        (lambda: create_hybrid_rlm(Nothing(), MODEL, bugdet=Budget()), "did you mean 'budget'"),
+        (lambda: rlm_tool("name", "x"), "give an RLM"),
+        (lambda: RLMContextMiddleware("name"), "give an RLM"),
+        (lambda: ChatRLM("name"), "give an RLM"),
+        (lambda: create_mcp_server(RLM, roots=["a text"]), "give Path"),
+    ],
+)
+def test_slips_are_told_with_the_way_out(make: Callable[[], Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        make()
+
+
+def test_helpers_that_are_no_python_are_named_with_strategy_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "SKILL.md").write_text("---\nname: mine\ndescription: d\n---\nGo.\n")
+    (tmp_path / "helpers.py").write_text("def f():\n    return 1\ndef g(:\n")
+    with pytest.raises(ConfigurationError, match=r"'mine'.*helpers.py.*line 3"):
+        create_rlm(MODEL, strategies=tmp_path).graph  # noqa: B018 - builds it
