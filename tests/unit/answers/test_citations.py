@@ -108,7 +108,7 @@ def test_what_is_still_not_there_is_dropped_and_counted():
 def test_the_last_turn_sends_nothing_back():
     cell = "print(1)"
     output = ask(TEXT, cell, f"prose:```repl\n{final('Ada Byrne', 'Bob did')}\n```", budget=Budget(iterations=1))
-    assert output["stop_reason"] == "iterations"
+    assert (output["stop_reason"], output["iterations"]) == ("answer", 2)
     assert (output["answer"], output["dropped_citations"]) == ("Ada", 1)
 
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -210,13 +211,15 @@ def test_what_never_comes_is_waited_for_as_long_as_the_run_may_take(
     stream = waiting(kind)
     rlm = create_rlm(FunctionModel(function=never), budget=Budget(seconds=0.2), home=tmp_path / "home")
     if not isinstance(stream, Path):
-        monkeypatch.setattr(inputs, "_source", lambda _: stream)
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
     asked: Any = {"query": "q", "context": stream}
     ways = {
         "store": lambda: store.reference(stream, seconds=0.2),
         "invoke": lambda: rlm.invoke(asked),
         "ainvoke": lambda: asyncio.run(rlm.ainvoke(asked)),
-        "command": lambda: inputs.context([str(stream)], strict=False, seconds=0.2),
+        "command": lambda: inputs.context(
+            [str(stream) if isinstance(stream, Path) else "-"], strict=False, seconds=0.2
+        ),
     }
     with pytest.raises(
         InputError, match=r"was not read to its end in the time of the run: raise Budget\(seconds=\)"
