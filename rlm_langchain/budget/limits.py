@@ -133,14 +133,18 @@ LIMITS: tuple[Limit, ...] = (
         _ASK,
         whole=True,
         option=Option(
-            "--approve-above-calls", "Ask you before sub-calls take the run past so many calls; or off.", text=True
+            "--approve-above-calls",
+            "Ask you before sub-calls take the run past this many calls; or off.",
+            text=True,
         ),
     ),
     Limit(
         "approve_above_usd",
         _ASK,
         option=Option(
-            "--approve-above-usd", "Ask you before sub-calls take the run past so many dollars; or off.", text=True
+            "--approve-above-usd",
+            "Ask you before sub-calls take the run past this many dollars; or off.",
+            text=True,
         ),
     ),
 )

@@ -71,15 +71,15 @@ def ask(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse undecodable bytes.")] = False,
     encoding: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of files and standard input that are not UTF-8: latin-1, cp1252, ..."),
+        typer.Option(metavar="NAME", help="Encoding of input that is not UTF-8: latin-1, cp1252, ..."),
     ] = None,
     shown: Shown,
 ) -> None:
     """Ask a question, and watch it being answered.
 
-    The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, complete or
-    partial, 1 when there is none, 2 when something was asked or set up wrongly, or standard output cannot be
-    written, 130 after Ctrl-C.
+    The answer goes to standard output, everything else to standard error. The exit status is 0 for an answer,
+    complete or partial, 1 if there is none, 2 if the usage or the configuration is wrong, or standard output cannot
+    be written, 130 after Ctrl-C.
     """
     from rlm_langchain.cli.commands import ask
 
