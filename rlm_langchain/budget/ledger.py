@@ -81,21 +81,21 @@ class Overrun:
 
 
 class RequestLog(Protocol):
-    """Keeps which requests were sent, and what each has used, so that a killed process can be accounted for."""
+    """Records which requests were sent, and what each has used, so that a killed process can be accounted for."""
 
     def sent(self, place: str, most: Usage) -> str:
-        """Keep that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
-        when that cannot be kept: then nothing may be sent."""
+        """Record that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
+        if it cannot be recorded; then nothing may be sent."""
 
     def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
-        """Keep what a request has used; with `reply`, its reply as well."""
+        """Record what a request has used, and with `reply` its reply as well."""
 
     def lost(self, place: str, most: Usage) -> None:
-        """Note that the reply to a request never came."""
+        """Record that the reply to a request never came."""
 
 
 class Receipt(NamedTuple):
-    """A reply to be kept on disk."""
+    """A reply to store on disk."""
 
     key: str
     fields: dict[str, object]

@@ -89,7 +89,7 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
 
 
 async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
-    """Return the longest of what the models that may be asked are given: prompts of users add to the messages."""
+    """Return the longest input of all models that may be called: prompts of users add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
     ready = [messages, *[await one.prepared(messages, one.config(config)) for one in wrapped]]
     return max(ready, key=prompt_tokens)

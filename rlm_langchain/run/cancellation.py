@@ -266,7 +266,7 @@ def task_reading(cancel: Callable[[], None]) -> Iterator[None]:
 
 
 _STREAMING: set[asyncio.Task[Any]] = set()
-"""What makes the parts of streams. Event loops hold their tasks weakly."""
+"""The tasks that produce the parts of streams. Event loops only hold weak references to tasks."""
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:

@@ -52,11 +52,11 @@ class _Survivable(Coroutine[Any, Any, T]):
         self._work = work
 
     def send(self, value: Any) -> Any:
-        """Go on."""
+        """Continue."""
         return self._step(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Go on with an error."""
+        """Continue with an error."""
         return self._step(self._work.throw, *error)
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
 
 
 def _without_exits(do: Callable[[], T]) -> T:
-    """Return the result of `do()`. What ends a process there, in a callback, say, is an error of ours."""
+    """Return the result of `do()`. An attempt to end the process, in a callback for example, becomes our error."""
     try:
         return do()
     except BaseException as error:
@@ -242,7 +242,7 @@ def iterate_interruptible(
 
 @contextmanager
 def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
-    """Within the block, in an anyio worker thread: a cancel of whoever started the thread calls `leave`, once."""
+    """In an anyio worker thread, call `leave` once if the caller of the thread is cancelled within the block."""
     if not _is_cancellable():
         yield
         return
@@ -256,7 +256,7 @@ def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
 
 
 async def _reader() -> tuple[TaskInfo, object]:
-    """Return what tells of the cancel scope of this worker thread's caller, and the task that keeps it alive."""
+    """Return what signals the cancel scope of this worker thread's caller, and the task that keeps it alive."""
     return get_current_task(), asyncio.current_task()
 
 

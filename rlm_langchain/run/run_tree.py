@@ -129,27 +129,27 @@ class RunTree:
             return self._lost.get(place, 0)
 
     def charged(self, place: str, reply: CallResult) -> CallResult:
-        """Return the reply to a call with everything that was spent at its place, in this process and before."""
+        """Return the reply to a call with all usage at its place in the tree, in this process and before."""
         return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
 
     @asynccontextmanager
     async def reserve(
         self, place: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
     ) -> AsyncIterator[Reservation]:
-        """Reserve a call in the ledger, as `Ledger.reserve` does, and keep on disk what is sent and used."""
+        """Reserve a call in the ledger, as `Ledger.reserve` does, and record its requests and usage on disk."""
         if self.receipts is not None:
             await self.receipts.open()
         async with self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self) as entry:
             yield entry
 
     def sent(self, place: str, most: Usage) -> str:
-        """Keep on disk that a request is about to be sent. Raises `JournalError` when that is not possible."""
+        """Record on disk that a request is about to be sent. Raises `JournalError` if that fails."""
         if self.receipts is None:
             return ""
         return self.receipts.write_sent(self._request(place, most._replace(estimated=True)))
 
     def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
-        """Keep on disk what a request has used, and its reply."""
+        """Record on disk what a request has used, and its reply."""
         self.note(place, used)
         if self.receipts is None:
             return
@@ -159,7 +159,7 @@ class RunTree:
             self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
 
     def lost(self, place: str, most: Usage) -> None:
-        """Note that a reply never came. On disk, nothing settles the request, and that says the same."""
+        """Record that a reply never came. On disk, an unsettled request already means that."""
         self.note(place, most)
         with self._lock:
             self._lost[place] = self._lost.get(place, 0) + 1
@@ -169,10 +169,10 @@ class RunTree:
 
     @asynccontextmanager
     async def tool_call(self, place: str) -> AsyncIterator[bool]:
-        """Run a tool or a function in here, unless this gives False: no call of one is left.
+        """Run a tool or a function within the block, unless it yields False: then no call is left.
 
-        It counts before it runs, on disk too: a process that is killed meanwhile has run it. One that pauses for a
-        person counts when it runs again, from its beginning.
+        The call is counted before it runs, also on disk, so that it counts if the process is killed meanwhile. A
+        call that pauses for a person is counted when it runs again from its beginning.
         """
         with self._lock:
             is_left = sum(self._tools.values()) < self.ledger.budget.tool_calls

@@ -64,7 +64,7 @@ def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
 
 
 def _question(given: Any) -> Any:
-    """The question of a state: of messages, the last thing that a person said."""
+    """Return the question in a state. In messages, it is the last message of a person."""
     if not isinstance(given, list):
         return given
     said = [message.text for message in convert_to_messages(given) if message.type == "human"]

@@ -67,7 +67,7 @@ def assemble(options: Options) -> Components:
 
 
 def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
-    """The names that strategies define in the REPL, for tools to leave to them."""
+    """Return the names that strategies define in the REPL. Tools must not use them."""
     others = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
     trees = [parsed(one.prelude) for one in (*strategies, *others) if one.prelude]
     return frozenset(name for tree in trees if isinstance(tree, ast.Module) for _, name in bindings(tree))
@@ -89,7 +89,7 @@ def _models(options: Options, embedder: Embedder | None) -> list[Model]:
 
 
 def _with_prices(model: Model, prices: Mapping[str, Price]) -> Model:
-    """The model, its fallbacks, and what a config may choose, at the user's prices."""
+    """Return the model, its fallbacks, and the models that a config may choose, with the user's prices."""
     price, choose = prices.get(model.name, model.price), model.choose
     return replace(
         model,

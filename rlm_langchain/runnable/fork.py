@@ -72,18 +72,18 @@ async def afork(
 
 @dataclass(slots=True)
 class _Search:
-    """Looks for the last moment of a thread that a fork may begin with. What is damaged is passed over."""
+    """Looks for the latest checkpoint of a thread that a fork may start from. Damaged ones are skipped."""
 
     config: RunnableConfig
     at: int | None
     head: StateSnapshot | None = None
-    """Where the thread stands, or stood at the checkpoint that the config names; None when that is damaged."""
+    """State of the thread now, or at the checkpoint that the config names; None if it is damaged."""
     damage: JournalError | None = None
     _found: StateSnapshot | None = None
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Around the reading of one moment. Without a turn to go back to, what is damaged is not passed over."""
+        """Surround the reading of one checkpoint. If no turn was named, a damaged one is not skipped."""
         try:
             yield
         except JournalError as error:
@@ -93,29 +93,29 @@ class _Search:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more need be looked at."""
+        """Return whether the search is over."""
         if self.head is not None and (not self.head.values or _is_before(self.head, self.at)):
             self._found = self.head
         return self._found is not None
 
     @property
     def all(self) -> RunnableConfig:
-        """The config of all moments of the thread."""
+        """The config for all checkpoints of the thread."""
         return {"configurable": {"thread_id": _name(self.config), "checkpoint_ns": ""}}
 
     def wants(self, moment: RunnableConfig) -> bool:
-        """Whether this moment is worth a look: none was found yet, and it was not after the one that was named."""
+        """Return whether to read this checkpoint: none was found yet, and it is not later than the named one."""
         last = (self.head.config if self.head else self.config)["configurable"].get("checkpoint_id")
         return self._found is None and (last is None or moment["configurable"]["checkpoint_id"] <= last)
 
     def look(self, state: StateSnapshot) -> None:
-        """Take this moment if it is one to begin with."""
+        """Take this checkpoint if a fork may start from it."""
         if _is_before(state, self.at):
             self._found = state
 
     @property
     def found(self) -> StateSnapshot:
-        """The moment. Raises the `JournalError` of what is damaged when there is no other."""
+        """Return the checkpoint. Raises the `JournalError` of a damaged one if there is no other."""
         if self._found is None and self.damage is not None:
             raise self.damage
         return cast(StateSnapshot, self._found or self.head)

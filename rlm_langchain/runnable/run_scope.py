@@ -191,9 +191,9 @@ def _abandoned_run(graph_input: GraphInput, kept: StateSnapshot | None, config: 
 
 
 def _ends_unsaved(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> bool:
-    """Whether a thread that is asked another question has answered the last one and could not write that down.
+    """Return whether a thread that gets another question has answered the last one, but could not save that.
 
-    LangGraph forgets what a step has written when a question comes before the step's checkpoint.
+    LangGraph forgets the writes of a step if a question comes before the checkpoint of the step.
     """
     if kept is None or not isinstance(graph_input, Internal) or "checkpoint_id" in config["configurable"]:
         return False

@@ -389,12 +389,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
 
     def __or__(self, other: Any) -> Any:
-        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        """Chain a step that gets the output, a dict. Raises `ConfigurationError` if the step accepts no dict."""
         check_next(other)
         return super().__or__(other)
 
     def pipe(self, *others: Any, name: str | None = None) -> Any:
-        """Like `|`, with several steps."""
+        """Do what `|` does, with several steps."""
         check_next(others[0] if others else None)
         return super().pipe(*others, name=name)
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 LONGEST = 200
-"""Characters of one option."""
+"""Maximum number of characters of one option."""
 
 
 class Unquoted(str):

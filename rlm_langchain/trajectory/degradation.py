@@ -42,7 +42,7 @@ def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
 
 
 def empty_searches(calls: Iterable[CallRecord]) -> int:
-    """Return how many of these calls were searches without a hit. What they say is in their replies."""
+    """Return how many of these calls were searches without a hit, as their replies say."""
     return sum(call["kind"] == "search" and _has_no_hit(call["value"]) for call in calls)
 
 

@@ -43,7 +43,7 @@ class Trace:
             ) from error
 
     def write(self, record: Record) -> None:
-        """Write one record of a stream. Raises `InputError` when it cannot be written: the file ends there."""
+        """Write one record of a stream. Raises `InputError` if that fails; the file then ends there."""
         try:
             if self._file is None:
                 # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
@@ -55,7 +55,7 @@ class Trace:
             raise InputError(f"cannot write {self.path} ({error.strerror}): the trace ends there") from error
 
     def close(self) -> None:
-        """Close the file. What was left to write of a record that could not be written is given up."""
+        """Close the file. The rest of a record that could not be written is abandoned."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()

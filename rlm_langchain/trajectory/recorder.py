@@ -68,7 +68,7 @@ class Recorder:
         self._stream(record)
 
     def written(self) -> dict[str, Any]:
-        """Return the update of the state that adds the records to it."""
+        """Return the state update that adds the records."""
         return {"trajectory": self.records, "recorded": len(self.records)}
 
     def call(

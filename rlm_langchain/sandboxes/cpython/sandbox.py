@@ -16,7 +16,7 @@ from rlm_langchain.sandboxes.cpython.session import CPythonSession, EndedAtStart
 from rlm_langchain.types import Completed, ContextFile, Limits
 
 GUIDANCE = "Threads stand still while no cell runs and while models are asked: wait for them in the cell."
-"""What is not as in every Python. At most 120 tokens."""
+"""How this sandbox differs from ordinary Python. At most 120 tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,15 +103,15 @@ class Worker:
         return any(fd == self._out and event & select.POLLIN for fd, event in self._reading.poll(0))
 
     def rest(self) -> None:
-        """It has nothing to do until `wake`: what computes all the same is stopped."""
+        """Let the worker rest until `wake`: if it still computes, it is stopped."""
         self._rests.begin(self._process)
 
     def wake(self) -> float:
-        """Let it go on after `rest`. Gives back the seconds of a processor that it has used meanwhile."""
+        """Let the worker continue after `rest`. Return the seconds of processor time that it used meanwhile."""
         return self._rests.end(self._process)
 
     def computed(self) -> float:
-        """Seconds of processors that it has used."""
+        """Return the seconds of processor time that the worker has used."""
         return resting.processor_seconds(self.pid)
 
     def kill(self) -> None:
