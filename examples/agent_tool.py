@@ -1,4 +1,4 @@
-"""An agent that asks an RLM: the book is a tool, and the agent's prompt never holds it."""
+"""An agent with an RLM as a tool: the agent can ask about a book that never enters its prompt."""
 
 # the model writes:
 # FINAL(f"{context.count('whale')} times")
@@ -21,7 +21,7 @@ rlm = create_rlm(root_model=args.model)
 agent = create_agent(
     init_chat_model(args.model),
     tools=[rlm_tool(rlm, args.book, name="ask_book")],
-    middleware=[RLMContextMiddleware(rlm)],  # what other tools bring that is too long is asked about too
+    middleware=[RLMContextMiddleware(rlm)],  # long outputs of other tools are handled the same way
 )
 end = agent.invoke({"messages": [("human", "How often does the book mention the whale?")]})
 for message in end["messages"]:

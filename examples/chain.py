@@ -1,4 +1,4 @@
-"""In LCEL: a retriever finds documents, the RLM reads all of them, a parser makes a value of the answer."""
+"""A chain in LCEL: a retriever finds documents, an RLM reads all of them, a parser converts the answer."""
 
 # the model writes:
 # import json

@@ -1,4 +1,4 @@
-"""A conversation over a code base: the REPL, and what was found, stay there between questions and restarts."""
+"""A conversation about a code base: the REPL and its variables last between questions and restarts."""
 
 # the model writes:
 # try:

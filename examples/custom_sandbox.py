@@ -1,4 +1,4 @@
-"""A sandbox of your own: here the one that is built in, with a log of every cell that it runs."""
+"""A custom sandbox: a built-in one that logs every cell it runs."""
 
 # the model writes:
 # FINAL(context[:7])

@@ -1,4 +1,4 @@
-"""A strategy of your own: words for the root model, and helpers for its REPL."""
+"""A custom strategy: guidance for the root model, and helpers for its REPL."""
 
 # the model writes:
 # print(chapters(context)[0][:40])

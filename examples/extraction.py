@@ -1,4 +1,4 @@
-"""The same facts out of each of hundreds of documents, as typed values."""
+"""Extract the same facts from hundreds of documents, as typed values."""
 
 # the model writes:
 # import json

@@ -1,4 +1,4 @@
-"""RAG and RLM: a retriever narrows a large corpus down to hundreds of passages, and an RLM reads them with code."""
+"""RAG with an RLM: a retriever narrows a large corpus to hundreds of passages, which the RLM reads with code."""
 
 # the model writes:
 # print(search("error", k=3))
@@ -14,7 +14,7 @@ parser.add_argument("folder", nargs="?", default="src", type=Path)
 parser.add_argument("--model", default="openai:gpt-4o")
 args = parser.parse_args()
 
-# By words; with embeddings=OpenAIEmbeddings() by meaning too. Any LangChain retriever or vector store will do.
+# Ranks by words; with embeddings=OpenAIEmbeddings() also by meaning. Any LangChain retriever or vector store works.
 rlm = create_hybrid_rlm(retriever=RLMRetriever(corpus=args.folder), k=300, root_model=args.model)
 result = rlm.invoke("Which files deal with errors?")
 

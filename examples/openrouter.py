@@ -1,4 +1,4 @@
-"""Models of OpenRouter, a strong one for the code and a cheap one for the reading; watched as it happens."""
+"""Two OpenRouter models, a strong one for the code and a cheap one for the reading, watched as they work."""
 
 # the model writes:
 # chapters = context.split("CHAPTER ")[1:]
@@ -13,7 +13,7 @@ from rlm_langchain import Budget, create_rlm
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("book", nargs="?", default="book.txt", type=Path)
-parser.add_argument("--model", default="anthropic/claude-sonnet-4.5")  # OPENROUTER_API_KEY is set
+parser.add_argument("--model", default="anthropic/claude-sonnet-4.5")  # needs OPENROUTER_API_KEY
 parser.add_argument("--sub-model", default="openai/gpt-4o-mini")
 args = parser.parse_args()
 

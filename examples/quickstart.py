@@ -1,4 +1,4 @@
-"""Ask about all the files below a folder, within a quarter of a dollar, and see what it took."""
+"""Ask about all files in a folder, for at most a quarter of a dollar, and show what it took."""
 
 # the model writes:
 # FINAL([path for path, text in context.items() if "Error" in text])

@@ -1,4 +1,4 @@
-"""An RLM as a node of a graph, which asks a person before it makes many calls."""
+"""An RLM as a node of a graph that asks a person before it makes many calls."""
 
 # the model writes:
 # chapters = context.split("CHAPTER ")[1:]

@@ -216,7 +216,7 @@ class OutputRecord(Checksummed):
     blank: NotRequired[bool]
     """True when the answer was sent back because it was None or an empty text."""
     misfit: NotRequired[str]
-    """Why the answer went back to the model: what of it does not fit the schema."""
+    """Why the answer was returned to the model: how it differs from the schema."""
     unfound: NotRequired[int]
     """Number of quotes that are not in the context. The answer was sent back because of them."""
 
@@ -343,7 +343,7 @@ class RLMOutput(TypedDict):
     found: NotRequired[str | None]
     """The last output that the model read, when the run failed. It is no answer, but it may help."""
     misfit: NotRequired[str | None]
-    """Why the last answer was none, when the run failed: what of it does not fit the schema."""
+    """In a failed run, why the last answer was refused: how it differs from the schema."""
     citations: NotRequired[list[Citation]]
     """The quotes of the answer, each found in the context, with `citations=True`."""
     dropped_citations: NotRequired[int]

@@ -155,7 +155,7 @@ class Reply:
 
     value: Plain = None
     error: str | None = None
-    """A message written by this library. What it quotes of a provider's error is without keys."""
+    """A message written by this library. Quotes of a provider's error contain no keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,21 +98,20 @@ def _json_in(words: str) -> Iterator[Any]:
 
 
 def _adapter(wanted: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
-    """What reads answers of a type, and its JSON schema. Raises `ConfigurationError` for what is none."""
+    """Return the adapter and the JSON schema of a type. Raises `ConfigurationError` for anything else."""
     is_type = isinstance(wanted, type) or get_origin(wanted) is not None or wanted is Any
     is_type = is_type or isinstance(wanted, NewType | typing_extensions.TypeAliasType)
     if not is_type or inspect.isroutine(wanted) or isinstance(wanted, partial):
         raise ConfigurationError(
-            f"output_schema is {wanted!r}, which is no type; give a pydantic model, another type such as "
-            f"list[int], "
-            "or a JSON schema"
+            f"output_schema is {wanted!r}, which is not a type; give a pydantic model, another type such as "
+            "list[int], or a JSON schema"
         )
     try:
         adapter = TypeAdapter[Any](readable_type(wanted))
         return adapter, adapter.json_schema()
     except Exception as error:
         raise ConfigurationError(
-            f"output_schema is {wanted!r}, and an answer cannot be checked against it, or told as a JSON schema "
+            f"output_schema is {wanted!r}, which pydantic cannot validate or convert to a JSON schema "
             f"({type(error).__name__}): give a pydantic model, another type such as list[int], or a JSON schema"
         ) from error
 
@@ -170,10 +169,10 @@ def _check_schema(schema: dict[str, Any]) -> None:
         json.dumps(schema)
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise ConfigurationError(f"output_schema is no JSON schema: {error.message}") from error
+        raise ConfigurationError(f"output_schema is not a JSON schema: {error.message}") from error
     except Exception as error:
         what = type(error).__name__
-        raise ConfigurationError(f"output_schema is no JSON schema that can be read: {what}") from error
+        raise ConfigurationError(f"output_schema is not a readable JSON schema: {what}") from error
     for sample in SAMPLE_ANSWERS:
         _json_faults(schema, sample)
 

@@ -1,1 +1,1 @@
-"""Budgets: what a tree of runs may spend, and what keeps it to that."""
+"""Budgets: what a tree of runs may spend, and the ledger and limiters that enforce it."""

@@ -1,7 +1,7 @@
-"""What a person has agreed to, for a whole tree: so much may be reached without asking.
+"""How far a tree of runs may go without asking a person.
 
-A fan-out that is let go counts from then on, call by call until each is asked and the account knows it: several
-runs that fan out at once would else each find room for itself.
+The calls of an approved fan-out count at once, until each of them has been made and is in the ledger. Otherwise
+several runs that fan out at the same time could each claim the same room.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ T = TypeVar("T", int, float)
 
 
 class Reach(TypedDict):
-    """How far a tree of runs may go without asking. None: as far as it likes."""
+    """Limits up to which a tree of runs need not ask. None: no limit."""
 
     calls: int | None
     usd: float | None
 
 
 class ApprovalLimit:
-    """How far a tree may go, in calls and in dollars, and which calls were let go."""
+    """The approved number of calls and dollars of a tree, and the calls that were allowed within it."""
 
     def __init__(self, budget: Budget, ledger: Ledger) -> None:
         self.approved_up_to = Reach(calls=budget.approve_above_calls, usd=budget.approve_above_usd)
-        """What may be reached without asking."""
+        """The approved limits."""
         self._budget = budget
         self._ledger = ledger
         self._promised: dict[str, Usage] = {}
-        """What calls that were let go may use, by their place, until they are asked."""
+        """Estimated usage of allowed calls that have not started, by call path."""
         self._lock = threading.Lock()
 
     def raise_to(self, until: Reach | None) -> None:
-        """A person has agreed to this, now or in an earlier process."""
+        """Raise the approved limits to those that a person has accepted, now or in an earlier process."""
         if until is None:
             return
         with self._lock:
@@ -49,10 +49,10 @@ class ApprovalLimit:
             )
 
     def request(self, calls: Mapping[str, Usage]) -> Reach | None:
-        """Let calls go, by their places, and return None.
+        """Allow calls, by call path, and return None.
 
-        When a person has to be asked first, return how far the tree may go once they have agreed: past these calls,
-        and as much again as the budget allows without asking.
+        If a person has to be asked first, return the limits that apply after a yes: these calls, plus as much again
+        as the budget allows without asking.
         """
         with self._lock:
             limit, now = self._budget, self.approved_up_to
@@ -68,27 +68,27 @@ class ApprovalLimit:
             return None
 
     def reserve(self, calls: Mapping[str, Usage]) -> None:
-        """Let calls go that a person was asked about."""
+        """Allow calls that a person has approved."""
         with self._lock:
             self._promised.update(calls)
 
     def started(self, place: str) -> None:
-        """The call at this place, or the first of the child run there, is on the account now."""
+        """Forget the allowance of a call, or of the child run at this path: the ledger counts it from now on."""
         with self._lock:
             self._promised.pop(place.partition(" ")[0], None)
 
     def forget_run(self, path: str) -> None:
-        """The run at `path` waits for none of its calls any more."""
+        """Drop the allowances of a run whose fan-out has finished."""
         with self._lock:
             for place in [place for place in self._promised if place.rpartition("/")[0] == path]:
                 del self._promised[place]
 
 
 def _more(approved: T | None, until: T | None) -> T | None:
-    """The larger one; without a limit there is nothing to raise."""
+    """Return the larger limit. None, no limit, stays None."""
     return approved if approved is None or until is None else max(approved, until)
 
 
 def _next(approved: T | None, reached: T, step: T | None) -> T | None:
-    """What is approved, when `reached` is within it; else what would be after a yes."""
+    """Return the approved limit if it covers `reached`, else the limit that would apply after a yes."""
     return approved if approved is None or reached <= approved else reached + (step or 0)

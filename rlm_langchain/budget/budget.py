@@ -1,4 +1,4 @@
-"""The budget of a run: what its whole tree may spend."""
+"""The budget of a run and of all runs below it."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from rlm_langchain.validation import check_keywords, check_numbers
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a whole tree of runs may spend. `None` means no limit of that kind, but for `iterations`.
+    """Limits of a whole tree of runs. `None` means no limit, except for `iterations`.
 
-    A call is sent only if the most that it may use fits beside everything that was spent or is in flight, over all
+    A call is sent only if the most that it may use fits next to everything that was spent or is in flight, over all
     processes that have worked on the run. A request whose reply never came, because the connection was lost or the
-    process was killed, counts as spent at that most. A limit can be passed only by a provider that bills more than
-    it was asked for, and then by no more than the calls that are in flight at that moment.
+    process was killed, counts as spent with that amount. Only a provider that bills more than it was asked for can
+    exceed a limit, and then by no more than the calls that are in flight at that moment.
     """
 
     usd: float | None = None
-    """Dollars, by the provider's own figures or by price lists."""
+    """Dollars, as reported by the provider, else by price lists."""
     calls: int | None = 1000
-    """Model calls of all kinds, root turns included."""
+    """Model calls of all kinds, including root turns."""
     tokens: int | None = None
-    """Input and output tokens, cached ones included."""
+    """Input and output tokens, including cached ones."""
     seconds: float | None = None
-    """Seconds of work on the run, over all resumes: time in which no process works on it does not count."""
+    """Seconds of working time on the run, over all resumes. Time during which no process works on it does not
+    count."""
     iterations: int | None = None
-    """Root turns of each run. None: 30, or 4 for a small model, one that is given the compact prompts."""
+    """Root turns of each run. None: 30, or 4 for a small model, which gets the compact prompts."""
     depth: int = 1
-    """How many levels of runs may lie below the root's sub-calls: 1 makes `rlm_query` a leaf call."""
+    """Levels of calls below the top run. With 1, `rlm_query` is a plain sub-call."""
     concurrency: int = 32
-    """Model calls in flight at once, for the whole tree; twice as many child runs are at work, on each level."""
+    """Model calls in flight at once, for the whole tree. On each level, twice as many child runs work at once."""
     output_tokens: int | None = None
-    """A cap on the output of each call."""
+    """Maximum output tokens of each call."""
     tool_calls: int = 1000
-    """Calls of custom tools, of the whole tree, over all resumes."""
+    """Calls of custom tools, for the whole tree, over all resumes."""
     requests_per_minute: int | None = None
-    """Model calls that may begin in any minute, retries included, for the whole tree."""
+    """Model calls that may start in any minute, including retries, for the whole tree."""
     approve_above_calls: int | None = None
-    """Ask a person before a fan-out that would take the tree past so many model calls."""
+    """Ask a person before a fan-out that would take the tree past this many model calls."""
     approve_above_usd: float | None = None
-    """Ask a person before a fan-out that would take the tree past so many dollars."""
+    """Ask a person before a fan-out that would take the tree past this many dollars."""
 
     @property
     def asks_person(self) -> bool:
-        """Whether a person may be asked before a fan-out."""
+        """Return whether a person may be asked before a fan-out."""
         return self.approve_above_calls is not None or self.approve_above_usd is not None
 
     def __post_init__(self) -> None:
-        """Raises `ConfigurationError` for a limit that no run could keep."""
+        """Raise `ConfigurationError` for a limit of the wrong type or out of range."""
         check_numbers(self, (limit.rule for limit in LIMITS))
 
 

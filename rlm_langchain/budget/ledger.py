@@ -1,16 +1,16 @@
-"""The budget account of a tree of runs. No request is sent to a model that the ledger has not admitted.
+"""The account of a tree of runs. No request is sent to a model unless the ledger has admitted it.
 
-A call reserves what it may use, is made, and settles for what the provider says it used. What is reserved and
-spent together never passes a limit. A reservation is for the worst case, and most of it comes back: so a call
-that only others' reservations stand in the way of waits for them, in turn, and is refused when what is spent
-leaves too little. What one more root turn would need is held back, so that a run that has used up the rest can
-still make a last call for an answer.
+A call reserves the most that it may use, is made, and then settles for the usage that the provider reports.
+Reserved and spent amounts together never pass a limit. Reservations assume the worst case, and most of them are
+released again. So a call that does not fit only because of other reservations waits for them, in order, and is
+refused once spending itself leaves too little. The needs of one more root turn are held back, so that a run that
+has used up the rest can still make a last call for an answer.
 
-A provider may bill more than was reserved. So the account is looked at again at the moment of sending, and what a
-model was seen to use beyond its reservation is reserved for its next calls.
+A provider may bill more than was reserved. So the account is checked again at the moment of sending, and if a model
+used more than its reservation, its next calls reserve that much more.
 
-A request that was sent may be billed, even if its reply never comes. It is booked then at what was reserved for it,
-as an estimate. A `RequestLog` does the same for requests that were in flight when their process was killed.
+A request that was sent may be billed even if its reply never comes. It is then booked with what was reserved for
+it, as an estimate. A `RequestLog` does the same for requests that were in flight when their process was killed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import StopReason, Usage
 
-HELD_SHARE = 0.5
-"""Of a limit: the most that is held back for the last call. A budget may be too small for both."""
-HELD_TIME = 0.2
-"""Of the time: held back for the last call, and no more than so many seconds:"""
-HELD_SECONDS = 30.0
+LAST_CALL_SHARE = 0.5
+"""Largest share of a limit that is held back for the last call. A small budget may not cover both."""
+LAST_CALL_TIME_SHARE = 0.2
+"""Share of the time that is held back for the last call, up to `LAST_CALL_SECONDS`."""
+LAST_CALL_SECONDS = 30.0
 ROUNDING = 1e-9
-"""Dollars are floats: sums of them are right to far less than this."""
+"""Tolerance for sums of dollars, which are floats. Their error is far smaller."""
 
 
 class BudgetRefused(RLMError):
@@ -49,27 +49,27 @@ class BudgetRefused(RLMError):
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """How far a model went beyond what was reserved for its calls: the next ones reserve as much more."""
+    """How far a model exceeded the reservations of its calls. Its next calls reserve that much more."""
 
     input: int = 0
-    """Tokens that it has read beyond the most that we had counted: some providers add words of their own."""
+    """Input tokens beyond our upper bound. Some providers add text of their own."""
     output: int = 0
-    """The most tokens of a reply."""
+    """Most output tokens of a reply."""
     price: float = 1.0
-    """What it billed, as a multiple of what its tokens cost by the price that we know."""
+    """Highest ratio between what it billed and what its tokens cost at the known price."""
     cost: float = 0.0
-    """The most dollars of a call that should have been free."""
+    """Highest cost, in dollars, of a call that should have been free."""
 
     def tokens(self, wanted: Usage) -> Usage:
-        """What a call may use, with as many tokens as this model was seen to use."""
+        """Return a reservation with as many tokens as this model has used before."""
         return wanted._replace(input=wanted.input + self.input, output=max(wanted.output, self.output))
 
     def dollars(self, cost: float | None) -> float | None:
-        """What it may cost."""
+        """Return the cost that this model may bill for a call with this price."""
         return None if cost is None else max(cost * self.price, self.cost)
 
     def seen(self, wanted: Usage, used: Usage, expected: float | None) -> Overrun:
-        """The same, after a call for which `wanted` was reserved, and whose tokens should have cost `expected`."""
+        """Return the overrun after a call that had reserved `wanted` and should have cost `expected` dollars."""
         billed = used.cost if used.cost is not None and expected is not None else 0.0
         price = billed / expected if expected else 1.0
         return Overrun(
@@ -81,21 +81,21 @@ class Overrun:
 
 
 class RequestLog(Protocol):
-    """Keeps which requests were sent, and what each has used, so that a killed process can be accounted for."""
+    """Records which requests were sent, and what each has used, so that a killed process can be accounted for."""
 
     def sent(self, place: str, most: Usage) -> str:
-        """Keep that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
-        when that cannot be kept: then nothing may be sent."""
+        """Record that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
+        if it cannot be recorded; then nothing may be sent."""
 
     def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
-        """Keep what a request has used; with `reply`, its reply as well."""
+        """Record what a request has used, and with `reply` its reply as well."""
 
     def lost(self, place: str, most: Usage) -> None:
-        """Note that the reply to a request never came."""
+        """Record that the reply to a request never came."""
 
 
 class Receipt(NamedTuple):
-    """A reply to be kept on disk."""
+    """A reply to store on disk."""
 
     key: str
     fields: dict[str, object]
@@ -103,9 +103,9 @@ class Receipt(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """A reservation of a call, over all its requests.
+    """The reservation of a call, over all its requests.
 
-    Whoever sends requests calls `renew` and `begin` before each of them, and `book`, `lose` or `withdraw` after it.
+    A caller that sends requests calls `renew` and `begin` before each, and `book`, `lose` or `withdraw` after it.
     """
 
     ledger: Ledger
@@ -113,22 +113,22 @@ class Reservation:
     last: bool
     estimate: Callable[[], Usage]
     place: str = ""
-    """Where in the tree the call is made."""
+    """Path of the call in the tree."""
     log: RequestLog | None = None
     key: str = ""
-    """Of the request in flight, in the log."""
+    """Key of the request in flight, in the log."""
     admitted: bool = True
     in_flight: bool = False
 
     async def renew(self) -> None:
-        """Reserve again, in turn, if the reservation was given back. Raises `BudgetRefused`."""
+        """Reserve again, in order, if the reservation was released. Raises `BudgetRefused`."""
         if not self.admitted:
             self.wanted = self.estimate()
             await self.ledger.admit(self)
 
     def begin(self) -> bool:
-        """Look at the account at the moment of sending, and log the request. False: it does not fit any more, and
-        was given back. Raises what the log raises: then nothing may be sent."""
+        """Check the account at the moment of sending, and log the request. False: the call no longer fits, and its
+        reservation was released. Raises what the log raises; then nothing may be sent."""
         if not self.ledger.begin(self):
             return False
         if self.log:
@@ -140,20 +140,20 @@ class Reservation:
         return True
 
     def book(self, used: Usage, reply: Receipt | None = None) -> None:
-        """Book at once what a request has used: nothing is sent any more that does not fit beside it."""
+        """Add the usage of a request to the spending at once, so that other calls take it into account."""
         self.ledger.settle(self, used)
         if self.log:
             self.log.booked(self.place, self.key, used, reply)
 
     def lose(self) -> None:
-        """A request was sent, and its reply never came: book all that was reserved, as an estimate."""
+        """Book all that was reserved, as an estimate, for a request that was sent and whose reply never came."""
         lost = self.wanted._replace(estimated=True)
         self.ledger.settle(self, lost)
         if self.log:
             self.log.lost(self.place, lost)
 
     def withdraw(self) -> None:
-        """The request has failed in a way that costs nothing; the reservation stays, for the next try."""
+        """Record that the request failed without any cost. The reservation stays, for the next attempt."""
         was_in_flight = self.in_flight
         self.ledger.withdraw(self)
         if self.log and was_in_flight:
@@ -167,10 +167,10 @@ class _QueuedCall:
     entry: Reservation
     loop: asyncio.AbstractEventLoop
     turn: asyncio.Future[None]
-    """Done when the call is admitted, or refused."""
+    """Done when the call is admitted or refused."""
 
-    def tell(self, refusal: BudgetRefused | None) -> None:
-        """Wake it, on its own loop."""
+    def wake(self, refusal: BudgetRefused | None) -> None:
+        """Wake the call, on its own event loop."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._wake, refusal)
 
@@ -190,17 +190,17 @@ class Ledger:
     budget: Budget
     spent: Usage = Usage()
     elapsed: float = 0.0
-    """Seconds that earlier processes have spent on this run."""
+    """Seconds that earlier processes have worked on this run."""
     clock: Callable[[], float] = time.monotonic
     reserve_for_last_call: Usage = Usage(calls=1)
-    """What the last call is thought to need. The root run keeps it up to date."""
+    """Estimated need of the last call. The root run keeps it up to date."""
     overruns: dict[str, Overrun] = field(default_factory=dict)
-    """By the name of the model."""
+    """Overruns by the name of the model."""
     _reserved: Usage = Usage()
     _in_flight: Usage = Usage()
-    """Of what is reserved: for requests that were sent."""
+    """The part of the reservations whose requests have been sent."""
     _queue: deque[_QueuedCall] = field(default_factory=deque)
-    """First come, first served: else small calls would keep a large one waiting for ever."""
+    """Waiting calls, first come, first served. Otherwise small calls could delay a large one for ever."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _begun: float = -1.0
 
@@ -217,10 +217,11 @@ class Ledger:
         place: str = "",
         log: RequestLog | None = None,
     ) -> AsyncIterator[Reservation]:
-        """Hold `wanted` while a call is made. A request that an error or a cancel cuts off in flight is lost.
+        """Reserve `wanted` while a call is made. A request that an error or a cancellation cuts off in flight is
+        booked as lost.
 
-        `last` may use what is held back. `estimate` is called again before each request. `log` keeps the requests,
-        sent from `place`. Raises `BudgetRefused`.
+        `last` may use what is held back for the last call. `estimate` is called again before each request. `log`
+        stores the requests, sent from `place`. Raises `BudgetRefused`.
         """
         entry = Reservation(self, wanted, last, estimate or (lambda: wanted), place, log, admitted=False)
         await self.admit(entry)
@@ -232,12 +233,12 @@ class Ledger:
             self.settle(entry, Usage())
 
     async def admit(self, entry: Reservation) -> None:
-        """Wait until the entry fits beside all others. Raises `BudgetRefused`."""
+        """Wait until the entry fits next to all others. Raises `BudgetRefused`."""
         with self._lock:
             if refusal := self._refusal(self.spent, entry.wanted, entry.last):
                 raise refusal
             if not self._queue and self._fits(entry):
-                self._hold(entry)
+                self._admit(entry)
                 return
             loop = asyncio.get_running_loop()
             waiting = _QueuedCall(entry, loop, loop.create_future())
@@ -245,11 +246,12 @@ class Ledger:
         try:
             await waiting.turn
         except BaseException:
-            self._leave(waiting)
+            self._stop_waiting(waiting)
             raise
 
     def begin(self, entry: Reservation) -> bool:
-        """Whether the entry fits beside what is spent and what is in flight; then it is in flight, too."""
+        """Return whether the entry fits next to all that is spent and in flight. If so, it is now in flight,
+        too."""
         wanted = entry.estimate()
         with self._lock:
             gone = self.spent.plus(self._in_flight)
@@ -257,74 +259,75 @@ class Ledger:
             self._release(entry)
             if fits:
                 entry.wanted = wanted
-                self._hold(entry)
+                self._admit(entry)
                 self._in_flight = self._in_flight.plus(wanted)
                 entry.in_flight = True
-            self._serve()
+            self._admit_waiting()
             return fits
 
     def settle(self, entry: Reservation, used: Usage) -> None:
-        """Book what was used, and give the reservation back."""
+        """Add the usage to the spending and release the reservation."""
         with self._lock:
             self._release(entry)
             self.spent = self.spent.plus(used)
-            self._serve()
+            self._admit_waiting()
 
     def withdraw(self, entry: Reservation) -> None:
-        """The entry is not in flight any more."""
+        """Record that the entry is no longer in flight."""
         with self._lock:
-            self._land(entry)
+            self._end_flight(entry)
 
     def overrun(self, model: str) -> Overrun:
-        """How far this model was seen to go beyond its reservations."""
+        """Return how far this model has exceeded its reservations."""
         return self.overruns.get(model, Overrun())
 
     def add_spent(self, used: Usage) -> None:
-        """Add what was spent before this process, by a run that is being resumed."""
+        """Add the spending of earlier processes on a run that is resumed."""
         with self._lock:
             self.spent = self.spent.plus(used)
 
     def worked(self, seconds: float) -> None:
-        """Earlier processes have worked on this run for so long, at least."""
+        """Record that earlier processes have worked on this run for at least this many seconds."""
         self.elapsed = max(self.elapsed, seconds)
 
     def learn(self, model: str, wanted: Usage, used: Usage, expected: float | None) -> None:
-        """See whether a call went beyond its reservation. Its tokens should have cost `expected`."""
+        """Record whether a call exceeded its reservation. `expected` is what its tokens should have cost."""
         with self._lock:
             self.overruns[model] = self.overrun(model).seen(wanted, used, expected)
 
     def limit_reached(self, wanted: Usage) -> StopReason | None:
-        """Which limit refuses a call of this size, whatever of the reservations may come back."""
+        """Return the limit that refuses a call of this size even if all reservations were released, or None."""
         with self._lock:
             refusal = self._refusal(self.spent, wanted, last=False)
         return refusal.reason if refusal else None
 
     @property
     def committed(self) -> Usage:
-        """What is spent and what is reserved."""
+        """Return what is spent and what is reserved."""
         with self._lock:
             return self.spent.plus(self._reserved)
 
     @property
     def seconds(self) -> float:
-        """Since the run began, over all its processes."""
+        """Return the seconds of work since the run began, over all its processes."""
         return self.elapsed + self.clock() - self._begun
 
     def seconds_left(self, *, last: bool = False) -> float | None:
-        """Until work must stop; `last`: until the last call must be back. None without a limit."""
+        """Return the seconds until work must stop, or with `last` until the last call must have returned. None: no
+        limit."""
         limit = self.budget.seconds
         if limit is None:
             return None
-        held = 0.0 if last else min(limit * HELD_TIME, HELD_SECONDS)
+        held = 0.0 if last else min(limit * LAST_CALL_TIME_SHARE, LAST_CALL_SECONDS)
         return max(0.0, limit - held - self.seconds)
 
     def remaining(self) -> dict[str, float | int | None]:
-        """What is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
+        """Return what is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
         gone = self.committed
         return {limit.field: self._left(limit, stop, gone) for limit, stop in TREE_LIMITS}
 
     def running_low(self) -> dict[str, float | int]:
-        """The limits of which less than a quarter is left, with what is left."""
+        """Return the limits of which less than a quarter is left, with what is left."""
         return {
             name: rest
             for name, rest in self.remaining().items()
@@ -336,47 +339,47 @@ class Ledger:
         if most is None:
             return None
         rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
-        return max(0, rest) if limit.whole else _down(rest, stop.parts)
+        return max(0, rest) if limit.whole else _rounded_down(rest, stop.parts)
 
-    def _hold(self, entry: Reservation) -> None:
+    def _admit(self, entry: Reservation) -> None:
         entry.admitted = True
         self._reserved = self._reserved.plus(entry.wanted)
 
     def _release(self, entry: Reservation) -> None:
-        self._land(entry)
+        self._end_flight(entry)
         if entry.admitted:
-            self._reserved = _minus(self._reserved, entry.wanted)
+            self._reserved = _subtract(self._reserved, entry.wanted)
             entry.admitted = False
 
-    def _land(self, entry: Reservation) -> None:
+    def _end_flight(self, entry: Reservation) -> None:
         if entry.in_flight:
-            self._in_flight = _minus(self._in_flight, entry.wanted)
+            self._in_flight = _subtract(self._in_flight, entry.wanted)
             entry.in_flight = False
 
-    def _leave(self, waiting: _QueuedCall) -> None:
-        """A call goes away before its turn, or just when it came."""
+    def _stop_waiting(self, waiting: _QueuedCall) -> None:
+        """Remove a call that was cancelled while it waited, or at the moment it was admitted."""
         with self._lock:
             if waiting in self._queue:
                 self._queue.remove(waiting)
             self._release(waiting.entry)
-            self._serve()
+            self._admit_waiting()
 
-    def _serve(self) -> None:
-        """Admit or refuse those who wait, in order, for as long as the first of them can be told."""
+    def _admit_waiting(self) -> None:
+        """Admit or refuse waiting calls in order, until the first of them has to wait longer."""
         while self._queue:
             entry = self._queue[0].entry
             refusal = self._refusal(self.spent, entry.wanted, entry.last)
             if not refusal:
                 if not self._fits(entry):
                     return
-                self._hold(entry)
-            self._queue.popleft().tell(refusal)
+                self._admit(entry)
+            self._queue.popleft().wake(refusal)
 
     def _fits(self, entry: Reservation) -> bool:
         return self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last) is None
 
     def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
-        """Why a call does not fit beside what is gone."""
+        """Return why a call does not fit next to `gone`, or None."""
         after = gone.plus(wanted)
         for limit, stop in TREE_LIMITS:
             most: float | int | None = getattr(self.budget, limit.field)
@@ -385,7 +388,7 @@ class Ledger:
             used = stop.measure(after)
             all_of_it = inf if used is None else used
             held = 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
-            held = min(held, most * HELD_SHARE)
+            held = min(held, most * LAST_CALL_SHARE)
             if all_of_it > most - held + ROUNDING:
                 spare = "" if last else f", with {held:,.6g} held back for a last call"
                 return BudgetRefused(
@@ -396,13 +399,13 @@ class Ledger:
         return None
 
 
-def _down(left: float, parts: float) -> float:
-    """Cut to so many parts of one. Rounded up, there would seem to be more left than there is."""
+def _rounded_down(left: float, parts: float) -> float:
+    """Round down to a multiple of 1/`parts`. Rounding up would promise more than is left."""
     return floor(max(0.0, left) * parts + ROUNDING) / parts
 
 
-def _minus(usage: Usage, other: Usage) -> Usage:
-    """A reservation comes back. The last one leaves nothing, also where floats would leave a trace."""
+def _subtract(usage: Usage, other: Usage) -> Usage:
+    """Subtract a reservation. Subtracting the last one gives exactly zero, without a floating-point remainder."""
     if usage[:4] == other[:4]:
         return Usage()
     cost = None if usage.cost is None or other.cost is None else usage.cost - other.cost

@@ -1,4 +1,4 @@
-"""Bounds what a tree does at once: requests in flight, requests that begin in a minute, child runs at work."""
+"""Limits on parallel work in a tree: requests in flight, requests per minute, active child runs."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ T = TypeVar("T")
 
 
 class ReplyStore(Protocol):
-    """Where replies are kept: a request begins only when there is room for its reply."""
+    """A store for replies. A request starts only if there is room for its reply."""
 
     async def open(self) -> None:
-        """Get ready to keep something."""
+        """Prepare the store."""
 
     def reserve_space(self) -> None:
-        """Hold room for one reply. Raises when there is none."""
+        """Reserve space for one reply. Raises if there is none."""
 
     def release(self) -> None:
-        """Give the room back."""
+        """Release the reserved space."""
 
 
 class PerEventLoop(Generic[T]):
-    """One of a kind for each event loop: asyncio's locks belong to one, and a tree may be worked on by several."""
+    """One object per event loop. asyncio's locks belong to one loop, and several loops may work on a tree."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
 
     def here(self) -> T:
-        """That of the running loop."""
+        """Return the object of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._made:
             self._made[loop] = self._make()
@@ -47,28 +47,31 @@ class PerEventLoop(Generic[T]):
 
 
 class RequestLimiter:
-    """Held while a request is in flight, never between tries and never across recursion."""
+    """Held while a request is in flight, but not between attempts and not across recursion."""
 
     room: ReplyStore | None = None
-    """Where there must be room for the reply before a request begins."""
+    """Where space for the reply is reserved before a request starts."""
     check: Callable[[], None] = staticmethod(lambda: None)
-    """Raises when nothing may begin any more. Looked at last, after all waiting: what begins then is in flight."""
+    """Raises if nothing may start any more. Called last, after all waiting, because the request is in flight
+    afterwards."""
 
     def __init__(self, budget: Budget) -> None:
-        self._flights: PerEventLoop[asyncio.Semaphore] = PerEventLoop(lambda: asyncio.Semaphore(budget.concurrency))
-        self._pace = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
+        self._semaphores: PerEventLoop[asyncio.Semaphore] = PerEventLoop(
+            lambda: asyncio.Semaphore(budget.concurrency)
+        )
+        self._rate = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
 
     async def __aenter__(self) -> None:
-        await self._flights.here().acquire()
+        await self._semaphores.here().acquire()
         try:
-            if self._pace is not None:
-                await self._pace.turn()
+            if self._rate is not None:
+                await self._rate.turn()
             if self.room is not None:
                 await self.room.open()
                 self.room.reserve_space()
             self.check()
         except BaseException:
-            self._flights.here().release()
+            self._semaphores.here().release()
             raise
 
     async def __aexit__(
@@ -76,31 +79,31 @@ class RequestLimiter:
     ) -> None:
         if self.room is not None:
             self.room.release()
-        self._flights.here().release()
+        self._semaphores.here().release()
 
 
 class RateLimiter:
-    """At most `rate` turns in any minute, wherever the minute begins. In order of asking."""
+    """Allows at most `rate` requests in any 60 seconds, in the order in which they ask."""
 
     def __init__(self, rate: int) -> None:
-        self._begun: deque[float] = deque(maxlen=rate)
-        """When the latest turns were, by the clock of event loops."""
+        self._starts: deque[float] = deque(maxlen=rate)
+        """Start times of the latest requests, by the event loop's clock."""
         self._next: PerEventLoop[asyncio.Lock] = PerEventLoop(asyncio.Lock)
 
     async def turn(self) -> None:
-        """Return when the next request may begin."""
+        """Return when the next request may start."""
         loop = asyncio.get_running_loop()
         async with self._next.here():
-            if len(self._begun) == self._begun.maxlen:
-                await asyncio.sleep(self._begun[0] + MINUTE - loop.time())
-            self._begun.append(loop.time())
+            if len(self._starts) == self._starts.maxlen:
+                await asyncio.sleep(self._starts[0] + MINUTE - loop.time())
+            self._starts.append(loop.time())
 
 
 class ChildRunLimiter:
-    """So many child runs work at once on each level, since each of them holds a sandbox.
+    """Limits the child runs that work at once on each level, because each of them holds a sandbox.
 
-    Twice as many as there are calls at once: while some compute, others keep the models busy. A level for
-    each depth: a run that waits for those below it never takes a place from them.
+    The limit is twice the number of parallel calls: while some runs compute, others keep the models busy. Each
+    depth has its own limit, so that a run waiting for its children never blocks them.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -112,16 +115,16 @@ class ChildRunLimiter:
         self._lock = threading.Lock()
 
     def place(self, depth: int) -> asyncio.Semaphore:
-        """For a task of an event loop: hold it while a run at this depth works."""
+        """Return the semaphore for tasks of an event loop. Hold it while a run at this depth works."""
         return self._tasks.here()[depth]
 
     def place_of_thread(self, depth: int) -> threading.Semaphore:
-        """The same for a thread."""
+        """Return the semaphore for threads."""
         with self._lock:
             return self._threads[depth]
 
     def open(self) -> None:
-        """Let all threads through that wait: the tree is cancelled, and they have nothing to do but end."""
+        """Let all waiting threads through. The tree is cancelled, and they only have to end."""
         with self._lock:
             for places in self._threads.values():
                 places.release(1_000_000)

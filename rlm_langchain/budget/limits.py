@@ -1,8 +1,8 @@
-"""The table of limits: one row for each field of `Budget`, and everything else that is said or done about it.
+"""The table of limits: one row for each field of `Budget`, with everything else that depends on it.
 
-The checks of a budget, the stop reasons, what models and people are told, the flags of the command and the tables
-of the manual are all made from these rows. To add a limit, add its field to `Budget` and a row here; one that ends
-a run needs its word in `StopReason` too.
+Validation, stop reasons, messages to models and people, command-line flags and the tables of the manual are all
+made from these rows. To add a limit, add its field to `Budget` and a row here. A limit that ends a run also needs a
+value of `StopReason`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rlm_langchain.validation import NumberRule
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A flag of the command that sets a limit."""
+    """A command-line flag that sets a limit."""
 
     flag: str
     help: str
     metavar: str = "N"
     text: bool = False
-    """Whether it takes more than a number: the command reads it itself."""
+    """Whether its value may be more than a number. The command parses it itself."""
 
     @property
     def name(self) -> str:
-        """The name of the parameter: `--approve-above-usd` is `approve_above_usd`."""
+        """Return the name of the parameter: `approve_above_usd` for `--approve-above-usd`."""
         return self.flag.removeprefix("--").replace("-", "_")
 
 
@@ -42,13 +42,13 @@ class Stop:
     for_people: str
     """Completes "partial: ..."."""
     whole_tree: bool = True
-    """Whether all runs of a tree draw on it together. False: each run has its own."""
+    """Whether all runs of a tree share it. False: each run has its own."""
     measure: Callable[[Usage], float | None] | None = None
-    """How much of it calls use. None: it is measured by a clock, or counted by the run itself."""
+    """Returns how much of it a usage consumes. None: it is measured by a clock, or counted by the run itself."""
     held_back: bool = True
-    """Whether a share of it is held back for the last call."""
+    """Whether a part of it is held back for the last call."""
     parts: float = 1
-    """What is left of it is told in so many parts of one, rounded down."""
+    """What is left is rounded down to a multiple of 1/`parts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +56,24 @@ class Limit:
     """A limit of a budget."""
 
     field: str
-    """Of `Budget`."""
+    """Name of the field of `Budget`."""
     outcome: str
-    """What happens when it is reached, for the manual."""
+    """What happens at the limit, for the manual."""
     least: float = 0
     whole: bool = False
-    """Whether it counts things."""
+    """Whether it is a whole number."""
     option: Option | None = None
     stop: Stop | None = None
 
     @property
     def rule(self) -> NumberRule:
-        """What its number must be."""
+        """Return the validation rule for its number."""
         return NumberRule(self.field, self.least, self.whole)
 
 
 _LAST_CALL: Final = (
-    'the run makes one last call, for which a share was held back, and ends with `status="partial"` and the limit '
-    "as `stop_reason`; complete, if code in that call gives a whole answer"
+    'the run makes one last call, for which budget was reserved, and ends with `status="partial"` and the limit '
+    "as `stop_reason`; with `complete`, if code in that call gives a whole answer"
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"
@@ -122,32 +122,36 @@ LIMITS: tuple[Limit, ...] = (
         "`rlm_query` is a plain `llm_query`",
         least=1,
         whole=True,
-        option=Option("--depth", "Levels of runs below each other."),
+        option=Option("--depth", "Levels of calls below the top run."),
     ),
     Limit("concurrency", _WAIT, least=1, whole=True, option=Option("--concurrency", "Model calls at once.")),
-    Limit("output_tokens", "the reply is cut by the provider", least=1, whole=True),
-    Limit("tool_calls", "one call more is an `LLMError` in the cell", whole=True),
+    Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True),
+    Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
     Limit(
         "approve_above_calls",
         _ASK,
         whole=True,
         option=Option(
-            "--approve-above-calls", "Ask you before sub-calls take the run past so many calls; or off.", text=True
+            "--approve-above-calls",
+            "Ask you before sub-calls take the run past this many calls; or off.",
+            text=True,
         ),
     ),
     Limit(
         "approve_above_usd",
         _ASK,
         option=Option(
-            "--approve-above-usd", "Ask you before sub-calls take the run past so many dollars; or off.", text=True
+            "--approve-above-usd",
+            "Ask you before sub-calls take the run past this many dollars; or off.",
+            text=True,
         ),
     ),
 )
-"""In the order in which what is left of them is shown, and in which they are checked."""
+"""All limits, in the order in which they are checked and displayed."""
 
 STOPS: Final[dict[StopReason, Stop]] = {limit.stop.reason: limit.stop for limit in LIMITS if limit.stop}
-"""The stop reasons that are limits."""
+"""The limits that end a run, by stop reason."""
 
 TREE_LIMITS: Final = tuple((limit, limit.stop) for limit in LIMITS if limit.stop and limit.stop.whole_tree)
-"""The limits on which all runs of a tree draw together, and how each of them ends a run."""
+"""The limits that all runs of a tree share, and how each of them ends a run."""

@@ -71,19 +71,19 @@ def ask(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse undecodable bytes.")] = False,
     encoding: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of files and standard input that are not UTF-8: latin-1, cp1252, ..."),
+        typer.Option(metavar="NAME", help="Encoding of input that is not UTF-8: latin-1, cp1252, ..."),
     ] = None,
     shown: Shown,
 ) -> None:
     """Ask a question, and watch it being answered.
 
-    The answer goes to standard output, everything else to standard error. Ends with 0 for an answer, complete or
-    partial, 1 when there is none, 2 when something was asked or set up wrongly, or standard output cannot be
-    written, 130 after Ctrl-C.
+    The answer goes to standard output, everything else to standard error. The exit status is 0 for an answer,
+    complete or partial, 1 if there is none, 2 if the usage or the configuration is wrong, or standard output cannot
+    be written, 130 after Ctrl-C.
     """
-    from rlm_langchain.cli.commands import ask as commands_ask
+    from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(commands_ask.ask(query, context or (), thread, setup, shown, strict=strict, encoding=encoding))
+    raise typer.Exit(ask.ask(query, context or (), thread, setup, shown, strict=strict, encoding=encoding))
 
 
 @app.command(epilog=examples("rlm resume deal", "rlm resume deal --calls 200"))
@@ -94,9 +94,9 @@ def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup
     NAME is that of `rlm ask --thread NAME`. Nothing that was answered is asked, or paid, again. The run has the
     options that it was begun with; others that are given here take their place.
     """
-    from rlm_langchain.cli.commands import ask as commands_ask
+    from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(commands_ask.resume(name, setup, shown))
+    raise typer.Exit(ask.resume(name, setup, shown))
 
 
 @app.command(epilog=examples("rlm fork deal --at 2 -m openai/gpt-4o --as deal-again"))
@@ -119,9 +119,9 @@ def fork(
     It may have other models, strategies or limits. The turns before are not paid again. The old thread stays as it
     is.
     """
-    from rlm_langchain.cli.commands import ask as commands_ask
+    from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(commands_ask.fork(name, at, new, setup, shown))
+    raise typer.Exit(ask.fork(name, at, new, setup, shown))
 
 
 @app.command(epilog=examples("rlm runs", "rlm runs --json"))
@@ -129,9 +129,9 @@ def runs(
     *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
 ) -> None:
     """List the runs that are kept: how far each came, at what cost."""
-    from rlm_langchain.cli.commands import runs as commands_runs
+    from rlm_langchain.cli.commands import runs
 
-    commands_runs.show(json=json)
+    runs.show(json=json)
 
 
 @app.command(epilog=examples("rlm forget deal deal-2"))
@@ -159,9 +159,9 @@ def gc(
 
     Those are contexts, indexes and receipts. What a run at work may need is never removed.
     """
-    from rlm_langchain.cli.commands import gc as commands_gc
+    from rlm_langchain.cli.commands import gc
 
-    print(commands_gc.collect(older_than, dry_run=dry_run))
+    print(gc.collect(older_than, dry_run=dry_run))
 
 
 @app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full"))

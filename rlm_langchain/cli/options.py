@@ -49,7 +49,8 @@ class Setup:
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="Writes the code. Default: RLM_MODEL.")
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="The model that writes the code. Default: RLM_MODEL."),
     ] = None
     sub_model: Annotated[
         str | None,
@@ -69,14 +70,14 @@ class Setup:
     ] = None
     schema: Annotated[
         str | None,
-        typer.Option("--schema", metavar="FILE", help="A JSON schema that the answer fits: a file, or itself."),
+        typer.Option("--schema", metavar="FILE", help="JSON schema of the answer: a file, or the schema itself."),
     ] = None
     price: Annotated[
         list[str] | None,
         typer.Option(
             "--price",
             metavar="IN:OUT",
-            help="Dollars per million tokens read and written, where no price is known; NAME=IN:OUT for one model.",
+            help="Dollars per million input and output tokens, if no price is known; NAME=IN:OUT for one model.",
         ),
     ] = None
     approve_above_calls: str | None = None

@@ -1,4 +1,4 @@
-"""What can be a context, and where its bytes live: by reference everywhere, never in state."""
+"""Contexts: what can be one, and where its bytes are stored. State holds only references."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Opens files and folders below a root, whoever moves things meanwhile: no link that appears leads out of it.
+"""Opens files and folders below a root safely, even while others move things: no new link can lead out of it.
 
-A path is resolved first, so that links to places below the root work, and opened one component at a time from the
-root, none of which may be a link any more: whoever swaps one for a link in between is refused. What is read then
-is what was opened. Where the system cannot open relative to a folder (Windows), a file is opened by its path, and
-it is checked afterwards that what was opened is what stands below the root.
+A path is resolved first, so that links to places below the root work. Then it is opened from the root, one
+component at a time, and none of them may be a link any more, so a component that was replaced by a link in
+between is refused. What is read is what was opened. Where the system cannot open relative to a folder
+(Windows), a file is opened by its path, followed by a check that the opened file is the one below the root.
 
-Not covered: who may write to the folders above the root; hard links, which only who owns a file, or may write to
-it, can make (`fs.protected_hardlinks`, the default of Linux).
+Not covered: anyone who may write to the folders above the root; hard links, which only the owner of a file, or
+those who may write to it, can create (`fs.protected_hardlinks`, the default of Linux).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 _CAN_OPEN_RELATIVE = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
-"""Whether this system can open relative to an open folder, without following links."""
+"""Whether this system can open a path relative to an open folder, without following links."""
 _OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-"""To open a pipe or a terminal waits for nobody, and takes nothing over."""
+"""Flags so that opening a pipe does not block, and opening a terminal does not take it over."""
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -36,12 +36,16 @@ class OutsideRoot(OSError):
 
 
 def resolve_below(root: Path, path: Path) -> Path:
-    """The real path of what is below `root`, links followed. Raises `OSError`, `Outside` for what is elsewhere."""
+    """Return the real path of something below `root`, with links followed.
+
+    Raises `OSError`, and `OutsideRoot` for a path that leads elsewhere.
+    """
     return resolve_in_roots([root], path)[1]
 
 
 def resolve_in_roots(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
-    """The real path of the first root that something is below, and its own. Raises as `resolved`."""
+    """Return the real path of the first root that contains `path`, and the real path itself. Raises as
+    `resolve_below`."""
     try:
         found = path.resolve()
     except RuntimeError as error:  # a loop of links, before Python 3.13
@@ -54,7 +58,7 @@ def resolve_in_roots(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def open_below(root: Path, path: Path) -> Iterator[int]:
-    """A descriptor of what is at `path`, a real path below the real path `root`. Raises `OSError`."""
+    """Yield a descriptor of `path`, a real path below the real path `root`. Raises `OSError`."""
     descriptor = _open_relative(root, path) if _CAN_OPEN_RELATIVE else _open_and_check(root, path)
     try:
         yield descriptor
@@ -64,7 +68,7 @@ def open_below(root: Path, path: Path) -> Iterator[int]:
 
 @contextmanager
 def open_file_below(root: Path, path: Path) -> Iterator[BinaryIO]:
-    """The regular file at `path`, links to places below `root` followed. Raises `OSError`."""
+    """Yield the regular file at `path`, following links to places below `root`. Raises `OSError`."""
     with open_below(root, resolve_below(root, path)) as descriptor:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
@@ -89,7 +93,7 @@ def _open_component(at: int, name: str, flags: int, path: Path) -> int:
     try:
         return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | flags | _OPEN_FLAGS, dir_fd=at)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # a link, in the words of several systems
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):  # a link, as different systems report it
             raise OutsideRoot(path) from error
         raise
 

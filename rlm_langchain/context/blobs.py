@@ -1,9 +1,10 @@
-"""A folder of bytes, each under the sha256 of what it holds.
+"""A folder of blobs, each named by the sha256 of its content.
 
-Holds: a blob is whole or not there, whatever kills the process that writes it; a blob is checked before it is
-given out; equal bytes are kept once; nobody but the owner can read the folder.
-Does not hold: that a blob outlives a loss of power right after it was written (nothing is flushed to the
-disk). Such a blob fails its check, and is written again when the context is given again.
+Guaranteed: a blob is complete or absent, even if the writing process is killed; a blob is verified before it is
+returned; equal content is stored once; only the owner can read the folder.
+
+Not guaranteed: that a blob survives a power failure right after it was written, because nothing is flushed to
+the disk. Such a blob fails its check, and is written again when the context is passed again.
 """
 
 from __future__ import annotations
@@ -27,43 +28,43 @@ from rlm_langchain.context.file_hashes import (
 from rlm_langchain.errors import JournalError
 
 _TOUCH_INTERVAL = 3600
-"""Seconds between two notes that a blob is in use, so that most uses write nothing."""
+"""Seconds between two updates of a blob's time of use, so that most uses write nothing."""
 _ABANDONED_AFTER = 86_400
-"""Seconds without a write after which an unfinished blob belongs to a process that was killed."""
+"""Seconds without a write after which an unfinished blob is taken for that of a killed process."""
 _TEMPORARY_PREFIX = "unfinished-"
 
 
 class Blob(NamedTuple):
-    """Bytes that are in the store."""
+    """A blob in the store."""
 
     sha256: str
     size: int
     head: bytes
-    """The first bytes: a preview is made of them."""
+    """The first bytes, for a preview."""
 
 
 class Collected(NamedTuple):
-    """What a garbage collection removed."""
+    """The result of a garbage collection."""
 
     removed: tuple[str, ...]
-    """The sha256 of each context."""
+    """The sha256 of each removed context."""
     size: int
-    """Bytes that are free again, those of unfinished writes included."""
+    """Bytes that were freed, including those of unfinished writes."""
 
 
 class BlobStore:
-    """The blobs under one folder. Nothing is created before the first write."""
+    """The blobs in one folder. Nothing is created before the first write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file_hashes = FileHashCache(folder)
 
     def path(self, sha256: str) -> Path:
-        """Where the blob is, or would be."""
+        """Return the path of the blob, whether or not it exists."""
         return self.folder / sha256[:2] / sha256
 
     def put(self, data: bytes) -> Blob:
-        """Keep these bytes; a whole copy that is there already is left alone."""
+        """Store these bytes. A complete copy that exists already is left alone."""
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data), data[:PREVIEW_BYTES])
         if not self.reuse(blob):
             with self.writer() as writer:
@@ -72,7 +73,7 @@ class BlobStore:
         return blob
 
     def reuse(self, blob: Blob) -> bool:
-        """Whether a whole copy is there, which then counts as used."""
+        """Return whether a complete copy exists, and if so mark it as used."""
         with suppress(OSError):
             if self._is_intact(self.path(blob.sha256), blob.sha256, blob.size):
                 self._touch(blob.sha256)
@@ -81,7 +82,8 @@ class BlobStore:
 
     @contextmanager
     def writer(self) -> Iterator[BlobWriter]:
-        """For bytes that come in pieces: `write` them, then `commit`. Without that nothing is kept."""
+        """Yield a writer for bytes that come in pieces: `write` them, then `commit`. Without `commit` nothing
+        is stored."""
         with self.as_journal_error():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=self.folder)
@@ -92,9 +94,9 @@ class BlobStore:
             Path(name).unlink(missing_ok=True)
 
     def open(self, sha256: str, size: int) -> Path:
-        """The path of a blob that was checked. Raises `JournalError` when it is missing or damaged."""
+        """Return the path of a verified blob. Raises `JournalError` if it is missing or damaged."""
         path = self.path(sha256)
-        remedy = "give the context again to store it anew"
+        remedy = "pass the context again to store it again"
         try:
             intact = self._is_intact(path, sha256, size)
         except OSError as error:
@@ -105,9 +107,10 @@ class BlobStore:
         return path
 
     def collect(self, older_than: float, keep: Collection[str], *, dry_run: bool = False) -> Collected:
-        """Remove what was not used for so many seconds, except what is to be kept, and what crashes left.
+        """Remove blobs that were not used for `older_than` seconds, except those in `keep`, and the remains of
+        crashes.
 
-        With `dry_run`, say only what that would be.
+        With `dry_run`, only report what would be removed.
         """
         now, removed, size = time.time(), [], 0
         for path in sorted(self.folder.glob("*/*")):
@@ -124,13 +127,13 @@ class BlobStore:
 
     @contextmanager
     def as_journal_error(self) -> Iterator[None]:
-        """Turns what an operating system says about a write into our error."""
+        """Turn operating system errors of a write into a `JournalError`."""
         try:
             yield
         except OSError as error:
             raise JournalError(
                 f"a context cannot be stored under {self.folder} ({error.strerror}): "
-                "make room there, or set RLM_HOME to a folder that can be written"
+                "free some space there, or set RLM_HOME to a writable folder"
             ) from error
 
     def _is_intact(self, path: Path, sha256: str, size: int) -> bool:
@@ -146,7 +149,7 @@ class BlobStore:
         return True
 
     def _touch(self, sha256: str) -> None:
-        """Say that the blob is in use; its age counts from its last use."""
+        """Mark a blob as used. Its age counts from its last use."""
         path = self.path(sha256)
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _TOUCH_INTERVAL:
@@ -155,7 +158,7 @@ class BlobStore:
 
 
 class BlobWriter:
-    """One blob in the making: a file of its own until `commit` puts it in its place."""
+    """A blob that is being written: a temporary file until `commit` renames it."""
 
     def __init__(self, blobs: BlobStore, file: BinaryIO, path: Path) -> None:
         self._blobs, self._file, self._path = blobs, file, path
@@ -164,7 +167,7 @@ class BlobWriter:
         self._head = b""
 
     def write(self, data: bytes) -> None:
-        """Add bytes. Raises `JournalError` when they cannot be written."""
+        """Add bytes. Raises `JournalError` if they cannot be written."""
         self.append(data)
         self._digest.update(data)
         self._size += len(data)
@@ -172,21 +175,21 @@ class BlobWriter:
             self._head = (self._head + data)[:PREVIEW_BYTES]
 
     def commit(self) -> Blob:
-        """Keep what was written; a whole copy that is there already is left alone."""
+        """Store what was written. A complete copy that exists already is left alone."""
         blob = Blob(self._digest.hexdigest(), self._size, self._head)
         if not self._blobs.reuse(blob):
             self.publish(blob)
         return blob
 
     def append(self, data: bytes) -> None:
-        """Add bytes whose hash is known to the caller, who then calls `place`."""
+        """Add bytes whose hash the caller knows. The caller then calls `publish`."""
         with self._blobs.as_journal_error():
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
 
     def publish(self, blob: Blob) -> None:
-        """Give the blob its name: from here on it is whole and there."""
+        """Rename the file to its final name, which makes the blob visible."""
         path = self._blobs.path(blob.sha256)
         with self._blobs.as_journal_error():
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -196,7 +199,7 @@ class BlobWriter:
 
 
 def _remove_if_older(path: Path, before: float, *, dry_run: bool) -> int | None:
-    """Remove a file that was last used before that time; the bytes it had, or None if it stays."""
+    """Remove a file that was last used before this time. Return its size in bytes, or None if it stays."""
     with suppress(OSError):
         found = path.stat()
         if found.st_mtime < before:

@@ -1,4 +1,6 @@
-"""Bytes to text, in blocks, without a lie: what cannot be decoded is counted, or refused with its place."""
+"""Decodes bytes to text, block by block. Undecodable bytes are replaced and counted, or refused with their
+position.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ from rlm_langchain.context.describe import count
 from rlm_langchain.errors import InputError
 
 BLOCK_BYTES = 1 << 18
-"""Bytes read at once: large enough to be quick, small enough for the processor's cache."""
+"""Bytes per read: large enough to be fast, small enough for the processor's cache."""
 SAMPLE_BYTES = 1 << 13
-"""Bytes that are looked at to tell text from the rest."""
+"""Bytes that are examined to tell text from other content."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -35,20 +37,21 @@ _NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_blocks(file: BinaryIO) -> Iterator[bytes]:
-    """What is left in a file, block by block."""
+    """Yield the rest of a file, block by block."""
     while block := file.read(BLOCK_BYTES):
         yield block
 
 
 def encoding_of(sample: bytes) -> str:
-    """UTF-8, unless a byte order mark says otherwise."""
+    """Return UTF-8, unless a byte order mark says otherwise."""
     return next((encoding for mark, encoding in _BOMS if sample.startswith(mark)), "utf-8")
 
 
 def why_not_text(sample: bytes) -> str | None:
-    """What the beginning of a file is if it is no text, and what to do; None for text.
+    """Return what a file is if its first bytes show that it is not text, and what to do about it. None for
+    text.
 
-    A NUL alone does not make a text binary: logs have them after a crash.
+    A NUL alone does not make a text binary: logs contain them after a crash.
     """
     for magic, name in _FORMATS:
         if sample.startswith(magic):
@@ -63,7 +66,8 @@ def why_not_text(sample: bytes) -> str | None:
 
 
 def replace_surrogates(text: str) -> tuple[str, int]:
-    """The text with each lone surrogate replaced by U+FFFD, so that offsets stay, and how many there were."""
+    """Replace each lone surrogate by U+FFFD, which keeps offsets. Return the text and the number of
+    replacements."""
     return _SURROGATE.subn(_REPLACEMENT, text)
 
 
@@ -96,12 +100,12 @@ def unkept(number: int) -> str:
 
 
 def replacement_note(number: int, what: str = "undecodable byte sequence") -> str:
-    """A note for `about`; empty for none."""
+    """Return a note for `about`, empty if nothing was replaced."""
     return f"{count(number, what)} replaced by U+FFFD" if number else ""
 
 
 class Decoder:
-    """Decodes one text, block by block, and counts what it had to replace.
+    """Decodes one text, block by block, and counts replacements.
 
     With `strict` it raises `InputError` instead, with the offset in bytes.
     """
@@ -114,7 +118,7 @@ class Decoder:
         self._offset = 0
 
     def decode(self, block: bytes, *, final: bool = False) -> str:
-        """The text of the next block; a character cut by its end comes with the next one."""
+        """Return the text of the next block. A character that is split at its end comes with the next block."""
         state = self._decoder.getstate()
         try:
             text = self._decoder.decode(block, final)
@@ -130,7 +134,7 @@ class Decoder:
         at = self._offset + size - len(error.object) + error.start
         return (
             f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): "
-            "mend it, or let undecodable bytes be replaced (not `strict`)"
+            "fix it, or have undecodable bytes replaced (without `strict`)"
         )
 
     def _decode_with_replacement(self, pending: bytes, block: bytes, final: bool) -> str:

@@ -1,7 +1,7 @@
-"""Remembers which file had which content, so that an unchanged file is not hashed again.
+"""Caches the hashes of files, so that an unchanged file is not hashed again.
 
-Covered: any change that the file system notes in size, times or inode, also when the modification time was
-set back. Not covered: who can write to the store or the kernel's clocks can lie to it.
+Covered: every change that the file system shows in size, times or inode, even if the modification time was
+reset. Not covered: anyone who can write to the store or make the kernel's clocks lie.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import BinaryIO, NamedTuple
 from rlm_langchain.context.decoding import BLOCK_BYTES
 
 _SETTLED_AFTER = 2_000_000_000
-"""Nanoseconds: a file that changed less than this before it was stamped may change once more without a new
-stamp, since file systems count time in steps."""
+"""Nanoseconds. A file that changed less than this before its stat was taken may change again without a visible
+difference, because file systems have a limited time resolution."""
 
 
 class FileStat(NamedTuple):
-    """What the file system knows of a file's content."""
+    """The metadata of a file that shows whether its content changed."""
 
     size: int
     modified: int
@@ -33,42 +33,44 @@ class FileStat(NamedTuple):
 
     @classmethod
     def of_path(cls, path: Path) -> FileStat:
-        """The stamp of a regular file, not of what a link leads to. Raises `OSError`."""
+        """Return the stat of a regular file; links are not followed. Raises `OSError`."""
         return cls.of_stat(os.lstat(path))
 
     @classmethod
     def of_stat(cls, found: os.stat_result) -> FileStat:
-        """The stamp in what `stat` or `fstat` said."""
+        """Convert the result of `stat` or `fstat`."""
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "it is not a regular file")
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
 
     def is_settled(self, at: int) -> bool:
-        """Whether any later change gives another stamp, when it was taken at this time, in nanoseconds.
+        """Return whether any later change would give a different stat, if this one was taken at time `at`
+        (nanoseconds).
 
-        Where nobody can set the time of a change, that alone tells: files that claim to be of tomorrow exist.
+        Only the change time is used where nobody can set it, because files may claim to be from the future.
         """
         latest = self.changed if os.name == "posix" else max(self.modified, self.changed)
         return at - latest >= _SETTLED_AFTER
 
 
 class FileHashCache:
-    """Stamps of files whose hash is known: in memory, and beside the blobs for other processes."""
+    """Stats of files whose hash is known: in memory, and next to the blobs for other processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._remembered: dict[Path, tuple[str, FileStat]] = {}
 
     def is_remembered(self, path: Path, sha256: str, stamp: FileStat) -> bool:
-        """Whether this process has seen the file with this content and this stamp."""
+        """Return whether this process has seen the file with this content and this stat."""
         return self._remembered.get(path) == (sha256, stamp)
 
     def remember(self, path: Path, sha256: str, stamp: FileStat) -> None:
-        """The file had this content at this stamp."""
+        """Record that the file had this content at this stat."""
         self._remembered[path] = (sha256, stamp)
 
     def is_known(self, path: Path, sha256: str, stamp: FileStat) -> bool:
-        """Whether any process sealed the file with this content and this stamp, for a file of others."""
+        """Return whether any process has recorded the file with this content and this stat. For files of the
+        user."""
         if self.is_remembered(path, sha256, stamp):
             return True
         with suppress(OSError, ValueError):
@@ -78,14 +80,14 @@ class FileHashCache:
         return False
 
     def known_stat(self, path: Path, sha256: str) -> FileStat | None:
-        """The stamp at which the file is known to have this content; None when it must be hashed to know."""
+        """Return the stat at which the file is known to have this content, or None if it must be hashed."""
         known = self._remembered.get(path)
         return known[1] if known is not None and known[0] == sha256 else None
 
     def save(self, path: Path, sha256: str, stamp: FileStat, at: int) -> None:
-        """Remember a file of others, also for other processes, unless it was changing when it was stamped.
+        """Record a file of the user, also for other processes, unless it was changing when its stat was taken.
 
-        `at` is the time of the stamp, in nanoseconds.
+        `at` is the time of the stat, in nanoseconds.
         """
         if not stamp.is_settled(at):
             return
@@ -101,9 +103,9 @@ class FileHashCache:
 
 
 def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
-    """A regular file, unbuffered. Never waits, and follows a link only when told to. Raises `OSError`.
+    """Open a regular file, unbuffered. Never blocks, and follows a link only with `follow`. Raises `OSError`.
 
-    Without O_NONBLOCK, to open a named pipe waits for whoever writes to it.
+    Without O_NONBLOCK, opening a named pipe would wait for a writer.
     """
     flags = os.O_RDONLY | _open_flag("O_NONBLOCK") | _open_flag("O_CLOEXEC") | _open_flag("O_BINARY")
     try:
@@ -123,18 +125,18 @@ def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
 
 
 def _open_flag(name: str) -> int:
-    """A flag of `os.open`, on systems that have it."""
+    """Return a flag of `os.open`, or 0 on systems that lack it."""
     return int(getattr(os, name, 0))
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a regular file, read in blocks."""
+    """Return the sha256 of a regular file, read in blocks."""
     with open_regular(path, follow=True) as file:
         return hash_open_file(file)
 
 
 def hash_open_file(file: BinaryIO) -> str:
-    """The sha256 of an open file as long as it is now: more that is written meanwhile is not waited for."""
+    """Return the sha256 of an open file up to its current size, ignoring data that is appended meanwhile."""
     digest, left = hashlib.sha256(), os.fstat(file.fileno()).st_size
     file.seek(0)
     while left > 0 and (block := file.read(min(BLOCK_BYTES, left))):

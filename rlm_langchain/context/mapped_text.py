@@ -1,4 +1,4 @@
-"""A stored text in place: looked into without loading it, whatever its size, by characters."""
+"""Random access to a stored text by character offsets, without loading it, whatever its size."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rlm_langchain.context.opening import is_stored, open_context
 from rlm_langchain.types import ContextFile
 
 STEP_BYTES = 1 << 16
-"""Bytes between two marks."""
+"""Bytes between two entries of the offset table."""
 WINDOW_BYTES = 1 << 22
-"""Bytes of a file that are looked through at once."""
+"""Bytes of a file that are searched at once."""
 OVERLAP_BYTES = 1 << 16
-"""Bytes that two windows share: what is looked for in them is no longer than that."""
+"""Bytes that two windows share: the longest text that can be found."""
 
 
 class FileBytes:
-    """The bytes of an open file, read where they are looked at: to map a file that its owner cuts off kills."""
+    """The bytes of an open file, read on access. A memory map would kill the process if the file were truncated."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
@@ -41,7 +41,7 @@ class FileBytes:
         return b"".join(parts)
 
     def find(self, needle: bytes) -> int:
-        """The first place of some bytes, or -1."""
+        """Return the first position of these bytes, or -1."""
         for start in range(0, self._size, WINDOW_BYTES):
             at = self[start : start + WINDOW_BYTES + len(needle) - 1].find(needle)
             if at >= 0:
@@ -50,31 +50,31 @@ class FileBytes:
 
 
 class MappedText:
-    """UTF-8 on disk. Marks are made in one pass when they are first needed; text in ASCII needs none."""
+    """UTF-8 text on disk. The offset table is built in one pass when it is first needed; ASCII needs none."""
 
     def __init__(self, data: bytes | mmap.mmap | FileBytes, file: ContextFile) -> None:
         self.data = data
         self._ascii = file.length == file.size
         self._characters_before: list[int] = []
-        """Characters before each step."""
+        """Number of characters before each step."""
 
     def character(self, byte: int) -> int:
-        """How many characters begin before this byte."""
+        """Return the number of characters that begin before this byte."""
         if self._ascii:
             return byte
         step = byte // STEP_BYTES
         return self._offsets()[step] + _count_characters(self.data[step * STEP_BYTES : byte])
 
     def slice(self, start: int, end: int) -> str:
-        """The characters from one to another, as a slice of the text would give them."""
+        """Return the characters from `start` to `end`, like a slice of the text."""
         return self.data[self._byte_of(start) : self._byte_of(end)].decode("utf-8", "replace")
 
     def find(self, needle: bytes) -> int:
-        """The byte at which these bytes stand first, or -1."""
+        """Return the byte offset of the first occurrence of these bytes, or -1."""
         return self.data.find(needle)
 
     def windows(self) -> Iterator[tuple[int, str]]:
-        """The text in pieces that overlap, each with the number of its first character."""
+        """Yield the text in pieces that overlap, each with the number of its first character."""
         for at in range(0, len(self.data), WINDOW_BYTES):
             start = at
             while self.data[start : start + 1] and self.data[start : start + 1][0] & 0xC0 == 0x80:
@@ -83,7 +83,7 @@ class MappedText:
             yield self.character(start), piece.decode("utf-8", "replace")
 
     def _byte_of(self, character: int) -> int:
-        """Where the character begins."""
+        """Return the byte offset of a character."""
         if self._ascii:
             return min(character, len(self.data))
         marks = self._offsets()
@@ -108,7 +108,7 @@ class MappedText:
 
 @contextmanager
 def open_mapped(file: ContextFile) -> Iterator[MappedText]:
-    """A context that is one text, for as long as it is looked into. Raises `JournalError` when it has changed."""
+    """Yield a context that is one text. Raises `JournalError` if it has changed."""
     with open_context(file) as stream:
         if not is_stored(file):
             yield MappedText(FileBytes(stream, file.size), file)
@@ -121,5 +121,5 @@ _CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
 def _count_characters(data: bytes) -> int:
-    """Characters that begin in these bytes."""
+    """Return the number of characters that begin in these bytes."""
     return len(data.translate(None, _CONTINUATION_BYTES))

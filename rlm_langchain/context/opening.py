@@ -1,9 +1,9 @@
-"""From a reference back to bytes that are what they were, or an error that names what is not.
+"""Opens the content of a reference after verifying that it is unchanged.
 
-Everybody who reads a context in the host opens it here. A file is known by its content: one that was touched,
-or replaced by a copy, is read; one that was overwritten, shortened, appended to, removed, or replaced by a link,
-a pipe or another text is a `JournalError`. The content is looked at before it is read and again afterwards.
-Not covered: a program that writes through a memory map, which file systems note late.
+All host code that reads a context uses this module. A file is identified by its content: one that was touched,
+or replaced by a copy, can be read; one that was overwritten, truncated, extended, removed, or replaced by a
+link, a pipe or another text is a `JournalError`. The content is checked before it is read and again afterwards.
+Not covered: a program that writes through a memory map, which file systems notice late.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from rlm_langchain.errors import JournalError
 from rlm_langchain.types import ContextFile, ContextRef
 
 _MAX_REMEMBERED = 1_000
-"""Files whose stamps are remembered after they were hashed again."""
+"""Number of files whose stats are remembered after they were hashed again."""
 
 
 def open_reference(ref: ContextRef, blobs: BlobStore) -> ContextFile:
-    """The file, checked. Raises `JournalError` when it is missing, damaged or changed."""
+    """Return the verified file. Raises `JournalError` if it is missing, damaged or changed."""
     path = _verified_path(Path(ref["path"]), ref, blobs.file_hashes) if "path" in ref else _stored_path(ref, blobs)
     stamp = blobs.file_hashes.known_stat(path, ref["sha256"])
     return ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"], stamp)
@@ -42,22 +42,22 @@ def open_reference(ref: ContextRef, blobs: BlobStore) -> ContextFile:
 
 @contextmanager
 def open_context(file: ContextFile) -> Iterator[BinaryIO]:
-    """A context to be read, at its beginning, for as long as that takes. Raises `JournalError` when it has changed.
+    """Yield a context, opened at its beginning. Raises `JournalError` if it has changed.
 
-    That may be found out at the end: what was read counts only when nothing was raised.
+    The change may be detected only at the end, so use what was read only if nothing was raised.
     """
     with _as_journal_error(file), open_regular(file.path, follow=not file.sha256) as stream:
         verify(stream, file)
         try:
             yield stream
         except Exception:
-            verify(stream, file)  # what went wrong may be that the text was another one
+            verify(stream, file)  # a changed text may be the cause of the error
             raise
         verify(stream, file)
 
 
 def read_context(file: ContextFile) -> bytes:
-    """All bytes of a context. Raises `JournalError` when it has changed."""
+    """Return all bytes of a context. Raises `JournalError` if it has changed."""
     with _as_journal_error(file), open_regular(file.path, follow=not file.sha256) as stream:
         before = FileStat.of_stat(os.fstat(stream.fileno()))
         if not file.sha256:
@@ -76,7 +76,8 @@ def read_context(file: ContextFile) -> bytes:
 
 
 def verify(stream: BinaryIO, file: ContextFile) -> None:
-    """Raise `JournalError` unless the open file holds what the context is. One with another stamp is hashed."""
+    """Raise `JournalError` unless the open file has the content of the context. It is hashed if its stat is
+    different."""
     stamp = FileStat.of_stat(os.fstat(stream.fileno()))
     if not file.sha256:  # made by hand: there is nothing to compare it with
         return
@@ -92,12 +93,12 @@ def verify(stream: BinaryIO, file: ContextFile) -> None:
 
 
 def is_stored(file: ContextFile) -> bool:
-    """Whether it is a copy of ours, which nobody else writes to, and no file of the user's."""
+    """Return whether the file is a copy in the store, and not a file of the user that others may write to."""
     return file.path.name == file.sha256
 
 
 class WatchedFiles:
-    """Files of the user that a sandbox reads while its session lives: held open, so that a change is noticed."""
+    """Files of the user that a sandbox reads during a session. They are held open, so that changes are noticed."""
 
     def __init__(self, files: Iterable[ContextFile]) -> None:
         self._open: list[tuple[ContextFile, BinaryIO]] = []
@@ -118,19 +119,20 @@ class WatchedFiles:
         self.close()
 
     def check(self) -> None:
-        """Raise `JournalError` when one of them has changed."""
+        """Raise `JournalError` if one of them has changed."""
         for file, stream in self._open:
             with _as_journal_error(file):
                 verify(stream, file)
 
     def check_paths(self) -> None:
-        """The same, of what is there now under their names."""
+        """Raise `JournalError` if their paths no longer lead to the same content."""
         for file, _ in self._open:
             with open_context(file):
                 pass
 
     def identity(self, file: ContextFile) -> list[int]:
-        """Device and inode of one of them, by which a worker knows that it opened the same; nothing of others."""
+        """Return device and inode of a watched file, by which a worker verifies that it opened the same one.
+        Empty for other files."""
         for held, stream in self._open:
             if held is file:
                 found = os.fstat(stream.fileno())
@@ -138,13 +140,13 @@ class WatchedFiles:
         return []
 
     def close(self) -> None:
-        """Let go of them. Safe twice."""
+        """Close the files. Safe to call twice."""
         while self._open:
             self._open.pop()[1].close()
 
 
 class _VerifiedStats:
-    """Stamps at which files were hashed in this process, most recent last."""
+    """Stats at which files were hashed in this process, most recent last."""
 
     def __init__(self) -> None:
         self._stamps: OrderedDict[tuple[Path, str], FileStat] = OrderedDict()
@@ -166,7 +168,7 @@ _verified = _VerifiedStats()
 
 @contextmanager
 def _as_journal_error(file: ContextFile) -> Iterator[None]:
-    """Turns what an operating system says about a read into our error."""
+    """Turn operating system errors of a read into a `JournalError`."""
     try:
         yield
     except OSError as error:
@@ -196,7 +198,7 @@ def _verified_path(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
 def _changed_error(file: ContextFile) -> JournalError:
     if is_stored(file):
         return JournalError(
-            f"the stored context {one_line(file.path)} is damaged: give the context again to store it anew"
+            f"the stored context {one_line(file.path)} is damaged: pass the context again to store it again"
         )
     return JournalError(f"{_name(file)} has changed since the run began: {_WAY_OUT}")
 
@@ -209,4 +211,4 @@ def _name(file: ContextFile) -> str:
     return f"the file {one_line(file.path)}, which is the context of this run,"
 
 
-_WAY_OUT = "put it back as it was, or ask again in a new run (of a file that is still written to, give a copy)"
+_WAY_OUT = "restore it, or ask again in a new run (with a copy, if the file is still being written)"

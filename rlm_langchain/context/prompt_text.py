@@ -1,4 +1,4 @@
-"""The text of a value as a prompt shows it."""
+"""Converts values to text for prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlm_langchain.types import Excerpt
 
 
 def to_prompt_text(value: object) -> str:
-    """A value as a model reads it."""
+    """Return a value as a model reads it."""
     if isinstance(value, Excerpt):
         return read_excerpt(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

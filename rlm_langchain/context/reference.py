@@ -1,4 +1,4 @@
-"""How every kind of context becomes a reference, in one of the two shapes that a sandbox can open."""
+"""Makes references of all kinds of context, in one of the two formats that a sandbox can open."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 MAX_STREAM_BYTES = 1 << 30
-"""Bytes that are copied from a stream, whose end nobody knows. A file is known by its size, and has no limit."""
+"""Bytes that are copied from a stream, which may never end. Files have no such limit, because their size is
+known."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreWriter:
-    """What a source needs to make a reference."""
+    """Everything that a source needs to make a reference."""
 
     blobs: BlobStore
     strict: bool
-    """Refuse what cannot be decoded, instead of replacing and counting it."""
+    """Whether to refuse what cannot be decoded, instead of replacing and counting it."""
     max_stream_bytes: int = MAX_STREAM_BYTES
     """Bytes that are copied from one stream."""
     deadline: float = inf
-    """On the monotonic clock: when the time for all of it is over."""
+    """Time on the monotonic clock by which everything must have been read."""
 
     def seconds_left(self, name: object) -> float:
-        """How long a source may still take. Raises `InputError` when its time is over."""
+        """Return the seconds that a source may still take. Raises `InputError` if the time is over."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise InputError(
                 f"{one_line(name)} was not read to its end in the time of the run: raise Budget(seconds=) or "
-                "--seconds, or give less of it"
+                "--seconds, or pass less of it"
             )
         return left
 
@@ -44,14 +45,14 @@ class Source(Protocol):
     """One kind of context."""
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value is of this kind. Quick, and raises nothing."""
+        """Return whether the value is of this kind. Fast, and never raises."""
 
     def to_reference(self, value: Any, store_writer: StoreWriter) -> ContextRef | None:
-        """The reference, or None for nothing. Raises `InputError`."""
+        """Return the reference, or None for an empty value. Raises `InputError`."""
 
 
 def text_reference(blob: Blob, characters: int, *notes: str) -> ContextRef:
-    """The reference of a text: UTF-8 in the store, or in a file that is referenced in place."""
+    """Return the reference of a text: UTF-8 in the store, or in a file that is used in place."""
     preview = describe.preview_of_bytes(blob.head)
     return ContextRef(
         sha256=blob.sha256,
@@ -67,7 +68,7 @@ def text_reference(blob: Blob, characters: int, *notes: str) -> ContextRef:
 def json_reference(
     blob: Blob, kind: Literal["list", "dict"], length: int, line: str, preview: str | None = None
 ) -> ContextRef:
-    """The reference of a list or an object in the store; the preview is the JSON, unless one is given."""
+    """Return the reference of a list or dict in the store. The default preview is the beginning of its JSON."""
     return ContextRef(
         sha256=blob.sha256,
         kind="json",

@@ -1,10 +1,11 @@
-"""Makes every character of a text show, for previews, outputs and terminals; and takes its power over prompts.
+"""Makes all characters of a text visible, for previews, outputs and terminals, and defuses text for prompts.
 
-Covered: control characters (so ANSI escapes, backspaces, carriage returns), direction marks and overrides,
+Covered: control characters (ANSI escapes, backspaces, carriage returns), direction marks and overrides,
 zero-width and other invisible characters, tag characters and variation selectors that can carry a hidden
-message, line separators other than a newline, lone surrogates. For prompts also the marks by which chat
-templates tell who speaks: a server that renders a prompt to one text would take them for its own.
-Not covered: letters that look alike, what the text says, and marks of templates that are not listed here.
+message, line separators other than a newline, lone surrogates. For prompts also the marks of chat templates
+that separate speakers, because a server that renders a prompt to one text would interpret them.
+
+Not covered: letters that look alike, the meaning of the text, and marks of templates that are not listed here.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ _TEMPLATE_MARKS = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""The text with each character that cannot be seen written as its escape; `\n` and `\t` stay.
+    r"""Replace every invisible character by its escape; `\n` and `\t` stay.
 
-    The result encodes to UTF-8 and changes nothing when shown. It is for reading: a backslash that was
-    already there stays as it is, so the escape cannot be undone.
+    The result can be encoded as UTF-8 and has no effect when displayed. It cannot be converted back, because
+    existing backslashes stay as they are.
     """
     return _INVISIBLE.sub(_escape, text)
 
 
 def quotable(text: str) -> str:
-    r"""The text as a prompt may hold it: visible, and its marks of chat templates broken (`\x3c|im_start|>`)."""
+    r"""Prepare a text for a prompt: visible, and with marks of chat templates broken up (`\x3c|im_start|>`)."""
     return _TEMPLATE_MARKS.sub(_escape_first, visible(text))
 
 
 def one_line(name: object) -> str:
-    r"""A name of a file as a message may hold it: visible, on one line (`\n` and `\t` are escapes too)."""
+    r"""Prepare a file name for a message: visible, on one line (`\n` and `\t` become escapes, too)."""
     return visible(str(name)).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -59,8 +60,8 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def shown(text: str, most: int) -> str:
-    """Printed text as a model may see it: cut in the middle, made visible, without power over
-    prompts, fenced so that it stays a quotation."""
+    """Prepare printed text for a model: cut in the middle to `most` characters, visible, with marks of chat
+    templates broken up, and in a fence that it cannot close."""
     cut = quotable(clip(text.rstrip("\n"), most))
     longest = max((len(run) for run in re.findall(r"`+", cut)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -68,13 +69,13 @@ def shown(text: str, most: int) -> str:
 
 
 def fenced(text: str) -> str:
-    """What `shown` has fenced in this text."""
+    """Return the text inside the fence of `shown`."""
     found = re.search(r"^(`{3,})\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     return found[2] if found else text
 
 
 def clip(text: str, most: int) -> str:
-    """Head and tail of a text that is longer than `most` characters, with the true length said between them."""
+    """Cut a text longer than `most` characters to its head and tail, with its true length between them."""
     if len(text) <= most:
         return text
     half = most // 2

@@ -1,8 +1,9 @@
-"""Signatures on references: a dict from outside that has the keys of a reference is data, whatever it says.
+"""Signs references. A dict from outside that has the keys of a reference but no valid signature is plain data.
 
-A reference travels as plain JSON, through checkpoints, messages and other people's graphs. Its signature, an HMAC
-with a key that is made once under `RLM_HOME`, says that a store of this home made it, with this path and these
-words. Not covered: who can read `RLM_HOME`, and a reference that is given on to somebody else as it is.
+A reference travels as plain JSON through checkpoints, messages and other people's graphs. Its signature is an
+HMAC with a key that is created once under `RLM_HOME`. It proves that a store of this home made the reference,
+with exactly this content. Not covered: anyone who can read `RLM_HOME`, and an unchanged reference that is
+passed on to somebody else.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ KEY_FILE = "references.key"
 SIGNATURE = "signature"
 _KEY_BYTES = 32
 _PROCESS_KEY = secrets.token_bytes(_KEY_BYTES)
-"""Where no key can be kept: what is signed with it is good until this process ends."""
+"""Used if no key can be stored. Its signatures are valid until this process ends."""
 
 
 def sign(ref: ContextRef, home: Path) -> ContextRef:
-    """The reference with a signature of this home, whose key is made when it is first needed."""
+    """Return the reference with a signature of this home. The key is created on first use."""
     return {**ref, "signature": _signature(ref, _signing_key(home))}
 
 
 def is_signed(ref: Mapping[str, Any], home: Path) -> bool:
-    """Whether a store of this home made the reference, word for word."""
+    """Return whether a store of this home made exactly this reference."""
     given = ref.get(SIGNATURE)
     keys = (_read_key(home / KEY_FILE), _PROCESS_KEY)
     return isinstance(given, str) and any(
@@ -53,7 +54,7 @@ def _signing_key(home: Path) -> bytes:
 
 
 def _read_key(path: Path) -> bytes | None:
-    """The key; None when there is none yet."""
+    """Return the key, or None if there is none yet."""
     try:
         with path.open("rb") as file:
             key = file.read(_KEY_BYTES + 1)
@@ -63,7 +64,8 @@ def _read_key(path: Path) -> bytes | None:
 
 
 def _create_key(path: Path) -> bytes | None:
-    """A new key, or the one that another process has made meanwhile; None when the home cannot be written."""
+    """Create the key, or return the one that another process created meanwhile. None if the home is not
+    writable."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock"), mode=0o600):

@@ -1,4 +1,4 @@
-"""Contexts in and out: whatever the caller has becomes a reference, and a reference becomes a file."""
+"""The store of contexts: turns values into references, and references into files."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SOURCES: tuple[Source, ...] = (
     json_values,
     foreign_objects,
 )
-"""What can be a context, in the order in which they are asked. Each is a module, and satisfies `Source`."""
+"""All kinds of context, in the order in which they are asked. Each is a module that satisfies `Source`."""
 
 REPL_SOURCES: tuple[Source, ...] = (subtext, text, json_values)
-"""What a program in a sandbox can make a context of."""
+"""What a program in a sandbox can turn into a context."""
 
 
 def home() -> Path:
-    """The folder of everything we keep: `RLM_HOME`, or the user's data folder."""
+    """Return the folder of all our data: `RLM_HOME`, or the user's data folder."""
     if chosen := os.environ.get("RLM_HOME"):
         return Path(chosen).expanduser().absolute()
     return default_home()
@@ -70,7 +70,8 @@ def default_home() -> Path:
 
 
 def max_stream_bytes() -> int:
-    """How many bytes are copied from one stream: `RLM_MAX_STREAM_BYTES`, or 1 GiB. Raises `ConfigurationError`."""
+    """Return the most bytes to copy from a stream: `RLM_MAX_STREAM_BYTES`, or 1 GiB. Raises
+    `ConfigurationError`."""
     chosen = os.environ.get("RLM_MAX_STREAM_BYTES")
     if not chosen:
         return MAX_STREAM_BYTES
@@ -82,9 +83,9 @@ def max_stream_bytes() -> int:
 
 
 class ContextStore:
-    """The contexts under one folder, by the hash of their content.
+    """The contexts in one folder, by the hash of their content.
 
-    Nothing is created before the first write. Safe to use from many threads and processes at once.
+    Nothing is created before the first write. Safe for several threads and processes.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -92,13 +93,14 @@ class ContextStore:
         self._blobs = BlobStore(self.root / "contexts")
 
     def reference(self, context: Any, *, strict: bool = False, seconds: float | None = None) -> ContextRef | None:
-        """A reference to whatever is given; None for None and for an empty text, list or dict.
+        """Return a reference to a value. None for None and for an empty text, list or dict.
 
-        Blocks while it reads and writes, about a second for a gigabyte. With `strict`, what cannot be decoded
-        is refused instead of replaced. A reference that a store of this home has made stays what it is; a dict that
-        only looks like one is a dict. Raises `InputError` for what cannot be a context, or is not read to its
-        end after `seconds`, and `JournalError` when the store cannot be written, or no longer has what a ready
-        reference names.
+        Blocks while it reads and writes, about a second per gigabyte. With `strict`, undecodable content is
+        refused instead of replaced. A reference made by a store of this home is returned as it is; a dict that
+        only looks like one is a plain dict.
+
+        Raises `InputError` for a value that cannot be a context or is not read within `seconds`, and
+        `JournalError` if the store cannot be written or no longer has what a reference names.
         """
         if references.accepts(context):
             return references.to_reference(context, self._blobs, self.root)
@@ -107,30 +109,31 @@ class ContextStore:
         return self._signed(source.to_reference(context, store_writer) if source else None)
 
     def verified(self, ref: Any) -> ContextRef:
-        """A reference that comes back from where others may have written it, such as a message.
+        """Return a reference from an untrusted place, such as a message, after verifying it.
 
-        Raises `InputError` for what is none, and `JournalError` for one that no store of this home has made.
+        Raises `InputError` if it is not a reference, and `JournalError` if no store of this home made it.
         """
         if not references.accepts(ref):
-            raise InputError("this is no reference that a store of contexts has signed: give the context itself")
+            raise InputError("this is not a reference signed by a context store: pass the context itself")
         return references.verified(ref, self.root)
 
     def with_short_preview(self, ref: ContextRef, preview: int) -> ContextRef:
-        """The same reference with no more than so many characters of its preview."""
+        """Return the same reference with at most `preview` characters of its preview."""
         cut: ContextRef = {**ref, "preview": ref["preview"][:preview]}
         if cut["type"] == "table":  # which may begin with fewer rows now than make one
             cut["type"] = type_of_text(cut["preview"])
         return sign(cut, self.root)
 
     def _store_writer(self, *, strict: bool = False, seconds: float | None = None) -> StoreWriter:
-        """Where bytes that become a context go, and how long and how many may come."""
+        """Return a writer for new contexts, with the limits of this store."""
         deadline = inf if seconds is None else time.monotonic() + seconds
         return StoreWriter(self._blobs, strict, max_stream_bytes(), deadline)
 
     def reference_beneath(self, path: Path, roots: Sequence[Path]) -> ContextRef | None:
-        """A reference to a file or folder below one of the roots, links to places below it followed.
+        """Return a reference to a file or folder below one of the roots, following links to places below it.
 
-        Nothing else is read, whoever moves files or puts links into their place meanwhile. Raises as `reference`.
+        Nothing else is read, even if others move files or replace them by links meanwhile. Raises as
+        `reference`.
         """
         with streams.as_input_error(str(path)):
             within, found = beneath.resolve_in_roots(roots, path)
@@ -138,7 +141,7 @@ class ContextStore:
                 return self._signed(self._reference_opened(within, found, descriptor))
 
     def _reference_opened(self, within: Path, path: Path, descriptor: int) -> ContextRef | None:
-        """What was opened, as a reference."""
+        """Return a reference to an open file or folder."""
         store_writer, mode = self._store_writer(), os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode) and not plugins.accepts(path):
             return folders.folder_to_reference(within, path, store_writer)
@@ -155,9 +158,9 @@ class ContextStore:
                 return plugins.to_reference(copied, store_writer)
 
     def reference_from_repl(self, value: Any) -> ContextRef | None:
-        """A reference to what a program made: a text, a list, a dict, a part of its context, and nothing else.
+        """Return a reference to a value made by a program: a text, a list, a dict or a part of its context.
 
-        A value that looks like a reference is a dict like any other: a program cannot name what it was not given.
+        A dict that looks like a reference is a plain dict, so a program cannot name what it was not given.
         """
         source = next(source for source in REPL_SOURCES if source.accepts(value))
         return self._signed(source.to_reference(value, self._store_writer()))
@@ -166,13 +169,13 @@ class ContextStore:
         return None if ref is None else sign(ref, self.root)
 
     def open(self, ref: ContextRef) -> ContextFile:
-        """The bytes of a context, checked. Raises `JournalError` that names what is missing or changed."""
+        """Return the verified file of a context. Raises `JournalError` that names what is missing or changed."""
         if wrong := references.reference_fault(dict(ref)):
             raise JournalError(f"a reference to a context is damaged: {wrong}")
         return open_reference(ref, self._blobs)
 
     def load(self, ref: ContextRef) -> str | list[Any] | dict[str, Any]:
-        """The context as a value in memory. Raises as `open` does."""
+        """Return the context as a value in memory. Raises as `open` does."""
         found = self.open(ref)
         content = read_context(found).decode()
         if found.kind == "text":
@@ -181,10 +184,10 @@ class ContextStore:
         return value
 
     def collect(self, *, older_than: float, keep: Collection[str], dry_run: bool = False) -> Collected:
-        """Remove what was not used for `older_than` seconds, except the sha256 in `keep`, and crashed writes.
+        """Remove contexts that were not used for `older_than` seconds, except the sha256 in `keep`, and
+        unfinished writes.
 
-        With `dry_run`, say only what that would be.
-        A use is a `reference` or an `open`, counted to the hour. Files that are referenced in place are not
-        touched.
+        With `dry_run`, only report what would be removed. A use is a `reference` or an `open`, with a
+        resolution of one hour. Files that are used in place are never touched.
         """
         return self._blobs.collect(older_than, keep, dry_run=dry_run)

@@ -1,7 +1,8 @@
-"""A context as named texts, without holding more of it in memory than must be.
+"""Splits a context into named texts, with little of it in memory at a time.
 
-A text is one source, `context`. In a list or dict each item is one, named by its number or key, and nested ones by
-the way to them (`3.body`). A small record is one source, as its JSON: what belongs together is found together.
+A text is one source, `context`. In a list or dict each item is a source, named by its number or key; nested
+items are named by their path (`3.body`). A small record is one source, as JSON, so that its fields are found
+together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rlm_langchain.context.opening import open_context, read_context
 from rlm_langchain.types import ContextFile
 
 PASSAGE_CHARS = 1_000
-"""Characters that a passage aims at."""
+"""Target length of a passage in characters."""
 
 PathStep = str | int
 
@@ -24,9 +25,9 @@ class TextUnit(NamedTuple):
     """One text of a context."""
 
     path: tuple[PathStep, ...]
-    """The keys and numbers that lead to it from the context."""
+    """Keys and numbers that lead to it from the context."""
     label: str
-    """The same for people and models."""
+    """The path as text, for people and models."""
 
 
 class UnitText(NamedTuple):
@@ -37,7 +38,7 @@ class UnitText(NamedTuple):
 
 
 def read_units(file: ContextFile) -> Iterator[UnitText]:
-    """The texts of a stored context, in their order."""
+    """Yield the texts of a stored context, in order."""
     if file.kind == "text":
         yield UnitText(TextUnit((), "context"), _decoded_blocks(file))
         return
@@ -46,7 +47,7 @@ def read_units(file: ContextFile) -> Iterator[UnitText]:
 
 
 def units_of(context: Any) -> Iterator[tuple[TextUnit, str]]:
-    """The texts of a context in memory."""
+    """Yield the texts of a context in memory."""
     if isinstance(context, str):
         yield TextUnit((), "context"), context
         return
@@ -55,7 +56,7 @@ def units_of(context: Any) -> Iterator[tuple[TextUnit, str]]:
 
 
 def labelled_strings(context: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a list or dict as it is, small ones too, by its label."""
+    """Yield every text in a list or dict unchanged, including short ones, with its label."""
     waiting: list[tuple[tuple[PathStep, ...], Any]] = [((key,), item) for key, item in _items(context)]
     waiting.reverse()
     while waiting:
@@ -67,7 +68,7 @@ def labelled_strings(context: Any) -> Iterator[tuple[str, str]]:
 
 
 def as_text(item: Any) -> str:
-    """The text of an item: that of a document, JSON of other records. The same in the host and in the REPL."""
+    """Return the text of an item: that of a document, JSON for other records. The REPL computes the same."""
     return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
 
 

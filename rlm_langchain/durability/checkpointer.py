@@ -38,11 +38,11 @@ LIST_METHODS = ("list", "alist")
 PUT_METHODS = ("put", "aput")
 WRITE_METHODS = ("put_writes", "aput_writes")
 WRITES_SEAL = "__rlm_seal__"
-"""The channel of the row with the checksum of all that a task has written. Readers do not see it."""
+"""Channel of the row that holds the checksum of everything that a task has written. It is hidden from readers."""
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
-"""LangGraph's task for what comes from outside. Its writes are added to and saved again: they have no checksum."""
+"""LangGraph's task for outside input. Its writes have no checksum, because they are extended and saved again."""
 TRAJECTORY, RECORDED = "trajectory", "recorded"
-"""Of the state of our graph: the records, and how many they are."""
+"""Channels of our graph's state: the records, and their number."""
 UNKNOWN_FORMAT = "serialization type"
 """What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
 
@@ -118,7 +118,7 @@ def _wrap_iterator(method: Method, what: str, look: Callable[[Any], Any]) -> Met
 
 
 def _wrap_sound(method: Method) -> Method:
-    """Return a method that lists those checkpoints that are as they were written."""
+    """Return a method that lists the undamaged checkpoints."""
 
     def call(saver: Any, config: Any) -> Iterator[Any]:
         with as_journal_error("read", config):
@@ -134,7 +134,7 @@ def _wrap_sound(method: Method) -> Method:
 
 
 def _wrap_history(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
-    """Have the records of all earlier steps counted, which LangGraph puts together from whatever rows it finds."""
+    """Have the records of all earlier steps counted. LangGraph assembles them from whatever rows it finds."""
 
     @wraps(method)
     def call(saver: Any, *, config: Any, channels: Sequence[str]) -> Any:
@@ -177,7 +177,7 @@ def _wrap_put_writes(method: Method, what: str, look: Callable[[Any], Any]) -> M
 
 
 def _kept(given: Any) -> Any:
-    """A caller's metadata as every database keeps it. LangGraph takes NULs out of values, and leaves the rest."""
+    """Return a caller's metadata in a form that every database accepts. LangGraph itself only removes NULs."""
     clean, replaced = replace_each(given, replace_unkept)
     if not replaced:
         return given
@@ -198,7 +198,7 @@ def _unchanged(found: Any) -> Any:
 
 
 def _verify_checkpoint(found: Any) -> Any:
-    """A checkpoint as it was written, without what only we read. Raises `JournalError` for one that was changed."""
+    """Return a checkpoint without the fields that only we read. Raises `JournalError` if it was changed."""
     if found is None or isinstance(found.pending_writes, _Verified):
         return found
     if not _is_sound(found):
@@ -211,11 +211,11 @@ def _verify_checkpoint(found: Any) -> Any:
 
 
 class _Verified(list[tuple[str, str, Any]]):
-    """Writes without their checksums, which were looked at: some async methods of savers call the sync ones."""
+    """Writes without their checksums, which were already checked: some async methods call the sync ones."""
 
 
 def _is_sound(found: Any) -> bool:
-    """Whether a checkpoint and what its tasks have written is as it was written."""
+    """Return whether a checkpoint and the writes of its tasks are unchanged."""
     if isinstance(found.pending_writes, _Verified):
         return True
     writes = found.pending_writes or ()
@@ -228,7 +228,7 @@ def _is_sound(found: Any) -> bool:
 
 
 def _are_whole(writes: Sequence[tuple[str, str, Any]]) -> bool:
-    """Whether all that tasks have written is there."""
+    """Return whether all writes of the tasks are present."""
     by_task: dict[str, list[tuple[str, Any]]] = {}
     for task, channel, value in writes:
         by_task.setdefault(task, []).append((channel, value))
@@ -241,17 +241,17 @@ def _are_whole(writes: Sequence[tuple[str, str, Any]]) -> bool:
 
 
 def _of_task(writes: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return what a task has done. What LangGraph notes of it, a pause or an error, may be written over."""
+    """Return a task's own writes. LangGraph's notes about it, such as a pause or an error, may be overwritten."""
     return [(channel, value) for channel, value in writes if channel not in {*WRITES_IDX_MAP, WRITES_SEAL}]
 
 
 def _writes_checksum(writes: Sequence[tuple[str, Any]]) -> str:
-    """Return the checksum of what a task has written, in whatever order a saver gives it back."""
+    """Return the checksum of a task's writes, which does not depend on their order."""
     return checksum({"writes": sorted(checksum({"write": _plain([channel, value])}) for channel, value in writes)})
 
 
 def _verify_history(found: Any, histories: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what earlier steps have written, if it is all there. Raises `JournalError`."""
+    """Return the writes of earlier steps. Raises `JournalError` if some are missing."""
     if found is None or SEAL not in found.metadata or TRAJECTORY not in histories:
         return histories
     history = histories[TRAJECTORY]
@@ -286,7 +286,7 @@ def _checkpoint_checksum(checkpoint: Any, metadata: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it, so that it is the same when it was read back."""
+    """Return a value as JSON represents it, so that it is the same after it was read back."""
     return json.loads(json.dumps(value, default=_to_json_value))
 
 
@@ -297,7 +297,7 @@ def _to_json_value(value: Any) -> Any:
 
 @contextmanager
 def naming(thread: object) -> Iterator[None]:
-    """Let each `JournalError` name the thread that it is about."""
+    """Add the name of the thread to each `JournalError`."""
     try:
         yield
     except JournalError as error:
@@ -309,7 +309,7 @@ def naming(thread: object) -> Iterator[None]:
 
 @contextmanager
 def as_journal_error(what: str, config: Any = None) -> Iterator[None]:
-    """Raise foreign errors of a saver as ours. `what` is the operation: `read` or `written`.
+    """Raise a checkpointer's own errors as ours. `what` is the operation: `read` or `written`.
 
     `config` names the thread, where it is about one.
     """
@@ -353,7 +353,7 @@ def _error_message(what: str, error: Exception) -> str:
 
 
 def _is_full(error: Exception) -> bool:
-    """Whether a database could not write to its disk. SQLite writes when it reads, too: its log beside the file."""
+    """Return whether a database could not write to its disk. SQLite also writes its log when it reads."""
     code = getattr(error, "sqlite_errorname", None) or ""
     return code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")) or (
         getattr(error, "sqlstate", None) in ("53100", "25006")  # Postgres: a full disk, a read-only database

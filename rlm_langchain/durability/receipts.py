@@ -25,18 +25,18 @@ from rlm_langchain.trajectory.checksum import checksum, is_intact
 from rlm_langchain.types import CallResult, Plain, Usage
 
 SENT = "sent "
-"""Begins the key of a request; behind it, where in the file it was noted."""
+"""Prefix of the key of a request. The position in the file follows it."""
 REPLY_SPACE = 64 * 1024
 """Bytes allocated for one reply in flight."""
 
 
 class SentRequest(NamedTuple):
-    """A request that an earlier process has sent."""
+    """A request that an earlier process sent."""
 
     place: str
-    """Where in the tree."""
+    """Path of the call in the tree."""
     used: Usage
-    """What it has used; at most, and as an estimate, when that is not known."""
+    """Its usage. If that is not known: the most that it may have used, as an estimate."""
     tools: int = 0
     """1 for a call of a tool or a function."""
     lost: bool = False
@@ -50,9 +50,9 @@ class Receipts:
         self.path = path
         self._replies: dict[str, Any] | None = None
         self._requests: dict[str, Any] = {}
-        """By key: what was kept of each request last, without those that a reply has settled."""
+        """The latest record of each request by key, without the requests that a reply has settled."""
         self._settled: list[Any] = []
-        """The receipts of replies that were paid for."""
+        """Receipts of replies that were paid for."""
         self._file = -1
         self._end = 0
         self._allocated = 0
@@ -67,7 +67,7 @@ class Receipts:
             return self._replies.get(key)
 
     def requests(self) -> list[SentRequest]:
-        """Return the requests that earlier processes have sent."""
+        """Return the requests that earlier processes sent."""
         self.find("")
         return [
             SentRequest(one["place"], Usage(**one["usage"]), one.get("tool", 0), bool(one.get("open")))
@@ -96,7 +96,7 @@ class Receipts:
             self._append(key, reply)
 
     def write_sent(self, request: dict[str, Any]) -> str:
-        """Keep that a request is about to be sent, and return its key. Raises `JournalError`."""
+        """Record that a request is about to be sent, and return its key. Raises `JournalError`."""
         with self._lock:
             self._open()
             key = f"{SENT}{self._end}"

@@ -1,7 +1,7 @@
-"""How a thread stands, by its last checkpoint and what its tasks have written since.
+"""The state of a thread, according to its last checkpoint and what its tasks have written since.
 
-LangGraph's `StateSnapshot.next` alone does not tell it: between the last write of a step and the next checkpoint it
-is empty, as it is at the end. The tasks of the step are still there.
+LangGraph's `StateSnapshot.next` is not enough: it is empty at the end of a run, but also between the last write of
+a step and the next checkpoint. The tasks of the step are still there.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ State = Status | Literal["new", "stopped", "waiting", "broken"]
 
 
 class Standing(NamedTuple):
-    """How a thread stands."""
+    """The state of a thread."""
 
     state: State
-    """`complete`, `partial` or `failed`: its last question was answered so. `new`: it was never asked anything.
-    `waiting`: for a person. `stopped`: it can be resumed. `broken`: what the saver has of it is damaged."""
+    """`complete`, `partial` or `failed`: the status of its last answer. `new`: there was no question yet.
+    `waiting`: for a person. `stopped`: it can be resumed. `broken`: its data in the checkpointer is damaged."""
     is_saved: bool = True
-    """Whether its last checkpoint says so. Otherwise the run ended before it could write that one."""
+    """Whether its last checkpoint says so. If not, the run ended before it could write that checkpoint."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a question that was not answered yet."""
+        """Return whether there is an unanswered question."""
         return self.state in ("stopped", "waiting")
 
     @property
     def has_ended(self) -> bool:
-        """Whether the last question was answered, or given up without an answer."""
+        """Return whether the last question was answered, or abandoned without an answer."""
         return self.state in ("complete", "partial", "failed")
 
 
@@ -39,7 +39,7 @@ NEW = Standing("new")
 
 
 def standing_of(snapshot: Any) -> Standing:
-    """Return how a thread stands, by LangGraph's snapshot of it."""
+    """Return the state of a thread from LangGraph's snapshot."""
     values, tasks = snapshot.values, snapshot.tasks
     try:
         check_state(values)

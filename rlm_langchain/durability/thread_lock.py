@@ -24,7 +24,7 @@ ACQUIRE_TIMEOUT = 0.2
 
 @contextmanager
 def thread_lock(home: Path, thread: str) -> Iterator[None]:
-    """Hold a thread while working on it. Raises `ThreadBusy`, and `JournalError` for a full disk."""
+    """Lock a thread while working on it. Raises `ThreadBusy`, or `JournalError` if the disk is full."""
     lock = _lock_path(home, thread)
     holder = lock.with_suffix(".json")
     try:
@@ -76,7 +76,7 @@ def _release(lock: Path, held: FileLock) -> None:
 
 @cache
 def _remove_abandoned(leases: Path, process: int) -> None:
-    """Remove the locks of killed processes of this user; once for each process that looks."""
+    """Remove the locks of this user's killed processes. Each process does this once."""
     for lock in leases.glob("*.lock"):
         with suppress(OSError):
             if not hasattr(os, "geteuid") or lock.stat().st_uid == os.geteuid():

@@ -1,12 +1,13 @@
-"""The machine as a graph. Read this page first.
+"""The graph of a run. Read this module first.
 
     START -> prepare -> generate -> execute -> finalise -> END
                         ^    |  ^     |    ^
-                        +----+  +-----+    +- subcall x n
+                        +----+  +-----+    +- approve, subcall x n
 
-`generate` lets the root model write cells, `execute` runs them, `subcall` answers what a cell asks of models, by
-one call or by a child run of this graph, and `finalise` closes the run. State holds the journal and nothing
-alive; what a node needs beside it was captured when the graph was built.
+`prepare` records the question. `generate` asks the root model for cells, and `execute` runs them. `subcall` answers
+the calls of a cell, each by a model, a tool, a search or a child run of this graph; `approve` asks a person first.
+`finalise` closes the run. State holds only the journal, and no live objects; everything else that a node needs was
+captured when the graph was built.
 """
 
 from __future__ import annotations

@@ -320,27 +320,26 @@ class _Attempts:
             if other is None or other in self.sent:
                 return False
             renamed[parameter] = other
-            self.learned.tell(f"{name} does not take {parameter!r}: the cap on its output is sent as {other!r}")
+            self.learned.tell(f"{name} does not accept {parameter!r}: the output limit is sent as {other!r}")
             return True
         if is_given(self.model, parameter):
             return False
         renamed[parameter] = None
-        self.learned.tell(f"{name} does not take {parameter!r}: it is asked without")
+        self.learned.tell(f"{name} does not accept {parameter!r}: it is left out")
         return True
 
     def _whose(self, parameter: str) -> str:
-        """What to do about a parameter that cannot be left out."""
+        """Return what to do about a parameter that cannot be left out."""
         if parameter in CAP_NAMES and is_given(self.model, parameter):
-            return f"{parameter!r} is what the model was given: leave it out, or give it by the name that is taken"
+            return f"you have set {parameter!r} on the model: remove it, or set it under the accepted name"
         if parameter in CAP_NAMES:
             return (
-                "no name for a cap on the output is taken, and without one the limits on tokens and dollars "
-                "would not "
-                "hold: limit `calls` or `seconds` instead, or use another model"
+                "it accepts no name for the output limit, and without one the limits on tokens and dollars cannot "
+                "be guaranteed: limit `calls` or `seconds` instead, or use another model"
             )
         if is_given(self.model, parameter):
-            return f"{parameter!r} is what the model was given: make it without"
-        return f"{parameter!r} is what its class sends: use another class, or another model"
+            return f"you have set {parameter!r} on the model: remove it"
+        return f"its class sends {parameter!r}: use another class, or another model"
 
     @property
     def seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""What a run has learned of its models from their providers' refusals: parameters they do not take, and windows.
+"""Learns from providers' refusals which parameters models do not accept, and how much they can read.
 
 It lives as long as the run does in this process, and nothing of it is kept: a server may be another one tomorrow.
 """
@@ -14,11 +14,11 @@ from types import MappingProxyType
 from rlm_langchain.models.provider_errors import ProviderError, window_in
 
 CAP_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
-"""Names of a cap on the output, as requests have them."""
+"""Names of the output limit in requests."""
 OTHER_CAP: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
-"""The other name that a server may know the cap by."""
+"""The other name under which a server may know the limit."""
 PARAMETERS = (
     *CAP_NAMES,
     "temperature",
@@ -52,9 +52,9 @@ PARAMETERS = (
     "tool_choice",
     "tools",
 )
-"""What servers have been seen to refuse."""
+"""Parameters that servers are known to refuse."""
 NEEDED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
-"""Without these, a reply would be another one, or they are no parameter of the request itself."""
+"""Parameters that change the reply, or do not belong to the request itself. They are never left out."""
 _REFUSAL = re.compile(
     r"unsupported|not (supported|recogni[sz]ed)|n[o']t support|no support|unrecogni[sz]ed|unknown|unexpected"
     r"|not (allowed"
@@ -69,22 +69,22 @@ _TOO_MUCH = re.compile(
     r"too (large|big|high|small|low)|at (most|least)|between|greater than|less than", re.IGNORECASE
 )
 SURE = 0.8
-"""Of a prompt that was too long for a model, by our count of its tokens: what it may read of the same text."""
+"""The share of a prompt that was too long, by our count of tokens, that the model may be given next."""
 
 
 @dataclass(slots=True)
 class ModelFacts:
-    """What was learned of one model."""
+    """What was learned about one model."""
 
     renamed: dict[str, str | None] = field(default_factory=dict)
-    """Parameters that are sent by another name, or not at all (None)."""
+    """Parameters that are sent under another name, or not at all (None)."""
     window: int | None = None
-    """Tokens that it reads at once, by our count, when its provider has found a prompt too long."""
+    """Tokens that it can read at once, by our count, if its provider has found a prompt too long."""
 
 
 @dataclass(slots=True)
 class Learned:
-    """What a run has learned of all its models, and what is still to be told of it."""
+    """What a run has learned about all its models, and what is still to be reported."""
 
     _facts: dict[str, ModelFacts] = field(default_factory=dict)
     _notes: list[str] = field(default_factory=list)
@@ -92,25 +92,25 @@ class Learned:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, model: str) -> ModelFacts:
-        """Return what is known of the model with this name."""
+        """Return what is known about the model with this name."""
         with self._lock:
             return self._facts.setdefault(model, ModelFacts())
 
     def tell(self, note: str) -> None:
-        """Have a person told of something, once."""
+        """Have something reported to a person, once."""
         with self._lock:
             if note not in self._told:
                 self._told.add(note)
                 self._notes.append(note)
 
     def take_notes(self) -> list[str]:
-        """Return what is to be told, and forget it."""
+        """Return what is to be reported, and forget it."""
         with self._lock:
             notes, self._notes = self._notes, []
             return notes
 
     def too_long(self, model: str, tokens: int, words: str) -> int:
-        """Note that a prompt of so many tokens, by our count, was too long for a model; return what it reads.
+        """Record that a prompt of this many tokens, by our count, was too long; return what the model can read.
 
         Its provider may count otherwise than we do: when it says that it reads as many, it is given fewer.
         """
@@ -125,12 +125,12 @@ class Learned:
         return facts.window
 
     def window(self, model: str, listed: int | None) -> int | None:
-        """Return how many tokens a model reads: as its provider has shown, or else as lists say."""
+        """Return how many tokens a model can read, as its provider has shown, or else according to lists."""
         return self.of(model).window or listed
 
 
 def refused_parameter(fault: ProviderError) -> str | None:
-    """Return the parameter that a provider does not take, by its error; None when that is about something else."""
+    """Return the parameter that a provider refuses, from its error; None if the error has another cause."""
     if fault.code != "bad_request" or not _REFUSAL.search(fault.words) or _is_about_its_value(fault.words):
         return None
     found = [(match.start(), name) for name in PARAMETERS if (match := _mention(name).search(fault.words))]
@@ -138,14 +138,14 @@ def refused_parameter(fault: ProviderError) -> str | None:
 
 
 def _is_about_its_value(words: str) -> bool:
-    """Return whether a value is out of range: another one would be taken."""
+    """Return whether only the value was refused, because it is out of range."""
     return bool(_TOO_MUCH.search(words)) and not re.search(
         r"unsupported|not (supported|recogni[sz]ed)|only the default", words, re.I
     )
 
 
 def _mention(name: str) -> re.Pattern[str]:
-    """Where a text names a parameter. A name that is a word of the language has to be marked as a name."""
+    """Return where a text names a parameter. A name that is also an English word must be marked as a name."""
     if "_" in name:
         return re.compile(rf"(?<![\w-]){name}(?![\w-])")
     return re.compile(

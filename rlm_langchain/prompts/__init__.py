@@ -1,1 +1,1 @@
-"""What models read: prompts and strategies."""
+"""Prompts and strategies: everything that models read."""

@@ -1,8 +1,8 @@
-"""What models read. One `.md` per prompt, in a folder per profile; a hole in a prompt is an error.
+"""Renders prompts: one `.md` file each, in a folder per profile. A missing value is an error.
 
-A profile that lacks a prompt uses the default one. `system` is the same bytes in every run, so that providers
-can cache it; what is particular to a run comes after it. Behind it may stand examples, as a conversation: lines
-`=== user` and `=== assistant` begin its turns.
+A profile that lacks a prompt uses the default one. `system` is the same in every run, byte for byte, so that
+providers can cache it; everything specific to a run comes after it. Examples may follow it as a conversation, in
+which the lines `=== user` and `=== assistant` start the turns.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _SPEAKER = re.compile(r"^=== (user|assistant)\n", re.MULTILINE)
 
 
 def render(profile: str, name: str, **values: object) -> str:
-    """The prompt `name` of a profile, filled in. Raises `KeyError` for a missing value."""
+    """Return the prompt `name` of a profile, filled in. Raises `KeyError` for a missing value."""
     return _template(profile, name).substitute(values)
 
 
 @cache
 def few_shot_messages(profile: str, examples: str | None = None) -> tuple[tuple[str, str], ...]:
-    """How a conversation of a profile begins: the system prompt and examples, as (role, text).
+    """Return how conversations of a profile begin: the system prompt and examples, as (role, text).
 
-    The examples are those of the prompt of this name; None: those that stand in the system prompt.
+    `examples` is the name of the prompt with the examples. None: those in the system prompt.
     """
     system, *turns = _SPEAKER.split(render(profile, "system"))
     if examples is not None:
@@ -34,7 +34,7 @@ def few_shot_messages(profile: str, examples: str | None = None) -> tuple[tuple[
 
 
 def has(profile: str, name: str) -> bool:
-    """Whether a profile has a prompt of this name of its own."""
+    """Return whether a profile has its own prompt of this name."""
     return files(__package__).joinpath(profile, f"{name}.md").is_file()
 
 

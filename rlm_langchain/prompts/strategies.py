@@ -1,9 +1,9 @@
-"""Strategies from names, folders of skills and values; and which of them suit a context.
+"""Finds strategies by name, in skill folders and as values, and chooses those that suit a context.
 
-`auto` stands for those that suit the context of each run, and may be one name among others.
+`auto` stands for the strategies that suit the context of each run, and can be combined with other names.
 
-A skill folder is the Agent Skills layout: `SKILL.md`, whose front matter has `name` and `description` and whose
-body is what the root model reads, and beside it, if there is something to define, `helpers.py`.
+A skill folder has the Agent Skills layout: `SKILL.md`, whose front matter has `name` and `description` and whose
+body is the guidance for the root model, and optionally `helpers.py` with definitions.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from rlm_langchain.protocols import Strategy
 AUTO = "auto"
 
 DIRECT = "direct"
-"""The strategy for a context that the root model can read as it is."""
+"""The strategy for a context that fits into the root model's prompt."""
 
 Wanted = str | Path | Strategy | Iterable[str | Path | Strategy]
 
 
 def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
-    """The strategies that a user means. A folder stands for itself or for the skill folders in it.
+    """Return the strategies that `strategies=` names. A folder is a skill folder, or contains skill folders.
 
-    Raises `ConfigurationError`, which lists what is installed, also for two that have one name.
+    Raises `ConfigurationError` for an unknown name, listing those that are installed, and for two strategies with
+    the same name.
     """
     found: dict[str, Strategy] = {}
     for strategy in (strategy for one in _several(wanted) for strategy in _strategies(one)):
@@ -40,12 +41,12 @@ def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
 
 
 def is_auto(wanted: Wanted) -> bool:
-    """Whether strategies are to be chosen by the context, beside those that are named."""
+    """Return whether strategies are to be chosen by the context, in addition to those that are named."""
     return AUTO in [one for one in _several(wanted) if isinstance(one, str)]
 
 
 def installed() -> tuple[Strategy, ...]:
-    """All strategies that are installed. One that is broken is named in a warning and left out."""
+    """Return all installed strategies. A broken one is named in a warning and left out."""
     found = []
     for name, strategy in each_installed():
         if isinstance(strategy, Exception):
@@ -56,7 +57,7 @@ def installed() -> tuple[Strategy, ...]:
 
 
 def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
-    """The names of all that are installed, each with the strategy or with what is wrong with it."""
+    """Yield the name of each installed strategy, with the strategy or with the error of loading it."""
     for name in names("strategies"):
         try:
             yield name, _loaded(name)
@@ -65,12 +66,14 @@ def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
 
 
 def read_skill(folder: Path) -> Strategy:
-    """The strategy in a skill folder. Raises `ConfigurationError` with what is wrong in it."""
+    """Return the strategy in a skill folder. Raises `ConfigurationError` that says what is wrong with it."""
     file = folder / "SKILL.md"
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"{folder} is no skill: {file.name} cannot be read ({error.strerror})") from error
+        raise ConfigurationError(
+            f"{folder} is not a skill: {file.name} cannot be read ({error.strerror})"
+        ) from error
     head, body = _front_matter(text, file)
     name = str(head["name"])
     return Strategy(
@@ -115,7 +118,7 @@ def _in_folder(folder: Path) -> list[Strategy]:
         return [read_skill(folder)]
     skills = [read_skill(file.parent) for file in sorted(folder.glob("*/SKILL.md"))]
     if not skills:
-        raise ConfigurationError(f"{folder} holds no skill: there is no SKILL.md in it, nor in a folder in it")
+        raise ConfigurationError(f"{folder} contains no skill: there is no SKILL.md in it or in one of its folders")
     return skills
 
 
@@ -143,7 +146,7 @@ def _front_matter(text: str, file: Path) -> tuple[dict[str, object], str]:
     try:
         values = yaml.safe_load(head)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"the front matter of {file} is no YAML: {error}") from error
+        raise ConfigurationError(f"the front matter of {file} is not valid YAML: {error}") from error
     missing = {"name", "description"} - set(values if isinstance(values, dict) else ())
     if missing:
         raise ConfigurationError(f"the front matter of {file} lacks {', '.join(sorted(missing))}")

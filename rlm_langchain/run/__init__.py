@@ -1,1 +1,1 @@
-"""What lives while a tree of runs works."""
+"""The live objects of a tree of runs while it works."""

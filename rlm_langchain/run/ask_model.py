@@ -1,4 +1,6 @@
-"""Every call to a model goes through `ask_model`, so none is unbooked, unbounded or paid twice."""
+"""The only place that calls models. `ask_model` reuses a recorded reply, reserves budget, calls, and writes a
+receipt.
+"""
 
 from __future__ import annotations
 
@@ -29,32 +31,32 @@ from rlm_langchain.types import Usage
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """A question to a model, and how its reply is found again after a crash."""
+    """A call of a model, with the key under which its reply is found again after a crash."""
 
     model: Model
     messages: Sequence[BaseMessage]
     path: str
-    """In the tree: on whose account it is."""
+    """Path of the call in the tree. Its cost is attributed to this path."""
     key: str
-    """Of its receipt, from `receipt_key`."""
+    """Key of its receipt, from `receipt_key`."""
     own_key: str | None = None
-    """That of a flawed reply, where `key` is shared by all who ask the same: it answers calls of its wave only."""
+    """Key for a flawed reply if equal calls share `key`: a flawed reply answers only the calls of its own batch."""
     plan: Any = None
-    """What was decided by the clock or the account before it was asked. Kept with the reply: a process that finds
-    the one must go on from the other, or the reply would be one to another question."""
+    """The decisions made before the call, which depend on the clock or the ledger. Stored with the reply,
+    because a process that finds the reply must continue from the same decisions."""
     last: bool = False
-    """Whether its run ends with it: then the reply is kept short."""
+    """Whether this is the last call of its run. Its reply is then kept short."""
     cacheable: bool = False
-    """Whether later prompts begin with this one: then it is worth a place in the provider's cache."""
+    """Whether later prompts begin with this one, so that caching it at the provider pays off."""
     may_use_reserve: bool = False
-    """Whether it may use what the ledger holds back."""
+    """Whether it may use the budget that the ledger holds back."""
 
 
 async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, config: RunnableConfig) -> Completion:
-    """Return the reply to a request: the one that an earlier process received, or a new one.
+    """Return the reply to a request: the recorded one of an earlier process, or a new one.
 
-    Raises `BudgetRefused` when it does not fit into the budget, `TimeoutError` when the run's time ends meanwhile,
-    `CallFailed` when the provider fails, after retries, `JournalError` when its reply could not be kept.
+    Raises `BudgetRefused` if it does not fit into the budget, `TimeoutError` if the run's time ends meanwhile,
+    `CallFailed` if the provider fails even after retries, `JournalError` if its reply cannot be stored.
     """
     known = recorded_reply(tree, request)
     if known is not None:
@@ -87,14 +89,14 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
 
 
 async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
-    """Return the longest of what the models that may be asked are given: prompts of users add to the messages."""
+    """Return the longest input of all models that may be called: prompts of users add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
     ready = [messages, *[await one.prepared(messages, one.config(config)) for one in wrapped]]
     return max(ready, key=prompt_tokens)
 
 
 def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
-    """Book a reply, at once, and write its receipt."""
+    """Add the cost of a reply to the ledger at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
         entry.lose()
@@ -110,9 +112,9 @@ def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: 
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
-    """Return the key of a reply. Without a place, whoever asks the same in this tree has the same reply.
+    """Return the receipt key of a request. Without `place`, equal requests in this tree share one reply.
 
-    Nothing for a tree that keeps none: to hash a long prompt takes milliseconds of the event loop.
+    Empty for a tree without receipts, because hashing a long prompt takes milliseconds of the event loop.
     """
     if tree.receipts is None:
         return ""
@@ -121,7 +123,8 @@ def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], pl
 
 
 def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:
-    """Return the reply that an earlier process received. Its cost is on the account of the place that asked."""
+    """Return the reply that an earlier process received, or None. Its cost is attributed to the path of the
+    request."""
     if tree.receipts is None:
         return None
     if request.own_key is not None and (own := tree.receipts.find(request.own_key)) is not None:
@@ -146,7 +149,7 @@ def _completion(receipt: dict[str, Any], request: ModelRequest) -> Completion:
 
 
 def recorded_plan(tree: RunTree, key: str) -> Any:
-    """Return what was decided about a request whose reply an earlier process received; None when there is none."""
+    """Return the plan stored with a recorded reply, or None."""
     known = tree.receipts.find(key) if tree.receipts else None
     return known["decided"] if known else None
 

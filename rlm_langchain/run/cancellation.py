@@ -1,12 +1,14 @@
-"""Ends everything that works for a call of an RLM once that call is cancelled, however and however often it is.
+"""Ends everything that works for a call of an RLM once the call is cancelled, however and however often.
 
-Whoever sees the cancellation first (a `CancelledError`, a closed stream, Ctrl-C, a failed sibling of a batch) calls
-`Invocation.cancel`, which never waits: from then on nothing of the call is admitted to a model, and its workers are
-being killed. The run itself works in a task of its own, which is cancelled once: frameworks that cancel at every
-await (anyio, and so Starlette and MCP), or twice, would cut off LangGraph's own cleanup and leave its tasks behind.
+The first to notice the cancellation (by a `CancelledError`, a closed stream, Ctrl-C, a failed sibling in a
+batch) calls `Invocation.cancel`, which never blocks. From then on no request of the call is admitted, and its
+workers are being killed. The run itself works in a separate task, which is cancelled exactly once. Frameworks
+that cancel at every await (anyio, and therefore Starlette and MCP), or twice, would otherwise interrupt
+LangGraph's own cleanup and leave its tasks behind.
 
-Covered: what this process does for the call. Not covered: requests that were already sent, which are paid for; a
-sync call in a thread that its caller has given up on, unless anyio started the thread: Python tells it nothing.
+Covered: everything that this process does for the call. Not covered: requests that were already sent, which are
+paid for; and a sync call in a thread that its caller has abandoned, unless anyio started the thread, because
+Python does not tell the thread.
 """
 
 from __future__ import annotations
@@ -25,28 +27,28 @@ from anyio import CancelScope
 
 T = TypeVar("T")
 PATIENCE = 30.0
-"""Seconds that a cancelled run has to close what it opened, before its caller goes on without it."""
+"""Seconds that a cancelled run has to close its resources before its caller continues without it."""
 
 
 class Cancelled(asyncio.CancelledError):
-    """Unwinds what works for a call that was cancelled; never seen outside."""
+    """Unwinds the work for a cancelled call. Never visible to callers."""
 
 
 class Group:
-    """Calls that end together: those of a batch, once one of them has failed, and those within another call.
+    """Calls that end together: those of a batch once one of them has failed, and those within another call.
 
-    A call belongs to the group that its context names (`contextvars`, which executors copy to their threads).
+    A call belongs to the group in its context (`contextvars`, which executors copy to their threads).
     """
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
-        """What ended the group."""
+        """The error that ended the group."""
         self._members: WeakSet[Invocation] = WeakSet()
         self._cancelled = False
         self._lock = threading.Lock()
 
     def add(self, member: Invocation) -> None:
-        """Let one more call belong to the group. In a group that has ended, the call has ended too."""
+        """Add a call to the group. If the group has ended, the call is cancelled at once."""
         with self._lock:
             self._members.add(member)
             cancelled = self._cancelled
@@ -54,7 +56,7 @@ class Group:
             member.cancel()
 
     def cancel(self) -> None:
-        """Cancel all its calls."""
+        """Cancel all calls of the group."""
         with self._lock:
             self._cancelled = True
             members = list(self._members)
@@ -63,7 +65,7 @@ class Group:
 
     @contextmanager
     def member(self, *, failing: bool) -> Iterator[None]:
-        """Around one call of the group. When it is `failing`, its error is the end of the others."""
+        """Wrap one call of the group. With `failing`, its error ends the others."""
         token = _GROUP.set(self)
         try:
             if self._cancelled:
@@ -79,7 +81,7 @@ class Group:
 
     @contextmanager
     def telling(self) -> Iterator[None]:
-        """Around the whole group: what is raised is the error that ended it, not one that followed from that."""
+        """Wrap the whole group, so that it raises the error that ended it, not a consequence of that error."""
         try:
             yield
         except (Exception, Cancelled) as error:
@@ -88,7 +90,7 @@ class Group:
             raise self.error from None
 
     def wait(self) -> None:
-        """Wait until its sync calls, whose threads their callers may have given up on, have ended."""
+        """Wait until its sync calls have ended, even those in abandoned threads."""
         with self._lock:
             working = [member.ending for member in self._members if member.ending is not None]
         wait(working, PATIENCE)
@@ -101,7 +103,7 @@ class Group:
 
 
 class CancelsRuns(Protocol):
-    """What knows the living trees of runs by name: a `RunTreeRegistry`."""
+    """Cancels trees of runs by name, as `RunTreeRegistry` does."""
 
     def cancel(self, run: str) -> None:
         """Cancel everything that works for a run. Returns at once."""
@@ -111,31 +113,32 @@ _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
 
 
 class Invocation:
-    """One call of an RLM from outside, and the runs that work for it."""
+    """One call of an RLM from outside, with the runs that work for it."""
 
     def __init__(self, trees: CancelsRuns) -> None:
         self.runs: set[str] = set()
         self.cancelled = False
         self.task: asyncio.Task[Any] | None = None
-        """What works for the call, when it is async."""
+        """The task that works for the call, if it is async."""
         self.ending: Future[None] | None = None
-        """Done when the call has ended, when it is sync."""
+        """Done when the call has ended, if it is sync."""
         self.nested = Group()
-        """The calls that are made within this one: by tools, or by models that are RLMs themselves."""
+        """Calls made within this one: by tools, or by models that are RLMs themselves."""
         self._trees = trees
         self._lock = threading.Lock()
         if (group := _GROUP.get()) is not None:
             group.add(self)
 
     def join(self, run: str) -> None:
-        """Let a run belong to the call. Raises `Cancelled`."""
+        """Add a run to the call. Raises `Cancelled`."""
         with self._lock:
             if self.cancelled:
                 raise Cancelled
             self.runs.add(run)
 
     def cancel(self) -> None:
-        """Admit nothing more, and begin to end what works. Returns at once; safe from any thread, and twice."""
+        """Admit nothing more, and start to end the work. Returns at once; safe from any thread, and to call
+        twice."""
         with self._lock:
             if self.cancelled:
                 return
@@ -149,7 +152,7 @@ class Invocation:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around a sync call."""
+        """Wrap a sync call."""
         self.ending = Future()
         try:
             yield
@@ -157,7 +160,7 @@ class Invocation:
             self.ending.set_result(None)
 
     def context(self) -> Context:
-        """A copy of the caller's context, in which other calls belong to this one."""
+        """Return a copy of the caller's context in which other calls belong to this one."""
         context = copy_context()
         context.run(_GROUP.set, self.nested)
         return context
@@ -178,9 +181,9 @@ def _cancel(task: asyncio.Task[Any]) -> None:
 
 
 async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled once however its caller is, and has ended when this ends.
+    """Return the result of `work`. It is cancelled once, however often its caller is, and has ended on return.
 
-    For a LangGraph graph of your own: LangGraph leaves its tasks at work when a second cancel comes early.
+    Use it for a LangGraph graph of your own: LangGraph abandons its tasks if a second cancellation comes early.
     """
     task = asyncio.create_task(work)
     try:
@@ -193,7 +196,8 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, in a task of its own. However its caller is cancelled, `work` is cancelled once."""
+    """Return the result of `work`, run in a separate task that is cancelled once, however its caller is
+    cancelled."""
     task = asyncio.create_task(work, context=invocation.context())
     invocation.started(task)
     try:
@@ -206,7 +210,8 @@ async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """`parts`, made in a task of its own, one when it is asked for. Left early, it is ended in order."""
+    """Yield `parts`, each computed on demand in a separate task. If the stream is left early, it is closed
+    properly."""
     loop = asyncio.get_running_loop()
     wanted = asyncio.Event()
 
@@ -261,7 +266,7 @@ def task_reading(cancel: Callable[[], None]) -> Iterator[None]:
 
 
 _STREAMING: set[asyncio.Task[Any]] = set()
-"""What makes the parts of streams. Event loops hold their tasks weakly."""
+"""The tasks that produce the parts of streams. Event loops only hold weak references to tasks."""
 
 
 async def _first_of(*futures: asyncio.Future[Any]) -> None:
@@ -269,7 +274,7 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
 
 
 async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIENCE) -> None:
-    """Wait for what was told to end, though the waiting itself is cancelled again and again."""
+    """Wait until cancelled futures have ended, even if the wait itself is cancelled repeatedly."""
     loop = asyncio.get_running_loop()
     pending, until = {one for one in futures if not one.done()}, loop.time() + seconds
     with CancelScope(shield=True):
@@ -285,11 +290,12 @@ async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIE
         )
     for one in futures:
         if one.done() and not one.cancelled():
-            one.exception()  # so that nothing complains that nobody looked
+            one.exception()  # marked as retrieved, so that asyncio logs no warning
 
 
 def in_new_thread(do: Callable[[], object]) -> Future[None]:
-    """Do something now, whatever becomes of whoever asks for it. When the process ends, in this very thread."""
+    """Run `do` at once in a new thread, whatever happens to the caller. If the process is ending, run it in
+    this thread."""
     future: Future[None] = Future()
 
     def work() -> None:
@@ -302,6 +308,6 @@ def in_new_thread(do: Callable[[], object]) -> Future[None]:
 
     try:
         threading.Thread(target=work, name="rlm-closing", daemon=True).start()
-    except RuntimeError:  # no thread can begin any more
+    except RuntimeError:  # no new thread can be started
         work()
     return future

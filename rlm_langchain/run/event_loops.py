@@ -29,15 +29,14 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 _providers = [BlockingPortalProvider()]
-"""The last one is of this process. Those before it are of processes that it was forked from, whose loops are not
-here: to let go of them would be to wait for their threads."""
+"""The last one belongs to this process. The others belong to processes that it was forked from. Their loops do
+not exist here, and closing them would wait for threads that do not exist either."""
 
 
 @cache
 def _kept(provider: int) -> BlockingPortalProvider:
-    """The provider, whose loop is kept when its first run is over: clients of others, cached by their packages,
-    hold connections that belong to it, and would fail on another one. It ends with the process.
-    """
+    """Return the provider, whose loop stays open until the process ends. Clients cached by other packages hold
+    connections that belong to this loop and would fail on another one."""
     kept = _providers[provider]
     loop = kept.__enter__()
     loop.call(lambda: asyncio.get_running_loop().set_task_factory(_survivable_task))
@@ -53,11 +52,11 @@ class _Survivable(Coroutine[Any, Any, T]):
         self._work = work
 
     def send(self, value: Any) -> Any:
-        """Go on."""
+        """Continue."""
         return self._step(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Go on with an error."""
+        """Continue with an error."""
         return self._step(self._work.throw, *error)
 
     def close(self) -> None:
@@ -98,22 +97,23 @@ if hasattr(os, "register_at_fork"):
 
 _OPEN: WeakSet[Generator[Any]] = WeakSet()
 _ENDING = threading.Event()
-"""The process ends: no pool takes work any more."""
+"""Set when the process is ending, and thread pools accept no more work."""
 
 IN_SYNC_RUN: ContextVar[bool] = ContextVar("in_sync_run", default=False)
-"""Whether a sync run waits for what runs here: then its saver, which what is below it shares, may be sync only."""
+"""Whether a sync run waits for the current code. Its checkpointer, which runs below share, may be sync only."""
 
 GLANCE = 0.1
-"""Seconds between two looks of a worker thread at whether its caller was cancelled."""
+"""Seconds between two checks of a worker thread whether its caller was cancelled."""
 
 SANDBOX_THREADS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
-"""Threads that wait for sandboxes. A loop's own pool has a few more than the machine has cores: too few for a wide
-wave of child runs, and others want it too."""
+"""Threads that wait for sandboxes. The loop's default pool has only a few more threads than the machine has
+cores: too few for many child runs, and it is used by others, too."""
 
 
 @contextmanager
 def shared_loop() -> Iterator[BlockingPortal]:
-    """The private event loop that all sync runs share; hold it for a run, so that its connections are kept."""
+    """Yield the private event loop that all sync runs share. Hold it during a run, so that its connections stay
+    open."""
     with _kept(len(_providers) - 1) as loop:
         yield loop
 
@@ -139,26 +139,27 @@ def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> 
 async def run_in_new_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
     """Run `do` in a new thread. A pool could deadlock: `do` may wait for other threads.
 
-    Without `abandon`, a cancel waits for the thread.
+    Without `abandon`, a cancelled caller waits for the thread.
     """
     return await to_thread.run_sync(do, abandon_on_cancel=abandon, limiter=CapacityLimiter(math.inf))
 
 
 async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
-    """`do()`, in a thread. Cancelled, it calls `stop` and waits for the thread: nothing goes on behind our back."""
+    """Run `do` in a thread. If cancelled, call `stop` and wait for the thread, so that no work continues
+    unnoticed."""
     loop = asyncio.get_running_loop()
     work = loop.run_in_executor(SANDBOX_THREADS, copy_context().run, do)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        # Not in the pool: its threads may all be at work, and this is what ends them.
+        # Not in the pool: all its threads may be busy, and this call is what ends them.
         await ended([asyncio.wrap_future(in_new_thread(stop)), work])
         raise
 
 
 async def finished(do: Callable[[], object]) -> None:
-    """Wait until `do()`, which blocks, is done: it is begun at once and brought to its end, however often whoever
-    waits is cancelled. A cancel is raised afterwards."""
+    """Wait until `do`, which blocks, has finished. It runs to its end even if the caller is cancelled; the
+    cancellation is raised afterwards."""
     work = asyncio.wrap_future(in_new_thread(do))
     try:
         await asyncio.shield(work)
@@ -168,9 +169,9 @@ async def finished(do: Callable[[], object]) -> None:
 
 
 def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Context | None = None) -> T:
-    """`do()`, such that `stop` is called at once when the caller is interrupted: LangGraph's sync runner waits for
-    its threads first. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its worker threads.
-    """
+    """Run `do`, and call `stop` at once if the caller is interrupted, because LangGraph's sync runner would
+    first wait for its threads. Ctrl-C and other signals interrupt the main thread, anyio's cancel scopes its
+    worker threads."""
     context = copy_context() if context is None else context
     do = partial(_without_exits, do)
     if not _is_cancellable() and threading.current_thread() is not threading.main_thread():
@@ -180,13 +181,13 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
         try:
             return _awaited(work)
         except BaseException:
-            if not work.done():  # else it is the work itself that raises, or pauses
+            if not work.done():  # otherwise the work itself raised or paused
                 stop()
             raise
 
 
 def _without_exits(do: Callable[[], T]) -> T:
-    """Return the result of `do()`. What ends a process there, in a callback, say, is an error of ours."""
+    """Return the result of `do()`. An attempt to end the process, in a callback for example, becomes our error."""
     try:
         return do()
     except BaseException as error:
@@ -197,14 +198,14 @@ def _without_exits(do: Callable[[], T]) -> T:
 
 def _awaited(work: Future[T]) -> T:
     """Return the result of `work`. Raises `CancelledError` in an anyio worker thread whose caller is cancelled."""
-    glance = GLANCE if _is_cancellable() else None  # the parts of a stream may be waited for in several threads
+    glance = GLANCE if _is_cancellable() else None  # a stream may be read from several threads
     while not wait_for([work], glance).done:
         from_thread.check_cancelled()
     return work.result()
 
 
 def _is_cancellable() -> bool:
-    """Whether this is a worker thread of anyio, which can ask whether its caller was cancelled."""
+    """Return whether this is a worker thread of anyio, which can ask whether its caller was cancelled."""
     try:
         from_thread.check_cancelled()
     except RuntimeError:
@@ -215,11 +216,12 @@ def _is_cancellable() -> bool:
 def iterate_interruptible(
     parts: Iterator[T], stop: Callable[[], None], context: Context, leave: Callable[[], None]
 ) -> Iterator[T]:
-    """Yield `parts`. Ctrl-C, leaving early, or a cancel of the anyio worker thread that waits for the next part (a
-    `StreamingResponse` has such threads) calls `stop` at once, before LangGraph waits for its threads.
+    """Yield `parts`. Call `stop` at once, before LangGraph waits for its threads, on Ctrl-C, if the consumer
+    leaves early, or if the anyio worker thread that waits for the next part is cancelled (a
+    `StreamingResponse` has such threads).
 
-    `leave`, which closes this from another thread, is called when such a cancel comes between two parts. Starlette
-    leaves the stream behind then, and it would be closed only when Python collects its garbage.
+    If such a cancellation comes between two parts, `leave` is called, which closes this iterator from another
+    thread. Starlette abandons the stream in this case, so it would only be closed when Python collects its garbage.
     """
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
@@ -240,7 +242,7 @@ def iterate_interruptible(
 
 @contextmanager
 def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
-    """Within the block, in an anyio worker thread: a cancel of whoever started the thread calls `leave`, once."""
+    """In an anyio worker thread, call `leave` once if the caller of the thread is cancelled within the block."""
     if not _is_cancellable():
         yield
         return
@@ -254,7 +256,7 @@ def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
 
 
 async def _reader() -> tuple[TaskInfo, object]:
-    """Return what tells of the cancel scope of this worker thread's caller, and the task that keeps it alive."""
+    """Return what signals the cancel scope of this worker thread's caller, and the task that keeps it alive."""
     return get_current_task(), asyncio.current_task()
 
 
@@ -265,8 +267,8 @@ async def _watch(reader: tuple[TaskInfo, object], leave: Callable[[], None]) -> 
 
 
 def closed_at_exit(stream: Generator[T]) -> Generator[T]:
-    """`stream`, closed when the process ends in its midst. Later there would be no loop for it to end on: it would
-    wait for ever."""
+    """Return `stream`, which is closed at exit if it is still open. Later there would be no loop to close it
+    on, and it would wait for ever."""
     _OPEN.add(stream)
     return stream
 

@@ -1,4 +1,4 @@
-"""What a model call may use at most: reserved in the ledger before the call is made."""
+"""Computes the most that a model call may use, which the ledger reserves before the call."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
 
 OUTPUT_TOKENS = 4_096
-"""Tokens reserved for the output of a call that has no cap of its own."""
+"""Tokens reserved for the output of a call without a cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
-"""Tokens reserved for the output of the last call of a run whose tokens or dollars are used up."""
+"""Tokens reserved for the output of a run's last call if its tokens or dollars are used up."""
 MESSAGE_TOKENS = 8
-"""Tokens that providers add around each message, at most."""
+"""Most tokens that providers add around each message."""
 
 
 def reservation_for(ledger: Ledger, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
-    """Return the most that a call may use. A model that was seen to use more than its cap may do so again."""
+    """Return the most that a call may use. If a model has exceeded its cap before, that is taken into account."""
     read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
     output = (max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
     overrun = ledger.overrun(model.name)
@@ -34,12 +34,13 @@ def reservation_for(ledger: Ledger, model: Model, messages: Sequence[BaseMessage
 
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return about how many tokens these messages are: what a model's window has to hold."""
+    """Return the approximate number of tokens of these messages, to compare with a model's window."""
     return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
-    """Return the cap on a reply. With a limit on tokens or dollars there is one, to know what to reserve."""
+    """Return the cap on a reply. With a limit on tokens or dollars there is always one, so that it can be
+    reserved."""
     capped = budget.tokens is not None or budget.usd is not None
     own = budget.output_tokens
     most = LAST_OUTPUT_TOKENS if last else OUTPUT_TOKENS
@@ -47,8 +48,8 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
 
 
 def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return what so many tokens cost at most, by the prices that we know: those of the dearest model that may be
-    asked, and all input may be written to a cache."""
+    """Return the highest cost of so many tokens at the known prices: those of the most expensive model that may be
+    called, as if all input were written to a cache."""
     costs = [
         pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0)
         for one in model.chain
@@ -58,15 +59,16 @@ def expected_cost(model: Model, usage: Usage) -> float | None:
 
 
 def check_limits_hold(budget: Budget, model: Model) -> None:
-    """Raise `ConfigurationError` when a limit could not hold for this model, which a config has chosen."""
+    """Raise `ConfigurationError` if a limit cannot be applied to this model, which a config has chosen."""
     capped = any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens))
     if capped and any(accepts_output_cap(one.chat) is None for one in model.chain):
-        raise ConfigurationError(f"{model.name}, which the config chooses, takes no cap on its output: limit calls")
+        raise ConfigurationError(
+            f"{model.name}, which the config chooses, accepts no limit for its output: limit calls instead"
+        )
     if budget.usd is not None and not all(map(pricing.has_price, model.chain)):
         raise ConfigurationError(
             f"a limit in dollars needs the price of every model, and none is known for {model.name}, which the "
-            f"config "
-            "chooses: give it with prices="
+            "config chooses: set it with prices="
         )
 
 

@@ -1,4 +1,4 @@
-"""Live objects of a tree of runs. State holds none of them: they are rebuilt from the journal."""
+"""The live objects of a tree of runs. State holds none of them; they are rebuilt from the journal."""
 
 from __future__ import annotations
 
@@ -37,43 +37,45 @@ class RunTree:
         self.agreement = ApprovalLimit(budget, self.ledger)
         self.gate = RequestLimiter(budget)
         self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
-        """For custom tools, which take no model's turn."""
+        """Limits custom tools separately, so that they do not compete with models."""
         self.levels = ChildRunLimiter(budget)
         self.answers = SingleFlight[CallResult]()
-        """Of models, by model and fingerprint. With a wave in its key: a flawed reply, which answers only there."""
+        """Replies of models, by model and fingerprint. A key with a batch number belongs to a flawed reply,
+        which only that batch may use."""
         self.child_runs = SingleFlight[str]()
-        """The answers of child runs, by depth and fingerprint."""
+        """Answers of child runs, by depth and fingerprint."""
         self.repls: dict[str, Repl] = {}
         self._waiting: set[Future[Any]] = set()
         """Model calls that sync nodes wait for."""
         self._cancelled = False
         self.receipts: Receipts | None = None
-        """Of a run that can be resumed."""
+        """The receipts of a run that can be resumed."""
         self.reading: CoverageTracker | None = None
-        """Tells which parts of the contexts models have read; None until a run of the tree begins to work here."""
+        """Tracks which parts of the contexts models have read. None until a run of the tree starts to work here."""
         self.broken: RLMError | None = None
-        """Why nothing more may be asked. What is in flight still arrives, and is kept; then this is raised."""
+        """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
+        raised."""
         self.learned = Learned()
-        """What the providers of its models do not take, and how much these read."""
+        """What the providers of its models do not accept, and how many tokens the models can read."""
         self._spent: dict[str, Usage] = {}
-        """By place in the tree."""
+        """Usage by call path."""
         self._lost: dict[str, int] = {}
-        """By place in the tree: how many requests had no reply."""
+        """Number of requests without a reply, by call path."""
         self._below: dict[str, Usage] = {}
-        """By the path of a run: what it and the runs below it have spent."""
+        """Usage of a run and of all runs below it, by path of the run."""
         self._joined: set[str] = set()
         self._journals: dict[str, Journal] = {}
-        """By the path of the run, as far as they were read."""
+        """Journals by path of the run, as far as they were read."""
         self._tools: dict[str, int] = {}
-        """By place in the tree: how many times a tool was run there, in this process or before."""
+        """How many times a tool was run, by call path, in this process and before."""
         self.gate.check = self.tool_gate.check = self.check_cancelled
         self._keeping = threading.Lock()
         self._closing = threading.Lock()
         self._lock = threading.Lock()
 
     def keep(self, path: Path) -> None:
-        """Keep receipts there, and book those that are there: replies of earlier processes, seen here or
-        not. Whoever comes meanwhile waits."""
+        """Store receipts at `path`, and count those that exist: replies of earlier processes, whether or not
+        they are in the records. Other callers wait until it is done."""
         with self._keeping:
             if self.receipts is not None:
                 return
@@ -90,64 +92,64 @@ class RunTree:
             self.gate.room = self.receipts = receipts
 
     def breaks(self, error: RLMError) -> None:
-        """Ask nothing more, for this reason; the first one counts."""
+        """Make no more calls, for this reason. The first reason is kept."""
         self.broken = self.broken or error
 
     def check(self) -> None:
-        """Raise what has broken this tree, if anything has, and `Cancelled`."""
+        """Raise the error that has stopped this tree, if there is one, or `Cancelled`."""
         self.check_cancelled()
         if self.broken is not None:
             raise self.broken
 
     def check_cancelled(self) -> None:
-        """Raise `Cancelled` when nothing may begin any more."""
+        """Raise `Cancelled` if the tree is cancelled and nothing may start any more."""
         if self._cancelled:
             raise Cancelled
 
     def note(self, place: str, usage: Usage) -> None:
-        """Remember where in the tree it was that so much was spent."""
+        """Add usage to a call path."""
         with self._lock:
             self._spent[place] = self._spent.get(place, Usage()).plus(usage)
             for path in _runs_above(place):
                 self._below[path] = self._below.get(path, Usage()).plus(usage)
 
     def spent_below(self, path: str) -> Usage:
-        """Return what the run at `path` and those below it have spent."""
+        """Return the usage of the run at `path` and of all runs below it."""
         with self._lock:
             return self._below.get(path, Usage())
 
     def spent_at(self, place: str) -> Usage:
-        """Return what was spent at this very place."""
+        """Return the usage of exactly this call path."""
         with self._lock:
             return self._spent.get(place, Usage())
 
     def lost_at(self, place: str) -> int:
-        """Return how many requests were sent from this very place whose reply never came."""
+        """Return how many requests were sent from exactly this place whose reply never came."""
         with self._lock:
             return self._lost.get(place, 0)
 
     def charged(self, place: str, reply: CallResult) -> CallResult:
-        """Return the reply to a call with everything that was spent at its place, in this process and before."""
+        """Return the reply to a call with all usage at its place in the tree, in this process and before."""
         return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
 
     @asynccontextmanager
     async def reserve(
         self, place: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
     ) -> AsyncIterator[Reservation]:
-        """Reserve a call in the ledger, as `Ledger.reserve` does, and keep on disk what is sent and used."""
+        """Reserve a call in the ledger, as `Ledger.reserve` does, and record its requests and usage on disk."""
         if self.receipts is not None:
             await self.receipts.open()
         async with self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self) as entry:
             yield entry
 
     def sent(self, place: str, most: Usage) -> str:
-        """Keep on disk that a request is about to be sent. Raises `JournalError` when that is not possible."""
+        """Record on disk that a request is about to be sent. Raises `JournalError` if that fails."""
         if self.receipts is None:
             return ""
         return self.receipts.write_sent(self._request(place, most._replace(estimated=True)))
 
     def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
-        """Keep on disk what a request has used, and its reply."""
+        """Record on disk what a request has used, and its reply."""
         self.note(place, used)
         if self.receipts is None:
             return
@@ -157,7 +159,7 @@ class RunTree:
             self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
 
     def lost(self, place: str, most: Usage) -> None:
-        """Note that a reply never came. On disk, nothing settles the request, and that says the same."""
+        """Record that a reply never came. On disk, an unsettled request already means that."""
         self.note(place, most)
         with self._lock:
             self._lost[place] = self._lost.get(place, 0) + 1
@@ -167,10 +169,10 @@ class RunTree:
 
     @asynccontextmanager
     async def tool_call(self, place: str) -> AsyncIterator[bool]:
-        """Run a tool or a function in here, unless this gives False: no call of one is left.
+        """Run a tool or a function within the block, unless it yields False: then no call is left.
 
-        It counts before it runs, on disk too: a process that is killed meanwhile has run it. One that pauses for a
-        person counts when it runs again, from its beginning.
+        The call is counted before it runs, also on disk, so that it counts if the process is killed meanwhile. A
+        call that pauses for a person is counted when it runs again from its beginning.
         """
         with self._lock:
             is_left = sum(self._tools.values()) < self.ledger.budget.tool_calls
@@ -199,16 +201,16 @@ class RunTree:
             self.receipts.write(key, {**self._request(place, Usage()), "tool": int(counts)})
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
-        """Return the REPL of the run at `path`, opened when it first runs a cell. Raises `Cancelled`."""
+        """Return the REPL of the run at `path`. It is opened when it runs its first cell. Raises `Cancelled`."""
         with self._lock:
             self.check_cancelled()
             return self.repls.setdefault(path, Repl(open))
 
     def journal(self, path: str, records: Sequence[Record]) -> Journal:
-        """Return the journal of the run at `path`, read on from where it was read before.
+        """Return the journal of the run at `path`, extended by the new records.
 
-        Its first time in this process, what it did in earlier ones is taken over: the account, the answers. Raises
-        `JournalError` when it is not what was written then.
+        The first time in this process, the usage and the answers of earlier processes are restored from it.
+        Raises `JournalError` if the records are not those that were written.
         """
         journal = self._journals.get(path)
         if journal is None or not journal.extend(records):
@@ -238,8 +240,8 @@ class RunTree:
             self.ledger.worked(journal.seconds)
 
     def close(self, path: str = "") -> None:
-        """End the REPLs of the run at `path` and of all below it. They have ended when this returns, whoever
-        else closes the tree at the same time."""
+        """Close the REPLs of the run at `path` and of all runs below it. They have ended on return, even if
+        others close the tree at the same time."""
         if path:
             self._close(path)
             return
@@ -259,7 +261,7 @@ class RunTree:
 
     @contextmanager
     def awaiting(self, future: Future[Any]) -> Iterator[None]:
-        """Wait for a model call in here: when the tree is cancelled, so is the call."""
+        """Wrap the wait for a model call, so that the call is cancelled with the tree."""
         with self._lock:
             self._waiting.add(future)
             cancelled = self._cancelled
@@ -272,7 +274,7 @@ class RunTree:
                 self._waiting.discard(future)
 
     def cancel(self) -> None:
-        """Admit nothing more, end what sync nodes wait for, and begin to close. Never waits."""
+        """Admit nothing more, cancel the calls that sync nodes wait for, and start to close. Never blocks."""
         with self._lock:
             self._cancelled = True
             ending = [*self._waiting]
@@ -283,7 +285,7 @@ class RunTree:
 
 
 def _runs_above(place: str) -> Iterator[str]:
-    """Yield the paths of the runs to which a place belongs: the top one, and those from there down to it."""
+    """Yield the paths of the runs that contain a call path, from the top run down."""
     path, asked_by_it, _ = place.partition(" ")
     parts = path.split("/") if path else []
     yield ""
@@ -291,7 +293,7 @@ def _runs_above(place: str) -> Iterator[str]:
 
 
 def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
-    """Yield each place of a journal at which something was spent since the question, and how much."""
+    """Yield each call path of a journal with its usage since the question."""
     for record in journal.account:
         if record["type"] == "turn":
             yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
@@ -304,7 +306,7 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
 
 
 def _tools_of(journal: Journal) -> Iterator[str]:
-    """Yield the places at which tools and functions were called since the question."""
+    """Yield the paths of the calls of tools and functions since the question."""
     for record in journal.account:
         if record["type"] == "call" and "child" in record:
             yield from _tools_of(Journal(record["child"]))
@@ -313,13 +315,13 @@ def _tools_of(journal: Journal) -> Iterator[str]:
 
 
 def turn_place(path: str, turn: int) -> str:
-    """Return the place in the tree of a root turn."""
+    """Return the call path of a root turn."""
     return f"{path} turn {turn}"
 
 
 @dataclass(slots=True)
 class RunTreeRegistry:
-    """The trees that are alive in this process, by the id of their root run."""
+    """The live trees in this process, by the id of their root run."""
 
     _alive: dict[str, RunTree] = field(default_factory=dict)
     _cancelled: set[str] = field(default_factory=set)
@@ -327,7 +329,7 @@ class RunTreeRegistry:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, run: str, budget: Budget, receipts: Path | None = None) -> RunTree:
-        """Return the tree of a run; a new one when this process has not seen it, or has closed it."""
+        """Return the tree of a run. It is new if this process has not seen the run, or has closed it."""
         with self._lock:
             if run in self._cancelled:
                 raise Cancelled
@@ -335,17 +337,17 @@ class RunTreeRegistry:
                 self._alive[run] = RunTree(budget)
             tree = self._alive[run]
         if receipts is not None:
-            tree.keep(receipts)  # which may be many: other runs do not wait for them to be read
+            tree.keep(receipts)  # there may be many, and other runs must not wait for them
         return tree
 
     def has_read(self, run: str) -> bool:
-        """Return whether there is a tree of this run, with its receipts."""
+        """Return whether there is a live tree of this run, with its receipts."""
         with self._lock:
             tree = self._alive.get(run)
         return tree is not None and tree.receipts is not None
 
     def close(self, run: str) -> bool:
-        """Let go of everything that is alive for a run, and say whether it has ended. What matters is on disk."""
+        """Close all live objects of a run, and return whether it has ended. Everything that matters is on disk."""
         with self._lock:
             self._cancelled.discard(run)
             tree = self._alive.pop(run, None)
@@ -362,8 +364,8 @@ class RunTreeRegistry:
             self._ended.add(run)
 
     def cancel(self, run: str) -> None:
-        """End a run that others still work on: what they wait for ends, and they begin nothing new. Whoever holds
-        the run closes it then."""
+        """Cancel a run that others still work on. Their calls end and they start nothing new; then the holder
+        of the run closes it."""
         with self._lock:
             self._cancelled.add(run)
             tree = self._alive.get(run)

@@ -1,4 +1,4 @@
-"""Single flight: of those who ask the same at the same time, the first one works and the others have its answer."""
+"""Single flight: of several equal calls at the same time, the first is made, and the others share its answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Answers by what is asked: those that are remembered, and those that are being worked on.
+    """Remembered answers and calls in progress, by key.
 
-    Safe for threads and for tasks of any event loop. None is no answer: whoever waited for it asks anew.
+    Safe for threads and for tasks of any event loop. None means that there is no answer: whoever waited for it
+    calls again.
     """
 
     def __init__(self) -> None:
@@ -23,9 +24,10 @@ class SingleFlight(Generic[T]):
         self._lock = threading.Lock()
 
     def join(self, key: str, *fallbacks: str) -> T | None:
-        """Return the answer to this key, waiting for whoever works on it; else one that a fallback has remembered.
+        """Return the answer to this key, waiting for a call in progress, or else the remembered answer of a
+        fallback key.
 
-        None makes the caller the first, who must call `finish`.
+        None makes the caller responsible for the call. It must then call `finish`.
         """
         while True:
             answer, flight = self._find_or_begin(key, fallbacks)
@@ -33,19 +35,19 @@ class SingleFlight(Generic[T]):
                 return answer
 
     async def ajoin(self, key: str, *fallbacks: str) -> T | None:
-        """Return what `join` does, without blocking the event loop."""
+        """Do what `join` does, without blocking the event loop."""
         while True:
             answer, flight = self._find_or_begin(key, fallbacks)
             if flight is None or (answer := await asyncio.shield(asyncio.wrap_future(flight))) is not None:
                 return answer
 
     def known(self, key: str) -> T | None:
-        """Return the answer that is remembered, without waiting."""
+        """Return the remembered answer, without waiting."""
         with self._lock:
             return self._answers.get(key)
 
     def finish(self, key: str, answer: T | None, remember_as: str | None = None) -> None:
-        """Give the answer to those who wait; under a key, if one is given, remember it for those who come later."""
+        """Pass the answer to those who wait for it. With `remember_as`, also remember it under this key."""
         with self._lock:
             flight = self._flights.pop(key)
             if remember_as is not None and answer is not None:
@@ -53,13 +55,14 @@ class SingleFlight(Generic[T]):
         flight.set_result(answer)
 
     def remember(self, answers: Mapping[str, T]) -> None:
-        """Take over what earlier processes were answered."""
+        """Add the answers of earlier processes."""
         with self._lock:
             for key, answer in answers.items():
                 self._answers.setdefault(key, answer)
 
     def _find_or_begin(self, key: str, fallbacks: tuple[str, ...]) -> tuple[T | None, Future[T | None] | None]:
-        """Return an answer, or the flight to wait for. Neither: a flight has begun, and the caller is its first."""
+        """Return an answer, or the future of a call in progress. If both are None, the caller has started a new
+        call."""
         with self._lock:
             if (flight := self._flights.get(key)) is not None:
                 return None, flight

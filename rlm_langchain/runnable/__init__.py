@@ -1,1 +1,1 @@
-"""`RLMRunnable`, and what it is built from."""
+"""`RLMRunnable`, and how it is built and run."""

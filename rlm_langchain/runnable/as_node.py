@@ -1,4 +1,4 @@
-"""An RLM inside other people's programs: a node of their graph, a tool of their agent."""
+"""An RLM in other people's programs: as a node of a graph, or a tool of an agent."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ MESSAGES = "messages"
 
 
 def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
-    """A node that reads a parent's state and writes the answer into it.
+    """Return a node that reads a parent's state and writes the answer to it.
 
-    `rlm` has no checkpointer of its own: its graph has that of the parent, its streams and its interrupts. The
-    function that is wrapped names the graph, by which LangGraph finds a subgraph.
+    `rlm` has no checkpointer of its own; its graph uses the parent's checkpointer, streams and interrupts. The
+    wrapped function refers to the graph, which is how LangGraph finds a subgraph.
     """
     built = rlm.built
     graph = built.graph
 
-    def asked(state: Any) -> RLMInput:
+    def input_of(state: Any) -> RLMInput:
         return {"query": _question(_read(state, keys["query"])), "context": _read(state, keys["context"])}
 
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config, threads=True)
-        with built.run_scope(asked(state), settings) as (begun, _):
-            found = invocation_of(settings).context().run(graph.invoke, begun, settings)
+        with built.run_scope(input_of(state), settings) as (graph_input, _):
+            found = invocation_of(settings).context().run(graph.invoke, graph_input, settings)
             return _written(rlm.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config)
 
         async def work() -> dict[str, Any]:
-            async with built.arunning(asked(state), settings) as (begun, _):
-                return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(begun, settings))), keys)
+            async with built.arun_scope(input_of(state), settings) as (graph_input, _):
+                return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
 
         return await supervised(invocation_of(settings), work())
 
@@ -64,7 +64,7 @@ def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
 
 
 def _question(given: Any) -> Any:
-    """The question of a state: of messages, the last thing that a person said."""
+    """Return the question in a state. In messages, it is the last message of a person."""
     if not isinstance(given, list):
         return given
     said = [message.text for message in convert_to_messages(given) if message.type == "human"]

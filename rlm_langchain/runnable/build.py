@@ -1,4 +1,6 @@
-"""From options to a machine: names become models, sandboxes and strategies, checked before anything is paid."""
+"""Builds the components of an RLM from its options. Names of models, sandboxes and strategies are checked
+before anything is paid for.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ from rlm_langchain.sandboxes.reserved_names import bindings, parsed
 
 
 def assemble(options: Options) -> Components:
-    """The parts that the options name. Raises `ConfigurationError` or `SandboxError`."""
+    """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
     store = ContextStore(options.home)
     search = search_of(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)
@@ -65,14 +67,14 @@ def assemble(options: Options) -> Components:
 
 
 def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
-    """The names that strategies define in the REPL, for tools to leave to them."""
+    """Return the names that strategies define in the REPL. Tools must not use them."""
     others = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
     trees = [parsed(one.prelude) for one in (*strategies, *others) if one.prelude]
     return frozenset(name for tree in trees if isinstance(tree, ast.Module) for _, name in bindings(tree))
 
 
 def _models(options: Options, embedder: Embedder | None) -> list[Model]:
-    """The root model and those for sub-calls, with their prices."""
+    """Return the root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
     several = below if isinstance(below, list | tuple) else [below]
     roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
@@ -87,7 +89,7 @@ def _models(options: Options, embedder: Embedder | None) -> list[Model]:
 
 
 def _with_prices(model: Model, prices: Mapping[str, Price]) -> Model:
-    """The model, its fallbacks, and what a config may choose, at the user's prices."""
+    """Return the model, its fallbacks, and the models that a config may choose, with the user's prices."""
     price, choose = prices.get(model.name, model.price), model.choose
     return replace(
         model,
@@ -98,7 +100,8 @@ def _with_prices(model: Model, prices: Mapping[str, Price]) -> Model:
 
 
 def _check_caps(options: Options, models: list[Model]) -> None:
-    """A limit on tokens or dollars holds because every reply is capped: a model that takes no cap would pass it."""
+    """Raise `ConfigurationError` for a limit on tokens or dollars with a model that has no output cap, because
+    it could exceed the limit."""
     budget = options.budget
     each = [one for model in models for one in model.chain]
     uncapped = sorted({model.name for model in each if accepts_output_cap(model.chat) is None})
@@ -110,7 +113,8 @@ def _check_caps(options: Options, models: list[Model]) -> None:
 
 
 def _check_prices(options: Options, prices: dict[str, bool]) -> None:
-    """Dollars that cannot be counted cannot be limited: better to say so now than to guess later."""
+    """Raise `ConfigurationError` for a limit in dollars with a model whose price is unknown, because its cost
+    cannot be counted."""
     if strangers := sorted(set(options.prices) - set(prices)):
         raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
     dollars = options.budget.usd is not None or options.budget.approve_above_usd is not None

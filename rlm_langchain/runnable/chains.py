@@ -1,4 +1,4 @@
-"""What an RLM may be followed by in a chain: its output is a dict, which not every Runnable takes."""
+"""Checks which steps may follow an RLM in a chain: its output is a dict, which not every Runnable accepts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAKE_NO_DICT = (BaseLanguageModel, BaseOutputParser, BaseRetriever)
 
 
 def check_next(step: Any) -> None:
-    """Raise `ConfigurationError` for a next step that can only take the answer, with the way to give it that."""
+    """Raise `ConfigurationError` if the next step accepts only the answer, and say how to pass just that."""
     first = step
     while (inner := getattr(first, "first", None) or getattr(first, "bound", None)) is not None:
         first = inner

@@ -1,4 +1,6 @@
-"""The parts of an `RLMRunnable` that its neighbours need, so that they do not import it."""
+"""Protocols for the parts of an `RLMRunnable` that other modules of this folder need, so that they need not
+import it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Options(Protocol):
-    """The options from which an RLM is built, each as `RLMRunnable` describes it."""
+    """The options from which an RLM is built, as described in `RLMRunnable`."""
 
     root_model: Any
     recursive_model: Any
@@ -39,24 +41,24 @@ class Options(Protocol):
 
 
 class Runs(Protocol):
-    """What runs questions: the graph, with what a run needs around it."""
+    """Runs questions: the graph, and what a run needs in addition."""
 
     @property
     def built(self) -> CompiledRLM:
-        """The components and their graph."""
+        """Return the components and their graph."""
 
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
-        """The compiled graph."""
+        """Return the compiled graph."""
 
     def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
-        """The config of one call."""
+        """Return the config of one call."""
 
     def checked(self, output: RLMOutput) -> RLMOutput:
-        """The output as a caller is given it. Raises `BudgetExhausted` and `NoAnswer` where the options say so."""
+        """Return the output for the caller. Raises `BudgetExhausted` and `NoAnswer` if the options say so."""
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run, and give the parts as they come."""
+        """Run, and yield the parts as they are produced."""
 
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run on this event loop, and give the parts as they come."""
+        """Run on this event loop, and yield the parts as they are produced."""

@@ -1,4 +1,4 @@
-"""`create_rlm` and `create_rlm_graph`: how people make an RLM."""
+"""`create_rlm` and `create_rlm_graph`: the public constructors of an RLM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class RLMOptions(TypedDict, total=False):
-    """The options of `create_rlm` that are passed on as they are by those who bring a model and a retriever."""
+    """Options of `create_rlm` for functions that pass them on and take the model and the retriever themselves."""
 
     recursive_model: str | BaseChatModel | Model | Sequence[str | BaseChatModel | Model] | None
     prices: Mapping[str, Price]
@@ -72,55 +72,56 @@ def create_rlm(  # noqa: PLR0913 - a keyword for each option
     home: Path | None = None,
     name: str | None = None,
 ) -> RLMRunnable:
-    """An RLM from a model and options.
+    """Make an RLM from a model and options.
 
     Args:
-        root_model: Writes the code. A name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local", or
-            any LangChain chat model. A name of no known form is a `ConfigurationError`.
-        recursive_model: Answers sub-calls: a model as above, or a list with one per depth. Its first answers what
-            the top run asks, by a leaf call or as the root of a child run, its second what those child runs ask,
-            and so on; the last one serves all below. None: the root model.
-        prices: Dollars per million tokens, by the names of models, where price lists do not know them or you pay
-            another price. A name that is none of these models' is a `ConfigurationError` at the first use, and so
-            is a limit in dollars while a price is unknown.
-        sandbox: Where the code runs: "auto" for the first that works here, the name of one ("cpython", "monty"), or
-            a `Sandbox`. A name that is not installed is an `UnknownPlugin`; one that cannot run here, a
-            `SandboxError` at the first use.
-        strategies: Ways to work that the root model is told of: names, folders of skills (a `Path`), `Strategy`
-            values, or several of them; "auto" chooses by the context of each run. A name that is not installed is
-            an `UnknownPlugin` at the first use.
+        root_model: The model that writes the code: a name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or
+            "local", or any LangChain chat model. A name of unknown form raises `ConfigurationError`.
+        recursive_model: The model that answers sub-calls, or a list with one model per depth. The first answers the
+            calls of the top run, as a plain sub-call or as the root model of a child run, the second the calls of
+            those child runs, and so on; the last one serves all deeper levels. None: the root model.
+        prices: Dollars per million tokens, by model name, for models that are in no price list or for which you pay
+            another price. On first use, a name of none of these models raises `ConfigurationError`, and so does a
+            limit in dollars with an unknown price.
+        sandbox: Where the code runs: "auto" for the first sandbox that works here, the name of one ("cpython",
+            "monty"), or a `Sandbox`. A name that is not installed raises `UnknownPlugin`. One that cannot run here
+            raises `SandboxError` on first use.
+        strategies: Strategies for the root model: a name, a folder of skills (a `Path`), a `Strategy`, or several
+            of them. "auto" chooses by the context of each run. A name that is not installed raises `UnknownPlugin`
+            on first use.
         budget: What the whole tree of runs may spend: model calls (1,000), dollars, tokens, seconds of work, turns.
-            None in it is no limit. A spent budget ends a run, see `on_budget`.
+            A limit of None does not apply. An exhausted budget ends a run, see `on_budget`.
         limits: What each cell may use in the sandbox: 60 seconds of its own time, 1 GiB of memory, 1 MiB of output.
-            A cell that passes one is stopped, and the model is told.
-        memo: Whether identical sub-calls of a run are asked once. False for those who want samples.
-        output_schema: A type that pydantic knows (a model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON
-            schema as a dict: the answer fits it, and is an instance of the type. None: any answer. Anything else is
-            a `ConfigurationError`.
-        tools: LangChain tools and functions that code in the REPL may call. They run in the host, and are not
-            confined. What cannot be a tool, such as a function without a docstring, is a `ConfigurationError`.
-        sub_tools: The tools of child runs. None: the same.
-        functions: Functions of plug-ins that code in the REPL may call, at every depth: names of the entry point
-            group `rlm_langchain.calls`, or `HostFunction` values. They run in the host, and are not confined. A
-            name that is not installed is a `ConfigurationError`.
-        retriever: What `search(query, k)` in the REPL goes by. "bm25": words; a LangChain embedding model: words
-            and meaning, fused; a LangChain retriever or vector store: that one. None: there is no `search`.
-            Anything else is a `ConfigurationError`, and a `MissingDependency`, at the first use, what needs an
-            extra that is not installed.
-        citations: Whether the answer comes with quotes that the host has found in the context:
+            A cell that exceeds a limit is stopped, and the model is informed.
+        memo: Whether identical sub-calls of a run are made only once. Use False to get several samples.
+        output_schema: The type of the answer, of which the answer is an instance: a type that pydantic knows (a
+            model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON schema as a dict. None: any answer.
+            Anything else raises `ConfigurationError`.
+        tools: LangChain tools and functions that code in the REPL may call. They run in the host without
+            confinement. Something that cannot be a tool, such as a function without a docstring, raises
+            `ConfigurationError`.
+        sub_tools: The tools of child runs. None: the same as `tools`.
+        functions: Plug-in functions that code in the REPL may call, at every depth: names of the entry point group
+            `rlm_langchain.calls`, or `HostFunction` values. They run in the host without confinement. A name that
+            is not installed raises `ConfigurationError`.
+        retriever: What `search(query, k)` in the REPL ranks by. "bm25": words. A LangChain embedding model: words
+            and meaning, fused. A LangChain retriever or vector store: whatever that one uses. None: there is no
+            `search`. Anything else raises `ConfigurationError`; a missing extra raises `MissingDependency` on first
+            use.
+        citations: Whether the answer comes with quotes that the host has verified in the context, in
             `output["citations"]`.
-        on_budget: What a spent budget does: "answer" ends in the best answer so far; "raise" raises
-            `BudgetExhausted`, whose `output` holds it.
-        on_failure: What a run without an answer does: "return" gives back an output that says so; "raise" raises
-            `NoAnswer`, whose `output` holds it.
-        checkpointer: A LangGraph checkpoint saver, which makes runs durable. None: runs are not kept, except by a
-            parent graph. Anything that is no saver is a `ConfigurationError`.
-        home: The folder in which contexts and receipts are kept. None: `RLM_HOME`, else the user's data folder.
-        name: What the RLM is called in traces and graphs. None: "rlm".
+        on_budget: What happens when the budget is exhausted. "answer": the run ends with its best answer so far.
+            "raise": it raises `BudgetExhausted`, whose `output` holds that answer.
+        on_failure: What happens when a run has no answer. "return": it returns an output that says so. "raise": it
+            raises `NoAnswer`, whose `output` holds it.
+        checkpointer: A LangGraph checkpointer, which makes runs durable. None: runs are not saved, except by a
+            parent graph. Anything else raises `ConfigurationError`.
+        home: The folder for contexts and receipts. None: `RLM_HOME`, else the user's data folder.
+        name: The name of the RLM in traces and graphs. None: "rlm".
 
     Raises:
-        ConfigurationError: For an option that there is not, or whose value is of another kind; at the first use,
-            for options that do not go together.
+        ConfigurationError: For an unknown option or a value of the wrong type; on first use, for options that
+            contradict each other.
     """
     return RLMRunnable(**locals())
 
@@ -148,9 +149,10 @@ def create_rlm_graph(  # noqa: PLR0913 - a keyword for each option
     home: Path | None = None,
     name: str | None = None,
 ) -> StateGraph[Any, Any, Any, Any]:
-    """The graph of an RLM, not compiled yet: bring a checkpointer of your own. Options are those of `create_rlm`.
+    """Return the uncompiled graph of an RLM, for use with your own checkpointer. The options are those of
+    `create_rlm`.
 
-    Its input is `query` and `context`, which its first node stores, unless it is a reference that a store of this
-    `RLM_HOME` has made. Everything else in its state is its own, see `docs/explanation/security.md`.
+    Its input is `query` and `context`. The first node stores the context, unless it is a reference made by a
+    store of this `RLM_HOME`. All other keys of the state are internal, see `docs/explanation/security.md`.
     """
     return rlm_graph(assemble(create_rlm(**locals())))

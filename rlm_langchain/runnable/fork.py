@@ -1,7 +1,7 @@
-"""Going back in a thread: a fork is a new thread that has the journal of another one up to a turn.
+"""Forks: a new thread with the journal of another one up to a turn.
 
-It may go on with another model, budget or more strategies. The cells before are repeated in a REPL of its own,
-and the replies that they had are not paid for again.
+The fork may continue with another model, another budget or additional strategies. The cells before that turn
+are repeated in a new REPL, and their replies are not paid for again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 def fork(components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig) -> None:
-    """Begin the thread of `to` with what the one of `config` was before turn `at`.
+    """Start the thread of `to` with the state that the thread of `config` had before turn `at`.
 
-    Raises `InputError`, and `ConfigurationError` without a checkpointer.
-    Turns are counted from 1. None: where it last was between two turns, or after its end.
+    Turns are counted from 1. None: the last point between two turns, or after the end. Raises `InputError`, and
+    `ConfigurationError` without a checkpointer.
     """
     _must_keep(graph)
     saver: Any = graph.checkpointer
@@ -54,7 +54,7 @@ def fork(components: Components, graph: Graph, config: RunnableConfig, at: int |
 async def afork(
     components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig
 ) -> None:
-    """The same, for savers that are async."""
+    """Do what `fork` does, for async checkpointers."""
     _must_keep(graph)
     saver: Any = graph.checkpointer
     with naming(_name(config)):
@@ -72,18 +72,18 @@ async def afork(
 
 @dataclass(slots=True)
 class _Search:
-    """Looks for the last moment of a thread that a fork may begin with. What is damaged is passed over."""
+    """Looks for the latest checkpoint of a thread that a fork may start from. Damaged ones are skipped."""
 
     config: RunnableConfig
     at: int | None
     head: StateSnapshot | None = None
-    """Where the thread stands, or stood at the checkpoint that the config names; None when that is damaged."""
+    """State of the thread now, or at the checkpoint that the config names; None if it is damaged."""
     damage: JournalError | None = None
     _found: StateSnapshot | None = None
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Around the reading of one moment. Without a turn to go back to, what is damaged is not passed over."""
+        """Surround the reading of one checkpoint. If no turn was named, a damaged one is not skipped."""
         try:
             yield
         except JournalError as error:
@@ -93,46 +93,46 @@ class _Search:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more need be looked at."""
+        """Return whether the search is over."""
         if self.head is not None and (not self.head.values or _is_before(self.head, self.at)):
             self._found = self.head
         return self._found is not None
 
     @property
     def all(self) -> RunnableConfig:
-        """The config of all moments of the thread."""
+        """The config for all checkpoints of the thread."""
         return {"configurable": {"thread_id": _name(self.config), "checkpoint_ns": ""}}
 
     def wants(self, moment: RunnableConfig) -> bool:
-        """Whether this moment is worth a look: none was found yet, and it was not after the one that was named."""
+        """Return whether to read this checkpoint: none was found yet, and it is not later than the named one."""
         last = (self.head.config if self.head else self.config)["configurable"].get("checkpoint_id")
         return self._found is None and (last is None or moment["configurable"]["checkpoint_id"] <= last)
 
     def look(self, state: StateSnapshot) -> None:
-        """Take this moment if it is one to begin with."""
+        """Take this checkpoint if a fork may start from it."""
         if _is_before(state, self.at):
             self._found = state
 
     @property
     def found(self) -> StateSnapshot:
-        """The moment. Raises the `JournalError` of what is damaged when there is no other."""
+        """Return the checkpoint. Raises the `JournalError` of a damaged one if there is no other."""
         if self._found is None and self.damage is not None:
             raise self.damage
         return cast(StateSnapshot, self._found or self.head)
 
 
 def reader(saver: Any) -> Graph:
-    """A graph to look at the threads of a saver with. It has no parts to run with."""
+    """Return a graph for reading the threads of a checkpointer. It has no components and cannot run."""
     return rlm_graph(cast(Components, None)).compile(checkpointer=saver, name="rlm")
 
 
 def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
-    """The same config for another thread; None: one with a name that nobody has."""
+    """Return the same config for another thread. None: a thread with a new, unique name."""
     return _thread({**config, "configurable": {"thread_id": thread or uuid.uuid4().hex}})
 
 
 def _thread(config: RunnableConfig) -> RunnableConfig:
-    """The config of a thread as such, not of a moment of it."""
+    """Return the config of a thread without a specific checkpoint."""
     return {**config, "configurable": {"thread_id": _name(config)}}
 
 
@@ -151,7 +151,7 @@ def _journal(state: StateSnapshot) -> Journal:
 
 
 def _node(state: StateSnapshot) -> str:
-    """After which node of the graph this state was."""
+    """Return the name of the node that ran before this state."""
     return "finalise" if standing_of(state).has_ended else "prepare"
 
 
@@ -167,7 +167,7 @@ def _must_be_new(state: StateSnapshot) -> None:
 
 
 def _values(components: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
-    """The state that a fork begins with."""
+    """Return the initial state of a fork."""
     if not state.values.get("trajectory"):
         raise InputError("there is nothing to fork: this thread has no run")
     if not _is_before(state, at):

@@ -1,11 +1,11 @@
-"""Garbage: contexts, indexes and receipts on disk that no run needs any more.
+"""Garbage collection of contexts, indexes and receipts on disk that no run needs any more.
 
-What a thread refers to is kept, in whichever of its checkpoints, so that going back in it works too. What nobody
-refers to goes when it was not used for a while. While runs hold threads of this home
-(`durability/thread_lock.py`), with any saver, nothing goes that was used since the first of them began: they may
-have it open, and their checkpoints may not name it yet. A run that holds none, as a node of a parent graph or
-without a saver, is not seen. What it uses counts as used when it opened or stored it, to the hour: it is safe
-while it takes an hour less than `older_than`.
+Everything that a thread refers to in any of its checkpoints is kept, so that going back in it works. The rest
+is removed if it was not used for a while. While runs hold threads of this home (`durability/thread_lock.py`),
+with any checkpointer, everything that was used since the first of them began is kept, too: they may have it
+open, and their checkpoints may not name it yet. A run that holds no thread, as a node of a parent graph or
+without a checkpointer, cannot be seen. What it uses counts as used when it was opened or stored, to the hour.
+So it is safe if the run takes at least an hour less than `older_than`.
 """
 
 from __future__ import annotations
@@ -23,46 +23,47 @@ from rlm_langchain.durability.thread_lock import oldest_lock_time
 from rlm_langchain.retrieval.cache.index_store import IndexStore
 
 GRACE = 7_200.0
-"""Seconds: uses are counted to the hour, so what was used by an hour ago may look older than it is."""
+"""Minimum age in seconds. Uses are recorded to the hour, so something used within the last hour may look older."""
 
 
 class Reachable(NamedTuple):
-    """What must stay."""
+    """What must be kept."""
 
     contexts: frozenset[str] = frozenset()
-    """By sha256."""
+    """Contexts by sha256."""
     runs: frozenset[str] = frozenset()
-    """Whose receipts may be needed."""
+    """Runs whose receipts may be needed."""
 
     def plus(self, other: Reachable) -> Reachable:
-        """Both together."""
+        """Return the union."""
         return Reachable(self.contexts | other.contexts, self.runs | other.runs)
 
 
 class GarbageReport(NamedTuple):
-    """What was removed, or would be."""
+    """What was removed, or would be removed."""
 
     contexts: int
     indexes: int
     receipts: int
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 def references(saver: Any) -> Reachable:
-    """What the threads of a saver refer to, in all their checkpoints. Raises what the saver raises."""
+    """Return what the threads of a checkpointer refer to, in all their checkpoints. Errors of the checkpointer
+    are passed on."""
     return _found(_parts(saver.list(None)))
 
 
 async def areferences(saver: Any) -> Reachable:
-    """The same, for savers that are async."""
+    """Do what `references` does, for async checkpointers."""
     return _found(_parts([kept async for kept in saver.alist(None)]))
 
 
 def collect(home: Path, kept: Reachable, *, older_than: float, dry_run: bool = False) -> GarbageReport:
-    """Remove from a home what was not used for `older_than` seconds, and what nobody in `kept` refers to.
+    """Remove what was not used for `older_than` seconds and is not in `kept`.
 
-    With `dry_run`, say only what that would be.
+    With `dry_run`, only report what would be removed.
     """
     before = time.time() - max(older_than, GRACE)
     if (since := oldest_lock_time(home)) is not None:
@@ -80,7 +81,7 @@ def collect(home: Path, kept: Reachable, *, older_than: float, dry_run: bool = F
 
 
 def _receipts(home: Path, runs: frozenset[str], before: float) -> Iterator[Path]:
-    """Of runs that no checkpoint knows, not written for a while."""
+    """Yield receipts of runs that are in no checkpoint and have not been written for a while."""
     for path in (home / "receipts").glob("*.jsonl"):
         with suppress(OSError):
             if path.stem not in runs and path.stat().st_mtime < before:
@@ -88,7 +89,7 @@ def _receipts(home: Path, runs: frozenset[str], before: float) -> Iterator[Path]
 
 
 def _parts(checkpoints: Iterable[Any]) -> Iterator[Any]:
-    """All that checkpoints hold."""
+    """Yield all values in checkpoints."""
     for kept in checkpoints:
         yield kept.checkpoint["channel_values"]
         yield [value for _, _, value in kept.pending_writes or ()]
@@ -105,7 +106,7 @@ def _found(parts: Iterable[Any]) -> Reachable:
 
 
 def _dicts(parts: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Every dict in values, however deep; also in messages, and in what LangGraph wraps: `Send`s, snapshots."""
+    """Yield every dict in values, at any depth, including messages and LangGraph's wrappers: `Send`s, snapshots."""
     waiting = [*parts]
     while waiting:
         value = waiting.pop()

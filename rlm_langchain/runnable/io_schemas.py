@@ -1,4 +1,4 @@
-"""What goes into an RLM and what comes out, as pydantic models: for tools, servers and whoever draws a form."""
+"""Input and output of an RLM as pydantic models: for tools, servers and generated forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlm_langchain.records import RLMOutput
 
 
 def input_model() -> type[BaseModel]:
-    """A question and its context."""
+    """Return the model of a question and its context."""
     return create_model(
         "RLMInput",
         query=(str, Field(description="The question, complete in itself.")),
@@ -22,7 +22,7 @@ def input_model() -> type[BaseModel]:
 
 
 def output_model(answer: Any) -> type[BaseModel]:
-    """An `RLMOutput` whose answer fits `answer`, when that is a type."""
+    """Return the model of an `RLMOutput` whose answer has the type `answer`, if that is a type."""
     fields: dict[str, Any] = {}
     for name, hint in get_type_hints(RLMOutput, include_extras=True).items():
         optional: bool = get_origin(hint) is cast(Any, NotRequired)
@@ -33,7 +33,8 @@ def output_model(answer: Any) -> type[BaseModel]:
 
 
 def add_chunks(parts: Iterable[Any]) -> Any:
-    """What a chain's step gives in parts, as LangChain adds them up; of what does not add up, the last one."""
+    """Add up the parts that a chain's step yields, as LangChain does. If they cannot be added, return the last
+    one."""
     whole: Any = None
     for part in parts:
         try:

@@ -1,4 +1,4 @@
-"""The options of an RLM that are told to be wrong as soon as they are given."""
+"""Validation of the options of an RLM, at the moment they are set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FIELD, ALIAS = "answer_schema", "output_schema"
-"""The field of `RLMRunnable` whose option has another name: the attribute of that name is every Runnable's."""
+"""The field of `RLMRunnable` whose option has another name, because every Runnable already has that attribute."""
 
 
 def _checked_by(check: Callable[[Any], object]) -> AfterValidator:
-    """Return a validator that lets `check` raise, and leaves the value as it is."""
+    """Return a validator that calls `check`, which may raise, and leaves the value unchanged."""
 
     def validate(given: Any) -> Any:
         check(given)
@@ -60,7 +60,7 @@ ASaver = Annotated[Any, _checked_by(checkpointer.check)]
 
 
 def known_options(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function raise `ConfigurationError` for a keyword that it does not have, with the nearest one."""
+    """Make a function raise `ConfigurationError` for an unknown keyword, suggesting the nearest one."""
     known = inspect.signature(function).parameters.keys() - {"self"}
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Around a run: what it is given is checked and put by reference, and what was alive for it ends with it."""
+"""The scope of a run: checks its input, stores its context, and closes its live objects at the end."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
 from rlm_langchain.trajectory.journal import DAMAGED, Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
-"""A question; or None to resume a thread, or `Command(resume=...)` to answer what it waits for."""
+"""A question; None to resume a thread; or `Command(resume=...)` to answer an interrupt."""
 LONGEST_NAME = 300
-"""Characters of what is looked at as the name of a file."""
+"""Longest text, in characters, that may be a file name."""
 GraphInput = Internal | Command[Any] | None
 
 
 class ActiveRun(NamedTuple):
-    """A run that is about to be worked on."""
+    """A run that is about to start."""
 
     state: GraphInput
     """The graph's input."""
@@ -67,7 +67,7 @@ class CompiledRLM(NamedTuple):
 
     @contextmanager
     def run_scope(self, asked: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
-        """Everything that a sync run needs, for as long as it needs it. Raises `ThreadBusy`."""
+        """Set up everything that a sync run needs, until the end of the block. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
             naming(_thread_name(config)),
@@ -80,45 +80,47 @@ class CompiledRLM(NamedTuple):
             if _ends_unsaved(state, kept, config):
                 self.graph.invoke(None, config, durability="sync")
                 kept = self.graph.get_state(config)
-            run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
+            run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
                 self._close(run, config)
-                if given_up is not None:
+                if abandoned is not None:
                     with suppress(JournalError):
-                        self._forget(given_up, self.graph.get_state(config))
+                        self._forget(abandoned, self.graph.get_state(config))
 
     @asynccontextmanager
-    async def arunning(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
-        """The same on the loop of the caller, which it never blocks."""
+    async def arun_scope(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
+        """Do what `run_scope` does on the event loop of the caller, without blocking it."""
         async with _naming(_thread_name(config)), self.athread_scope(config), pool.keep_pool_open():
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
             if _ends_unsaved(state, kept, config):
                 await self.graph.ainvoke(None, config, durability="sync")
                 kept = await self.graph.aget_state(config)
-            run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
+            run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
                 await finished(lambda: self._close(run, config))
-                if given_up is not None:
+                if abandoned is not None:
                     with suppress(JournalError):
                         now = await self.graph.aget_state(config)
-                        await finished(lambda: self._forget(given_up, now))
+                        await finished(lambda: self._forget(abandoned, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
-        """LangGraph's options. Each checkpoint is written before the next step: a run is known before it pays."""
+        """Return LangGraph's options. Each checkpoint is written before the next step, so that a run is saved
+        before it pays."""
         durable = self._saver(config) not in (None, False)
         return {"durability": "sync", **given} if durable else given
 
     def _saver(self, config: RunnableConfig) -> Any:
-        """Our own saver, when it is used: a run inside another graph is a part of that one's thread."""
+        """Return our own checkpointer, if it is used: a run inside another graph belongs to the thread of that
+        graph."""
         return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, run: str, config: RunnableConfig) -> None:
-        """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
+        """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
         invocation = invocation_of(config)
         if invocation.cancelled:
             invocation.nested.wait()
@@ -126,41 +128,42 @@ class CompiledRLM(NamedTuple):
             self.components.close(seen)
 
     def _forget(self, run: str, kept: StateSnapshot) -> None:
-        """Remove the receipts of a run that was given up, once its thread holds another one."""
+        """Remove the receipts of an abandoned run, once its thread holds another one."""
         if kept.values.get("run", run) != run:
             self.components.receipts(run).unlink(missing_ok=True)
 
     def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
-        """The thread that `config` names, for this process alone, where there is a saver to share.
+        """Lock the thread that `config` names, if there is a shared checkpointer.
 
-        Raises `ConfigurationError` when it names none.
+        Raises `ConfigurationError` if it names none.
         """
         saver = self._saver(config)
         if saver in (None, False):
             return nullcontext()
-        return _leased(self.components.store.root, saver, _thread(config, saver))
+        return _thread_locked(self.components.store.root, saver, _thread(config, saver))
 
     def athread_scope(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
-        """The same, without blocking the loop."""
+        """Do what `thread_scope` does, without blocking the loop."""
         return _in_threads(self.thread_scope(config))
 
     def _has_thread(self, config: RunnableConfig) -> bool:
-        """Whether there may be something to go on from."""
+        """Return whether there may be a state to continue from."""
         return self._saver(config) not in (None, False)
 
-    def _run_of(self, begun: GraphInput, kept: StateSnapshot | None) -> str:
-        """The run of a new question, or the one that a thread holds.
+    def _run_of(self, graph_input: GraphInput, kept: StateSnapshot | None) -> str:
+        """Return the run of a new question, or the one that a thread holds.
 
-        Raises `InputError` when there is none, `JournalError` when what the thread has is damaged, and as
-        `Components.check_resumable`: a REPL that cannot be made again is told of before another turn is paid.
+        Raises `InputError` if there is none, `JournalError` if the thread's state is damaged, and the errors of
+        `Components.check_resumable`: if a REPL cannot be rebuilt, that is reported before another turn is paid
+        for.
         """
         values = kept.values if kept else {}
         check_state(values)
         standing = standing_of(kept) if kept else NEW
-        if standing.is_open or (kept and isinstance(begun, Internal)):
+        if standing.is_open or (kept and isinstance(graph_input, Internal)):
             self.components.check_resumable(Journal(values.get("trajectory", [])))
-        if isinstance(begun, Internal):
-            return str(begun.values["run"])
+        if isinstance(graph_input, Internal):
+            return str(graph_input.values["run"])
         if standing.state == "new":
             raise InputError("there is nothing to resume: this thread has no run")
         if standing.state == "broken":
@@ -169,30 +172,30 @@ class CompiledRLM(NamedTuple):
 
 
 def invocation_of(config: RunnableConfig) -> Invocation:
-    """The call that a config, made by `RLMRunnable.settings`, belongs to."""
+    """Return the invocation that a config, made by `RLMRunnable.settings`, belongs to."""
     invocation: Invocation = config["configurable"][SEEN]
     return invocation
 
 
-def _given_up(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
-    """The run that a thread has not ended, when it is asked another question. In an earlier checkpoint it is none:
-    later ones may go on with it."""
+def _abandoned_run(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+    """Return the unfinished run of a thread that gets another question, or None. With an earlier checkpoint it
+    is None, because later checkpoints may continue that run."""
     if (
         kept is None
         or not standing_of(kept).is_open
-        or not isinstance(begun, Internal)
+        or not isinstance(graph_input, Internal)
         or "checkpoint_id" in config["configurable"]
     ):
         return None
     return kept.values.get("run")
 
 
-def _ends_unsaved(begun: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> bool:
-    """Whether a thread that is asked another question has answered the last one and could not write that down.
+def _ends_unsaved(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> bool:
+    """Return whether a thread that gets another question has answered the last one, but could not save that.
 
-    LangGraph forgets what a step has written when a question comes before the step's checkpoint.
+    LangGraph forgets the writes of a step if a question comes before the checkpoint of the step.
     """
-    if kept is None or not isinstance(begun, Internal) or "checkpoint_id" in config["configurable"]:
+    if kept is None or not isinstance(graph_input, Internal) or "checkpoint_id" in config["configurable"]:
         return False
     return not standing_of(kept).is_saved
 
@@ -208,15 +211,15 @@ async def _naming(thread: Any) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _leased(home: Path, saver: Any, thread: str) -> Iterator[None]:
-    """On this machine, and wherever else the saver's database is used."""
+def _thread_locked(home: Path, saver: Any, thread: str) -> Iterator[None]:
+    """Lock a thread on this machine, and in the checkpointer's database for other machines."""
     with thread_lock(home, thread), database_thread_lock(saver, thread):
         yield
 
 
 @asynccontextmanager
 async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[None]:
-    """Around what waits for a lock or a database, without blocking the loop."""
+    """Enter and leave a context manager that blocks on a lock or a database, without blocking the loop."""
     with_it = ExitStack()
     try:
         await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
@@ -226,17 +229,17 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
 
 
 def begin(components: Components, asked: LangChainInput) -> GraphInput:
-    """The graph's input: checked, and with the context by reference, before anything else sees it.
+    """Return the graph's input: validated, and with the context stored, before anything else sees it.
 
-    A question without a context is about the ones that its thread has.
+    A question without a context is about the contexts that its thread has.
     """
     if asked is None or isinstance(asked, Command):
         return asked
-    question = asked if isinstance(asked, dict) else {"query": _words(asked)}
+    question = asked if isinstance(asked, dict) else {"query": _question_text(asked)}
     if not isinstance(question.get("query"), str):
-        raise InputError('an RLM is asked with a question, or with {"query": ..., "context": ...}')
+        raise InputError('the input of an RLM is a question, or {"query": ..., "context": ...}')
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
-        raise InputError(f"the input has no 'context', but {near[0]!r}: is that what it should be called?")
+        raise InputError(f"the input has no 'context', but {near[0]!r}: did you mean to call it 'context'?")
     context = question.get("context")
     if isinstance(context, str) and _names_a_file(context):
         warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
@@ -247,27 +250,28 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
 
 
 def _names_a_file(text: str) -> bool:
-    """Whether somebody who gave this text may have meant a file."""
+    """Return whether this text may be meant as a file name."""
     try:
         return len(text) < LONGEST_NAME and os.path.exists(text)
     except ValueError:  # with a NUL in it
         return False
 
 
-def _words(asked: Any) -> Any:
-    """A question as LangChain's prompts put it. Who says what is told when there is an exchange in it."""
+def _question_text(asked: Any) -> Any:
+    """Return the text of a question from LangChain's prompts and messages. Speakers are named if there are
+    several messages."""
     if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
         return asked.to_string()
     messages = asked.to_messages() if isinstance(asked, PromptValue) else asked
     messages = [messages] if isinstance(messages, BaseMessage) else messages
     if not isinstance(messages, list | tuple) or not all(isinstance(one, BaseMessage) for one in messages):
         return asked
-    told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
-    return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
+    is_plain = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
+    return "\n\n".join(str(message.text) for message in messages) if is_plain else get_buffer_string(messages)
 
 
 def _thread(config: RunnableConfig, saver: Any) -> str:
-    """What nobody else may work on meanwhile. Threads in memory are of this process alone."""
+    """Return the name to lock the thread by. Threads in memory belong to this process alone."""
     thread = _thread_name(config)
     if thread is None:
         raise ConfigurationError(

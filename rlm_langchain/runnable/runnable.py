@@ -1,4 +1,4 @@
-"""`RLMRunnable`: the machine as a LangChain Runnable."""
+"""`RLMRunnable`: an RLM as a LangChain Runnable."""
 
 from __future__ import annotations
 
@@ -77,18 +77,18 @@ if TYPE_CHECKING:
 
 SPARE_THREADS = 8
 _BUILDING = threading.RLock()
-"""One machine for all the threads of a batch: it holds the account of each run, the thread of each saver."""
+"""Held while an RLM is built. All threads of a batch must share one, with its ledgers and thread locks."""
 
 
 class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
-    """A recursive language model: answers a question over a context of any length.
+    """A recursive language model: answers a question about a context of any length.
 
     Input: `{"query": ..., "context": ...}`, or a question: a text, a prompt, messages. The context is a `str`,
-    a list of them, LangChain documents or messages, a dict, a `Path` to a file or folder, an open file, or None.
-    Output: `RLMOutput`.
+    a list of them, LangChain documents or messages, a dict, a `Path` to a file or folder, an open file, or
+    None. Output: `RLMOutput`.
 
-    Raises `InputError` for input that cannot be used, `ModelError` when the root model does not answer,
-    `SandboxError` and `JournalError`. A spent budget does not raise: the output says what ended the run.
+    Raises `InputError` for input that cannot be used, `ModelError` if the root model does not answer,
+    `SandboxError` and `JournalError`. An exhausted budget raises nothing: the output says what ended the run.
     """
 
     model_config = ConfigDict(
@@ -96,63 +96,65 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     )
 
     root_model: AModel
-    """Writes the code. A name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local", or any LangChain
-    chat model. A name of no known form is a `ConfigurationError`."""
+    """The model that writes the code: a name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local",
+    or any LangChain chat model. A name of unknown form raises `ConfigurationError`."""
     recursive_model: Models = None
-    """Answers sub-calls: a model as above, or a list with one per depth. Its first answers what the top run asks,
-    by a leaf call or as the root of a child run, its second what those child runs ask, and so on; the last one
-    serves all below. None: the root model."""
+    """The model that answers sub-calls, or a list with one model per depth. The first answers the calls of the
+    top run, as a plain sub-call or as the root model of a child run, the second the calls of those child
+    runs, and so on; the last one serves all deeper levels. None: the root model."""
     prices: Mapping[str, Price] = {}
-    """Dollars per million tokens, by the names of models, where price lists do not know them or you pay another
-    price. A name that is none of these models' is a `ConfigurationError` at the first use, and so is a limit in
-    dollars while a price is unknown."""
+    """Dollars per million tokens, by model name, for models that are in no price list or for which you pay
+    another price. On first use, a name of none of these models raises `ConfigurationError`, and so does a
+    limit in dollars with an unknown price."""
     sandbox: ASandbox = "auto"
-    """Where the code runs: "auto" for the first that works here, the name of one ("cpython", "monty"), or a
-    `Sandbox`. A name that is not installed is an `UnknownPlugin`; one that cannot run here, a `SandboxError` at the
-    first use."""
+    """Where the code runs: "auto" for the first sandbox that works here, the name of one ("cpython", "monty"),
+    or a `Sandbox`. A name that is not installed raises `UnknownPlugin`. One that cannot run here raises
+    `SandboxError` on first use."""
     strategies: str | Path | Strategy | Sequence[str | Path | Strategy] = ()
-    """Ways to work that the root model is told of: names, folders of skills (a `Path`), `Strategy` values, or
-    several of them; "auto" chooses by the context of each run. A name that is not installed is an `UnknownPlugin`
-    at the first use."""
+    """Strategies for the root model: a name, a folder of skills (a `Path`), a `Strategy`, or several of them.
+    "auto" chooses by the context of each run. A name that is not installed raises `UnknownPlugin` on first
+    use."""
     budget: Budget = Budget()
-    """What the whole tree of runs may spend: model calls (1,000), dollars, tokens, seconds of work, turns. None in
-    it is no limit. A spent budget ends a run, see `on_budget`."""
+    """What the whole tree of runs may spend: model calls (1,000), dollars, tokens, seconds of work, turns. A
+    limit of None does not apply. An exhausted budget ends a run, see `on_budget`."""
     limits: Limits = Limits()
-    """What each cell may use in the sandbox: 60 seconds of its own time, 1 GiB of memory, 1 MiB of output. A cell
-    that passes one is stopped, and the model is told."""
+    """What each cell may use in the sandbox: 60 seconds of its own time, 1 GiB of memory, 1 MiB of output. A
+    cell that exceeds a limit is stopped, and the model is informed."""
     memo: StrictBool = True
-    """Whether identical sub-calls of a run are asked once. False for those who want samples."""
+    """Whether identical sub-calls of a run are made only once. Use False to get several samples."""
     answer_schema: ASchema = Field(default=None, alias="output_schema")
-    """A type that pydantic knows (a model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON schema as a dict:
-    the answer fits it, and is an instance of the type. None: any answer. Anything else is a
+    """The type of the answer, of which the answer is an instance: a type that pydantic knows (a model, `list[int]`,
+    a dataclass, a TypedDict, ...), or a JSON schema as a dict. None: any answer. Anything else raises
     `ConfigurationError`."""
     tools: SomeTools = ()
-    """LangChain tools and functions that code in the REPL may call. They run in the host, and are not confined.
-    What cannot be a tool, such as a function without a docstring, is a `ConfigurationError`."""
+    """LangChain tools and functions that code in the REPL may call. They run in the host without confinement.
+    Something that cannot be a tool, such as a function without a docstring, raises `ConfigurationError`."""
     sub_tools: SomeTools | None = None
-    """The tools of child runs. None: the same."""
+    """The tools of child runs. None: the same as `tools`."""
     functions: SomeFunctions = ()
-    """Functions of plug-ins that code in the REPL may call, at every depth: names of the entry point group
-    `rlm_langchain.calls`, or `HostFunction` values. They run in the host, and are not confined."""
+    """Plug-in functions that code in the REPL may call, at every depth: names of the entry point group
+    `rlm_langchain.calls`, or `HostFunction` values. They run in the host without confinement. A name that is
+    not installed raises `ConfigurationError`."""
     retriever: ARetriever = None
-    """What `search(query, k)` in the REPL goes by. "bm25": words; a LangChain embedding model: words and meaning,
-    fused; a LangChain retriever or vector store: that one. None: there is no `search`. Anything else is a
-    `ConfigurationError`, and a `MissingDependency`, at the first use, what needs an extra that is not installed."""
+    """What `search(query, k)` in the REPL ranks by. "bm25": words. A LangChain embedding model: words and
+    meaning, fused. A LangChain retriever or vector store: whatever that one uses. None: there is no
+    `search`. Anything else raises `ConfigurationError`; a missing extra raises `MissingDependency` on first
+    use."""
     citations: StrictBool = False
-    """Whether the answer comes with quotes that the host has found in the context: `output["citations"]`."""
+    """Whether the answer comes with quotes that the host has verified in the context, in `output["citations"]`."""
     on_budget: Literal["answer", "raise"] = "answer"
-    """What a spent budget does: "answer" ends in the best answer so far; "raise" raises `BudgetExhausted`, whose
-    `output` holds it."""
+    """What happens when the budget is exhausted. "answer": the run ends with its best answer so far. "raise":
+    it raises `BudgetExhausted`, whose `output` holds that answer."""
     on_failure: Literal["return", "raise"] = "return"
-    """What a run without an answer does: "return" gives back an output that says so; "raise" raises `NoAnswer`,
-    whose `output` holds it."""
+    """What happens when a run has no answer. "return": it returns an output that says so. "raise": it raises
+    `NoAnswer`, whose `output` holds it."""
     checkpointer: ASaver = None
-    """A LangGraph checkpoint saver, which makes runs durable. None: runs are not kept, except by a parent graph.
-    Anything that is no saver is a `ConfigurationError`."""
+    """A LangGraph checkpointer, which makes runs durable. None: runs are not saved, except by a parent graph.
+    Anything else raises `ConfigurationError`."""
     home: Path | None = None
-    """The folder in which contexts and receipts are kept. None: `RLM_HOME`, else the user's data folder."""
+    """The folder for contexts and receipts. None: `RLM_HOME`, else the user's data folder."""
     name: str | None = None
-    """What the RLM is called in traces and graphs. None: "rlm"."""
+    """The name of the RLM in traces and graphs. None: "rlm"."""
 
     _built: CompiledRLM | None = PrivateAttr(default=None)
 
@@ -187,11 +189,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     @property
     def graph(self) -> CompiledStateGraph[Any, Any, Any, Any]:
-        """The compiled graph, for parents that want it as a subgraph, and for servers. Built at first use."""
+        """The compiled graph, for use as a subgraph and in servers. Built on first use."""
         return self.built.graph
 
     def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
-        """Answer. None resumes the thread that `config` names."""
+        """Answer a question. None resumes the thread that `config` names."""
         return self._invoke(input, self.settings(config, threads=True), kwargs)
 
     def _invoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
@@ -207,7 +209,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     async def ainvoke(
         self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RLMOutput:
-        """Answer, on this event loop; inside a sync run, whose saver may be sync only, in a thread."""
+        """Answer a question on this event loop. Inside a sync run, whose checkpointer may be sync only, it uses
+        a thread."""
         in_thread = IN_SYNC_RUN.get()
         await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config, threads=in_thread)
@@ -215,7 +218,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return await supervised(invocation_of(settings), work(input, settings, kwargs))
 
     async def _ainvoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
-        async with self.built.arunning(input, settings) as (state, _):
+        async with self.built.arun_scope(input, settings) as (state, _):
             options = self.built.options(kwargs, settings)
             output: RLMOutput = await self.built.graph.ainvoke(state, settings, **options)
             return self.checked(output)
@@ -223,11 +226,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     async def _ainvoke_in_thread(
         self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]
     ) -> RLMOutput:
-        """Cancelled, the call has ended when its thread has."""
+        """Run `invoke` in a thread. If cancelled, return only after the thread has ended."""
         return await run_in_new_thread(lambda: self._invoke(input, settings, kwargs), abandon=False)
 
     def stream(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """The output, once, as chains want it. With a `stream_mode`, what happens as it happens, as in LangGraph.
+        """Yield the output once, as chains expect. With a `stream_mode`, yield events as they happen, like
+        LangGraph.
 
         Records come in mode `custom`.
         """
@@ -239,7 +243,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     async def astream(
         self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """Like `stream`, on this event loop."""
+        """Do what `stream` does, on this event loop."""
         if kwargs.keys() & EVENTFUL:
             async with aclosing(aparts(self, input, config, kwargs)) as stream:
                 async for part in stream:
@@ -250,7 +254,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def transform(
         self, input: Iterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[RLMOutput]:
-        """In a chain that streams: the output, once. The next step could do nothing with our events."""
+        """Yield the output once, as a step of a streaming chain. The next step could not handle our events."""
         asked = add_chunks(input)
         if asked is not None:
             yield self.invoke(asked, config, **kwargs)
@@ -258,7 +262,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     async def atransform(
         self, input: AsyncIterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RLMOutput]:
-        """Like `transform`, on this event loop."""
+        """Do what `transform` does, on this event loop."""
         asked = add_chunks([part async for part in input])
         if asked is not None:
             yield await self.ainvoke(asked, config, **kwargs)
@@ -271,8 +275,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[RLMOutput]:
-        """Answer several at once. The first error ends the others, whose answers nobody would get, unless errors
-        are returned."""
+        """Answer several questions in parallel. The first error cancels the others, because nobody would get
+        their answers, unless `return_exceptions` is set."""
         group = Group()
 
         def work() -> list[RLMOutput]:
@@ -290,7 +294,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[RLMOutput]:
-        """Like `batch`, on this event loop."""
+        """Do what `batch` does, on this event loop."""
         group = Group()
         each = _Member(self, group, return_exceptions)
         try:
@@ -302,7 +306,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             raise
 
     def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
-        """Like `batch`, each output with its number as soon as it is there. Left early, the others are ended."""
+        """Do what `batch` does, but yield each output with its index as soon as it is ready. Leaving early
+        cancels the rest."""
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.telling():
@@ -310,7 +315,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             yield from iterate_interruptible(parts, group.cancel, copy_context(), group.cancel)
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        """Like `batch_as_completed`, on this event loop."""
+        """Do what `batch_as_completed` does, on this event loop."""
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         try:
@@ -323,13 +328,13 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             raise
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """LangGraph's typed streams, with `version="v3"`: `values`, `messages`, `subgraphs`, ... of a run."""
+        """Return LangGraph's typed streams of a run, with `version="v3"`: `values`, `messages`, `subgraphs`, ..."""
         if kwargs.get("version") != "v3":
             return super().stream_events(input, config, **kwargs)
         return streaming(self).stream_events(input, config, **kwargs)
 
     def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """LangChain's events. With `version="v3"`, to be awaited: LangGraph's typed streams."""
+        """Return LangChain's events. With `version="v3"` return an awaitable of LangGraph's typed streams."""
         if kwargs.get("version") != "v3":
             return super().astream_events(input, config, **{"stream_mode": "updates", **kwargs})
 
@@ -340,11 +345,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return events()
 
     def fork(self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None) -> RunnableConfig:
-        """Begin a new thread with what another one was before its turn `at`, counted from 1.
+        """Start a new thread with the state that another one had before turn `at`, counted from 1.
 
-        The thread, or the checkpoint, is the one that `config` names; without `at`, it goes on from where that
-        stands. `thread` names the new one. Nothing is asked yet: this RLM, whose models, strategies and budget may
-        be others, goes on with the config that it gives. Raises `InputError`.
+        `config` names the other thread, or one of its checkpoints; without `at`, the fork continues from there.
+        `thread` names the new thread. No call is made yet. Pass the returned config to this RLM, which may have
+        other models, strategies and budget, to continue. Raises `InputError`.
         """
         built, to = self.built, other_thread(config, thread)
         with built.thread_scope(to):
@@ -354,7 +359,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     async def afork(
         self, config: RunnableConfig, *, at: int | None = None, thread: str | None = None
     ) -> RunnableConfig:
-        """Like `fork`, for savers that are async."""
+        """Do what `fork` does, for async checkpointers."""
         built, to = await asyncio.to_thread(lambda: self.built), other_thread(config, thread)
         async with built.athread_scope(to):
             await afork(built.components, built.graph, config, at, to)
@@ -369,12 +374,13 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         answer: str | None = None,
         output: str | None = None,
     ) -> Any:
-        """A node for a parent graph: reads the question and the context from these keys of its state, writes these.
+        """Return a node for a parent graph. It reads the question and the context from these keys of the
+        parent's state, and writes the answer to `answer`.
 
-        `query` may be the key of messages: the question is then the last thing that a person said. An answer of the
-        same key is appended as an `AIMessage`. None: "messages", where that is the key of the question, and else
-        "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
-        `subgraphs=True`), interrupts and time travel go through the parent.
+        `query` may be the key of messages: the question is then the last message of a person. If `answer` is the
+        same key, the answer is appended as an `AIMessage`. `answer=None` means "messages" if that is the key of the
+        question, else "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's;
+        streams (with `subgraphs=True`), interrupts and time travel work through the parent.
         """
         check_types("as_node", str, query=query, context=context)
         check_types("as_node", (str, NoneType), answer=answer, output=output)
@@ -383,35 +389,37 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
 
     def __or__(self, other: Any) -> Any:
-        """Go on with the output, a dict. Raises `ConfigurationError` for a step that takes none."""
+        """Chain a step that gets the output, a dict. Raises `ConfigurationError` if the step accepts no dict."""
         check_next(other)
         return super().__or__(other)
 
     def pipe(self, *others: Any, name: str | None = None) -> Any:
-        """Like `|`, with several steps."""
+        """Do what `|` does, with several steps."""
         check_next(others[0] if others else None)
         return super().pipe(*others, name=name)
 
     def completion(self, query: str, context: Any = None) -> RLMOutput:
-        """`invoke` in the words of the RLM paper."""
+        """Answer a question about a context, under the name used in the RLM paper."""
         return self.invoke({"query": query, "context": context})
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """A question and its context; a bare question is taken too."""
+        """Return the schema of a question and its context. A plain question is accepted, too."""
         return input_model()
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """An `RLMOutput`, with the type of its answer."""
+        """Return the schema of an `RLMOutput`, with the type of its answer."""
         return output_model(self.answer_schema)
 
     def get_graph(self, config: RunnableConfig | None = None, *, xray: int | bool = False) -> Graph:
-        """The machine, to be drawn: alone, or as a part of a chain."""
+        """Return the graph for drawing: alone, or as a part of a chain."""
         return self.graph.get_graph(config, xray=xray)
 
     def checked(self, output: RLMOutput) -> RLMOutput:
-        """An output as the options want it: typed, or an error for a spent budget.
+        """Return the output in the form that the options ask for: with a typed answer, or as an exception for
+        an exhausted budget or a missing answer.
 
-        What LangGraph's own options made of it (`stream_mode`, `version`) is left as it is.
+        Output in another form because of LangGraph's own options (`stream_mode`, `version`) is returned
+        unchanged.
         """
         if not isinstance(output, dict):
             return output
@@ -426,7 +434,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     @property
     def built(self) -> CompiledRLM:
-        """The machine and its graph, built at first use."""
+        """Return the components and their graph, built on first use."""
         if self._built is None:
             with _BUILDING:
                 self._built = self._built or self._build()
@@ -437,9 +445,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return CompiledRLM(components, rlm_graph(components).compile(checkpointer=saver, name=self.name or "rlm"))
 
     def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
-        """The graph's config. Parents hand LangChain's default of 25 steps down; a budget ends a run, not steps.
+        """Return the graph's config. Parents pass down LangChain's default of 25 steps, but here the budget
+        ends a run.
 
-        With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
+        `threads` is for a sync run. Each task of LangGraph occupies a thread, so there are only as many as can
+        have work.
         """
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         settings["configurable"] = {
@@ -451,34 +461,35 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return settings
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """The options, as tracers keep them: a model by its name, since its URL and headers may hold keys."""
+        """Yield the options for `repr`, which tracers store. A model is shown by its name, because its URL and
+        headers may contain keys."""
         for name, value in super().__repr_args__():
             yield name, safe_repr(value)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Options can be pickled, what was built from them cannot: it is built again."""
+        """Return the options. What was built from them cannot be pickled and is built again."""
         return {**super().__getstate__(), "__pydantic_private__": {"_built": None}}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Other options make another machine."""
+        """Set an option, and drop what was built from the old ones."""
         super().__setattr__(name, value)
         if name in type(self).model_fields:
             self._built = None
 
     def __copy__(self) -> Self:
-        """The options; a copy has a graph of its own."""
+        """Copy the options. The copy builds its own graph."""
         copied = super().__copy__()
         copied._built = None
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """The same, with copies of the options."""
+        """Copy the options deeply. The copy builds its own graph."""
         options = self.__copy__()
         return super(RLMRunnable, options).__deepcopy__(memo)
 
 
 def _describe_options(rlm: Any) -> str:
-    """Return what `help()` shows of the options: the docstrings of their attributes."""
+    """Return the description of the options for `help()`, from the docstrings of their attributes."""
     lines = ["Make an RLM from a model and options.", "", "Args:"]
     for name, option in rlm.model_fields.items():
         lines += wrap(
@@ -494,14 +505,14 @@ RLMRunnable.__init__.__doc__ = _describe_options(RLMRunnable)
 
 
 def checked_rlm(given: Any) -> RLMRunnable:
-    """Return what was given as an RLM. Raises `ConfigurationError` for anything else."""
+    """Return the argument if it is an RLM. Raises `ConfigurationError` for anything else."""
     if not isinstance(given, RLMRunnable):
         raise ConfigurationError(f"rlm={given!r} cannot be used: give an RLM, as `create_rlm` makes one")
     return given
 
 
 class _Member(Runnable[Any, RLMOutput]):
-    """An RLM as one of the calls of a batch, whose failure ends the others."""
+    """An RLM as one call of a batch, whose failure cancels the others."""
 
     def __init__(self, rlm: RLMRunnable, group: Group, return_exceptions: bool) -> None:
         self._rlm, self._group, self._return_exceptions = rlm, group, return_exceptions

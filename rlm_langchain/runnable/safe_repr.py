@@ -1,4 +1,4 @@
-"""Options as text, for `repr`: tracers keep it, so nothing that could hold a key is spelled out in it."""
+"""Options as text for `repr`. Tracers store it, so it must not contain keys."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 from pydantic import BaseModel
 
 LONGEST = 200
-"""Characters of one option."""
+"""Maximum number of characters of one option."""
 
 
 class Unquoted(str):
-    """Words that stand for themselves in a `repr`."""
+    """Text that `repr` shows without quotes."""
 
     __slots__ = ()
     __repr__ = str.__str__
 
 
 def safe_repr(value: Any) -> Any:
-    """An option as its text shows it: a model, or a tool, is its class and its name."""
+    """Return an option as `repr` may show it: of a model or a tool, only its class and its name."""
     if isinstance(value, list | tuple):
         return [safe_repr(one) for one in value]
     if not isinstance(value, BaseModel):

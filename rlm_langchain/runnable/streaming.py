@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens: the streams of its graph, with everything that a run needs around them."""
+"""Streams of a run: those of its graph, inside the scope that a run needs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 MODES = get_args(StreamMode)
 EVENTFUL = {"stream_mode", "subgraphs"}
-"""What asks `stream` for more than the output."""
+"""Options that make `stream` yield more than the output."""
 
 
 def parts(
     rlm: Runs, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> Iterator[Any]:
-    """The parts of a sync stream. One that is left open is closed when the process ends, if not before."""
+    """Yield the parts of a sync stream. A stream that is left open is closed at the latest when the process
+    ends."""
 
     _check(options)
 
@@ -54,13 +55,13 @@ def parts(
 async def aparts(
     rlm: Runs, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> AsyncGenerator[Any]:
-    """The same on this event loop."""
+    """Do what `parts` does, on this event loop."""
     _check(options)
     built = await asyncio.to_thread(lambda: rlm.built)
     settings = rlm.settings(config)
 
     async def stream() -> AsyncGenerator[Any]:
-        async with built.arunning(asked, settings) as (state, _):
+        async with built.arun_scope(asked, settings) as (state, _):
             found = built.graph.astream(state, settings, **built.options(options, settings))
             async with aclosing(cast(AsyncGenerator[Any], found)) as parts:
                 async for part in parts:
@@ -72,7 +73,7 @@ async def aparts(
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Raise `ConfigurationError` for a mode that there is not: LangGraph would stream nothing."""
+    """Raise `ConfigurationError` for an unknown stream mode. LangGraph would stream nothing."""
     modes = options.get("stream_mode") or ()
     strange = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
     if strange:
@@ -80,7 +81,7 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def streaming(rlm: Runs) -> Any:
-    """The graph, with our `stream`: LangGraph makes its typed streams of whatever that of a graph gives."""
+    """Return the graph with our `stream`, from which LangGraph makes its typed streams."""
     graph: Any = copy.copy(rlm.graph)
     graph.stream, graph.astream = rlm.stream, rlm.astream
     return graph

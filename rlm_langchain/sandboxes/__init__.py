@@ -1,1 +1,1 @@
-"""The built-in sandboxes. Each module is loaded by its entry point, so that none needs the others."""
+"""The built-in sandboxes. Each is loaded through its entry point, so that none needs the others."""

@@ -1,4 +1,4 @@
-"""Which sandbox a run gets. Fails closed: code is never run where it cannot be confined."""
+"""Chooses the sandbox of a run. Fails closed: code never runs where it cannot be confined."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from rlm_langchain.plugins import load, names
 from rlm_langchain.protocols import Sandbox
 
 PREFERRED = ("cpython", "monty")
-"""What `auto` tries first: all of Python before a subset of it."""
+"""The order in which `auto` tries sandboxes: all of Python before a subset."""
 
 
 def check(sandbox: object) -> None:
-    """Raise `ConfigurationError` for what is neither the name of an installed sandbox nor a `Sandbox`."""
+    """Raise `ConfigurationError` unless it is the name of an installed sandbox or a `Sandbox`."""
     if isinstance(sandbox, str):
         if sandbox != "auto" and sandbox not in (installed := names("sandboxes")):
             raise UnknownPlugin("sandboxes", sandbox, installed)
@@ -20,7 +20,8 @@ def check(sandbox: object) -> None:
 
 
 def choose(sandbox: str | Sandbox) -> Sandbox:
-    """The sandbox of this name, or for `auto` the first that works. Raises `ConfigurationError`, `SandboxError`."""
+    """Return the sandbox of this name, or for `auto` the first that works. Raises `ConfigurationError`,
+    `SandboxError`."""
     check(sandbox)
     if not isinstance(sandbox, str):
         return _usable(sandbox)

@@ -1,8 +1,8 @@
-"""Which names of the REPL a cell would overwrite: asked before the cell runs.
+"""Finds the names of the REPL that a cell would overwrite, before the cell runs.
 
-It saves a root model from its own slips (`context = context[:1000]`, `budget = 5`). It is no boundary: a cell
-can still reach a name through `globals()` or `exec`, and nothing relies on that it does not, because answers
-and calls are read from the host's side only.
+This protects a root model from its own mistakes (`context = context[:1000]`, `budget = 5`). It is not a
+security boundary: a cell can still reach a name through `globals()` or `exec`. Nothing relies on that, because
+answers and calls are read on the host's side only.
 
 Standard library only: this file is also loaded inside the confined worker.
 """
@@ -32,35 +32,35 @@ RESERVED = frozenset(
         "rlm_query_batched",
     }
 )
-"""What every REPL defines. `answer` is not here: cells are meant to assign it."""
+"""The names that every REPL defines. `answer` is not among them, because cells may assign it."""
 
 LONGEST = 100_000
-"""Characters of one cell: parsing takes about 10 us and 1 KB for each of the smallest statements."""
+"""Longest cell in characters. Parsing takes about 10 us and 1 KB for each of the smallest statements."""
 
 _FILENAME = "<cell>"
 
 _SILENT = [("ignore", None, kind, None, 0) for kind in (SyntaxWarning, DeprecationWarning)]
-"""How filters begin in a worker, which has no more to hush."""
+"""The filters with which a worker starts. It has no other warnings to silence."""
 
 _NOTHING_RAN = "No code of this cell was run."
 
 
 class _Scope:
-    """Where a binding would land."""
+    """Where a binding would take effect."""
 
     MODULE = 0
     COMPREHENSION = 1
-    """At module level: its targets are its own, but `:=` binds in the module."""
+    """A comprehension at module level: its targets are local, but `:=` binds in the module."""
     INNER = 2
 
 
 def refused(code: str, reserved: frozenset[str] = RESERVED) -> str | None:
-    """None, or a sentence for the model: which reserved name the cell would bind, or why it cannot be read.
+    """Return a sentence for the model if the cell would bind a reserved name or cannot be parsed, else None.
 
-    Parameters may be called as they like, and so may what functions, lambdas, classes and comprehensions
-    keep to themselves. Code with a syntax error passes: the sandbox that runs it says what is wrong with it.
-    Raises nothing, whatever the code is. Parsing wants the 8 MB stack of a main thread: a hostile cell can
-    overrun the 512 KB that some systems give to other threads.
+    Parameters and the local names of functions, lambdas, classes and comprehensions may be called anything.
+    Code with a syntax error passes, because the sandbox that runs it reports the error. Never raises. Parsing
+    needs the 8 MB stack of a main thread: a hostile cell can overflow the 512 KB that some systems give to
+    other threads.
     """
     tree = parsed(code)
     if not isinstance(tree, ast.Module):
@@ -69,7 +69,7 @@ def refused(code: str, reserved: frozenset[str] = RESERVED) -> str | None:
 
 
 def overwritten(tree: ast.Module, reserved: frozenset[str] = RESERVED) -> str | None:
-    """None, or a sentence about the first reserved name that this code would bind."""
+    """Return a sentence about the first reserved name that this code would bind, or None."""
     hits = sorted((line, name) for line, name in bindings(tree) if name in reserved)
     if not hits:
         return None
@@ -81,7 +81,7 @@ def overwritten(tree: ast.Module, reserved: frozenset[str] = RESERVED) -> str | 
 
 
 def parsed(code: str) -> ast.Module | str | None:
-    """The tree; a sentence for the model when there can be none; None for a syntax error."""
+    """Return the syntax tree; a sentence for the model if there can be none; None for a syntax error."""
     if len(code) > LONGEST:
         return f"This cell has {len(code):,} characters; at most {LONGEST:,} are read. {_NOTHING_RAN}"
     _hush()
@@ -96,8 +96,8 @@ def parsed(code: str) -> ast.Module | str | None:
 
 
 def parse(code: str, filename: str = "<unknown>") -> ast.Module:
-    """`ast.parse` for programs with threads. In Python 3.11 they share the counter of its depth, and it may find
-    fault with that when others parse or collect garbage meanwhile: then it is worth another try."""
+    """Do what `ast.parse` does, safely with threads. In Python 3.11 they share a depth counter, and it may
+    report a false error if others parse or collect garbage meanwhile; then it is tried again."""
     for _ in range(100):
         try:
             return _tree(code, filename)
@@ -111,9 +111,9 @@ def _tree(code: str, filename: str) -> ast.Module:
 
 
 def _hush() -> None:
-    r"""No warnings about cells ("\d" is common in them): they would be the user's noise, or raised as errors.
+    r"""Silence warnings about cells ("\d" is common in them), which would reach the user or be raised as errors.
 
-    Not with `catch_warnings`: it swaps the filters of all threads, and may put back the wrong ones.
+    `catch_warnings` is not used: it replaces the filters of all threads, and may restore the wrong ones.
     """
     if warnings.filters[:2] == _SILENT:
         return
@@ -131,7 +131,7 @@ def _sentence(line: int, name: str) -> str:
 
 
 def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """The line and name of each binding in the module, in no order. A loop, so depth is no danger."""
+    """Yield line and name of each binding in the module, in no order. It is a loop, so deep nesting is safe."""
     waiting: list[tuple[ast.AST, int]] = [(tree, _Scope.MODULE)]
     while waiting:
         node, scope = waiting.pop()
@@ -140,7 +140,7 @@ def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _bound(node: ast.AST, scope: int) -> list[str | None]:
-    """The names that this one node binds in the module."""
+    """Return the names that this one node binds in the module."""
     match node:
         case ast.Global(names=names):
             return [*names]
@@ -169,7 +169,7 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 def _children(node: ast.AST, scope: int) -> Iterator[tuple[ast.AST, int]]:
-    """What is inside a node, each with the scope it is in."""
+    """Yield the children of a node, each with its scope."""
     inside = scope
     if isinstance(node, _COMPREHENSIONS) and scope == _Scope.MODULE:
         inside = _Scope.COMPREHENSION

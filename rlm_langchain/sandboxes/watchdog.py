@@ -1,12 +1,14 @@
 """Ends all workers when their host is gone, however it ended and whatever a cell has done to its process.
 
-Covered: a host that exits, crashes or is killed: each worker that was given to `watch` is killed at once, be it
-computing, idle or stopped. On Linux by one small process for each host (`watchdog_process.py`), which holds a
-descriptor of every worker, so that no number is mistaken for another process. When that process itself is killed,
-the host kills the workers: they are never unwatched. On macOS and BSD the same process goes by numbers and kqueue,
-and on Windows the kernel ends a job object with its host: both are written, and were never tried there.
-Not covered: a host and its watchdog that are killed at the same moment. Then a `cpython` worker ends by the signal
-that the kernel sends on the death of its parent, and a `monty` worker at its next limit.
+Covered: a host that exits, crashes or is killed. Each worker that was given to `watch` is killed at once,
+whether it is computing, idle or stopped. On Linux this is done by one small process per host
+(`watchdog_process.py`), which holds a descriptor of every worker, so that a reused process id cannot be
+confused. If that process itself is killed, the host kills the workers, so they are never unwatched. On macOS
+and BSD the same process uses process ids and kqueue, and on Windows the kernel ends a job object with its host.
+Both are written but were never tested there.
+
+Not covered: a host and its watchdog that are killed at the same moment. Then a `cpython` worker ends by the
+signal that the kernel sends on the death of its parent, and a `monty` worker at its next limit.
 """
 
 from __future__ import annotations
@@ -29,20 +31,20 @@ from rlm_langchain.sandboxes.cpython import policy
 
 PROGRAM = Path(__file__).with_name("watchdog_process.py")
 PATIENCE = 60.0
-"""Seconds that the process may take to read what it is sent, on a machine that is very busy."""
+"""Seconds that the process may take to read what it is sent, on a very busy machine."""
 
 
 class Killable(Protocol):
-    """A worker, as far as its end goes."""
+    """A worker that can be killed."""
 
     def kill(self) -> None:
-        """End it now. Safe from any thread, and more than once."""
+        """Kill it. Safe from any thread, and more than once."""
 
 
 def watch(worker: Killable, pid: int, handle: int = -1) -> None:
-    """Have a worker killed when this process is gone. Raises `SandboxError`: then it must not be used.
+    """Have a worker killed when this process is gone. Raises `SandboxError`; then the worker must not be used.
 
-    On Linux `handle` is a pidfd of it, which stays the caller's.
+    On Linux `handle` is a pidfd of it, which the caller keeps.
     """
     if sys.platform == "win32":
         _job().assign(pid)
@@ -51,9 +53,10 @@ def watch(worker: Killable, pid: int, handle: int = -1) -> None:
 
 
 def spawn(command: Callable[[], subprocess.Popen[bytes]], ended: Callable[[], None]) -> subprocess.Popen[bytes]:
-    """Start a process in a thread that lives as long as it does, and call `ended` there after its end.
+    """Start a process in a thread that lives as long as the process, and call `ended` there after its end.
 
-    The kernel can tell a process of the end of the thread that started it, so this must be none that ends earlier.
+    The kernel can signal a process at the end of the thread that started it, so that thread must not end
+    earlier.
     """
     started: Future[subprocess.Popen[bytes]] = Future()
 
@@ -83,11 +86,11 @@ class Watchdog:
 
     @property
     def pid(self) -> int:
-        """The number of its process; 0 while there is none."""
+        """The id of its process; 0 if there is none."""
         return self._process.pid if self._process else 0
 
     def watch(self, worker: Killable, pid: int, handle: int) -> None:
-        """Give it a worker. Raises `SandboxError`."""
+        """Watch a worker. Raises `SandboxError`."""
         with self._turn:
             try:
                 link = self._link or self._begin()
@@ -100,7 +103,7 @@ class Watchdog:
                 raise SandboxError(f"the process that watches over sandboxes does not work: {error}") from error
 
     def close(self) -> None:
-        """End the process, and all workers with it."""
+        """End the process and all workers."""
         if os.getpid() == self._host:
             with self._turn:
                 link, self._link, process = self._link, None, self._process
@@ -109,7 +112,7 @@ class Watchdog:
                 process.wait()
 
     def let_go(self) -> None:
-        """In a fork of the host: only the host itself holds the other end, so that its end is seen."""
+        """Close the socket in a fork of the host. Only the host itself may hold it, so that its end is noticed."""
         if self._link is not None and os.getpid() != self._host:
             self._link.close()
 
@@ -124,7 +127,7 @@ class Watchdog:
         return self._link
 
     def _kill(self, watched: WeakSet[Killable]) -> None:
-        """End what is not watched any more."""
+        """Kill workers that are no longer watched."""
         with self._turn:
             workers = [*watched]
         for worker in workers:
@@ -133,7 +136,7 @@ class Watchdog:
 
 @cache
 def watchdog(pid: int) -> Watchdog:
-    """That of this process: one that was forked has its own."""
+    """Return the watchdog of this process. A forked process has its own."""
     found = Watchdog()
     atexit.register(found.close)
     if hasattr(os, "register_at_fork"):
@@ -162,7 +165,7 @@ def _spawned(link: socket.socket) -> subprocess.Popen[bytes]:
 
 
 def _started(command: list[str], link: socket.socket, *passed: int) -> subprocess.Popen[bytes]:
-    """In a process group of its own: what ends ours, as Ctrl-C does, leaves it alone."""
+    """Start the command in a process group of its own, so that signals to ours, such as Ctrl-C, do not end it."""
     null = subprocess.DEVNULL
     return subprocess.Popen(  # noqa: S603 - a program of our own
         command,
@@ -204,7 +207,7 @@ if sys.platform == "win32":
         )
 
     class _Job:
-        """A job object: the kernel ends what is in it when its one handle, which this process has, is closed."""
+        """A job object: the kernel ends its processes when its only handle, which this process has, is closed."""
 
         def __init__(self) -> None:
             self._kernel = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -218,7 +221,7 @@ if sys.platform == "win32":
             )
 
         def assign(self, pid: int) -> None:
-            """Put a process into it. Raises `SandboxError`."""
+            """Add a process to the job. Raises `SandboxError`."""
             access = PROCESS_TERMINATE | PROCESS_SET_QUOTA
             process = wintypes.HANDLE(self._checked(self._kernel.OpenProcess(access, False, pid)))
             try:

@@ -1,6 +1,7 @@
-"""The process that watches a host. It runs as a program of its own, so it imports nothing of ours.
+"""The process that watches a host. It runs as a separate program and imports nothing of ours.
 
-It is told of each worker over standard input, and kills all of them once the host has ended or has closed the link.
+It is informed of each worker over standard input, and kills all of them once the host has ended or has closed
+the link.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import sys
 
 
 def main() -> None:
-    """Watch the process that is named on the command line: on Linux by a descriptor, elsewhere by its number."""
+    """Watch the process that is named on the command line: on Linux by a descriptor, elsewhere by its process
+    id."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):  # macOS has a limit that is lower than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each worker takes one
@@ -30,7 +32,8 @@ def main() -> None:
 
 
 def watch(link: socket.socket, host: int) -> None:
-    """Take a descriptor of each worker from `link`; kill them all when the process of `host`, another one, ends."""
+    """Receive a descriptor of each worker from `link`. Kill them all when the process of `host`, another
+    descriptor, ends."""
     workers: set[int] = set()
     with selectors.DefaultSelector() as selector:
         selector.register(host, selectors.EVENT_READ)
@@ -57,7 +60,7 @@ def watch(link: socket.socket, host: int) -> None:
 
 
 def _received(link: socket.socket) -> list[int] | None:
-    """The descriptors that came with one byte; None when no more will come, or one of them was lost."""
+    """Return the descriptors that came with one byte. None if no more will come, or one of them was lost."""
     try:
         data, fds, flags, _ = socket.recv_fds(link, 1, 1)
     except (BlockingIOError, ConnectionError):
@@ -68,7 +71,7 @@ def _received(link: socket.socket) -> list[int] | None:
 if sys.platform not in ("linux", "win32"):
 
     def watch_by_number(link: socket.socket, host: int) -> None:
-        """Take the number of each worker from `link`; kill them all when the process of the number `host` ends."""
+        """Receive the process id of each worker from `link`. Kill them all when the process `host` ends."""
         workers: set[int] = set()
         queue, rest = select.kqueue(), b""
         add, process, ends = select.KQ_EV_ADD, select.KQ_FILTER_PROC, select.KQ_NOTE_EXIT
@@ -98,7 +101,7 @@ if sys.platform not in ("linux", "win32"):
                 os.kill(worker, signal.SIGKILL)
 
     def _add(queue: select.kqueue, event: select.kevent) -> bool:
-        """Whether there is such a process."""
+        """Return whether there is such a process."""
         try:
             queue.control([event], 0)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The wire format of a session: the messages of a worker, all of them hostile input, and the host's."""
+"""The wire format of a session: the messages of a worker, all of them hostile input, and those of the host."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from rlm_langchain.types import (
 )
 
 ENVELOPE = 256 << 10
-"""Bytes that a frame may have on top of the value it carries: output, a traceback, punctuation."""
+"""Bytes that a frame may have in addition to its value: output, a traceback, punctuation."""
 
 CROWD = 120_000
-"""Values in one frame. Each takes up to a few hundred bytes of the host's memory."""
+"""Most values in one frame. Each takes up to a few hundred bytes of the host's memory."""
 
 DEPTH = 36
-"""Lists within lists: the deepest value, and the message around it."""
+"""Maximum nesting of lists: the deepest value, and the message around it."""
 
 BATCH = 10_000
-"""Calls in one frame."""
+"""Most calls in one frame."""
 
 
 class BrokenProtocol(Exception):
-    """The worker sent what only a forged frame can hold."""
+    """The worker sent something that only a forged frame can contain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The prelude has run; and, said once more, all is loaded that the first cell needs."""
+    """The prelude has run. Sent a second time: everything that the first cell needs is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """A piece of what the cell prints."""
+    """A piece of the cell's output."""
 
     text: str
 
@@ -76,16 +76,16 @@ class Given:
 Message = Ready | Printed | CallsRequested | Ended | Given
 
 Texts = Mapping[str, ContextFile]
-"""The contexts of a session, by the names they have in its REPL."""
+"""The contexts of a session, by their names in its REPL."""
 
 
 def parsed(frame: bytes, texts: Texts = MappingProxyType({})) -> Message:
-    """The message in a frame, which may name parts of these texts. Raises `BrokenProtocol`, and nothing else."""
+    """Return the message in a frame, which may refer to parts of these texts. Raises only `BrokenProtocol`."""
     return _typed(plain(frame), texts)
 
 
 def plain(frame: bytes) -> Any:
-    """The JSON in a frame: plain values only, few and flat enough. Raises `BrokenProtocol`, and nothing else."""
+    """Return the JSON in a frame: plain values, few and flat enough. Raises only `BrokenProtocol`."""
     _measure(frame)
     try:
         value = _DECODER.decode(frame.decode())
@@ -97,7 +97,7 @@ def plain(frame: bytes) -> Any:
 
 
 def _measure(frame: bytes) -> None:
-    """Refuse what would be small in the pipe and huge in memory, or deep."""
+    """Refuse a frame that is small in the pipe but would be huge in memory, or too deep."""
     if _values(frame) <= DEPTH:
         return
     bones = _STRING.sub(b"", frame)
@@ -111,7 +111,7 @@ def _measure(frame: bytes) -> None:
 
 
 def _values(frame: bytes) -> int:
-    """At least as many values as there are, and more when texts hold commas."""
+    """Return an upper bound of the number of values: texts with commas make it too high."""
     return sum(map(frame.count, (b",", b"[", b"{")))
 
 
@@ -191,23 +191,24 @@ _KIND = re.compile("[a-z][a-z0-9_]{0,31}")
 
 
 def framed(message: Sequence[Any]) -> bytes:
-    """A message as a frame."""
+    """Return a message as a frame."""
     body = marshal.dumps(_whole(message))
     return len(body).to_bytes(4, "big") + body
 
 
 def run_frame(turn: int, code: str) -> bytes:
-    """A cell. The worker ends its turn with the same number, so that nothing that it said before can do so."""
+    """Return the frame of a cell. The worker ends its turn with the same number, so that earlier output cannot
+    end it."""
     return framed(["run", turn, code])
 
 
 def replies_frame(turn: int, replies: Sequence[Reply]) -> bytes:
-    """The replies to a wave of calls: the next turn of the same cell."""
+    """Return the frame of replies to a batch of calls: the next turn of the same cell."""
     return framed(["replies", turn, [[reply.value, reply.error] for reply in replies]])
 
 
 def _whole(value: Any) -> Any:
-    """The value with each half of a surrogate pair replaced by U+FFFD: it could not come out again."""
+    """Return the value with lone surrogates replaced by U+FFFD, because they could not be sent back."""
     match value:
         case str():
             return value if value.isascii() else _mended(value)

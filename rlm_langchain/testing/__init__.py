@@ -1,4 +1,6 @@
-"""What our own tests stand on, for authors of plug-ins too. The suites for sandboxes need pytest."""
+"""Scripted models and test suites for sandboxes, for this project and for authors of plug-ins. The suites need
+pytest.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""A chat model that is a function of the messages: no order to depend on, so no fan-out can make it flake."""
+"""A chat model that computes its reply from the messages, so that parallel calls cannot make a test flaky."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 
 class FunctionModel(BaseChatModel):
-    """Replies with `function(messages)`: a text, or an `AIMessage`. What it raises is a provider's error.
+    """A chat model that replies with `function(messages)`: a text, or an `AIMessage`.
 
-    A text is billed at one token per word, of the messages and of the reply.
+    An exception raised by the function counts as a provider's error. For a text, usage is one token per word, of
+    the messages and of the reply.
     """
 
     function: Callable[[list[BaseMessage]], str | AIMessage]
     model_name: str = "function"
     max_tokens: int | None = None
-    """Words of a reply, at most; also given with a call."""
+    """Maximum length of a reply, in words. May also be passed with a call."""
 
     @property
     def _llm_type(self) -> str:
@@ -56,8 +57,8 @@ class FunctionModel(BaseChatModel):
 
 
 def _capped(reply: str, words: int | None) -> str:
-    said = reply.split()
-    return reply if words is None or len(said) <= words else " ".join(said[:words])
+    spoken = reply.split()
+    return reply if words is None or len(spoken) <= words else " ".join(spoken[:words])
 
 
 def script(
@@ -65,10 +66,11 @@ def script(
     children: Mapping[str, Sequence[str]] | None = None,
     leaf: Callable[[str], str] = lambda prompt: f"<{prompt}>",
 ) -> FunctionModel:
-    """A model that plays an RLM: its n-th turn is the n-th cell, in a fence; the last one is repeated.
+    """Return a model that plays the root model of an RLM: its n-th turn is the n-th cell, in a fence; the last one
+    repeats.
 
-    A run whose question contains a key of `children` plays that one's cells. Sub-calls get `leaf(prompt)`.
-    What begins with `prose:` is said, not fenced.
+    A cell that begins with `prose:` is sent as plain text instead. A run whose question contains a key of
+    `children` plays the cells of that key. Sub-calls are answered with `leaf(prompt)`.
     """
     plays = {**(children or {}), "": cells}
 

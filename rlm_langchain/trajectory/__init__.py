@@ -1,1 +1,1 @@
-"""The trajectory, which is the journal: written, checked, shown to models, and read back."""
+"""The trajectory, which is also the journal: writing, checking, rendering for models, reading."""

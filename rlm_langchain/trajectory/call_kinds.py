@@ -1,4 +1,4 @@
-"""What a reader of records has to know of each kind of call. How each is answered: `graph/calls`."""
+"""Properties of each kind of call that readers of records need. `graph/calls` has the handlers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 
 class CallKind(NamedTuple):
-    """A kind of call that code in the REPL makes of the host."""
+    """A kind of call that code in the REPL makes to the host."""
 
     is_free: bool = False
-    """The call costs nothing, is answered where the cell waits, and its reply says nothing about the question."""
+    """The call costs nothing, is answered inside the cell, and its reply is no information about the question."""
     is_answered_by_model: bool = False
-    """A failure is a gap in the answer. A tool that says no has answered."""
+    """A failure leaves a gap in the answer. A refusal by a tool is an answer."""
     is_counted: bool = False
-    """The call counts against `Budget.tool_calls`, and the same call may have another reply the next time."""
+    """The call counts against `Budget.tool_calls`, and repeating it may give another reply."""
     is_derived: bool = False
-    """The reply is made from the journal again, so its record does not keep it."""
+    """The reply can be derived from the journal, so its record does not store it."""
 
 
 KINDS = {
@@ -27,9 +27,9 @@ KINDS = {
     "budget": CallKind(is_free=True),
     "history": CallKind(is_free=True, is_derived=True),
 }
-"""By the name of the kind. A test compares them with the handlers."""
+"""All kinds by name. A test compares them with the handlers."""
 
 
 def kind_of(name: str) -> CallKind:
-    """Return what is known of a kind. Code may name any: one that nobody handles is only ever refused."""
+    """Return the properties of a kind. Code may use any name; unknown kinds are always refused."""
     return KINDS.get(name, CallKind())

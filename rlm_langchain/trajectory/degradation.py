@@ -27,7 +27,7 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "found_nothing": ("search found nothing", "searches found nothing"),
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
-"""In words, for one and for several."""
+"""Each shortfall in words, singular and plural."""
 _TREE_REASONS = frozenset(stop.reason for _, stop in TREE_LIMITS)
 
 
@@ -42,7 +42,7 @@ def limit_of(calls: Iterable[CallRecord]) -> StopReason | None:
 
 
 def empty_searches(calls: Iterable[CallRecord]) -> int:
-    """Return how many of these calls were searches without a hit. What they say is in their replies."""
+    """Return how many of these calls were searches without a hit, as their replies say."""
     return sum(call["kind"] == "search" and _has_no_hit(call["value"]) for call in calls)
 
 

@@ -45,7 +45,7 @@ def check_state(values: Mapping[str, Any]) -> None:
     """Raise `JournalError` if the state that a checkpointer returned is not the state that was written."""
     journal, records = Journal(values.get("trajectory", [])), values.get("trajectory", [])
     journal.check()
-    if not records and values.get("path") is not None:  # a run that has begun has its question
+    if not records and values.get("path") is not None:  # every started run has a question
         raise JournalError(DAMAGED)
     last = records[-1] if records else None
     if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ENDED):
@@ -80,9 +80,9 @@ class Journal:
         self.contexts: dict[str, ContextRef] = {}
         """Contexts by their names in the REPL: `context`, `context_1`, ..."""
         self.questions: list[tuple[QuestionRecord, AnswerRecord | None]] = []
-        """Questions of the thread, each with its answer; one that was given up has none."""
+        """Questions of the thread, each with its answer; an abandoned question has none."""
         self.earlier: list[ContextRef] = []
-        """Questions and answers before the last question, each a dict in the store."""
+        """Questions and answers before the last question; each is a dict in the store."""
         self._earlier_name: str | None = None
         self._setups: dict[int, str] = {}
         self.sandbox: str | None = None
@@ -122,7 +122,7 @@ class Journal:
         """Turns and calls since the question, and notes on turns that have no record but were paid for."""
         self._root, self._sub, self._seconds, self._waited = Usage(), dict[int, Usage](), 0.0, 0.0
         self.has_empty_context = False
-        """Whether the question was given a context that holds nothing."""
+        """Return whether the question came with an empty context."""
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -226,7 +226,7 @@ class Journal:
         return next(name for name in names if not any(name in cell["code"] for cell in self.cells))
 
     def setup(self, cell: int) -> str:
-        """Return what the REPL runs before this cell, if it has not yet. Cells of earlier questions saw less."""
+        """Return the code that the REPL must have run before this cell. Cells of earlier questions saw less."""
         return next((code for first, code in reversed(self._setups.items()) if first <= cell), "")
 
     @property
@@ -248,7 +248,7 @@ class Journal:
 
     @property
     def answered_at_once(self) -> bool:
-        """Return whether the one turn since the question is an answer in words about all that there is to read."""
+        """Return whether the only turn since the question answers it in words, after reading everything."""
         first = len(self.turns) == self._turns_before_question + 1
         return first and not self.turns[-1]["cells"] and (self.whole or not any(self.contexts.values()))
 
@@ -273,10 +273,10 @@ class Journal:
         if not self.turns:
             return None
         turn = self.turns[-1]
-        begun = [c for c in self.cells if c["turn"] == turn["turn"]]
-        if any(self._stopped(c["cell"]) for c in begun) or len(begun) >= len(turn["cells"]):
+        started = [c for c in self.cells if c["turn"] == turn["turn"]]
+        if any(self._stopped(c["cell"]) for c in started) or len(started) >= len(turn["cells"]):
             return None
-        return turn["cells"][len(begun)]
+        return turn["cells"][len(started)]
 
     def calls_before(self, cell: int) -> int:
         """Return the number of calls made by the cells up to and including this one."""
@@ -353,7 +353,7 @@ def _answers(end: AnswerRecord) -> bool:
 
 
 def earlier_names(earlier: Sequence[ContextRef]) -> list[str]:
-    """Return the names under which a REPL is given earlier questions and answers, one by one."""
+    """Return the names under which the REPL gets the earlier questions and answers, one name for each."""
     return [f"_earlier_{number}" for number in range(len(earlier))]
 
 

@@ -38,10 +38,12 @@ class Trace:
         try:
             _ = _record(there.decode("utf-8", "replace"), path, 1) if there else None
         except InputError as error:
-            raise InputError(f"{path} is not replaced, since it is no trace: {error}. Give another file") from error
+            raise InputError(
+                f"{path} is not replaced, because it is not a trace: {error}. Give another file"
+            ) from error
 
     def write(self, record: Record) -> None:
-        """Write one record of a stream. Raises `InputError` when it cannot be written: the file ends there."""
+        """Write one record of a stream. Raises `InputError` if that fails; the file then ends there."""
         try:
             if self._file is None:
                 # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
@@ -53,7 +55,7 @@ class Trace:
             raise InputError(f"cannot write {self.path} ({error.strerror}): the trace ends there") from error
 
     def close(self) -> None:
-        """Close the file. What was left to write of a record that could not be written is given up."""
+        """Close the file. The rest of a record that could not be written is abandoned."""
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
@@ -90,7 +92,7 @@ def read_trace(path: Path) -> list[Record]:
         raise InputError(f"cannot read {path} ({error.strerror}): check its name") from error
     *lines, _ = text.split("\n")
     if not lines:
-        raise InputError(f"{path} is no trace: `rlm ask --trace FILE` writes one")
+        raise InputError(f"{path} is not a trace: `rlm ask --trace FILE` writes one")
     return [_record(line, path, number) for number, line in enumerate(lines, 1)]
 
 
@@ -99,7 +101,7 @@ def _record(line: str, path: Path, number: int) -> Record:
         whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
         return _records().validate_json(whole)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"line {number} of {path} is no record of a trajectory{_fault(error)}") from error
+        raise InputError(f"line {number} of {path} is not a record of a trajectory{_fault(error)}") from error
 
 
 def _fault(error: Exception) -> str:

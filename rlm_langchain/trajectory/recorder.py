@@ -14,15 +14,15 @@ from rlm_langchain.trajectory.checksum import checksum
 from rlm_langchain.types import Call, CallResult, Excerpt, Plain
 
 PREVIEW = 200
-"""Characters of a prompt that its record keeps."""
+"""Characters of a prompt that are stored in its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedCall:
-    """A call, and which one of its run it is."""
+    """A call with its number in the run."""
 
     path: str
-    """Of the run that asks."""
+    """Path of the calling run."""
     cell: int
     number: int
     call: Call
@@ -31,12 +31,12 @@ class NumberedCall:
 
     @property
     def place(self) -> str:
-        """Return where the call stands in the tree: the path of its child run, if it has one."""
+        """Return the path of the call in the tree, which is that of its child run, if it has one."""
         return child_path(self.path, self.number)
 
     @property
     def prompt_chars(self) -> int:
-        """Return how long prompt and context are together."""
+        """Return the length of prompt and context together."""
         context = self.call.context
         if isinstance(context, Excerpt):
             return len(self.call.prompt) + context.stop - context.start
@@ -51,24 +51,24 @@ def _stream_of_this_node() -> Callable[[Any], None]:
 
 @dataclass(slots=True)
 class Recorder:
-    """The records of one node's work. Make it inside the node: it takes the node's stream."""
+    """Collects the records of one node. Create it inside the node, because it uses the node's stream."""
 
     records: list[Record] = field(default_factory=list)
     _stream: Callable[[Any], None] = field(default_factory=_stream_of_this_node)
 
     @classmethod
     def unwatched(cls) -> Recorder:
-        """Return a recorder for use outside of a node, where nobody watches a stream."""
+        """Return a recorder for use outside a node, without a stream."""
         return cls([], lambda _: None)
 
     def record(self, record: Record) -> None:
-        """Seal a record, keep it for state, and show it to who is watching."""
+        """Add a checksum to a record, keep it for state, and write it to the stream."""
         record["seal"] = checksum(record)
         self.records.append(record)
         self._stream(record)
 
     def written(self) -> dict[str, Any]:
-        """Return the update of the state that adds the records to it."""
+        """Return the state update that adds the records."""
         return {"trajectory": self.records, "recorded": len(self.records)}
 
     def call(
@@ -82,9 +82,10 @@ class Recorder:
         model: str = "",
         **more: Any,
     ) -> CallRecord:
-        """Record that a call was answered, or failed.
+        """Record an answered or failed call.
 
-        `value`: the reply to code, where it is no text. `more`: `read`, `child`, where there is any.
+        `value` is the reply to the code if it is not a text. `more` holds the optional fields `read` and
+        `child`.
         """
         kind = kind_of(asked.call.kind)
         value = reply.text if value is None else value
@@ -130,7 +131,7 @@ class Recorder:
         seconds: float = 0.0,
         **more: Any,
     ) -> OutputRecord:
-        """Record that a cell, given as path and number, has ended. `more`: the fields that not every record has."""
+        """Record the end of a cell, given as path and number. `more` holds optional fields."""
         record = OutputRecord(
             type="output",
             path=cell[0],
@@ -147,7 +148,7 @@ class Recorder:
         return record
 
     def note(self, path: str, to: Literal["model", "reader"], text: str, **more: Any) -> NoteRecord:
-        """Record what the machine says. `more`: the fields that not every record has."""
+        """Record a message of the library. `more`: fields that not every record has."""
         record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
         record.update(more)  # type: ignore[typeddict-item]
         self.record(record)

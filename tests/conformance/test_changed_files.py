@@ -237,9 +237,7 @@ def test_whoever_reads_a_file_that_changed_is_told_which(store, file, change):
     assert {READERS[name](found).strip() for name in READERS} == {TEXT[:40].strip()}
     change(file)
     for value in READERS.values():
-        with pytest.raises(
-            JournalError, match=r"asked\.txt, which is the context of this run, .* put it back as it"
-        ):
+        with pytest.raises(JournalError, match=r"asked\.txt, which is the context of this run, .* restore it"):
             value(found)
     with pytest.raises(JournalError, match=r"asked\.txt"):
         store.reference_from_repl(excerpt)

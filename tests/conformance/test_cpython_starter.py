@@ -18,8 +18,7 @@ if sys.platform != "linux":
     pytest.skip("the cpython sandbox needs Linux", allow_module_level=True)
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.cpython import launcher as starter_module
-from rlm_langchain.sandboxes.cpython import launcher_process, policy
+from rlm_langchain.sandboxes.cpython import launcher, launcher_process, policy
 from rlm_langchain.sandboxes.cpython.launcher import Launcher, started
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Completed, Died, Limits
@@ -249,7 +248,7 @@ def test_no_worker_makes_anything_print_or_wait_for_a_standard_error_that_nobody
 def test_a_starter_that_cannot_begin_is_said_with_its_own_words_and_not_on_standard_error(
     starter, monkeypatch, capfd
 ):
-    monkeypatch.setattr(starter_module, "PROGRAM", "import sys; raise ImportError('no such library here')")
+    monkeypatch.setattr(launcher, "PROGRAM", "import sys; raise ImportError('no such library here')")
     with pytest.raises(SandboxError, match="no such library here"):
         starter.start(REQUEST)
     assert capfd.readouterr().err == ""
@@ -259,7 +258,7 @@ def test_a_starter_that_hangs_is_killed(starter, monkeypatch):
     starter.start(REQUEST).close(10)
     process = starter._process.pid
     os.kill(process, signal.SIGSTOP)
-    monkeypatch.setattr(starter_module, "END", 0.1)
+    monkeypatch.setattr(launcher, "END", 0.1)
     starter._host.settimeout(0.1)
     with pytest.raises(SandboxError, match="no sandbox could be started: timed out"):
         starter.start(REQUEST)

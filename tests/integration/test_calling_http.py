@@ -394,7 +394,7 @@ async def test_a_cap_is_sent_by_the_name_that_is_taken_and_is_remembered(
 async def test_a_server_that_takes_no_cap_is_not_asked_without(clock: Clock) -> None:
     with serve(echo, rule=refuses("max_tokens", "max_completion_tokens")) as server:
         async with keep_pool_open():
-            with pytest.raises(CallFailed, match="no name for a cap on the output is taken"):
+            with pytest.raises(CallFailed, match="it accepts no name for the output limit"):
                 await complete(model(server.url), HI, retry=clock.retry, output_tokens=7)
     assert all(request.body.keys() & {"max_tokens", "max_completion_tokens"} for request in server.requests)
     assert server.calls == 2
@@ -431,7 +431,7 @@ async def test_what_the_user_asks_for_is_named_in_the_error(
         else:
             asked = resolve(plain.__class__(**(options(server.url) | given)), "root")
         async with keep_pool_open():
-            with pytest.raises(CallFailed, match=f"'{name}' is what the model was given"):
+            with pytest.raises(CallFailed, match=f"you have set '{name}' on the model"):
                 await complete(asked, HI, retry=clock.retry)
     assert server.calls == 1
 

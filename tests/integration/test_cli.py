@@ -241,7 +241,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
-        wrong("no encoding", ["ask", "q", "latin.txt", "--encoding", "hex", *MODEL], "--encoding hex is none"),
+        wrong("no encoding", ["ask", "q", "latin.txt", "--encoding", "hex", *MODEL], "--encoding hex is not known"),
         wrong("another encoding", ["ask", "q", "latin.txt", "--encoding", "ascii", *MODEL], "is not in ascii"),
         wrong("encoding of a folder", ["ask", "q", "folder", "--encoding", "latin-1", *MODEL], "is a folder"),
         wrong("no price", ["ask", "q", *MODEL, "--price", "3"], "--price 3: give dollars", "0.15:0.60"),
@@ -254,7 +254,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("no such option", ["ask", "q", "--magic"], "--magic"),
         wrong("no such command", ["dance"], "dance"),
         wrong("no such trace", ["show", "nothing.jsonl"], "no file and no kept run called 'nothing.jsonl'"),
-        wrong("no trace", ["show", "latin.txt"], "is no"),
+        wrong("no trace", ["show", "latin.txt"], "is not a"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_sentence_before_any_model_is_asked(
@@ -556,7 +556,7 @@ def test_the_doctor_says_whether_the_local_model_is_here(
     ("closed", "given", "said"),
     [
         (">&-", "", "standard output is closed"),
-        ("<&-", "-", "standard input is closed, and - is to be read from it"),
+        ("<&-", "-", "standard input is closed, and - reads from it"),
         ("2>&-", "nowhere.txt", ""),
     ],
 )

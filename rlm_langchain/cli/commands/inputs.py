@@ -48,7 +48,9 @@ def named(setup: Setup) -> Setup:
         raise ConfigurationError(NO_MODEL)
     for name in (root, sub or "", *(setup.strategy or ())):
         if replace_surrogates(name)[1]:
-            raise ConfigurationError(f"{visible(name)} is not in UTF-8: a model or a strategy is named by a text")
+            raise ConfigurationError(
+                f"{visible(name)} is not in UTF-8: the name of a model or a strategy must be text"
+            )
     return replace(
         setup,
         model=root,
@@ -74,10 +76,10 @@ def _schema(text: str | None) -> dict[str, Any] | None:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"--schema is no JSON ({error}): give a JSON schema, or a file that holds one"
+            f"--schema is not JSON ({error}): give a JSON schema, or a file that holds one"
         ) from None
     if not isinstance(schema, dict):
-        raise ConfigurationError("--schema is no JSON object: give a JSON schema, or a file that holds one")
+        raise ConfigurationError("--schema is not a JSON object: give a JSON schema, or a file that holds one")
     return schema
 
 
@@ -223,7 +225,7 @@ def check_encoding(encoding: str | None, given: Sequence[str]) -> None:
         is_text = False
     if not is_text:
         raise ConfigurationError(
-            f"--encoding {visible(str(encoding))} is none that Python knows: latin-1, for example"
+            f"--encoding {visible(str(encoding))} is not known to Python: use latin-1, for example"
         )
     if encoding and (folders := [name for name in given if os.path.isdir(name)]):
         raise InputError(
@@ -235,7 +237,7 @@ def _reference(
     name: str, store: ContextStore, *, strict: bool, seconds: float | None, encoding: str | None
 ) -> ContextRef | None:
     if name == "-" and sys.stdin is None:
-        raise InputError("standard input is closed, and - is to be read from it: pipe something in")
+        raise InputError("standard input is closed, and - reads from it: pipe something in")
     if encoding is None:
         return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
     with as_input_error(visible(name)), ExitStack() as opened:

@@ -1,1 +1,1 @@
-"""What `context` can be: one module for each kind."""
+"""The kinds of context, one module each."""

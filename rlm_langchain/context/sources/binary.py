@@ -1,4 +1,4 @@
-"""Bytes in memory that are text: UTF-8, or what their byte order mark says."""
+"""Bytes in memory that contain text: UTF-8, or the encoding of their byte order mark."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from rlm_langchain.types import ContextRef
 
 
 def accepts(value: Any) -> bool:
-    """`bytes` and what can be read like them."""
+    """Accept `bytes` and other bytes-like objects."""
     return isinstance(value, bytes | bytearray | memoryview)
 
 
 def to_reference(value: bytes | bytearray | memoryview, store_writer: StoreWriter) -> ContextRef | None:
-    """No bytes are no context. They are decoded block by block, without a copy of the whole."""
+    """Return a reference, or None for empty bytes. Decodes block by block, without a copy of the whole."""
     view = memoryview(value)
     view = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
     return copy_stream(_Blocks(view), "the context", store_writer) if view.nbytes else None
 
 
 class _Blocks:
-    """Bytes in memory, read like a file."""
+    """Bytes in memory with the `read` method of a file."""
 
     def __init__(self, view: memoryview) -> None:
         self._view, self._at = view, 0
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most so many."""
+        """Return at most `size` of the next bytes."""
         start, self._at = self._at, self._at + size
         return bytes(self._view[start : self._at])

@@ -1,4 +1,4 @@
-"""LangChain documents: a list of `{"page_content": ..., "metadata": ...}`, also for a single one."""
+"""LangChain documents, one or several: a list of `{"page_content": ..., "metadata": ...}`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
 _MAX_DEPTH = 20
-"""Levels of metadata that are kept as they are; what lies deeper becomes text."""
+"""Levels of metadata that keep their structure. Deeper values become text."""
 
 
 def accepts(value: Any) -> bool:
-    """A `Document`, or a list of nothing else."""
+    """Accept a `Document`, or a list that contains nothing else."""
     items = as_sequence(value)
     if not items or is_plain(items[0]):
         return False
@@ -31,7 +31,7 @@ def accepts(value: Any) -> bool:
 
 
 def to_reference(value: Document | Sequence[Document], store_writer: StoreWriter) -> ContextRef:
-    """The documents in their order; metadata that is no JSON becomes text."""
+    """Return a reference to the documents in their order. Metadata that is not JSON becomes text."""
     items = [_item(document) for document in as_sequence(value)]
     blob, note = store_json(items, store_writer)
     characters = sum(len(item["page_content"]) for item in items)
@@ -45,12 +45,12 @@ def to_reference(value: Document | Sequence[Document], store_writer: StoreWriter
 
 
 def as_sequence(value: Any) -> Sequence[Any]:
-    """The items of a list or tuple; anything else is a list of itself."""
+    """Return a list or tuple as it is, and any other value as a list of one item."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is surely no object of LangChain's, so that its modules need not be loaded."""
+    """Return whether a value is certainly no LangChain object, so that LangChain need not be imported."""
     return isinstance(value, str | int | float | bytes | list | tuple | dict | NoneType)
 
 
@@ -59,7 +59,7 @@ def _item(document: Document) -> dict[str, Any]:
 
 
 def _to_json_value(value: Any, depth: int = 0) -> Any:
-    """The value as JSON: dates in ISO form, what has no JSON form as its text."""
+    """Convert a value to JSON: dates to ISO format, other objects without a JSON form to text."""
     value = _plain(value)
     if isinstance(value, str | int | NoneType) or (isinstance(value, float) and isfinite(value)):
         return value

@@ -1,8 +1,8 @@
-"""A text file by its path: referenced where it is, read once in blocks, never loaded.
+"""A text file by its path: used in place, read once in blocks, never loaded.
 
-A file that is not plain UTF-8 (a byte order mark, UTF-16, undecodable bytes), or whose name is not, cannot be
-opened in place by a sandbox, so a mended copy of it is stored. So is what a pipe gives, up to a limit. Devices and
-sockets are refused: to open one may do something, and most never end.
+A sandbox cannot open a file in place if it is not plain UTF-8 (a byte order mark, UTF-16, undecodable bytes) or
+if its name is not. In these cases a decoded copy is stored. So is the content of a pipe, up to a limit. Devices
+and sockets are refused, because opening one may have an effect and most of them never end.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 SPARSE_CHECK_BYTES = 1 << 30
-"""Bytes from which on a file is refused of which less than a hundredth was ever written."""
+"""Minimum size for the check that refuses files of which less than a hundredth was ever written."""
 MAX_EXTENTS = 1_000
-"""Pieces of a sparse file that are looked at."""
+"""Number of extents of a sparse file that are counted."""
 
 
 class Scan(NamedTuple):
-    """What one pass over a file found."""
+    """The result of one pass over a file."""
 
     sha256: str
     characters: int
 
 
 def accepts(value: Any) -> bool:
-    """A `pathlib.Path`, or another path object; whether there is such a file is said by `to_reference`."""
+    """Accept a `pathlib.Path` or another path object. `to_reference` reports a missing file."""
     return isinstance(value, os.PathLike)
 
 
 def to_reference(value: os.PathLike[Any], store_writer: StoreWriter) -> ContextRef:
-    """The file in place, or a copy of what cannot be opened in place."""
+    """Return a reference to the file in place, or to a copy if it cannot be opened in place."""
     name = os.fsdecode(value)
     with as_input_error(name), _open_file_or_pipe(name) as file:
         found = os.fstat(file.fileno())
@@ -70,7 +70,7 @@ def to_reference(value: os.PathLike[Any], store_writer: StoreWriter) -> ContextR
 
 @contextmanager
 def _open_file_or_pipe(name: str) -> Iterator[BinaryIO]:
-    """A file or a pipe, without waiting for a writer. Raises `InputError` for a device or a socket."""
+    """Yield a file or a pipe, without waiting for a writer. Raises `InputError` for a device or a socket."""
     _refuse_special(name, os.stat(name))  # before it is opened: that may rewind a tape
     flags = ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
     handle = os.open(name, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
@@ -94,17 +94,17 @@ def _refuse_special(name: str, found: os.stat_result) -> None:
 
 
 def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter) -> ContextRef:
-    """The regular file that was opened at this real path: in place, or a copy. Raises `OSError`."""
+    """Return a reference to an open regular file with this real path: in place, or a copy. Raises `OSError`."""
     shown = one_line(path)
     note = f"from the file {quoted(path.name)}"
     at, stamp = time.time_ns(), FileStat.of_stat(os.fstat(file.fileno()))
     sample = file.read(SAMPLE_BYTES)
-    if sample is None:  # some files of the kernel wait for something to happen
+    if sample is None:  # some kernel files block until an event
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if wrong := why_not_text(sample) or _why_sparse(file.fileno(), stamp.size):
         raise InputError(f"{shown} is {wrong}")
     file.seek(0)
-    if sample and not stamp.size:  # files of the kernel (/proc, /sys) have no size, and need not end
+    if sample and not stamp.size:  # kernel files (/proc, /sys) have no size, and may not end
         return copy_stream(file, shown, store_writer, note, max_bytes=store_writer.max_stream_bytes)
     plain = sample and encoding_of(sample) == "utf-8" and _is_utf8(path)
     scanned = scan(file, stamp.size, lambda: store_writer.seconds_left(path)) if plain else None
@@ -125,7 +125,7 @@ def _refuse_changed(path: Path, stamp: FileStat) -> None:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Whether a path can be kept in a state and told to a sandbox."""
+    """Return whether a path can be stored in state and sent to a sandbox."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -134,9 +134,9 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _why_sparse(fd: int, size: int) -> str | None:
-    """What a file is of which almost nothing was written, and what to do; None for others.
+    """Return a description of a file that is almost entirely unwritten, and what to do. None for other files.
 
-    Reading its holes, which are NUL characters, takes as long as reading so much text.
+    Reading its holes, which are NUL characters, would take as long as reading that much text.
     """
     if size <= SPARSE_CHECK_BYTES or not hasattr(os, "SEEK_DATA"):
         return None
@@ -150,16 +150,16 @@ def _why_sparse(fd: int, size: int) -> str | None:
                 return None
         return None
     except OSError as error:
-        if error.errno != errno.ENXIO:  # what there is after the last data
+        if error.errno != errno.ENXIO:  # raised after the last data
             return None
     return f"{size:,} bytes long, of which {written:,} were written: copy the part that is text to another file"
 
 
 def scan(file: BinaryIO, size: int, check: Any = lambda: None) -> Scan | None:
-    """The hash and the length of so many bytes of UTF-8, in one pass; None for anything else.
+    """Return hash and length of `size` bytes of UTF-8, in one pass. None if they are anything else.
 
-    Decoding proves that it is UTF-8 and counts its characters, and takes half as long as hashing: so both
-    run at once, the hash in a thread of its own. `check` is called for each block, and may raise to stop.
+    Decoding verifies the encoding and counts characters in half the time that hashing takes, so both run at
+    once, with the hash in a separate thread. `check` is called for each block, and may raise to stop.
     """
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     characters, left = 0, size
@@ -178,13 +178,13 @@ def scan(file: BinaryIO, size: int, check: Any = lambda: None) -> Scan | None:
 
 
 class _FirstBytes:
-    """The first bytes of a file, and none that are written to it meanwhile."""
+    """The first bytes of a file, without those that are appended meanwhile."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._left = file, size
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most so many."""
+        """Return at most `size` of the next bytes."""
         data = self._file.read(min(size, self._left))
         self._left -= len(data)
         return data

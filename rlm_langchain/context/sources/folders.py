@@ -1,8 +1,9 @@
 """A folder by its path: a dict of its text files, relative path to text, sorted by path.
 
-Left out, and counted: hidden files, caches and virtual environments, what the folder's own `.gitignore`
-names, files that are not text, links to folders and out of the folder, what cannot be read. Whether a file is text
-is seen in its first bytes; what is none is not read, and what is one goes into the store block by block.
+Left out, and counted: hidden files, caches and virtual environments, files that the folder's own `.gitignore`
+excludes, files that are not text, links to folders and out of the folder, unreadable files. The first bytes of
+a file show whether it is text. If it is not, the rest is not read; if it is, the file goes into the store block
+by block.
 """
 
 from __future__ import annotations
@@ -35,38 +36,41 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 MAX_TEXT_BYTES = 1 << 30
-"""Bytes of text that are read: a sandbox holds a dict in memory."""
+"""Most bytes of text that are read, because a sandbox holds a dict in memory."""
 
 _MAX_NAMES = 7
-"""Keys that are remembered to be told: one more than are."""
+"""Number of keys that are remembered for the description: one more than it shows."""
 
 
 def accepts(value: Any) -> bool:
-    """The path of a folder."""
+    """Accept the path of a folder."""
     return isinstance(value, os.PathLike) and os.path.isdir(value)
 
 
 def to_reference(value: os.PathLike[Any], store_writer: StoreWriter) -> ContextRef:
-    """A dict of the files. Raises `InputError` for a folder without readable text, or with too much."""
+    """Return a reference to a dict of the files. Raises `InputError` if there is no readable text, or too much."""
     root = Path(os.path.realpath(os.fsdecode(value)))
     return folder_to_reference(root, root, store_writer)
 
 
 def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> ContextRef:
-    """A dict of the files of a folder below `within`; nothing that is not below it is read. Both are real paths."""
+    """Return a reference to a dict of the files of a folder below `within`. Nothing outside `within` is read.
+    Both are real paths."""
     reader = _FolderReader(within, root, store_writer)
     with store_writer.blobs.writer() as writer:
         reader.write(writer)
         if not reader.characters:
             raise InputError(
-                describe.join_parts(f"the folder {one_line(reader.root)} holds no readable text", reader.left_out())
+                describe.join_parts(
+                    f"the folder {one_line(reader.root)} contains no readable text", reader.left_out()
+                )
             )
         blob = writer.commit()
     return json_reference(blob, "dict", reader.files, reader.about())
 
 
 class _FolderReader:
-    """Writes the files of a folder as one JSON object, one block in memory at a time."""
+    """Writes the files of a folder as one JSON object, with one block in memory at a time."""
 
     def __init__(self, within: Path, root: Path, store_writer: StoreWriter) -> None:
         self.root, self._store_writer = root, store_writer
@@ -75,7 +79,7 @@ class _FolderReader:
         self.files = self.characters = self.size = self.replaced = self.changed = 0
 
     def write(self, writer: BlobWriter) -> None:
-        """All files, in the form in which `data` keeps JSON."""
+        """Write all files, in the format in which the store keeps JSON."""
         files = self.walk.files()
         keys = UniqueKeys(name for name, _ in files)
         writer.write(b"{")
@@ -103,20 +107,21 @@ class _FolderReader:
         )
 
     def left_out(self) -> str:
-        """How much of each sort was not read, most first."""
+        """Return how many entries of each kind were not read, most frequent first."""
         sorts = describe.list_counts(self.walk.left_out)
         return sorts and f"left out: {sorts}"
 
     def _check(self) -> None:
-        """Raise `InputError` when the time is over."""
+        """Raise `InputError` if the time is over."""
         self._store_writer.seconds_left(self.root)
 
     def _write_file(self, writer: BlobWriter, file: BinaryIO, name: str, path: str, keys: UniqueKeys) -> None:
-        """A file as one more item of the object, or nothing if it is no text. Raises `OSError` before it begins."""
+        """Write a file as one more item of the object, or nothing if it is not text. Raises `OSError` before it
+        writes."""
         stamp = FileStat.of_stat(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE_BYTES, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
-            self.walk.leave_out(name, "special")  # a file of the kernel, which has no size and need not end
+            self.walk.leave_out(name, "special")  # a kernel file, which has no size and may not end
             return
         decoder = Decoder(one_line(path), sample, strict=self._store_writer.strict)
         if why_not_text(sample) or (decoder.is_utf8 and b"\0" in sample):
@@ -149,34 +154,35 @@ class _FolderReader:
         self.size += size
         if self.size > MAX_TEXT_BYTES:
             raise InputError(
-                f"the folder {one_line(self.root)} holds more than {MAX_TEXT_BYTES >> 30} GB of text: give a "
+                f"the folder {one_line(self.root)} contains more than {MAX_TEXT_BYTES >> 30} GB of text: give a "
                 f"folder in it, or join its files into one, which may be of any size; it was too much with "
                 f"{describe.quoted(name)}, of {size:,} bytes, which a .gitignore could leave out"
             )
 
 
 MAX_FILES = 500_000
-"""Files of a folder: their names are held in memory, and sorted."""
+"""Most files of a folder. Their names are held in memory and sorted."""
 
 MAX_GITIGNORE_BYTES = 1 << 20
-"""Bytes of a `.gitignore`."""
+"""Largest size of a `.gitignore`, in bytes."""
 
 MAX_MATCH_EFFORT = 1 << 18
-"""Of all rules together: about ten seconds for the worst of names, which rules of people come nowhere near."""
+"""Limit for all rules together: about ten seconds for the worst possible name. Rules written by people are far
+below it."""
 
 _MAX_NAMED = 6
-"""Files that were left out and are told by their names."""
+"""Number of left-out files that are named."""
 
 _EXPECTED = frozenset({"hidden", "cache", "ignored by .gitignore"})
-"""Sorts that are left out wherever they are, and told by their number alone."""
+"""Reasons that are common everywhere, so that only their number is reported."""
 
 _CACHES = frozenset({"__pycache__", "node_modules", "CVS"})
 
 _CACHE_MARKER_FILES = ("CACHEDIR.TAG", "pyvenv.cfg")
-"""Files by which a cache and a virtual environment say what they are."""
+"""Files that mark a folder as a cache or a virtual environment."""
 
 IsIgnored = Callable[[str], bool]
-"""Whether a relative path, of a folder with a slash at its end, is to be left out."""
+"""Returns whether to leave out a relative path. That of a folder ends with a slash."""
 
 
 class Entry(NamedTuple):
@@ -187,7 +193,7 @@ class Entry(NamedTuple):
     is_folder: bool
     is_link: bool
     is_file: bool
-    """True for a regular file, and for a link, whose target is looked at later."""
+    """True for a regular file, and for a link, whose target is checked later."""
 
     @classmethod
     def of(cls, folder: str, entry: os.DirEntry[str]) -> Entry:
@@ -197,22 +203,22 @@ class Entry(NamedTuple):
 
 
 class FolderWalk:
-    """One walk through a folder. Never leaves it: links are followed only to files inside.
+    """One walk through a folder. It never leaves the folder: links are followed only to files inside.
 
-    `root` is the folder, `within` it or a folder above it, from which everything is opened: both are real paths.
-    `check` is called again and again, and may raise to stop.
+    `root` is the folder; `within` is the folder or one above it, relative to which everything is opened. Both
+    are real paths. `check` is called repeatedly, and may raise to stop.
     """
 
     def __init__(self, within: Path, root: Path, check: Callable[[], object] = lambda: None) -> None:
         self.within, self.root = within, root
         self.left_out: Counter[str] = Counter()
         self.named: list[str] = []
-        """The first of what was left out without being of a sort that always is, each with why."""
+        """The first left-out files with an uncommon reason, each with the reason."""
         self._check = check
         self._is_ignored = _read_gitignore(within, root)
 
     def files(self) -> list[tuple[str, str]]:
-        """The relative path, with slashes, and the path of each file, sorted. Raises `InputError` for too many."""
+        """Return relative path (with slashes) and path of each file, sorted. Raises `InputError` for too many."""
         found, waiting = list[tuple[str, str]](), [(str(self.root), "")]
         while waiting:
             for entry, name in self._entries(*waiting.pop()):
@@ -225,20 +231,20 @@ class FolderWalk:
                     found.append((name, entry.path))
                 else:
                     raise InputError(
-                        f"the folder {one_line(self.root)} holds more than {MAX_FILES:,} files: give a folder in "
-                        "it, or leave some out by a .gitignore in it"
+                        f"the folder {one_line(self.root)} contains more than {MAX_FILES:,} files: give a folder "
+                        "in it, or leave some out by a .gitignore in it"
                     )
         return sorted(found)
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Count something that is not read, and why."""
+        """Count a file that is not read, with the reason."""
         self.left_out[reason] += 1
         if reason not in _EXPECTED and len(self.named) < _MAX_NAMED:
             self.named.append(f"{quoted(name)} ({reason})")
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        """Open a file that was found, though a link may lead elsewhere by now. Raises `OSError`."""
+        """Open a file that was found. A link may lead elsewhere by now. Raises `OSError`."""
         resolve_below(self.root, Path(path))
         with open_file_below(self.within, Path(path)) as file:
             yield file
@@ -274,7 +280,7 @@ class FolderWalk:
         return None if entry.is_file else "special"
 
     def _leads_inside(self, link: str) -> bool:
-        """Whether a link leads to a file of this folder; a folder in it is walked at its own place."""
+        """Return whether a link leads to a file of this folder. Folders inside are walked at their own path."""
         try:
             return resolve_below(self.root, Path(link)).is_file()
         except OSError:
@@ -283,7 +289,7 @@ class FolderWalk:
 
 @contextmanager
 def _scan_folder(within: Path, folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """The members of a folder, which was reached through no link. Raises `OSError`."""
+    """Yield the members of a folder that was reached without following a link. Raises `OSError`."""
     if os.scandir not in os.supports_fd:  # Windows; what is read is checked when it is opened
         with os.scandir(folder) as entries:
             yield entries
@@ -293,13 +299,13 @@ def _scan_folder(within: Path, folder: str) -> Iterator[Iterator[os.DirEntry[str
 
 
 class UniqueKeys:
-    """The keys under which files stand in a dict: their names, without what no UTF-8 can hold, each once."""
+    """Keys for the files in a dict: their names without bytes that are not UTF-8, each unique."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._taken = {name for name in names if name.isascii() or not replace_surrogates(name)[1]}
 
     def key(self, name: str) -> str:
-        """The name itself; of one that is not UTF-8, with U+FFFD in it, or with escapes if that is taken."""
+        """Return the name itself. Invalid bytes become U+FFFD, or escapes if that key is taken."""
         if name in self._taken:
             return name
         key, number = replace_surrogates(name)[0], 1
@@ -311,7 +317,7 @@ class UniqueKeys:
 
 
 def error_reason(error: OSError) -> str:
-    """Of which sort a file is that cannot be opened."""
+    """Return the reason under which a file that cannot be opened is counted."""
     return "vanished" if isinstance(error, FileNotFoundError) else "unreadable"
 
 
@@ -322,7 +328,7 @@ def _is_cache(entry: Entry) -> bool:
 
 
 def _match_effort(rule: str) -> int:
-    """How long a rule may take to match: each * in a part of it may stand for 255 letters, each ** for folders."""
+    """Estimate the time to match a rule: each * in a component may stand for 255 letters, each ** for folders."""
     parts = [] if rule.startswith("#") else rule.replace("\\*", "").split("/")
     folders = parts.count("**")
     stars = max((part.count("*") for part in parts if part != "**"), default=0)
@@ -330,7 +336,7 @@ def _match_effort(rule: str) -> int:
 
 
 def _read_gitignore(within: Path, root: Path) -> IsIgnored:
-    """The rules of a folder. Raises `InputError` when there are too many to be meant."""
+    """Return the rules of a folder. Raises `InputError` if they are too many or too slow."""
     rules = b""
     with suppress(OSError), open_file_below(within, root / ".gitignore") as file:
         rules = file.read(MAX_GITIGNORE_BYTES + 1)

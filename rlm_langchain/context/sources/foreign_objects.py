@@ -1,4 +1,4 @@
-"""What none of our own sources knows: the plug-ins are asked, in the order of their names."""
+"""Values that none of our own sources accepts: plug-ins are asked, in the order of their names."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ACCEPTED = (
 
 
 def accepts(value: Any) -> bool:
-    """Everything: this source is asked last, and says what is wrong."""
+    """Accept everything: this source is asked last, and reports what is wrong."""
     return value is not None
 
 
 def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef | None:
-    """What the first plug-in that accepts the value reads from it."""
+    """Return a reference to what the first plug-in that accepts the value reads from it."""
     if plugins.plugin_for(value) is not None:
         return plugins.to_reference(value, store_writer)
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,4 +1,6 @@
-"""Lists and dicts of plain values, kept as JSON in one form: the same items in the same order, one blob."""
+"""Lists and dicts of plain values, stored as canonical JSON: the same items in the same order give the same
+blob.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +19,20 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 _MAX_DEPTH = 100
-"""Levels of lists and dicts in each other: more than data has, fewer than any JSON parser takes."""
+"""Maximum nesting of lists and dicts: more than data needs, less than any JSON parser accepts."""
 
 _SCALARS = frozenset({str, int, bool, NoneType})
 
 
 def accepts(value: Any) -> bool:
-    """Lists, tuples and dicts; `to_reference` says what is wrong with their items."""
+    """Accept lists, tuples and dicts. `to_reference` checks their items."""
     return isinstance(value, list | tuple | dict)
 
 
 def to_reference(
     value: list[Any] | tuple[Any, ...] | dict[str, Any], store_writer: StoreWriter
 ) -> ContextRef | None:
-    """An empty list or dict is no context."""
+    """Return a reference, or None for an empty list or dict."""
     if not value:
         return None
     blob, note = store_json(value, store_writer)
@@ -44,13 +46,14 @@ def to_reference(
 
 
 def store_json(value: Any, store_writer: StoreWriter) -> tuple[Blob, str]:
-    """Store a value as JSON; the note says what had to be replaced."""
+    """Store a value as JSON. Return the blob and a note about replacements."""
     data, count = encode_text(to_json(value), strict=store_writer.strict)
     return store_writer.blobs.put(data), replacement_note(count, "lone surrogate")
 
 
 def to_json(value: Any) -> str:
-    """JSON, without spaces, in the order given. Raises `InputError` that says what is no JSON, and where."""
+    """Return JSON without spaces, in the given order. Raises `InputError` that names what is not JSON, and
+    where."""
     if wrong := why_not_json(value):
         raise InputError(f"context{wrong}")
     try:
@@ -60,14 +63,14 @@ def to_json(value: Any) -> str:
 
 
 def dumps(value: Any) -> str:
-    """The one form in which JSON is kept."""
+    """Return a value in the format in which JSON is stored."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def why_not_json(value: Any, depth: int = 0) -> str | None:
-    """What in a value is no JSON, and where: `["rows"][3] is of type set: ...`; None when all of it is."""
+    """Return what in a value is not JSON, and where: `["rows"][3] is of type set: ...`. None if all of it is."""
     if isinstance(value, float) and not isfinite(value):
-        return f" is {value}, for which JSON has no word: use None"
+        return f" is {value}, which JSON cannot represent: use None"
     if isinstance(value, str | int | float | NoneType):
         return None
     if isinstance(value, dict):
@@ -81,7 +84,9 @@ def _fault_inside(values: Collection[Any], keys: Iterable[Any], depth: int) -> s
     if _SCALARS.issuperset(map(type, values)):  # the usual case, in which there may be millions
         return None
     if depth > _MAX_DEPTH:
-        raise InputError(f"the context is nested more than {_MAX_DEPTH} levels deep, or holds itself: flatten it")
+        raise InputError(
+            f"the context is nested more than {_MAX_DEPTH} levels deep, or contains itself: flatten it"
+        )
     for key, item in zip(keys, values, strict=True):
         if found := why_not_json(item, depth):
             return f"[{key if isinstance(key, int) else describe.quoted(key)}]{found}"

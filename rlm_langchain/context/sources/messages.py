@@ -1,4 +1,4 @@
-"""LangChain messages: a list of `{"role": ..., "content": ...}`, with `tool_calls` where there are any."""
+"""LangChain messages: a list of `{"role": ..., "content": ...}`, with `tool_calls` if there are any."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROLES = {"human": "user", "ai": "assistant"}
 
 
 def accepts(value: Any) -> bool:
-    """A message, or a list of nothing else."""
+    """Accept a message, or a list that contains nothing else."""
     items = as_sequence(value)
     if not items or is_plain(items[0]):
         return False
@@ -29,7 +29,7 @@ def accepts(value: Any) -> bool:
 
 
 def to_reference(value: BaseMessage | Sequence[BaseMessage], store_writer: StoreWriter) -> ContextRef:
-    """The text of each message; images and other parts that are no text are left out."""
+    """Return a reference to the text of each message. Images and other parts without text are left out."""
     items = [_item(message) for message in as_sequence(value)]
     blob, note = store_json(items, store_writer)
     roles = Counter(item["role"] for item in items)

@@ -1,4 +1,4 @@
-"""Pipes, and what else may keep its reader waiting: read in blocks, until a time that no writer can put off."""
+"""Pipes and other sources that may block: read in blocks, up to a deadline that no writer can delay."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import InputError
 
 WRITER_TIMEOUT = 30.0
-"""Seconds that a named pipe which nobody has open for writing is waited for."""
+"""Seconds to wait for a writer to open a named pipe."""
 
 
 class NamedPipe:
-    """A named pipe that was opened without waiting: what its writers write, until the last of them closes it."""
+    """A named pipe that was opened without blocking. It ends when the last writer closes it."""
 
     def __init__(self, fd: int, name: str, store_writer: StoreWriter) -> None:
         self._fd, self._name, self._store_writer = fd, name, store_writer
@@ -31,13 +31,13 @@ class NamedPipe:
         self._ready.register(fd, select.POLLIN)
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most so many; none at the end. Raises `InputError` when time is over."""
+        """Return at most `size` of the next bytes, none at the end. Raises `InputError` if the time is over."""
         while True:
             left = min(self._store_writer.seconds_left(self._name), 1.0)
             events = self._ready.poll(left * 1000)
             try:
                 data = os.read(self._fd, size)
-            except BlockingIOError:  # there is a writer, which has nothing to say yet
+            except BlockingIOError:  # there is a writer, but no data yet
                 self._writer_deadline = inf
                 continue
             if data or events:
@@ -50,7 +50,7 @@ class NamedPipe:
 
 
 def block_reader(file: Any, name: str, store_writer: StoreWriter) -> Callable[[], Any]:
-    """A function that gives the next block of a stream, and raises `InputError` when the time for it is over."""
+    """Return a function that reads the next block of a stream. It raises `InputError` if the time is over."""
     if store_writer.deadline == inf or isinstance(file, NamedPipe | io.BytesIO | io.StringIO):
         return lambda: file.read(BLOCK_BYTES)
     fd = _pollable_descriptor(file)
@@ -60,7 +60,8 @@ def block_reader(file: Any, name: str, store_writer: StoreWriter) -> Callable[[]
 
 
 def _pollable_descriptor(file: Any) -> int | None:
-    """The descriptor of a stream, when it tells whether a read would wait: nothing lies between the two."""
+    """Return the descriptor of a stream if polling it shows whether a read would block, that is if nothing is
+    buffered."""
     raw = file.raw if isinstance(file, io.BufferedReader) else file
     try:
         return raw.fileno() if isinstance(raw, io.FileIO) and hasattr(select, "poll") else None
@@ -82,9 +83,10 @@ def _polling_reader(file: Any, fd: int, name: str, store_writer: StoreWriter) ->
 
 
 def _threaded_reader(file: Any, name: str, store_writer: StoreWriter) -> Callable[[], Any]:
-    """For objects that only have a `read`: only another thread can stop waiting for one that does not return.
+    """Return a reader for objects that only have `read`. Each block is read in a thread, so that the wait can
+    be given up.
 
-    There is a thread for each block; that of a `read` which never returns stays behind.
+    The thread of a `read` that never returns stays behind.
     """
 
     def block() -> Any:

@@ -1,4 +1,4 @@
-"""A reference that was made before, as a state, a checkpoint or a JSON message holds it."""
+"""An existing reference, as found in a state, a checkpoint or a JSON message."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rlm_langchain.types import ContextRef
 
 _KEYS = frozenset(ContextRef.__annotations__)
 _REQUIRED = _KEYS - {"path", "type"}
-"""Of a reference; `type` is newer than the others, and one without it is refused, not taken for data."""
+"""Required keys. `type` is newer than the others; a reference without it is refused, and not treated as data."""
 _WORDS = {"kind": ("text", "json"), "type": ("str", "list", "dict", "table")}
 _MAX_TEXT = 4000
-"""Characters of `about` and of `preview`: both are read by the root model."""
+"""Maximum length of `about` and of `preview` in characters. The root model reads both."""
 
 
 def accepts(value: Any) -> bool:
-    """A dict with the keys of a signed reference and no others. Without a signature it is a dict like any other."""
+    """Accept a dict with exactly the keys of a signed reference. Without a signature it is a plain dict."""
     return isinstance(value, dict) and value.keys() >= _REQUIRED and value.keys() <= _KEYS
 
 
 def to_reference(value: dict[str, Any], blobs: BlobStore, home: Path) -> ContextRef:
-    """The same reference, if a store of this home made it and it can be opened.
+    """Return the reference if a store of this home made it and it can be opened.
 
-    Raises `InputError` when it has not the form of one, and `JournalError` when it was made elsewhere or changed:
-    then nothing that it names is looked at.
+    Raises `InputError` if its form is wrong, and `JournalError` if it was made elsewhere or changed; then
+    nothing that it names is read.
     """
     ref = verified(value, home)
     open_reference(ref, blobs)
@@ -37,7 +37,7 @@ def to_reference(value: dict[str, Any], blobs: BlobStore, home: Path) -> Context
 
 
 def verified(value: dict[str, Any], home: Path) -> ContextRef:
-    """The reference, when its signature is one of this home. Raises as `to_reference`."""
+    """Return the reference if its signature is valid in this home. Raises as `to_reference`."""
     if wrong := reference_fault(value):
         raise InputError(f"the context looks like a reference, but {wrong}")
     if not is_signed(value, home):
@@ -49,8 +49,8 @@ def verified(value: dict[str, Any], home: Path) -> ContextRef:
 
 
 def reference_fault(ref: dict[str, Any]) -> str | None:
-    """Which key of a reference is not as it must be; None when all are."""
-    return next((f"its {key!r} is not right" for key in sorted(_KEYS) if not _is_valid(key, ref.get(key))), None)
+    """Return the name of a key with a wrong value, or None if all are right."""
+    return next((f"its {key!r} is not valid" for key in sorted(_KEYS) if not _is_valid(key, ref.get(key))), None)
 
 
 def _is_valid(key: str, value: Any) -> bool:

@@ -1,6 +1,6 @@
-"""Open files and pipes, such as `sys.stdin.buffer`: copied into the store in blocks, never held whole.
+"""Open files and pipes, such as `sys.stdin.buffer`: copied to the store in blocks, never loaded.
 
-Nobody knows where a stream ends: no more than a limit of it is copied, for no longer than the time of the run.
+A stream may never end, so the size and time of the copy are limited.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from rlm_langchain.types import ContextRef
 
 _REMEDIES = {
     errno.ELOOP: "it is a link that leads to itself, or one of too many: give the file itself",
-    errno.ENAMETOOLONG: "its path is too long: move it up, or give it from a folder nearer to it",
+    errno.ENAMETOOLONG: "its path is too long: move it up, or use a relative path from a folder closer to it",
     errno.ENXIO: "it is a socket or a device, and only files, folders and pipes can be read",
 }
-"""What to do about an error of the operating system; about others, look at the permissions."""
+"""What to do about an error of the operating system. For all others: check the permissions."""
 
 
 class EncodedBlock(NamedTuple):
-    """A part of a text, ready to be stored."""
+    """A part of a text, encoded for the store."""
 
     data: bytes
     characters: int
     replaced: int
-    """Bytes that could not be decoded, or lone surrogates."""
+    """Number of undecodable bytes or lone surrogates that were replaced."""
 
 
 def accepts(value: Any) -> bool:
-    """Open files, text or binary, and what can be read like them."""
+    """Accept open files, text or binary, and other objects with `read`."""
     return callable(getattr(value, "read", None))
 
 
 def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef:
-    """All that is left to read."""
+    """Return a reference to the rest of the stream."""
     return copy_stream(
         value, one_line(getattr(value, "name", "the stream")), store_writer, max_bytes=store_writer.max_stream_bytes
     )
@@ -56,9 +56,9 @@ def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef:
 def copy_stream(
     file: Any, name: str, store_writer: StoreWriter, note: str = "", *, max_bytes: float = inf
 ) -> ContextRef:
-    """What is left to read in `file`, as a text in the store; the note says where it came from.
+    """Copy the rest of `file` to the store as a text. `note` says where it came from.
 
-    Raises `InputError` when it goes on after so many bytes.
+    Raises `InputError` if it has more than `max_bytes` bytes.
     """
     characters = wrong = size = 0
     with store_writer.blobs.writer() as writer:
@@ -80,7 +80,7 @@ def copy_stream(
 
 @contextmanager
 def as_input_error(name: str) -> Iterator[None]:
-    """Turns what an operating system says about a read into our error."""
+    """Turn operating system errors of a read into an `InputError`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -95,7 +95,7 @@ def as_input_error(name: str) -> Iterator[None]:
 
 
 ReadBlock = Callable[[], Any]
-"""Gives the next block of a stream: a text, or bytes; an empty one at the end."""
+"""Returns the next block of a stream, text or bytes; an empty one at the end."""
 
 
 def _encoded_blocks(read: ReadBlock, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
@@ -131,7 +131,8 @@ def _decode_bytes(read: ReadBlock, block: bytes, name: str, *, strict: bool) -> 
 
 
 def _checked_reader(file: Any, name: str, store_writer: StoreWriter) -> ReadBlock:
-    """Blocks that are all of one type. Raises `InputError` for whatever goes wrong in a `read` that is not ours."""
+    """Return a reader that checks that all blocks have one type. Turns every error of a foreign `read` into an
+    `InputError`."""
     read, kinds = block_reader(file, name, store_writer), set[type]()
 
     def block() -> Any:
@@ -143,11 +144,11 @@ def _checked_reader(file: Any, name: str, store_writer: StoreWriter) -> ReadBloc
             except Exception as error:
                 raise InputError(f"cannot read {name}: its `read` raised {type(error).__name__}") from error
         if data is None:
-            raise InputError(f"cannot read {name}: there is nothing to read now, and it does not wait for more")
+            raise InputError(f"cannot read {name}: it has no data now, and is non-blocking")
         kinds.add(type(data))
         if not isinstance(data, str | bytes) or len(kinds) > 1:
             given = " and ".join(sorted(kind.__name__ for kind in kinds))
-            raise InputError(f"cannot read {name}: its `read` gives {given}, not text or bytes")
+            raise InputError(f"cannot read {name}: its `read` returns {given}, not text or bytes")
         return data
 
     return block

@@ -1,4 +1,4 @@
-"""A part of a text that is stored already: copied from file to file, in blocks, into a context of its own."""
+"""A part of a stored text: copied from file to file, in blocks, into a context of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from rlm_langchain.types import ContextRef, Excerpt
 
 
 def accepts(value: Any) -> bool:
-    """What a sandbox's call names instead of sending it."""
+    """Accept an excerpt, which a sandbox sends instead of the text."""
     return isinstance(value, Excerpt)
 
 
 def to_reference(value: Excerpt, store_writer: StoreWriter) -> ContextRef | None:
-    """The part, as a text in the store; None for an empty one. It is text, whatever it begins with."""
+    """Return a reference to the part as a text in the store, or None if it is empty. It is text, whatever it
+    begins with."""
     characters, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
     with store_writer.blobs.writer() as writer:
         for block in _blocks(value):
@@ -29,7 +30,7 @@ def to_reference(value: Excerpt, store_writer: StoreWriter) -> ContextRef | None
 
 
 def _blocks(value: Excerpt) -> Iterator[bytes]:
-    """Its bytes, and an empty block. Raises `JournalError` when its file is not what it was."""
+    """Yield its bytes, and an empty block. Raises `JournalError` if the file has changed."""
     left = value.stop - value.start
     with open_context(value.file) as file:
         file.seek(value.start)
@@ -40,5 +41,5 @@ def _blocks(value: Excerpt) -> Iterator[bytes]:
 
 
 def read_excerpt(value: Excerpt) -> str:
-    """The part as a text in memory. Raises `JournalError` as `to_reference` does."""
+    """Return the part as a text in memory. Raises `JournalError` as `to_reference` does."""
     return b"".join(_blocks(value)).decode("utf-8", "replace")

@@ -11,26 +11,26 @@ from rlm_langchain.types import ContextRef
 
 
 def accepts(value: Any) -> bool:
-    """Any `str`."""
+    """Accept any `str`."""
     return isinstance(value, str)
 
 
 def to_reference(value: str, store_writer: StoreWriter) -> ContextRef | None:
-    """The empty text is no context."""
+    """Return a reference, or None for the empty text."""
     data, count = encode_text(value, strict=store_writer.strict)
     note = replacement_note(count, "lone surrogate")
     return text_reference(store_writer.blobs.put(data), len(value), note) if data else None
 
 
 def encode_text(text: str, *, strict: bool, name: str = "the context", offset: int = 0) -> tuple[bytes, int]:
-    """UTF-8 of a text, and how many lone surrogates were replaced: no UTF-8 can hold them."""
+    """Encode a text as UTF-8. Return the bytes and the number of lone surrogates that were replaced."""
     try:
         return text.encode(), 0
     except UnicodeEncodeError as error:
         if strict:
             raise InputError(
-                f"{name} has a lone surrogate at character {offset + error.start:,}, which is no text: "
-                "mend it, or let such characters be replaced (not `strict`)"
+                f"{name} has a lone surrogate at character {offset + error.start:,}, which is not text: "
+                "fix it, or have such characters replaced (without `strict`)"
             ) from error
     clean, count = replace_surrogates(text)
     return clean.encode(), count

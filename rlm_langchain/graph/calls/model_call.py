@@ -55,7 +55,7 @@ class ModelCallHandler(CallHandler):
 def _model_call(site: CallSite) -> ModelCall:
     components, tree, asked, _ = site
     repl = tree.repls.get(asked.path)
-    wave = asked.place if repl is None else child_path(asked.path, repl.first)
+    wave = asked.place if repl is None else child_path(asked.path, repl.next_call)
     return ModelCall(components, tree, components.sub_model(depth_of(asked.path)), asked, wave)
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
-from rlm_langchain.answers.citations import answer_of, cite
-from rlm_langchain.answers.citations import quotes_problem as quote_problem
+from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -108,7 +107,7 @@ class ExecuteStep:
 
     def run(self) -> Command[Any]:
         """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
-        with self.repl.within(self._seconds()):
+        with self.repl.deadline(self._seconds()):
             return self._go_on()
 
     def _seconds(self) -> float | None:
@@ -147,9 +146,9 @@ class ExecuteStep:
                 case Answered(value, stdout, error):
                     self._output("answered", stdout, error, value=value)
                     return self._go("finalise", answer=value, stop_reason=self._final_turn_reason or "answer")
-                case Died(_, stdout, _) if self.repl.late:
+                case Died(_, stdout, _) if self.repl.timed_out:
                     return self._out_of_time(stdout)
-                case Died("crash") if self.repl.revives(self._cell):
+                case Died("crash") if self.repl.may_retry_crash(self._cell):
                     self._note("the process of the REPL was gone; a new one was brought to where it was")
                     step = self._replay()
                 case Died(_, stdout, error):
@@ -183,7 +182,7 @@ class ExecuteStep:
             return problem
         unfound = cite(self.components.store, self.journal.contexts, value).not_found
         self.unfound = len(unfound)
-        return quote_problem(unfound) if unfound else None
+        return quotes_problem(unfound) if unfound else None
 
     @property
     def _final_turn_reason(self) -> StopReason | None:
@@ -194,7 +193,7 @@ class ExecuteStep:
     def _declined(self) -> bool:
         """Return whether a person declined the calls that the cell waits for."""
         asked = self.state.get("approval")
-        waited_for = range(self.repl.first, self.repl.first + len(self.repl.waiting))
+        waited_for = range(self.repl.next_call, self.repl.next_call + len(self.repl.pending_calls))
         return asked is not None and asked["granted"] is False and asked["first"] in waited_for
 
     @property
@@ -225,7 +224,7 @@ class ExecuteStep:
         return self.repl.run(code, self.journal.setup(self._cell))
 
     def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
-        path, cell, first = self.state["path"], self._cell, self.repl.first
+        path, cell, first = self.state["path"], self._cell, self.repl.next_call
         return [NumberedCall(path, cell, first + i, call, fingerprint(call)) for i, call in enumerate(calls)]
 
     def _answer_free_calls(self, calls: Sequence[NumberedCall]) -> list[Reply] | None:
@@ -285,7 +284,7 @@ class ExecuteStep:
                 type="wave",
                 path=self.state["path"],
                 cell=self._cell,
-                first=self.repl.first,
+                first=self.repl.next_call,
                 count=len(calls),
                 time=time.time(),
             )

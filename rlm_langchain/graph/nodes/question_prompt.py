@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from rlm_langchain.context.describe import find_table
+from rlm_langchain.context.describe import find_table, without_size
 from rlm_langchain.context.sanitize import quotable, shown
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
@@ -87,7 +86,7 @@ def _about(profile: str, name: str, context: ContextRef) -> str:
         own if has(profile, own) else "context",
         called=name,
         about=line,
-        short=re.split(r", [\d,]+ characters", line, maxsplit=1)[0],
+        kind=without_size(line),
         preview=shown(preview, 2_000),
         glimpse=preview[:GLIMPSE].removeprefix("["),
         **(found.words() if found else {}),

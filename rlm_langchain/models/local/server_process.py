@@ -1,11 +1,11 @@
-"""The process that holds the local model: llama.cpp's own server on loopback, for its parent alone.
+"""The process that runs the local model: llama.cpp's own server on loopback, only for its parent.
 
-A process of its own, because OpenMP reads `OMP_WAIT_POLICY` when it is loaded, which in the user's process may
-have happened already: with its default, threads that wait for one another spin, and on a busy machine a token
+It is a separate process because OpenMP reads `OMP_WAIT_POLICY` when it is loaded, which may have happened
+already in the user's process. With the default policy, waiting threads spin, and on a busy machine a token
 takes five times as long. It also keeps native memory, threads and crashes out of the user's process.
 
-Its standard input is one line of JSON, `Orders`, and then nothing: when it closes, the parent is gone, however it
-went, and so is this process. Nothing but loopback is listened on, and every request needs the parent's key.
+Its standard input is one line of JSON, `Orders`, and then nothing. When it is closed, the parent is gone, for
+whatever reason, and this process ends. It listens only on loopback, and every request needs the parent's key.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 ROOT_SLOT, SUB_SLOT = 0, 1
-"""Conversations of the root and sub-calls each keep what they have read: neither pushes the other out."""
+"""Slots of the server. Root and sub-call conversations have separate caches, so that neither evicts the other."""
 READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the parent wants served."""
+    """What the parent wants to be served."""
 
     weights: str
     name: str
     port: int
-    """Held by the parent, so that nobody else gets it meanwhile."""
+    """Port, which the parent keeps reserved."""
     key: str
     window: int
-    """Tokens, of all conversations together."""
+    """Context window in tokens, for all conversations together."""
     threads: int
     opening: list[list[str]]
-    """What root conversations begin with: read in advance."""
+    """The messages with which root conversations start. They are processed in advance."""
     memory: str
-    """A file that keeps the model's state after the opening, for the next process."""
+    """File that stores the model's state after these messages, for the next process."""
 
     def line(self) -> str:
-        """One line, as `main` reads it."""
+        """Return the orders as one line, which `main` reads."""
         return json.dumps(asdict(self)) + "\n"
 
 
 def main() -> None:
-    """Serve until standard input closes. Says `ready` on standard output, or fails with a log on standard error."""
-    # The terminal sends Ctrl-C to the whole group; when to end is for the parent to say.
+    """Serve until standard input is closed. Prints `ready` on standard output, or fails with a log on standard
+    error."""
+    # The terminal sends Ctrl-C to the whole process group, but the parent decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = Orders(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -64,20 +65,20 @@ def main() -> None:
 
 def _end_with_parent() -> None:
     sys.stdin.read()
-    # Native threads of the server would hold an orderly exit up.
+    # Native threads of the server would delay an orderly exit.
     os._exit(0)
 
 
 @contextmanager
 def _quiet_stdout() -> Iterator[Any]:
-    """The parent reads standard output: what native code prints goes to standard error."""
+    """Redirect the output of native code to standard error, because the parent reads standard output."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
         yield lambda line: print(line, file=out, flush=True)
 
 
 def _serve(orders: Orders) -> Any:
-    """The running server."""
+    """Start and return the server."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -91,7 +92,7 @@ def _serve(orders: Orders) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = orders.threads
     # Weights are used as they are in the file: a copy rearranged for this processor costs 600 MB for 10% of speed.
     params.no_extra_bufts = True
-    # Two conversations keep themselves; copies of earlier ones would take up to 8 GB.
+    # The two slots keep their conversations; caching earlier ones would take up to 8 GB.
     params.cache_ram_mib = 0
     params.slot_save_path = f"{Path(orders.memory).parent}{os.sep}"
     params.verbosity = 1
@@ -99,7 +100,7 @@ def _serve(orders: Orders) -> Any:
 
 
 def _read_in_advance(address: str, orders: Orders) -> None:
-    """Put the model where it is after reading the opening: from the file, or by reading, which makes the file."""
+    """Process the opening messages in advance, or load the model's state from the file if it exists."""
     file = Path(orders.memory)
     slot = f"{address}/slots/{ROOT_SLOT}?action="
     if file.is_file() and "n_restored" in _post(f"{slot}restore", orders.key, {"filename": file.name}):
@@ -114,7 +115,7 @@ def _read_in_advance(address: str, orders: Orders) -> None:
 
 
 def _post(url: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The reply to a request; nothing when it was refused: what is read in advance is a gain, not a need."""
+    """Return the reply to a request, or nothing if it was refused: processing in advance is optional."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     request = Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - our own server on loopback
     try:

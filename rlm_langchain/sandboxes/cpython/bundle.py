@@ -1,4 +1,4 @@
-"""The worker's code, compiled and packed once per process: what a session would otherwise open files for."""
+"""The worker's code, compiled and packed once per process, so that a session need not open the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LATER = {
     "repl.cell",
     "repl.tracebacks",
 }
-"""Those of our modules that no session needs before its first cell."""
+"""Our modules that no session needs before its first cell."""
 
 ROOMS = ("determinism", "lazy", "repl")
 """Packages inside the worker's package."""
@@ -42,15 +42,15 @@ STANDARD = """
     re._casefix re._compiler re._constants re._parser reprlib string textwrap token tokenize traceback types
     warnings weakref _colorize _opcode_metadata
 """
-"""Modules of Python that most programs use: in all not much more than the pipe holds."""
+"""Standard library modules that most programs use. Together they are not much larger than the pipe's buffer."""
 
 Module = tuple[str, list[str] | None, bytes]
-"""The file of a module, the folders of a package, and its code."""
+"""The file of a module, the folders if it is a package, and its code."""
 
 
 @cache
 def early_modules() -> bytes:
-    """What `boot.py` reads first: our modules, and the names of those that come later."""
+    """Return what `boot.py` reads first: our modules, and the names of those that come later."""
     modules = _packed(["__future__", *(f"{PACKAGE}.worker.{name}" for name in OURS if name not in LATER)])
     for name in ("rlm_langchain", PACKAGE, f"{PACKAGE}.worker", *(f"{PACKAGE}.worker.{room}" for room in ROOMS)):
         modules[name] = (f"<{name}>", [f"<{name}>"], marshal.dumps(compile("", name, "exec")))
@@ -59,13 +59,13 @@ def early_modules() -> bytes:
 
 @cache
 def late_modules() -> bytes:
-    """What follows after the first frame: modules that a session without a cell does not need."""
+    """Return what follows the first frame: modules that a session without a cell does not need."""
     return _blob(_later())
 
 
 @cache
 def boot() -> str:
-    """What `python -c` runs in the worker."""
+    """Return the code that `python -c` runs in the worker."""
     return (WORKER / "boot.py").read_text(encoding="utf-8")
 
 
@@ -81,7 +81,7 @@ def _blob(value: Any) -> bytes:
 
 
 def _packed(names: list[str]) -> dict[str, Module]:
-    """The modules of these names, without those that are built in, frozen, or not in this version."""
+    """Return the modules of these names, without those that are built in, frozen, or not in this version."""
     found = ((name, _spec(name)) for name in names)
     return {name: _module(name, spec) for name, spec in found if spec and (spec.origin or "").endswith(".py")}
 

@@ -1,7 +1,7 @@
-"""Starts workers through one small process (see `launcher_process.py`), which lives as long as the host does.
+"""Starts workers through one small process (see `launcher_process.py`), which lives as long as the host.
 
-The workers end when it ends, and both when the host does: by the kernel's signal on the death of a parent, which a
-cell may have turned off, and in any case by `watchdog.py` and by the host.
+The workers end when that process ends, and both end with the host: by the kernel's signal on the death of a
+parent, which a cell may have turned off, and in any case by `watchdog.py` and by the host.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from rlm_langchain.sandboxes.watchdog import spawn, watch
 
 PROGRAM = "import sys; sys.path += sys.argv[2:]; from launcher_process import main; main()"
 PATIENCE = 60.0
-"""Seconds that a worker may take to be started, on a machine that is very busy."""
+"""Seconds that starting a worker may take on a very busy machine."""
 END = 5.0
-"""Seconds that it has to end by itself before it is killed."""
+"""Seconds that the process has to end by itself before it is killed."""
 LAST_WORDS = 4000
-"""Bytes that are read of what it wrote before it served requests."""
+"""Bytes that are read of what the process wrote before it served requests."""
 PIPES_AND_HANDLE = 4
 
 
 class LaunchedWorker:
-    """A worker: its number, its pipes, and a handle that is never mistaken for another process."""
+    """A worker: its process id, its pipes, and a handle that cannot be confused with another process."""
 
     def __init__(self, pid: int, fds: Sequence[int]) -> None:
         self.pid = pid
@@ -48,15 +48,15 @@ class LaunchedWorker:
         self._host = os.getpid()
 
     def kill(self) -> None:
-        """End it now. Safe from any thread, and more than once; a fork of the host does nothing to it."""
+        """Kill the worker. Safe from any thread, and more than once. Does nothing in a fork of the host."""
         self._send(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Let none of its threads go on until `go_on`, whatever they do. Safe like `kill`."""
+        """Stop all threads of the worker until `go_on`, whatever they do. As safe as `kill`."""
         self._send(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it go on after `stop`. Safe like `kill`."""
+        """Let the worker continue after `stop`. As safe as `kill`."""
         self._send(signal.SIGCONT)
 
     def _send(self, number: signal.Signals) -> None:
@@ -65,11 +65,11 @@ class LaunchedWorker:
                 signal.pidfd_send_signal(self._handle, number)
 
     def watch(self) -> None:
-        """Have it killed when this process is gone. Raises `SandboxError`."""
+        """Have the watchdog kill the worker when this process is gone. Raises `SandboxError`."""
         watch(self, self.pid, self._handle)
 
     def close(self, seconds: float) -> None:
-        """Kill it, wait until it has ended, and let go of it. Safe twice. Raises `SandboxError`."""
+        """Kill the worker, wait until it has ended, and release it. Safe to call twice. Raises `SandboxError`."""
         self.kill()
         with self._turn:
             if not self._fds:
@@ -92,10 +92,10 @@ class Launcher:
         self._process: subprocess.Popen[bytes] | None = None
         self._handle = -1
         self._workers: WeakSet[LaunchedWorker] = WeakSet()
-        """Those of the process that is there now."""
+        """The workers of the current process."""
 
     def start(self, request: dict[str, Any]) -> LaunchedWorker:
-        """Have a worker started. Raises `SandboxError`."""
+        """Start a worker. Raises `SandboxError`."""
         data = json.dumps(request).encode() + b"\n"
         with self._turn:
             try:
@@ -111,12 +111,13 @@ class Launcher:
                 raise _not_started(self._end() or error) from error
 
     def kill(self) -> None:
-        """End the process now, and all workers with it: for who watches over it."""
+        """Kill the process and all its workers. Called by the watchdog."""
         with contextlib.suppress(OSError):  # it has ended, and was let go of
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process, and all workers with it. In a fork of the host it does nothing: they are the host's."""
+        """End the process and all its workers. Does nothing in a fork of the host, because they belong to the
+        host."""
         if os.getpid() == self._owner:
             with self._turn:
                 self._end()
@@ -157,19 +158,19 @@ class Launcher:
         watch(self, self._process.pid, self._handle)
 
     def _kill_workers(self, workers: WeakSet[LaunchedWorker]) -> None:
-        """End the workers of a process that has ended."""
+        """Kill the workers of a process that has ended."""
         with self._turn:
             ending = [*workers]
         for worker in ending:
             worker.kill()
 
     def let_go(self) -> None:
-        """In a fork of the host: only the host itself holds the other end, so that its end is seen."""
+        """Close the socket in a fork of the host. Only the host itself may hold it, so that its end is noticed."""
         if self._process is not None and os.getpid() != self._owner:
             self._host.close()
 
     def _end(self) -> str:
-        """End it, and its workers. The last line that it wrote when it could not begin, or nothing."""
+        """End the process and its workers. Return the last line that it wrote if it could not start, or nothing."""
         process, self._process = self._process, None
         if process is None:
             return ""
@@ -186,7 +187,7 @@ class Launcher:
 
 
 def started(contexts: Sequence[Path], memory: int) -> LaunchedWorker:
-    """A confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
+    """Return a confined `python` that waits for its code, with pipes for 0, 1 and 2. Raises `SandboxError`."""
     command = [policy.python() or "", "-s", "-S", "-P", "-c", boot()]
     return _launcher(os.getpid()).start(
         {"policy": policy.policy(contexts), "command": command, "limits": policy.limits(memory)}
@@ -194,7 +195,7 @@ def started(contexts: Sequence[Path], memory: int) -> LaunchedWorker:
 
 
 def _not_started(why: object) -> SandboxError:
-    """Why no worker could be started, as far as it can be told."""
+    """Return an error that says why no worker could be started, as far as that is known."""
     opened, most = len(os.listdir("/dev/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if opened + 16 > most:
         why = f"{opened} of {most} file descriptors are open (raise it with ulimit -n)"
@@ -202,14 +203,14 @@ def _not_started(why: object) -> SandboxError:
 
 
 def _spawned(fd: int) -> subprocess.Popen[bytes]:
-    """Start it, with nothing of ours for its standard streams: what it writes there, no terminal shows."""
+    """Start the process with none of our standard streams, so that its output reaches no terminal."""
     command = [policy.python() or "", "-I", "-S", "-c", PROGRAM, str(os.getpid()), *_roots()]
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     return subprocess.Popen(command, stdin=fd, stdout=null, stderr=pipe, cwd="/", env={}, process_group=0)  # noqa: S603
 
 
 def _last_line(process: subprocess.Popen[bytes]) -> str:
-    """What a process that has ended wrote last to standard error."""
+    """Return the last line that an ended process wrote to standard error."""
     assert process.stderr is not None  # noqa: S101 - it was started with a pipe
     with process.stderr as stream:
         os.set_blocking(stream.fileno(), False)  # a worker that is still ending may hold the other end
@@ -218,7 +219,7 @@ def _last_line(process: subprocess.Popen[bytes]) -> str:
 
 
 def _roots() -> list[str]:
-    """Where it finds sandlock and its own code."""
+    """Return the folders with sandlock and its own code."""
     sandlock = importlib.util.find_spec("sandlock")
     if sandlock is None or sandlock.origin is None:
         raise SandboxError("the cpython sandbox needs sandlock: pip install sandlock, or use sandbox='monty'")
@@ -227,7 +228,7 @@ def _roots() -> list[str]:
 
 @cache
 def _launcher(pid: int) -> Launcher:
-    """That of this process: one that was forked has its own."""
+    """Return the launcher of this process. A forked process has its own."""
     starter = Launcher()
     atexit.register(starter.close)
     os.register_at_fork(after_in_child=starter.let_go)

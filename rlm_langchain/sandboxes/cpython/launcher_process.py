@@ -1,11 +1,12 @@
-"""The process that starts workers. It runs as a program of its own, so it imports nothing of ours.
+"""The process that starts workers. It runs as a separate program and imports nothing of ours.
 
-To fork costs what the forking process weighs, and each page that it writes soon after is copied. For a host that
-holds LangChain, that came to 16 ms of its own time per worker; this one holds next to nothing, and no secret.
+The cost of a fork depends on the size of the forking process, and each page that it writes soon afterwards is
+copied. For a host with LangChain this was 16 ms of its own time per worker. This process holds almost nothing,
+and no secrets.
 
-sandlock's supervisors run here, and print when a worker does something odd. Nothing that a worker brings about may
-reach a terminal of the host, or wait for somebody to read it: standard error goes nowhere once requests are served.
-What fails before that is read by the host, and what fails in a request is answered (see `starter.py`).
+sandlock's supervisors run here, and print if a worker does something unusual. Nothing that a worker causes may
+reach a terminal of the host or block until somebody reads it, so standard error is discarded once requests are
+served. The host reads earlier errors, and errors of a request are sent as its answer (see `launcher.py`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from sandlock import Process, Sandbox, StdioMode
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 
 CAPABILITIES = 0x20080522
-"""The version of the kernel's structures for capabilities: two times three words of 32 bits."""
+"""Version of the kernel's capability structures: two times three words of 32 bits."""
 
 MOST_CAPABILITIES = 64
 """More than any kernel has."""
 
 SEARCH = 1 << 2
-"""CAP_DAC_READ_SEARCH, to read Python's own files, whoever owns them. Landlock says which files."""
+"""CAP_DAC_READ_SEARCH, to read Python's own files whoever owns them. Landlock determines which files."""
 
 
 def main() -> None:
@@ -53,11 +54,11 @@ def main() -> None:
 
 
 def powers_left(libc: ctypes.CDLL) -> str | None:
-    """Give up what root may do, for this process and all workers. What went wrong, or None.
+    """Drop the privileges of root for this process and all workers. Return what went wrong, or None.
 
-    Without the power to administer, Landlock asks for `no_new_privs`, with which no program that a worker becomes
-    gets a power back. That it is behind Landlock is the first thing that a worker looks at: `worker/privileges.py`.
-    A program that might gain one all the same would be given random addresses: hence the bounding set.
+    Without CAP_SYS_ADMIN, Landlock needs `no_new_privs`, with which no program that a worker executes regains
+    privileges. A worker first checks that Landlock confines it: `worker/confinement_check.py`. A program that
+    might gain privileges all the same would get random addresses; that is why the bounding set is emptied, too.
     """
     header, words = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
     libc.capget(header, words)
@@ -71,7 +72,7 @@ def powers_left(libc: ctypes.CDLL) -> str | None:
 
 
 def serve(host: socket.socket, problem: str | None) -> None:
-    """Start what is asked for until the host is gone, and see each worker to its end; or say why nothing starts."""
+    """Start workers on request until the host is gone, and wait for each to end. With `problem`, refuse with it."""
     with selectors.DefaultSelector() as selector, host, host.makefile("rb") as requests:
         selector.register(host, selectors.EVENT_READ)
         while True:
@@ -88,7 +89,7 @@ def serve(host: socket.socket, problem: str | None) -> None:
 
 
 def _answer(host: socket.socket, selector: selectors.BaseSelector, request: dict[str, Any]) -> None:
-    """Start a worker; send its number, its three pipes and a handle on it, or what went wrong."""
+    """Start a worker. Send its process id, its three pipes and a handle, or what went wrong."""
     try:
         process = Sandbox(**request["policy"]).popen(request["command"], *[StdioMode.PIPED] * 3)
     except Exception as error:  # noqa: BLE001 - standard error goes nowhere: the host must be told
@@ -107,7 +108,7 @@ def _refuse(host: socket.socket, why: str) -> None:
 
 
 def limit(pid: int, limits: dict[str, int]) -> None:
-    """Set from outside, before any of the program's code has arrived."""
+    """Set limits from outside, before any code of the program has arrived."""
     for name, most in limits.items():
         with contextlib.suppress(ProcessLookupError):  # it has ended already: its pipes will tell
             resource.prlimit(pid, getattr(resource, name), (most, most))

@@ -1,11 +1,12 @@
 """What the kernel lets a worker do: which files it may read, what it may use, and how it is started.
 
-Covered by the kernel: system calls (seccomp: an allow list, see `syscalls.py`), files (Landlock: Python's own and
-the context, read only), the network and other processes (seccomp, Landlock scopes), fork (seccomp), memory, file
-size and descriptors (rlimits that the child may not raise), the environment (nothing of the host's). What starts
-the workers gives up the powers of root first. That the workers end with their host is up to `watchdog.py`.
-Not covered: whether a file exists whose name a program guesses, its size, date, owner and mode (`stat`, which the C
-library also asks about what is open, in a form that seccomp cannot tell apart); side channels; bugs of the kernel.
+Covered by the kernel: system calls (seccomp: an allow list, see `syscalls.py`), files (Landlock: Python's own
+and the context, read only), the network and other processes (seccomp, Landlock scopes), fork (seccomp), memory,
+file size and descriptors (rlimits that the child cannot raise), the environment (nothing of the host's). The
+launcher drops the privileges of root first. `watchdog.py` ends the workers with their host.
+
+Not covered: whether a file with a guessed name exists, and its size, date, owner and mode (the C library uses
+`stat` for open files, too, in a form that seccomp cannot distinguish); side channels; bugs of the kernel.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from typing import Any
 from rlm_langchain.sandboxes.cpython import syscalls
 
 BASELINE = 64 << 20
-"""Bytes of address space that Python takes before a program does anything."""
+"""Bytes of address space that Python uses before a program does anything."""
 
 FILES = 64
-"""Descriptors that a worker may have open."""
+"""Number of descriptors that a worker may have open."""
 
 DENIED = """
     fchmod fchmodat fchown fchownat utimensat setxattr lsetxattr fsetxattr removexattr lremovexattr
@@ -41,25 +42,28 @@ DENIED = """
     setpriority ioprio_set sched_setscheduler sched_setparam sched_setattr sched_setaffinity move_pages
     migrate_pages
 """
-"""System calls that sandlock lets through and a worker has no use for, from its first instruction on.
+"""System calls that sandlock allows but a worker never needs.
 
-What a program may call is decided by the allow list of `syscalls.py`, which comes on top before it arrives.
+They are refused from its first instruction on. Before a program arrives, the allow list of `syscalls.py` is
+added, which decides what the program may call.
 
-In this order: to change or watch files that cannot be opened, to be called from outside, to reach other
-processes, memory that no limit counts and the limits themselves, and what only matters to a host that is root.
+In this order: changing or watching files that cannot be opened, being called from outside, reaching other
+processes, memory that no limit counts and the limits themselves, and calls that only matter if the host is
+root.
 """
 
 DENIED_X86 = "chmod chown lchown utime utimes futimesat inotify_init modify_ldt"
-"""The same for calls that newer processors no longer have."""
+"""The same for calls that only older architectures have."""
 
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/nix/store")
-"""Where the dynamic linker finds what Python is linked against."""
+"""Where the dynamic linker finds the libraries that Python is linked against."""
 
 LINKER_CACHE = "/etc/ld.so.cache"
-"""Which of them there are: without it the linker tries one folder after the other, 2 ms of a worker's start."""
+"""The linker's list of libraries. Without it the linker tries one folder after the other, 2 ms of a worker's
+start."""
 
 INVENTED = ("/proc", "/etc/hosts", "/etc/hostname")
-"""Of these sandlock would show files of its own making, past Landlock: mounts, load, names of hosts."""
+"""Files that sandlock would emulate, bypassing Landlock: mounts, load, host names."""
 
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
@@ -67,8 +71,8 @@ ENVIRONMENT = {
     "LC_ALL": "C",
     "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
 }
-"""All that a worker is told. Hashes and texts are the same everywhere, and Python need not look for itself and for
-locales: each file that it looks for costs 0.1 ms under the supervisor."""
+"""The whole environment of a worker. Hashes and texts are the same everywhere, and Python need not search for
+itself and for locales: each file that it looks for costs 0.1 ms under the supervisor."""
 
 PROTECTIONS = {
     "system calls": "seccomp: an allow list; what it does not name, and what a later kernel brings, is refused",
@@ -82,11 +86,11 @@ PROTECTIONS = {
     "privileges": "no_new_privs; what starts the workers of a host that is root gives up its capabilities first",
     "not covered": "whether a file exists whose name is guessed, its size, date, owner, mode; faults of the kernel",
 }
-"""What confines a worker here, each with what enforces it: for `rlm doctor`."""
+"""The protections of a worker, each with what enforces it, for `rlm doctor`."""
 
 
 def missing() -> str | None:
-    """None when this machine can confine a worker fully, else what is missing and what to do."""
+    """Return None if this machine can confine a worker fully, else what is missing and what to do."""
     if sys.platform != "linux":
         return f"the cpython sandbox needs Linux, and this is {platform.system()}: use sandbox='monty'"
     try:
@@ -105,7 +109,7 @@ def missing() -> str | None:
 
 
 def kernel() -> str:
-    """What this kernel has of what a worker needs."""
+    """Return which of the required features this kernel has."""
     from sandlock import landlock_abi_version, min_landlock_abi
 
     here, needed = landlock_abi_version(), min_landlock_abi()
@@ -113,19 +117,19 @@ def kernel() -> str:
 
 
 def python() -> str | None:
-    """The interpreter itself, not the link that a virtual environment has to it."""
+    """Return the interpreter itself, not a virtual environment's link to it."""
     executable = getattr(sys, "_base_executable", None) or sys.executable
     return os.path.realpath(executable) if executable else None
 
 
 def readable(contexts: Sequence[Path]) -> list[str]:
-    """The files and folders that a worker may read."""
+    """Return the files and folders that a worker may read."""
     return [*_pythons_own(), *map(os.path.realpath, contexts)]
 
 
 @cache
 def _pythons_own() -> tuple[str, ...]:
-    """The interpreter, its standard library, and the libraries that both are linked against."""
+    """Return the interpreter, its standard library, and the libraries that both are linked against."""
     base = {"base": sys.base_prefix, "installed_base": sys.base_prefix}
     base |= {"platbase": sys.base_exec_prefix, "installed_platbase": sys.base_exec_prefix}
     stdlib = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
@@ -136,13 +140,13 @@ def _pythons_own() -> tuple[str, ...]:
 
 
 def hidden(paths: list[str]) -> list[str]:
-    """What lies inside the readable folders and is none of a worker's business: other people's packages."""
+    """Return what a worker must not see inside the readable folders: other people's packages."""
     inside = [os.path.join(path, name) for path in paths for name in ("site-packages", "dist-packages")]
     return [path for path in (*inside, "/usr/lib/python3/dist-packages", *INVENTED) if os.path.exists(path)]
 
 
 def policy(contexts: Sequence[Path]) -> dict[str, Any]:
-    """Everything that sandlock is told: the fields of its `Sandbox`."""
+    """Return all settings for sandlock: the fields of its `Sandbox`."""
     paths = readable(contexts)
     return {
         "fs_readable": paths,
@@ -158,5 +162,5 @@ def policy(contexts: Sequence[Path]) -> dict[str, Any]:
 
 
 def limits(memory: int) -> dict[str, int]:
-    """The limits of the kernel, by their names in `resource`."""
+    """Return the kernel's limits, by their names in `resource`."""
     return {"RLIMIT_AS": memory + BASELINE, "RLIMIT_NOFILE": FILES, "RLIMIT_FSIZE": 0, "RLIMIT_CORE": 0}

@@ -1,8 +1,8 @@
-"""No worker computes while nobody waits for it: threads that a cell leaves behind stand still until its next turn.
+"""Stops workers while nobody waits for them: threads that a cell leaves behind pause until its next turn.
 
-Between cells, and while models are asked, a worker waits for the host and needs no processor. One that uses some
-all the same is stopped as a whole by the kernel, and goes on when it is asked again. What it has used until then
-counts as the time of its cell. One thread for each host looks at the workers that rest, however many they are.
+Between cells, and while models are called, a worker waits for the host and needs no processor. If it uses some
+nevertheless, the kernel stops the whole process until its next turn. The time that it used counts as time of its
+cell. A single thread of the host checks all resting workers.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from functools import cache
 from rlm_langchain.sandboxes.cpython.launcher import LaunchedWorker
 
 TICK = 0.03
-"""Seconds between two looks at the workers that rest."""
+"""Seconds between two checks of the resting workers."""
 
 SLACK = 0.05
-"""Seconds of a processor that a worker may use in one rest: its last words are still to be followed by a wait."""
+"""Seconds of processor time that a worker may use in one rest: after its last message it still starts to wait."""
 
 
 @dataclass(slots=True)
 class Rest:
-    """What is known of a worker that rests."""
+    """What is known about a resting worker."""
 
     used: float
-    """Seconds of a processor that it had used before."""
+    """Seconds of processor time that it had used before."""
     stopped: bool = False
 
 
 class RestWatch:
-    """The workers of this process that rest, and the thread that looks at them."""
+    """The resting workers of this process, and the thread that checks them."""
 
     def __init__(self) -> None:
         self._host = os.getpid()
@@ -42,13 +42,13 @@ class RestWatch:
         threading.Thread(target=self._look, name="rlm-rest", daemon=True).start()
 
     def begin(self, worker: LaunchedWorker) -> None:
-        """From now on it has nothing to do."""
+        """Begin the rest of a worker: it has nothing to do from now on."""
         with self._changed:
             self._resting[worker] = Rest(processor_seconds(worker.pid))
             self._changed.notify()
 
     def end(self, worker: LaunchedWorker) -> float:
-        """Let it go on, if it rests: gives back the seconds of a processor that it has used meanwhile."""
+        """End the rest of a worker, and return the seconds of processor time that it used meanwhile."""
         if os.getpid() != self._host:  # a fork: the lock may be held by the thread that looks, which is not here
             return 0.0
         with self._changed:
@@ -73,15 +73,17 @@ class RestWatch:
 
 
 def processor_seconds(pid: int) -> float:
-    """Seconds of processors that all threads of a process have used; 0 when there is none. By the kernel's clock of
-    the process, whose number is made as `clock_getcpuclockid` makes it."""
+    """Return the seconds of processor time that all threads of a process have used, or 0 if it is gone.
+
+    They are read from the kernel's clock of the process, whose number is computed as in `clock_getcpuclockid`.
+    """
     with contextlib.suppress(OSError):
         return time.clock_gettime(~pid << 3 | 2)
     return 0.0
 
 
 def watch() -> RestWatch:
-    """That of this process: one that was forked has its own."""
+    """Return the instance of this process. A forked process has its own."""
     return _watch(os.getpid())
 
 

@@ -1,7 +1,7 @@
 """The default sandbox: all of Python, in a child process that the kernel confines.
 
-Covered: files, network, processes, memory, time, output, inherited secrets, and every byte that comes back.
-Not covered: what `policy.py` names, and what a program tells the models that it may ask.
+Covered: files, network, processes, memory, time, output, inherited secrets, and every byte that comes back. Not
+covered: what `policy.py` lists, and what a program tells the models that it calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rlm_langchain.sandboxes.cpython.session import CPythonSession, EndedAtStart
 from rlm_langchain.types import Completed, ContextFile, Limits
 
 GUIDANCE = "Threads stand still while no cell runs and while models are asked: wait for them in the cell."
-"""What is not as in every Python. At most 120 tokens."""
+"""How this sandbox differs from ordinary Python. At most 120 tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class CPythonSandbox:
     guidance: str = GUIDANCE
 
     def missing(self) -> str | None:
-        """None when this machine can confine a worker fully, else one sentence with the way out."""
+        """Return None if this machine can confine a worker fully, else one sentence that says what to do."""
         return policy.missing() or _does_not_start()
 
     def protections(self) -> dict[str, str]:
-        """What confines a worker, each with what enforces it."""
+        """Return the protections of a worker, each with what enforces it."""
         return {"kernel": policy.kernel(), **policy.PROTECTIONS}
 
     def open(
@@ -41,7 +41,7 @@ class CPythonSandbox:
         limits: Limits,
         more: Mapping[str, ContextFile] | None = None,
     ) -> CPythonSession:
-        """A fresh REPL. Raises `SandboxError`."""
+        """Return a fresh REPL. Raises `SandboxError`."""
         why = policy.missing()
         if why:
             raise SandboxError(why)
@@ -53,7 +53,7 @@ class CPythonSandbox:
 
 @cache
 def _does_not_start() -> str | None:
-    """What goes wrong when a worker is started, tried once."""
+    """Try once to start a worker. Return what goes wrong, or None."""
     try:
         session = CPythonSession(None, "", Limits(), {})
     except SandboxError as error:

@@ -30,7 +30,7 @@ from rlm_langchain.types import (
 )
 
 GRACE = 0.7
-"""Seconds that a cell has to end by itself when its time is up."""
+"""Seconds that a cell has to end by itself after its time is up."""
 
 CERTAIN = 2
 """Times its limit that a cell may have computed, in all its turns and between them, when it asks once more. What
@@ -53,14 +53,15 @@ CLOSED = "The session was closed."
 
 
 class EndedAtStart(SandboxError):
-    """The worker ended before it was ready, as when it is killed from outside. Nothing has run in it."""
+    """The worker ended before it was ready, for example because it was killed from outside. No code has run in
+    it."""
 
 
 class CPythonSession:
     """One worker, from its start to its end.
 
-    Raises `JournalError` when a file of the user that it reads has changed: what a cell made of two versions of a
-    text is not given out.
+    Raises `JournalError` if a file of the user that it reads has changed. The result of a cell that read two
+    versions of a text is not returned.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class CPythonSession:
             return self._step(wire.run_frame(self._turns + 1, code))
 
     def resume(self, replies: Sequence[Reply]) -> Step:
-        """Give the replies that the cell waits for, one for each call, in order."""
+        """Pass the replies that the cell waits for, one for each call, in order."""
         with self._turn:
             if self._end is None and len(replies) != self._calls:
                 raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
@@ -111,7 +112,7 @@ class CPythonSession:
             return self._step(wire.replies_frame(self._turns + 1, replies))
 
     def close(self) -> None:
-        """Kill the worker and wait until it is gone. Safe twice, and from any thread."""
+        """Kill the worker and wait until it is gone. Safe to call twice, and from any thread."""
         self._closed = True
         self._worker.kill()
         with self._turn:
@@ -125,7 +126,7 @@ class CPythonSession:
             self.close()
 
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
-        """Hand over the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
+        """Send the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
         files = {name: self._given(file) for name, file in contexts.items()}
         allowed = syscalls.program(self._worker.pid)
         opening = wire.framed(["open", asdict(self._limits), files, prelude, allowed])
@@ -141,7 +142,7 @@ class CPythonSession:
             raise SandboxError(f"the sandbox did not start: {getattr(message, 'error', message)}")
 
     def _step(self, frame: bytes) -> Step:
-        """One exchange, or the end of the session."""
+        """Send a frame and return the next step, or the end of the session."""
         if self._end:
             return replace(self._end, stdout="")
         try:
@@ -180,7 +181,7 @@ class CPythonSession:
         return step
 
     def _await_warmth(self) -> None:
-        """Before the first cell: until all modules are loaded. That does not count as the cell's time."""
+        """Wait until all modules are loaded, before the first cell. This does not count as the cell's time."""
         if not self._turns:
             deadline = time.monotonic() + START
             self._worker.send(b"", deadline)
@@ -188,7 +189,7 @@ class CPythonSession:
                 raise wire.BrokenProtocol("the worker is not ready")
 
     def _heard(self, message: wire.Message) -> Step | None:
-        """What a message means; None when the cell goes on."""
+        """Return the step that a message means, or None if the cell continues."""
         match message:
             case wire.Printed(text):
                 self._print(text)
@@ -209,14 +210,14 @@ class CPythonSession:
         self._printed.append(text)
 
     def _buried(self, reason: Reason) -> Died:
-        """The session is over, and why."""
+        """End the session, and return the reason as a step."""
         self._worker.reap()
         sentence = CLOSED if self._closed else SENTENCES[reason].format_map(asdict(self._limits))
         self._end = Died(reason, "".join(self._printed), sentence)
         return self._end
 
     def _given(self, file: ContextFile) -> list[Any]:
-        """What the worker needs to know of a context."""
+        """Return what the worker needs to know about a context."""
         return [os.path.realpath(file.path), file.kind, file.length, file.size, *self._held.identity(file)]
 
     @property
@@ -225,7 +226,7 @@ class CPythonSession:
 
 
 def _readable(context: ContextFile) -> Path:
-    """The path of a context that is there. Raises `SandboxError`."""
+    """Return the path of an existing context. Raises `SandboxError`."""
     try:
         open_regular(context.path, follow=True).close()
     except OSError as error:

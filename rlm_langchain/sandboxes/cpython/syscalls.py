@@ -1,12 +1,12 @@
 """The system calls that a worker may make, as a seccomp filter. Everything else is refused.
 
-The filter is built here, in the host, and installed by the worker before it takes a program (see
-`worker/privileges.py`). It is an allow list: a call that is not named below, or that a later kernel brings, is
-refused. A call of another ABI (32-bit x86) ends the process. Filters stack and the strictest wins, so no call that
-is refused here reaches sandlock's supervisor.
+The filter is built in the host, and installed by the worker before it accepts a program (see
+`worker/confinement_check.py`). It is an allow list: a call that is not named below, or that a later kernel
+adds, is refused. A call of another ABI (32-bit x86) kills the process. Filters are combined and the strictest
+wins, so no call that is refused here reaches sandlock's supervisor.
 
-What CPython 3.11 to 3.13 and its standard library need for computing, reading Python's own files, threads, pipes
-and event loops was found by running them; nothing here changes anything outside of the worker.
+The list was found by running CPython 3.11 to 3.13 and its standard library: computing, reading Python's own
+files, threads, pipes and event loops. Nothing in it changes anything outside the worker.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ ALLOWED = """
     gettimeofday time nanosleep times getrusage
     getpid getppid gettid getuid geteuid getgid getegid getrandom
 """
-"""Allowed with all arguments. In this order: files that are open and what is in a folder, waiting, pipes and pairs
-of sockets, memory, threads, signals to itself, timers, time, and what it is."""
+"""Allowed with all arguments. In this order: open files and folder listings, waiting, pipes and socket pairs,
+memory, threads, signals to itself, timers, time, and information about the process."""
 
 MISSING = "clone3 openat2 statx faccessat2 sched_getaffinity"
-"""Refused as if the kernel did not have them: then the C library takes an older one, or goes without."""
+"""Refused as if the kernel did not have them. The C library then uses an older call, or does without."""
 
 NUMBERS = {
     "x86_64": """
@@ -64,34 +64,36 @@ NUMBERS = {
         openat2 437 faccessat2 439
     """,
 }
-"""The numbers of these calls, by the machine. Where one is not named, the machine does not have it."""
+"""The numbers of these calls, by architecture. A call that is not listed does not exist there."""
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """The kernel's names for the ABIs: AUDIT_ARCH_*."""
 
 NEWEST = 471
-"""The first number that no kernel had given to a call when this list was written: `file_setattr` has 469."""
+"""The first number that no kernel had assigned when this list was written: `file_setattr` has 469."""
 
 LOAD, AND, RETURN = 0x20, 0x54, 0x06
 JUMP_EQUAL, JUMP_AT_LEAST, JUMP_ANY_BIT = 0x15, 0x35, 0x45
-"""Instructions of the classic BPF: operands are the constant `k` and, for jumps, how many instructions to skip."""
+"""Instructions of classic BPF. Their operands are the constant `k` and, for jumps, the number of instructions
+to skip."""
 
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
-"""Offsets in what the kernel shows to a filter: `struct seccomp_data`."""
+"""Offsets in `struct seccomp_data`, which the kernel passes to a filter."""
 
 Instruction = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """The argument has one of these values. Its lower half counts: the kernel takes these arguments as `int`."""
+    """The argument has one of these values. Only its lower half counts, because the kernel takes these
+    arguments as `int`."""
 
     argument: int
     values: tuple[int, ...]
 
     def code(self, after: int) -> list[Instruction]:
-        """Go on when it is so, else skip what comes after this as well."""
+        """Continue if the condition holds, else also skip the `after` instructions that follow."""
         load = (LOAD, 0, 0, ARGUMENTS + 8 * self.argument)
         count = len(self.values)
         tests = [
@@ -103,13 +105,13 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """No bit of the argument's lower half is set but these."""
+    """Only these bits of the argument's lower half may be set."""
 
     argument: int
     bits: int
 
     def code(self, after: int) -> list[Instruction]:
-        """Go on when it is so, else skip what comes after this as well."""
+        """Continue if the condition holds, else also skip the `after` instructions that follow."""
         return [
             (LOAD, 0, 0, ARGUMENTS + 8 * self.argument),
             (JUMP_ANY_BIT, after, 0, ~self.bits & 0xFFFFFFFF),
@@ -124,7 +126,7 @@ class Has:
     bits: int
 
     def code(self, after: int) -> list[Instruction]:
-        """Go on when it is so, else skip what comes after this as well."""
+        """Continue if the condition holds, else also skip the `after` instructions that follow."""
         return [
             (LOAD, 0, 0, ARGUMENTS + 8 * self.argument),
             (AND, 0, 0, self.bits),
@@ -134,12 +136,12 @@ class Has:
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """The argument is no address: both of its halves are zero."""
+    """The argument is a null pointer: both of its halves are zero."""
 
     argument: int
 
     def code(self, after: int) -> list[Instruction]:
-        """Go on when it is so, else skip what comes after this as well."""
+        """Continue if the condition holds, else also skip the `after` instructions that follow."""
         return [
             (LOAD, 0, 0, ARGUMENTS + 8 * self.argument),
             (JUMP_EQUAL, 0, after + 2, 0),
@@ -151,7 +153,7 @@ class Null:
 Condition = OneOf | Within | Has | Null
 
 Alternatives = tuple[tuple[Condition, ...], ...]
-"""Conditions of which all must hold, in one of these groups."""
+"""Groups of conditions. All conditions of one of the groups must hold."""
 
 THREAD = 0x10F00  # CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND and CLONE_THREAD
 THREAD_DETAILS = 0x7C0000 | THREAD  # what the C libraries ask for besides: no namespace, no other process
@@ -183,7 +185,7 @@ CONDITIONS: dict[str, Alternatives] = {
 
 
 def missing() -> str | None:
-    """None when the filter can be built for this machine, else what is missing."""
+    """Return None if the filter can be built for this machine, else what is missing."""
     machine = platform.machine()
     if machine in ARCHITECTURES:
         return None
@@ -191,7 +193,8 @@ def missing() -> str | None:
 
 
 def program(pid: int) -> bytes:
-    """The filter of the worker with this number, which may signal itself, but not to go on, and nobody else."""
+    """Return the filter of the worker with this process id. It may signal itself, except with SIGCONT, and no other
+    process."""
     head, tail = _parts(platform.machine())
     itself = _rule(numbers(platform.machine())["tgkill"], ((OneOf(0, (pid,)), OneOf(2, SIGNALS)),), errno.EPERM)
     return head + _packed(itself) + tail
@@ -199,20 +202,20 @@ def program(pid: int) -> bytes:
 
 @cache
 def numbers(machine: str) -> dict[str, int]:
-    """The numbers of the calls that are named here."""
+    """Return the numbers of the calls that are named here."""
     words = NUMBERS[machine].split()
     return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
 def allowed(machine: str) -> frozenset[int]:
-    """The numbers of the calls that are let through, with some arguments at least."""
+    """Return the numbers of the calls that are allowed, at least with some arguments."""
     known = numbers(machine)
     return frozenset(known[name] for name in [*ALLOWED.split(), *CONDITIONS, "tgkill"] if name in known)
 
 
 @cache
 def _parts(machine: str) -> tuple[bytes, bytes]:
-    """The filter before and behind the rule that differs from worker to worker."""
+    """Return the filter before and after the rule that depends on the worker."""
     known = numbers(machine)
     head: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -238,14 +241,14 @@ def _parts(machine: str) -> tuple[bytes, bytes]:
 
 
 def _rule(number: int, alternatives: Alternatives, refusal: int) -> list[Instruction]:
-    """What becomes of one call."""
+    """Return the rule for one call."""
     body = [step for conditions in alternatives for step in _conjunction(conditions)]
     body.append((RETURN, 0, 0, REFUSE | refusal))
     return [(JUMP_EQUAL, 0, len(body), number), *body]
 
 
 def _conjunction(conditions: tuple[Condition, ...]) -> list[Instruction]:
-    """Allow it when all conditions hold; else what follows decides."""
+    """Return instructions that allow the call if all conditions hold; otherwise the following ones decide."""
     code: list[Instruction] = [(RETURN, 0, 0, ALLOW)]
     for condition in reversed(conditions):
         code = [*condition.code(len(code)), *code]

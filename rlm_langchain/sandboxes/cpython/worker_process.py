@@ -1,4 +1,4 @@
-"""One worker process seen from the host: frames in, frames out, and an end that always comes."""
+"""A worker process, seen from the host: frames in, frames out, and an end that always comes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rlm_langchain.sandboxes.cpython.launcher import started
 from rlm_langchain.sandboxes.cpython.policy import BASELINE
 
 TICK = 0.03
-"""Seconds between two looks at the threads and the memory of a worker. One that is made by hand takes 10 us, so
-with a quarter of a second a program had made 8,000 before they were counted."""
+"""Seconds between two checks of the worker's threads and memory. Creating a thread by a direct system call takes
+10 us, so with a quarter of a second a program could create 8,000 before they were counted."""
 
 NOISE = 1 << 20
-"""Bytes that a worker may write past the protocol, to descriptors 1 and 2, before it is ended."""
+"""Bytes that a worker may write outside the protocol, to descriptors 1 and 2, before it is killed."""
 
 THREADS = 256
-"""Threads that a worker may have. The kernel has room for some 30,000 of all processes, and one that is made
-by hand counts against no limit of memory. Four pools of the REPL's own are as wide."""
+"""Threads that a worker may have. The kernel supports some 30,000 for all processes, and a thread created by
+system calls counts against no memory limit. Four pools of the REPL are allowed this many together."""
 
 PIPE = 1 << 20
-"""Bytes that the pipe to the worker holds: then opening a session need not wait until all is read."""
+"""Size of the pipe to the worker in bytes, so that opening a session need not wait until all is read."""
 
 PART = 1 << 18
-"""Bytes that are read at once: memory is taken as a frame arrives, not as it announces itself."""
+"""Bytes per read: memory is allocated as a frame arrives, not as it announces its size."""
 
 
 Reason = Literal["time", "memory", "output", "threads", "protocol", "crash"]
@@ -45,7 +45,7 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """A confined process. One thread at a time talks to it; any thread may kill it."""
+    """A confined process. One thread at a time communicates with it; any thread may kill it."""
 
     def __init__(self, contexts: Sequence[Path], memory: int) -> None:
         self._rests = resting.watch()
@@ -66,17 +66,17 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._process.pid
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Write a frame, behind what is still to be sent. Raises `Gone`."""
+        """Write a frame, after those that are still to be sent. Raises `WorkerEnded`."""
         self.send_later(data)
         while self._rest:
             self._wait(self._writing, deadline)
 
     def send_later(self, data: bytes) -> None:
-        """Write as much as the pipe takes, and keep the rest for the next time. Raises `Gone`."""
+        """Write as much as the pipe accepts, and keep the rest for the next time. Raises `WorkerEnded`."""
         self._rest += data
         try:
             while self._rest:
@@ -90,7 +90,7 @@ class Worker:
             self._reading.unregister(self._in)
 
     def receive(self, most: int, deadline: float) -> bytes:
-        """The next frame, of at most so many bytes. Raises `Gone`."""
+        """Return the next frame, of at most `most` bytes. Raises `WorkerEnded`."""
         if time.monotonic() > deadline:
             raise WorkerEnded("time", "")
         size = int.from_bytes(self._exactly(4, deadline), "big")
@@ -99,27 +99,27 @@ class Worker:
         return self._exactly(size, deadline)
 
     def is_talking(self) -> bool:
-        """Whether there is something to read although nothing was asked."""
+        """Return whether there is unexpected output to read."""
         return any(fd == self._out and event & select.POLLIN for fd, event in self._reading.poll(0))
 
     def rest(self) -> None:
-        """It has nothing to do until `wake`: what computes all the same is stopped."""
+        """Let the worker rest until `wake`: if it still computes, it is stopped."""
         self._rests.begin(self._process)
 
     def wake(self) -> float:
-        """Let it go on after `rest`. Gives back the seconds of a processor that it has used meanwhile."""
+        """Let the worker continue after `rest`. Return the seconds of processor time that it used meanwhile."""
         return self._rests.end(self._process)
 
     def computed(self) -> float:
-        """Seconds of processors that it has used."""
+        """Return the seconds of processor time that the worker has used."""
         return resting.processor_seconds(self.pid)
 
     def kill(self) -> None:
-        """End it now. Safe from any thread, and more than once."""
+        """Kill the worker. Safe from any thread, and more than once."""
         self._process.kill()
 
     def reap(self) -> None:
-        """End it, wait until it has ended, and close its pipes. Safe twice."""
+        """Kill the worker, wait until it has ended, and close its pipes. Safe to call twice."""
         self.kill()
         self.wake()
         self._process.close(10)
@@ -139,7 +139,8 @@ class Worker:
         return bytes(data)
 
     def _wait(self, poll: select.poll, deadline: float) -> None:
-        """Wait until something can go on. Raises `Gone` when time, memory or patience is used up."""
+        """Wait until the next read or write is possible. Raises `WorkerEnded` if time, memory or output is used
+        up."""
         left = deadline - time.monotonic()
         if left < 0:
             raise WorkerEnded("time", "")
@@ -152,7 +153,7 @@ class Worker:
         self._watch()
 
     def _drain(self) -> None:
-        """Take what was written past the protocol, and forget all but its end."""
+        """Read what was written outside the protocol, and keep only the end of it."""
         part = os.read(self._noise, PART)
         if not part and not self._silent:  # a poll would tell of the end for ever
             self._silent = True
@@ -164,15 +165,15 @@ class Worker:
             raise WorkerEnded("output", f"more than {NOISE:,} bytes were written to descriptors 1 and 2")
 
     def count_threads(self) -> None:
-        """Raise `WorkerEnded` when there are too many."""
+        """Raise `WorkerEnded` if there are too many threads."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
             if int(fields[17]) > THREADS:
                 raise WorkerEnded("threads", "")
 
     def _watch(self) -> None:
-        """Look at threads, and once more at memory, for what an address space limit does not count. By the clock: a
-        worker that always has something to say is not waited for."""
+        """Check threads, and memory that a limit on the address space does not count. The clock decides when, so
+        that a worker that always sends something cannot postpone it."""
         if (now := time.monotonic()) < self._looked + TICK:
             return
         self._looked = now
@@ -183,7 +184,7 @@ class Worker:
                 raise WorkerEnded("memory", "")
 
     def _ended(self) -> WorkerEnded:
-        """Why the pipe is at its end."""
+        """Return why the pipe was closed."""
         with contextlib.suppress(OSError, WorkerEnded):
             self._drain()
         return WorkerEnded("crash", self._tail.decode("utf-8", "replace").strip())

@@ -1,11 +1,12 @@
-"""Runs cells in Monty: a subset of Python, interpreted by a process that has no way to reach anything.
+"""Runs cells in Monty: a subset of Python, interpreted by a process that cannot reach anything.
 
 Covered: files, network, processes and the environment do not exist for a cell; clock and randomness are fixed;
-time, memory and output are limited, and a worker that breaks a limit is killed; no worker serves two sessions.
-Not covered: Monty's interpreter is the one wall, so a fault in its native code would be a hole (on Linux,
+time, memory and output are limited, and a worker that exceeds a limit is killed; no worker serves two sessions.
+
+Not covered: Monty's interpreter is the only barrier, so a fault in its native code would be a hole (on Linux,
 `cpython` has the kernel's rules instead). A cell that calls an unknown function with a huge value, or raises an
-error with a huge text, makes the host hold a copy or two for a moment: of at most what `Limits.memory` lets the
-cell make. A worker that computes while its host and what watches over it (`watchdog.py`) are killed together ends
+error with a huge text, makes the host hold a copy or two for a moment, of at most what `Limits.memory` allows
+the cell. If the host and its watchdog (`watchdog.py`) are killed together, a worker that is computing ends
 within the time limit of its cell.
 """
 
@@ -31,7 +32,7 @@ GUIDANCE = (
     "itertools, functools, statistics, heapq, string, textwrap, random and a few more. Ask models in "
     "loops, comprehensions or with llm_query_batched. Generator expressions and map run to their end at once."
 )
-"""What a root model must know; at most 120 tokens."""
+"""What a root model must know, in at most 120 tokens."""
 
 
 PROTECTIONS = {
@@ -44,10 +45,10 @@ PROTECTIONS = {
     "secrets": "an empty environment",
     "not covered": "the interpreter is the one wall: no rules of the kernel stand behind it",
 }
-"""What confines a cell, each with what enforces it: for `rlm doctor`."""
+"""The protections of a cell, each with what enforces it, for `rlm doctor`."""
 
 _JSON = "_rlm_json_"
-"""What the JSON of a context is called before it is parsed."""
+"""Name of a context's JSON before it is parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ class MontySandbox:
     guidance: str = GUIDANCE
 
     def missing(self) -> str | None:
-        """None when Monty is installed, else what to install."""
+        """Return None if Monty is installed, else what to install."""
         if binary() is None:
             return "the monty program is not installed: pip install 'pydantic-monty>=1.4,<1.5'"
         return None
 
     def protections(self) -> dict[str, str]:
-        """What confines a cell, each with what enforces it."""
+        """Return the protections of a cell, each with what enforces it."""
         return PROTECTIONS
 
     def open(
@@ -74,7 +75,7 @@ class MontySandbox:
         limits: Limits,
         more: Mapping[str, ContextFile] | None = None,
     ) -> MontySession:
-        """A fresh REPL with `context` and `more` loaded, and `prelude` run. Raises `SandboxError`."""
+        """Return a fresh REPL with `context` and `more` loaded, and `prelude` run. Raises `SandboxError`."""
         if (missing := self.missing()) is not None:
             raise SandboxError(missing)
         contexts = {**({"context": context} if context else {}), **(more or {})}
@@ -91,7 +92,7 @@ class MontySandbox:
 
 
 def _inputs(contexts: Mapping[str, ContextFile], limits: Limits) -> dict[str, Any]:
-    """What the REPL is given: the texts of the contexts. Their JSON is parsed in the sandbox, not here."""
+    """Return the texts of the contexts for the REPL. JSON is parsed in the sandbox, not in the host."""
     size = sum(file.size for file in contexts.values())
     if size > limits.loaded:
         raise SandboxError(
@@ -119,4 +120,4 @@ def _set_up(started: Worker, inputs: dict[str, Any]) -> None:
 
 
 def _ignored(stream: str, text: str) -> None:
-    """What the library prints."""
+    """Discard output of the library itself."""

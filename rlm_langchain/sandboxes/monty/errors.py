@@ -1,4 +1,4 @@
-"""What went wrong in the sandbox, as the root model reads it: a traceback of its own lines, and a hint."""
+"""Formats errors for the root model: a traceback of its own lines, and a hint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlm_langchain.sandboxes.monty.prepare import Source
 
 LONGEST = 4_000
-"""Characters of an exception's text that are kept: a program can make one of any length."""
+"""Characters of an exception's text that are kept. A program can raise one of any length."""
 FRAMES = 12
 _UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
@@ -85,15 +85,15 @@ HINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What ended a cell."""
+    """The error that ended a cell."""
 
     death: Literal["time", "memory", "crash"] | None
-    """Why the session cannot go on; None for an ordinary error."""
+    """Why the session cannot continue. None for an ordinary error."""
     text: str
 
 
 def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
-    """What an error of Monty means. `failed_calls` are the errors that we gave to the cell as `LLMError`."""
+    """Interpret an error of Monty. `failed_calls` are the errors that the cell got as `LLMError`."""
     from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
 
     match error:
@@ -123,7 +123,7 @@ def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], faile
 
 
 def _renamed(text: str, failed_calls: frozenset[str]) -> str:
-    """The names that a Python programmer knows."""
+    """Replace Monty's names by those that a Python programmer knows."""
     kind, _, message = text.partition(": ")
     if kind == "RuntimeError" and message in failed_calls:
         return f"LLMError: {message}"
@@ -135,7 +135,7 @@ def _renamed(text: str, failed_calls: frozenset[str]) -> str:
 
 
 def _lines(frames: list[Frame], sources: Mapping[int, Source]) -> str:
-    """The frames that are in cells, as Python shows them; one that repeats is shown once."""
+    """Return the frames that are in cells, as Python shows them. A repeated frame is shown once."""
     shown: list[str] = []
     repeated = 0
     for text in filter(None, (_line(frame, sources) for frame in frames)):

@@ -1,7 +1,9 @@
-"""The Python that comes with every session: the vocabulary, and built-ins and modules that Monty lacks.
+"""Loads the Python code that every session starts with: the functions of the REPL, and built-ins and modules
+that Monty lacks.
 
-Its files are in `prelude/`: `globals` is loaded when a session opens, a module when a cell first imports it. Each
-file becomes a function whose built-in names are parameters, so that nothing a cell assigns can change what it does.
+Its files are in `prelude/`. `globals` is loaded when a session opens, a module when a cell first imports it.
+Each file becomes a function whose parameters are the built-in names, so that no assignment in a cell can change
+its behaviour.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from rlm_langchain.sandboxes.monty.rewrite.expressions import tables
 from rlm_langchain.sandboxes.reserved_names import bindings, parse
 
 NATIVE = "_native_"
-"""What the prelude writes before the name of a built-in function that it replaces."""
+"""Prefix in the prelude for a built-in function that the prelude replaces."""
 
 _MODULE = """
 class _rlm_Module:
@@ -32,7 +34,8 @@ class _rlm_Module:
 
 @cache
 def session_prelude() -> str:
-    """What a session begins with. It needs `__rlm_most__`, the bytes that may leave at once."""
+    """Return the code that a session starts with. It needs `__rlm_most__`, the most bytes that may leave at
+    once."""
     code, known = [tables(), _MODULE], {"_rlm_makers", "_rlm_owned"}
     for name in sorted(_sources("globals")):
         exports = _exports(_tree("globals", name))
@@ -44,20 +47,20 @@ def session_prelude() -> str:
 
 @cache
 def global_names() -> tuple[str, ...]:
-    """What it defines for cells."""
+    """Return the names that it defines for cells."""
     exports = (name for file in sorted(_sources("globals")) for name in _exports(_tree("globals", file)))
     return tuple(name for name in exports if not name.startswith("_"))
 
 
 @cache
 def modules() -> frozenset[str]:
-    """The modules that cells import from here and not from Monty."""
+    """Return the modules that cells import from here and not from Monty."""
     return frozenset(_sources("modules"))
 
 
 @cache
 def loading(module: str) -> str:
-    """Code that defines `_rlm_module_x`, the module `x`."""
+    """Return code that defines `_rlm_module_x`, the module `x`."""
     names = ", ".join(f"{name!r}: {name}" for name in _exports(_tree("modules", module)))
     made = _function("modules", module, f"_rlm_Module({module!r}, {{{names}}})", {"_rlm_method"})
     return f"{made}_rlm_module_{module} = _rlm_make_{module}()\nNone\n"
@@ -75,16 +78,16 @@ def _tree(folder: str, name: str) -> ast.Module:
 
 
 def _exports(tree: ast.Module) -> list[str]:
-    """The names that a file offers: public ones, those that only the host knows, and what it imports by `from`."""
+    """Return the names that a file exports: public names, internal names for the host, and its `from` imports."""
     own = {name.asname or name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}
     names = dict.fromkeys(name for _, name in sorted(bindings(tree)) if name not in own)
     return [name for name in names if not name.startswith("_") or name.startswith(("_rlm_", "_host_"))]
 
 
 def _function(folder: str, name: str, returned: str, known: set[str]) -> str:
-    """A file as a function that returns what it offers; `known` are names of ours that it may use.
+    """Return a file as a function that returns its exports. `known` are names of ours that it may use.
 
-    Comments and docstrings are left out.
+    Comments and docstrings are removed.
     """
     tree = _tree(folder, name)
     body = "\n".join(ast.unparse(node) for node in _without_docstrings(tree).body)
@@ -96,12 +99,12 @@ def _function(folder: str, name: str, returned: str, known: set[str]) -> str:
 
 
 def _names_used(tree: ast.Module) -> set[str]:
-    """The names that a file uses and does not define."""
+    """Return the names that a file uses and does not define."""
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {name for _, name in bindings(tree)}
 
 
 def _native(used: set[str]) -> set[str]:
-    """The built-in functions that a file calls by another name, as it defines one of the same name itself."""
+    """Return the built-in functions that a file calls by another name, because it defines one of the same name."""
     return {name.removeprefix(NATIVE) for name in used if name.startswith(NATIVE)}
 
 

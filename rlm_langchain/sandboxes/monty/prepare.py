@@ -1,4 +1,4 @@
-"""A cell before it runs: read, checked, and changed where Monty would misunderstand it."""
+"""Prepares a cell: parses it, checks it, and rewrites what Monty would interpret differently."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from rlm_langchain.sandboxes.reserved_names import (
 T = TypeVar("T")
 
 STACK = 64 << 20
-"""Bytes of stack for parsing: a hostile cell can overrun the 512 KB that threads have on some systems."""
+"""Stack size for parsing, in bytes. A hostile cell can overflow the 512 KB that threads have on some systems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A cell as the model wrote it, and how to find its lines again in what ran."""
+    """A cell as the model wrote it, with a mapping from the executed lines to its own."""
 
     cell: int
     lines: tuple[str, ...]
     origins: tuple[int, ...] = ()
-    """For each line that ran, the line that it came from; empty when they are the same."""
+    """The original line of each executed line. Empty if they are the same."""
 
     def line(self, ran: int) -> int:
-        """The line of the cell behind a line that ran."""
+        """Return the line of the cell for an executed line."""
         return self.origins[ran - 1] if 0 < ran <= len(self.origins) else ran
 
     def text(self, line: int) -> str:
-        """That line, without its indentation."""
+        """Return the text of a line, without its indentation."""
         return self.lines[line - 1].strip() if 0 < line <= len(self.lines) else ""
 
 
@@ -48,20 +48,21 @@ class Prepared:
     code: str
     source: Source
     names: frozenset[str] = frozenset()
-    """What it binds in the module."""
+    """The names that it binds in the module."""
     modules: frozenset[str] = frozenset()
-    """The modules of our library that it imports."""
+    """The modules of our prelude that it imports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A cell that may not run, and why."""
+    """A cell that may not run, and the reason."""
 
     sentence: str
 
 
 def prepare(code: str, cell: int, echo: bool = True, reserved: frozenset[str] = RESERVED) -> Prepared | Refused:
-    """Read a cell. What this Python cannot parse goes to Monty as it is: its grammar is a newer one."""
+    """Prepare a cell. Code that this Python cannot parse goes to Monty unchanged, because its grammar may be
+    newer."""
     return _roomy(lambda: _prepare(code.replace("\r\n", "\n").replace("\r", "\n"), cell, echo, reserved))
 
 
@@ -109,7 +110,7 @@ def _misunderstood(tree: ast.Module) -> str | None:
 
 
 def _returns(tree: ast.Module) -> int | None:
-    """The line of the first `return` that is in no function."""
+    """Return the line of the first `return` outside a function."""
     waiting: list[ast.AST] = [*reversed(tree.body)]
     while waiting:
         node = waiting.pop()
@@ -121,7 +122,8 @@ def _returns(tree: ast.Module) -> int | None:
 
 
 def _roomy(do: Callable[[], T]) -> T:
-    """`do()` on a thread with a large stack. Setting the size for all new threads for a moment harms none."""
+    """Run `do` in a thread with a large stack. Changing the stack size of all new threads for a moment is
+    harmless."""
     done: Future[T] = Future()
     thread = threading.Thread(target=_settle, args=(done, do), name="rlm-parse", daemon=True)
     with _STACKS:

@@ -1,4 +1,4 @@
-"""The process of Monty's interpreter: found, started, watched and killed."""
+"""The process of Monty's interpreter: finding, starting, watching and killing it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LAUNCHER = """#!/bin/sh
 cd / && unset PWD OLDPWD && ulimit -c 0 && ulimit -f 0 && ulimit -n 64 && ulimit -t 7200 || exit 1
 exec {program} "$@" 2>/dev/null
 """
-"""No core file (it would hold the context), no file written, few files open, no name of our folder; an end even
-for a worker that looks at no clock and that nobody watches. And nothing on our standard error: a worker that
-meets its memory limit says so there, in the middle of what a terminal shows."""
+"""No core file (it would contain the context), no writing of files, few open files, no trace of our folder, and
+a CPU limit even for an unwatched worker. Nothing on our standard error, where a worker that reaches its
+memory limit would print in the middle of a terminal's output."""
 
 
 @cache
 def binary() -> Path | None:
-    """Where it is. PATH and MONTY_BIN are not looked at."""
+    """Return the path of the program. PATH and MONTY_BIN are ignored."""
     try:
         installed = files("pydantic-monty-runtime") or []
     except PackageNotFoundError:
@@ -49,7 +49,7 @@ def binary() -> Path | None:
 
 
 def launcher() -> Path | None:
-    """What starts it: a script where there is a shell, else the program itself."""
+    """Return the command that starts it: a script if there is a shell, else the program itself."""
     script = _script()
     if script is not None and not script.exists():  # somebody has tidied up the folder for temporary files
         _script.cache_clear()
@@ -75,25 +75,25 @@ def _script() -> Path | None:
 
 
 def _remove(folder: Path, maker: int) -> None:
-    """At the end of the process that made it, and not of one that was forked from it."""
+    """Remove the folder at the end of the process that created it, but not of one that was forked from it."""
     if os.getpid() == maker:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 GRACE = 0.75
-"""Seconds over its time after which a worker that does not stop by itself is killed."""
+"""Seconds after which a worker that exceeds its time and does not stop by itself is killed."""
 
 NO_LIMIT = 1_000_000_000
-"""Of suspensions: how many calls a cell makes is the budget's business."""
+"""No limit on suspensions: the budget limits how many calls a cell makes."""
 
 
 class Worker:
-    """A process with one REPL. `start` and the snapshots it returns block; `kill` may come from any thread."""
+    """A process with one REPL. `start` and the snapshots it returns block; `kill` may be called from any thread."""
 
     def __init__(self, limits: Limits) -> None:
-        """Start it. Raises `SandboxError`."""
+        """Start the process. Raises `SandboxError`."""
         self.feeds = 0
-        """How much code was fed: Monty numbers the sources in its tracebacks so."""
+        """Number of pieces of code fed so far. Monty numbers the sources in its tracebacks this way."""
         self._ends = contextlib.ExitStack()
         _check_process()
         try:
@@ -107,28 +107,28 @@ class Worker:
             raise SandboxError(f"the monty worker does not start: {error}") from error
 
     def start(self, code: str, printed: Callable[[str, str], None], **inputs: Any) -> SyncSnapshot:
-        """Feed code to the REPL: it runs to its end, or to the first call."""
+        """Feed code to the REPL. It runs to its end or to the first call."""
         self.feeds += 1
         counted = code if code.strip() else "None"  # Monty does not number an empty feed
         return self._session.feed_start(counted, print_callback=printed, inputs=inputs)
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever it does."""
         self._kill()
 
     def close(self) -> None:
-        """Kill it and give everything back. Waits for a call in another thread to notice."""
+        """Kill the process and release everything. Waits until a call in another thread has noticed."""
         self._kill()
         self._ends.close()
         self._kill = _nothing
 
 
 _users: set[int] = set()
-"""The processes that have used Monty: this one, and those that it was forked from."""
+"""Ids of the processes that have used Monty: this one, and those that it was forked from."""
 
 
 def _check_process() -> None:
-    """Raise `SandboxError` where Monty would wait for ever: in a process that was forked after it had begun."""
+    """Raise `SandboxError` in a process that was forked after Monty was used, where Monty would wait for ever."""
     _users.add(os.getpid())
     if len(_users) > 1:
         raise SandboxError(
@@ -170,7 +170,8 @@ def _session(pool: Monty, limits: Limits) -> MontySession:
 
 
 def _killer(pid: int) -> Callable[[], None]:
-    """How to kill the process: by a descriptor where there is such a thing, as its number may be used again."""
+    """Return a function that kills the process, by a descriptor if possible, because its process id may be
+    reused."""
     if sys.platform != "linux":
         return lambda: _kill(pid)
     return _Descriptor(pid)
@@ -197,4 +198,4 @@ def _kill(pid: int) -> None:
 
 
 def _nothing() -> None:
-    """What killing a closed worker does."""
+    """Do nothing: a closed worker needs no kill."""

@@ -17,7 +17,7 @@ FRAME, SENT = "__rlm_frame__", "__rlm_sent__"
 
 @dataclass(frozen=True, slots=True)
 class CallsRequested:
-    """The feed waits for replies to these calls, at `snapshot`."""
+    """The feed waits at `snapshot` for replies to these calls."""
 
     calls: tuple[Call, ...]
     snapshot: FunctionSnapshot
@@ -25,15 +25,15 @@ class CallsRequested:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The feed is over."""
+    """The feed has ended."""
 
     error: MontyError | None
-    """What Monty says went wrong."""
+    """The error that Monty reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broke:
-    """The worker did not keep to the protocol, or to its time."""
+    """The worker violated the protocol, or exceeded its time."""
 
     reason: Literal["protocol", "time"] = "protocol"
 
@@ -42,13 +42,13 @@ Stop = CallsRequested | Ended | Broke
 
 
 class HostCallbacks(Protocol):
-    """What is asked of the host and costs nothing."""
+    """Requests to the host that cost nothing."""
 
     def final(self, value: Plain) -> None:
-        """An answer."""
+        """Accept an answer."""
 
     def names(self, which: str) -> list[str]:
-        """The names that the REPL holds: those of the "cells", or "all"."""
+        """Return the names in the REPL: those of the "cells", or "all"."""
 
     def is_late(self) -> bool:
         """Whether the time of this step is over. Monty does not count what is spent on asking the host."""
@@ -82,12 +82,12 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallback
 
 
 def replied(asked: CallsRequested, replies: Sequence[Reply]) -> SyncSnapshot:
-    """Go on with the replies."""
+    """Continue with the replies."""
     return asked.snapshot.resume({"return_value": [[clean(reply.value), clean(reply.error)] for reply in replies]})
 
 
 def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: HostCallbacks) -> SyncSnapshot | CallsRequested:
-    """What comes after this stop. The arguments of a call are never looked at: see `frames`."""
+    """Return what comes after this stop. The arguments of a call are never used; they arrive as frames."""
     if snapshot.is_os_function:
         return snapshot.resume_not_handled()
     if snapshot.function_name == FRAME:
@@ -119,7 +119,7 @@ def _call(item: Any) -> Call:
 
 
 class Printed:
-    """Collects the text of one cell, and the frame that is being sent. Too much of either stops the worker."""
+    """Collects the output of one cell, and the frame that is being sent. Too much of either stops the worker."""
 
     def __init__(self, output: int, frame: int, stop: Callable[[Literal["output", "protocol"]], None]) -> None:
         self._text = _Capped(output)
@@ -128,7 +128,7 @@ class Printed:
         self._stop = stop
 
     def __call__(self, stream: str, text: str) -> None:
-        """What Monty calls with each piece of output."""
+        """Receive a piece of output from Monty."""
         if self._framing:
             if not self._frame.add(text):
                 self._stop("protocol")
@@ -136,30 +136,30 @@ class Printed:
             self._stop("output")
 
     def begin(self) -> None:
-        """What comes now is a frame."""
+        """Start a frame."""
         self._frame.take()
         self._framing = True
 
     def end(self) -> str:
-        """The frame."""
+        """End the frame and return it."""
         self._framing = False
         return self._frame.take()
 
     def take(self) -> str:
-        """What the cell has printed; the next one starts empty."""
+        """Return what the cell has printed, and start empty."""
         self._framing = False
         return self._text.take()
 
 
 class _Capped:
-    """Text up to a number of bytes; what is over is dropped."""
+    """Text up to a number of bytes. The rest is dropped."""
 
     def __init__(self, most: int) -> None:
         self._most, self._left = most, most
         self._pieces: list[str] = []
 
     def add(self, text: str) -> bool:
-        """Whether it fitted."""
+        """Add text. Return whether it fitted."""
         fits = len(text) <= self._left and (size := len(text.encode("utf-8", "replace"))) <= self._left
         if not fits:
             text = text[: self._left].encode("utf-8", "replace")[: self._left].decode("utf-8", "ignore")
@@ -175,7 +175,7 @@ class _Capped:
 
 
 def clean(value: Any) -> Any:
-    """The value with every half of a surrogate pair replaced: Monty would do it silently, we do it first."""
+    """Return the value with lone surrogates replaced, which Monty would do silently."""
     match value:
         case str():
             return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,6 +1,6 @@
 """One REPL in Monty: cells in, steps out.
 
-Nothing is ever raised into the sandbox from here: a cell cannot swallow what it does not see.
+Nothing is ever raised into the sandbox from here, so a cell cannot swallow it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from rlm_langchain.sandboxes.monty.process import Worker
 
 FRAME_ROOM = 65_536
-"""Bytes of a frame beyond the value in it."""
+"""Bytes of a frame in addition to its value."""
 
 ANSWER_GIVEN = "KeyboardInterrupt: the cell has its answer"
-"""As the prelude raises it."""
+"""The error as the prelude raises it."""
 
 Death = Literal["time", "memory", "output", "protocol", "crash"]
 
@@ -92,7 +92,7 @@ class MontySession:
             return self._run(code) if self._death is None else self._died()
 
     def resume(self, replies: Sequence[Reply]) -> Step:
-        """Give the replies that a `Suspended` waits for, one per call, in order."""
+        """Pass the replies that a `Suspended` waits for, one per call, in order."""
         with self._lock:
             waiting, self._waiting = self._waiting, None
             if self._death is not None:
@@ -105,11 +105,11 @@ class MontySession:
 
     @property
     def worker_pid(self) -> int:
-        """The worker's process: for diagnosis."""
+        """The worker's process id, for diagnosis."""
         return self._worker.pid
 
     def close(self) -> None:
-        """Kill the worker. Safe twice, and from another thread: a `run` that blocks then ends in `Died`."""
+        """Kill the worker. Safe to call twice, and from another thread: a blocked `run` then returns `Died`."""
         self._stop("crash")
         with self._lock:
             self._waiting = None
@@ -122,7 +122,7 @@ class MontySession:
             self.close()
 
     def prepare(self, code: str, contexts: Sequence[str]) -> None:
-        """Run code that defines what cells may use, beside these contexts. Raises `SandboxError` when it fails."""
+        """Run code that defines names for cells, next to these contexts. Raises `SandboxError` if it fails."""
         prelude = prepare(code, 0, echo=False)
         if isinstance(prelude, Refused):
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
@@ -140,11 +140,11 @@ class MontySession:
     # What the worker asks and costs nothing: `drive.Desk`.
 
     def final(self, value: Plain) -> None:
-        """An answer: the first one of a cell stands, and ends it."""
+        """Accept an answer. The first one of a cell counts, and ends the cell."""
         self._answers = self._answers or [value]
 
     def names(self, which: str) -> list[str]:
-        """The names that cells have bound, or all that were bound."""
+        """Return the names that cells have bound, or all bound names."""
         return [*self._names] if which == "cells" else [*self._own, *self._names]
 
     def is_late(self) -> bool:
@@ -191,7 +191,7 @@ class MontySession:
                 return self._ended(error)
 
     def _ended(self, error: MontyError | None) -> Step:
-        """The cell is over: look at `answer`, then say how it went."""
+        """Return the step for a cell that has ended."""
         faults = self._faults(error)
         if self._death is None:
             match self._feed(f"_rlm_end({bool(self._answers)})"):
@@ -208,7 +208,7 @@ class MontySession:
         return Answered(self._answers[0], stdout, text) if self._answers else Completed(stdout, text)
 
     def _faults(self, error: MontyError | None) -> list[Fault]:
-        """What an error means, if there is one. One after which the session cannot go on stops the worker."""
+        """Return what an error means, if there is one. An error that ends the session stops the worker."""
         if error is None or self._death is not None or (self._answers and _is_end(error)):
             return []
         found = fault(error, self._sources, frozenset(self._failed))
@@ -217,7 +217,7 @@ class MontySession:
         return [found]
 
     def _stop(self, why: Death) -> None:
-        """End the worker. The first reason is the one that is told."""
+        """Stop the worker. The first reason is the one that is reported."""
         self._death = self._death or why
         self._worker.kill()
 
@@ -227,15 +227,16 @@ class MontySession:
 
 
 def _is_end(error: MontyError) -> bool:
-    """Whether this is what `FINAL` ends a cell with."""
+    """Return whether this is the error with which `FINAL` ends a cell."""
     from pydantic_monty import MontyRuntimeError
 
     return isinstance(error, MontyRuntimeError) and error.display("type-msg") == ANSWER_GIVEN
 
 
 def _weakly(stop: Callable[[Death], None]) -> Callable[[Death], None]:
-    """`stop`, without keeping its session. Monty holds what takes its output for as long as a snapshot lives, in
-    its own memory, where Python's collector cannot see that the session holds that snapshot."""
+    """Return `stop` with a weak reference to its session. Monty keeps the output callback as long as a snapshot
+    lives, in its own memory, where Python's garbage collector cannot see that the session holds that
+    snapshot."""
     held = WeakMethod(stop)
 
     def call(why: Death) -> None:

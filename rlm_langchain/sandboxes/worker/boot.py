@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""The first lines that run in the confined process: take our modules from standard input and start them.
+"""The first lines that run in the confined process: read our modules from standard input and start them.
 
 Modules come compiled through the pipe, because opening a file costs about 0.2 ms under the supervisor, and the
-modules that every session needs would have hundreds opened. Ours come first; Python's own follow after the first
-frame, and are taken when one of them is imported, or when there is nothing else to do.
+modules that every session needs would have hundreds opened. Ours come first. Python's own follow after the
+first frame, and are read when one of them is imported, or when there is nothing else to do.
 """
 
 import os
@@ -12,24 +12,24 @@ from marshal import dumps, loads
 
 
 class Bundled:
-    """Imports modules from the pipe. Ours get builtins that no cell can change under them."""
+    """Imports modules from the pipe. Ours get builtins that cells cannot change."""
 
     def __init__(self, fd=0):
         self.fd = fd
         self.after = {}
-        """What to do with a module once it has been loaded, by its name."""
+        """Functions to call after a module has been loaded, by its name."""
         self._modules, self._coming = self._take()
         self._builtins = dict(vars(sys.modules["builtins"]))
         self._external = sys.modules["_frozen_importlib_external"]
 
     def complete(self):
-        """Take the modules that are still in the pipe."""
+        """Read the modules that are still in the pipe."""
         if self._coming:
             self._coming = ()
             self._modules.update(self._take())
 
     def find_spec(self, name, path=None, target=None):
-        """A spec for what came through the pipe, and for what must be changed once it is loaded."""
+        """Return a spec for modules from the pipe, and for modules that must be changed after loading."""
         if name in self._coming:
             self.complete()
         if name in self._modules:
@@ -41,7 +41,7 @@ class Bundled:
         return None
 
     def create_module(self, spec):
-        """An ordinary module."""
+        """Create an ordinary module."""
 
     def exec_module(self, module):
         """Run the code of a module."""
@@ -52,11 +52,11 @@ class Bundled:
         self.after.get(name, id)(module)
 
     def get_code(self, name):
-        """The code of a module."""
+        """Return the code of a module."""
         return loads(self._modules[name][2])  # noqa: S302 - it comes from the host
 
     def _from_file(self, name, path):
-        """A spec that makes this the loader of a module in a file."""
+        """Return a spec that makes this the loader of a module in a file."""
         spec = self._external.PathFinder.find_spec(name, path)
         if spec is not None:
             code = dumps(spec.loader.get_code(name))

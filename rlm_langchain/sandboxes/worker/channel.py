@@ -1,6 +1,6 @@
-"""Frames: four bytes of length, then JSON on the way to the host, and Python's own format on the way here.
+"""Frames: four bytes of length, then JSON on the way to the host, and marshal on the way here.
 
-The descriptors are ordinary ones that a cell can find and write to. What it gains by that is what it could do
+The descriptors are ordinary ones that a cell can find and write to. That gains it nothing that it could not do
 anyway: make a call, answer, or end its own worker.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Hold:
-    """Entered by what no alarm and no other thread may interrupt: a frame that is half written, for one."""
+    """Held during work that no alarm and no other thread may interrupt, such as writing a frame."""
 
     def __init__(self) -> None:
         self._lock = RLock()
@@ -39,7 +39,7 @@ class Channel:
         self.hold = Hold()
 
     def send(self, text: str) -> None:
-        """Write one frame. `text` is JSON that holds no lone surrogates."""
+        """Write one frame. `text` is JSON without lone surrogates."""
         body = text.encode()
         rest = memoryview(len(body).to_bytes(4, "big") + body)
         with self.hold:
@@ -47,7 +47,7 @@ class Channel:
                 rest = rest[os.write(self._out, rest) :]
 
     def receive(self) -> Any:
-        """The next frame of the host. Ends the process when the host is gone."""
+        """Return the next frame of the host. Ends the process if the host is gone."""
         return loads(self._take(int.from_bytes(self._take(4), "big")))  # noqa: S302 - the host is trusted
 
     def _take(self, size: int) -> bytes:
@@ -62,10 +62,10 @@ class Channel:
 
 
 def take_over_standard_streams() -> Channel:
-    """Move the pipes away from 0 and 1, so that nothing writes into them by accident.
+    """Move the pipes away from descriptors 0 and 1, so that nothing writes to them by accident.
 
-    What a cell writes to descriptor 1 or 2 goes where errors go, which the host reads and drops; what it
-    reads from 0 is at its end.
+    What a cell writes to descriptor 1 or 2 goes to standard error, which the host reads and discards.
+    Descriptor 0 is at its end.
     """
     channel = Channel(os.dup(0), os.dup(1))
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""What this process gives up before a program's code arrives, and the check that it is confined."""
+"""Gives up system calls before a program's code arrives, and checks that this process is confined."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 
 INSTRUCTION = 8
-"""Bytes of an instruction of a seccomp filter."""
+"""Size of an instruction of a seccomp filter, in bytes."""
 
 
 def give_up(program: bytes) -> str | None:
-    """Make no system calls any more but those that the filter allows.
+    """Give up all system calls that the filter does not allow.
 
-    Gives back what this process may do all the same; None when all is well.
+    Return what this process can still do and must not, or None if all is well.
     """
     try:
         os.close(os.open("/", os.O_RDONLY))
@@ -35,9 +35,9 @@ def _without_other_calls(program: bytes) -> str | None:
 
 
 def _install(program: bytes) -> None:
-    """Have the kernel refuse, from now on and for ever, what the filter does not allow. Raises `OSError`.
+    """Have the kernel refuse permanently what the filter does not allow. Raises `OSError`.
 
-    By `_ctypes` itself: `ctypes` would take another 3 ms of a worker's start.
+    It uses `_ctypes` directly: `ctypes` would take another 3 ms of a worker's start.
     """
     import _ctypes
 

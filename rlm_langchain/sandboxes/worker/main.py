@@ -1,4 +1,4 @@
-"""The worker: it takes cells and replies from the host, and gives back output, calls and answers."""
+"""The worker: receives cells and replies from the host, and sends output, calls and answers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Repl:
         self._cell = 0
 
     def fix(self, after: dict[str, Any], start: float, seed: int) -> None:
-        """Make this process like every other that runs the same cells."""
+        """Make this process identical to every other that runs the same cells."""
         sys.modules["__main__"] = self._main
         clock.Clock(start, self._stage.alarm).rule()
         randomness.rule(seed)
@@ -53,7 +53,7 @@ class Repl:
         after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._stage.crew)
 
     def start(self, contexts: dict[str, Any], prelude: str) -> str | None:
-        """Define what every cell may use. Gives back what went wrong."""
+        """Define what every cell may use. Return what went wrong, or None."""
         self._reserved = self._words.names() | self._answers.names() | {"context": None} | contexts
         self._words.contexts = contexts
         self._restore()
@@ -63,7 +63,7 @@ class Repl:
         return error and f"the prelude failed: {error}"
 
     def _define(self, prelude: str) -> None:
-        """Run the helpers' code: without `cells`, which comes after the session is open."""
+        """Run the code of the prelude, without `cell.py`, which is loaded after the session is open."""
         exec(compile(prelude, HELPERS, "exec", dont_inherit=True), self._names)  # noqa: S102 - it is the host's
 
     def run(self, turn: int, code: str) -> None:
@@ -84,7 +84,7 @@ class Repl:
             self._stage.end(None, error or f"{type(unfit).__name__}: {unfit}")
 
     def _restore(self) -> None:
-        """Put back what a program may have taken away, by accident or on purpose."""
+        """Restore names that a program may have removed, by accident or on purpose."""
         vars(builtins).update(self._builtins)
         self._names.update(self._reserved)
         self._names.update(__name__="__main__", __builtins__=builtins)
@@ -114,7 +114,7 @@ def _started(repl: Repl, limits: dict[str, Any], files: Any, prelude: str) -> st
 
 
 def _warm_up(bundled: Any, prelude: str) -> None:
-    """Load what cells need while the host has other things to do, and while there is memory."""
+    """Load what cells need while the host is busy, and while there is memory."""
     bundled.complete()
     import warnings
 

@@ -1,4 +1,4 @@
-"""What every sandbox must do, as a pytest suite: subclass it, give it your sandbox, run pytest.
+"""The contract of sandboxes as a pytest suite: subclass it, return your sandbox from a fixture, run pytest.
 
     from rlm_langchain.testing.conformance import SandboxConformance
 
@@ -7,15 +7,15 @@
         def sandbox(self):
             return MySandbox()
 
-A sandbox that passes can be used by name everywhere: offer it by the entry point group
-`rlm_langchain.sandboxes`. Three switches, class attributes, say which parts of Python a sandbox has;
-everything else is required:
+A sandbox that passes can be published under the entry point group `rlm_langchain.sandboxes`, and then be used
+by name everywhere. Three class attributes say which parts of Python a sandbox supports; all other tests are
+required:
 
-`lambdas`   calls suspend inside lambdas that Python's own functions call (`map`, `sorted(key=...)`)
-`lazy`      a text over `Limits.loaded` is read lazily, in less memory than it has bytes
+`lambdas`   calls can suspend inside lambdas that Python's own functions call (`map`, `sorted(key=...)`)
+`lazy`      a text above `Limits.loaded` is read lazily, in less memory than its size
 `cpython`   the whole language: inheritance, `del`, generators, the standard library
 
-The suite needs pytest and nothing else. `HostileConformance` runs programs that attack.
+The suite needs pytest and nothing else. `HostileConformance` runs programs that attack the sandbox.
 """
 
 import pytest

@@ -1,4 +1,6 @@
-"""The answer: only what FINAL, FINAL_VAR or a ready `answer` was given, and the first one of a cell."""
+"""Answers: only the argument of FINAL or FINAL_VAR, or a ready `answer`, counts, and only the first one of a
+cell.
+"""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ ANSWERED = (
     "try:\n    FINAL('one')\nfinally:\n    llm_query_batched(['paid', 'paid'])",
     *(_SWALLOWED.format(more) for more in ("llm_query('paid')\nFINAL('two')", "budget()", "rlm_query('paid')")),
 )
-"""Cells that answer "one" and try to go on."""
+"""Cells that answer "one" and try to continue."""
 
 
 class AnswerClauses(Clauses):
-    """FINAL and its kin."""
+    """FINAL and the other ways to answer."""
 
     def test_final_is_the_answer(self, session: SandboxSession) -> None:
         assert session.run("print('done')\nFINAL('forty-two')") == Answered("forty-two", "done\n")

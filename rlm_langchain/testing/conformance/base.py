@@ -1,4 +1,4 @@
-"""What the clauses share: opening sessions, and playing the host to them."""
+"""Helpers of the suite: open sessions, and play the host for them."""
 # ruff: noqa: S101 - pytest
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from rlm_langchain.types import (
 )
 
 Opener = Callable[..., SandboxSession]
-"""`open_session(context=None, prelude="", more=None, **limits)`: a session, closed when the test ends."""
+"""`open_session(context=None, prelude="", more=None, **limits)`: opens a session that is closed when the test
+ends."""
 
 
 def stored(value: str | list[Any] | dict[str, Any], folder: Path, name: str = "context") -> ContextFile:
-    """The context as the machine would store it."""
+    """Store a context as the library would store it."""
     kind = "text" if isinstance(value, str) else "json"
     path = folder / f"{name}.{kind}"
     path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8", newline="")
@@ -44,12 +45,12 @@ def finish(session: SandboxSession, step: Step, answer: Callable[[Call], Reply])
 
 
 def echo(call: Call) -> Reply:
-    """A host that answers a prompt with itself."""
+    """Reply to a prompt with the prompt in angle brackets."""
     return Reply(f"<{call.prompt}>")
 
 
 def output(session: SandboxSession, code: str, answer: Callable[[Call], Reply] = echo) -> str:
-    """What a cell prints. Fails when it does not simply complete."""
+    """Return what a cell prints. Fails unless the cell simply completes."""
     step = finish(session, session.run(code), answer)
     assert isinstance(step, Completed), step
     assert step.error is None, step.error
@@ -57,7 +58,7 @@ def output(session: SandboxSession, code: str, answer: Callable[[Call], Reply] =
 
 
 def fault(session: SandboxSession, code: str, answer: Callable[[Call], Reply] = echo) -> str:
-    """The error that a cell ends with. Fails when there is none, or the session died."""
+    """Return the error that a cell ends with. Fails if there is none, or if the session died."""
     step = finish(session, session.run(code), answer)
     assert isinstance(step, Completed), step
     assert step.error, step
@@ -65,14 +66,14 @@ def fault(session: SandboxSession, code: str, answer: Callable[[Call], Reply] = 
 
 
 def answered(session: SandboxSession, code: str, answer: Callable[[Call], Reply] = echo) -> Any:
-    """The value that a cell answers with."""
+    """Return the value that a cell answers with."""
     step = finish(session, session.run(code), answer)
     assert isinstance(step, Answered), step
     return step.value
 
 
 def is_stopped(step: Step, reason: str) -> bool:
-    """Whether a limit ended the cell: with an error in a session that lives, or with its death."""
+    """Return whether a limit ended the cell, with an error in a live session or with the death of the session."""
     return (isinstance(step, Completed) and bool(step.error)) or (isinstance(step, Died) and step.reason == reason)
 
 
@@ -91,7 +92,7 @@ class Clauses:
 
     @pytest.fixture
     def open_session(self, sandbox: Sandbox, tmp_path: Path) -> Iterator[Opener]:
-        """Opens sessions, and closes them at the end."""
+        """Yield a function that opens sessions. They are closed at the end."""
         sessions: list[SandboxSession] = []
 
         def opener(context: Any = None, prelude: str = "", more: Any = None, **limits: Any) -> SandboxSession:
@@ -108,10 +109,10 @@ class Clauses:
 
     @pytest.fixture
     def session(self, open_session: Opener) -> SandboxSession:
-        """A session without a context."""
+        """Return a session without a context."""
         return open_session()
 
     def needs(self, feature: str) -> None:
-        """Skip the clause when the sandbox says that it does not have a feature."""
+        """Skip the test if the sandbox says that it lacks this feature."""
         if not getattr(self, feature):
             pytest.skip(f"this sandbox says {feature} = False")

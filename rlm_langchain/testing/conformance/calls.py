@@ -1,4 +1,4 @@
-"""What code asks of the host: it waits where it asks, and goes on with the reply."""
+"""Calls to the host: the code waits at the call, and continues with the reply."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LAMBDAS = {
 
 
 def items(call: Call) -> Reply:
-    """Replies with how many items the context of a call has."""
+    """Reply with the number of items in the context of a call."""
     return Reply(len(call.context) if isinstance(call.context, list) else 0)
 
 

@@ -1,4 +1,4 @@
-"""The context: a real value up to a limit, and a lazy text with the same manners beyond it."""
+"""Contexts: plain values up to a size, and beyond it a lazy text that behaves like a `str`."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same cells with the same replies do the same: a REPL that is gone can be rebuilt."""
+"""Determinism: the same cells with the same replies take the same steps, so a lost REPL can be rebuilt."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CPYTHON_CELLS = (
 
 
 def steps_of(session: SandboxSession, cells: tuple[str, ...]) -> list[Step]:
-    """Everything that a session says while it runs the cells."""
+    """Return all the steps of a session that runs these cells."""
     steps: list[Step] = []
     for cell in cells:
         steps.append(session.run(cell))

@@ -1,4 +1,4 @@
-"""Opening and closing: nothing is left behind."""
+"""Opening and closing sessions: nothing is left behind."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlm_langchain.types import (
 
 
 def descriptors() -> int:
-    """How many file descriptors this process has open."""
+    """Return the number of open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -92,7 +92,7 @@ class LifecycleClauses(Clauses):
 
     @needs_proc
     def test_nothing_is_left_behind(self, sandbox: Sandbox) -> None:
-        sandbox.open(None, "", Limits()).close()  # what is opened once and kept is no leak
+        sandbox.open(None, "", Limits()).close()  # resources that are opened once and kept are no leak
         fds, processes = descriptors(), children()
         for end in ("x = 1", "llm_query('a')", "1 / 0", "FINAL(1)"):
             session = sandbox.open(None, "", Limits())

@@ -1,4 +1,4 @@
-"""Limits: a cell that uses too much is stopped, and the host hears why."""
+"""Limits: a cell that uses too much is stopped, and the host learns the reason."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Threads: what a pool of them asks goes out together, and in the same order every time."""
+"""Threads: the calls of a thread pool go out together, and always in the same order."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ POOLS = {
 
 
 class PoolClauses(Clauses):
-    """Threads, where a sandbox has them."""
+    """Threads, in sandboxes that have them."""
 
     @pytest.mark.parametrize("way", POOLS)
     def test_a_thread_pool_asks_all_at_once_and_in_order(self, session: SandboxSession, way: str) -> None:

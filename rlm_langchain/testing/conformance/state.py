@@ -1,4 +1,4 @@
-"""One namespace that lasts: what a cell leaves behind, and what it prints."""
+"""State: one namespace lasts from cell to cell; output belongs to its cell."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may cross: plain values, exactly; everything else is refused where the program can see it."""
+"""Values across the boundary: plain values arrive exactly; all others are refused with an error in the program."""
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
 from __future__ import annotations

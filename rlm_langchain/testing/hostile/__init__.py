@@ -1,1 +1,1 @@
-"""Programs that attack a sandbox, and the judge of what they did."""
+"""Programs that attack a sandbox, and a judge of their effects."""

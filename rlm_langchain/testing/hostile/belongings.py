@@ -1,8 +1,8 @@
-"""What a program could change, remove or read on a host without opening a file.
+"""Things on the host that a program could change, remove or read without opening a file.
 
-Laid out beside the secret file, and compared before and after a program: mode, owner, times, number of links,
-extended attributes and flags of files; what a symbolic link points to; a POSIX message queue; shared memory, a
-message queue and semaphores of System V. Each holds a secret where it can hold one.
+`belongings` creates them next to the secret file, and they are compared before and after a program: mode, owner,
+times, number of links, extended attributes and flags of files; the target of a symbolic link; a POSIX message
+queue; shared memory, a message queue and semaphores of System V. Each contains a secret if it can hold one.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from pathlib import Path
 from typing import IO
 
 PLACES = ("link", "attribute", "queue", "shared")
-"""Where the secrets are: the target of a link, an extended attribute, a message, shared memory."""
+"""Where the secrets are: in the target of a link, an extended attribute, a message, and shared memory."""
 
 MADE = "-PWNED"
-"""The end of the name of a queue that a program makes when it can. Of objects of System V: the next key."""
+"""Suffix of the name of a queue that a program tries to create. For System V objects, it tries the next key."""
 
 FS_IOC_GETFLAGS = 0x80086601
 IPC_CREAT, IPC_EXCL, IPC_RMID = 0o1000, 0o2000, 0
 SIZE = 256
-"""Bytes of a message, and of the shared memory."""
+"""Size of a message and of the shared memory, in bytes."""
 
 STATUS_TEXT = 2
-"""Columns at the end of /proc/sysvipc/shm that the kernel changes by itself: what is resident, what is swapped."""
+"""Columns at the end of /proc/sysvipc/shm that the kernel changes by itself: resident and swapped pages."""
 
 State = dict[str, object]
 
 
 @contextlib.contextmanager
 def belongings(folder: Path, words: dict[str, str]) -> Iterator[None]:
-    """Lay them out, until the end of the block. `secret.txt` is there already."""
+    """Create all of them for the duration of the block. `secret.txt` must exist."""
     os.symlink(words["link"], folder / "link")
     if sys.platform != "linux":
         yield
         return
-    with contextlib.suppress(OSError):  # a file system without them; then their control fails
+    with contextlib.suppress(OSError):  # not supported by the file system; then their control fails
         os.setxattr(folder / "secret.txt", "user.canary", words["attribute"].encode())
     with _queue(folder, words["queue"]), _system_v(folder, words["shared"]):
         yield
 
 
 def state(folder: Path) -> State:
-    """Everything that can be compared, each with what it is called."""
+    """Return everything that is compared, by its description."""
     found: State = {"the names in the folder": sorted(os.listdir(folder))}
     for path in (folder, folder / "secret.txt", folder / "link"):
         with contextlib.suppress(FileNotFoundError):
@@ -62,19 +62,19 @@ def state(folder: Path) -> State:
 
 
 def changes(before: State, after: State) -> Iterator[str]:
-    """What is different, a sentence each."""
+    """Yield a sentence for each difference."""
     for what in before | after:
         if before.get(what) != after.get(what):
             yield f"{what} changed on the host: {before.get(what)} -> {after.get(what)}"
 
 
 def queue_name(folder: Path) -> str:
-    """The name of the POSIX message queue."""
+    """Return the name of the POSIX message queue."""
     return f"/{folder.name}"
 
 
 def key(folder: Path) -> int:
-    """The key of the objects of System V. A program that makes new ones takes the next."""
+    """Return the key of the System V objects. A program that creates new ones uses the next key."""
     return zlib.crc32(folder.name.encode()) & 0x7FFFFFFE
 
 
@@ -82,7 +82,7 @@ def _of(path: Path) -> Iterator[tuple[str, object]]:
     status = path.lstat()
     yield "mode", oct(status.st_mode)
     yield "owner", (status.st_uid, status.st_gid)
-    is_file = stat.S_ISREG(status.st_mode)  # looking at others changes when they were looked at
+    is_file = stat.S_ISREG(status.st_mode)  # reading a folder or link changes its access time
     yield "times", (status.st_mtime_ns, status.st_ctime_ns, status.st_atime_ns if is_file else None)
     yield "number of links", status.st_nlink
     if is_file:
@@ -103,7 +103,8 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 
 def _flags(path: Path) -> int | None:
-    """Those that `lsattr` shows; None where the file system has none, and when it may not be opened any more."""
+    """Return the flags that `lsattr` shows, or None if the file system has none or the file can no longer be
+    opened."""
     import fcntl
 
     try:
@@ -120,7 +121,7 @@ def _flags(path: Path) -> int | None:
 
 @cache
 def _libc() -> ctypes.CDLL:
-    """The C library, or the part of an old one that has the queues."""
+    """Return the C library, or on old systems the part of it that contains the message queues."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mq_open"):
         libc = ctypes.CDLL("librt.so.1")
@@ -145,7 +146,7 @@ def _queue(folder: Path, word: str) -> Iterator[None]:
 
 
 def _queue_state(name: str) -> object:
-    """Its mode, owner and how full it is; None when there is none."""
+    """Return mode, owner and fill state of a queue, or None if it does not exist."""
     fd = _libc().mq_open(name.encode(), os.O_RDONLY | os.O_NONBLOCK)
     if fd < 0:
         return None
@@ -176,7 +177,7 @@ def _system_v(folder: Path, word: str) -> Iterator[None]:
 
 
 def _system_v_state(folder: Path) -> dict[str, list[list[str]]]:
-    """The lines of the kernel about these objects: owner, mode, who used them last, and when."""
+    """Return the kernel's entries for these objects: owner, mode, last users and times."""
     mine = {str(key(folder)), str(key(folder) + 1)}
     found = {}
     for kind in ("shm", "msg", "sem"):
@@ -188,7 +189,7 @@ def _system_v_state(folder: Path) -> dict[str, list[list[str]]]:
 
 
 class ErrorStream:
-    """The standard error of this process, kept in a file instead of shown while a program is tried."""
+    """Redirects the standard error of this process to a file while a program is tried."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as what inherits it
@@ -196,7 +197,7 @@ class ErrorStream:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Put the file in its place, until the end of the block. Processes that are started meanwhile keep it."""
+        """Redirect standard error for the duration of the block. Processes started in it keep the redirection."""
         sys.stderr.flush()
         shown = os.dup(2)
         os.dup2(self._file.fileno(), 2)
@@ -208,7 +209,7 @@ class ErrorStream:
             os.close(shown)
 
     def new(self) -> bytes:
-        """What was written since the last look, by whoever holds it."""
+        """Return what any process has written there since the last call."""
         size = os.fstat(self._file.fileno()).st_size
         written, self._seen = os.pread(self._file.fileno(), size - self._seen, self._seen), size
         return written

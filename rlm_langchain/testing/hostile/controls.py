@@ -1,4 +1,4 @@
-"""Harmless programs without any sandbox, one for each check: proof that the check can fail."""
+"""Harmless programs without a sandbox, one for each check: they prove that the check can fail."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rlm_langchain.types import (
 
 @dataclass
 class Unconfined:
-    """No sandbox: it runs code in this very process. For the controls of this suite, and nothing else."""
+    """Not a sandbox: runs code in this process. Only for the controls of this suite."""
 
     name: str = "unconfined"
     guidance: str = ""
     broken: list[bool] = field(default_factory=list)
 
     def missing(self) -> str | None:
-        """It confines nothing."""
+        """Say that it confines nothing."""
         return "this is no sandbox"
 
     def open(
@@ -38,7 +38,7 @@ class Unconfined:
         limits: Limits,
         more: Mapping[str, ContextFile] | None = None,
     ) -> UnconfinedSession:
-        """A namespace."""
+        """Return a session with a fresh namespace."""
         return UnconfinedSession({"llm_query": print, "broken": self.broken})
 
 
@@ -49,22 +49,22 @@ class UnconfinedSession:
     names: dict[str, object]
 
     def run(self, code: str) -> Step:
-        """Run it here and now."""
+        """Run the code in this process."""
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             exec(code if not self.names["broken"] else "", self.names)  # noqa: S102 - that is the point
         return Completed(output.getvalue())
 
     def resume(self, replies: Sequence[Reply]) -> Step:
-        """It never waits."""
+        """Never called: a control does not wait for replies."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class Control(NamedTuple):
-    """A harmless program, and what the judge must say about it."""
+    """A harmless program, and the problem that the judge must report."""
 
     code: str
     problem: str
@@ -108,7 +108,7 @@ libc.shmat.restype = ctypes.c_void_p
 name = os.path.basename("{CANARY}")
 queue, key = f"/{name}".encode(), zlib.crc32(name.encode()) & 0x7FFFFFFE
 """
-"""How a program finds what has a name or a key instead of a path."""
+"""Code that finds objects which have a name or a key instead of a path."""
 
 LINUX = {
     "an attribute that is read": Control(
@@ -140,7 +140,7 @@ LINUX = {
     "semaphores": Control(LIBC + "libc.semctl(libc.semget(key, 0, 0), 0, 0)", "the objects of System V"),
     "new shared memory": Control(LIBC + "libc.shmget(key + 1, 10, 0o1600)", "the objects of System V"),
 }
-"""What other systems do not have, or do not show."""
+"""Controls that need Linux."""
 
 if sys.platform == "linux":
     CONTROLS |= LINUX

@@ -1,8 +1,8 @@
-"""Runs one hostile program in a sandbox, and looks for anything that got out.
+"""Runs one hostile program in a sandbox and reports everything that got out.
 
-Secrets are laid out where a program without a sandbox would find them: in a file, in the environment, in a
-global of this module, behind a port, and in what `belongings.py` lays out. Call `judged` in a process of its own
-kind, with nothing else going on: it looks at all children, all memory and the standard error of the process.
+Secrets are placed where a program without a sandbox would find them: in a file, in the environment, in a global of
+this module, behind a port, and in the objects of `belongings.py`. Call `judged` in a separate process that does
+nothing else, because it inspects all children, all memory and the standard error of the process.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from rlm_langchain.types import (
 CANARY_HOST = "no trap is set"
 
 PORT = "47811"
-"""Where the network snippets of the corpus call: it stands for a port of the trial's own."""
+"""The port in the network snippets of the corpus. It is replaced by a port of the trial."""
 
 CALLS = 50
-"""Calls that are answered before the host has had enough."""
+"""Number of calls that are answered; then the host stops."""
 
 OVERTIME = 1.5
-"""Seconds that a step may take on top of its limit."""
+"""Seconds that a step may take beyond its limit."""
 
 GROWTH = 32 << 20
-"""Bytes that the host may grow by in a step."""
+"""Bytes by which the host's memory may grow in a step."""
 
 
 class Snippet(TypedDict):
-    """One program of the corpus. `{CANARY}` in its code stands for the folder with the secret file."""
+    """A program of the corpus. `{CANARY}` in its code is replaced by the folder with the secret file."""
 
     id: str
     category: str
@@ -67,35 +67,35 @@ class Trap:
     folder: Path
     words: tuple[str, ...]
     listener: socket.socket
-    """A port that notes who calls."""
+    """A port that records connections."""
 
     def code(self, snippet: Snippet) -> str:
-        """The program, led to these secrets."""
+        """Return the program with its placeholders replaced by these secrets."""
         port = str(self.listener.getsockname()[1])
         return snippet["code"].replace("{CANARY}", str(self.folder)).replace(PORT, port)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What was seen while a snippet ran."""
+    """Observations of one run of a snippet."""
 
     said: str
-    """Everything that the sandbox gave back."""
+    """All text that the sandbox returned."""
     seconds: float
-    """Of the longest step."""
+    """Duration of the longest step."""
     growth: int
     left: set[str]
-    """Processes that were not there before."""
+    """Processes that did not exist before."""
     next_works: bool
     changed: tuple[str, ...]
-    """What is different on the host, a sentence each."""
+    """Changes on the host, as sentences."""
     printed: bytes
-    """On the standard error of the host."""
+    """Output on the standard error of the host."""
 
 
 @contextlib.contextmanager
 def trap() -> Iterator[Trap]:
-    """Secrets in all their places, until the end of the block."""
+    """Place all secrets for the duration of the block."""
     global CANARY_HOST  # noqa: PLW0603 - a global is what programs look for
     places = ("file", "key", "host", *PLACES)
     words = {place: f"canary-{place}-{secrets.token_hex(8)}" for place in places}
@@ -109,7 +109,7 @@ def trap() -> Iterator[Trap]:
 
 
 def judged(sandbox: Sandbox, snippet: Snippet, limits: Limits) -> tuple[str, ...]:
-    """What is wrong with how a sandbox deals with a snippet: nothing, or a sentence each."""
+    """Return the problems with how a sandbox handles a snippet, as sentences. Empty if there is none."""
     with trap() as laid, _error_stream().taken():
         trial = _tried(sandbox, laid, snippet, limits)
         return tuple(_problems(trial, laid, limits))
@@ -138,7 +138,7 @@ def _problems(trial: Trial, laid: Trap, limits: Limits) -> Iterator[str]:
 
 @cache
 def _error_stream() -> ErrorStream:
-    """That of this process: what was started in an earlier trial writes there as well."""
+    """Return the error stream of this process. Processes of earlier trials write to it as well."""
     return ErrorStream()
 
 
@@ -155,7 +155,7 @@ def _tried(sandbox: Sandbox, laid: Trap, snippet: Snippet, limits: Limits) -> Tr
     code, before, host = laid.code(snippet), children(), state(laid.folder)
     session = sandbox.open(None, "", limits)
     size = _resident()
-    said, seconds = _played(session, code)
+    said, seconds = _run_program(session, code)
     growth = _resident() - size
     session.close()
     left, changed = children() - before, tuple(changes(host, state(laid.folder)))
@@ -164,7 +164,7 @@ def _tried(sandbox: Sandbox, laid: Trap, snippet: Snippet, limits: Limits) -> Tr
 
 
 def _warm(sandbox: Sandbox) -> None:
-    """What is started once and kept is not left behind: have it started before anything is counted."""
+    """Start everything that a sandbox starts once and keeps, so that it does not count as left behind."""
     key = os.getpid(), sandbox.name
     if key not in _warmed or not children():
         sandbox.open(None, "", Limits()).close()
@@ -172,11 +172,12 @@ def _warm(sandbox: Sandbox) -> None:
 
 
 _warmed: set[tuple[int, str]] = set()
-"""The processes and the sandboxes that they have used."""
+"""The (process id, sandbox) pairs that are already started."""
 
 
-def _played(session: SandboxSession, code: str) -> tuple[str, float]:
-    """Run a program, answer its calls, run another cell. What was said, and the longest step."""
+def _run_program(session: SandboxSession, code: str) -> tuple[str, float]:
+    """Run a program, answer its calls, and run another cell. Return all text, and the duration of the longest
+    step."""
     step, longest = _timed(lambda: session.run(code))
     said = [*_texts(step)]
     for _ in range(CALLS):
@@ -186,7 +187,7 @@ def _played(session: SandboxSession, code: str) -> tuple[str, float]:
         step, seconds = _timed(partial(session.resume, replies))
         longest = max(longest, seconds)
         said += _texts(step)
-    if not isinstance(step, Suspended):  # whatever it has done to its REPL, the next cell ends as well
+    if not isinstance(step, Suspended):  # the next cell must end, whatever this one did to its REPL
         step, seconds = _timed(lambda: session.run("print('the next cell')"))
         longest = max(longest, seconds)
         said += _texts(step)
@@ -199,7 +200,7 @@ def _timed(go_on: Callable[[], Step]) -> tuple[Step, float]:
 
 
 def _texts(step: Any) -> Iterator[str]:
-    """All the text in a step. No `repr` of it: what a worker sends may be made to explode."""
+    """Yield all text in a step. It does not use `repr`, which a value from the worker could make fail."""
     match step:
         case str():
             yield step
@@ -225,14 +226,14 @@ def _works(sandbox: Sandbox) -> bool:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the resident memory of this process in bytes."""
     gc.collect()
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 def children(parent: str = "self") -> set[str]:
-    """The processes below this one that run; those that ended a moment ago may still wait to be buried."""
+    """Return the running processes below this one, without those that have ended but are not reaped."""
     found: set[str] = set()
     with contextlib.suppress(OSError):  # of a process, or below of a thread, that has just ended
         for task in os.listdir(f"/proc/{parent}/task"):

@@ -1,4 +1,4 @@
-"""The hostile corpus as a pytest suite: programs that attack, and a sandbox that must not care.
+"""The hostile corpus as a pytest suite: programs that attack, and a sandbox that must contain them.
 
     class TestMySandboxIsHostileProof(HostileConformance):
         @pytest.fixture(scope="class")
@@ -6,12 +6,13 @@
         def sandbox(cls):
             return MySandbox()
 
-Every program runs with 5 s, 256 MB and 1 MiB of output. It is contained when no secret gets out, nothing is changed
-on the host or printed on its standard error, each step ends within its limit plus 1.5 s, the host does not grow by
-more than 32 MB, no process is left, and the next session works. `RLM_HOSTILE_CORPUS` names another corpus, in the
-same form.
+Every program runs with 5 s, 256 MB and 1 MiB of output. It is contained if no secret gets out, nothing changes
+on the host or is printed on its standard error, each step ends within its limit plus 1.5 s, the host does not
+grow by more than 32 MB, no process is left, and the next session works. `RLM_HOSTILE_CORPUS` names another
+corpus in the same format.
 
-The sandbox must survive pickling: programs run in several processes at once, because most of them wait for a limit.
+Programs run in several processes at once, because most of them wait for a limit. So the sandbox must support
+pickling.
 """
 # ruff: noqa: D102, S101 - the name of a clause is the sentence that it proves
 
@@ -35,30 +36,31 @@ from rlm_langchain.types import Limits
 
 CORPUS = Path(__file__).with_name("hostile_snippets.json")
 MORE = Path(__file__).with_name("hostile_more.json")
-"""What that corpus covers thinly: the worker's own objects, system calls by number, threads that outlive a cell."""
+"""Additions to the corpus: the worker's own objects, system calls by number, threads that outlive a cell."""
 
 LANES = min(3 * (os.cpu_count() or 1), 12)
-"""Programs that run at once: most wait for a limit, and limits are of the wall clock."""
+"""Number of programs that run at once. Most of them wait for a limit of wall-clock time."""
 
 Verdict = tuple[str, ...]
 
 
 class Verdicts(NamedTuple):
-    """What became of each program."""
+    """The verdict on each program."""
 
     of: dict[str, Future[Verdict]]
     again: Callable[[Snippet], Verdict]
-    """A second look, by itself."""
+    """Judges a program a second time, alone."""
 
     def on(self, snippet: Snippet) -> Verdict:
-        """What is wrong. A step that took too long while others ran is no proof: that is looked at once more."""
+        """Return what is wrong. A program that only took too long is judged again, because other programs ran
+        beside it."""
         problems = self.of[snippet["id"]].result()
         late = bool(problems) and all(problem.startswith("a step took") for problem in problems)
         return self.again(snippet) if late else problems
 
 
 def corpus() -> list[Snippet]:
-    """The programs."""
+    """Return the programs."""
     other = os.environ.get("RLM_HOSTILE_CORPUS")
     paths = [Path(other)] if other else [CORPUS, MORE]
     read = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
@@ -66,7 +68,7 @@ def corpus() -> list[Snippet]:
 
 
 class HostileConformance:
-    """One test for each program of the corpus, and one for each check that shows that it can fail."""
+    """One test for each program of the corpus, and one for each control."""
 
     limits: ClassVar[Limits] = Limits(seconds=5, memory=256 << 20, output=1 << 20)
 
@@ -79,10 +81,10 @@ class HostileConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def verdicts(cls, sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Verdicts]:
-        """What became of each program, as they come to their ends."""
+        """Yield the verdicts on all programs, as they arrive."""
         wanted = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
         chosen = [snippet for snippet in corpus() if snippet["id"] in wanted]
-        chosen.sort(key=lambda snippet: snippet["category"] != "resource")  # they take longest: first, at once
+        chosen.sort(key=lambda snippet: snippet["category"] != "resource")  # the slowest first
         with _judges(LANES) as pool:
             found = {s["id"]: pool.submit(judged, sandbox, s, cls.limits) for s in chosen}
 
@@ -107,7 +109,7 @@ class HostileConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def control(cls) -> Iterator[Any]:
-        """Judges a harmless program that runs without any sandbox, in another process."""
+        """Yield a function that judges a harmless program without a sandbox, in another process."""
         with _judges(1) as pool:
 
             def judge(check: str) -> tuple[str, ...]:
@@ -118,7 +120,7 @@ class HostileConformance:
 
 
 def _judges(count: int) -> ProcessPoolExecutor:
-    """Processes that judge one program after the other, with nothing else in them."""
+    """Return a pool of processes that only judge programs, one at a time each."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
     clean = multiprocessing.get_context("forkserver")
@@ -127,7 +129,7 @@ def _judges(count: int) -> ProcessPoolExecutor:
 
 
 def summary(reports: dict[str, list[Any]]) -> list[str]:
-    """Contained N/N, for each sandbox and category, out of pytest's reports."""
+    """Summarise pytest's reports as "contained N/N", for each sandbox and category."""
     counts: dict[tuple[str, str], list[int]] = {}
     for outcome in ("passed", "failed"):
         for report in reports.get(outcome, []):

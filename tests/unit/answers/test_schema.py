@@ -233,7 +233,7 @@ def test_why_an_answer_never_fits_is_told_to_the_model_each_time_and_to_the_call
     output = rlm.invoke("q")
     assert output["status"] == "failed"
     assert "born" in seen[1]
-    assert "do not fit" in seen[3]
+    assert "do not match" in seen[3]
     assert "Input should be" in str(output["misfit"])
     with pytest.raises(NoAnswer, match="does not fit the schema"):
         rlm.model_copy(update={"on_failure": "raise"}).invoke("q")

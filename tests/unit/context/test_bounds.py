@@ -13,6 +13,7 @@ import sys
 import threading
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_a_file_of_the_kernel_has_no_size_and_is_copied_within_the_limit_of_a_st
 
 
 def test_a_folder_of_files_of_the_kernel_is_left_out(store):
-    with pytest.raises(InputError, match=r"/proc/\d+/net holds no readable text; left out: .*\d+ special"):
+    with pytest.raises(InputError, match=r"/proc/\d+/net contains no readable text; left out: .*\d+ special"):
         store.reference(Path("/proc/self/net/"))
 
 
@@ -210,13 +211,15 @@ def test_what_never_comes_is_waited_for_as_long_as_the_run_may_take(
     stream = waiting(kind)
     rlm = create_rlm(FunctionModel(function=never), budget=Budget(seconds=0.2), home=tmp_path / "home")
     if not isinstance(stream, Path):
-        monkeypatch.setattr(inputs, "_source", lambda _: stream)
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
     asked: Any = {"query": "q", "context": stream}
     ways = {
         "store": lambda: store.reference(stream, seconds=0.2),
         "invoke": lambda: rlm.invoke(asked),
         "ainvoke": lambda: asyncio.run(rlm.ainvoke(asked)),
-        "command": lambda: inputs.context([str(stream)], strict=False, seconds=0.2),
+        "command": lambda: inputs.context(
+            [str(stream) if isinstance(stream, Path) else "-"], strict=False, seconds=0.2
+        ),
     }
     with pytest.raises(
         InputError, match=r"was not read to its end in the time of the run: raise Budget\(seconds=\)"
@@ -261,11 +264,11 @@ def test_a_named_pipe_that_nobody_writes_to_is_not_waited_for_without_end(store,
 @pytest.mark.parametrize(
     ("reads", "message"),
     [
-        ([b"bytes", "text"], "its `read` gives bytes and str"),
-        (["text", b"bytes"], "its `read` gives bytes and str"),
-        ([None], "there is nothing to read now"),
+        ([b"bytes", "text"], "its `read` returns bytes and str"),
+        (["text", b"bytes"], "its `read` returns bytes and str"),
+        ([None], "it has no data now"),
         ([KeyError("x")], "its `read` raised KeyError"),
-        ([bytearray(b"x")], "its `read` gives bytearray"),
+        ([bytearray(b"x")], "its `read` returns bytearray"),
     ],
 )
 @pytest.mark.parametrize("seconds", [None, 60])
@@ -523,7 +526,7 @@ def test_a_folder_of_too_many_files_is_refused(store, tmp_path, monkeypatch):
     monkeypatch.setattr("rlm_langchain.context.sources.folders.MAX_FILES", 11)
     assert store.reference(folder)["length"] == 11
     monkeypatch.setattr("rlm_langchain.context.sources.folders.MAX_FILES", 10)
-    with pytest.raises(InputError, match=r"holds more than 10 files: give a folder in it, or leave some out"):
+    with pytest.raises(InputError, match=r"contains more than 10 files: give a folder in it, or leave some out"):
         store.reference(folder)
 
 

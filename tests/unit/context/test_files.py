@@ -92,7 +92,7 @@ def test_a_file_that_changed_is_an_error_that_names_it_even_if_its_time_was_set_
     file.write_bytes(b"the other text" + extra)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     for opener in (store, ContextStore(store.root)):
-        with pytest.raises(JournalError, match=r"notes\.txt, which is the context .* has changed .* put it back"):
+        with pytest.raises(JournalError, match=r"notes\.txt, which is the context .* has changed .* restore it"):
             opener.open(ref)
     file.write_bytes(b"the first text")
     assert store.load(ref) == "the first text"
@@ -269,7 +269,7 @@ def test_streams_that_cannot_be_read_are_refused_in_a_sentence(store, tmp_path):
     for stream, message in (
         (io.BytesIO(), "the stream is empty: there is nothing"),
         (io.StringIO(), "the stream is empty"),
-        (Odd(), "cannot read odd: its `read` gives int, not text or bytes"),
+        (Odd(), "cannot read odd: its `read` returns int, not text or bytes"),
         (closed, "cannot read the stream: I/O operation on closed file"),
         (io.BytesIO(b"%PDF-1.4"), "the stream is a PDF"),
     ):

@@ -168,9 +168,9 @@ def test_a_name_that_is_no_utf8_is_kept_with_a_mark(store, folder):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"sub/": b""}, "folder holds no readable text$"),
-        ({"empty.txt": b"", ".hidden": b"x"}, "folder holds no readable text; left out: 1 hidden$"),
-        ({"a.bin": b"\0\1", "b.bin": b"\0"}, "folder holds no readable text; left out: 2 binary$"),
+        ({"sub/": b""}, "folder contains no readable text$"),
+        ({"empty.txt": b"", ".hidden": b"x"}, "folder contains no readable text; left out: 1 hidden$"),
+        ({"a.bin": b"\0\1", "b.bin": b"\0"}, "folder contains no readable text; left out: 2 binary$"),
     ],
 )
 def test_a_folder_without_readable_text_is_refused_with_what_was_seen(store, folder, files, message):
@@ -193,5 +193,5 @@ def test_what_may_not_be_read_is_counted(store, folder):
 def test_a_folder_with_more_text_than_a_sandbox_holds_is_refused(store, folder, monkeypatch):
     monkeypatch.setattr("rlm_langchain.context.sources.folders.MAX_TEXT_BYTES", 1000)
     root = folder({"a.txt": b"x" * 600, "b.txt": b"x" * 600})
-    with pytest.raises(InputError, match=r"holds more than .* of text: give a folder in it, or join its files"):
+    with pytest.raises(InputError, match=r"contains more than .* of text: give a folder in it, or join its files"):
         store.reference(root)

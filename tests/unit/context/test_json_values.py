@@ -57,7 +57,7 @@ def test_lone_surrogates_in_values_and_keys_are_replaced_and_counted(store):
         ({"rows": [1, {"x": {2}}]}, r'context\["rows"\]\[1\]\["x"\] is of type set: use text, numbers'),
         ([b"bytes"], r"context\[0\] is of type bytes"),
         ([Path()], r"context\[0\] is of type pathlib\.[\w.]+: use"),
-        ([0.5, float("nan")], r"context\[1\] is nan, for which JSON has no word: use None"),
+        ([0.5, float("nan")], r"context\[1\] is nan, which JSON cannot represent: use None"),
         ({"a": float("-inf")}, r'context\["a"\] is -inf'),
         ({"a": {1: "x"}}, r'context\["a"\] has the key "1" of type int: make its keys str'),
         ({("a", "b"): 1}, r"context has the key .* of type tuple"),
@@ -77,7 +77,7 @@ def test_a_value_that_holds_itself_or_is_too_deep_is_refused(store):
     for _ in range(5000):
         deep = [deep]
     for value in (loop, deep):
-        with pytest.raises(InputError, match="nested more than 100 levels deep, or holds itself"):
+        with pytest.raises(InputError, match="nested more than 100 levels deep, or contains itself"):
             store.reference(value)
 
 

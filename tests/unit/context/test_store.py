@@ -109,7 +109,7 @@ def test_a_damaged_blob_is_refused_and_healed_when_the_context_is_given_again(st
     path = store.open(ref).path
     damage(path)
     for opener in (store, ContextStore(store.root)):
-        with pytest.raises(JournalError, match=f"{path} is damaged: give the context again"):
+        with pytest.raises(JournalError, match=f"{path} is damaged: pass the context again"):
             opener.open(ref)
         with pytest.raises(JournalError, match="damaged"):
             opener.load(ref)
@@ -141,9 +141,9 @@ def test_a_missing_blob_is_refused_by_name(store, tmp_path):
 )
 def test_a_reference_that_was_tampered_with_is_refused_and_names_the_key(store, key, value):
     ref = {**store.reference("text"), key: value}
-    with pytest.raises(JournalError, match=f"a reference to a context is damaged: its '{key}' is not right"):
+    with pytest.raises(JournalError, match=f"a reference to a context is damaged: its '{key}' is not valid"):
         store.open(ref)
-    with pytest.raises(InputError, match=f"looks like a reference, but its '{key}' is not right"):
+    with pytest.raises(InputError, match=f"looks like a reference, but its '{key}' is not valid"):
         store.reference(ref)
 
 
@@ -264,13 +264,18 @@ except JournalError as error:
 
 def test_a_write_that_finds_no_room_says_so_and_leaves_nothing(store):
     run = subprocess.run([sys.executable, "-c", FULL, store.root], capture_output=True, text=True, check=True)
-    assert f"a context cannot be stored under {store.root}/contexts (File too large): make room there" in run.stdout
+    assert (
+        f"a context cannot be stored under {store.root}/contexts (File too large): free some space there"
+        in run.stdout
+    )
     assert not list(store.root.glob("contexts/*"))
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(JournalError, match=r"\(Not a directory\): make room there, or set RLM_HOME to a folder"):
+    with pytest.raises(
+        JournalError, match=r"\(Not a directory\): free some space there, or set RLM_HOME to a writable folder"
+    ):
         ContextStore(tmp_path / "file").reference("text")
 
 
@@ -345,7 +350,7 @@ def test_an_installed_plug_in_is_asked_for_what_nobody_else_accepts(store, tmp_p
     with pytest.raises(InputError, match="the range is empty"):
         store.reference(range(0))
     with pytest.raises(
-        InputError, match="the context plug-in 'numbers' gave a complex, not a str, a list or a dict"
+        InputError, match="the context plug-in 'numbers' returned a complex, not a str, a list or a dict"
     ):
         store.reference(1j)
     with pytest.raises(InputError, match="a value of type object cannot be a context"):

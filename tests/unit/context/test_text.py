@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_langchain.context.describe import approximate_tokens
+from rlm_langchain.context.describe import approximate_tokens, without_size
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 
@@ -134,3 +134,18 @@ def test_a_quarter_of_the_bytes_is_near_what_a_tokenizer_counts():
     for text in samples:
         assert 0.6 < approximate_tokens(text) / len(encoding.encode(text)) < 1.6
         assert approximate_tokens(len(text.encode())) == approximate_tokens(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("str, 1,900,000 characters (about 480,000 tokens)", "str"),
+        (
+            'dict of 2 files: path -> text, 12 characters in all (about 3 tokens); keys: "a", "b"',
+            "dict of 2 files: path -> text",
+        ),
+        ('dict of 2 items: 1 str, 1 int (about 9 tokens as JSON); keys: "a, 5 characters", "b"', None),
+    ],
+)
+def test_the_size_of_a_text_is_cut_off_and_a_key_that_looks_like_one_is_not(line, kind):
+    assert without_size(line) == (kind or line)

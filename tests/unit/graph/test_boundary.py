@@ -442,7 +442,7 @@ def test_one_that_was_changed_is_refused_and_nothing_that_it_names_is_opened(
 def test_a_reference_without_a_type_is_refused_and_not_taken_for_data(change: dict[str, Any]) -> None:
     ref: Any = ContextStore().reference(SECRET)
     untyped = {key: value for key, value in ref.items() if key != "type"}
-    with pytest.raises(InputError, match="looks like a reference, but its 'type' is not right"):
+    with pytest.raises(InputError, match="looks like a reference, but its 'type' is not valid"):
         rlm(LOOK).graph.invoke({"query": "q", "context": {**untyped, **change}})
 
 

@@ -116,14 +116,14 @@ def test_each_limit_ends_in_an_answer_and_is_never_passed(ask, depth, limits, re
     ids=["a model that does not reply", "a cell that computes"],
 )
 def test_time_stops_models_and_cells_and_leaves_enough_for_an_answer(ask, depth, model, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.budget.ledger.HELD_TIME", 0.8)  # of a busy machine's time
+    monkeypatch.setattr("rlm_langchain.budget.ledger.LAST_CALL_TIME_SHARE", 0.8)  # of a busy machine's time
     output = ask(create_rlm(model, budget=Budget(seconds=12, depth=depth)), "q")
     assert (output["answer"], output["status"]) == ("the best that root knows", "partial")
     assert output["stop_reason"] == "seconds"
 
 
 def test_a_root_model_that_does_not_reply_in_time_is_asked_once_more_for_the_answer(ask, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.budget.ledger.HELD_TIME", 0.8)
+    monkeypatch.setattr("rlm_langchain.budget.ledger.LAST_CALL_TIME_SHARE", 0.8)
 
     def play(messages: list[BaseMessage]) -> str:
         return "Seven." if LAST in messages[-1].content else "hang"
@@ -142,7 +142,7 @@ def test_when_even_the_last_call_fails_to_come_the_output_says_so_and_what_was_s
 
 
 def test_an_answer_that_code_gives_when_time_is_over_is_kept(ask, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.budget.ledger.HELD_TIME", 0.8)
+    monkeypatch.setattr("rlm_langchain.budget.ledger.LAST_CALL_TIME_SHARE", 0.8)
     code = "r = llm_query_batched(['a', 'hang', 'b'])\nFINAL([x for x in r if x])"
 
     def play(messages: list[BaseMessage]) -> str:

@@ -85,7 +85,7 @@ def test_a_file_that_is_changed_is_noticed_even_when_its_size_and_date_are_put_b
     with path.open("r+b") as file:
         file.write(b"evil")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(MissingDependency, match="cannot be had"):
+    with pytest.raises(MissingDependency, match="cannot be obtained"):
         find(small())
 
 

@@ -249,7 +249,7 @@ def test_a_folder_of_skills_is_passed_by_path(tmp_path):
     [
         ("no front matter", "front matter"),
         ("---\nname: x\n---\nbody", "description"),
-        ("---\nname: [\n---\nbody", "no YAML"),
+        ("---\nname: [\n---\nbody", "not valid YAML"),
         ("---\nname: x\ndescription: d\nwhole: all\n---\nbody", "whole"),
         ("---\nname: x\ndescription: d\nwhole: 2\n---\nbody", "share"),
     ],

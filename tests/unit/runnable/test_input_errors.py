@@ -87,7 +87,7 @@ def test_a_text_that_names_a_file_is_asked_about_with_a_warning(tmp_path: Path) 
 def test_a_trace_takes_the_place_of_a_trace_only(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.write_text("precious\n")
-    with pytest.raises(InputError, match="no record of a trajectory"):
+    with pytest.raises(InputError, match="not a record of a trajectory"):
         Trace(path)
     assert path.read_text() == "precious\n"
 

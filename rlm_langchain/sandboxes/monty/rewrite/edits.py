@@ -1,4 +1,4 @@
-"""A cell as text and tree together: where nodes are, and edits that keep every line findable."""
+"""A cell as text and syntax tree, and edits that keep track of the original lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EXACT_IN_FSTRINGS = sys.version_info >= (3, 12)
 
 
 class Tree:
-    """Where nodes are in the text (`ast` counts lines and UTF-8 bytes), and what is around them."""
+    """Positions of nodes in the text (`ast` counts lines and UTF-8 bytes), and their parents."""
 
     def __init__(self, code: str, module: ast.Module) -> None:
         self.code = code
@@ -25,32 +25,33 @@ class Tree:
         self.names = frozenset(_names(self.nodes))
 
     def parent(self, node: ast.AST) -> ast.AST | None:
-        """The node around this one."""
+        """Return the parent of a node."""
         return self._parents.get(id(node))
 
     def span(self, node: ast.expr | ast.stmt | ast.alias | ast.ExceptHandler) -> tuple[int, int]:
-        """The characters of a node: first, and one past the last."""
+        """Return the range of a node in characters; the end is exclusive."""
         return (
             self._offset(node.lineno, node.col_offset),
             self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0),
         )
 
     def text(self, node: ast.expr) -> str:
-        """How a node is written."""
+        """Return the source of a node."""
         start, end = self.span(node)
         return self.code[start:end]
 
     def line_start(self, offset: int) -> int:
-        """The first character of the line."""
+        """Return the offset of the first character of the line."""
         return self.code.rfind("\n", 0, offset) + 1
 
     def has_line_to_itself(self, start: int, end: int) -> bool:
-        """Whether nothing else is in the lines of these characters, but a comment."""
+        """Return whether the lines of this range contain nothing else but a comment."""
         rest = self.code[end:].partition("\n")[0].strip()
         return not self.code[self.line_start(start) : start].strip(" ") and (not rest or rest.startswith("#"))
 
     def is_placed(self, node: ast.expr | ast.stmt) -> bool:
-        """Whether the span can be relied on: before 3.12 it cannot inside f-strings, so it is checked there."""
+        """Return whether the range is reliable. Before 3.12 it may be wrong inside f-strings, so it is checked
+        there."""
         if _EXACT_IN_FSTRINGS or not self._in_fstring(node):
             return True
         start, end = self.span(node)
@@ -72,7 +73,7 @@ class Tree:
 
 
 def _in_order(module: ast.Module) -> list[ast.AST]:
-    """All nodes, outer before inner."""
+    """Return all nodes, outer before inner."""
     nodes: list[ast.AST] = [module]
     for node in nodes:
         nodes.extend(ast.iter_child_nodes(node))
@@ -80,7 +81,7 @@ def _in_order(module: ast.Module) -> list[ast.AST]:
 
 
 def _names(nodes: list[ast.AST]) -> set[str]:
-    """Every name that the cell binds anywhere: a built-in of that name may be something else here."""
+    """Return every name that the cell binds anywhere. A built-in of that name may be something else here."""
     names: set[str] = set()
     for node in nodes:
         match node:
@@ -95,41 +96,41 @@ def _names(nodes: list[ast.AST]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Text that takes the place of the characters from `start` to `end`."""
+    """Text that replaces the characters from `start` to `end`."""
 
     start: int
     end: int
     text: str
     closes: bool
-    """It ends a node: what it stands next to was begun before."""
+    """Whether it ends a node that started earlier."""
 
 
 class Edits:
-    """Edits of one cell. Those of outer nodes are made first."""
+    """Edits of one cell. Those of outer nodes are added first."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._edits: list[Edit] = []
 
     def around(self, node: ast.expr | ast.stmt, before: str, after: str) -> None:
-        """Put text around a node."""
+        """Insert text before and after a node."""
         if self.tree.is_placed(node):
             start, end = self.tree.span(node)
             self._edits += [Edit(start, start, before, False), Edit(end, end, after, True)]
 
     def instead(self, node: ast.expr | ast.stmt | ast.alias, text: str) -> None:
-        """Put text in the place of a node."""
+        """Replace a node by text."""
         if isinstance(node, ast.alias) or self.tree.is_placed(node):
             self._edits.append(Edit(*self.tree.span(node), text, False))
 
     def replace(self, start: int, end: int, text: str) -> None:
-        """Put text in the place of characters; edits inside of them are not made."""
+        """Replace a range by text. Edits inside the range are ignored."""
         if start == end and not text:
             return
         self._edits.append(Edit(start, end, text, False))
 
     def bound(self, node: ast.Attribute) -> None:
-        """`x.name` becomes `_rlm_method(x, 'name')`."""
+        """Replace `x.name` by `_rlm_method(x, 'name')`."""
         start, end = self.tree.span(node)
         dot = self.tree.code.rfind(".", start, end)
         if self.tree.is_placed(node) and self.tree.code[dot + 1 : end].strip() == node.attr:
@@ -137,7 +138,7 @@ class Edits:
             self._edits.append(Edit(dot, end, f", {node.attr!r})", True))
 
     def applied(self) -> tuple[str, tuple[int, ...]]:
-        """The code with all edits made, and the origin of each of its lines (empty: nothing moved)."""
+        """Return the edited code, and the original line of each of its lines (empty if nothing moved)."""
         code, pieces, at = self.tree.code, [], 0
         origins, line = [1], 1
         for edit in self._ordered():
@@ -156,7 +157,8 @@ class Edits:
         return "".join(pieces), tuple(origins) if moved else ()
 
     def _ordered(self) -> list[Edit]:
-        """By place. At one place: what ends, inner before outer, and then what begins, outer before inner."""
+        """Return the edits by position. At the same position: ends, inner before outer, then starts, outer
+        before inner."""
         numbered = list(enumerate(self._edits))
         numbered.sort(key=lambda item: (item[1].start, not item[1].closes, -item[0] if item[1].closes else item[0]))
         return [edit for _, edit in numbered]

@@ -1,6 +1,6 @@
-"""Expressions that Monty would misunderstand.
+"""Rewrites expressions that Monty would interpret differently.
 
-Among them are the methods of Python's own types: Monty has most of them, but only to be called, never as values.
+Among them are the methods of Python's own types: Monty can call most of them, but cannot use them as values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OWNERS: dict[str, type] = {
     "Pattern": re.Pattern,
     "Match": re.Match,
 }
-"""By the names that `type(x).__name__` gives in Monty."""
+"""Types by the names that `type(x).__name__` returns in Monty."""
 
 SPECIAL = {
     "__getitem__": "lambda k: o[k]",
@@ -36,19 +36,19 @@ SPECIAL = {
     "__str__": "lambda: str(o)",
     "__repr__": "lambda: repr(o)",
 }
-"""Methods with two underscores that are passed on as values."""
+"""Special methods that are passed as values."""
 
 LACKING = frozenset(
     {"translate", "maketrans", "format_map", "is_integer", "bit_length", "bit_count"}
     | {"intersection_update", "difference_update", "symmetric_difference_update"}
 )
-"""Methods that Monty does not have at all: the prelude does."""
+"""Methods that Monty lacks and the prelude provides."""
 
 HELPED = frozenset({"union", "intersection", "difference"})
-"""Methods that Monty has in part."""
+"""Methods that Monty supports partly."""
 
 DATA = frozenset({"real", "imag", "numerator", "denominator", "conjugate", "maxlen"})
-"""Attributes that are no methods, or that nobody passes on."""
+"""Attributes that are not methods, or that nobody passes as values."""
 
 
 def _methods(owner: type) -> list[str]:
@@ -59,12 +59,12 @@ def _methods(owner: type) -> list[str]:
 _ALL = frozenset(name for owner in OWNERS.values() for name in _methods(owner))
 
 VALUES = _ALL | frozenset(SPECIAL)
-"""Attributes that may be a method passed on as a value."""
+"""Attributes that may be methods passed as values."""
 
 
 @cache
 def tables() -> str:
-    """Code that tells the prelude which type has which method, and how to make a value of one."""
+    """Return code that tells the prelude which type has which method, and how to make a value of one."""
     owned = ", ".join(f"{kind!r}: {[*_methods(owner), *SPECIAL]!r}" for kind, owner in OWNERS.items())
     simple = sorted(_ALL - LACKING - HELPED)
     makers = [f"{name!r}: lambda o: lambda *a, **k: o.{name}(*a, **k)" for name in simple]
@@ -73,13 +73,13 @@ def tables() -> str:
 
 
 EAGER = frozenset({"map", "filter", "zip", "enumerate", "reversed"})
-"""Built-in functions that make an iterator in Python, and a list in Monty."""
+"""Built-in functions that return an iterator in Python, and a list in Monty."""
 
 CONSUMERS = frozenset(
     {"all", "any", "dict", "enumerate", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple"}
     | {"Counter", "deque", "join", "extend", "update", "fsum", "prod", "mean", "median"}
 )
-"""What uses up an iterable at once, so that a list is as good."""
+"""Functions that consume an iterable at once, so that a list is equivalent."""
 
 KEYED = frozenset({"sorted", "max", "min"})
 TYPES = frozenset({"str", "list", "dict", "set", "tuple", "bytes", "int", "float", "frozenset"})
@@ -88,7 +88,7 @@ VERBOSE = frozenset({"VERBOSE", "X"})
 
 
 def attribute(node: ast.Attribute, edits: Edits) -> None:
-    """A method that is not called but passed on, and one that Monty does not have."""
+    """Rewrite a method that is used as a value, or that Monty lacks."""
     around = edits.tree.parent(node)
     if not (isinstance(around, ast.Call) and around.func is node):
         if node.attr in VALUES:
@@ -98,19 +98,19 @@ def attribute(node: ast.Attribute, edits: Edits) -> None:
 
 
 def _of_type(node: ast.Attribute) -> bool:
-    """`str.lower(x)`."""
+    """Return whether it has the form `str.lower(x)`."""
     return isinstance(node.value, ast.Name) and node.value.id in TYPES and node.attr in VALUES
 
 
 def _needs_help(name: str, call: ast.Call) -> bool:
-    """Calls that Monty's own method understands only in part."""
+    """Return whether Monty's own method handles this call only partly."""
     if name in {"union", "intersection", "difference"}:
         return len(call.args) != 1 or isinstance(call.args[0], ast.Starred)
     return False
 
 
 def call(node: ast.Call, edits: Edits) -> None:
-    """Calls of built-in functions whose results are lists here, or that cannot ask a model from a key."""
+    """Rewrite calls of built-in functions that return lists here, or that cannot call a model from a key."""
     if isinstance(node.func, ast.Attribute) and node.func.attr == "finditer":
         _as_iterator(node, edits)
     if not isinstance(node.func, ast.Name) or node.func.id in edits.tree.names:
@@ -122,7 +122,7 @@ def call(node: ast.Call, edits: Edits) -> None:
 
 
 def _may_ask(key: ast.expr) -> bool:
-    """Whether a key function may call one of the cell's, which may ask a model."""
+    """Return whether a key function may call a function of the cell, which may call a model."""
     if isinstance(key, ast.Name):
         return key.id not in PLAIN_KEYS
     called = (node.func for node in ast.walk(key) if isinstance(node, ast.Call))
@@ -130,12 +130,12 @@ def _may_ask(key: ast.expr) -> bool:
 
 
 def generator(node: ast.GeneratorExp, edits: Edits) -> None:
-    """A generator expression is a list in Monty."""
+    """Rewrite a generator expression, which is a list in Monty."""
     _as_iterator(node, edits)
 
 
 def _as_iterator(node: ast.expr, edits: Edits) -> None:
-    """Make the list an iterator where it is kept, passed to a function that may be lazy, or given to `next`."""
+    """Make the list an iterator if it is stored, passed to a function that may be lazy, or passed to `next`."""
     around = edits.tree.parent(node)
     match around:
         case ast.For() | ast.comprehension() | ast.Starred() | ast.Expr():
@@ -149,5 +149,5 @@ def _as_iterator(node: ast.expr, edits: Edits) -> None:
 
 
 def _shares_parentheses(node: ast.GeneratorExp, around: ast.Call, edits: Edits) -> bool:
-    """`f(x for x in y)`: the expression is all between the parentheses of the call."""
+    """Return whether the expression is the only argument, as in `f(x for x in y)`."""
     return edits.tree.span(node)[1] == edits.tree.span(around)[1]

@@ -1,8 +1,8 @@
-"""Changes to a cell that mean the same in Python, and work in Monty.
+"""Rewrites a cell so that it works in Monty and means the same as in Python.
 
-Monty has no built-in methods as values, no `del`, no lazy `map`; it lacks some names of modules that it has. Each
-change is made at one place of the syntax tree and calls a function of the prelude that does what Python does.
-The rest of the text stays as it is, and every line can be found again.
+Monty has no built-in methods as values, no `del`, no lazy `map`, and lacks some names of its modules. Each
+change replaces one node of the syntax tree by a call of a prelude function that does what Python does. The rest
+of the text is unchanged, and every line can be mapped back.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from rlm_langchain.sandboxes.monty.rewrite.edits import Edits, Tree
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """A cell as it is run."""
+    """A rewritten cell."""
 
     code: str
     origins: tuple[int, ...]
-    """For each of its lines the line that it came from; empty when they are the same."""
+    """The original line of each line. Empty if they are the same."""
     modules: frozenset[str]
-    """The modules of our library that it imports."""
+    """The modules of our prelude that it imports."""
 
 
 def rewritten(code: str, tree: ast.Module, echo: bool) -> Rewritten:
-    """The cell with all changes made. `echo`: show the value of its last expression."""
+    """Return the rewritten cell. With `echo`, it shows the value of its last expression."""
     found = Tree(code, tree)
     edits = Edits(found)
     if echo and tree.body and isinstance(last := tree.body[-1], ast.Expr):

@@ -1,4 +1,4 @@
-"""Statements that Monty would misunderstand."""
+"""Rewrites statements that Monty would interpret differently."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlm_langchain.sandboxes.monty.rewrite.edits import Edits
 
 
 def imported(node: ast.Import | ast.ImportFrom, edits: Edits) -> frozenset[str]:
-    """Imports from our library become assignments. Returns the modules that they need."""
+    """Replace imports from our prelude by assignments. Return the modules that they need."""
     if isinstance(node, ast.ImportFrom):
         made, needed = _imported_from(node), {(node.module or "").partition(".")[0]}
         ours = not node.level and needed <= modules() and "*" not in {name.name for name in node.names}
@@ -24,7 +24,7 @@ def imported(node: ast.Import | ast.ImportFrom, edits: Edits) -> frozenset[str]:
 
 
 def _imported(name: ast.alias) -> str:
-    """`import a`, `import a.b`, `import a.b as c`; what is not ours stays an import."""
+    """Rewrite `import a`, `import a.b`, `import a.b as c`. Imports of other modules are unchanged."""
     top, _, rest = name.name.partition(".")
     if top not in modules():
         return f"import {name.name}" + (f" as {name.asname}" if name.asname else "")
@@ -43,7 +43,7 @@ def _imported_from(node: ast.ImportFrom) -> list[str]:
 
 
 def deleted(node: ast.Delete, edits: Edits) -> None:
-    """`del d[k]` calls a function; `del x` becomes the one statement of Monty that unbinds a name."""
+    """Replace `del d[k]` by a function call, and `del x` by the one statement of Monty that unbinds a name."""
     start, end = edits.tree.span(node)
     code = [_deletion(target, edits) for target in node.targets]
     several = any("\n" in part for part in code if part is not None)
@@ -55,7 +55,7 @@ def deleted(node: ast.Delete, edits: Edits) -> None:
 
 
 def caught(node: ast.Try, edits: Edits) -> None:
-    """Handlers that catch everything let the end of an answered cell pass: `FINAL` raises `KeyboardInterrupt`."""
+    """Let handlers that catch everything pass the end of an answered cell: `FINAL` raises `KeyboardInterrupt`."""
     if not any(handler.type is None or _names_all(handler.type) for handler in node.handlers):
         return
     first = node.handlers[0]
@@ -84,7 +84,7 @@ def _deletion(target: ast.expr, edits: Edits) -> str | None:
 
 
 def defined(node: ast.ClassDef, edits: Edits) -> None:
-    """A dataclass tells the prelude what its fields are; static and class methods are made after the class."""
+    """Record the fields of a dataclass for the prelude, and create static and class methods after the class."""
     fields = [item.target.id for item in node.body if _is_field(item)]  # type: ignore[attr-defined]
     for decorator in node.decorator_list:
         if _is_dataclass(decorator):
@@ -96,7 +96,7 @@ def defined(node: ast.ClassDef, edits: Edits) -> None:
 
 
 def _made_after(node: ast.ClassDef, item: ast.stmt, edits: Edits) -> str | None:
-    """The statement that makes a method static, or a class method; its decorator becomes a comment."""
+    """Return the statement that makes a method a static or class method. Its decorator becomes a comment."""
     match item:
         case ast.FunctionDef(
             name=name, decorator_list=[ast.Name(id="staticmethod" | "classmethod" as kind) as how]

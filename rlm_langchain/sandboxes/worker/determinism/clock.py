@@ -1,7 +1,7 @@
-"""Time as a session sees it: it starts where the host says and moves only when it is looked at or slept through.
+"""The time of a session: it starts where the host says, and moves only when the program reads it or sleeps.
 
-So a cell that is run again, on another machine and another day, sees what it saw. The real clock is used for
-one thing: the time that a cell may take.
+So a cell that runs again, on another machine and another day, sees the same times. The real clock is only used
+to limit the time of a cell.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 STEP = 1_000
-"""Nanoseconds that pass with each look at the clock."""
+"""Nanoseconds that pass with each reading of the clock."""
 
 AGAIN = 0.1
-"""Seconds until a cell that has caught the alarm hears it again."""
+"""Seconds until the alarm is repeated for a cell that has caught it."""
 
 HURRY = 0.5
-"""Seconds that a cell has left when it has caught what ends it after its answer."""
+"""Seconds that a cell has left if it catches the exception that ends it after its answer."""
 
 _monotonic = time.monotonic
 
 
 class TimeLimit(BaseException):
-    """The cell has used its time. No `Exception`, so that `except Exception` lets it through."""
+    """The cell has used its time. It is not an `Exception`, so that `except Exception` does not catch it."""
 
     __module__ = "builtins"  # for tracebacks: programs see a plain name
 
 
 class Alarm:
-    """Ends a cell from within when its time is up. The host kills the worker when that does not help."""
+    """Ends a cell from within when its time is up. If that does not help, the host kills the worker."""
 
     def __init__(self, seconds: float, is_held: Callable[[], int]) -> None:
         self._limit, self._is_held = seconds, is_held
@@ -47,26 +47,26 @@ class Alarm:
         signal(SIGALRM, self._ring)
 
     def new_cell(self) -> None:
-        """A cell starts with all of its time."""
+        """Give a new cell all of its time."""
         self._left, self._given = self._limit, None
 
     def hurry(self, error: type[BaseException]) -> None:
-        """The cell has its answer: what does not end by it has little time left, and then ends with this error."""
+        """Limit a cell that has its answer to a short time, and then end it with this error."""
         self._left, self._given = min(self._left, _monotonic() - self._since + HURRY), error
         setitimer(ITIMER_REAL, HURRY, AGAIN)
 
     def start(self) -> None:
-        """The cell's time runs."""
+        """Start the cell's time."""
         self._since = _monotonic()
         setitimer(ITIMER_REAL, max(self._left, 0.001), AGAIN)
 
     def stop(self) -> None:
-        """The cell's time stands still."""
+        """Stop the cell's time."""
         setitimer(ITIMER_REAL, 0)
         self._left -= _monotonic() - self._since
 
     def spend(self, seconds: float) -> None:
-        """Take time that was slept. Raises `TimeLimit` when there is not so much left."""
+        """Subtract time that was slept. Raises `TimeLimit` if there is not enough left."""
         spent = _monotonic() - self._since
         if seconds > self._left - spent:
             raise self._error()
@@ -84,30 +84,30 @@ class Alarm:
 
 
 class Clock:
-    """The time that programs are told."""
+    """The time that programs see."""
 
     def __init__(self, start: float, alarm: Alarm) -> None:
         self._start = self._now = int(start * 1e9)
         self._alarm = alarm
 
     def wall(self) -> int:
-        """Nanoseconds since the epoch."""
+        """Return nanoseconds since the epoch."""
         self._now += STEP
         return self._now
 
     def running(self) -> int:
-        """Nanoseconds since the session began."""
+        """Return nanoseconds since the session began."""
         return self.wall() - self._start
 
     def sleep(self, seconds: float, /) -> None:
-        """Let time pass without waiting for it; it counts as the cell's own."""
+        """Let time pass without waiting. It counts as the cell's own."""
         if seconds < 0:
             raise ValueError("sleep length must be non-negative")
         self._alarm.spend(seconds)
         self._now += int(seconds * 1e9)
 
     def rule(self) -> None:
-        """Put this clock in the place of every function of `time`."""
+        """Replace every function of `time` by this clock."""
         vars(time).update(self._counters())
         vars(time).update(self._calendar())
         vars(time)["sleep"] = self.sleep
@@ -127,7 +127,7 @@ class Clock:
         return self.wall() if clock_id == time.CLOCK_REALTIME else self.running()
 
     def _calendar(self) -> dict[str, Any]:
-        """The functions that take the present when they are given no time."""
+        """Return the functions that use the present time if they are given none."""
         localtime, gmtime, ctime = time.localtime, time.gmtime, time.ctime
         strftime, asctime = time.strftime, time.asctime
         return {
@@ -143,7 +143,7 @@ class Clock:
 
 
 def fix_datetime(module: Any) -> None:
-    """Make `datetime.now()` ask `time.time()`, as `date.today()` already does."""
+    """Make `datetime.now()` use `time.time()`, as `date.today()` already does."""
     real = module.datetime
 
     class datetime(real):  # type: ignore[misc, valid-type]  # noqa: N801 - it takes the place of that one
@@ -165,7 +165,7 @@ def fix_datetime(module: Any) -> None:
 
 
 def fix_selectors(module: Any, pump: Callable[[], bool]) -> None:
-    """Let waiting in an event loop send the calls of tasks, or pass at once, as `time.sleep` does."""
+    """Make waiting in an event loop send the calls of tasks, or else pass at once like `time.sleep`."""
     for name in ("SelectSelector", "PollSelector", "EpollSelector"):
         kind = getattr(module, name)
         kind.select = _patient(kind.select, pump)

@@ -1,4 +1,4 @@
-"""Randomness as a session sees it: drawn from the seed that the host gives, the same in every replay."""
+"""The randomness of a session: drawn from the host's seed, the same in every replay."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 PID = 2
-"""The process number that programs are told."""
+"""The process id that programs see."""
 
 CORES = 2
-"""The number of processors that programs are told."""
+"""The number of processors that programs see."""
 
 
 def rule(seed: int) -> None:
-    """Make the system's randomness, and what else differs from process to process, a function of the seed."""
+    """Make the system's randomness, and other values that differ between processes, depend on the seed only."""
     draw = _drawing(seed)
     os.urandom = draw
     os.getrandom = lambda size, flags=0: draw(size)
@@ -30,11 +30,11 @@ def rule(seed: int) -> None:
 
 
 def _drawing(seed: int) -> Callable[[int], bytes]:
-    """A function like `os.urandom`."""
+    """Return a function like `os.urandom`."""
     drawn: list[Any] = []
 
     def urandom(size: int, /) -> bytes:
-        """`size` bytes that look random."""
+        """Return `size` bytes that look random."""
         if not drawn:
             from _random import Random
 
@@ -45,7 +45,7 @@ def _drawing(seed: int) -> Callable[[int], bytes]:
 
 
 def fix_random(module: Any) -> None:
-    """`random` draws its own seed from the operating system, past `os.urandom`."""
+    """Make `random` use the seed. Without this it reads the operating system directly, not through `os.urandom`."""
     seed: Any = module.Random.seed
 
     def seeded(self: Any, a: Any = None, version: int = 2) -> None:

@@ -1,8 +1,10 @@
-"""Thread pools in step: tasks take turns, and when all of them wait for the host, their calls go out together.
+"""Cooperative thread pools: tasks take turns, and when all of them wait for the host, their calls go out
+together.
 
-Programs like to write `pool.map(llm_query, chunks)`. With free threads the order of the calls would be up to
-the scheduler, so that no replay could follow, and one call would wait for the other. Here a task runs until it
-asks the host or ends; nothing else runs meanwhile. Whoever waits for a result sends what all the others ask.
+Programs often contain `pool.map(llm_query, chunks)`. With free threads the order of the calls would depend on
+the scheduler, so that no replay could follow, and the calls would be made one after the other. Here a task runs
+until it makes a call or ends, and nothing else runs meanwhile. A thread that waits for a result sends the calls
+of all tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     Exchange = Callable[[Sequence[str]], list[Any]]
 
 STACK = 1 << 20
-"""Bytes of stack for each task."""
+"""Stack size of each task, in bytes."""
 
 MOST = 64
 """Tasks of one pool that may wait for the host at once."""
@@ -35,7 +37,7 @@ class Task:
         self._replies: list[Any] = []
 
     def begin(self) -> None:
-        """Run until it asks or ends."""
+        """Run until it makes a call or ends."""
         import threading
 
         before = threading.stack_size(STACK)
@@ -44,12 +46,12 @@ class Task:
         self._hand_over()
 
     def go_on(self, replies: list[Any]) -> None:
-        """Run until it asks again or ends."""
+        """Run until it makes another call or ends."""
         self.asks, self._replies = (), replies
         self._hand_over()
 
     def park(self, calls: Sequence[str]) -> list[Any]:
-        """Wait for the replies to these calls. In the task's own thread."""
+        """Wait for the replies to these calls. Called in the task's own thread."""
         self.asks = calls
         self._back.release()
         self._turn.acquire()
@@ -74,25 +76,26 @@ class Task:
 
 
 class CooperativePool:
-    """All tasks of a session, and the one who sends their calls."""
+    """All tasks of a session, and the thread that sends their calls."""
 
     def __init__(self, exchange: Exchange, check: Callable[[], None]) -> None:
-        """`check` raises when the cell has its answer: then no task goes on."""
+        """Create the pool. `check` raises if the cell has its answer; then no task continues."""
         self._exchange, self.check = exchange, check
         self.tasks: dict[int, Task] = {}
-        """By thread, in the order in which they began."""
+        """Tasks by thread, in the order in which they started."""
         self.running = 0
-        """Tasks that are in the middle of a turn: the alarm cannot reach those."""
+        """Number of tasks in the middle of a turn, which the alarm cannot reach."""
         self.refill: list[Callable[[], None]] = []
-        """What starts the next tasks of each pool."""
+        """Functions that start the next tasks of each pool."""
 
     def exchange(self, calls: Sequence[str]) -> list[Any]:
-        """Ask the host: at once, or together with the other tasks when this is one."""
+        """Send calls to the host: at once, or together with the other tasks if this is a task."""
         task = self.tasks.get(get_ident())
         return self._exchange(calls) if task is None else task.park(calls)
 
     def pump(self) -> bool:
-        """Send what all waiting tasks ask, and let each go on with its replies. False when none waits."""
+        """Send the calls of all waiting tasks, and let each continue with its replies. Return False if none
+        waits."""
         waiting = [task for task in self.tasks.values() if task.asks]
         if not waiting:
             return False
@@ -105,10 +108,10 @@ class CooperativePool:
         return True
 
     def dismiss(self) -> None:
-        """Forget all tasks: none of them goes on, or asks anything."""
+        """Drop all tasks: none of them continues or makes a call."""
         self.tasks, self.refill, self.running = {}, [], 0
 
     def until(self, done: Callable[[], bool]) -> None:
-        """Send calls until something is so, or nobody waits any more."""
+        """Send calls until the condition is true, or no task waits any more."""
         while not done() and self.pump():
             pass

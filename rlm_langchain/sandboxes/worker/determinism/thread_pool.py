@@ -1,4 +1,4 @@
-"""`concurrent.futures` for programs: the same names, with a `Crew` behind them (see `crew.py`)."""
+"""`concurrent.futures` for programs: the same names, implemented with a `CooperativePool` (see `scheduler.py`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ else:
 
 
 class Future(BaseFuture):
-    """A result that is waited for by sending what the tasks ask."""
+    """A result. Waiting for it sends the calls of the tasks."""
 
     __module__ = "concurrent.futures"
 
@@ -27,18 +27,18 @@ class Future(BaseFuture):
         self._crew = crew
 
     def result(self, timeout: float | None = None) -> Any:
-        """What the task gave back, or raises what it raised."""
+        """Return the task's result, or raise its exception."""
         self._crew.until(self.done)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What the task raised, or None."""
+        """Return the task's exception, or None."""
         self._crew.until(self.done)
         return super().exception(0)
 
 
 class Pool(_base.Executor):
-    """Runs tasks one at a time; what they ask goes to the host together, as much as `max_workers` at once."""
+    """Runs tasks one at a time. Their calls go to the host together, up to `max_workers` at once."""
 
     __module__, __qualname__ = "concurrent.futures", "ThreadPoolExecutor"
 
@@ -61,7 +61,7 @@ class Pool(_base.Executor):
         self.crew.refill.append(self._fill)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Put a call in line. It begins at once when there is room."""
+        """Queue a call. It starts at once if there is room."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         task = Task(self.crew, Future(self.crew), lambda: (self._first(), fn(*args, **kwargs))[1])
@@ -70,7 +70,7 @@ class Pool(_base.Executor):
         return task.future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; by default, see all tasks to their end."""
+        """Accept no more calls. By default, wait for all tasks to end."""
         self._closed = True
         if cancel_futures:
             for task in self._queue:
@@ -80,7 +80,7 @@ class Pool(_base.Executor):
             self.crew.refill = [fill for fill in self.crew.refill if fill != self._fill]
 
     def _fill(self) -> None:
-        """Begin as many tasks as may be under way."""
+        """Start as many tasks as are allowed."""
         self._begun = [task for task in self._begun if not task.future.done()]
         while self._queue and len(self._begun) < self._max_workers:
             task = self._queue.pop(0)
@@ -99,13 +99,13 @@ def install(module: Any, crew: CooperativePool) -> None:
 
 
 def install_waiting(module: Any, crew: CooperativePool) -> None:
-    """Replace what waits for futures in `concurrent.futures._base`."""
+    """Replace the functions of `concurrent.futures._base` that wait for futures."""
     module.as_completed = lambda fs, timeout=None: _as_completed(crew, fs)
     module.wait = lambda fs, timeout=None, return_when=_base.ALL_COMPLETED: _wait(crew, fs, return_when)
 
 
 def _as_completed(crew: CooperativePool, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
-    """The futures as they are done, else in the order in which they were given."""
+    """Yield the futures as they complete; those that are done at the same time in the given order."""
     left = list(dict.fromkeys(fs))
     while left:
         _until_enough(crew, left, _base.FIRST_COMPLETED)
@@ -117,7 +117,7 @@ def _as_completed(crew: CooperativePool, fs: Iterable[BaseFuture]) -> Iterator[B
 
 
 def _wait(crew: CooperativePool, fs: Iterable[BaseFuture], return_when: str) -> Any:
-    """The futures that are done, and the others."""
+    """Return the futures that are done, and the others."""
     futures = set(fs)
     _until_enough(crew, futures, return_when)
     done = {future for future in futures if future.done()}

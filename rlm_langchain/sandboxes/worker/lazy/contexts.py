@@ -1,4 +1,4 @@
-"""The context: a real text, list or dict when it fits, a lazy text when it does not."""
+"""The context: a real text, list or dict if it fits, else a lazy text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 
 FORMAT, REGULAR = 0o170000, 0o100000
-"""As in `stat`, which would be slow to load."""
+"""As in `stat`, which would be slow to import."""
 
 LONG = 1 << 20
-"""Characters of a piece that is worth looking for in the contexts."""
+"""Characters from which a piece of text is looked up in the contexts."""
 
 
 def loaded(context: list[Any], limits: dict[str, Any]) -> Any:
-    """The value of a context, given as `[path, kind, length, size]`, and then device and inode.
+    """Return the value of a context, given as `[path, kind, length, size]`, and then device and inode.
 
     Raises `MemoryError`, `OSError`, `ValueError`.
     """
@@ -37,9 +37,10 @@ def loaded(context: list[Any], limits: dict[str, Any]) -> Any:
 
 
 def place_of(text: Any, contexts: dict[str, Any]) -> list[Any] | None:
-    """Where a long text stands in one of the contexts: its name, the first byte, the one after the last.
+    """Return the position of a long text in one of the contexts: its name, the first byte, the byte after the
+    last.
 
-    None: it is short, or stands nowhere, and is sent as it is.
+    None: it is short or not in a context, and is sent as it is.
     """
     part = getattr(text, "origin", None)  # of a lazy text
     if part is not None:
@@ -52,14 +53,14 @@ def place_of(text: Any, contexts: dict[str, Any]) -> list[Any] | None:
 
 
 def _size(text: str, start: int, stop: int) -> int:
-    """How many bytes of UTF-8 a part of a text is."""
+    """Return the size of a part of a text in UTF-8 bytes."""
     if text.isascii():
         return stop - start
     return sum(len(text[at : min(at + LONG, stop)].encode()) for at in range(start, stop, LONG))
 
 
 def lazy(fd: int, length: int, size: int) -> LazyText:
-    """A text that is read where it is looked at."""
+    """Return a text that is read on access."""
     from rlm_langchain.sandboxes.worker.lazy import regex
     from rlm_langchain.sandboxes.worker.lazy.file import Source
     from rlm_langchain.sandboxes.worker.lazy.text import LazyText
@@ -69,7 +70,8 @@ def lazy(fd: int, length: int, size: int) -> LazyText:
 
 
 def _opened(path: str, size: int, identity: list[int]) -> int:
-    """A descriptor of the regular file that the host has checked, known by device and inode. Never waits."""
+    """Return a descriptor of the regular file that the host has verified, identified by device and inode. Never
+    blocks."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(fd)
     if found.st_mode & FORMAT != REGULAR:
@@ -80,6 +82,6 @@ def _opened(path: str, size: int, identity: list[int]) -> int:
 
 
 def _read(fd: int) -> str:
-    """All of a file, which is then closed."""
+    """Read a whole file and close it."""
     with open(fd, encoding="utf-8", errors="replace", newline="") as file:
         return file.read()

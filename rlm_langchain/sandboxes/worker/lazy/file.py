@@ -1,4 +1,4 @@
-"""A UTF-8 file that is read where it is looked at: bytes found, characters counted, nothing kept."""
+"""A UTF-8 file that is read on access: finds bytes, counts characters, keeps nothing."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import os
 from bisect import bisect_right
 
 BLOCK = 1 << 18
-"""Bytes between two marks of the index."""
+"""Bytes between two entries of the index."""
 
 WINDOW = 1 << 20
 """Bytes that are searched at once."""
 
 CONTINUED = bytes(range(0x80, 0xC0))
-"""The bytes of UTF-8 that do not begin a character."""
+"""The UTF-8 bytes that do not start a character."""
 
 
 class Source:
-    """A file, and where in it which character is. The index grows with how far one has looked."""
+    """A file with an index of its characters, which grows as far as the file has been read."""
 
     def __init__(self, fd: int, length: int, size: int) -> None:
         self._fd, self.length, self.size = fd, length, size
         self._ascii = length == size
         self._marks = [0]
-        """How many characters begin before each block."""
+        """Number of characters that start before each block."""
 
     def text(self, start: int, stop: int) -> str:
-        """The characters from `start` to `stop`."""
+        """Return the characters from `start` to `stop`."""
         first = self.byte_of(start)
         return self.read(first, self.byte_of(stop) - first).decode("utf-8", "replace")
 
     def read(self, start: int, size: int) -> bytes:
-        """`size` bytes, or as many as there are. Raises `OSError` when the file is shorter than it was."""
+        """Return `size` bytes, or as many as there are. Raises `OSError` if the file is shorter than it was."""
         parts = []
         size = min(size, self.size - start)
         while size > 0:
@@ -42,7 +42,7 @@ class Source:
         return b"".join(parts)
 
     def byte_of(self, char: int) -> int:
-        """Where in the file a character begins."""
+        """Return the byte offset of a character."""
         if self._ascii:
             return min(char, self.size)
         while self._marks[-1] <= char:
@@ -55,7 +55,7 @@ class Source:
         return block * BLOCK + lead + len(before.encode())
 
     def char_of(self, byte: int) -> int:
-        """Which character begins at a byte."""
+        """Return the index of the character that starts at a byte."""
         if self._ascii:
             return byte
         block = byte // BLOCK
@@ -64,7 +64,7 @@ class Source:
         return self._marks[block] + _begun(self.read(block * BLOCK, byte - block * BLOCK))
 
     def _mark(self) -> bool:
-        """Look at one more block. False at the end of the file."""
+        """Index one more block. Return False at the end of the file."""
         start = (len(self._marks) - 1) * BLOCK
         if start >= self.size:
             return False
@@ -72,7 +72,7 @@ class Source:
         return True
 
     def find(self, needle: bytes, first: int, last: int) -> int:
-        """The first place of some bytes between two places, or -1."""
+        """Return the first position of some bytes in a range, or -1."""
         step = max(WINDOW, 2 * len(needle))
         while last - first >= len(needle):
             found = self.read(first, min(step + len(needle), last - first)).find(needle)
@@ -82,7 +82,7 @@ class Source:
         return -1
 
     def rfind(self, needle: bytes, first: int, last: int) -> int:
-        """The last place of some bytes between two places, or -1."""
+        """Return the last position of some bytes in a range, or -1."""
         step = max(WINDOW, 2 * len(needle))
         while last - first >= len(needle):
             begin = max(first, last - step)
@@ -93,7 +93,7 @@ class Source:
         return -1
 
     def count(self, needle: bytes, first: int, last: int) -> int:
-        """How often some bytes occur between two places, without overlaps."""
+        """Count the non-overlapping occurrences of some bytes in a range."""
         total, step = 0, max(WINDOW, 2 * len(needle))
         while last - first >= len(needle):
             data = self.read(first, min(step, last - first))
@@ -105,7 +105,7 @@ class Source:
 
 
 def _end_of_last(data: bytes, needle: bytes, parts: int) -> int:
-    """Where the last of the occurrences ends that `count` has counted."""
+    """Return the end of the last occurrence that `count` has counted."""
     if not parts:
         return 0
     if needle[:1] not in needle[1:]:  # no occurrence can overlap another one
@@ -114,5 +114,5 @@ def _end_of_last(data: bytes, needle: bytes, parts: int) -> int:
 
 
 def _begun(data: bytes) -> int:
-    """How many characters begin in these bytes."""
+    """Return how many characters start in these bytes."""
     return len(data.translate(None, CONTINUED))

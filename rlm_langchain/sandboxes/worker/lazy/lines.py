@@ -1,4 +1,4 @@
-"""The lines of a lazy text, or what is between its separators: a list that is counted and read when needed."""
+"""The lines of a lazy text, or the pieces between separators, as a list that is counted and read on demand."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 
 WINDOW = 1 << 18
-"""Characters that are cut at once."""
+"""Characters that are split at once."""
 
 
 class Pieces:
-    """Like the list that `str.split` or `str.splitlines` would make of a text that is not empty."""
+    """Behaves like the list that `str.split` or `str.splitlines` would make of a non-empty text."""
 
     def __init__(self, text: LazyText, sep: str | None, keepends: bool) -> None:
         self._text, self._sep, self._keepends = text, sep, keepends
         self._marks = [(0, 0)]
-        """How many pieces, and characters, come before each window that was seen."""
+        """Number of pieces, and of characters, before each window that was seen."""
         self._is_seen = False
         """Whether the last mark is the end."""
         self._near: tuple[int, list[str], int] = (-1, [], 0)
-        """The window that was read last: where it begins, its pieces, and where the next one begins."""
+        """The window that was read last: its start, its pieces, and the start of the next one."""
 
     def __iter__(self) -> Iterator[str]:
         at = 0
@@ -55,7 +55,7 @@ class Pieces:
         return self._window(at)[0][number - before]
 
     def _advance(self) -> None:
-        """See one more window, or the end."""
+        """Read one more window, up to the end."""
         count, at = self._marks[-1]
         if at < len(self._text):
             pieces, at = self._window(at)
@@ -63,7 +63,7 @@ class Pieces:
         self._is_seen = at == len(self._text)
 
     def _window(self, at: int) -> tuple[list[str], int]:
-        """Whole pieces from a place on, and where the next ones begin."""
+        """Return the complete pieces from a position on, and where the next ones start."""
         if self._near[0] != at:
             self._near = (at, *self._read(at))
         return self._near[1:]
@@ -78,7 +78,8 @@ class Pieces:
             size *= 2
 
     def _cut(self, window: str, is_last: bool) -> tuple[list[str], int]:
-        """The pieces of a window, and how far they go: but in the last window, the last piece may go on."""
+        """Return the pieces of a window, and their total length. The last piece of a window may continue,
+        except in the last window."""
         if self._sep is None:
             used = len(window) - (0 if is_last else len(window.splitlines(keepends=True)[-1]))
             return window[:used].splitlines(self._keepends), used

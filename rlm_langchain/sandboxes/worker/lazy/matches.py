@@ -1,8 +1,8 @@
 """Matches of a pattern over a lazy text, found in windows.
 
-A match sees at least `AHEAD` characters after its start, and the window grows while a match reaches its end, so
-what is found is what `re` would find, except where a pattern must look further ahead than that to decide
-against a shorter match. Looking behind reaches `BEHIND` characters.
+A match sees at least `AHEAD` characters after its start, and the window grows while a match reaches its end. So
+the result is what `re` would find, unless a pattern must look further ahead to reject a shorter match.
+Lookbehind sees `BEHIND` characters.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ BEHIND = 1 << 12
 
 
 class LazyMatch:
-    """A match in a window, told in places of the whole text."""
+    """A match in a window, with positions in the whole text."""
 
     def __init__(self, match: re.Match[str], base: int, text: LazyText) -> None:
         self._match, self._base, self.string = match, base, text
 
     def start(self, group: int | str = 0) -> int:
-        """Where a group begins, or -1."""
+        """Return the start of a group, or -1."""
         return self.span(group)[0]
 
     def end(self, group: int | str = 0) -> int:
-        """Where a group ends, or -1."""
+        """Return the end of a group, or -1."""
         return self.span(group)[1]
 
     def span(self, group: int | str = 0) -> tuple[int, int]:
-        """Both."""
+        """Return both."""
         start, end = self._match.span(group)
         return (start, end) if start < 0 else (start + self._base, end + self._base)
 
@@ -50,7 +50,7 @@ class LazyMatch:
 
 
 def anchored(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> LazyMatch | None:
-    """A match at `pos`."""
+    """Return a match at `pos`, or None."""
     end = len(text) if endpos is None else min(endpos, len(text))
     size = WINDOW
     while True:
@@ -62,7 +62,7 @@ def anchored(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int
 
 
 def found(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> Iterator[LazyMatch]:
-    """All matches, in order."""
+    """Yield all matches, in order."""
     end = len(text) if endpos is None else min(endpos, len(text))
     size, empty, last = WINDOW, -1, False
     while not last:
@@ -82,7 +82,7 @@ def found(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | 
 
 
 def _view(text: LazyText, pos: int, end: int, size: int) -> tuple[int, str, bool]:
-    """What is around a place: where it begins, the characters, and whether they reach the end."""
+    """Return a window around a position: its start, its characters, and whether they reach the end."""
     base = max(0, pos - BEHIND)
     stop = min(end, pos + size)
     return base, str(text.part(base, max(base, stop))), stop >= end

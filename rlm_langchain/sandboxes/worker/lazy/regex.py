@@ -1,4 +1,4 @@
-"""`re` for lazy texts: the same functions and patterns, which find in windows (see `matches.py`)."""
+"""`re` for lazy texts: the same functions and patterns, which search in windows (see `matches.py`)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _module = {name: getattr(re, name) for name in ("search", "match", "fullmatch", 
 _module |= {name: getattr(re, name) for name in ("split", "sub", "subn")}
 
 _ARGUMENTS = {"split": 2, "sub": 3, "subn": 3}
-"""How many arguments come between the pattern and the flags, where it is not one."""
+"""Number of arguments before the flags, if it is not one."""
 
 
 class LazyPattern:
-    """A compiled pattern that also takes lazy texts."""
+    """A compiled pattern that also accepts lazy texts."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """`re.Pattern`, which it stands in for."""
+        """`re.Pattern`, which it replaces."""
         return re.Pattern
 
     def __getattr__(self, name: str) -> Any:
@@ -93,17 +93,17 @@ def _is_lazy(text: Any) -> bool:
 
 
 def bare(pattern: Any) -> Any:
-    """What a stand-in stands for."""
+    """Return the compiled pattern behind a `LazyPattern`."""
     return pattern._pattern if type(pattern) is LazyPattern else pattern
 
 
 def compiled(pattern: Any, flags: int = 0) -> LazyPattern:
-    """A pattern that takes lazy texts."""
+    """Return a pattern that accepts lazy texts."""
     return pattern if type(pattern) is LazyPattern else LazyPattern(_compile(bare(pattern), flags))
 
 
 def _all_of(match: LazyMatch) -> Any:
-    """What `findall` gives for a match."""
+    """Return what `findall` returns for a match."""
     groups = match.groups("")
     return match[0] if not groups else groups[0] if len(groups) == 1 else groups
 
@@ -131,13 +131,13 @@ def _subn(pattern: re.Pattern[str], repl: Any, text: LazyText, count: int) -> tu
 
 
 def install() -> None:
-    """Make the functions of `re` take lazy texts."""
+    """Make the functions of `re` accept lazy texts."""
     vars(re).update({name: _aware(name) for name in _module})
     re.compile = compiled  # type: ignore[assignment]
 
 
 def _aware(name: str) -> Callable[..., Any]:
-    """A function of `re` that goes through a stand-in."""
+    """Return a function of `re` that uses a `LazyPattern`."""
     most = _ARGUMENTS.get(name, 1)
 
     def function(pattern: Any, *args: Any, flags: int = 0, **named: Any) -> Any:

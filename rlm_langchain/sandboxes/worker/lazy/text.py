@@ -1,8 +1,10 @@
-"""A text that stays in its file: the manners of a `str`, in the memory of a window.
+"""A text that stays in its file: behaves like a `str`, with the memory of a window.
 
 Covered: `len`, indexes, slices, `in`, iteration, `find`, `rfind`, `index`, `rindex`, `count`, `startswith`,
-`endswith`, `split`, `splitlines`, comparison with a text, and everything of `re` (see `lazyre.py`).
-Not covered: what would copy the whole text (`lower`, `replace`, `+`, `str()`): those say so, and work on slices.
+`endswith`, `split`, `splitlines`, comparison with a text, and everything in `re` (see `regex.py`).
+
+Not covered: operations that would copy the whole text (`lower`, `replace`, `+`, `str()`). They raise an error
+that says so, and work on slices.
 """
 
 from __future__ import annotations
@@ -20,21 +22,21 @@ WINDOW = 1 << 20
 """Characters that are held at once."""
 
 LONG = 1 << 20
-"""Characters of a slice that is told apart by its place when a child run is asked about it."""
+"""Characters from which a slice is sent to a child run by its position."""
 
 LARGEST = 64 << 20
-"""Characters of the longest slice that is copied; a longer one is lazy too."""
+"""Longest slice that is copied, in characters. A longer one is lazy, too."""
 
 
 class LazyText:
-    """Part of a source, or all of it."""
+    """A source, or a part of it."""
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
         self._source, self._start, self._stop = source, start, stop
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """`str`, so that `isinstance(context, str)` takes the right branch."""
+        """`str`, so that `isinstance(context, str)` is true."""
         return str
 
     def __len__(self) -> int:
@@ -50,7 +52,7 @@ class LazyText:
         return self._stepped(range(start, stop, step))
 
     def part(self, start: int, stop: int) -> Any:
-        """A slice: a `str`, or lazy when it is very long."""
+        """Return a slice: a `str`, or lazy if it is very long."""
         lazy = LazyText(self._source, self._start + start, self._start + stop)
         if stop - start > LARGEST:
             return lazy
@@ -59,15 +61,15 @@ class LazyText:
 
     @property
     def origin(self) -> LazyText:
-        """Where it comes from: from there."""
+        """The text that it is a part of: itself."""
         return self
 
     def bytes(self) -> tuple[int, int]:
-        """Where in the file it begins, and where it ends."""
+        """The byte offsets of its start and end in the file."""
         return self._source.byte_of(self._start), self._source.byte_of(self._stop)
 
     def is_of(self, whole: object) -> bool:
-        """Whether it is part of that text."""
+        """Return whether it is part of that text."""
         return type(whole) is LazyText and whole._source is self._source
 
     def _stepped(self, places: range) -> str:
@@ -96,23 +98,23 @@ class LazyText:
     __hash__ = None  # type: ignore[assignment]
 
     def find(self, text: str, start: int | None = None, end: int | None = None, /) -> int:
-        """The first place of `text`, or -1."""
+        """Return the first position of `text`, or -1."""
         return self._place(self._source.find, text, start, end)
 
     def rfind(self, text: str, start: int | None = None, end: int | None = None, /) -> int:
-        """The last place of `text`, or -1."""
+        """Return the last position of `text`, or -1."""
         return self._place(self._source.rfind, text, start, end)
 
     def index(self, text: str, start: int | None = None, end: int | None = None, /) -> int:
-        """The first place of `text`. Raises `ValueError` when there is none."""
+        """Return the first position of `text`. Raises `ValueError` if there is none."""
         return _found(self.find(text, start, end))
 
     def rindex(self, text: str, start: int | None = None, end: int | None = None, /) -> int:
-        """The last place of `text`. Raises `ValueError` when there is none."""
+        """Return the last position of `text`. Raises `ValueError` if there is none."""
         return _found(self.rfind(text, start, end))
 
     def count(self, text: str, start: int | None = None, end: int | None = None, /) -> int:
-        """How often `text` occurs, without overlaps."""
+        """Count the non-overlapping occurrences of `text`."""
         low, high = self._bounds(start, end)
         if not text:
             return max(0, high - low + 1)
@@ -127,30 +129,30 @@ class LazyText:
         return self._source.char_of(at) - self._start if at >= 0 else -1
 
     def _bounds(self, start: int | None, end: int | None) -> tuple[int, int]:
-        """Where a search begins and ends, in characters of the source."""
+        """Return the start and end of a search, in characters of the source."""
         low, high, _ = slice(start, end).indices(len(self))
         if start is not None and start > len(self):
             return 1, 0
         return self._start + low, self._start + high
 
     def startswith(self, prefix: str | tuple[str, ...], start: int = 0, end: int | None = None, /) -> bool:
-        """Whether it begins with `prefix`."""
+        """Return whether it starts with `prefix`."""
         low, high, _ = slice(start, end).indices(len(self))
         return any(self.part(low, max(low, min(high, low + len(p)))) == p for p in _several(prefix))
 
     def endswith(self, suffix: str | tuple[str, ...], start: int = 0, end: int | None = None, /) -> bool:
-        """Whether it ends with `suffix`."""
+        """Return whether it ends with `suffix`."""
         low, high, _ = slice(start, end).indices(len(self))
         return any(self.part(max(low, high - len(s)), max(low, high)) == s for s in _several(suffix))
 
     def splitlines(self, keepends: bool = False) -> Pieces:
-        """The lines, as a lazy list."""
+        """Return the lines, as a lazy list."""
         return Pieces(self, None, keepends)
 
     lines = splitlines
 
     def split(self, sep: str | None = None, maxsplit: int = -1) -> Pieces | list[str]:
-        """The pieces between separators, as a lazy list."""
+        """Return the pieces between separators, as a lazy list."""
         if sep is None or maxsplit >= 0:
             raise self.too_long("split() without a separator, or with maxsplit,")
         if not sep:
@@ -183,7 +185,7 @@ class LazyText:
         raise AttributeError(f"a lazy text has no attribute {name!r}")
 
     def too_long(self, what: str) -> Exception:
-        """The error for what would copy all of it."""
+        """Return the error for an operation that would copy all of it."""
         return ValueError(
             f"{what} would copy a text of {len(self):,} characters, which may not fit into memory; "
             "work on slices (context[a:b]), or use find, count, splitlines, re"
@@ -191,12 +193,12 @@ class LazyText:
 
 
 class Part(str):
-    """A long slice of a lazy text, which knows where it comes from."""
+    """A long slice of a lazy text that knows its position."""
 
     origin: LazyText
 
     def __new__(cls, text: str, origin: LazyText) -> Part:
-        """The text, and its place."""
+        """Create the text with its position."""
         part = super().__new__(cls, text)
         part.origin = origin
         return part

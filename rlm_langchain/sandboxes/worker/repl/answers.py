@@ -1,4 +1,4 @@
-"""How a cell answers, and what its program can see of its own variables."""
+"""How a cell answers, and how a program can look at its own variables."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 ANSWER_GIVEN = "__answer_given__"
-"""What `AnswerGiven` is called among the built-in names, for the handlers that `cells` adds."""
+"""Built-in name of `AnswerGiven`, for the handlers that `cell.py` adds."""
 
 
 class AnswerGiven(SystemExit):
-    """Ends the cell that has given its answer. Threads and event loops end with it, and `except Exception` lets it
-    pass; what catches more has it raised again, see `cells`."""
+    """Ends a cell that has given its answer. Threads and event loops end with it, and `except Exception` does
+    not catch it. Broader handlers are made to raise it again, see `cell.py`."""
 
     __module__ = "builtins"  # programs see a plain name
 
 
 class Answers:
-    """The answer of the cell that runs: the first. It is copied when it is given: later changes do not reach it."""
+    """The first answer of the running cell. It is copied when it is given, so that later changes have no effect."""
 
     def __init__(self, names: Namespace, room: int) -> None:
         self._names, self._room = names, room
         self.when_given: Callable[[], None] = lambda: None
         """Called once, when the cell has its answer."""
         self.hidden: set[str] = set()
-        """Names that are not the program's own."""
+        """Names that do not belong to the program."""
         self._given: str | None = None
 
     def FINAL(self, value: Any) -> None:  # noqa: N802 - the field's word
@@ -44,7 +44,7 @@ class Answers:
         self.check()
 
     def check(self) -> None:
-        """Raise `AnswerGiven` when the cell has its answer: nothing more is asked or answered."""
+        """Raise `AnswerGiven` if the cell has its answer: it may not make calls or answer again."""
         if self._given is not None:
             raise AnswerGiven
 
@@ -53,16 +53,16 @@ class Answers:
         self.FINAL(self._looked_up(name) if issubclass(type(name), str) else name)
 
     def SHOW_VARS(self) -> str:  # noqa: N802
-        """The variables of the REPL, one a line."""
+        """Return the variables of the REPL, one per line."""
         lines = [f"{name}: {_about(self._names[name])}" for name in self._own()]
         return "\n".join(lines) or "(no variables yet)"
 
     def names(self) -> Namespace:
-        """What the REPL defines for answering."""
+        """Return the names that the REPL defines for answering."""
         return {"FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SHOW_VARS": self.SHOW_VARS}
 
     def taken(self) -> str | None:
-        """The cell's answer as JSON, once: what FINAL was given, or an `answer` that is ready."""
+        """Return the cell's answer as JSON, once: the argument of FINAL, or a ready `answer`."""
         given, self._given = self._given, None
         answer = self._names.get("answer")
         if type(answer) is not dict or not answer.get("ready") or "content" not in answer:
@@ -91,7 +91,8 @@ class Answers:
 
 
 def _is_form(value: Any) -> bool:
-    """Whether this is the dict in which a program may leave its answer, not a dict of its own that has its name."""
+    """Return whether this is the dict in which a program may leave its answer, and not another dict of that
+    name."""
     return type(value) is dict and "ready" in value and value.keys() <= {"content", "ready"}
 
 
@@ -103,7 +104,7 @@ def _filled_in(form: Any) -> Any:
 
 
 def _about(value: Any) -> str:
-    """A variable in a few words."""
+    """Describe a variable in a few words."""
     kind = type(value).__name__
     if issubclass(type(value), str):
         return f"{kind}, {len(value):,} characters"
@@ -115,7 +116,7 @@ def _about(value: Any) -> str:
 
 
 def let_answers_pass(threading: Any) -> None:
-    """Have a thread that answers end in silence, as one does that exits."""
+    """Make a thread that answers end silently, like one that exits."""
     told = threading.excepthook
 
     def excepthook(args: Any) -> None:

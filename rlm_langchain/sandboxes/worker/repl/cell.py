@@ -1,4 +1,4 @@
-"""One cell: compiled, run, and its last expression shown."""
+"""Compiles and runs one cell, and shows its last expression."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SHOWN = 20_000
 """Characters of the last expression that are shown."""
 
 CO_COROUTINE = 0x80
-"""As in `inspect`, which would be slow to load."""
+"""As in `inspect`, which would be slow to import."""
 
 
 def run(code: str, name: str, names: Namespace) -> None:
-    """Run a cell. Raises what it raises."""
+    """Run a cell. Exceptions of the cell are passed on."""
     tree = parse(code, name)
     remember(name, code)
     _let_answers_pass(tree)
@@ -36,7 +36,7 @@ def run(code: str, name: str, names: Namespace) -> None:
 
 
 def _taken_off(tree: ast.Module) -> ast.Expr | None:
-    """The last statement, when it is an expression; the tree is then without it."""
+    """Remove the last statement from the tree and return it, if it is an expression."""
     match tree.body:
         case [*_, ast.Expr() as last]:
             tree.body.pop()
@@ -45,8 +45,8 @@ def _taken_off(tree: ast.Module) -> ast.Expr | None:
 
 
 def _let_answers_pass(tree: ast.Module) -> None:
-    """Begin the handlers of every `try` with one that lets the end of an answered cell pass: a bare `except:`
-    around `FINAL` would catch it, and a loop go on for ever."""
+    """Add a handler at the start of every `try` that passes on the end of an answered cell. A bare `except:`
+    around `FINAL` would catch it, and a loop could continue for ever."""
     waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
@@ -82,7 +82,7 @@ def _shown(value: Any, as_text: bool) -> None:
 
 
 def _calls(node: ast.Expr | None, name: str) -> bool:
-    """Whether an expression is a bare call of this function."""
+    """Return whether an expression is a call of this function by name."""
     match node:
         case ast.Expr(value=ast.Call(func=ast.Name(id=called))):
             return called == name

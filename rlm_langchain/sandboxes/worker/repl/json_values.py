@@ -1,4 +1,4 @@
-"""Values on their way out, made plain: what the host would refuse is an error here, where the program sees it."""
+"""Converts outgoing values to JSON. What the host would refuse is an error here, where the program sees it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 DEEPEST = 32
-"""Levels of lists and dicts."""
+"""Most levels of lists and dicts."""
 
 MOST = 100_000
-"""Items of one value, all levels together; a list within one counts twice, as its brackets do at the host."""
+"""Most items of one value, over all levels. A nested list counts twice, because the host counts its brackets."""
 
 HINTS = {
     "set": "Use sorted(...) or list(...).",
@@ -31,7 +31,7 @@ HINTS = {
 
 
 def dumped(value: Any, what: str, room: int) -> str:
-    """`value` as JSON of at most `room` bytes. Raises `TypeError` or `ValueError` that names `what`."""
+    """Return `value` as JSON of at most `room` bytes. Raises `TypeError` or `ValueError` that names `what`."""
     text = Plain(what, room).of(value, 0)
     if len(text) * 4 > room and len(text.encode()) > room:
         raise ValueError(_too_big(what, room))
@@ -39,14 +39,14 @@ def dumped(value: Any, what: str, room: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text without lone surrogates, as JSON."""
+    """Return a text without lone surrogates, as JSON."""
     from _json import encode_basestring
 
     return encode_basestring(text)
 
 
 def whole(text: str) -> str:
-    """The text with each half of a surrogate pair replaced: UTF-8 cannot hold them."""
+    """Return the text with lone surrogates replaced, because UTF-8 cannot represent them."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -57,9 +57,9 @@ def _too_big(what: str, room: int) -> str:
 
 
 class Plain:
-    """One walk over one value, which writes it as JSON and counts what it has seen.
+    """Converts one value to JSON and counts its parts.
 
-    Subclasses are written as what they are made of, tuples as lists.
+    Instances of subclasses are written as their base type, tuples as lists.
     """
 
     def __init__(self, what: str, room: int) -> None:
@@ -67,7 +67,7 @@ class Plain:
         self._left, self._items = room, MOST
 
     def of(self, value: Any, depth: int) -> str:
-        """Any value."""
+        """Convert any value."""
         if value is None or value is True or value is False:
             return _CONSTANTS[value]
         kind = type(value)
@@ -81,31 +81,31 @@ class Plain:
         )
 
     def text(self, value: str, depth: int) -> str:
-        """A text, without lone surrogates."""
+        """Convert a text, without lone surrogates."""
         self._left -= str.__len__(value)
         if self._left < 0:
             raise ValueError(_too_big(self._what, self._room))
         return quoted(whole(str.__str__(value)))
 
     def integer(self, value: int, depth: int) -> str:
-        """An integer within 64 bits."""
+        """Convert a 64-bit integer."""
         if -(2**63) <= value < 2**63:
             return int.__repr__(value)
         raise ValueError(f"{self._what} holds an integer over 64 bits; use str(...)")
 
     def number(self, value: float, depth: int) -> str:
-        """A number that is finite."""
+        """Convert a finite number."""
         if abs(value) < float("inf"):
             return float.__repr__(value)
         raise ValueError(f"{self._what} holds {float.__repr__(value)}; use None or text for it")
 
     def sequence(self, value: list[Any] | tuple[Any, ...], depth: int) -> str:
-        """A list."""
+        """Convert a list."""
         self._enter(len(value), depth)
         return f"[{','.join([self.of(item, depth + 1) for item in value])}]"
 
     def mapping(self, value: dict[Any, Any], depth: int) -> str:
-        """A dict with text for keys."""
+        """Convert a dict with text keys."""
         self._enter(len(value), depth)
         pairs = [f"{self._key(key)}:{self.of(item, depth + 1)}" for key, item in value.items()]
         return f"{{{','.join(pairs)}}}"

@@ -1,4 +1,4 @@
-"""What a cell prints: kept up to a limit, and handed to the host as it comes."""
+"""The output of a cell: limited, and sent to the host as it is produced."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from typing import Any
 
 EAGER = 64
-"""So many pieces of a cell's output are handed over at once; later ones wait for company."""
+"""Number of pieces of a cell's output that are sent at once. Later ones are collected."""
 
 CROWD = 1 << 14
-"""Characters that are handed over without waiting for more."""
+"""Characters that are sent without waiting for more."""
 
 PAUSE = 0.02
-"""Seconds between two pieces that wait for company."""
+"""Seconds between two collected pieces."""
 
 
 _now = time.monotonic  # before the clock is fixed
 
 
 class OutputLimit(BaseException):
-    """The cell has printed too much. No `Exception`, so that `except Exception` does not go on printing."""
+    """The cell has printed too much. It is not an `Exception`, so that `except Exception` does not catch it."""
 
     __module__ = "builtins"  # for tracebacks: programs see a plain name
 
 
 class CellOutput(io.RawIOBase):
-    """The far end of `sys.stdout` and `sys.stderr` for one cell."""
+    """The raw stream behind `sys.stdout` and `sys.stderr` for one cell."""
 
     def __init__(self, limit: int, show: Callable[[str], None], hold: Hold) -> None:
         self._room, self._limit = limit, limit
@@ -43,17 +43,17 @@ class CellOutput(io.RawIOBase):
         self._waiting: list[str] = []
         self._size, self._pieces, self._last = 0, 0, 0.0
         self.held = False
-        """While the cell waits for a reply nothing may be handed over."""
+        """True while the cell waits for a reply, when nothing may be sent."""
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def close(self) -> None:
-        """Nothing: a program that closes its output loses its wrapper, not the screen."""
+        """Do nothing: a program that closes its output only loses its wrapper."""
 
     def write(self, data: Any) -> int:
-        """Take bytes. Raises `OutputLimit` once there are too many."""
+        """Accept bytes. Raises `OutputLimit` if there are too many."""
         with self._hold:
             self._take(bytes(data))
         if self._room < 0:
@@ -75,7 +75,7 @@ class CellOutput(io.RawIOBase):
         return self._pieces < EAGER or self._size > CROWD or _now() - self._last > PAUSE
 
     def empty(self) -> None:
-        """Hand over what waits."""
+        """Send what was collected."""
         text, self._waiting, self._size = "".join(self._waiting), [], 0
         self._pieces += 1
         self._last = _now()
@@ -83,13 +83,13 @@ class CellOutput(io.RawIOBase):
             self._show(text[start : start + CROWD])
 
     def wrapped(self) -> io.TextIOWrapper:
-        """A text stream on this screen, for `sys.stdout`."""
+        """Return a text stream on this output, for `sys.stdout`."""
         screen: Any = self
         return io.TextIOWrapper(screen, "utf-8", "replaced", line_buffering=True)
 
 
 def install(screen: CellOutput) -> io.TextIOWrapper:
-    """Make a screen the output of what runs next."""
+    """Make this the output of the code that runs next."""
     stream = screen.wrapped()
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]
     return stream

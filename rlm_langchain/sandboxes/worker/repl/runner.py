@@ -1,4 +1,4 @@
-"""Where cells are run: with an output, a time limit, and a host that answers."""
+"""Runs cells: with an output, a time limit, and calls to the host."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from typing import Any
 
 BALLAST = 4 << 20
-"""Bytes set aside, so that a session without memory can still say so, and run `del`."""
+"""Bytes set aside, so that a session that is out of memory can still report it, and run `del`."""
 
 CROWD = 110_000
-"""Values that one wave of calls may hold: less than the host reads in a frame, more than one call has."""
+"""Values that one batch of calls may contain: less than the host reads in a frame, more than one call has."""
 
 CALL = 4
-"""Values that a call counts for, with a text for its context or with none."""
+"""Number of values that a call counts for, with a text or no context."""
 
 
 class CellRunner:
-    """Runs what a program does, and stops it when its time or its paper is used up."""
+    """Runs a program's code, and stops it when its time or its output limit is used up."""
 
     def __init__(self, channel: Channel, limits: dict[str, Any], check: Callable[[], None]) -> None:
-        """`check` raises when a cell may ask nothing more."""
+        """Create the runner. `check` raises if a cell may make no more calls."""
         self._channel, self._output, self._room = channel, limits["output"], limits["value"]
         self._check = check
         self.crew = CooperativePool(self._exchanged, check)
         self.alarm = Alarm(limits["seconds"], self._is_held)
         self.is_open = False
-        """Whether calls can be made: only a cell may make them."""
+        """Whether calls can be made. Only a cell may make them."""
         self.turn = 0
-        """The host's number for what it waits for: the frame that ends the turn must have it."""
+        """The host's number for the current turn. The frame that ends the turn must contain it."""
         self._one = RLock()
         self._screen = CellOutput(self._output, self._show, channel.hold)
         self._ballast = bytearray(BALLAST)
 
     def play(self, work: Callable[[], None]) -> str | None:
-        """Do something of the program's. Gives back what it raised, as a program's author reads it."""
+        """Run code of the program. Return its error as a traceback for the program's author, or None."""
         if not self._ballast:
             caught(self._set_aside)
         self._screen = CellOutput(self._output, self._show, self._channel.hold)
@@ -65,11 +65,11 @@ class CellRunner:
         return next((self._told(error) for error in faults), None)
 
     def _is_held(self) -> bool:
-        """Whether the alarm must wait: raised now, it would break a frame in two, or leave a task to itself."""
+        """Return whether the alarm must wait, because it would split a frame or leave a task alone."""
         return bool(self._channel.hold.depth or self.crew.running)
 
     def _exchanged(self, calls: Sequence[str]) -> list[Any]:
-        """Ask the host, and wait. The cell's time stands still meanwhile. One thread at a time."""
+        """Make calls and wait. The cell's time is stopped meanwhile. One thread at a time."""
         with self._one:
             if not self.is_open:
                 raise LLMError("calls can only be made while a cell runs")
@@ -82,7 +82,7 @@ class CellRunner:
             return replies
 
     def _sent(self, wave: Sequence[str]) -> list[Any]:
-        """One wave of calls, and its replies."""
+        """Send one batch of calls, and return its replies."""
         self._screen.held = True
         self._channel.send(joined(self.turn, wave))
         _, self.turn, replies = self._channel.receive()
@@ -90,7 +90,7 @@ class CellRunner:
         return replies  # type: ignore[no-any-return]
 
     def end(self, answer: str | None, error: str | None) -> None:
-        """Tell the host how a cell ended. A call that another thread still makes is answered first."""
+        """Tell the host how a cell ended. A call that another thread is still making is answered first."""
         with self._one:
             self.is_open = False
             if answer is None:
@@ -107,7 +107,7 @@ class CellRunner:
                 pass  # it rang while it was being switched off
 
     def _flush(self) -> None:
-        """Put everything that was printed on the screen. A program may have closed its output."""
+        """Send everything that was printed. A program may have closed its output."""
         if not self._stream.closed:
             self._stream.flush()
 
@@ -125,7 +125,7 @@ class CellRunner:
 
 
 def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:
-    """The calls in as few frames as hold them."""
+    """Split the calls into as few frames as possible."""
     wave: list[str] = []
     size = crowd = 0
     for call in calls:
@@ -140,7 +140,7 @@ def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:
 
 
 def values_in(call: str) -> int:
-    """How many values the host will count in a call: commas and brackets, but for those in texts."""
+    """Return how many values the host will count in a call: commas and brackets outside texts."""
     if not call.endswith(("]]", "}]")):
         return CALL
     import re
@@ -150,7 +150,7 @@ def values_in(call: str) -> int:
 
 
 def caught(work: Callable[[], None]) -> BaseException | None:
-    """What it raises: whatever that is, it is the program's own affair."""
+    """Run `work` and return its exception, of any kind."""
     try:
         work()
     except BaseException as error:  # noqa: BLE001

@@ -1,4 +1,4 @@
-"""Errors as a program's author wants to read them: the frames of the cell, and nothing of what runs it."""
+"""Formats errors for a program's author: the frames of the cell, without those of the REPL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LONGEST = 12_000
-"""Characters of a traceback; of a longer one the middle is left out."""
+"""Longest traceback in characters. Of a longer one the middle is left out."""
 
 NO_IMPORT = "llm_query, rlm_query, FINAL and the other functions of this REPL are there without an import"
 NO_AWAIT = "the functions of this REPL are called without await; llm_query_batched asks many at once"
@@ -24,19 +24,19 @@ HINTS = (
 """A part of an error, and what to do about it."""
 
 OWN = ("<cell ", "<helpers>")
-"""How the file names of frames begin that are shown."""
+"""Prefixes of the file names of frames that are shown."""
 
 
 _sources: dict[str, str] = {}
 
 
 def remember(name: str, code: str) -> None:
-    """Keep the source of a cell, for the tracebacks that show it."""
+    """Store the source of a cell, for tracebacks."""
     _sources[name] = code
 
 
 def described(error: BaseException) -> str:
-    """The traceback as text. Raises nothing, however the exception is made."""
+    """Return the traceback as text. Never raises, whatever the exception does."""
     try:
         is_bare = type(error) is MemoryError and "traceback" not in sys.modules
         return _with_hint(shortened(_without_modules(error) if is_bare else _formatted(error)))
@@ -55,7 +55,7 @@ _name_of = type.__dict__["__name__"].__get__  # past what a metaclass makes of i
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """Head and tail of a text, with the number of characters between them."""
+    """Return head and tail of a text, with the number of characters between them."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -75,10 +75,10 @@ def _formatted(error: BaseException) -> str:
 
 
 def _without_modules(error: BaseException) -> str:
-    """The same in short, with nothing imported.
+    """Return a short traceback without importing anything.
 
-    What is loaded while there is no memory left settles between the program's values, and what they are then given
-    back in is too small for a large one.
+    Modules that are loaded when no memory is left are placed between the program's values, and the memory that
+    is freed later is then too fragmented for a large value.
     """
     lines, tb = list[str](), error.__traceback__
     while tb:
@@ -93,14 +93,14 @@ def _without_modules(error: BaseException) -> str:
 
 
 def _own(tb: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame of a cell on."""
+    """Return the traceback from the first frame of a cell on."""
     while tb and not tb.tb_frame.f_code.co_filename.startswith(OWN):
         tb = tb.tb_next
     return tb
 
 
 def _parts(report: TracebackException) -> Iterator[TracebackException]:
-    """A report with all its causes, contexts and members."""
+    """Yield a report with all its causes, contexts and members."""
     waiting: list[TracebackException | None] = [report]
     while waiting:
         part = waiting.pop()

@@ -1,4 +1,4 @@
-"""The words of the REPL: what a program can ask the host for, and how it answers."""
+"""The functions of the REPL: what a program can request from the host."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     Ask = tuple[str, Any, Any]
-    """Kind, prompt, context: a call as the program made it."""
+    """Kind, prompt and context of a call, as the program made it."""
 
     Exchange = Callable[[Sequence[str]], list[Any]]
-    """Takes calls as JSON, and waits for as many `[value, error]`."""
+    """Sends calls as JSON, and returns one `[value, error]` for each."""
 
 BATCH = 10_000
-"""Calls that may be asked for at once."""
+"""Most calls that may be made at once."""
 
 TOLD = 5
-"""Failed items of a batch that the output names; of the rest it gives the number."""
+"""Failed items of a batch that the output names. Of the others it gives the number."""
 
 
 class LLMError(Exception):
@@ -35,10 +35,10 @@ class Vocabulary:
     def __init__(self, exchange: Exchange, room: int) -> None:
         self._exchange, self._room = exchange, room
         self.contexts: dict[str, Any] = {}
-        """The texts of which a child run may be given a part without its leaving the REPL."""
+        """The texts of which a part can be passed to a child run without leaving the REPL."""
 
     def names(self) -> dict[str, Any]:
-        """What the REPL defines, apart from the answer and the context."""
+        """Return what the REPL defines, apart from the answer and the context."""
         words: tuple[Any, ...] = (
             self.llm_query,
             self.llm_query_batched,
@@ -51,33 +51,35 @@ class Vocabulary:
         return {word.__name__: word for word in words} | {"LLMError": LLMError}
 
     def llm_query(self, prompt: str, context: Any = None) -> str:
-        """Ask the sub-model once. Raises LLMError when it does not answer."""
+        """Call the sub-model once. Raises LLMError if it does not answer."""
         return self._one(("llm", prompt, context), "llm_query")  # type: ignore[no-any-return]
 
     def llm_query_batched(self, prompts: Iterable[str]) -> list[str | None]:
-        """Ask the sub-model many things at once; replies in the same order, None for what failed."""
+        """Call the sub-model with many prompts at once. Returns replies in the same order, None for those that
+        failed."""
         asks = [("llm", prompt, None) for prompt in _listed(prompts, "llm_query_batched")]
         return self._many(asks, "llm_query_batched")
 
     def rlm_query(self, query: str, context: Any = None) -> Any:
-        """Have a question answered by an RLM of its own. Raises LLMError when it is not."""
+        """Have a question answered by a child run. Raises LLMError if it has no answer."""
         return self._one(("rlm", query, context), "rlm_query")
 
     def rlm_query_batched(self, queries: Iterable[Any], contexts: Any = None) -> list[Any]:
-        """Many at once: queries with contexts (one for each, or one for all), or (query, context) pairs."""
+        """Ask many questions at once: queries with contexts (one for each, or one for all), or (query, context)
+        pairs."""
         asks = _paired(_listed(queries, "rlm_query_batched"), contexts)
         return self._many(asks, "rlm_query_batched")
 
     def recursive_lm(self, query: str, context: Any = None) -> Any:
-        """The same as rlm_query."""
+        """Do what `rlm_query` does."""
         return self._one(("rlm", query, context), "recursive_lm")
 
     def budget(self) -> dict[str, Any]:
-        """What is left."""
+        """Return what is left of the budget."""
         return self._one(("budget", "", None), "budget")  # type: ignore[no-any-return]
 
     def _host_call(self, kind: str, prompt: str, context: Any = None) -> Any:
-        """Any call of the host: what helpers define further functions with."""
+        """Make any call to the host. Helpers use it to define more functions."""
         return self._one((str(kind), prompt, context), str(kind))
 
     def _one(self, ask: Ask, word: str) -> Any:
@@ -105,7 +107,7 @@ class Vocabulary:
 
 
 def _as_text(context: Any, word: str) -> str:
-    """A lazy text when it is small enough; anything else raises."""
+    """Return a lazy text as a `str` if it is small enough; anything else raises."""
     if isinstance(context, str):
         return str(context)
     raise TypeError(f"the context of {word} must be a text, a list or a dict, not {type(context).__name__}")
@@ -129,7 +131,7 @@ def _listed(items: Iterable[Any], word: str) -> list[Any]:
 
 
 def _paired(queries: list[Any], contexts: Any) -> list[Ask]:
-    """Queries and contexts as calls; `contexts` may be one for all, or one for each."""
+    """Return queries and contexts as calls. `contexts` may be one for all, or one for each."""
     if contexts is None:
         return [_unpacked(query) for query in queries]
     if not isinstance(contexts, list | tuple):
@@ -140,7 +142,7 @@ def _paired(queries: list[Any], contexts: Any) -> list[Ask]:
 
 
 def _unpacked(item: Any) -> Ask:
-    """A query, a (query, context) pair, or a dict of both."""
+    """Return a query, a (query, context) pair, or a dict of both as a call."""
     match item:
         case {"query": query, **rest}:
             return ("rlm", query, rest.get("context"))
@@ -150,7 +152,7 @@ def _unpacked(item: Any) -> Ask:
 
 
 def _tell(failed: list[tuple[int, str]], word: str) -> None:
-    """Say in the output which items of a batch failed, and why."""
+    """Print which items of a batch failed, and why."""
     for n, error in failed[:TOLD]:
         print(f"[{word}] item {n} failed: {error}")
     if len(failed) > TOLD:
@@ -158,17 +160,17 @@ def _tell(failed: list[tuple[int, str]], word: str) -> None:
 
 
 def joined(turn: int, calls: Sequence[str]) -> str:
-    """A frame that asks for these calls."""
+    """Return a frame that makes these calls."""
     return f'["calls",{turn},[{",".join(calls)}]]'
 
 
 def ended(turn: int, error: str | None) -> str:
-    """A frame that says how a cell ended without an answer."""
+    """Return a frame that says how a cell ended without an answer."""
     return f'["done",{turn},{_or_null(error)}]'
 
 
 def answering(turn: int, value: str, error: str | None) -> str:
-    """A frame with the answer of a cell, which is JSON already."""
+    """Return a frame with the answer of a cell, which is JSON already."""
     return f'["answer",{turn},{value},{_or_null(error)}]'
 
 

@@ -1,11 +1,11 @@
-"""Built-in functions that Monty lacks or has in part, and what cells are changed to call."""
+"""Built-in functions that Monty lacks or supports partly, and functions that rewritten cells call."""
 
 # ruff: noqa
 # mypy: ignore-errors
 
 
 class _Missing:
-    """Stands for an argument that was not given: `object()` cannot be made here."""
+    """Marks an argument that was not given, because `object()` cannot be created here."""
 
 
 _MISSING = _Missing()
@@ -16,21 +16,21 @@ ConnectionError = OSError
 
 
 def map(function, *iterables):
-    """In a loop of its own, so that the function may ask a model."""
+    """Apply the function in a loop of its own, so that it may call a model."""
     if len(iterables) == 1:
         return [function(item) for item in iterables[0]]
     return [function(*items) for items in zip(*iterables)]
 
 
 def filter(function, iterable):
-    """In a loop of its own, so that the function may ask a model."""
+    """Filter in a loop of its own, so that the function may call a model."""
     if function is None:
         return [item for item in iterable if item]
     return [item for item in iterable if function(item)]
 
 
 def _rlm_sorted(iterable, *, key=None, reverse=False):
-    """`sorted` with a key that may ask a model."""
+    """Sort with a key that may call a model."""
     if key is None:
         return _native_sorted(iterable, reverse=reverse)
     items = list(iterable)
@@ -57,7 +57,7 @@ def _best(pick, items, key, default):
 
 
 def round(number, ndigits=None):
-    """Exact for floats, as in Python: Monty multiplies first, so that 2.675 would become 2.68."""
+    """Round floats exactly, as in Python. Monty multiplies first, so that 2.675 would become 2.68."""
     if ndigits is None:
         return _native_round(number)
     if isinstance(number, float) and ndigits >= 0 and number - number == 0.0:
@@ -66,7 +66,7 @@ def round(number, ndigits=None):
 
 
 def callable(value):
-    """Whether it can be called."""
+    """Return whether it can be called."""
     kind = type(value).__name__
     return kind in _CALLABLE or _native_hasattr(value, "__call__")
 
@@ -75,13 +75,13 @@ _CALLABLE = ("function", "builtin_function_or_method", "method", "type", "partia
 
 
 def issubclass(kind, bases):
-    """For classes of this Python: they have no bases but themselves."""
+    """Check classes of this Python, which have no bases but themselves."""
     bases = bases if isinstance(bases, tuple) else (bases,)
     return kind in bases or object in bases or kind is bool and int in bases
 
 
 def ascii(value):
-    """`repr` with escapes for all that is not ASCII."""
+    """Return `repr` with escapes for all non-ASCII characters."""
     return "".join([c if ord(c) < 128 else _escaped(ord(c)) for c in repr(value)])
 
 
@@ -92,17 +92,17 @@ def _escaped(code):
 
 
 def exit(code=None):
-    """Ends the cell."""
+    """End the cell."""
     raise SystemExit("the cell ended itself; the REPL goes on")
 
 
 def quit(code=None):
-    """Ends the cell."""
+    """End the cell."""
     raise SystemExit("the cell ended itself; the REPL goes on")
 
 
 def _rlm_fields(fields, decorator):
-    """A dataclass that knows its fields, for `asdict` and its kin."""
+    """Record the fields of a dataclass, for `asdict` and similar functions."""
 
     def decorate(kind):
         made = decorator(kind)
@@ -113,7 +113,7 @@ def _rlm_fields(fields, decorator):
 
 
 def _rlm_import(module, path):
-    """`from module import path`, and `module.path` of a module that is imported by its whole name."""
+    """Implement `from module import path`, and `module.path` for a module that is imported by its full name."""
     for name in path.split("."):
         if not _native_hasattr(module, name):
             raise ImportError(f"cannot import name {name!r} from {module.__name__!r}")
@@ -122,7 +122,7 @@ def _rlm_import(module, path):
 
 
 class _rlm_Function:
-    """A function that no instance is given to: a method of a class that stays what it is."""
+    """A function that gets no instance: a static method or a class method."""
 
     def __init__(self, function, given):
         self._function = function

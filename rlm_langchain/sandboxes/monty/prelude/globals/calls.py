@@ -1,8 +1,9 @@
-"""The vocabulary of the REPL, in the Python of Monty. Runs inside the sandbox; the host reads it as text.
+"""The functions of the REPL that call the host, in Monty's Python. Runs in the sandbox; the host reads it as
+text.
 
-The body becomes one function, whose built-in names are its parameters: a cell that says `list = [1]` or
-`print = None` changes nothing here. Nothing of a cell reaches the host but text: a message is JSON that is
-made here and printed between `__rlm_frame__()` and `__rlm_sent__()`, so the host counts it as it comes.
+The body becomes one function, whose parameters are the built-in names: a cell that says `list = [1]` or `print
+= None` changes nothing here. Only text from a cell reaches the host: a message is JSON that is made here and
+printed between `__rlm_frame__()` and `__rlm_sent__()`, so that the host can count it as it arrives.
 """
 
 # ruff: noqa
@@ -20,7 +21,8 @@ _TOLD = 5
 
 
 def _rlm_sendable(value, what):
-    """How many values it holds. Raises unless all are JSON: 64-bit integers, finite floats, no cycle, not too much."""
+    """Count the values in it. Raises unless all are JSON: 64-bit integers, finite floats, no cycle, not too
+    large."""
     size, nodes, waiting = 0, 0, [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -70,13 +72,14 @@ def _rlm_given(is_given):
 
 
 def _rlm_check():
-    """End a cell that has its answer: `except Exception` lets this pass, and the host adds handlers that do."""
+    """End a cell that has its answer. `except Exception` does not catch this, and the host adds handlers for
+    the rest."""
     if _given[0]:
         raise KeyboardInterrupt("the cell has its answer")
 
 
 def _rlm_send(text):
-    """Send a message; returns what the host says to it."""
+    """Send a message and return the host's reply."""
     _rlm_check()
     if len(text.encode()) > __rlm_most__ + 100:
         raise ValueError(f"this is too large: at most {__rlm_most__:,} bytes can leave the REPL at once")
@@ -86,7 +89,7 @@ def _rlm_send(text):
 
 
 def _ask(name, kind, prompts, contexts):
-    """The replies to calls that go out together: pairs of value and error."""
+    """Make calls together and return pairs of value and error."""
     calls = [
         _call(name, kind, prompts[n], contexts[n], n if len(prompts) > 1 else None) for n in range(len(prompts))
     ]
@@ -141,30 +144,30 @@ def _listed(items, name):
 
 
 def _host_call(kind, prompt, context=None):
-    """One call of any kind, for the helpers of plug-ins. Raises LLMError when it fails."""
+    """Make a call of any kind, for the helpers of plug-ins. Raises LLMError if it fails."""
     if type(kind) is not str:
         raise TypeError("the kind of a call must be a str")
     return _one(kind, kind, prompt, context)
 
 
 def llm_query(prompt, context=None):
-    """Ask a model; its reply as text. Raises LLMError when it failed after retries."""
+    """Call a model and return its reply as text. Raises LLMError if it failed after retries."""
     return _one("llm_query", "llm", prompt, context)
 
 
 def llm_query_batched(prompts):
-    """Ask many at once; replies in the same order, None where one failed."""
+    """Call a model with many prompts at once. Returns the replies in the same order, None for those that failed."""
     prompts = _listed(prompts, "llm_query_batched")
     return _many("llm_query_batched", "llm", prompts, [None] * len(prompts))
 
 
 def rlm_query(query, context=None):
-    """Ask a child that has a REPL of its own over `context`."""
+    """Ask a child run, which has a REPL of its own over `context`."""
     return _one("rlm_query", "rlm", query, context)
 
 
 def rlm_query_batched(queries, contexts=None):
-    """Ask many children at once. Queries may also be (query, context) pairs, or dicts of the two."""
+    """Ask many child runs at once. Queries may also be (query, context) pairs, or dicts of the two."""
     queries = _listed(queries, "rlm_query_batched")
     if contexts is None:
         pairs = [_pair(query) for query in queries]
@@ -185,10 +188,10 @@ def _pair(query):
 
 
 def recursive_lm(query, context=None):
-    """The same as `rlm_query`."""
+    """Do what `rlm_query` does."""
     return _one("recursive_lm", "rlm", query, context)
 
 
 def budget():
-    """What is left of the run's budget, as a dict."""
+    """Return what is left of the run's budget, as a dict."""
     return _one("budget", "budget", "", None)

@@ -1,4 +1,4 @@
-"""How a cell answers, and what it can see of its own variables."""
+"""How a cell answers, and how it can look at its own variables."""
 
 # ruff: noqa
 # mypy: ignore-errors
@@ -26,7 +26,7 @@ def _answer(value):
 
 
 def _is_answer(__rlm_value):
-    """Whether this is the dict in which a cell may leave its answer, not one of its own that has its name."""
+    """Return whether this is the dict in which a cell may leave its answer, and not another dict of that name."""
     try:
         return __rlm_value is eval("answer") and all(key in ("content", "ready") for key in __rlm_value)
     except NameError:
@@ -41,7 +41,7 @@ def _filled_in(form):
 
 
 def FINAL_VAR(name):
-    """Answer with a variable, given itself or by its name."""
+    """Answer with a variable, given as a value or by name."""
     FINAL(_named(name.strip()) if isinstance(name, str) and name.strip().isidentifier() else name)
 
 
@@ -70,7 +70,7 @@ _listing = [""]
 
 
 def SHOW_VARS():
-    """The variables that the cells have made, a line for each."""
+    """Return the variables that the cells have defined, one per line."""
     lines = [f"{name}: {_about(value)}" for name, value in _values("cells").items()]
     _listing[0] = "\n".join(lines) or "no variables yet"
     return _listing[0]
@@ -84,12 +84,12 @@ def _about(value):
 
 
 def globals():
-    """A copy of the global names: changing it changes nothing."""
+    """Return a copy of the global names. Changing it has no effect."""
     return _values("all")
 
 
 def _rlm_echo(value):
-    """Show the last value of a cell, as a REPL does. Of a long value the beginning, of a huge one its size."""
+    """Show the last value of a cell, as a REPL does: the beginning of a long value, the size of a huge one."""
     if value is None:
         return
     if value is _listing[0]:
@@ -104,7 +104,7 @@ def _rlm_echo(value):
 
 
 def _is_small(value):
-    """Whether its `repr` is short work: a value that holds itself many times can be endless."""
+    """Return whether its `repr` is fast. That of a value that contains itself many times can be endless."""
     waiting, seen, size = [value], 0, 0
     while waiting:
         item = waiting.pop()
@@ -122,7 +122,7 @@ def _is_small(value):
 
 
 def _rlm_end(answered):
-    """When a cell ends: an `answer` that is ready is the answer, once; and never later, when FINAL has won."""
+    """End a cell. A ready `answer` is the answer once, and never later if FINAL has already answered."""
     _rlm_given(False)
     try:
         found = eval("answer")

@@ -1,11 +1,11 @@
-"""Methods of built-in types as values, and those that Monty lacks."""
+"""Methods of built-in types as values, and methods that Monty lacks."""
 
 # ruff: noqa
 # mypy: ignore-errors
 
 
 class _Missing:
-    """Stands for an argument that was not given: `object()` cannot be made here."""
+    """Marks an argument that was not given, because `object()` cannot be created here."""
 
 
 _MISSING = _Missing()
@@ -16,7 +16,7 @@ def _is_type(value):
 
 
 def _owns(value, name):
-    """Whether a value of a built-in type has a method of this name."""
+    """Return whether a value of a built-in type has a method of this name."""
     kind = type(value).__name__
     if kind in _rlm_owned:
         return name in _rlm_owned[kind]
@@ -27,12 +27,12 @@ def _owns(value, name):
 
 
 def hasattr(value, name):
-    """Knows the methods of built-in types."""
+    """Support the methods of built-in types."""
     return _native_hasattr(value, name) or _owns(value, name)
 
 
 def getattr(value, name, default=_MISSING):
-    """Knows the methods of built-in types."""
+    """Support the methods of built-in types."""
     found = _native_getattr(value, name, _MISSING)
     if found is not _MISSING:
         return found
@@ -42,7 +42,7 @@ def getattr(value, name, default=_MISSING):
 
 
 def _rlm_method(value, name):
-    """`value.name`, also where it is a method of a built-in type."""
+    """Return `value.name`, also if it is a method of a built-in type."""
     if name in _LACKING and not _native_hasattr(value, name) or name in _HELPED and _owns(value, name):
         return _helped(value, name)
     found = _native_getattr(value, name, _MISSING)
@@ -133,7 +133,7 @@ _HELPED = {"union": _union, "intersection": _intersection, "difference": _differ
 
 
 def _rlm_delete(target, key):
-    """`del target[key]`."""
+    """Do `del target[key]`."""
     if isinstance(target, dict):
         if type(target).__name__ == "Counter":
             target.pop(key, None)

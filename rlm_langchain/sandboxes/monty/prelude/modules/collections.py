@@ -1,4 +1,4 @@
-"""What Monty's `collections` lacks: OrderedDict, which every dict is."""
+"""The part of `collections` that Monty lacks: OrderedDict, which is a plain dict."""
 
 # ruff: noqa
 # mypy: ignore-errors

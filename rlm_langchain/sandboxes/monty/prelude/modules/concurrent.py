@@ -1,11 +1,13 @@
-"""`concurrent.futures` without threads: each call is made when it is submitted. `llm_query_batched` is parallel."""
+"""`concurrent.futures` without threads: each call is made when it is submitted. Use `llm_query_batched` for
+parallel calls.
+"""
 
 # ruff: noqa
 # mypy: ignore-errors
 
 
 class Future:
-    """A call that was made already."""
+    """A call that has been made."""
 
     def __init__(self, value, error):
         self._value, self._error = value, error

@@ -1,4 +1,4 @@
-"""What Monty's `dataclasses` lacks: asdict, astuple, replace, fields."""
+"""The part of `dataclasses` that Monty lacks: asdict, astuple, replace, fields."""
 
 # ruff: noqa
 # mypy: ignore-errors

@@ -1,4 +1,4 @@
-"""What Monty's `functools` lacks: wraps, and cmp_to_key as far as sorting needs it."""
+"""The part of `functools` that Monty lacks: wraps, and cmp_to_key for sorting."""
 
 # ruff: noqa
 # mypy: ignore-errors

@@ -1,4 +1,4 @@
-"""`re` as Python has it, on Monty's: VERBOSE, `$` before a last line end, empty matches, classes, replacements."""
+"""Python's `re`, built on Monty's: VERBOSE, `$` before a final newline, empty matches, classes, replacements."""
 
 # ruff: noqa
 # mypy: ignore-errors
@@ -18,7 +18,7 @@ error = PatternError = _re.error
 
 
 def _split(pattern, flags):
-    """The pattern without the blanks and comments of VERBOSE, and the flags without it."""
+    """Return the pattern without the blanks and comments of VERBOSE, and the flags without VERBOSE."""
     flags = int(flags)
     if not flags & 64:
         return pattern, flags & ~32
@@ -51,7 +51,8 @@ def _split(pattern, flags):
 
 
 def _tokens(pattern):
-    """The pieces of a pattern, each with whether it is in a set of characters: escapes whole, and what begins a set."""
+    """Yield the pieces of a pattern, with whether each is in a set of characters. Escapes and the beginnings of sets
+    are one piece."""
     out, at, inside = [], 0, False
     while at < len(pattern):
         c = pattern[at]

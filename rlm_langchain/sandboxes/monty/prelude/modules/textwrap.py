@@ -7,7 +7,7 @@ import re
 
 
 def _pieces(text, hyphens):
-    """Words and the blanks between them; words are cut after hyphens."""
+    """Return words and the blanks between them. Words are split after hyphens."""
     pieces = []
     for word in re.findall(r"\s+|\S+", text):
         if hyphens and "-" in word:
@@ -53,7 +53,7 @@ def wrap(
 
 
 def _taken(waiting, room, long_words, hyphens):
-    """The pieces of the next line. One that fits no line is cut, or stands alone."""
+    """Return the pieces of the next line. One that fits no line is split, or stands alone."""
     line, size = [], 0
     while waiting and size + len(waiting[-1]) <= room:
         size += len(waiting[-1])
@@ -72,7 +72,7 @@ def _taken(waiting, room, long_words, hyphens):
 
 
 def _cut(lines, width, placeholder):
-    """The lines, the last one ending in the placeholder."""
+    """Return the lines, the last of which ends in the placeholder."""
     last = lines[-1]
     while last and len(last) + len(placeholder) > width:
         last = last.rpartition(" ")[0].rstrip()
