@@ -36,7 +36,7 @@ from tests.forest import PRICES, Grower, Node, Play
 from tests.servers.scripted import serve
 from tests.servers.server import Request, Server
 
-TREES = int(os.environ.get("RLM_TREES", "200"))
+TREES = int(os.environ.get("RLM_TREES", "80"))
 """How many; the same ones in every run, unless their number is given."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -21,6 +22,8 @@ from rlm_langchain.graph.nodes.approve import answered
 from rlm_langchain.testing.models import script
 
 THREAD: Any = {"configurable": {"thread_id": "the book"}}
+EVERY = int(os.environ.get("RLM_KILLS", "4")) >= 100
+"""Whether every row and every moment is tried, and not some of them."""
 CELLS = (
     "a = llm_query_batched(['x', 'y'])\nb = rlm_query('child', context)",
     "FINAL([a, b])",
@@ -89,7 +92,8 @@ def test_killed_after_any_write_a_run_can_be_gone_on_with_and_pays_for_nothing_t
         Filmed.images = []
         whole = rlm(saver, folder).invoke({"query": "q", "context": "text"}, THREAD)
     seen = Counter[str]()
-    for image in Filmed.images:
+    images = Filmed.images if EVERY else [*Filmed.images[:-6:3], *Filmed.images[-6:]]
+    for image in images:
         with opened(image) as saver:
             asked: list[str] = []
             components = rlm(saver, image, asked)
@@ -101,7 +105,7 @@ def test_killed_after_any_write_a_run_can_be_gone_on_with_and_pays_for_nothing_t
             assert not [prompt for prompt in asked if f'"<{prompt}>"' in received]
             assert standing_of(components.graph.get_state(THREAD)) == ("complete", True)
             seen[f"{standing.state} {len(snapshot.next)}"] += 1
-    assert seen["stopped 0"] > 5, "between the last write of a step and the next checkpoint"
+    assert seen["stopped 0"] > 1, "between the last write of a step and the next checkpoint"
     assert seen["complete 0"] == 2, "before the last checkpoint, and after it"
 
 
@@ -188,7 +192,7 @@ def test_the_loss_of_any_row_is_an_error_that_names_the_thread_or_does_no_harm(s
         saver.conn.execute("pragma journal_mode = delete")
         data = saver.conn.serialize()
     refused = list[str]()
-    for table, row in rows:
+    for table, row in rows[:: 1 if EVERY else 4]:
         connection = sqlite3.connect(":memory:", check_same_thread=False)
         connection.deserialize(data)
         saver = SqliteSaver(connection)
@@ -200,7 +204,7 @@ def test_the_loss_of_any_row_is_an_error_that_names_the_thread_or_does_no_harm(s
         else:
             assert gist(output) in told, (table, row)
         connection.close()
-    assert len(refused) > 20
+    assert len(refused) > 5
     assert all("'the book'" in text and "`rlm fork`" in text for text in refused), set(refused)
 
 

@@ -557,7 +557,7 @@ def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.
     for thread in threads:
         thread.start()
     try:
-        for _ in range(60):
+        for _ in range(25):
             monty_process._script.cache_clear()
             started = monty_process.launcher()
             assert started is not None
