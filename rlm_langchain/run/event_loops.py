@@ -19,6 +19,7 @@ from weakref import WeakSet
 from anyio import CapacityLimiter, TaskInfo, from_thread, get_current_task, to_thread
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
+from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.run.cancellation import ended, in_new_thread
 
 if TYPE_CHECKING:
@@ -170,8 +171,9 @@ def iterate_interruptible(
             while (part := _awaited(pool.submit(context.run, lambda: next(parts, end)))) is not end:
                 with _watched_reader(leave):
                     yield cast(T, part)
-        except BaseException:
-            stop()
+        except BaseException as error:
+            if not is_graph_signal(error):
+                stop()
             raise
         finally:
             close = cast(Generator[T], parts).close

@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import supervised
+from rlm_langchain.run.event_loops import run_interruptible
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
@@ -29,7 +30,10 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config, threads=True)
         with built.run_scope(asked(state), settings) as (begun, _):
-            found = invocation_of(settings).context().run(graph.invoke, begun, settings)
+            invocation = invocation_of(settings)
+            found = run_interruptible(
+                lambda: graph.invoke(begun, settings), invocation.cancel, invocation.context()
+            )
             return _written(rlm.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:

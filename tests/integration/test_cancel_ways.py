@@ -17,7 +17,6 @@ from langgraph.graph import START, StateGraph
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.errors import ModelError
-from rlm_langchain.run.cancellation import cancelled_once
 from rlm_langchain.run.event_loops import shared_loop
 from tests.processes import children
 from tests.servers.endings import chat
@@ -212,9 +211,16 @@ def as_tool(rlm: RLMRunnable, place: str) -> Run:
     return lambda: outer.ainvoke("q")
 
 
+async def handlers_told() -> None:
+    """LangGraph, when it is cancelled even then, tells the handlers of a graph in a task of its own."""
+    while telling := [one for one in asyncio.all_tasks() if "on_chain_error" in str(one.get_coro())]:
+        await asyncio.wait(telling)
+
+
 async def cancelled(run: Run, way: Any, server: Server, place: str, rlm: RLMRunnable) -> None:
     with nothing_follows(rlm, server):
         await way(run, lambda: busy(server, place))
+        await handlers_told()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -378,7 +384,7 @@ def fail_one(server: Server) -> None:
     server.loop.call_soon_threadsafe(server.held[place])
 
 
-# --- a parent graph ---
+# --- a graph of somebody's own, with an RLM in it ---
 
 
 class State(TypedDict, total=False):
@@ -387,21 +393,92 @@ class State(TypedDict, total=False):
     answer: Any
 
 
-@pytest.mark.parametrize("way", [once, twice, cancel_scope])
-async def test_a_node_of_a_graph_that_is_cancelled(server: Server, way: Any) -> None:
-    """By more than one cancel, LangGraph lets its own tasks go on, unless somebody keeps the second one from it."""
-    rlm = made(server, place := "in a child")
-    node = rlm.as_node()
+def subgraph(rlm: RLMRunnable) -> Any:
+    return rlm.graph
+
+
+def as_node(rlm: RLMRunnable) -> Any:
+    return rlm.as_node()
+
+
+def in_a_function(rlm: RLMRunnable) -> Any:
+    async def ask(state: State) -> State:
+        return {"answer": (await rlm.ainvoke(state["query"]))["answer"]}
+
+    return ask
+
+
+def graph_in_a_function(rlm: RLMRunnable) -> Any:
+    async def ask(state: State) -> State:
+        return {"answer": (await rlm.graph.ainvoke({"query": state["query"]}))["answer"]}
+
+    return ask
+
+
+def parent_of(node: Any, **more: Any) -> Any:
     graph: Any = StateGraph(State)
-    graph.add_node("ask", node)
+    graph.add_node("ask", node, **more)
     graph.add_edge(START, "ask")
-    parent = graph.compile()
+    return graph.compile()
 
-    def run() -> Awaitable[Any]:
-        asked = parent.ainvoke({"query": place})
-        return asked if way is once else cancelled_once(asked)
 
-    await cancelled(run, way, server, place, rlm)
+def asked(parent: Any, place: str) -> Run:
+    """LangGraph works on a lone node in the task of its caller."""
+    return lambda: parent.ainvoke({"query": place})
+
+
+def asked_two_levels_up(parent: Any, place: str) -> Run:
+    """LangGraph works on each of several nodes in a task of its own."""
+    graph: Any = StateGraph(State)
+    graph.add_node("inner", parent)
+    graph.add_node("other", lambda state: {})
+    for node in ("inner", "other"):
+        graph.add_edge(START, node)
+    return asked(graph.compile(), place)
+
+
+def streamed(parent: Any, place: str) -> Run:
+    async def run() -> None:
+        async for _ in parent.astream({"query": place}, stream_mode="custom", subgraphs=True):
+            pass
+
+    return run
+
+
+NODES = [subgraph, as_node, in_a_function, graph_in_a_function]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("call", [asked, asked_two_levels_up, streamed])
+@pytest.mark.parametrize("node", NODES)
+async def test_a_graph_that_is_cancelled(server: Server, node: Any, call: Any, way: Any) -> None:
+    rlm = made(server, place := "in a child")
+    await cancelled(call(parent_of(node(rlm)), place), way, server, place, rlm)
+
+
+@pytest.mark.parametrize("end", ["aclose", "break", "cancelled"])
+@pytest.mark.parametrize("node", NODES)
+async def test_a_stream_of_a_graph_that_is_left(server: Server, node: Any, end: str) -> None:
+    rlm = made(server, place := "in a child")
+    parent = parent_of(node(rlm))
+
+    async def read() -> None:
+        stream = parent.astream({"query": place}, stream_mode="custom", subgraphs=True)
+        async for _ in stream:
+            await busy(server, place)
+            if end == "cancelled":  # between two parts
+                reading.cancel()
+                await asyncio.Event().wait()
+            break
+        if end == "aclose":
+            await stream.aclose()
+
+    with nothing_follows(rlm, server):
+        reading = asyncio.ensure_future(read())
+        await asyncio.wait([reading])
+        assert end == "cancelled" or not reading.exception()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # Python closes it in a task of its own
+            await asyncio.wait(others)
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
