@@ -114,14 +114,14 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
         """The parts of a stream that is a call of its own. What was alive for it ends with it, unless it pauses."""
         invocation, settings = self._call(config)
         parts = super().stream(given, settings, **options)
-        try:
-            with invocation.working():
+        with invocation.working():
+            try:
                 yield from iterate_interruptible(parts, invocation.cancel, invocation.context(), invocation.cancel)
-        except GraphBubbleUp:
-            raise
-        except BaseException:
-            self._close(invocation)
-            raise
+            except GraphBubbleUp:
+                raise
+            except BaseException:
+                self._close(invocation)
+                raise
 
     async def _aparts(
         self, given: Any, config: RunnableConfig | None, options: dict[str, Any]
