@@ -13,7 +13,9 @@ from typing import Any, TypedDict
 import anyio
 import pytest
 from anyio import to_thread
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, TimeoutPolicy
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.errors import ModelError
@@ -38,6 +40,7 @@ CELLS = {
     "in the cell of a child": "FINAL(rlm_query_batched(['LOOP 1', 'LOOP 2']))",
     "after a reply": f"FINAL(llm_query_batched(['good'] + ['hang ' + str(i) for i in range({WIDTH})]))",
     "before a retry": "FINAL(llm_query('fail'))",
+    "then fails": "print(1)",
     "by the pace": fan_out("good "),
     "KID 1": fan_out("hang, first "),
     "KID 2": fan_out("hang, second "),
@@ -65,6 +68,8 @@ def play(messages: list[Message]) -> str | Reply:
             return failure(429, "slow down", retry_after="60")
         return HANGING if "hang" in asked else "good"
     asked = messages[1]["content"]
+    if "then fails" in asked and len(messages) > 2:
+        return failure(400, "no")
     if FAILS in asked:
         return replace(failure(400, "no"), latency=FOREVER)
     if "in a turn" in asked:
@@ -415,11 +420,24 @@ def graph_in_a_function(rlm: RLMRunnable) -> Any:
     return ask
 
 
-def parent_of(node: Any, **more: Any) -> Any:
+def in_a_sync_function(rlm: RLMRunnable) -> Any:
+    """LangGraph runs it in a thread, which no cancel of its task reaches."""
+
+    def ask(state: State) -> State:
+        return {"answer": rlm.invoke(state["query"])["answer"]}
+
+    return ask
+
+
+def with_a_timeout(rlm: RLMRunnable) -> Any:
+    return parent_of(rlm.graph, timeout=TimeoutPolicy(run_timeout=1000))
+
+
+def parent_of(node: Any, saver: Any = None, **more: Any) -> Any:
     graph: Any = StateGraph(State)
     graph.add_node("ask", node, **more)
     graph.add_edge(START, "ask")
-    return graph.compile()
+    return graph.compile(checkpointer=saver)
 
 
 def asked(parent: Any, place: str) -> Run:
@@ -445,19 +463,63 @@ def streamed(parent: Any, place: str) -> Run:
     return run
 
 
-NODES = [subgraph, as_node, in_a_function, graph_in_a_function]
-
-
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("call", [asked, asked_two_levels_up, streamed])
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("call", [asked, streamed])
+@pytest.mark.parametrize("node", [subgraph, as_node, in_a_function])
 async def test_a_graph_that_is_cancelled(server: Server, node: Any, call: Any, way: Any) -> None:
     rlm = made(server, place := "in a child")
     await cancelled(call(parent_of(node(rlm)), place), way, server, place, rlm)
 
 
+@pytest.mark.parametrize("way", [twice, cancel_scope])
+@pytest.mark.parametrize("node", [subgraph, in_a_function, graph_in_a_function, in_a_sync_function, with_a_timeout])
+async def test_a_graph_around_a_graph(server: Server, node: Any, way: Any) -> None:
+    rlm = made(server, place := "in a child")
+    found = node(rlm)
+    parent = found if node is with_a_timeout else parent_of(found)
+    await cancelled(asked_two_levels_up(parent, place), way, server, place, rlm)
+
+
+@pytest.mark.parametrize("node", [subgraph, as_node, in_a_sync_function])
+def test_a_sync_stream_of_a_graph_that_is_closed(server: Server, node: Any) -> None:
+    rlm = made(server, place := "in a child")
+    with nothing_follows(rlm, server):
+        stream = parent_of(node(rlm)).stream({"query": place}, stream_mode="custom", subgraphs=True)
+        next(stream)
+        server.wait(BUSY[place], 60)
+        server.asked_at_cancel = server.calls  # type: ignore[attr-defined]
+        stream.close()
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_subgraph_that_fails_leaves_no_worker(server: Server, way: str) -> None:
+    rlm = made(server, place := "then fails")
+    parent, before = parent_of(rlm.graph), set(children())
+    with shared_loop(), pytest.raises(ModelError, match="400"):
+        parent.invoke({"query": place}) if way == "invoke" else asyncio.run(parent.ainvoke({"query": place}))
+    assert set(children()) <= before
+    assert not rlm.built.components.trees._alive
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_pause_of_a_subgraph_is_no_cancel(way: str) -> None:
+    from rlm_langchain.testing.models import script
+
+    model = script("FINAL(llm_query_batched(['a', 'b', 'c']))", leaf=lambda _: "x")
+    rlm = create_rlm(model, sandbox="monty", budget=Budget(approve_above_calls=2))
+    parent, config = parent_of(rlm.graph, saver=InMemorySaver()), {"configurable": {"thread_id": "t"}}
+
+    def ask(what: Any) -> Any:
+        return parent.invoke(what, config) if way == "invoke" else asyncio.run(parent.ainvoke(what, config))
+
+    assert ask({"query": "q"})["__interrupt__"]
+    [tree] = rlm.built.components.trees._alive.values()
+    tree.check()
+    assert ask(Command(resume=True))["answer"] == ["x", "x", "x"]
+
+
 @pytest.mark.parametrize("end", ["aclose", "break", "cancelled"])
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("node", [subgraph, in_a_function])
 async def test_a_stream_of_a_graph_that_is_left(server: Server, node: Any, end: str) -> None:
     rlm = made(server, place := "in a child")
     parent = parent_of(node(rlm))
@@ -483,15 +545,18 @@ async def test_a_stream_of_a_graph_that_is_left(server: Server, node: Any, end: 
             await asyncio.wait(others)
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "subgraph"])
 def test_a_run_that_nobody_cancels_makes_all_its_calls(server: Server, way: str) -> None:
     """The control: what the others count would be more."""
     rlm = made(server, place := "in a fan-out")
     more = threading.Thread(target=release_all, args=(server,))
     more.start()
-    output = rlm.invoke(place) if way == "invoke" else asyncio.run(rlm.ainvoke(place))
+    if way == "subgraph":
+        answer = asyncio.run(parent_of(rlm.graph).ainvoke({"query": place}))["answer"]
+    else:
+        answer = (rlm.invoke(place) if way == "invoke" else asyncio.run(rlm.ainvoke(place)))["answer"]
     more.join()
-    assert (output["status"], server.calls) == ("complete", 1 + WIDTH)
+    assert (len(answer), server.calls) == (WIDTH, 1 + WIDTH)
 
 
 def release_all(server: Server) -> None:
