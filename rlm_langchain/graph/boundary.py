@@ -13,22 +13,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.errors import InvalidUpdateError
+from langgraph.errors import GraphBubbleUp, InvalidUpdateError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
 from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
 from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
-from rlm_langchain.run.cancellation import Invocation
+from rlm_langchain.run.cancellation import CancelsRuns, Invocation, supervised_parts
+from rlm_langchain.run.event_loops import finished, iterate_interruptible
 
 PUBLIC = ("query", "context")
 """The keys that anybody may give."""
@@ -67,6 +70,17 @@ class UpdateRefused(InputError, InvalidUpdateError):
     """An update of the state that is not for callers. LangGraph's server answers it as a bad request."""
 
 
+class Machine(Protocol):
+    """What holds what is alive for the runs of a graph: `Components`."""
+
+    @property
+    def trees(self) -> CancelsRuns:
+        """The trees of runs that are alive."""
+
+    def close(self, run: str) -> None:
+        """Let go of a run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Internal:
     """Values for the state from our own code. JSON cannot make one, and no checkpoint holds one."""
@@ -80,12 +94,73 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, of checked input. Raises `InputError`."""
         check_config(config)
-        return super().stream(accepted(input), config, **kwargs)
+        given = accepted(input)
+        if self._is_part_of_call(config):
+            return super().stream(given, config, **kwargs)
+        return self._parts(given, config, kwargs)
 
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, of checked input. Raises `InputError`."""
         check_config(config)
-        return super().astream(accepted(input), config, **kwargs)
+        given = accepted(input)
+        if self._is_part_of_call(config):
+            return super().astream(given, config, **kwargs)
+        return self._aparts(given, config, kwargs)
+
+    def _is_part_of_call(self, config: RunnableConfig | None) -> bool:
+        """Whether this works for a call of an RLM, which closes the runs of this graph itself."""
+        invocation = _settings(config).get(SEEN)
+        return invocation is not None and invocation.trees is self._machine.trees
+
+    def _parts(self, given: Any, config: RunnableConfig | None, options: dict[str, Any]) -> Generator[Any]:
+        """The parts of a stream that is a call of its own. What was alive for it ends with it, unless it pauses."""
+        invocation, settings = self._call(config)
+        parts = super().stream(given, settings, **options)
+        with invocation.working():
+            try:
+                yield from iterate_interruptible(parts, invocation.cancel, invocation.context(), invocation.cancel)
+            except GraphBubbleUp:
+                raise
+            except BaseException:
+                self._close(invocation)
+                raise
+
+    async def _aparts(
+        self, given: Any, config: RunnableConfig | None, options: dict[str, Any]
+    ) -> AsyncGenerator[Any]:
+        """The same on this event loop."""
+        invocation, settings = self._call(config)
+        stream = super().astream(given, settings, **options)
+
+        async def made() -> AsyncGenerator[Any]:
+            try:
+                async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
+                    async for part in parts:
+                        yield part
+            except GraphBubbleUp:
+                raise
+            except BaseException:
+                await finished(lambda: self._close(invocation))
+                raise
+
+        async with aclosing(supervised_parts(invocation, made())) as parts:
+            async for part in parts:
+                yield part
+
+    def _call(self, config: RunnableConfig | None) -> tuple[Invocation, RunnableConfig]:
+        invocation = Invocation(self._machine.trees)
+        watch_parents(invocation, config)
+        return invocation, {**(config or {}), "configurable": {**_settings(config), SEEN: invocation}}
+
+    def _close(self, invocation: Invocation) -> None:
+        if invocation.cancelled:
+            invocation.nested.wait()
+        for run in [*invocation.runs]:
+            self._machine.close(run)
+
+    @property
+    def _machine(self) -> Machine:
+        return cast(GuardedStateGraph, self.builder).machine
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, which reads the config before it streams. Raises `InputError`."""
@@ -155,6 +230,9 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
 class GuardedStateGraph(StateGraph[Any, Any, Any, Any]):
     """A graph that is guarded whoever compiles it."""
 
+    machine: Machine
+    """What its runs work with."""
+
     def compile(self, *args: Any, **kwargs: Any) -> GuardedGraph:
         """LangGraph's, guarded."""
         compiled: Any = super().compile(*args, **kwargs)
@@ -219,6 +297,11 @@ def check_config(config: RunnableConfig | None) -> None:
             raise InputError(
                 f"`configurable` has {key!r} set to a {type(value).__name__}, as LangGraph never does: leave it out"
             )
+
+
+def _settings(config: RunnableConfig | None) -> Mapping[str, Any]:
+    """The `configurable` of a config, else that of the node that this code runs in."""
+    return (config or {}).get("configurable") or (ambient_config() or {}).get("configurable") or {}
 
 
 def _has_type(key: object, value: object) -> bool:

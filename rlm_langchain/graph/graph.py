@@ -114,6 +114,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
         return finalise_run(components, state)
 
     graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
+    graph.machine = components
     graph.add_node("prepare", prepare, input_schema=RLMState)
     graph.add_node("generate", Node(generate, agenerate), destinations=("generate", "execute", "finalise"))
     graph.add_node(

@@ -96,10 +96,11 @@ class Group:
         wait(working, PATIENCE)
 
     async def ended(self) -> None:
-        """Wait until all its calls have cleaned up."""
+        """Wait until all its calls have cleaned up, but for those on other event loops."""
         with self._lock:
-            members = list(self._members)
-        await ended([member.task for member in members if member.task is not None])
+            members, loop = list(self._members), asyncio.get_running_loop()
+        tasks = [one.task for one in members if one.task is not None and one.task.get_loop() is loop]
+        await ended([*tasks, *(asyncio.wrap_future(one.ending) for one in members if one.ending is not None)])
 
 
 class CancelsRuns(Protocol):
@@ -124,7 +125,7 @@ class Invocation:
         """Done when the call has ended, if it is sync."""
         self.nested = Group()
         """Calls made within this one: by tools, or by models that are RLMs themselves."""
-        self._trees = trees
+        self.trees = trees
         self._lock = threading.Lock()
         if (group := _GROUP.get()) is not None:
             group.add(self)
@@ -145,7 +146,7 @@ class Invocation:
             self.cancelled = True
             runs, task = list(self.runs), self.task
         for run in runs:
-            self._trees.cancel(run)
+            self.trees.cancel(run)
         self.nested.cancel()
         if task is not None:
             _cancel(task)
@@ -178,21 +179,6 @@ def _cancel(task: asyncio.Task[Any]) -> None:
     loop = task.get_loop()
     if not loop.is_closed():
         loop.call_soon_threadsafe(task.cancel)
-
-
-async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`. It is cancelled once, however often its caller is, and has ended on return.
-
-    Use it for a LangGraph graph of your own: LangGraph abandons its tasks if a second cancellation comes early.
-    """
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait([task])
-    except BaseException:
-        task.cancel()
-        await ended([task])
-        raise
-    return task.result()
 
 
 async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:

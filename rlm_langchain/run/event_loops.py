@@ -20,6 +20,7 @@ from anyio import CapacityLimiter, TaskInfo, from_thread, get_current_task, to_t
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
 from rlm_langchain.errors import ForeignExit, is_exit
+from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.run.cancellation import ended, in_new_thread
 
 if TYPE_CHECKING:
@@ -229,8 +230,9 @@ def iterate_interruptible(
             while (part := _awaited(pool.submit(context.run, _without_exits, lambda: next(parts, end)))) is not end:
                 with _watched_reader(leave):
                     yield cast(T, part)
-        except BaseException:
-            stop()
+        except BaseException as error:
+            if not is_graph_signal(error):
+                stop()
             raise
         finally:
             close = cast(Generator[T], parts).close

@@ -14,6 +14,7 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import supervised
+from rlm_langchain.run.event_loops import run_interruptible
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
@@ -36,7 +37,10 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
         settings = rlm.settings(config, threads=True)
         with built.run_scope(input_of(state), settings) as (graph_input, _):
-            found = invocation_of(settings).context().run(graph.invoke, graph_input, settings)
+            invocation = invocation_of(settings)
+            found = run_interruptible(
+                lambda: graph.invoke(graph_input, settings), invocation.cancel, invocation.context()
+            )
             return _written(rlm.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rlm_langchain.errors import BudgetExhausted, ConfigurationError, NoAnswer
 from rlm_langchain.graph.boundary import SEEN
 from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
+from rlm_langchain.graph.parent_graphs import watch_parents
 from rlm_langchain.models.model import Price
 from rlm_langchain.protocols import HostFunction, Strategy
 from rlm_langchain.records import RLMInput, RLMOutput
@@ -452,10 +453,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         have work.
         """
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
-        settings["configurable"] = {
-            **settings.get("configurable", {}),
-            SEEN: Invocation(self.built.components.trees),
-        }
+        invocation = Invocation(self.built.components.trees)
+        watch_parents(invocation, settings)
+        settings["configurable"] = {**settings.get("configurable", {}), SEEN: invocation}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings

@@ -13,11 +13,12 @@ from typing import Any, TypedDict
 import anyio
 import pytest
 from anyio import to_thread
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command, TimeoutPolicy
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.errors import ModelError
-from rlm_langchain.run.cancellation import cancelled_once
 from rlm_langchain.run.event_loops import shared_loop
 from tests.processes import children
 from tests.servers.endings import chat
@@ -39,6 +40,7 @@ CELLS = {
     "in the cell of a child": "FINAL(rlm_query_batched(['LOOP 1', 'LOOP 2']))",
     "after a reply": f"FINAL(llm_query_batched(['good'] + ['hang ' + str(i) for i in range({WIDTH})]))",
     "before a retry": "FINAL(llm_query('fail'))",
+    "then fails": "print(1)",
     "by the pace": fan_out("good "),
     "KID 1": fan_out("hang, first "),
     "KID 2": fan_out("hang, second "),
@@ -66,6 +68,8 @@ def play(messages: list[Message]) -> str | Reply:
             return failure(429, "slow down", retry_after="60")
         return HANGING if "hang" in asked else "good"
     asked = messages[1]["content"]
+    if "then fails" in asked and len(messages) > 2:
+        return failure(400, "no")
     if FAILS in asked:
         return replace(failure(400, "no"), latency=FOREVER)
     if "in a turn" in asked:
@@ -212,9 +216,16 @@ def as_tool(rlm: RLMRunnable, place: str) -> Run:
     return lambda: outer.ainvoke("q")
 
 
+async def handlers_told() -> None:
+    """LangGraph, when it is cancelled even then, tells the handlers of a graph in a task of its own."""
+    while telling := [one for one in asyncio.all_tasks() if "on_chain_error" in str(one.get_coro())]:
+        await asyncio.wait(telling)
+
+
 async def cancelled(run: Run, way: Any, server: Server, place: str, rlm: RLMRunnable) -> None:
     with nothing_follows(rlm, server):
         await way(run, lambda: busy(server, place))
+        await handlers_told()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -378,7 +389,7 @@ def fail_one(server: Server) -> None:
     server.loop.call_soon_threadsafe(server.held[place])
 
 
-# --- a parent graph ---
+# --- a graph of somebody's own, with an RLM in it ---
 
 
 class State(TypedDict, total=False):
@@ -387,32 +398,165 @@ class State(TypedDict, total=False):
     answer: Any
 
 
-@pytest.mark.parametrize("way", [once, twice, cancel_scope])
-async def test_a_node_of_a_graph_that_is_cancelled(server: Server, way: Any) -> None:
-    """By more than one cancel, LangGraph lets its own tasks go on, unless somebody keeps the second one from it."""
-    rlm = made(server, place := "in a child")
-    node = rlm.as_node()
+def subgraph(rlm: RLMRunnable) -> Any:
+    return rlm.graph
+
+
+def as_node(rlm: RLMRunnable) -> Any:
+    return rlm.as_node()
+
+
+def in_a_function(rlm: RLMRunnable) -> Any:
+    async def ask(state: State) -> State:
+        return {"answer": (await rlm.ainvoke(state["query"]))["answer"]}
+
+    return ask
+
+
+def graph_in_a_function(rlm: RLMRunnable) -> Any:
+    async def ask(state: State) -> State:
+        return {"answer": (await rlm.graph.ainvoke({"query": state["query"]}))["answer"]}
+
+    return ask
+
+
+def in_a_sync_function(rlm: RLMRunnable) -> Any:
+    """LangGraph runs it in a thread, which no cancel of its task reaches."""
+
+    def ask(state: State) -> State:
+        return {"answer": rlm.invoke(state["query"])["answer"]}
+
+    return ask
+
+
+def with_a_timeout(rlm: RLMRunnable) -> Any:
+    return parent_of(rlm.graph, timeout=TimeoutPolicy(run_timeout=1000))
+
+
+def parent_of(node: Any, saver: Any = None, **more: Any) -> Any:
     graph: Any = StateGraph(State)
-    graph.add_node("ask", node)
+    graph.add_node("ask", node, **more)
     graph.add_edge(START, "ask")
-    parent = graph.compile()
+    return graph.compile(checkpointer=saver)
 
-    def run() -> Awaitable[Any]:
-        asked = parent.ainvoke({"query": place})
-        return asked if way is once else cancelled_once(asked)
 
-    await cancelled(run, way, server, place, rlm)
+def asked(parent: Any, place: str) -> Run:
+    """LangGraph works on a lone node in the task of its caller."""
+    return lambda: parent.ainvoke({"query": place})
+
+
+def asked_two_levels_up(parent: Any, place: str) -> Run:
+    """LangGraph works on each of several nodes in a task of its own."""
+    graph: Any = StateGraph(State)
+    graph.add_node("inner", parent)
+    graph.add_node("other", lambda state: {})
+    for node in ("inner", "other"):
+        graph.add_edge(START, node)
+    return asked(graph.compile(), place)
+
+
+def streamed(parent: Any, place: str) -> Run:
+    async def run() -> None:
+        async for _ in parent.astream({"query": place}, stream_mode="custom", subgraphs=True):
+            pass
+
+    return run
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("call", [asked, streamed])
+@pytest.mark.parametrize("node", [subgraph, as_node, in_a_function])
+async def test_a_graph_that_is_cancelled(server: Server, node: Any, call: Any, way: Any) -> None:
+    rlm = made(server, place := "in a child")
+    await cancelled(call(parent_of(node(rlm)), place), way, server, place, rlm)
+
+
+@pytest.mark.parametrize("way", [twice, cancel_scope])
+@pytest.mark.parametrize("node", [subgraph, in_a_function, graph_in_a_function, in_a_sync_function, with_a_timeout])
+async def test_a_graph_around_a_graph(server: Server, node: Any, way: Any) -> None:
+    rlm = made(server, place := "in a child")
+    found = node(rlm)
+    parent = found if node is with_a_timeout else parent_of(found)
+    await cancelled(asked_two_levels_up(parent, place), way, server, place, rlm)
+
+
+@pytest.mark.parametrize("node", [subgraph, as_node, in_a_sync_function])
+def test_a_sync_stream_of_a_graph_that_is_closed(server: Server, node: Any) -> None:
+    rlm = made(server, place := "in a child")
+    with nothing_follows(rlm, server):
+        stream = parent_of(node(rlm)).stream({"query": place}, stream_mode="custom", subgraphs=True)
+        next(stream)
+        server.wait(BUSY[place], 60)
+        server.asked_at_cancel = server.calls  # type: ignore[attr-defined]
+        stream.close()
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_subgraph_that_fails_leaves_no_worker(server: Server, way: str) -> None:
+    rlm = made(server, place := "then fails")
+    parent, before = parent_of(rlm.graph), set(children())
+    with shared_loop(), pytest.raises(ModelError, match="400"):
+        parent.invoke({"query": place}) if way == "invoke" else asyncio.run(parent.ainvoke({"query": place}))
+    assert set(children()) <= before
+    assert not rlm.built.components.trees._alive
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_pause_of_a_subgraph_is_no_cancel(way: str) -> None:
+    from rlm_langchain.testing.models import script
+
+    model = script("FINAL(llm_query_batched(['a', 'b', 'c']))", leaf=lambda _: "x")
+    rlm = create_rlm(model, sandbox="monty", budget=Budget(approve_above_calls=2))
+    parent, config = parent_of(rlm.graph, saver=InMemorySaver()), {"configurable": {"thread_id": "t"}}
+
+    def ask(what: Any) -> Any:
+        return parent.invoke(what, config) if way == "invoke" else asyncio.run(parent.ainvoke(what, config))
+
+    assert ask({"query": "q"})["__interrupt__"]
+    [tree] = rlm.built.components.trees._alive.values()
+    tree.check()
+    assert ask(Command(resume=True))["answer"] == ["x", "x", "x"]
+
+
+@pytest.mark.parametrize("end", ["aclose", "break", "cancelled"])
+@pytest.mark.parametrize("node", [subgraph, in_a_function])
+async def test_a_stream_of_a_graph_that_is_left(server: Server, node: Any, end: str) -> None:
+    rlm = made(server, place := "in a child")
+    parent = parent_of(node(rlm))
+
+    async def read() -> None:
+        stream = parent.astream({"query": place}, stream_mode="custom", subgraphs=True)
+        async for _ in stream:
+            await busy(server, place)
+            if end == "cancelled":  # between two parts
+                reading.cancel()
+                await asyncio.Event().wait()
+            break
+        if end == "aclose":
+            await stream.aclose()
+
+    with nothing_follows(rlm, server):
+        reading = asyncio.ensure_future(read())
+        try:
+            await reading
+        except asyncio.CancelledError:  # looked at: until then the task holds it, and that the stream
+            assert end == "cancelled"
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # Python closes it in a task of its own
+            await asyncio.wait(others)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "subgraph"])
 def test_a_run_that_nobody_cancels_makes_all_its_calls(server: Server, way: str) -> None:
     """The control: what the others count would be more."""
     rlm = made(server, place := "in a fan-out")
     more = threading.Thread(target=release_all, args=(server,))
     more.start()
-    output = rlm.invoke(place) if way == "invoke" else asyncio.run(rlm.ainvoke(place))
+    if way == "subgraph":
+        answer = asyncio.run(parent_of(rlm.graph).ainvoke({"query": place}))["answer"]
+    else:
+        answer = (rlm.invoke(place) if way == "invoke" else asyncio.run(rlm.ainvoke(place)))["answer"]
     more.join()
-    assert (output["status"], server.calls) == ("complete", 1 + WIDTH)
+    assert (len(answer), server.calls) == (WIDTH, 1 + WIDTH)
 
 
 def release_all(server: Server) -> None:
