@@ -62,6 +62,13 @@ $(VENV)/docs.stamp: $(VENV)/dev.stamp
 	@$(PIP) --group docs
 	@touch $@
 
+# What simulates docs/spec. It needs node and npm; the test of it is skipped without them.
+build/spec/stamp: docs/spec/package.json
+	@mkdir -p build/spec
+	@cp $< build/spec
+	@npm install --prefix build/spec --silent --ignore-scripts --no-package-lock --no-audit --no-fund
+	@touch $@
+
 # Debian and Ubuntu leave `ensurepip` out of Python: there the system's pip puts a pip into the environment.
 $(BIN)/pip:
 	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 or newer, and finds none: make PYTHON=/path/to/python3"; exit 1; }
