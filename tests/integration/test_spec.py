@@ -1,4 +1,4 @@
-"""The specification of a run (`docs/spec/rlm_run.qnt`), simulated.
+"""The specification of a run (`docs/spec/rlm_run.qnt`), simulated, and its traces replayed on the code.
 
 Quint is installed by `make build/spec/stamp`. Without npm the tests are skipped; where it cannot install, too, but
 not where `CI` is set. `RLM_SPEC` is how many samples are tried, `RLM_SEED` what they are drawn from.
@@ -6,13 +6,20 @@ not where `CI` is set. `RLM_SPEC` is how many samples are tried, `RLM_SEED` what
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.durable.spec_traces import RECORDED, Replay, story
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec" / "rlm_run.qnt"
@@ -59,8 +66,31 @@ def test_its_types_are_right(quint: Path) -> None:
     assert not done.returncode, done.stdout + done.stderr
 
 
-def test_the_protocol_keeps_its_invariants_and_reaches_what_it_is_about(quint: Path) -> None:
-    assert never_seen(quint, "sound", SAMPLES // 3, "--invariant", "safe") == []
+def replayed(stories: Iterable[list[dict[str, Any]]], folder: Path) -> Counter[str]:
+    """Replay stories on the code; what was done in them."""
+    done = Counter[str]()
+    with asyncio.Runner() as runner:
+        for number, steps in enumerate(stories):
+            (there := folder / str(number)).mkdir()
+            replay = Replay(there, runner.get_loop())
+            replay.replay(steps)
+            done += replay.done
+    return done
+
+
+def test_the_protocol_keeps_its_invariants_and_reaches_what_it_is_about(quint: Path, tmp_path: Path) -> None:
+    traces = ("--mbt", "--n-traces", "8", "--out-itf", tmp_path / "{seq}.itf.json")
+    assert never_seen(quint, "sound", SAMPLES // 3, "--invariant", "safe", *traces) == []
+    done = replayed(map(story, tmp_path.glob("*.itf.json")), tmp_path)
+    assert done["init"] == 8
+    assert done["receive"]
+    assert done["kill"]
+
+
+def test_the_code_does_what_recorded_traces_say(tmp_path: Path) -> None:
+    done = replayed(json.loads(RECORDED.read_text(encoding="utf-8")), tmp_path)
+    actions = set(re.findall(r"^  action (\w+)", SPEC.read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(done) == actions - {"step", "work", "cut"}, "all but what only chooses, and what is a planted wrong"
 
 
 def test_every_planted_wrong_is_found(quint: Path) -> None:
