@@ -61,7 +61,8 @@ class Process:
     def reserve(self, place: str, wanted: Usage) -> Held:
         """Ask for a reservation: it is admitted, waits, or is refused."""
         held = self._loop.run_until_complete(self._begun(place, wanted))
-        self.held.append(held)
+        if not held.task.done():
+            self.held.append(held)
         return held
 
     async def _begun(self, place: str, wanted: Usage) -> Held:

@@ -94,5 +94,5 @@ def test_the_code_does_what_recorded_traces_say(tmp_path: Path) -> None:
 
 
 def test_every_planted_wrong_is_found(quint: Path) -> None:
-    assert len(names("planted")) == 10
+    assert len(names("planted")) == 11
     assert never_seen(quint, "planted", SAMPLES) == []
