@@ -23,7 +23,7 @@ from tests.durable.spec_traces import RECORDED, Replay, story
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec" / "rlm_run.qnt"
-SAMPLES = int(os.environ.get("RLM_SPEC", "150"))
+SAMPLES = int(os.environ.get("RLM_SPEC", "120"))
 SEED = os.environ.get("RLM_SEED", "1")
 WITNESSED = re.compile(r"^(\w+) was witnessed in (\d+) trace", re.MULTILINE)
 
