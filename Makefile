@@ -4,6 +4,7 @@
 #   make test    sets everything up, then runs lint, types and all the tests
 #   make check   lint and types only
 #   make docs    builds the manual into build/docs, links checked, and runs all of its code and the examples
+#   make spec    simulates the specification of a run, and replays it on the code; needs node and npm too
 #   make links   asks the web whether the manual's links out of it still work
 #   make clean   removes what the others made
 #
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 # One worker more than there are cores: many tests wait for a server, or for a limit to come.
 PARALLEL := --numprocesses=$(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1))) --maxprocesses=5 --dist=loadscope --no-loadscope-reorder
 
-.PHONY: test check docs links demo clean
+.PHONY: test check docs links spec demo clean
 .DEFAULT_GOAL := test
 
 test: check
@@ -39,6 +40,9 @@ docs: $(VENV)/docs.stamp
 # Those that leave the manual, too. Needs the network, so it is no part of the others.
 links: $(VENV)/docs.stamp
 	@$(BIN)/python -m sphinx --quiet --builder linkcheck docs build/links
+
+spec: $(VENV)/dev.stamp build/spec/stamp
+	@$(BIN)/python -m pytest --quiet tests/integration/test_spec.py tests/unit/durability/test_account_machine.py
 
 demo: $(VENV)/demo.stamp
 	@$(BIN)/python -m rlm_langchain.cli.demo
@@ -60,6 +64,13 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
 $(VENV)/docs.stamp: $(VENV)/dev.stamp
 	@echo "Installing what builds the manual ..."
 	@$(PIP) --group docs
+	@touch $@
+
+# What simulates docs/spec. The test of it is skipped where there is no npm.
+build/spec/stamp: docs/spec/package.json
+	@mkdir -p build/spec
+	@cp $< build/spec
+	@npm install --prefix build/spec --silent --ignore-scripts --no-package-lock --no-audit --no-fund
 	@touch $@
 
 # Debian and Ubuntu leave `ensurepip` out of Python: there the system's pip puts a pip into the environment.

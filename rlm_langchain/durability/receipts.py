@@ -51,8 +51,8 @@ class Receipts:
         self._replies: dict[str, Any] | None = None
         self._requests: dict[str, Any] = {}
         """The latest record of each request by key, without the requests that a reply has settled."""
-        self._settled: list[Any] = []
-        """Receipts of replies that were paid for."""
+        self._settled: dict[str, Any] = {}
+        """Receipts of replies that were paid for, by request: a line that is there twice counts once."""
         self._file = -1
         self._end = 0
         self._allocated = 0
@@ -71,7 +71,7 @@ class Receipts:
         self.find("")
         return [
             SentRequest(one["place"], Usage(**one["usage"]), one.get("tool", 0), bool(one.get("open")))
-            for one in [*self._settled, *self._requests.values()]
+            for one in [*self._settled.values(), *self._requests.values()]
         ]
 
     def seconds_worked(self) -> float:
@@ -178,7 +178,7 @@ class Receipts:
                 self._requests[reply["key"]] = reply
             elif "settles" in reply:
                 self._requests.pop(reply["settles"], None)
-                self._settled.append(reply)
+                self._settled[reply["settles"]] = reply
         return {reply["key"]: reply for reply in replies}
 
     def _damaged_error(self) -> JournalError:

@@ -13,7 +13,7 @@ import pytest
 
 from rlm_langchain.durability.receipts import Receipts, recorded, recorded_value
 from rlm_langchain.errors import JournalError
-from rlm_langchain.types import CallResult
+from rlm_langchain.types import CallResult, Usage
 
 
 @contextmanager
@@ -83,3 +83,18 @@ def test_a_value_that_would_differ_the_next_time_is_made_once(tmp_path: Path) ->
         assert recorded_value(receipts, "0 budget", lambda: next(values)) == {"calls": 3}
         receipts.close()
     assert recorded_value(None, "0 budget", lambda: next(values)) == {"calls": 2}
+
+
+def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.jsonl"
+    usage = Usage(1, 100, 0, 10, 0.5)
+    receipts = Receipts(path)
+    settled = receipts.write_sent({"place": "0", "usage": usage.record()})
+    receipts.write("a reply", {"place": "0", "usage": usage.record(), "settles": settled})
+    receipts.write_sent({"place": "1", "usage": usage.record()})
+    receipts.close()
+    path.write_bytes(b"".join(2 * line for line in path.read_bytes().splitlines(keepends=True)))
+    assert [(one.place, one.used, one.lost) for one in Receipts(path).requests()] == [
+        ("0", usage, False),
+        ("1", usage, True),
+    ]
