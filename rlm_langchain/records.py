@@ -49,11 +49,15 @@ class QuestionRecord(Checksummed):
     path: str
     """Path of the run in the tree: "" for the root run, "3" for its call 3's child run, "3/0" one level below."""
     query: str
-    """The question as it was asked."""
+    """The question as it was asked. Of a very long one, its beginning and its end, with its length between them."""
     text: str
-    """The prompt that the root model reads, word for word."""
+    """The prompt that the root model reads, word for word; with a shortened `query`, that one stands in it."""
     time: float
     """Seconds since the epoch."""
+    query_ref: NotRequired[ContextRef]
+    """Reference to the whole question, when `query` is shortened."""
+    text_ref: NotRequired[ContextRef]
+    """Reference to the whole prompt, word for word, when `query` is shortened."""
     context: NotRequired[ContextRef | None]
     """Reference to the context of the question, with its size and a preview. None or absent without a new one."""
     earlier: NotRequired[ContextRef]

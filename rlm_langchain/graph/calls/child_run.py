@@ -10,6 +10,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from rlm_langchain.context.long_text import MADE_CHARS, beginning, by_reference, length
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError, ModelError, RLMError
 from rlm_langchain.graph.boundary import Internal
@@ -42,7 +43,7 @@ class ChildRunHandler(ModelCallHandler):
             return None
         call = site.asked.call
         return {
-            "query": call.prompt,
+            "query": by_reference(site.components.store, call.prompt, MADE_CHARS),
             "context": None if call.context is None else site.components.store.reference_from_repl(call.context),
             "sha256": site.asked.sha256,
             "agreed": tree.agreed,
@@ -70,9 +71,9 @@ class ChildRun:
 
     @property
     def asked(self) -> NumberedCall:
-        """Return the call, as its task carries it."""
+        """Return the call, as its task carries it: of a long question, the beginning."""
         [number] = self.task["calls"]
-        call = Call("rlm", self.task["query"])
+        call = Call("rlm", beginning(self.task["query"]))
         return NumberedCall(self.task["path"], self.task["cell"], number, call, self.task["sha256"])
 
     def input(self) -> Internal:
@@ -136,7 +137,7 @@ class ChildRun:
 
     def _record(self, reply: CallResult, **more: Any) -> None:
         asked = self.asked
-        self.recorder.call(asked, reply, prompt_chars=asked.prompt_chars, seconds=self.seconds, **more)
+        self.recorder.call(asked, reply, prompt_chars=length(self.task["query"]), seconds=self.seconds, **more)
 
     @property
     def _answer_for_others(self) -> str | None:

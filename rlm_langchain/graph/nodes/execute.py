@@ -295,7 +295,9 @@ class ExecuteStep:
             if (reply := self._free_reply(call)) is not None:
                 self._record_reply(call, reply)
         agreed = self.tree.agreement.approved_up_to
-        tops = self.tree.reading.contexts if self.tree.reading else []
+        read = self.tree.reading.contexts if self.tree.reading else []
+        # Nobody reads a description of them there, and each checkpoint of a child run holds them.
+        tops = [self.components.store.with_short_preview(ref, 0) for ref in read]
         sent = [
             CallSite(self.components, self.tree, call, self.journal.contexts.get("context"))
             for call in missing

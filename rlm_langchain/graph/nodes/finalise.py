@@ -22,7 +22,7 @@ from rlm_langchain.records import (
 )
 from rlm_langchain.trajectory.degradation import empty_searches, is_blank, limit_of, shortfalls
 from rlm_langchain.trajectory.journal import DAMAGED, Journal
-from rlm_langchain.trajectory.messages import whole_text
+from rlm_langchain.trajectory.messages import prompt_of, whole_text
 from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import Shortfall, Status, StopReason
 
@@ -161,8 +161,10 @@ def _read(components: Components, state: RLMState, journal: Journal) -> tuple[Re
     records, read = state["trajectory"], ReadRanges()
     profile = components.root_model(depth_of(state["path"])).profile
     for record in records:
-        if record["type"] in ("question", "output"):
+        if record["type"] == "output":
             read += reading.find_read(record["text"])
+        if record["type"] == "question":
+            read += reading.find_read(prompt_of(components.store, record))
         if record["type"] == "question" and record.get("whole"):
             read += reading.whole_context(record["context"]) or reading.find_read(
                 whole_text(components.store, record, profile)
