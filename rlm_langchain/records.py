@@ -165,7 +165,7 @@ class CallRecord(Checksummed):
     preview: str
     """The first characters of the prompt."""
     value: Plain
-    """The answer; None when the call failed."""
+    """The answer; None when the call failed. With `value_ref`, in short."""
     error: str | None
     """The error message; None when the call was answered."""
     usage: UsageRecord
@@ -180,6 +180,8 @@ class CallRecord(Checksummed):
     """Seconds since the epoch."""
     lost: NotRequired[int]
     """Number of requests whose reply never came. `usage` includes the most that each may have used."""
+    value_ref: NotRequired[ContextRef]
+    """Reference to the whole answer, when it is very long and was not written by a model in one call."""
     child: NotRequired[list[Any]]
     """The records of the child run that answered the call."""
     memo: NotRequired[bool]
@@ -212,7 +214,9 @@ class OutputRecord(Checksummed):
     error: bool
     """Whether the cell raised an error or its worker process ended."""
     value: NotRequired[Plain]
-    """The answer that the cell gave."""
+    """The answer that the cell gave. With `value_ref`, in short."""
+    value_ref: NotRequired[ContextRef]
+    """Reference to the whole answer, when it is very long and that of a child run."""
     seconds: float
     """Seconds of computing, without waiting for replies."""
     time: float
@@ -291,11 +295,13 @@ class AnswerRecord(Checksummed):
     path: str
     """Path of the run in the tree, as in `question`."""
     answer: Any
-    """The answer: a text, or a value of the schema. None when the run failed."""
+    """The answer: a text, or a value of the schema. None when the run failed. With `answer_ref`, in short."""
     status: Status
     """`complete`, `partial` (ended early, or something is missing) or `failed` (no answer)."""
     stop_reason: StopReason
     """Why the run ended."""
+    answer_ref: NotRequired[ContextRef]
+    """Reference to the whole answer, when it is very long and that of a child run."""
     time: float
     """Seconds since the epoch."""
     citations: NotRequired[list[Citation]]

@@ -93,6 +93,7 @@ class RLMState(TypedDict, total=False):
     tops: list[ContextRef] | None
     """The contexts of the top run, in a child run."""
     answer: Annotated[Any, TextChannel]
+    """The answer. Of a long one of a child run, the beginning and the end: its record has a reference."""
     status: Status
     stop_reason: StopReason
     usage: dict[str, UsageRecord]

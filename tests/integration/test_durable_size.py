@@ -138,6 +138,46 @@ def test_a_long_question_of_the_caller_is_in_no_checkpoint_and_a_follow_up_finds
     assert rlm.invoke("What did I ask?", THREAD)["answer"] == MEGABYTE
 
 
+def fetch() -> str:
+    """All of it."""
+    return MEGABYTE
+
+
+def test_long_values_that_code_has_made_are_in_the_saver_by_reference_and_are_there_again_in_another_process(
+    database: sqlite3.Connection,
+) -> None:
+    asked: list[str] = []
+
+    def rlm(*cells: str) -> RLMRunnable:
+        plays = script(
+            *cells, children={"as it is": ["FINAL(context)"], "in a list": ["FINAL([context[:600_000], 1])"]}
+        )
+
+        def play(messages: list[Any]) -> Any:
+            asked.append(str(messages[1].content))
+            return plays.function(messages)
+
+        model = FunctionModel(function=play)
+        return create_rlm(model, checkpointer=SqliteSaver(database), budget=Budget(depth=2), tools=[fetch])
+
+    first = "a, b, c = rlm_query('as it is', context), rlm_query('in a list', context), fetch()\nFINAL(len(a))"
+    output = rlm(first).invoke({"query": "q", "context": MEGABYTE}, THREAD)
+    assert output["answer"] == len(MEGABYTE)
+    rows = [bytes(row) for (row,) in database.execute("select checkpoint from checkpoints")]
+    rows += [bytes(row) for (row,) in database.execute("select value from writes")]
+    assert not any(PIECE.encode() in row for row in rows)
+    assert size(database) < 90_000
+    calls = [record for record in output["trajectory"] if record["type"] == "call"]
+    assert [len(record["value"]) < 300 for record in calls] == [True] * 3
+    assert calls[0]["value_ref"]["length"] == len(MEGABYTE)
+    assert f"of {len(MEGABYTE):,} characters left out" in calls[0]["value"]
+    asked.clear()
+    same = "rlm_query('as it is', context) == a == context == c, json.loads(b) == [context[:600_000], 1]"
+    later = rlm("0", f"import json\nFINAL([{same}])")
+    assert later.invoke("Are they the same?", THREAD)["answer"] == [True, True]
+    assert not any("as it is" in text for text in asked), "the same child run is not asked again"
+
+
 KILLED = """
 import os, sqlite3, sys
 from tests.integration import test_durable_size as here

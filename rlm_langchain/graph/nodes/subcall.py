@@ -15,6 +15,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.context.decoding import replace_surrogates
+from rlm_langchain.context.long_text import VALUE_CHARS, recorded_value
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import JournalError, RLMError
 from rlm_langchain.graph.calls.child_run import ChildRun
@@ -111,18 +112,21 @@ class SubcallNode:
         asked = NumberedCall(self.task["path"], self.task["cell"], number, call, fingerprint(call))
         site = CallSite(self.components, self.tree, asked, self.task.get("context"))
         handler = handler_of(call.kind)
+        more: dict[str, Any] = {}
         try:
             reply = await handler.answer(site, config)
+            text = _kept(reply.text)
+            if text and len(text) > VALUE_CHARS and not kind_of(call.kind).is_answered_by_model:
+                more = await asyncio.to_thread(recorded_value, self.components.store, text)
         except RLMError as error:
             self.tree.breaks(error)
             return
         seconds = time.monotonic() - before
-        more: dict[str, Any] = {}
         if kind_of(call.kind).is_answered_by_model and reply.error is None and not reply.memo:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            self.tree.charged(asked.place, reply)._replace(text=_kept(reply.text), error=_kept(reply.error)),
+            self.tree.charged(asked.place, reply)._replace(text=text, error=_kept(reply.error)),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
