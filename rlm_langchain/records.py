@@ -49,11 +49,15 @@ class QuestionRecord(Checksummed):
     path: str
     """Path of the run in the tree: "" for the root run, "3" for its call 3's child run, "3/0" one level below."""
     query: str
-    """The question as it was asked."""
+    """The question as it was asked. Of a very long one, its beginning and its end, with its length between them."""
     text: str
-    """The prompt that the root model reads, word for word."""
+    """The prompt that the root model reads, word for word; with a shortened `query`, that one stands in it."""
     time: float
     """Seconds since the epoch."""
+    query_ref: NotRequired[ContextRef]
+    """Reference to the whole question, when `query` is shortened."""
+    text_ref: NotRequired[ContextRef]
+    """Reference to the whole prompt, word for word, when `query` is shortened."""
     context: NotRequired[ContextRef | None]
     """Reference to the context of the question, with its size and a preview. None or absent without a new one."""
     earlier: NotRequired[ContextRef]
@@ -161,7 +165,7 @@ class CallRecord(Checksummed):
     preview: str
     """The first characters of the prompt."""
     value: Plain
-    """The answer; None when the call failed."""
+    """The answer; None when the call failed. With `value_ref`, in short."""
     error: str | None
     """The error message; None when the call was answered."""
     usage: UsageRecord
@@ -176,6 +180,8 @@ class CallRecord(Checksummed):
     """Seconds since the epoch."""
     lost: NotRequired[int]
     """Number of requests whose reply never came. `usage` includes the most that each may have used."""
+    value_ref: NotRequired[ContextRef]
+    """Reference to the whole answer, when it is very long and was not written by a model in one call."""
     child: NotRequired[list[Any]]
     """The records of the child run that answered the call."""
     memo: NotRequired[bool]
@@ -208,7 +214,9 @@ class OutputRecord(Checksummed):
     error: bool
     """Whether the cell raised an error or its worker process ended."""
     value: NotRequired[Plain]
-    """The answer that the cell gave."""
+    """The answer that the cell gave. With `value_ref`, in short."""
+    value_ref: NotRequired[ContextRef]
+    """Reference to the whole answer, when it is very long and that of a child run."""
     seconds: float
     """Seconds of computing, without waiting for replies."""
     time: float
@@ -287,11 +295,13 @@ class AnswerRecord(Checksummed):
     path: str
     """Path of the run in the tree, as in `question`."""
     answer: Any
-    """The answer: a text, or a value of the schema. None when the run failed."""
+    """The answer: a text, or a value of the schema. None when the run failed. With `answer_ref`, in short."""
     status: Status
     """`complete`, `partial` (ended early, or something is missing) or `failed` (no answer)."""
     stop_reason: StopReason
     """Why the run ended."""
+    answer_ref: NotRequired[ContextRef]
+    """Reference to the whole answer, when it is very long and that of a child run."""
     time: float
     """Seconds since the epoch."""
     citations: NotRequired[list[Citation]]

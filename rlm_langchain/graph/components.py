@@ -93,7 +93,9 @@ class Components:
         if invocation is not None:
             invocation.join(run)
         durable = "thread_id" in settings
-        return self.trees.get(run, self.budget, self.receipts(run) if durable else None)
+        tree = self.trees.get(run, self.budget, self.receipts(run) if durable else None)
+        tree.store = self.store
+        return tree
 
     async def ready(self, run: str, config: RunnableConfig) -> None:
         """Have the tree of a run at hand: its receipts may be many, and are not read on the event loop."""

@@ -12,6 +12,7 @@ captured when the graph was built.
 
 from __future__ import annotations
 
+import asyncio
 from functools import cached_property
 from typing import Any, cast
 
@@ -74,7 +75,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
 
     async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
         await components.ready(state["run"], config)
-        turn = GenerateStep.begin(components, state, config)
+        turn = await asyncio.to_thread(GenerateStep.begin, components, state, config)  # it may read the store
         return turn.end(await turn.ask(config))
 
     def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
@@ -95,7 +96,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
         if (answer := run.join()) is not None:
             return run.shared(answer)
         with run.running(), work.tree.levels.place_of_thread(run.depth):
-            run.outcome = child.invoke(run.input(), child_config(config))
+            run.ended(child.invoke(run.input(), child_config(config)))
         return run.update()
 
     async def asubcall(task: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
@@ -104,10 +105,11 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
         if (run := work.child_run()) is None:
             return await work.answer_calls(config)
         if (answer := await run.ajoin()) is not None:
-            return run.shared(answer)
+            return await asyncio.to_thread(run.shared, answer)
         with run.running():
             async with work.tree.levels.place(run.depth):
-                run.outcome = await child.ainvoke(run.input(), child_config(config))
+                outcome = await child.ainvoke(run.input(), child_config(config))
+            await asyncio.to_thread(run.ended, outcome)
         return run.update()
 
     def finalise(state: RLMState) -> dict[str, Any]:

@@ -189,7 +189,10 @@ class _Ran:
 
     @property
     def _values(self) -> list[tuple[str, str]]:
-        return [(call["prompt_sha256"], repr(call["value"])) for call in self.calls]
+        return [
+            (call["prompt_sha256"], ref["sha256"] if (ref := call.get("value_ref")) else repr(call["value"]))
+            for call in self.calls
+        ]
 
     def may_move_on(self, functions: set[str]) -> bool:
         """Whether to run it again may lead on although it looks the same. A cell that fails has led nowhere."""

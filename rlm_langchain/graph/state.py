@@ -75,7 +75,8 @@ class RLMRun(RLMInput):
 class RLMState(TypedDict, total=False):
     """What changes during a run, and nothing else. Plain JSON types."""
 
-    query: Annotated[str, TextChannel]
+    query: Annotated[str | ContextRef, TextChannel]
+    """The question. A reference is for `prepare`, which leaves the text, or of a long one its beginning and end."""
     context: Annotated[ContextRef | Any, TextChannel]
     """A reference. Only `prepare` may find something else here, and stores it."""
     run: str
@@ -92,6 +93,7 @@ class RLMState(TypedDict, total=False):
     tops: list[ContextRef] | None
     """The contexts of the top run, in a child run."""
     answer: Annotated[Any, TextChannel]
+    """The answer. Of a long one of a child run, the beginning and the end: its record has a reference."""
     status: Status
     stop_reason: StopReason
     usage: dict[str, UsageRecord]
@@ -113,8 +115,8 @@ class SubcallTask(Checksummed):
     path: str
     cell: int
     calls: list[int]
-    query: NotRequired[str]
-    """For a child run, which must be able to resume without the cell that asked."""
+    query: NotRequired[str | ContextRef]
+    """For a child run, which must be able to resume without the cell that asked. A long one by reference."""
     context: NotRequired[ContextRef | None]
     """That of a child run, or what its parent searches."""
     sha256: NotRequired[str]

@@ -15,6 +15,7 @@ from rlm_langchain.budget.approval_limit import ApprovalLimit
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.ledger import Ledger, Receipt, Reservation
 from rlm_langchain.budget.limiters import ChildRunLimiter, RequestLimiter
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import RLMError
 from rlm_langchain.models.learned import Learned
@@ -52,6 +53,8 @@ class RunTree:
         """The receipts of a run that can be resumed."""
         self.reading: CoverageTracker | None = None
         """Tracks which parts of the contexts models have read. None until a run of the tree starts to work here."""
+        self.store: ContextStore | None = None
+        """Has the long replies that records refer to. None for a tree that is only looked at."""
         self.broken: RLMError | None = None
         """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
         raised."""
@@ -214,7 +217,7 @@ class RunTree:
         """
         journal = self._journals.get(path)
         if journal is None or not journal.extend(records):
-            journal = self._journals[path] = Journal(records)
+            journal = self._journals[path] = Journal(records, self.store)
         with self._lock:
             is_new = path not in self._joined
             self._joined.add(path)

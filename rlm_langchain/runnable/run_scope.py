@@ -27,6 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
+from rlm_langchain.context.long_text import ASKED_CHARS, by_reference
 from rlm_langchain.durability.checkpointer import naming
 from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
@@ -246,7 +247,8 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     reference = components.store.reference(context, seconds=components.budget.seconds)
     # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
     given: Any = [] if reference is None and context is not None else reference
-    return Internal({"query": question["query"], "context": given, "run": uuid.uuid4().hex})
+    query = by_reference(components.store, question["query"], ASKED_CHARS)
+    return Internal({"query": query, "context": given, "run": uuid.uuid4().hex})
 
 
 def _names_a_file(text: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from typing import Any
 
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import JournalError
 from rlm_langchain.records import (
     AnswerRecord,
@@ -32,6 +33,7 @@ from rlm_langchain.types import (
     ContextRef,
     Excerpt,
     Flaw,
+    Plain,
     Reply,
     Usage,
     total_usage,
@@ -70,7 +72,9 @@ def fingerprint(call: Call) -> str:
 class Journal:
     """The records of one run, indexed."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], store: ContextStore | None = None) -> None:
+        self._store = store
+        """Has the long replies that records only refer to. None: nobody asks for replies."""
         self.turns: list[TurnRecord] = []
         self.cells: list[CellRecord] = []
         self.outputs: dict[int, OutputRecord] = {}
@@ -197,7 +201,14 @@ class Journal:
             return None
         if call.kind == "history":
             return Reply(self.history(record))
-        return Reply(record["value"], record["error"])
+        return Reply(self._value(record), record["error"])
+
+    def _value(self, record: CallRecord) -> Plain:
+        """Return the whole reply to a call. Raises `JournalError` when a long one is missing from the store."""
+        if (ref := record.get("value_ref")) is None:
+            return record["value"]
+        assert self._store is not None  # noqa: S101 - where replies are asked for there is one
+        return self._store.load(ref)
 
     def history(self, until: CallRecord | None = None) -> str:
         """Return the transcript up to the call `until`. It is derived from the records, not stored twice."""
@@ -294,7 +305,7 @@ class Journal:
     def runs(self) -> dict[str, str]:
         """Return the answers of child runs, by depth and fingerprint, for reuse by identical calls."""
         return {
-            child_run_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): call["value"]
+            child_run_key(depth_of(call["path"]) + 1, call["prompt_sha256"]): str(self._value(call))
             for call in self.calls.values()
             if isinstance(call["value"], str) and call.get("child") and _answers(call["child"][-1])
         }

@@ -7,7 +7,7 @@ providers can cache it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -21,12 +21,11 @@ HISTORY_KEPT = 2_000_000
 """Characters of `history` in the REPL: the latest ones."""
 
 
-def conversation(
-    records: Sequence[Record], profile: str, whole: Callable[[QuestionRecord], str] | None = None
-) -> list[BaseMessage]:
+def conversation(records: Sequence[Record], profile: str, store: ContextStore | None = None) -> list[BaseMessage]:
     """Return the messages for the next turn of a run. A summary replaces all that came before it.
 
-    `whole` returns the context of a question that includes it; the records hold only a reference.
+    `store` has what the records hold by reference only: a long question, and the context of a question that
+    includes it. None: as the records show them. Raises `JournalError` when the store has lost one.
     """
     few_shot = _opening(profile, records)
     messages = [*few_shot]
@@ -34,7 +33,7 @@ def conversation(
     question = ""
     for record in records:
         if record["type"] == "question":
-            question = record["text"]
+            question = record["text"] if store is None else prompt_of(store, record)
         if record["type"] == "turn" and record.get("summary"):
             messages, pending_texts = [*few_shot], [question, render(profile, "resumed", summary=record["text"])]
         elif record["type"] == "turn":
@@ -42,8 +41,8 @@ def conversation(
             messages.append(AIMessage(record["text"] or "(an empty reply)"))
             pending_texts = []
         elif record["type"] == "question":
-            pending_texts.append(record["text"])
-            pending_texts += [whole(record)] if whole and record.get("whole") else []
+            pending_texts.append(question)
+            pending_texts += [whole_text(store, record, profile)] if store and record.get("whole") else []
         elif record["type"] == "output":
             pending_texts.append(record["text"])
         elif record["type"] == "note" and record["to"] == "model":
@@ -72,6 +71,11 @@ def transcript(records: Sequence[Record]) -> str:
         elif record["type"] in ("question", "output") or (record["type"] == "note" and record["to"] == "model"):
             parts.append(record["text"])
     return "\n\n".join(parts)[-HISTORY_KEPT:]
+
+
+def prompt_of(store: ContextStore, question: QuestionRecord) -> str:
+    """Return the prompt of a question, word for word. Raises `JournalError` if a long one is missing or changed."""
+    return str(store.load(question["text_ref"])) if "text_ref" in question else question["text"]
 
 
 def whole_text(store: ContextStore, question: QuestionRecord, profile: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from rlm_langchain.context.long_text import MADE_CHARS, beginning, by_reference, length, recorded_value
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError, ModelError, RLMError
 from rlm_langchain.graph.boundary import Internal
@@ -42,7 +43,7 @@ class ChildRunHandler(ModelCallHandler):
             return None
         call = site.asked.call
         return {
-            "query": call.prompt,
+            "query": by_reference(site.components.store, call.prompt, MADE_CHARS),
             "context": None if call.context is None else site.components.store.reference_from_repl(call.context),
             "sha256": site.asked.sha256,
             "agreed": tree.agreed,
@@ -60,6 +61,10 @@ class ChildRun:
     recorder: Recorder
     outcome: dict[str, Any] | None = None
     """Its `RLMOutput`."""
+    answer: str = ""
+    """All of its answer, as its caller reads it."""
+    recorded: dict[str, Any] = field(default_factory=dict)
+    """What the record of the call has of it."""
     error: str | None = None
     seconds: float = 0.0
 
@@ -70,9 +75,9 @@ class ChildRun:
 
     @property
     def asked(self) -> NumberedCall:
-        """Return the call, as its task carries it."""
+        """Return the call, as its task carries it: of a long question, the beginning."""
         [number] = self.task["calls"]
-        call = Call("rlm", self.task["query"])
+        call = Call("rlm", beginning(self.task["query"]))
         return NumberedCall(self.task["path"], self.task["cell"], number, call, self.task["sha256"])
 
     def input(self) -> Internal:
@@ -98,7 +103,7 @@ class ChildRun:
 
     def shared(self, answer: str) -> dict[str, Any]:
         """Return the update of the state with an answer that another child run gave."""
-        self._record(CallResult(answer, memo=True))
+        self._record(CallResult(answer, memo=True), **recorded_value(self.components.store, answer))
         return self.recorder.written()
 
     @contextmanager
@@ -107,8 +112,6 @@ class ChildRun:
         before = time.monotonic()
         try:
             yield
-            if self.outcome is not None and "status" not in self.outcome:
-                raise JournalError(DAMAGED)
         except InvalidApproval:  # the caller's mistake: the child run still waits
             raise
         except (ModelError, InputError) as error:
@@ -122,21 +125,31 @@ class ChildRun:
                 self.tree.child_runs.finish(key, self._answer_for_others, remember_as=key)
             self.tree.close(self.asked.place)
 
+    def ended(self, outcome: dict[str, Any]) -> None:
+        """Take what the run returned; a long answer is read from the store. Raises `JournalError`."""
+        if "status" not in outcome:
+            raise JournalError(DAMAGED)
+        store, ref = self.components.store, outcome["trajectory"][-1].get("answer_ref")
+        self.answer = to_prompt_text(outcome["answer"] if ref is None else store.load(ref))
+        self.recorded = recorded_value(store, self.answer)
+        self.outcome = outcome
+
     def update(self) -> dict[str, Any]:
         """Return the update of the state: answer, spending and trajectory of the run, as the record of the call."""
         outcome = self.outcome
         if outcome is not None:
             failed = outcome["status"] == "failed"
             error = f"the child run found no answer ({outcome['stop_reason']})" if failed else None
-            reply = CallResult(to_prompt_text(outcome["answer"]), error, _total_usage(outcome))
-            self._record(reply, child=[*outcome["trajectory"]])
+            reply = CallResult(self.answer, error, _total_usage(outcome))
+            self._record(reply, **self.recorded, child=[*outcome["trajectory"]])
         elif self.error is not None:
             self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.place)))
         return self.recorder.written()
 
     def _record(self, reply: CallResult, **more: Any) -> None:
         asked = self.asked
-        self.recorder.call(asked, reply, prompt_chars=asked.prompt_chars, seconds=self.seconds, **more)
+        chars = length(self.task["query"])
+        self.recorder.call(asked, reply, prompt_chars=chars, seconds=self.seconds, **more)
 
     @property
     def _answer_for_others(self) -> str | None:
@@ -144,7 +157,7 @@ class ChildRun:
         outcome = self.outcome
         if outcome is None or outcome["status"] != "complete" or outcome["answer"] in (None, ""):
             return None
-        return to_prompt_text(outcome["answer"])
+        return self.answer
 
 
 def child_config(config: RunnableConfig) -> RunnableConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphInterrupt
@@ -35,7 +35,7 @@ ANSWERS = (
 )
 """What an approval may be answered with."""
 QUERY = 2_000
-"""Characters of the run's question that the pause shows. That of a child run may be of any length."""
+"""Characters of the run's question that the pause shows."""
 SHOWN = 200
 """Characters of an answer that cannot be used, in the error, and of a call that is asked about."""
 NAMED = 10
@@ -89,7 +89,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
         {
             "ask": "approve",
             "question": question(asked, state["path"]),
-            "query": clip(state["query"], QUERY),
+            "query": clip(cast(str, state["query"]), QUERY),
             "path": state["path"],
             **asked,
         }

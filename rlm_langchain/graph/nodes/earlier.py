@@ -8,9 +8,11 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from rlm_langchain.context.long_text import loaded
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.context.sanitize import shown
 from rlm_langchain.context.sources.json_values import why_not_json
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 from rlm_langchain.prompts.render import render
 from rlm_langchain.trajectory.journal import Journal
@@ -30,11 +32,11 @@ class Exchange(TypedDict):
     """That of the answer, or `given up` for a question that another one came before."""
 
 
-def exchanges(journal: Journal) -> list[Exchange]:
-    """Return what was asked before on the thread, the latest last."""
+def exchanges(journal: Journal, store: ContextStore) -> list[Exchange]:
+    """Return what was asked before on the thread, the latest last. Raises `JournalError`: a text is missing."""
     return [
         Exchange(
-            question=question["query"],
+            question=loaded(store, question.get("query_ref", question["query"])),
             answer=_plain(answer["answer"]) if answer else None,
             status=answer["status"] if answer else "given up",
         )

@@ -11,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
+from rlm_langchain.context.long_text import recorded_value
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -144,8 +145,7 @@ class ExecuteStep:
                     self._output("completed", stdout, f"FINAL was refused, the answer does not fit: {problem}")
                     step = None
                 case Answered(value, stdout, error):
-                    self._output("answered", stdout, error, value=value)
-                    return self._go("finalise", answer=value, stop_reason=self._final_turn_reason or "answer")
+                    return self._answered(value, stdout, error)
                 case Died(_, stdout, _) if self.repl.timed_out:
                     return self._out_of_time(stdout)
                 case Died("crash") if self.repl.may_retry_crash(self._cell):
@@ -268,7 +268,8 @@ class ExecuteStep:
         )
         prompt_chars = len(asked.call.prompt)
         result = self.tree.charged(asked.place, result)
-        self.journal.add(self.recorder.call(asked, result, value=reply.value, prompt_chars=prompt_chars))
+        more = {"value": reply.value} if is_free else recorded_value(self.components.store, reply.value)
+        self.journal.add(self.recorder.call(asked, result, prompt_chars=prompt_chars, **more))
 
     def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:
         """Send the calls that the journal has no reply to on their way; ask a person first.
@@ -294,7 +295,9 @@ class ExecuteStep:
             if (reply := self._free_reply(call)) is not None:
                 self._record_reply(call, reply)
         agreed = self.tree.agreement.approved_up_to
-        tops = self.tree.reading.contexts if self.tree.reading else []
+        read = self.tree.reading.contexts if self.tree.reading else []
+        # Nobody reads a description of them there, and each checkpoint of a child run holds them.
+        tops = [self.components.store.with_short_preview(ref, 0) for ref in read]
         sent = [
             CallSite(self.components, self.tree, call, self.journal.contexts.get("context"))
             for call in missing
@@ -303,8 +306,16 @@ class ExecuteStep:
         tasks = make_subcall_tasks(self.state["run"], sent, TreeInfo(agreed, tops))
         return self._go([Send("subcall", task) for task in tasks])
 
+    def _answered(self, value: Plain, stdout: str, error: str | None) -> Command[Any]:
+        """End the run with an answer. That of a child run is kept by reference when it is long."""
+        more: dict[str, Any] = {"value": value}
+        if self.state["path"]:
+            more = recorded_value(self.components.store, value)
+        self._output("answered", stdout, error, **more)
+        return self._go("finalise", answer=more["value"], stop_reason=self._final_turn_reason or "answer")
+
     def _output(
-        self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None, **answer: Plain
+        self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None, **answer: Any
     ) -> None:
         more: dict[str, Any] = {**answer}
         if self.blank:

@@ -11,6 +11,7 @@ from rlm_langchain.answers.citations import cite
 from rlm_langchain.answers.coverage import ReadRanges, read_in_records
 from rlm_langchain.answers.words import problem_in_words
 from rlm_langchain.budget.limits import STOPS
+from rlm_langchain.context.long_text import recorded_value
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -22,9 +23,9 @@ from rlm_langchain.records import (
 )
 from rlm_langchain.trajectory.degradation import empty_searches, is_blank, limit_of, shortfalls
 from rlm_langchain.trajectory.journal import DAMAGED, Journal
-from rlm_langchain.trajectory.messages import whole_text
+from rlm_langchain.trajectory.messages import prompt_of, whole_text
 from rlm_langchain.trajectory.recorder import Recorder
-from rlm_langchain.types import Shortfall, Status, StopReason
+from rlm_langchain.types import ContextRef, Shortfall, Status, StopReason
 
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
@@ -51,14 +52,18 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
     journal = Journal(state["trajectory"])
     if not journal.confirms_answer(state.get("answer")):
         raise JournalError(DAMAGED)
-    recorder, (answer, evidence) = Recorder(), _cited(components, state, journal, state.get("answer"))
+    ref = None if journal.answered is None else journal.answered.get("value_ref")
+    given = state.get("answer") if ref is None else components.store.load(ref)
+    recorder, (answer, evidence) = Recorder(), _cited(components, state, journal, given)
     end = _end(components, state, journal, answer, evidence)
     failed = end.status == "failed"
     answer = None if failed else answer
     read, coverage = _read(components, state, journal)
     if coverage is not None:
         evidence["coverage"] = coverage
-    recorder.record(_answered(state["path"], answer, end, evidence, read))
+    shown = recorded_value(components.store, answer) if state["path"] else {"value": answer}
+    answer = shown["value"]
+    recorder.record(_answered(state["path"], answer, shown.get("value_ref"), end, evidence, read))
     if not state["path"]:
         components.trees.end(state["run"])
     root, sub = journal.usage
@@ -95,8 +100,10 @@ def _misfit(components: Components, state: RLMState) -> str | None:
     return None
 
 
-def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadRanges) -> AnswerRecord:
-    """The record of the answer."""
+def _answered(
+    path: str, answer: Any, ref: ContextRef | None, end: _End, evidence: Evidence, read: ReadRanges
+) -> AnswerRecord:
+    """The record of the answer, and the reference to a long one."""
     record = AnswerRecord(
         type="answer",
         path=path,
@@ -105,6 +112,8 @@ def _answered(path: str, answer: Any, end: _End, evidence: Evidence, read: ReadR
         stop_reason=end.stop_reason,
         time=time.time(),
     )
+    if ref is not None:
+        record["answer_ref"] = ref
     if end.degraded:
         record["degraded"] = end.degraded
     if "citations" in evidence:
@@ -161,8 +170,10 @@ def _read(components: Components, state: RLMState, journal: Journal) -> tuple[Re
     records, read = state["trajectory"], ReadRanges()
     profile = components.root_model(depth_of(state["path"])).profile
     for record in records:
-        if record["type"] in ("question", "output"):
+        if record["type"] == "output":
             read += reading.find_read(record["text"])
+        if record["type"] == "question":
+            read += reading.find_read(prompt_of(components.store, record))
         if record["type"] == "question" and record.get("whole"):
             read += reading.whole_context(record["context"]) or reading.find_read(
                 whole_text(components.store, record, profile)

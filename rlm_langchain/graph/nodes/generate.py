@@ -35,7 +35,7 @@ from rlm_langchain.run.ask_model import (
 from rlm_langchain.run.reservation import prompt_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree, turn_place
 from rlm_langchain.trajectory.journal import Journal
-from rlm_langchain.trajectory.messages import conversation, whole_text
+from rlm_langchain.trajectory.messages import conversation
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
 from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import StopReason, Usage
@@ -257,9 +257,7 @@ class GenerateStep:
 
     def _conversation(self) -> list[BaseMessage]:
         records = [*self.state["trajectory"], *self.recorder.records]
-        return conversation(
-            records, self._profile, lambda asked: whole_text(self.components.store, asked, self._profile)
-        )
+        return conversation(records, self._profile, self.components.store)
 
     @property
     def _profile(self) -> str:

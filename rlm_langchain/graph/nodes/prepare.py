@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 from rlm_langchain.context.decoding import replace_unkept, unkept
+from rlm_langchain.context.long_text import ASKED_CHARS, MADE_CHARS, loaded, shortened, stored
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import exchanges
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
+ENDS = ("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")
+"""Fields of the state that say how a question ended."""
+
+
 def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     """Put the question to the run. Raises `InputError` for an empty one."""
-    query, path = state.get("query", ""), state.get("path", "")
+    query, path = loaded(components.store, state.get("query", "")), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
     journal, recorder = Journal(state.get("trajectory", [])), Recorder()
@@ -40,19 +45,26 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
     query, replaced = replace_unkept(query)
-    recorder.record(_asked(components, journal, path, query, context, is_empty=is_empty))
+    question = _asked(components, journal, path, query, context, is_empty=is_empty)
+    recorder.record(question)
     if replaced:
         recorder.note(path, "model", f"In the question, U+FFFD stands for {unkept(replaced)}.")
     return {
-        "query": query,
+        "query": question["query"],
         "context": None,
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
-        "agreed": state.get("agreed") if path else None,
-        "tops": state.get("tops") if path else None,
         **recorder.written(),
-        **dict.fromkeys(("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")),
+        **{key: None for key in _left(path) if state.get(key) is not None},
     }
+
+
+def _left(path: str) -> tuple[str, ...]:
+    """Return the fields that an earlier question may have left, and that a run begins without.
+
+    A field that was never written has no place in the checkpoints either.
+    """
+    return ENDS if path else (*ENDS, "agreed", "tops")
 
 
 def note_new_strategies(components: Components, journal: Journal, path: str, recorder: Recorder) -> None:
@@ -75,21 +87,30 @@ def _asked(
     `is_empty`: one was given, and holds nothing.
     """
     ways = components.strategies_for(journal.contexts.get("context", context), path)
+
+    def prompt(query: str) -> str:
+        return question_prompt(components, journal, path, query, context, ways, is_empty=is_empty)
+
+    is_long = len(query) > (MADE_CHARS if path else ASKED_CHARS)
+    told = shortened(query) if is_long else query
     record = QuestionRecord(
         type="question",
         path=path,
-        query=query,
-        text=question_prompt(components, journal, path, query, context, ways, is_empty=is_empty),
+        query=told,
+        text=prompt(told),
         time=time.time(),
         context=context,
         sandbox=components.sandbox.name,
         strategies=[way.name for way in ways],
     )
+    if is_long:
+        record["query_ref"] = stored(components.store, query)
+        record["text_ref"] = stored(components.store, prompt(query))
     if examples := examples_for(components, journal, path, context):
         record["examples"] = examples
     if components.auto:
         record["chosen"] = True
-    for exchange in exchanges(journal)[-1:]:
+    for exchange in exchanges(journal, components.store)[-1:]:
         record["earlier"] = cast(ContextRef, components.store.reference_from_repl(exchange))
     if is_empty:
         record["empty"] = True

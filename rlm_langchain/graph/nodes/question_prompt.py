@@ -40,7 +40,7 @@ def question_prompt(
     about = "" if context is None else _about(profile, journal.next_name, context)
     if is_empty:
         about = _empty(components, profile)
-    if before := exchanges(journal):
+    if before := exchanges(journal, components.store):
         about = "\n\n".join(
             text for text in (about, describe_earlier(profile, journal.earlier_name, before)) if text
         )

@@ -15,7 +15,9 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.context.decoding import replace_surrogates
+from rlm_langchain.context.long_text import VALUE_CHARS, recorded_value
 from rlm_langchain.context.prompt_text import to_prompt_text
+from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import JournalError, RLMError
 from rlm_langchain.graph.calls.child_run import ChildRun
 from rlm_langchain.graph.calls.handler import CallSite
@@ -29,6 +31,8 @@ from rlm_langchain.trajectory.journal import fingerprint
 from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
 from rlm_langchain.types import Call
 
+ERROR_CHARS = 4_000
+"""Characters of an error, which may quote what code gave to a tool. Of a longer one the middle is left out."""
 SINGLE_SENDS = 200
 """Up to this many calls of a wave are a task each; more share tasks, since a task costs more than a call does."""
 _ORDER = {kind: place for place, kind in enumerate(HANDLERS)}
@@ -111,18 +115,21 @@ class SubcallNode:
         asked = NumberedCall(self.task["path"], self.task["cell"], number, call, fingerprint(call))
         site = CallSite(self.components, self.tree, asked, self.task.get("context"))
         handler = handler_of(call.kind)
+        more: dict[str, Any] = {}
         try:
             reply = await handler.answer(site, config)
+            text = _kept(reply.text)
+            if text and len(text) > VALUE_CHARS and not kind_of(call.kind).is_answered_by_model:
+                more = await asyncio.to_thread(recorded_value, self.components.store, text)
         except RLMError as error:
             self.tree.breaks(error)
             return
         seconds = time.monotonic() - before
-        more: dict[str, Any] = {}
         if kind_of(call.kind).is_answered_by_model and reply.error is None and not reply.memo:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            self.tree.charged(asked.place, reply)._replace(text=_kept(reply.text), error=_kept(reply.error)),
+            self.tree.charged(asked.place, reply)._replace(text=text, error=_short(_kept(reply.error))),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
@@ -139,6 +146,10 @@ class SubcallNode:
             reading.find_read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.find_read, text)
         )
         return {"read": read} if read else {}
+
+
+def _short(error: str | None) -> str | None:
+    return None if error is None else clip(error, ERROR_CHARS)
 
 
 def _kept(text: str | None) -> str | None:

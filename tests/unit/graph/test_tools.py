@@ -571,3 +571,28 @@ def test_calls_of_tools_are_counted_over_all_resumes(wait):
     assert output["answer"][0] == "town 0"
     assert all("no tool calls are left" in said for said in output["answer"][1:])
     assert len(ran) == 3
+
+
+def test_a_long_error_has_its_middle_left_out_and_says_so() -> None:
+    """A tool that quotes what it was given, and an argument that is none, would put it into every checkpoint."""
+
+    def quotes(text: str) -> str:
+        """Cannot use it."""
+        raise ToolException(f"cannot use {text} here")
+
+    code = """
+said = []
+for call in (lambda: quotes(context), lambda: quotes(**{context: 1})):
+    try:
+        call()
+    except Exception as error:
+        said.append(str(error))
+FINAL(said)
+"""
+    output = create_rlm(script(code), tools=[quotes]).completion("q", "long " * 100_000)
+    errors = [record["error"] for record in output["trajectory"] if record["type"] == "call"]
+    assert output["answer"] == errors
+    for error in errors:
+        assert len(error) < 4_100
+        assert "characters left out ...]" in error
+    assert errors[0].endswith("here")

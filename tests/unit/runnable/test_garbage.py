@@ -92,6 +92,30 @@ def test_pieces_of_child_runs_that_are_not_done_stay(home: Path) -> None:
     assert rlm.invoke(Command(resume=True), THREAD)["answer"] == "piece+2+3"
 
 
+def test_long_questions_stay_as_long_as_a_checkpoint_refers_to_them(home: Path) -> None:
+    """Those of a child run that has not begun, of one that waits, and of the caller."""
+    long = "word for word " * 2_000
+    rlm = create_rlm(
+        script(
+            "FINAL(rlm_query(f'child {context}'))", children={"child": ["FINAL(llm_query_batched(['a', 'b']))"]}
+        ),
+        budget=Budget(depth=2, approve_above_calls=1),
+        checkpointer=(saver := InMemorySaver()),
+    )
+    paused = rlm.invoke({"query": f"A question: {long}", "context": long}, THREAD)
+    while "__interrupt__" in paused:
+        stored("nobody's")
+        age(home)
+        assert collect(home, references(saver), older_than=30 * DAY).contexts == 1
+        paused = rlm.invoke(Command(resume=True), THREAD)
+    assert paused["answer"] == '["<a>", "<b>"]'
+    moments = [*rlm.graph.get_state_history(THREAD)]
+    age(home)
+    assert collect(home, references(saver), older_than=30 * DAY).contexts == 0
+    first = next(moment for moment in moments if moment.next == ("prepare",))
+    assert "__interrupt__" in rlm.invoke(None, first.config), "the question is asked again"
+
+
 def test_receipts_stay_while_their_run_may_be_resumed(home: Path) -> None:
     rlm = create_rlm(
         script("FINAL(llm_query_batched(['a', 'b']))"),
