@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -135,15 +135,11 @@ class RunTree:
         """Return the reply to a call with all usage at its place in the tree, in this process and before."""
         return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
 
-    @asynccontextmanager
-    async def reserve(
+    def reserve(
         self, place: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
-    ) -> AsyncIterator[Reservation]:
+    ) -> AbstractAsyncContextManager[Reservation]:
         """Reserve a call in the ledger, as `Ledger.reserve` does, and record its requests and usage on disk."""
-        if self.receipts is not None:
-            await self.receipts.open()
-        async with self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self) as entry:
-            yield entry
+        return self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self)
 
     def sent(self, place: str, most: Usage) -> str:
         """Record on disk that a request is about to be sent. Raises `JournalError` if that fails."""

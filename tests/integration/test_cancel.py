@@ -213,7 +213,8 @@ def test_what_a_callback_raises_on_purpose_ends_the_run_and_the_account_is_settl
         if grab.tree is not None:
             spent = grab.tree.ledger.spent
             assert grab.tree.ledger._reserved.calls == 0
-            assert spent.calls <= server.stats()["states"].get("sent", 0)
+            sent = server.stats()["states"].get("sent", 0)
+            assert sent <= spent.calls <= 1 + 8, "what was cut off on its way may have been received"
             if event == "on_llm_end":
                 assert spent.calls >= number  # what was received is booked, though a callback failed on it
 

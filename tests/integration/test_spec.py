@@ -1,8 +1,8 @@
 """The specification of a run (`docs/spec/rlm_run.qnt`), simulated, and its traces replayed on the code.
 
-Quint is installed by `make build/spec/stamp`. Without npm, or where it cannot install, the tests are skipped, unless
-`RLM_SPEC` is set; recorded traces are replayed in any case. `RLM_SPEC` is how many samples are tried, `RLM_SEED` what
-they are drawn from.
+Quint is installed by `make build/spec/stamp`. Without npm, or where it cannot install, the tests are skipped,
+unless `RLM_SPEC` is set; recorded traces are replayed in any case. `RLM_SPEC` is how many samples are tried,
+`RLM_SEED` what they are drawn from.
 """
 
 from __future__ import annotations
