@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from rlm_langchain.models.provider_words import shown_words, words_of_body
+from rlm_langchain.models.provider_words import shown_words, start_of, words_of_body
 
 ErrorCode = Literal[
     "rate_limited",
@@ -125,9 +125,9 @@ _READS = tuple(
         r"|token limit|prompt length)\b(?: of the model| of this model)?(?: is| of| to|:| =|=)*(?: only"
         r"| at most)?\s*"
         r"\(?(\d[\d,_]*)",
-        r"(\d[\d,_]*)[ -]?(?:tokens? )?(?:maximum )?context (?:length|window|size|limit)",
+        r"(?<!\d)(?<!\d[,_])(\d[\d,_]*+)[ -]?(?:tokens? )?(?:maximum )?context (?:length|window|size|limit)",
         r"model with (\d[\d,_]*) maximum context",
-        r"\d[\d,_]* tokens? > (\d[\d,_]*)",
+        r"(?<!\d)(?<!\d[,_])\d[\d,_]*+ tokens? > (\d[\d,_]*)",
         r"\(\d[\d,_]*\) exceeds the maximum number of tokens allowed \((\d[\d,_]*)\)",
         r"(?:exceeds?|exceed(?:ed)?|cannot exceed|above|over|than|at most|<=?|limit is|limit of|limit:?"
         r"|maximum(?: is| of)?:?)"
@@ -197,7 +197,7 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
     address = _address(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 and code == "bad_request" else SENTENCES[code]
     unusable = next((f": its reply {cause.what}" for cause in causes if isinstance(cause, UnusableReply)), "")
-    words = said or " ".join(str(cause) for cause in causes if _status(cause) is not None)
+    words = said or " ".join(start_of(str(cause)) for cause in causes if _status(cause) is not None)
     shown = f'; it says: "{shown_words(said, secrets)}"' if said else ""
     return ProviderError(
         code,
@@ -213,7 +213,7 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
 def window_in(words: str) -> int | None:
     """Return how many tokens a model reads, when a provider that found a prompt too long says so."""
     for pattern in _READS:
-        for found in pattern.finditer(words):
+        for found in pattern.finditer(start_of(words)):
             tokens = int(re.sub(r"\D", "", found[1]))
             if tokens >= FEWEST_READ:
                 return tokens
@@ -261,7 +261,7 @@ def _said(cause: BaseException) -> str:
         return ""
     held = vars(cause)
     texts = (getattr(held.get("response"), "text", None), held.get("error"), held.get("message"))
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+    return next((start_of(text) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _body(response: Any) -> Any:
@@ -305,7 +305,8 @@ def _provider_codes(causes: list[BaseException]) -> list[str]:
 
 
 def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa: PLR0911 - one for each kind
-    words = " ".join(f"{cause} {vars(cause).get('code')} {vars(cause).get('body')}" for cause in causes)
+    parts = (part for cause in causes for part in (cause, vars(cause).get("code"), vars(cause).get("body")))
+    words = " ".join(start_of(str(part)) for part in parts)
     said = status if status is not None else _status_in_words(causes)
     if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
