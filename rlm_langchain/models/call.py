@@ -42,7 +42,7 @@ from rlm_langchain.models.provider_errors import (
     classify_error,
     is_graph_signal,
 )
-from rlm_langchain.models.provider_words import secrets_of
+from rlm_langchain.models.provider_words import secrets_of, shown_words
 from rlm_langchain.models.usage import StreamedUsage, usage_in_error, worst_case_usage
 from rlm_langchain.types import Usage
 
@@ -162,6 +162,24 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
             await retry.sleep(wait)
 
 
+async def text_behind(model: Model, reply: BaseMessage, config: RunnableConfig | None) -> str:
+    """Return the text that the steps behind a model make of its reply.
+
+    Raises `CallFailed` when they fail: the reply has come and is paid for, so this is no error of the provider, and
+    no reason to ask again, or to ask another model.
+    """
+    if model.wrapped is None or not model.wrapped.after:
+        return text_of(reply)
+    try:
+        return text_of(await model.wrapped.text_after(reply, config))
+    except Exception as error:
+        if isinstance(error, RLMError) or is_graph_signal(error) or _is_from_callback(error):
+            raise
+        said = shown_words(str(error), secrets_of(model.chat))
+        sentence = f"what stands behind the model could not read its reply ({type(error).__name__}: {said})"
+        raise CallFailed("unknown", sentence, 0, 0.0) from error
+
+
 @dataclass(slots=True)
 class _Attempts:
     """State of one call over all its attempts."""
@@ -231,8 +249,7 @@ class _Attempts:
             RENAMED.reset(renamed)
         completion = self._accept(reply, capture)
         if wrapped is not None and wrapped.after:
-            said = await wrapped.text_after(reply, self.config)
-            completion = replace(completion, text=text_of(said))
+            completion = replace(completion, text=await self._text_behind(reply))
         return completion
 
     def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
@@ -249,6 +266,13 @@ class _Attempts:
         if self.account is not None:
             self.account.received(completion)
         return completion
+
+    async def _text_behind(self, reply: BaseMessage) -> str:
+        try:
+            return await text_behind(self.model, reply, self.config)
+        except CallFailed as failed:
+            failed.retries, failed.seconds = self.attempt - 1, self.seconds
+            raise
 
     def _exited(self, error: BaseException) -> RLMError:
         """Return the error for a model, or a callback, that tried to end the process."""

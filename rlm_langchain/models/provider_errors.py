@@ -305,8 +305,10 @@ def _provider_codes(causes: list[BaseException]) -> list[str]:
 
 
 def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa: PLR0911 - one for each kind
-    parts = (part for cause in causes for part in (cause, vars(cause).get("code"), vars(cause).get("body")))
-    words = " ".join(start_of(str(part)) for part in parts)
+    texts = " ".join(start_of(str(cause)) for cause in causes)
+    words = texts if status is not None else " ".join(text for cause in causes if (text := _own_text(cause)))
+    kept = (str(vars(cause).get(name)) for cause in causes for name in ("code", "body"))
+    words = " ".join([words, *map(start_of, kept)])
     said = status if status is not None else _status_in_words(causes)
     if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
@@ -314,13 +316,13 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
         return "too_long"
     if said in (400, 403, 422) and _REFUSED.search(words):
         return "refused_by_provider"
-    if said is None and _LOST_LOOP.search(words):
+    if said is None and _LOST_LOOP.search(texts):
         return "connection"
     if any(type(cause).__name__ == "TooManyRedirects" for cause in causes):
         return "bad_request"
     if said is None and (unusable := next((one for one in causes if isinstance(one, UnusableReply)), None)):
         return unusable.code
-    if said is None and _NO_REPLY.search(words):
+    if said is None and _NO_REPLY.search(texts):
         return "server_error"
     if said is None:
         return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
@@ -332,11 +334,20 @@ def _status_in_words(causes: list[BaseException]) -> int | None:
     its class tells nothing."""
     for cause in causes:
         words = [said for body in _bodies(cause) if (said := words_of_body(body))]
-        if not words and _named(cause) == "unknown" and not _is_of_python(cause):
-            words = [text] if len(text := str(cause)) <= MOST_WORDS else []
+        if not words and _named(cause) == "unknown":
+            words = [_own_text(cause)]
         if (found := next((status for said in words if (status := _meant(said))), None)) is not None:
             return found
     return None
+
+
+def _own_text(cause: BaseException) -> str:
+    """Return the text of an exception as far as it may be what the provider says: a long one of a class that tells
+    nothing may quote a reply, and so may a fault in a program."""
+    text = str(cause)
+    if isinstance(cause, UnusableReply) or (_named(cause) != "unknown" and type(cause).__module__ != "builtins"):
+        return start_of(text)
+    return text if len(text) <= MOST_WORDS and not _is_of_python(cause) else ""
 
 
 def _is_of_python(cause: BaseException) -> bool:

@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 
 from rlm_langchain.budget.budget import Budget
@@ -25,6 +26,7 @@ from rlm_langchain.models.call import (
     complete,
 )
 from rlm_langchain.models.model import FREE, Model
+from rlm_langchain.models.registry import resolve
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
@@ -261,3 +263,40 @@ async def test_the_account_is_looked_at_after_the_wait_for_a_models_own_rate_lim
         else:
             assert (await call).text == "yes"
     assert (len(asked), limiter.acquired) == (0 if spent else 1, 1)
+
+
+def could_not_read(error: BaseException) -> Callable[[Any], str]:
+    def parse(_: Any) -> str:
+        raise error
+
+    return parse
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no JSON in the reply: 'its context window is 8,192 tokens, and the prompt was too long'"),
+        ValueError("rate limit"),
+        StatusError(503),
+        TimeoutError("late"),
+        KeyError("context_length"),
+    ],
+    ids=repr,
+)
+async def test_a_step_behind_the_model_that_fails_is_no_error_of_the_provider(
+    error: Exception, clock: Clock
+) -> None:
+    asked: list[str] = []
+
+    def said(name: str) -> FunctionModel:
+        return FunctionModel(function=lambda _: asked.append(name) or "42 pages")
+
+    chain = resolve(said("first").with_fallbacks([said("second")]) | RunnableLambda(could_not_read(error)), "root")
+    booked: list[Completion] = []
+    ledger = Ledger(Budget())
+    async with ledger.reserve(Usage(calls=1)) as entry:
+        with pytest.raises(CallFailed, match=f"behind the model .*{type(error).__name__}") as caught:
+            await complete(chain, HI, retry=clock.retry, account=Account(entry, booked.append))
+    assert (caught.value.code, caught.value.retries, clock.slept, asked) == ("unknown", 0, [], ["first"])
+    assert [(one.text, one.failed) for one in booked] == [("42 pages", None)]
+    assert type(caught.value.__cause__) is type(error), "its traceback shows where"

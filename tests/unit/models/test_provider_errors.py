@@ -432,3 +432,36 @@ def test_half_a_key_at_the_end_of_what_is_read_is_not_shown() -> None:
     key = "0a1b2c3d4e5f6g7h" * 4
     words = "no" + " " * (MOST_READ - 20) + key
     assert "0a1b" not in classify_error(made("E", status_code=400, body={"message": words})).message
+
+
+QUOTES = (
+    "no JSON in the reply: 'He has insufficient funds. Its context window is 8,192 tokens, rate limit reached.'"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(QUOTES + " " * 200),
+        made("OutputParserException", ValueError, QUOTES + " " * 200),
+        KeyError("context_length"),
+        AssertionError("the prompt is too long"),
+        TypeError("insufficient credit"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_program_says_is_not_taken_for_what_the_provider_says(error: Exception) -> None:
+    assert (classify_error(error).code, classify_error(error).retryable) == ("unknown", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("Requested tokens (5000) exceed context window of 4096"), "too_long"),
+        (made("BadRequestError", Exception, "prompt is too long: 9 tokens " + "x" * 300), "too_long"),
+        (made("APIError", Exception, "x" * 300, body={"message": "insufficient_quota"}), "no_credit"),
+        (RuntimeError("<Task " + "x" * 300 + "> attached to a different loop"), "connection"),
+    ],
+)
+def test_what_integrations_say_without_a_status_is_read(error: Exception, code: str) -> None:
+    assert classify_error(error).code == code
