@@ -28,6 +28,7 @@ from rlm_langchain.models.http.adopt_client import sends_through_us
 from rlm_langchain.models.http.renamed import RENAMED
 from rlm_langchain.models.learned import CAP_NAMES, NEEDED, OTHER_CAP, Learned, refused_parameter
 from rlm_langchain.models.messages import (
+    count_tokens,
     finish_of,
     text_of,
     tokens_in,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """Names under which chat model classes take a cap on the output tokens."""
+MOST_LOWERED = 4
+"""Times that the cap on the output of one call is lowered. A provider may mean the prompt, whatever it says."""
 REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
 """Packages whose chat models say why a reply has ended, if the provider does: one that says nothing broke off."""
 
@@ -205,6 +208,15 @@ class _Attempts:
     capture: _ReplyCapture | None = None
     sent: Mapping[str, str | None] = field(default_factory=dict)
     """Parameters that the latest request has sent by another name, or not at all."""
+    prompt: int = 0
+    """Tokens of the latest request, by our count."""
+    cap: int | None = None
+    """On the output of the latest request."""
+    lower: dict[str, int] = field(default_factory=dict)
+    """By the name of the model: the cap that this prompt leaves room for, when its provider has refused a higher
+    one."""
+    lowered: int = 0
+    """How often a cap was lowered."""
     faults: list[ProviderError] = field(default_factory=list)
     """Of this round, one of each model that has failed."""
 
@@ -226,9 +238,10 @@ class _Attempts:
         self.capture = capture = _ReplyCapture()
         self.sent = dict(self.learned.of(model.name).renamed)
         bound = {} if wrapped is None else dict(wrapped.bound)
-        options = bound | _cap(model, self.output_tokens)
         config = self.config if wrapped is None else wrapped.config(self.config)
         messages = self.messages if wrapped is None else await wrapped.prepared(self.messages, config)
+        self.prompt = count_tokens(messages)
+        options = bound | self._cap()
         if self.cacheable and model.needs_cache_control:
             messages = with_cache_control(messages)
         chat, config = model.chat, _with_callback(config, capture)
@@ -310,6 +323,8 @@ class _Attempts:
             if self._does_without(parameter):
                 return None
             fault = replace(fault, message=f"{fault.message}; {self._whose(parameter)}")
+        elif self._is_capped_lower(fault):
+            return None
         self.faults.append(fault)
         if self.place + 1 < len(self.chain) and isinstance(error, self.chain[0].handled):
             self.place += 1
@@ -333,6 +348,27 @@ class _Attempts:
         self.rounds += 1
         self.place, self.faults = 0, []
         return wait
+
+    def _cap(self) -> dict[str, int]:
+        """Return the cap on the output as a keyword argument; nothing where what the model was given stands."""
+        name, own = accepts_output_cap(self.model.chat), own_cap(self.model)
+        asked = [cap for cap in (own, self.output_tokens, self.lower.get(self.model.name)) if cap is not None]
+        facts, self.cap = self.learned.of(self.model.name), None
+        if name is None or not asked:
+            return {}
+        self.cap = facts.most_output(min(asked), self.model.window, self.prompt)
+        return {} if self.output_tokens is None and self.cap == own else {name: self.cap}
+
+    def _is_capped_lower(self, fault: ProviderError) -> bool:
+        """Have the next request leave the model less room for its reply, when the provider has refused the cap."""
+        if self.cap is None or self.lowered == MOST_LOWERED:
+            return False
+        lower = self.learned.cap_refused(self.model.name, fault, self.cap, self.prompt)
+        if lower is None:
+            return False
+        self.lower[self.model.name] = lower
+        self.lowered += 1
+        return True
 
     def _does_without(self, parameter: str) -> bool:
         """Have the next request say it by another name, or leave it out. False: that may not be, or was tried."""
@@ -442,16 +478,12 @@ def accepts_output_cap(chat: BaseChatModel) -> str | None:
     return next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
 
 
-def _cap(model: Model, output_tokens: int | None) -> dict[str, Any]:
-    """Return the cap as a keyword argument of a call; never above one that the model was built with, or was
-    bound."""
-    name = accepts_output_cap(model.chat)
-    if output_tokens is None or name is None:
-        return {}
-    bound = {} if model.wrapped is None else model.wrapped.bound
-    own = [getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
+def own_cap(model: Model) -> int | None:
+    """Return the lowest cap on its output that a model was built with, or was bound."""
+    name, bound = accepts_output_cap(model.chat), {} if model.wrapped is None else model.wrapped.bound
+    own = [None if name is None else getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
     # LangChain's Ollama class uses -1 for "no cap".
-    return {name: min([output_tokens, *(cap for cap in own if isinstance(cap, int) and cap > 0)])}
+    return min((cap for cap in own if isinstance(cap, int) and cap > 0), default=None)
 
 
 def is_given(model: Model, parameter: str) -> bool:

@@ -105,7 +105,7 @@ _BODY_STATUS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
 )
 """Which status an error in the body of a reply stands for, by its identifiers or else by its words."""
 _TOO_LONG = re.compile(
-    r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx"
+    r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx|max_model_len"
     r"|(prompt|inputs?|messages?|request)\b[^.]{0,60}\btoo (long|large)|exceed(s|ed)? max(imum)? (length|context)"
     r"|\b(input|prompt|tokens?( count)?)\b[^.]{0,60}\bexceed(s|ed)? (the )?(configured "
     r"|model'?s? )?(\w+ )?(limit|maximum)"
@@ -119,7 +119,8 @@ _TOO_LONG = re.compile(
 _READS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"[\"']?n_ctx[\"']?\s*[:=]\s*(\d[\d,_]*)",
+        r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # the prompt and the cap
+        r"[\"']?(?:n_ctx|max_model_len)[\"']?\s*[:=]\s*(\d[\d,_]*)",
         r"(?:context (?:length|window|size|limit)|(?:maximum|max) (?:context|prompt|input|model"
         r"|sequence)[\w ]{0,16}length"
         r"|token limit|prompt length)\b(?: of the model| of this model)?(?: is| of| to|:| =|=)*(?: only"

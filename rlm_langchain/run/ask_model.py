@@ -68,7 +68,7 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     longest = await _longest(model, request.messages, config)
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, longest, last=request.last)
+        return reservation_for(ledger, model, longest, last=request.last, learned=tree.learned)
 
     reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
