@@ -19,7 +19,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import floor, inf
@@ -68,12 +68,16 @@ class Overrun:
         """What it may cost."""
         return None if cost is None else max(cost * self.price, self.cost)
 
-    def seen(self, wanted: Usage, used: Usage, expected: float | None) -> Overrun:
-        """The same, after a call for which `wanted` was reserved, and whose tokens should have cost `expected`."""
+    def seen(self, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None) -> Overrun:
+        """The same, after a call for which `wanted` was reserved, and whose tokens should have cost `expected`.
+
+        `then` is the overrun that was known when it was reserved (None: this one). Of calls that were in flight at
+        once, each went beyond its reservation by the same words: they do not add up.
+        """
         billed = used.cost if used.cost is not None and expected is not None else 0.0
         price = billed / expected if expected else 1.0
         return Overrun(
-            self.input + max(0, used.input - wanted.input),
+            max(self.input, (then or self).input + max(0, used.input - wanted.input)),
             max(self.output, used.output if used.output > wanted.output else 0),
             max(self.price, price if price > 1 + ROUNDING else 1.0),
             max(self.cost, billed if expected == 0 else 0.0),
@@ -117,6 +121,8 @@ class Reservation:
     log: RequestLog | None = None
     key: str = ""
     """Of the request in flight, in the log."""
+    overruns: Mapping[str, Overrun] = field(default_factory=dict)
+    """What was known of overruns when `wanted` was estimated."""
     admitted: bool = True
     in_flight: bool = False
 
@@ -138,6 +144,10 @@ class Reservation:
                 self.ledger.withdraw(self)
                 raise
         return True
+
+    def overrun(self, model: str) -> Overrun:
+        """How far this model was known to go beyond its reservations when this one was made."""
+        return self.overruns.get(model, Overrun())
 
     def book(self, used: Usage, reply: Receipt | None = None) -> None:
         """Book at once what a request has used: nothing is sent any more that does not fit beside it."""
@@ -194,7 +204,7 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     reserve_for_last_call: Usage = Usage(calls=1)
     """What the last call is thought to need. The root run keeps it up to date."""
-    overruns: dict[str, Overrun] = field(default_factory=dict)
+    overruns: Mapping[str, Overrun] = field(default_factory=dict)
     """By the name of the model."""
     _reserved: Usage = Usage()
     _in_flight: Usage = Usage()
@@ -250,13 +260,13 @@ class Ledger:
 
     def begin(self, entry: Reservation) -> bool:
         """Whether the entry fits beside what is spent and what is in flight; then it is in flight, too."""
-        wanted = entry.estimate()
+        overruns, wanted = self.overruns, entry.estimate()
         with self._lock:
             gone = self.spent.plus(self._in_flight)
             fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
             self._release(entry)
             if fits:
-                entry.wanted = wanted
+                entry.wanted, entry.overruns = wanted, overruns
                 self._hold(entry)
                 self._in_flight = self._in_flight.plus(wanted)
                 entry.in_flight = True
@@ -288,10 +298,14 @@ class Ledger:
         """Earlier processes have worked on this run for so long, at least."""
         self.elapsed = max(self.elapsed, seconds)
 
-    def learn(self, model: str, wanted: Usage, used: Usage, expected: float | None) -> None:
-        """See whether a call went beyond its reservation. Its tokens should have cost `expected`."""
+    def learn(
+        self, model: str, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None
+    ) -> None:
+        """See whether a call went beyond its reservation. Its tokens should have cost `expected`; `then` as in
+        `Overrun.seen`."""
         with self._lock:
-            self.overruns[model] = self.overrun(model).seen(wanted, used, expected)
+            found = self.overrun(model).seen(wanted, used, expected, then)
+            self.overruns = {**self.overruns, model: found}  # reservations keep the old one
 
     def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Which limit refuses a call of this size, whatever of the reservations may come back."""

@@ -106,7 +106,8 @@ def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: 
     key = request.own_key if flaw and request.own_key is not None else request.key
     entry.book(used, Receipt(key, _receipt(request, completion)))
     if not completion.from_cache:
-        tree.ledger.learn(request.model.name, wanted, used, expected_cost(request.model, used))
+        name = request.model.name
+        tree.ledger.learn(name, wanted, used, expected_cost(request.model, used), entry.overrun(name))
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
