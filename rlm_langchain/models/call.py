@@ -108,6 +108,8 @@ class Completion:
     """Finish reason, in the provider's words."""
     from_cache: bool = False
     """Whether LangChain's cache had the reply. Nothing was sent then, so it costs nothing."""
+    raw_of: str | None = None
+    """The name of the model whose steps behind it have still to read the text; None: it is as they left it."""
     failed: Literal["unread", "lost"] | None = None
     """Set when there is no usable reply. `unread`: it could not be parsed, or it was an error that was billed.
     `lost`: it did not arrive, or not completely, and `usage` is what it may have cost."""
@@ -262,7 +264,7 @@ class _Attempts:
             RENAMED.reset(renamed)
         completion = self._accept(reply, capture)
         if wrapped is not None and wrapped.after:
-            completion = replace(completion, text=await self._text_behind(reply))
+            completion = replace(completion, text=await self._text_behind(reply), raw_of=None)
         return completion
 
     def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
@@ -274,7 +276,8 @@ class _Attempts:
             finish = "incomplete"
         all_text = f"{text}{capture.other_replies}"
         usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, all_text, capture.streamed)
-        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish, from_cache)
+        raw_of = self.model.name if self.model.wrapped is not None and self.model.wrapped.after else None
+        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish, from_cache, raw_of)
         self.booked = True
         if self.account is not None:
             self.account.received(completion)
