@@ -61,8 +61,18 @@ REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
 class CallFailed(RLMError):
     """A model call failed, after its retries. What the message quotes of the provider's error is without keys."""
 
-    def __init__(self, code: ErrorCode, sentence: str, retries: int, seconds: float, words: str = "") -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        sentence: str,
+        retries: int,
+        seconds: float,
+        words: str = "",
+        fallback: str | None = None,
+    ) -> None:
         self.code: ErrorCode = code
+        self.fallback = fallback
+        """The name of the fallback that `code` and `words` are about; None: the model itself."""
         self.words = words
         """What the provider said, as it said it: to be read here, and never to be shown."""
         self.sentence, self.retries, self.seconds = sentence, retries, seconds
@@ -343,11 +353,16 @@ class _Attempts:
         wait = retry.wait(self.rounds, fault)
         self.waited += wait
         if not fault.retryable or retry.gives_up(self.rounds, self.waited):
-            all_of_them = zip(self.chain, self.faults, strict=False)
-            several = "; ".join(f"{model.name}: {failed.message}" for model, failed in all_of_them)
+            several = "; ".join(
+                f"{model.name}: {one.message}" for model, one in zip(self.chain, self.faults, strict=False)
+            )
             message = several if len(self.faults) > 1 else fault.message
+            # That is the one that the caller can do something about: a shorter prompt may be answered.
+            fault = next((one for one in self.faults if one.code == "too_long"), fault)
+            at = next(place for place, one in enumerate(self.faults) if one is fault)
+            fallback = self.chain[at].name if at else None
             # A chained error would print the provider's words as they are, which may hold a key.
-            raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words) from None
+            raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words, fallback) from None
         self.rounds += 1
         self.place, self.faults = 0, []
         return wait

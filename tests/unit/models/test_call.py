@@ -419,3 +419,25 @@ async def test_a_window_that_is_known_leaves_room_for_the_reply(prompt: int, sen
     small = Model("m", Small(function=lambda _: "yes"), window=4096, price=FREE)
     await complete(small, [HumanMessage("word" * (prompt - 4))], output_tokens=4096)
     assert caps == [sent]
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "fallback"),
+    [
+        ([told("prompt is too long: 9000 tokens > 8192 maximum"), StatusError(401)], "too_long", None),
+        ([StatusError(401), told("prompt is too long: 9000 tokens > 8192 maximum")], "too_long", "b"),
+        ([told("prompt is too long"), StatusError(503)], "too_long", None),
+        ([StatusError(503), StatusError(401), told("prompt is too long")], "too_long", "c"),
+        ([StatusError(400), StatusError(401)], "auth", "b"),
+        ([StatusError(503), StatusError(401)], "server_error", None),
+    ],
+)
+async def test_of_a_model_and_its_fallbacks_the_one_whose_prompt_is_too_long_is_named(
+    errors: list[Exception], code: str, fallback: str | None, clock: Clock
+) -> None:
+    first, *others = [replace(failing(*[error] * 9), name=name) for name, error in zip("abc", errors, strict=False)]
+    with pytest.raises(CallFailed) as caught:
+        await complete(replace(first, fallbacks=tuple(others)), HI, retry=clock.retry)
+    assert (caught.value.code, caught.value.fallback) == (code, fallback)
+    assert caught.value.words == str(errors["abc".index(fallback or "a")])
+    assert all(f"{name}: " in str(caught.value) for name in "abc"[: len(errors)]), "all of them are told"
