@@ -19,7 +19,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import floor, inf
@@ -68,12 +68,16 @@ class Overrun:
         """Return the cost that this model may bill for a call with this price."""
         return None if cost is None else max(cost * self.price, self.cost)
 
-    def seen(self, wanted: Usage, used: Usage, expected: float | None) -> Overrun:
-        """Return the overrun after a call that had reserved `wanted` and should have cost `expected` dollars."""
+    def seen(self, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None) -> Overrun:
+        """Return the overrun after a call that had reserved `wanted` and should have cost `expected` dollars.
+
+        `then` is the overrun that was known when the call was reserved; None means this one. Calls that were in
+        flight at once each exceed their reservation by the same words, so these do not add up.
+        """
         billed = used.cost if used.cost is not None and expected is not None else 0.0
         price = billed / expected if expected else 1.0
         return Overrun(
-            self.input + max(0, used.input - wanted.input),
+            max(self.input, (then or self).input + max(0, used.input - wanted.input)),
             max(self.output, used.output if used.output > wanted.output else 0),
             max(self.price, price if price > 1 + ROUNDING else 1.0),
             max(self.cost, billed if expected == 0 else 0.0),
@@ -117,6 +121,8 @@ class Reservation:
     log: RequestLog | None = None
     key: str = ""
     """Key of the request in flight, in the log."""
+    overruns: Mapping[str, Overrun] = field(default_factory=dict)
+    """The overruns that were known when `wanted` was estimated."""
     admitted: bool = True
     in_flight: bool = False
 
@@ -138,6 +144,10 @@ class Reservation:
                 self.ledger.withdraw(self)
                 raise
         return True
+
+    def overrun(self, model: str) -> Overrun:
+        """How far this model was known to go beyond its reservations when this one was made."""
+        return self.overruns.get(model, Overrun())
 
     def book(self, used: Usage, reply: Receipt | None = None) -> None:
         """Add the usage of a request to the spending at once, so that other calls take it into account."""
@@ -194,7 +204,7 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     reserve_for_last_call: Usage = Usage(calls=1)
     """Estimated need of the last call. The root run keeps it up to date."""
-    overruns: dict[str, Overrun] = field(default_factory=dict)
+    overruns: Mapping[str, Overrun] = field(default_factory=dict)
     """Overruns by the name of the model."""
     _reserved: Usage = Usage()
     _in_flight: Usage = Usage()
@@ -252,13 +262,13 @@ class Ledger:
     def begin(self, entry: Reservation) -> bool:
         """Return whether the entry fits next to all that is spent and in flight. If so, it is now in flight,
         too."""
-        wanted = entry.estimate()
+        overruns, wanted = self.overruns, entry.estimate()
         with self._lock:
             gone = self.spent.plus(self._in_flight)
             fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
             self._release(entry)
             if fits:
-                entry.wanted = wanted
+                entry.wanted, entry.overruns = wanted, overruns
                 self._admit(entry)
                 self._in_flight = self._in_flight.plus(wanted)
                 entry.in_flight = True
@@ -290,10 +300,14 @@ class Ledger:
         """Record that earlier processes have worked on this run for at least this many seconds."""
         self.elapsed = max(self.elapsed, seconds)
 
-    def learn(self, model: str, wanted: Usage, used: Usage, expected: float | None) -> None:
-        """Record whether a call exceeded its reservation. `expected` is what its tokens should have cost."""
+    def learn(
+        self, model: str, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None
+    ) -> None:
+        """Record whether a call exceeded its reservation. `expected` is what its tokens should have cost, and
+        `then` is as in `Overrun.seen`."""
         with self._lock:
-            self.overruns[model] = self.overrun(model).seen(wanted, used, expected)
+            found = self.overrun(model).seen(wanted, used, expected, then)
+            self.overruns = {**self.overruns, model: found}  # reservations keep the old one
 
     def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Return the limit that refuses a call of this size even if all reservations were released, or None."""

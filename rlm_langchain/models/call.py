@@ -28,6 +28,7 @@ from rlm_langchain.models.http.adopt_client import sends_through_us
 from rlm_langchain.models.http.renamed import RENAMED
 from rlm_langchain.models.learned import CAP_NAMES, NEEDED, OTHER_CAP, Learned, refused_parameter
 from rlm_langchain.models.messages import (
+    count_tokens,
     finish_of,
     text_of,
     tokens_in,
@@ -42,7 +43,7 @@ from rlm_langchain.models.provider_errors import (
     classify_error,
     is_graph_signal,
 )
-from rlm_langchain.models.provider_words import secrets_of
+from rlm_langchain.models.provider_words import secrets_of, shown_words
 from rlm_langchain.models.usage import StreamedUsage, usage_in_error, worst_case_usage
 from rlm_langchain.types import Usage
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """Names under which chat model classes take a cap on the output tokens."""
+MOST_LOWERED = 4
+"""Times that the cap on the output of one call is lowered. A provider may mean the prompt, whatever it says."""
 REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
 """Packages whose chat models say why a reply has ended, if the provider does: one that says nothing broke off."""
 
@@ -58,8 +61,18 @@ REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
 class CallFailed(RLMError):
     """A model call failed, after its retries. What the message quotes of the provider's error is without keys."""
 
-    def __init__(self, code: ErrorCode, sentence: str, retries: int, seconds: float, words: str = "") -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        sentence: str,
+        retries: int,
+        seconds: float,
+        words: str = "",
+        fallback: str | None = None,
+    ) -> None:
         self.code: ErrorCode = code
+        self.fallback = fallback
+        """The name of the fallback that `code` and `words` are about; None: the model itself."""
         self.words = words
         """What the provider said, as it said it: to be read here, and never to be shown."""
         self.sentence, self.retries, self.seconds = sentence, retries, seconds
@@ -105,6 +118,8 @@ class Completion:
     """Finish reason, in the provider's words."""
     from_cache: bool = False
     """Whether LangChain's cache had the reply. Nothing was sent then, so it costs nothing."""
+    raw_of: str | None = None
+    """The name of the model whose steps behind it have still to read the text; None: it is as they left it."""
     failed: Literal["unread", "lost"] | None = None
     """Set when there is no usable reply. `unread`: it could not be parsed, or it was an error that was billed.
     `lost`: it did not arrive, or not completely, and `usage` is what it may have cost."""
@@ -162,6 +177,24 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
             await retry.sleep(wait)
 
 
+async def text_behind(model: Model, reply: BaseMessage, config: RunnableConfig | None) -> str:
+    """Return the text that the steps behind a model make of its reply.
+
+    Raises `CallFailed` when they fail: the reply has come and is paid for, so this is no error of the provider, and
+    no reason to ask again, or to ask another model.
+    """
+    if model.wrapped is None or not model.wrapped.after:
+        return text_of(reply)
+    try:
+        return text_of(await model.wrapped.text_after(reply, config))
+    except Exception as error:
+        if isinstance(error, RLMError) or is_graph_signal(error) or _is_from_callback(error):
+            raise
+        said = shown_words(str(error), secrets_of(model.chat))
+        sentence = f"what stands behind the model could not read its reply ({type(error).__name__}: {said})"
+        raise CallFailed("unknown", sentence, 0, 0.0) from error
+
+
 @dataclass(slots=True)
 class _Attempts:
     """State of one call over all its attempts."""
@@ -187,6 +220,15 @@ class _Attempts:
     capture: _ReplyCapture | None = None
     sent: Mapping[str, str | None] = field(default_factory=dict)
     """Parameters that the latest request has sent by another name, or not at all."""
+    prompt: int = 0
+    """Tokens of the latest request, by our count."""
+    cap: int | None = None
+    """On the output of the latest request."""
+    lower: dict[str, int] = field(default_factory=dict)
+    """By the name of the model: the cap that this prompt leaves room for, when its provider has refused a higher
+    one."""
+    lowered: int = 0
+    """How often a cap was lowered."""
     faults: list[ProviderError] = field(default_factory=list)
     """Of this round, one of each model that has failed."""
 
@@ -208,9 +250,10 @@ class _Attempts:
         self.capture = capture = _ReplyCapture()
         self.sent = dict(self.learned.of(model.name).renamed)
         bound = {} if wrapped is None else dict(wrapped.bound)
-        options = bound | _cap(model, self.output_tokens)
         config = self.config if wrapped is None else wrapped.config(self.config)
         messages = self.messages if wrapped is None else await wrapped.prepared(self.messages, config)
+        self.prompt = count_tokens(messages)
+        options = bound | self._cap()
         if self.cacheable and model.needs_cache_control:
             messages = with_cache_control(messages)
         chat, config = model.chat, _with_callback(config, capture)
@@ -231,8 +274,7 @@ class _Attempts:
             RENAMED.reset(renamed)
         completion = self._accept(reply, capture)
         if wrapped is not None and wrapped.after:
-            said = await wrapped.text_after(reply, self.config)
-            completion = replace(completion, text=text_of(said))
+            completion = replace(completion, text=await self._text_behind(reply), raw_of=None)
         return completion
 
     def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
@@ -244,11 +286,19 @@ class _Attempts:
             finish = "incomplete"
         all_text = f"{text}{capture.other_replies}"
         usage = Usage() if from_cache else usage_of(self.model, self.messages, reply, all_text, capture.streamed)
-        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish, from_cache)
+        raw_of = self.model.name if self.model.wrapped is not None and self.model.wrapped.after else None
+        completion = Completion(text, usage, self.seconds, self.attempt - 1, finish, from_cache, raw_of)
         self.booked = True
         if self.account is not None:
             self.account.received(completion)
         return completion
+
+    async def _text_behind(self, reply: BaseMessage) -> str:
+        try:
+            return await text_behind(self.model, reply, self.config)
+        except CallFailed as failed:
+            failed.retries, failed.seconds = self.attempt - 1, self.seconds
+            raise
 
     def _exited(self, error: BaseException) -> RLMError:
         """Return the error for a model, or a callback, that tried to end the process."""
@@ -286,6 +336,8 @@ class _Attempts:
             if self._does_without(parameter):
                 return None
             fault = replace(fault, message=f"{fault.message}; {self._whose(parameter)}")
+        elif self._is_capped_lower(fault):
+            return None
         self.faults.append(fault)
         if self.place + 1 < len(self.chain) and isinstance(error, self.chain[0].handled):
             self.place += 1
@@ -301,14 +353,40 @@ class _Attempts:
         wait = retry.wait(self.rounds, fault)
         self.waited += wait
         if not fault.retryable or retry.gives_up(self.rounds, self.waited):
-            all_of_them = zip(self.chain, self.faults, strict=False)
-            several = "; ".join(f"{model.name}: {failed.message}" for model, failed in all_of_them)
+            several = "; ".join(
+                f"{model.name}: {one.message}" for model, one in zip(self.chain, self.faults, strict=False)
+            )
             message = several if len(self.faults) > 1 else fault.message
+            # That is the one that the caller can do something about: a shorter prompt may be answered.
+            fault = next((one for one in self.faults if one.code == "too_long"), fault)
+            at = next(place for place, one in enumerate(self.faults) if one is fault)
+            fallback = self.chain[at].name if at else None
             # A chained error would print the provider's words as they are, which may hold a key.
-            raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words) from None
+            raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words, fallback) from None
         self.rounds += 1
         self.place, self.faults = 0, []
         return wait
+
+    def _cap(self) -> dict[str, int]:
+        """Return the cap on the output as a keyword argument; nothing where what the model was given stands."""
+        name, own = accepts_output_cap(self.model.chat), own_cap(self.model)
+        asked = [cap for cap in (own, self.output_tokens, self.lower.get(self.model.name)) if cap is not None]
+        facts, self.cap = self.learned.of(self.model.name), None
+        if name is None or not asked:
+            return {}
+        self.cap = facts.most_output(min(asked), self.model.window, self.prompt)
+        return {} if self.output_tokens is None and self.cap == own else {name: self.cap}
+
+    def _is_capped_lower(self, fault: ProviderError) -> bool:
+        """Have the next request leave the model less room for its reply, when the provider has refused the cap."""
+        if self.cap is None or self.lowered == MOST_LOWERED:
+            return False
+        lower = self.learned.cap_refused(self.model.name, fault, self.cap, self.prompt)
+        if lower is None:
+            return False
+        self.lower[self.model.name] = lower
+        self.lowered += 1
+        return True
 
     def _does_without(self, parameter: str) -> bool:
         """Have the next request say it by another name, or leave it out. False: that may not be, or was tried."""
@@ -417,16 +495,12 @@ def accepts_output_cap(chat: BaseChatModel) -> str | None:
     return next((cap for cap in _CAPS if cap in type(chat).model_fields), None)
 
 
-def _cap(model: Model, output_tokens: int | None) -> dict[str, Any]:
-    """Return the cap as a keyword argument of a call; never above one that the model was built with, or was
-    bound."""
-    name = accepts_output_cap(model.chat)
-    if output_tokens is None or name is None:
-        return {}
-    bound = {} if model.wrapped is None else model.wrapped.bound
-    own = [getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
+def own_cap(model: Model) -> int | None:
+    """Return the lowest cap on its output that a model was built with, or was bound."""
+    name, bound = accepts_output_cap(model.chat), {} if model.wrapped is None else model.wrapped.bound
+    own = [None if name is None else getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
     # LangChain's Ollama class uses -1 for "no cap".
-    return {name: min([output_tokens, *(cap for cap in own if isinstance(cap, int) and cap > 0)])}
+    return min((cap for cap in own if isinstance(cap, int) and cap > 0), default=None)
 
 
 def is_given(model: Model, parameter: str) -> bool:

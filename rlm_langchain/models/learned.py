@@ -72,6 +72,22 @@ SURE = 0.8
 """The share of a prompt that was too long, by our count of tokens, that the model may be given next."""
 
 
+LEAST_CAP = 256
+"""Tokens: a reply that has no room for so many is of no use, and it is the prompt that has to be shorter."""
+ROOM = 1_024
+"""Tokens of output that are asked for though a window seems to have no room for them: we may have counted too much
+in the prompt."""
+_OF_CAP = re.compile(
+    r"max(imum)?[_ ]?((completion|output|new)[_ ]?)?tokens|num_predict|completion|in the output"
+    r"|output (tokens|length)",
+    re.IGNORECASE,
+)
+_OUT_OF_RANGE = re.compile(
+    r"too (large|big|high)|at most|between|greater|less than|lower than|exceed|range|[<>]|maximum (value|allowed)",
+    re.IGNORECASE,
+)
+
+
 @dataclass(slots=True)
 class ModelFacts:
     """What was learned about one model."""
@@ -80,6 +96,16 @@ class ModelFacts:
     """Parameters that are sent under another name, or not at all (None)."""
     window: int | None = None
     """Tokens that it can read at once, by our count, if its provider has found a prompt too long."""
+    context: int | None = None
+    """Tokens that it reads and writes in one call, when its provider has found both together too many."""
+    cap: int | None = None
+    """The highest cap on its output that it takes, when its provider has refused a higher one."""
+
+    def most_output(self, most: int, window: int | None, prompt: int = 0) -> int:
+        """Return the cap on the output after a prompt of so many tokens: no more than its window has room for."""
+        caps = [most] if self.cap is None else [most, self.cap]
+        window = self.context or window
+        return min(caps if window is None else [*caps, max(ROOM, window - prompt)])
 
 
 @dataclass(slots=True)
@@ -124,9 +150,59 @@ class Learned:
         )
         return facts.window
 
+    def cap_refused(self, model: str, fault: ProviderError, cap: int, prompt: int) -> int | None:
+        """Note that this cap on the output was too high, after a prompt of so many tokens by our count; return a
+        lower one. None: the fault is about something else."""
+        facts, lower = self.of(model), lower_cap(fault, cap, prompt)
+        if lower is None:
+            return None
+        with self._lock:
+            if fault.code != "too_long":
+                facts.cap = lower if facts.cap is None else min(facts.cap, lower)
+            elif (said := window_in(fault.words)) is not None:
+                facts.context = said
+        self.tell(f"{model} has no room for {cap:,} tokens of output: its replies are capped at what it takes")
+        return lower
+
     def window(self, model: str, listed: int | None) -> int | None:
         """Return how many tokens a model can read, as its provider has shown, or else according to lists."""
         return self.of(model).window or listed
+
+
+def lower_cap(fault: ProviderError, cap: int, prompt: int) -> int | None:
+    """Return the cap on the output that a provider would take, when its error is about `cap`.
+
+    `prompt` is our count. None: it is about something else, or there is no room for a reply of use.
+    """
+    words = fault.words
+    numbers = [int(re.sub(r"\D", "", number)) for number in re.findall(r"\d[\d,_]{0,11}", words)]
+    if fault.code == "too_long":
+        lower = _room(words, numbers, cap, prompt)
+    elif fault.code == "bad_request" and _OF_CAP.search(words) and _OUT_OF_RANGE.search(words):
+        lower = max((number for number in numbers if number < cap), default=0)
+    else:
+        return None
+    return lower if LEAST_CAP <= lower < cap else None
+
+
+def _room(words: str, numbers: list[int], cap: int, prompt: int) -> int:
+    """Return how many tokens a window has left for the output, by what a provider says of a request that was too
+    long for it: the window, and the prompt, or the prompt and the cap together."""
+    window, names_cap = window_in(words), cap in numbers
+    if window is None:
+        return cap // 2 if _OF_CAP.search(words) else 0
+    if names_cap:
+        numbers.remove(cap)
+    more = [number for number in numbers if number > window]
+    both = [number for number in more if names_cap or abs(number - cap - prompt) < abs(number - prompt)]
+    fitting = [number for number in numbers if number < window < number + cap]
+    if both:
+        return window - (max(both) - cap)
+    if more:
+        return 0  # the prompt alone
+    if not names_cap or not fitting:
+        return window - prompt
+    return window - max(fitting, key=lambda number: (number != cap, number))  # the cap may be named twice
 
 
 def refused_parameter(fault: ProviderError) -> str | None:

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from rlm_langchain.models.provider_words import shown_words, words_of_body
+from rlm_langchain.models.provider_words import shown_words, start_of, words_of_body
 
 ErrorCode = Literal[
     "rate_limited",
@@ -105,7 +105,7 @@ _BODY_STATUS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
 )
 """Which status an error in the body of a reply stands for, by its identifiers or else by its words."""
 _TOO_LONG = re.compile(
-    r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx"
+    r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx|max_model_len"
     r"|(prompt|inputs?|messages?|request)\b[^.]{0,60}\btoo (long|large)|exceed(s|ed)? max(imum)? (length|context)"
     r"|\b(input|prompt|tokens?( count)?)\b[^.]{0,60}\bexceed(s|ed)? (the )?(configured "
     r"|model'?s? )?(\w+ )?(limit|maximum)"
@@ -119,15 +119,16 @@ _TOO_LONG = re.compile(
 _READS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"[\"']?n_ctx[\"']?\s*[:=]\s*(\d[\d,_]*)",
+        r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # the prompt and the cap
+        r"[\"']?(?:n_ctx|max_model_len)[\"']?\s*[:=]\s*(\d[\d,_]*)",
         r"(?:context (?:length|window|size|limit)|(?:maximum|max) (?:context|prompt|input|model"
         r"|sequence)[\w ]{0,16}length"
         r"|token limit|prompt length)\b(?: of the model| of this model)?(?: is| of| to|:| =|=)*(?: only"
         r"| at most)?\s*"
         r"\(?(\d[\d,_]*)",
-        r"(\d[\d,_]*)[ -]?(?:tokens? )?(?:maximum )?context (?:length|window|size|limit)",
+        r"(?<!\d)(?<!\d[,_])(\d[\d,_]*+)[ -]?(?:tokens? )?(?:maximum )?context (?:length|window|size|limit)",
         r"model with (\d[\d,_]*) maximum context",
-        r"\d[\d,_]* tokens? > (\d[\d,_]*)",
+        r"(?<!\d)(?<!\d[,_])\d[\d,_]*+ tokens? > (\d[\d,_]*)",
         r"\(\d[\d,_]*\) exceeds the maximum number of tokens allowed \((\d[\d,_]*)\)",
         r"(?:exceeds?|exceed(?:ed)?|cannot exceed|above|over|than|at most|<=?|limit is|limit of|limit:?"
         r"|maximum(?: is| of)?:?)"
@@ -197,7 +198,7 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
     address = _address(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 and code == "bad_request" else SENTENCES[code]
     unusable = next((f": its reply {cause.what}" for cause in causes if isinstance(cause, UnusableReply)), "")
-    words = said or " ".join(str(cause) for cause in causes if _status(cause) is not None)
+    words = said or " ".join(start_of(str(cause)) for cause in causes if _status(cause) is not None)
     shown = f'; it says: "{shown_words(said, secrets)}"' if said else ""
     return ProviderError(
         code,
@@ -213,7 +214,7 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
 def window_in(words: str) -> int | None:
     """Return how many tokens a model reads, when a provider that found a prompt too long says so."""
     for pattern in _READS:
-        for found in pattern.finditer(words):
+        for found in pattern.finditer(start_of(words)):
             tokens = int(re.sub(r"\D", "", found[1]))
             if tokens >= FEWEST_READ:
                 return tokens
@@ -261,7 +262,7 @@ def _said(cause: BaseException) -> str:
         return ""
     held = vars(cause)
     texts = (getattr(held.get("response"), "text", None), held.get("error"), held.get("message"))
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+    return next((start_of(text) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
 def _body(response: Any) -> Any:
@@ -305,7 +306,10 @@ def _provider_codes(causes: list[BaseException]) -> list[str]:
 
 
 def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa: PLR0911 - one for each kind
-    words = " ".join(f"{cause} {vars(cause).get('code')} {vars(cause).get('body')}" for cause in causes)
+    texts = " ".join(start_of(str(cause)) for cause in causes)
+    words = texts if status is not None else " ".join(text for cause in causes if (text := _own_text(cause)))
+    kept = (str(vars(cause).get(name)) for cause in causes for name in ("code", "body"))
+    words = " ".join([words, *map(start_of, kept)])
     said = status if status is not None else _status_in_words(causes)
     if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
@@ -313,13 +317,13 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
         return "too_long"
     if said in (400, 403, 422) and _REFUSED.search(words):
         return "refused_by_provider"
-    if said is None and _LOST_LOOP.search(words):
+    if said is None and _LOST_LOOP.search(texts):
         return "connection"
     if any(type(cause).__name__ == "TooManyRedirects" for cause in causes):
         return "bad_request"
     if said is None and (unusable := next((one for one in causes if isinstance(one, UnusableReply)), None)):
         return unusable.code
-    if said is None and _NO_REPLY.search(words):
+    if said is None and _NO_REPLY.search(texts):
         return "server_error"
     if said is None:
         return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
@@ -331,11 +335,20 @@ def _status_in_words(causes: list[BaseException]) -> int | None:
     its class tells nothing."""
     for cause in causes:
         words = [said for body in _bodies(cause) if (said := words_of_body(body))]
-        if not words and _named(cause) == "unknown" and not _is_of_python(cause):
-            words = [text] if len(text := str(cause)) <= MOST_WORDS else []
+        if not words and _named(cause) == "unknown":
+            words = [_own_text(cause)]
         if (found := next((status for said in words if (status := _meant(said))), None)) is not None:
             return found
     return None
+
+
+def _own_text(cause: BaseException) -> str:
+    """Return the text of an exception as far as it may be what the provider says: a long one of a class that tells
+    nothing may quote a reply, and so may a fault in a program."""
+    text = str(cause)
+    if isinstance(cause, UnusableReply) or (_named(cause) != "unknown" and type(cause).__module__ != "builtins"):
+        return start_of(text)
+    return text if len(text) <= MOST_WORDS and not _is_of_python(cause) else ""
 
 
 def _is_of_python(cause: BaseException) -> bool:

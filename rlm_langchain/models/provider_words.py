@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from rlm_langchain.context.sanitize import one_line, quotable
 
 MOST = 300
 """Characters of a provider's words that are shown."""
+MOST_READ = 4_000
+"""Characters of a provider's words that are read. Some patterns take the square of the length of what they read."""
 SHORTEST_SECRET = 8
 """Least characters of a secret. Shorter words may occur in any sentence."""
 HIDDEN = "***"
@@ -33,7 +36,8 @@ _KEYS = (
     (
         # `x-api-key: ...`, `?key=...`, `"token": "..."`. A sentence such as "the api key is wrong" has no sign.
         re.compile(
-            r"(?i)((?:[\w-]*(?:api[-_ ]?key|apikey|token|secret|password|authorization|cookie)|[?&][\w-]*key|\bkey)"
+            r"(?i)((?:(?<![\w-])[\w-]*(?:api[-_ ]?key|apikey|token|secret|password|authorization|cookie)"
+            r"|[?&][\w-]*key|\bkey)"
             r"['\"]?(?:\s+provided)?\s*[:=]\s*['\"]?)(?!\s|(?:bearer|basic)\b)[^\s'\",;&}]{4,}"
         ),
         r"\1***",
@@ -46,13 +50,21 @@ _KEYS = (
         ),
         HIDDEN,
     ),
-    (re.compile(r"(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])(?<![\w+/-])[\w+/-]{28,}={0,2}(?![\w+/-])"), HIDDEN),
+    (re.compile(r"(?<![\w+/-])(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])[\w+/-]{28,}={0,2}(?![\w+/-])"), HIDDEN),
 )
+_OF_KEYS = string.ascii_letters + string.digits + "_.*~+/=-"
 _PAGE = re.compile(r"(?is)^\s*(?:<!doctype|<html|<\?xml|<head|<body)")
 
 
+def start_of(text: str) -> str:
+    """As much of a provider's text as is read. A word that the cut goes through is left out: half a key does not
+    look like one."""
+    return text if len(text) <= MOST_READ else f"{text[:MOST_READ].rstrip(_OF_KEYS)}..."
+
+
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without what is, or looks like, a key. `secrets` are further ones that are known."""
+    """The start of the text, without what is, or looks like, a key. `secrets` are further ones that are known."""
+    text = start_of(text)
     known = {*_of_environment(), *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
     for secret in sorted(known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
@@ -63,6 +75,7 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
     """A provider's words as a message may hold them. Of a web page, the title."""
+    words = start_of(words)
     if _PAGE.match(words):
         title = re.search(r"(?is)<(title|h1)[^>]*>(.*?)</\1", words)
         words = f"a web page: {title[2].strip()}" if title else "a web page"
@@ -71,20 +84,21 @@ def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
 
 
 def words_of_body(body: Any) -> str:
-    """What the body of an error says in words: its message, wherever providers put that; nothing, if it has
-    none."""
+    """The start of what the body of an error says in words: its message, wherever providers put that; nothing, if
+    it has none."""
     if isinstance(body, str | bytes):
-        return body.decode(errors="replace") if isinstance(body, bytes) else body
+        return start_of(body[: 4 * MOST_READ].decode(errors="replace") if isinstance(body, bytes) else body)
     if isinstance(body, list):  # Google's
         return words_of_body(body[0]) if body else ""
     if not isinstance(body, Mapping):
         return ""
     if isinstance(place := body.get("loc"), list | tuple):  # FastAPI's
-        return f"{'.'.join(map(str, place))}: {body.get('msg') or body.get('type')}"
+        return start_of(f"{'.'.join(map(str, place))}: {body.get('msg') or body.get('type')}")
     found = (words_of_body(body.get(name)) for name in ("error", "message", "detail", "msg", "error_description"))
     said = next((words for words in found if words), "")
     raw = (body.get("metadata") or {}).get("raw") if isinstance(body.get("metadata"), Mapping) else None
-    return f"{said}: {raw}" if said and isinstance(raw, str) and raw not in said else said  # OpenRouter's upstream
+    quotes = said and isinstance(raw, str) and raw not in said  # OpenRouter's upstream
+    return start_of(f"{said}: {raw}") if quotes else said
 
 
 def secrets_of(chat: Any) -> set[str]:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Receipt, Reservation
-from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete
+from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, text_behind
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.run.reservation import (
@@ -60,7 +60,7 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     """
     known = recorded_reply(tree, request)
     if known is not None:
-        return known
+        return await _read(tree, request, known, config)
     tree.check()
     model = request.model.chosen(config)
     if model is not request.model:
@@ -70,12 +70,12 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     longest = await _longest(model, request.messages, config)
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, longest, last=request.last)
+        return reservation_for(ledger, model, longest, last=request.last, learned=tree.learned)
 
     reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
         tree.agreement.started(request.path)
-        return await complete(
+        completion = await complete(
             model,
             request.messages,
             config=config,
@@ -86,6 +86,37 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
             learned=tree.learned,
             cacheable=request.cacheable,
         )
+        if any(one.wrapped is not None and one.wrapped.after for one in model.chain):
+            _keep_text(tree, request, completion)
+        return completion
+
+
+async def _read(tree: RunTree, request: ModelRequest, known: Completion, config: RunnableConfig) -> Completion:
+    """Return a recorded reply as the steps behind its model leave it. They read it now when the process that
+    received it ended before they did, or they failed in it."""
+    if known.raw_of is None:
+        return known
+    model = request.model.chosen(config)
+    by = next((one for one in model.chain if one.name == known.raw_of), model)
+    text = await text_behind(by, AIMessage(known.text), config)
+    completion = replace(known, text=text, raw_of=None)
+    _keep_text(tree, request, completion)
+    return completion
+
+
+def _keep_text(tree: RunTree, request: ModelRequest, completion: Completion) -> None:
+    """Write what the steps behind the model have made of a reply. The raw text has settled it."""
+    if tree.receipts is not None:
+        reply = _receipt(request, completion)
+        tree.receipts.write(
+            _key(request, completion), {**reply, "place": request.path, "usage": completion.usage._asdict()}
+        )
+
+
+def _key(request: ModelRequest, completion: Completion) -> str:
+    """Return the key of a receipt. A flawed reply, and one still to be read, are for who has asked alone."""
+    alone = completion.raw_of is not None or flaw_of(completion.text, completion.finish)
+    return request.own_key if alone and request.own_key is not None else request.key
 
 
 async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
@@ -104,11 +135,10 @@ def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: 
     if completion.failed:
         entry.book(used)
         return
-    flaw = flaw_of(completion.text, completion.finish)
-    key = request.own_key if flaw and request.own_key is not None else request.key
-    entry.book(used, Receipt(key, _receipt(request, completion)))
+    entry.book(used, Receipt(_key(request, completion), _receipt(request, completion)))
     if not completion.from_cache:
-        tree.ledger.learn(request.model.name, wanted, used, expected_cost(request.model, used))
+        name = request.model.name
+        tree.ledger.learn(name, wanted, used, expected_cost(request.model, used), entry.overrun(name))
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
@@ -127,12 +157,13 @@ def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:
     request."""
     if tree.receipts is None:
         return None
-    if request.own_key is not None and (own := tree.receipts.find(request.own_key)) is not None:
+    own = None if request.own_key is None else tree.receipts.find(request.own_key)
+    if own is not None and own.get("raw_of") is None:
         return _completion(own, request)
     known = tree.receipts.find(request.key)
     is_own = known is not None and known["place"] == request.path
     if known is None or (request.own_key is not None and not is_own and flaw_of(known["text"], known["finish"])):
-        return None
+        return None if own is None else _completion(own, request)
     return _completion(known, request)
 
 
@@ -145,6 +176,7 @@ def _completion(receipt: dict[str, Any], request: ModelRequest) -> Completion:
         receipt["retries"],
         receipt["finish"],
         receipt.get("from_cache", False),
+        receipt.get("raw_of"),
     )
 
 
@@ -162,4 +194,5 @@ def _receipt(request: ModelRequest, completion: Completion) -> dict[str, object]
         "retries": completion.retries,
         "finish": completion.finish,
         "from_cache": completion.from_cache,
+        "raw_of": completion.raw_of,
     }

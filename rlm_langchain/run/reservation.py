@@ -13,6 +13,7 @@ from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
 from rlm_langchain.models.call import accepts_output_cap
+from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
 
@@ -24,10 +25,20 @@ MESSAGE_TOKENS = 8
 """Most tokens that providers add around each message."""
 
 
-def reservation_for(ledger: Ledger, model: Model, messages: Sequence[BaseMessage], *, last: bool = False) -> Usage:
+def reservation_for(
+    ledger: Ledger,
+    model: Model,
+    messages: Sequence[BaseMessage],
+    *,
+    last: bool = False,
+    learned: Learned | None = None,
+) -> Usage:
     """Return the most that a call may use. If a model has exceeded its cap before, that is taken into account."""
+    learned = learned or Learned()
     read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
-    output = (max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS) * _replies_at_once(model)
+    most = max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS
+    most = max(learned.of(one.name).most_output(most, one.window) for one in model.chain)
+    output = most * _replies_at_once(model)
     overrun = ledger.overrun(model.name)
     wanted = overrun.tokens(Usage(calls=1, input=read, output=output))
     return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))

@@ -85,7 +85,9 @@ class ModelCall:
             isinstance(piece := self.asked.call.context, Excerpt)
             and piece.stop - piece.start > self.components.limits.value
         ):
-            return CallResult(None, self._too_long((piece.stop - piece.start) // BYTES_PER_TOKEN))
+            return CallResult(
+                None, _too_long((piece.stop - piece.start) // BYTES_PER_TOKEN, self.model.name, self._window)
+            )
         request = self._request()
         if not self.components.memo or self._paid(request):
             return await self._ask(request, config)
@@ -125,7 +127,7 @@ class ModelCall:
     async def _ask(self, request: ModelRequest, config: RunnableConfig) -> CallResult:
         size, window = prompt_tokens(request.messages), self._window
         if window is not None and size > window:
-            return CallResult(None, self._too_long(size))
+            return CallResult(None, _too_long(size, self.model.name, self._window))
         try:
             reply = await ask_model(self.tree, request, self.components.retry, config)
             return CallResult(
@@ -139,8 +141,9 @@ class ModelCall:
         except CallFailed as failed:
             error = str(failed)
             if failed.code == "too_long":
-                self.tree.learned.too_long(self.model.name, size, failed.words)
-                error = f"{self._too_long(size, asked=True)} ({failed})"
+                at_fault = failed.fallback or self.model.name
+                reads = self.tree.learned.too_long(at_fault, size, failed.words)
+                error = f"{_too_long(size, at_fault, reads, asked=True)} ({failed})"
             return CallResult(None, error, retries=failed.retries)
         except TimeoutError:
             return CallResult(None, "the time of the run is over", refused="seconds")
@@ -166,10 +169,10 @@ class ModelCall:
     def _window(self) -> int | None:
         return self.tree.learned.window(self.model.name, self.model.window)
 
-    def _too_long(self, tokens: int, *, asked: bool = False) -> str:
-        window = "no text as long as that" if self._window is None else f"{self._window:,}"
-        return (
-            f"{'too long' if asked else 'not asked'}: about {tokens:,} tokens, and {self.model.name} reads "
-            f"{window}; "
-            "cut the text and ask about the parts with llm_query_batched"
-        )
+
+def _too_long(tokens: int, name: str, reads: int | None, *, asked: bool = False) -> str:
+    most = "no text as long as that" if reads is None else f"{reads:,}"
+    return (
+        f"{'too long' if asked else 'not asked'}: about {tokens:,} tokens, and {name} reads {most}; "
+        "cut the text and ask about the parts with llm_query_batched"
+    )

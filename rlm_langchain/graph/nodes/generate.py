@@ -159,7 +159,8 @@ class GenerateStep:
             except CallFailed as failed:
                 if failed.code != "too_long":
                     sentence = f"the root model {self._model.name} does not answer: {failed}"
-                    hint = way_out(self._model, failed.code)
+                    at_fault = (one for one in self._model.fallbacks if one.name == failed.fallback)
+                    hint = way_out(next(at_fault, self._model), failed.code)
                     raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
                 self._shorten(failed)
         self._tell(f"{self._model.name} finds even the shortest prompt of this run too long")
@@ -168,14 +169,16 @@ class GenerateStep:
 
     def _shorten(self, failed: CallFailed) -> None:
         """Learn what the model reads, and make the prompt no longer than that."""
-        self.tree.learned.too_long(self._model.name, prompt_tokens(self.messages), failed.words)
+        at_fault = failed.fallback or self._model.name
+        self.tree.learned.too_long(at_fault, prompt_tokens(self.messages), failed.words)
         if not self.stop and not self.summary and self._too_long():
             self._apply_plan(TurnPlan(stop=None, summary=True, note=None))
-        self._fit()
+        self._fit(at_fault)
 
-    def _fit(self) -> None:
-        """Cut the longest messages, when the model was found to read less than all of them."""
-        most = self.tree.learned.of(self._model.name).window
+    def _fit(self, name: str | None = None) -> None:
+        """Cut the longest messages, when the model (or the fallback with this name) was found to read less than all
+        of them."""
+        most = self.tree.learned.of(name or self._model.name).window
         if most is None:
             return
         longest = max(len(str(message.content)) for message in self.messages[1:])

@@ -238,6 +238,36 @@ def test_a_model_that_goes_beyond_its_reservation_has_a_larger_one_the_next_time
     assert ledger.overrun("another") == Overrun()
 
 
+async def test_calls_in_flight_at_once_that_go_beyond_their_reservations_do_not_add_up():
+    """64 calls, each 50 tokens over, show 50 tokens, in waves too: the second wave has reserved them."""
+    ledger = Ledger(Budget(concurrency=64))
+    most = [0]
+
+    async def wave(read: int) -> None:
+        sent = asyncio.Event()
+
+        async def call() -> None:
+            async with ledger.reserve(ONE, estimate=lambda: ledger.overrun("m").tokens(ONE)) as entry:
+                assert entry.begin()
+                await sent.wait()
+                used = Usage(calls=1, input=read, output=10, cost=0.0)
+                entry.book(used)
+                ledger.learn("m", entry.wanted, used, 0.0, entry.overrun("m"))
+                most.append(ledger.overrun("m").input)
+
+        calls = [asyncio.create_task(call()) for _ in range(64)]
+        await asyncio.sleep(0)
+        sent.set()
+        await asyncio.gather(*calls)
+
+    await wave(ONE.input + 50)
+    assert max(most) == 50
+    await wave(ONE.input + 50)
+    assert max(most) == 50
+    await wave(ONE.input + 70)
+    assert max(most) == 70, "beyond what was reserved since"
+
+
 @given(st.lists(st.tuples(st.integers(1, 400), st.floats(0, 8), st.booleans()), max_size=30), st.integers(1, 5))
 def test_nothing_is_sent_that_does_not_fit_beside_what_is_known_to_be_spent(calls, width):
     """Replies cost up to eight times what was reserved: what passes the limit was in flight at that moment."""

@@ -152,3 +152,31 @@ def test_after_a_restart_the_repl_and_its_history_are_what_they_were(ask, sandbo
         assert (total, same) == (9, True)
         lengths.append(length)
     assert lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_prompt_that_one_of_a_model_and_its_fallback_finds_too_long_is_cut_for_that_one(at: int) -> None:
+    """The other one does not accept the key, which is no reason to give up."""
+    asked: list[int] = []
+
+    def refused(status: int, words: str) -> Exception:
+        error = type("APIStatusError", (Exception,), {})(words)
+        vars(error).update(status_code=status, body={"message": words})
+        return error
+
+    def small(messages: list[BaseMessage]) -> str:
+        asked.append(sum(len(str(message.content)) for message in messages) // 4)
+        if asked[-1] > 9_000:
+            raise refused(400, f"prompt is too long: {asked[-1]} tokens > 9000 maximum")
+        return "```repl\nFINAL('ok')\n```"
+
+    def shut(_: list[BaseMessage]) -> str:
+        raise refused(401, "no such key")
+
+    chats = [FunctionModel(function=small, model_name="small"), FunctionModel(function=shut, model_name="shut")]
+    first, other = chats if at == 0 else reversed(chats)
+    output = create_rlm(first.with_fallbacks([other]), sandbox="monty").invoke("word " * 12_000)
+    assert (output["answer"], output["status"]) == ("ok", "complete")
+    assert len(asked) == 2, "cut once, to what was said"
+    notes = [record["text"] for record in output["trajectory"] if record["type"] == "note"]
+    assert any("too long for" in note and "9,000" in note for note in notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.runnables import RunnableLambda
 from langgraph.errors import GraphInterrupt
 
 from rlm_langchain.budget.budget import Budget
@@ -24,7 +26,9 @@ from rlm_langchain.models.call import (
     RetryPolicy,
     complete,
 )
+from rlm_langchain.models.learned import ROOM, Learned
 from rlm_langchain.models.model import FREE, Model
+from rlm_langchain.models.registry import resolve
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
@@ -261,3 +265,179 @@ async def test_the_account_is_looked_at_after_the_wait_for_a_models_own_rate_lim
         else:
             assert (await call).text == "yes"
     assert (len(asked), limiter.acquired) == (0 if spent else 1, 1)
+
+
+def could_not_read(error: BaseException) -> Callable[[Any], str]:
+    def parse(_: Any) -> str:
+        raise error
+
+    return parse
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no JSON in the reply: 'its context window is 8,192 tokens, and the prompt was too long'"),
+        ValueError("rate limit"),
+        StatusError(503),
+        TimeoutError("late"),
+        KeyError("context_length"),
+    ],
+    ids=repr,
+)
+async def test_a_step_behind_the_model_that_fails_is_no_error_of_the_provider(
+    error: Exception, clock: Clock
+) -> None:
+    asked: list[str] = []
+
+    def said(name: str) -> FunctionModel:
+        return FunctionModel(function=lambda _: asked.append(name) or "42 pages")
+
+    chain = resolve(said("first").with_fallbacks([said("second")]) | RunnableLambda(could_not_read(error)), "root")
+    booked: list[Completion] = []
+    ledger = Ledger(Budget())
+    async with ledger.reserve(Usage(calls=1)) as entry:
+        with pytest.raises(CallFailed, match=f"behind the model .*{type(error).__name__}") as caught:
+            await complete(chain, HI, retry=clock.retry, account=Account(entry, booked.append))
+    assert (caught.value.code, caught.value.retries, clock.slept, asked) == ("unknown", 0, [], ["first"])
+    assert [(one.text, one.failed) for one in booked] == [("42 pages", None)]
+    assert type(caught.value.__cause__) is type(error), "its traceback shows where"
+
+
+def told(words: str) -> Exception:
+    error = type("BadRequestError", (Exception,), {})(words)
+    vars(error).update(status_code=400, body={"message": words})
+    return error
+
+
+LEGACY = (
+    "This model's maximum context length is {w} tokens. However, you requested {t} tokens ({p} in the messages, "
+    "{c} in the completion). Please reduce the length of the messages or completion."
+)
+VLLM = (
+    "'max_tokens' or 'max_completion_tokens' is too large: {c}. This model's maximum context length is {w} tokens "
+    "and your request has {p} input tokens ({c} > {w} - {p})."
+)
+SUMS = [
+    LEGACY,
+    VLLM,
+    "input length and `max_tokens` exceed context limit: {p} + {c} > {w}, decrease input length or `max_tokens`",
+    "`inputs` tokens + `max_new_tokens` must be <= {w}. Given: {p} `inputs` tokens and {c} `max_new_tokens`",
+    "This endpoint's maximum context length is {w} tokens. However, you requested about {t} tokens ({p} of text "
+    "input, {c} in the output).",
+    "Requested token count exceeds the model's maximum context length of {w} tokens. You requested a total of {t} "
+    "tokens: {p} tokens from the input messages and {c} tokens for the completion.",
+    "This model's maximum context length is {w} tokens. However, you requested {c} output tokens and your prompt "
+    "contains {p} input tokens, for a total of {t} tokens.",
+    "This model's maximum context length is {w} tokens. However, you requested {t} tokens.",
+    "the request exceeds the available context size, n_ctx: {w}",
+]
+
+
+@pytest.mark.parametrize("words", SUMS)
+@pytest.mark.parametrize(("window", "prompt", "cap"), [(4096, 780, 4096), (8192, 5000, 4096), (2048, 1000, 1500)])
+async def test_a_cap_that_a_window_has_no_room_for_is_lowered_and_the_prompt_is_not(
+    words: str, window: int, prompt: int, cap: int, clock: Clock
+) -> None:
+    sent: list[int] = []
+
+    class Small(FunctionModel):
+        async def _agenerate(self, *args: Any, **given: Any) -> ChatResult:
+            sent.append(given["max_tokens"])
+            if prompt + sent[-1] > window:
+                raise told(words.format(w=window, p=prompt, c=sent[-1], t=prompt + sent[-1]))
+            return self._generate(args[0], **given)
+
+    learned, small = Learned(), Model("m", Small(function=lambda _: "yes"), price=FREE)
+    ask = partial(complete, small, [HumanMessage("word" * (prompt - 4))], output_tokens=cap, learned=learned)
+    assert (await ask(retry=clock.retry)).text == "yes"
+    assert sent == [cap, window - prompt], "it is told at once by how much"
+    assert any("capped" in note for note in learned.take_notes())
+    assert (await ask(retry=clock.retry)).text == "yes"
+    assert all(one <= max(window - prompt, ROOM) for one in sent[2:]), "it is remembered"
+    assert learned.of("m").window is None, "nothing is wrong with the prompt"
+
+
+OUTPUTS = [
+    "max_tokens is too large: {c}. This model supports at most {m} completion tokens, whereas you provided {c}.",
+    "max_tokens: {c} > {m}, which is the maximum allowed number of output tokens for claude-x",
+    "`max_tokens` must be less than or equal to `{m}`, the maximum value for `max_tokens` is less than the window",
+    "Invalid max_tokens value, the valid range of max_tokens is [1, {m}]",
+]
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+async def test_a_cap_above_what_a_model_can_write_is_lowered_for_good(words: str, clock: Clock) -> None:
+    sent: list[int] = []
+
+    class Short(FunctionModel):
+        async def _agenerate(self, *args: Any, **given: Any) -> ChatResult:
+            sent.append(given["max_tokens"])
+            if sent[-1] > 1024:
+                raise told(words.format(c=sent[-1], m=1024))
+            return self._generate(args[0], **given)
+
+    learned, short = Learned(), Model("m", Short(function=lambda _: "yes"), price=FREE)
+    for _ in range(2):
+        assert (await complete(short, HI, output_tokens=4096, learned=learned, retry=clock.retry)).text == "yes"
+    assert sent == [4096, 1024, 1024]
+
+
+@pytest.mark.parametrize(
+    ("words", "requests"),
+    [
+        ("This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.", 1),
+        ("prompt is too long: 9000 tokens > 8192 maximum", 1),
+        (LEGACY.format(w=8192, t=9000 + 4096, p=9000, c=4096), 1),
+        (VLLM.format(w=8192, p=8100, c=4096), 1),
+        ("temperature must be at most 2", 1),
+        ("max_tokens must be at least 5000", 1),
+        ("Please reduce the length of the messages or completion.", 5),
+    ],
+)
+async def test_a_prompt_that_is_too_long_is_not_blamed_on_the_cap(words: str, requests: int, clock: Clock) -> None:
+    refused, asked = told(words), []
+
+    def reply(_: list[BaseMessage]) -> str:
+        asked.append(1)
+        raise refused
+
+    with pytest.raises(CallFailed):
+        await complete(model(reply), [HumanMessage("word" * 9000)], output_tokens=4096, retry=clock.retry)
+    assert (len(asked), clock.slept) == (requests, [])
+
+
+@pytest.mark.parametrize(("prompt", "sent"), [(780, 3316), (3000, 1096), (4000, 1024), (9000, 1024)])
+async def test_a_window_that_is_known_leaves_room_for_the_reply(prompt: int, sent: int) -> None:
+    caps: list[int] = []
+
+    class Small(FunctionModel):
+        async def _agenerate(self, *args: Any, **given: Any) -> ChatResult:
+            caps.append(given["max_tokens"])
+            return self._generate(args[0], **given)
+
+    small = Model("m", Small(function=lambda _: "yes"), window=4096, price=FREE)
+    await complete(small, [HumanMessage("word" * (prompt - 4))], output_tokens=4096)
+    assert caps == [sent]
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "fallback"),
+    [
+        ([told("prompt is too long: 9000 tokens > 8192 maximum"), StatusError(401)], "too_long", None),
+        ([StatusError(401), told("prompt is too long: 9000 tokens > 8192 maximum")], "too_long", "b"),
+        ([told("prompt is too long"), StatusError(503)], "too_long", None),
+        ([StatusError(503), StatusError(401), told("prompt is too long")], "too_long", "c"),
+        ([StatusError(400), StatusError(401)], "auth", "b"),
+        ([StatusError(503), StatusError(401)], "server_error", None),
+    ],
+)
+async def test_of_a_model_and_its_fallbacks_the_one_whose_prompt_is_too_long_is_named(
+    errors: list[Exception], code: str, fallback: str | None, clock: Clock
+) -> None:
+    first, *others = [replace(failing(*[error] * 9), name=name) for name, error in zip("abc", errors, strict=False)]
+    with pytest.raises(CallFailed) as caught:
+        await complete(replace(first, fallbacks=tuple(others)), HI, retry=clock.retry)
+    assert (caught.value.code, caught.value.fallback) == (code, fallback)
+    assert caught.value.words == str(errors["abc".index(fallback or "a")])
+    assert all(f"{name}: " in str(caught.value) for name in "abc"[: len(errors)]), "all of them are told"

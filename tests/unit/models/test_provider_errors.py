@@ -13,6 +13,7 @@ import pytest
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 
 from rlm_langchain.models.provider_errors import RETRYABLE, SENTENCES, classify_error, window_in
+from rlm_langchain.models.provider_words import MOST_READ, scrub
 
 
 class Response:
@@ -390,3 +391,77 @@ def test_every_providers_way_to_say_too_long_is_known_with_the_window_that_it_na
 ) -> None:
     fault = classify_error(made("APIError", response=Response(status), body={"error": {"message": words}}))
     assert (fault.code, fault.retryable, window_in(fault.words)) == ("too_long", False, window)
+
+
+REPEATED = [
+    "A",
+    "A1",
+    "1,",
+    "co-",
+    "key ",
+    "token  ",
+    "basic:",
+    "://a",
+    "<title>",
+    "input ",
+    ": ",
+    "x" * 99 + "sk-",
+]
+
+
+@pytest.mark.parametrize("part", REPEATED)
+def test_a_long_text_of_a_provider_is_read_in_part(part: str) -> None:
+    """All of it would take hours: the time for some of these grows with the square of their length, or faster."""
+    words = (part * 2_000_000)[:2_000_000]
+    body = {"error": {"message": words, "metadata": {"raw": words[1:]}}, "detail": [{"loc": ["a"], "msg": words}]}
+    for error in (
+        made("BadRequestError", Exception, words, status_code=400, body=body),
+        made("APIError", Exception, words, response=httpx2.Response(400, text=words)),
+        made("APIError", Exception, words, body=[words.encode()]),
+        ValueError(words),
+        RuntimeError({"message": words}),
+    ):
+        fault = classify_error(error)
+        assert len(fault.message) < 600
+        assert len(fault.words) <= 10_000
+    assert len(scrub(words)) <= 10_000
+    assert window_in(words) is None
+
+
+def test_half_a_key_at_the_end_of_what_is_read_is_not_shown() -> None:
+    key = "0a1b2c3d4e5f6g7h" * 4
+    words = "no" + " " * (MOST_READ - 20) + key
+    assert "0a1b" not in classify_error(made("E", status_code=400, body={"message": words})).message
+
+
+QUOTES = (
+    "no JSON in the reply: 'He has insufficient funds. Its context window is 8,192 tokens, rate limit reached.'"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(QUOTES + " " * 200),
+        made("OutputParserException", ValueError, QUOTES + " " * 200),
+        KeyError("context_length"),
+        AssertionError("the prompt is too long"),
+        TypeError("insufficient credit"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_program_says_is_not_taken_for_what_the_provider_says(error: Exception) -> None:
+    assert (classify_error(error).code, classify_error(error).retryable) == ("unknown", False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("Requested tokens (5000) exceed context window of 4096"), "too_long"),
+        (made("BadRequestError", Exception, "prompt is too long: 9 tokens " + "x" * 300), "too_long"),
+        (made("APIError", Exception, "x" * 300, body={"message": "insufficient_quota"}), "no_credit"),
+        (RuntimeError("<Task " + "x" * 300 + "> attached to a different loop"), "connection"),
+    ],
+)
+def test_what_integrations_say_without_a_status_is_read(error: Exception, code: str) -> None:
+    assert classify_error(error).code == code
