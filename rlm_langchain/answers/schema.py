@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, NewType, Union, get_args, get_origin
+from typing import Any, NamedTuple, NewType, Union, get_args, get_origin
 
 import typing_extensions
 from pydantic import TypeAdapter, ValidationError
@@ -26,7 +26,9 @@ MAX_FAULTS = 5
 """Faults of one answer that a model is told: the first ones, usually, explain the rest."""
 LONGEST_FAULT = 300
 """Characters of one of them: some quote the answer."""
-_FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)^ {0,3}\1", re.DOTALL | re.MULTILINE)
+MAX_FENCES = 100
+"""Fences of an answer that are read: the last ones."""
+_FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,41 @@ class AnswerSchema:
 
 def _json_in(words: str) -> Iterator[Any]:
     """The JSON values that a text is, or that stand in its fences, the last one first."""
-    fences = [found[2] for found in _FENCED.finditer(words)]
-    for text in (words, *reversed(fences)):
+    for text in (words, *(fence.inside for fence in last_fences(words))):
         try:
             yield json.loads(text.strip().removeprefix("```json").strip("`\n "))
         except (ValueError, RecursionError):
             continue
+
+
+def last_fences(text: str) -> list[Fence]:
+    """Return the last closed fences of a text, `MAX_FENCES` at most, the last one first."""
+    return [*fences_in(text)][: -MAX_FENCES - 1 : -1]
+
+
+class Fence(NamedTuple):
+    """What stands between two fences of Markdown, and from where to where they are."""
+
+    inside: str
+    start: int
+    end: int
+
+
+def fences_in(text: str) -> Iterator[Fence]:
+    """Yield what stands in the closed fences of a text, in order."""
+    marks = [*_FENCE.finditer(text)]
+    longest, is_closed = {"`": 0, "~": 0}, [False] * len(marks)
+    for number in range(len(marks) - 1, -1, -1):
+        fence = marks[number]["fence"]
+        is_closed[number] = longest[fence[0]] >= len(fence)
+        longest[fence[0]] = max(longest[fence[0]], len(fence))
+    opening: re.Match[str] | None = None
+    for mark, is_one in zip(marks, is_closed, strict=True):
+        if opening is None:
+            opening = mark if is_one else None
+        elif mark["fence"].startswith(opening["fence"]):
+            yield Fence(text[opening.end() + 1 : mark.start()], opening.start(), mark.end("fence"))
+            opening = None
 
 
 def _adapter(wanted: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
