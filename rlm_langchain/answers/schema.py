@@ -65,15 +65,20 @@ class AnswerSchema:
         return self._read(answer)[0]
 
     def _read(self, answer: Any) -> tuple[Any, list[str]]:
-        """The answer and what of it does not fit. A text that does not, but holds JSON, is taken for that."""
+        """The answer and what of it does not fit. A text that does not, but holds JSON, is taken for that: for the
+        first that fits, the last fence first, else for the first list or dict.
+        """
         value, faults = self._checked(answer)
         if not faults or not isinstance(answer, str):
             return value, faults
+        likeliest: tuple[Any, list[str]] | None = None
         for read in _json_in(answer):
             value, of_json = self._checked(read)
-            if not of_json or isinstance(read, dict | list):
+            if not of_json:
                 return value, of_json
-        return answer, faults
+            if likeliest is None and isinstance(read, dict | list):
+                likeliest = value, of_json
+        return likeliest or (answer, faults)
 
     def _checked(self, answer: Any) -> tuple[Any, list[str]]:
         if self.adapter is None:

@@ -135,6 +135,21 @@ def test_fences_are_read_as_markdown_writes_them(text):
     assert AnswerSchema(JSON).instance(text) == {"n": 7}
 
 
+@pytest.mark.parametrize("more", ['{"id": 7}', "[1]", "7", '"seven"', "no JSON"])
+def test_of_several_fences_the_last_that_fits_is_the_answer(more):
+    text = f'```json\n{{"n": 1}}\n```\n```json\n{{"n": 7}}\n```\nThe row was:\n```json\n{more}\n```\n'
+    schema = AnswerSchema(JSON)
+    assert (schema.problem(text), schema.instance(text)) == (None, {"n": 7})
+    assert answer_in_words(text, schema, cites=False) == {"n": 7}
+
+
+def test_when_no_fence_fits_the_faults_are_those_of_the_last():
+    problem = AnswerSchema(JSON).problem('```\n{"n": "a"}\n```\n```\n{"n": "b"}\n```\n')
+    assert problem is not None
+    assert "'b'" in problem
+    assert "'a'" not in problem
+
+
 def test_words_that_fit_are_taken_before_what_stands_in_them():
     text = 'It says {"n": 7}.'
     rlm = create_rlm(
