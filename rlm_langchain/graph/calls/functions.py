@@ -22,11 +22,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from rlm_langchain.budget.ledger import BudgetRefused
-from rlm_langchain.context.sanitize import quotable
+from rlm_langchain.context.sanitize import clip, quotable
 from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
-from rlm_langchain.graph.calls.host_code import definitions, in_own_thread, result_of, what_failed
+from rlm_langchain.graph.calls.host_code import MOST_TOLD, definitions, in_own_thread, result_of, what_failed
 from rlm_langchain.graph.calls.tool_names import REPL, is_python
 from rlm_langchain.graph.calls.tool_results import too_big
 from rlm_langchain.graph.components import Components
@@ -152,7 +152,7 @@ async def _run(site: CallSite) -> CallResult:
     try:
         bound = inspect.signature(function.function).bind(*args, **kwargs)
     except TypeError as error:  # of the binding: the words are Python's, about names that code has given
-        return CallResult(None, f"{name} was called wrongly: {error}")
+        return CallResult(None, f"{name} was called wrongly: {clip(str(error), MOST_TOLD)}")
     try:
         async with asyncio.timeout(site.tree.ledger.seconds_left()), _admitted(site, function):
             return await result_of(site.tree, _result(name, function, bound, site.components.limits.value))

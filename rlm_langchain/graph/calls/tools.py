@@ -24,6 +24,7 @@ from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.calls.host_code import (
+    MOST_TOLD,
     definitions,
     exits_as_failures,
     in_own_thread,
@@ -126,13 +127,14 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
         return CallResult(None, f"{name} takes {len(known)} arguments, not {len(args)}")
     strange = sorted(set(kwargs) - set(known))
     if strange and (not takes_more(tool) or strange[0] in injected(tool)):  # that is not for code to set
-        return CallResult(None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(known) or 'none'}")
+        why = f"takes no argument {clip(repr(strange[0]), 200)}; it takes {', '.join(known) or 'none'}"
+        return CallResult(None, f"{name} {clip(why, MOST_TOLD)}")
     most = site.components.limits.value
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
             return CallResult(await result_of(tree, _result(tool, named, key, config, most)))
     except Unusable as error:
-        return CallResult(None, f"{name} ran, but {error}")
+        return CallResult(None, f"{name} ran, but {clip(str(error), MOST_TOLD)}")
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises

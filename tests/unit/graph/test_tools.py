@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rlm_langchain import (
     Budget,
     ConfigurationError,
+    HostFunction,
     Limits,
     ModelError,
     create_rlm,
@@ -94,6 +95,55 @@ FINAL(errors)
     assert "sk-secret" not in other
     assert "town" in wrong
     assert "2 arguments, not 3" in many
+
+
+class Strict(BaseModel):
+    names: list[int]
+
+
+@tool(args_schema=Strict)
+def strict(names: list[int]) -> str:
+    """Has much to complain about."""
+    return ""
+
+
+@tool
+def wordy() -> str:
+    """Has much to say."""
+    raise ToolException("e" * 5_000_000)
+
+
+@tool(response_format="content_and_artifact")
+def wordy_message() -> Any:
+    """Has much to say, as a message."""
+    raise ToolException("e" * 5_000_000)
+
+
+wordy_message.handle_tool_error = True
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "wordy()",
+        "wordy_message()",
+        "strict(['x'] * 5_000)",
+        "weather(**{'x' * 500_000: 1})",
+        "asked(1, **{'x' * 500_000: 1})",
+    ],
+)
+def test_an_error_that_says_much_is_clipped_and_its_length_told(call):
+    def asked(word: str) -> str:
+        return word
+
+    code = f"try:\n    {call}\nexcept Exception as e:\n    FINAL(str(e))"
+    given = HostFunction("asked", "word: str", "Asks.", asked)
+    rlm = create_rlm(
+        script(code), tools=[wordy, wordy_message, strict, weather], functions=[given], sandbox="monty"
+    )
+    output = rlm.invoke("q")
+    assert "characters left out" in output["answer"]
+    assert max(len(str(record)) for record in output["trajectory"] if record["type"] == "call") < 5_000
 
 
 @tool
