@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from typing import Any, cast
 
@@ -119,16 +120,15 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
         name, args, kwargs = json.loads(site.asked.call.prompt)
         tool = site.components.tools_of(site.asked.path)[name]
         known = arguments(tool)
-        kwargs = {aliases(tool).get(argument, argument): value for argument, value in kwargs.items()}
-        named = {**dict(zip(known, args, strict=False)), **kwargs}
+        given = [*zip(known, args, strict=False)]
+        given += [(aliases(tool).get(argument, argument), value) for argument, value in kwargs.items()]
+        named = dict(given)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return CallResult(None, "there is no such tool")
     if len(args) > len(known):
         return CallResult(None, f"{name} takes {len(known)} arguments, not {len(args)}")
-    strange = sorted(set(kwargs) - set(known))
-    if strange and (not takes_more(tool) or strange[0] in injected(tool)):  # that is not for code to set
-        why = f"takes no argument {clip(repr(strange[0]), 200)}; it takes {', '.join(known) or 'none'}"
-        return CallResult(None, f"{name} {clip(why, MOST_TOLD)}")
+    if wrong := _misnamed(tool, [argument for argument, _ in given]):
+        return CallResult(None, f"{name} {clip(wrong, MOST_TOLD)}")
     most = site.components.limits.value
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
@@ -139,6 +139,17 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
         return CallResult(None, f"{name} {what_failed(error)}")
+
+
+def _misnamed(tool: BaseTool, given: Sequence[str]) -> str | None:
+    """Return what is wrong with the names of arguments, as the end of a sentence about the tool."""
+    known = arguments(tool)
+    if len(set(given)) < len(given):
+        return f"got multiple values for argument {clip(repr(Counter(given).most_common(1)[0][0]), 200)}"
+    strange = sorted(set(given) - set(known))
+    if strange and (not takes_more(tool) or strange[0] in injected(tool)):  # that is not for code to set
+        return f"takes no argument {clip(repr(strange[0]), 200)}; it takes {', '.join(known) or 'none'}"
+    return None
 
 
 async def _result(tool: BaseTool, named: dict[str, Any], key: str, config: RunnableConfig, most: int) -> str:

@@ -520,6 +520,25 @@ of_server = StructuredTool(name="of-server", description="M.", args_schema=open_
 single = Tool(name="single", description="S.", func=lambda text: text.upper())
 
 
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        ("weather('Paris', town='Rome')", "town"),
+        ("weather('Paris', 2, days=3)", "days"),
+        ("aliased('May', fromDate='June')", "fromDate"),
+        ("aliased('May', from_date='June')", "fromDate"),
+        ("aliased(fromDate='May', from_date='June')", "fromDate"),
+        ("free(1, a=2, b=3)", "a"),
+        ("single('a', tool_input='b')", "tool_input"),
+    ],
+)
+def test_two_values_for_one_argument_are_refused_as_python_does(call, argument):
+    code = f"try:\n    FINAL({call})\nexcept Exception as e:\n    FINAL(str(e))"
+    output = create_rlm(script(code), tools=[weather, aliased, free, single], sandbox="monty").invoke("q")
+    assert output["answer"].endswith(f"got multiple values for argument {argument!r}")
+    assert ran == []
+
+
 def test_ways_to_give_a_result_and_to_take_arguments():
     calls = {
         "found(1)": {"n": 1},
