@@ -161,7 +161,9 @@ async def _result(tool: BaseTool, named: dict[str, Any], key: str, config: Runna
         given = ToolCall(name=tool.name, args=named, id=call_id, type="tool_call")
 
     def told(result: Any) -> str:
-        return as_json(of_blocks(_of_message(tool, result, kept)), most)
+        data = _of_message(tool, result, kept)
+        is_content = isinstance(result, ToolMessage) and data is result.content
+        return as_json(of_blocks(data, is_content=is_content), most)
 
     if _is_sync(tool):
         return await in_own_thread(lambda: told(called.invoke(given, config)))

@@ -366,6 +366,16 @@ RESULTS: dict[str, tuple[Callable[[], Any], Any]] = {
         [{"id": None, "metadata": {"page": 1}, "page_content": "text", "type": "Document"}],
     ),
     "blocks": (lambda: [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\nb"),
+    "blocks with all that they may have": (
+        lambda: [{"type": "text", "text": "a", "id": "1", "annotations": [], "extras": {}, "index": 0}],
+        "a",
+    ),
+    "dicts like blocks": (
+        lambda: [{"type": "text", "text": "a", "page": 3}, {"type": "text", "text": "b"}],
+        [{"type": "text", "text": "a", "page": 3}, {"type": "text", "text": "b"}],
+    ),
+    "dicts with a type": (lambda: [{"type": "text", "id": 1}], [{"type": "text", "id": 1}]),
+    "dicts with a text that is none": (lambda: [{"type": "text", "text": 3}], [{"type": "text", "text": 3}]),
     "mixed blocks": (
         lambda: [{"type": "text", "text": "a"}, {"type": "image", "base64": "eA=="}],
         [{"type": "text", "text": "a"}, {"type": "image", "base64": "eA=="}],
@@ -479,6 +489,19 @@ def message(call: Annotated[str, InjectedToolCallId]) -> Any:
     return ToolMessage("said", tool_call_id=call)
 
 
+@tool
+def cached(call: Annotated[str, InjectedToolCallId]) -> Any:
+    """A message of blocks with a mark for a provider."""
+    block = {"type": "text", "text": "said", "cache_control": {"type": "ephemeral"}}
+    return ToolMessage([block], tool_call_id=call)
+
+
+@tool(response_format="content_and_artifact")
+def elements() -> Any:
+    """Data, and an artifact."""
+    return [{"type": "text", "text": "Hello", "page": 3}], None
+
+
 class Aliased(BaseModel):
     from_date: str = Field(alias="fromDate")
     most: int = Field(3, alias="maxResults")
@@ -544,6 +567,8 @@ def test_ways_to_give_a_result_and_to_take_arguments():
         "found(1)": {"n": 1},
         "numbered(2)": {"n": 2, "known": True},
         "message()": "said",
+        "cached()": "said",
+        "elements()": [{"type": "text", "text": "Hello", "page": 3}],
         "aliased(fromDate='May')": ["May", 3],
         "aliased('June', maxResults=5)": ["June", 5],
         "aliased(from_date='July', most=7)": ["July", 7],
@@ -554,7 +579,7 @@ def test_ways_to_give_a_result_and_to_take_arguments():
         "single('a')": "A",
     }
     code, wanted = f"FINAL([{', '.join(calls)}])", list(calls.values())
-    tools = [found, numbered, message, aliased, handled, free, of_server, ignores, single]
+    tools = [found, numbered, message, cached, elements, aliased, handled, free, of_server, ignores, single]
     rlm = create_rlm(script(code), tools=tools, sandbox="monty")
     assert "`of_server(a: integer | null, **others)`: (the tool" in rlm.invoke("q")["trajectory"][0]["text"]
     assert rlm.invoke("q")["answer"] == wanted
