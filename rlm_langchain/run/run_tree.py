@@ -58,7 +58,7 @@ class RunTree:
         self._spent: dict[str, Usage] = {}
         """By place in the tree."""
         self._lost: dict[str, int] = {}
-        """By place in the tree: how many requests had no reply."""
+        """By place in the tree: how many requests to models had no reply."""
         self._below: dict[str, Usage] = {}
         """By the path of a run: what it and the runs below it have spent."""
         self._joined: set[str] = set()
@@ -122,7 +122,7 @@ class RunTree:
             return self._spent.get(place, Usage())
 
     def lost_at(self, place: str) -> int:
-        """Return how many requests were sent from this very place whose reply never came."""
+        """Return how many requests were sent to models from this very place whose reply never came."""
         with self._lock:
             return self._lost.get(place, 0)
 
@@ -157,10 +157,14 @@ class RunTree:
             self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
 
     def lost(self, place: str, most: Usage) -> None:
-        """Note that a reply never came. On disk, nothing settles the request, and that says the same."""
+        """Note that a reply never came. On disk, nothing settles the request, and that says the same.
+
+        A tool or a function that was cut off is no request: it reads no tokens. Its price and its call count.
+        """
         self.note(place, most)
-        with self._lock:
-            self._lost[place] = self._lost.get(place, 0) + 1
+        if most.calls or most.input:
+            with self._lock:
+                self._lost[place] = self._lost.get(place, 0) + 1
 
     def _request(self, place: str, used: Usage) -> dict[str, Any]:
         return {"place": place, "usage": used.record(), "worked": self.ledger.seconds}
