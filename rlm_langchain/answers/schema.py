@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, NewType, Union, get_args, get_origin
+from typing import Any, NamedTuple, NewType, Union, get_args, get_origin
 
 import typing_extensions
 from pydantic import TypeAdapter, ValidationError
@@ -26,7 +26,9 @@ MAX_FAULTS = 5
 """Faults of one answer that a model is told: the first ones, usually, explain the rest."""
 LONGEST_FAULT = 300
 """Characters of one of them: some quote the answer."""
-_FENCED = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n(.*?)^ {0,3}\1", re.DOTALL | re.MULTILINE)
+MAX_FENCES = 100
+"""Fences of an answer that are read: the last ones."""
+_FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,20 @@ class AnswerSchema:
         return self._read(answer)[0]
 
     def _read(self, answer: Any) -> tuple[Any, list[str]]:
-        """The answer and what of it does not fit. A text that does not, but holds JSON, is taken for that."""
+        """The answer and what of it does not fit. A text that does not, but holds JSON, is taken for that: for the
+        first that fits, the last fence first, else for the first list or dict.
+        """
         value, faults = self._checked(answer)
         if not faults or not isinstance(answer, str):
             return value, faults
+        likeliest: tuple[Any, list[str]] | None = None
         for read in _json_in(answer):
             value, of_json = self._checked(read)
-            if not of_json or isinstance(read, dict | list):
+            if not of_json:
                 return value, of_json
-        return answer, faults
+            if likeliest is None and isinstance(read, dict | list):
+                likeliest = value, of_json
+        return likeliest or (answer, faults)
 
     def _checked(self, answer: Any) -> tuple[Any, list[str]]:
         if self.adapter is None:
@@ -89,12 +96,41 @@ class AnswerSchema:
 
 def _json_in(words: str) -> Iterator[Any]:
     """The JSON values that a text is, or that stand in its fences, the last one first."""
-    fences = [found[2] for found in _FENCED.finditer(words)]
-    for text in (words, *reversed(fences)):
+    for text in (words, *(fence.inside for fence in last_fences(words))):
         try:
             yield json.loads(text.strip().removeprefix("```json").strip("`\n "))
         except (ValueError, RecursionError):
             continue
+
+
+def last_fences(text: str) -> list[Fence]:
+    """Return the last closed fences of a text, `MAX_FENCES` at most, the last one first."""
+    return [*fences_in(text)][: -MAX_FENCES - 1 : -1]
+
+
+class Fence(NamedTuple):
+    """What stands between two fences of Markdown, and from where to where they are."""
+
+    inside: str
+    start: int
+    end: int
+
+
+def fences_in(text: str) -> Iterator[Fence]:
+    """Yield what stands in the closed fences of a text, in order."""
+    marks = [*_FENCE.finditer(text)]
+    longest, is_closed = {"`": 0, "~": 0}, [False] * len(marks)
+    for number in range(len(marks) - 1, -1, -1):
+        fence = marks[number]["fence"]
+        is_closed[number] = longest[fence[0]] >= len(fence)
+        longest[fence[0]] = max(longest[fence[0]], len(fence))
+    opening: re.Match[str] | None = None
+    for mark, is_one in zip(marks, is_closed, strict=True):
+        if opening is None:
+            opening = mark if is_one else None
+        elif mark["fence"].startswith(opening["fence"]):
+            yield Fence(text[opening.end() + 1 : mark.start()], opening.start(), mark.end("fence"))
+            opening = None
 
 
 def _adapter(wanted: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlm_langchain.answers.citations import answer_of, has_quotes
-from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.answers.schema import AnswerSchema, fences_in, last_fences
 
 MAX_TRIED = 1_000
 """Places in a reply at which JSON may begin that are tried."""
-_FENCE = re.compile(r"\s*(`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)\n?[ \t]*\1\s*", re.DOTALL)
+MAX_READ = 20
+"""How often a reply is read in all for them: many may begin what only its end shows to be no JSON."""
 _BEGIN = re.compile(r"[{\[]")
 
 
@@ -58,14 +59,15 @@ def is_json_value(code: str) -> bool:
 def _whole_values(text: str) -> Iterator[Any]:
     """Yield the value that a reply is, if it is nothing else, be it in a fence."""
     yield from _values(text)
-    if fence := _FENCE.fullmatch(text):
-        yield from _values(fence["inside"])
+    stripped = text.strip()
+    if any((fence.start, fence.end) == (0, len(stripped)) for fence in fences_in(stripped)):
+        yield from _fenced_values(stripped)
 
 
 def _fenced_values(text: str) -> Iterator[Any]:
     """Yield what stands in the fences of a reply, the last one first."""
-    for fence in reversed([*_FENCE.finditer(text)]):
-        yield from _values(fence["inside"])
+    for fence in last_fences(text):
+        yield from _values(fence.inside)
 
 
 def _values(text: str) -> Iterator[Any]:
@@ -73,8 +75,7 @@ def _values(text: str) -> Iterator[Any]:
         yield _DECODER.decode(text.strip())
     except (ValueError, RecursionError):
         try:
-            value = ast.literal_eval(text.strip())
-            json.dumps(value, allow_nan=False)
+            value = json.loads(json.dumps(ast.literal_eval(text.strip()), allow_nan=False))
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return
         if isinstance(value, dict | list):
@@ -83,14 +84,15 @@ def _values(text: str) -> Iterator[Any]:
 
 def _embedded_values(text: str) -> Iterator[Any]:
     """Yield the lists and dicts in a reply, in order, and not those inside of others."""
-    at = 0
+    at, left = 0, MAX_READ * len(text)
     for _ in range(MAX_TRIED):
-        if (begin := _BEGIN.search(text, at)) is None:
+        if left < 0 or (begin := _BEGIN.search(text, at)) is None:
             return
         try:
             value, at = _DECODER.raw_decode(text, begin.start())
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             at = begin.end()
+            left -= max(error.pos - at, 0) if isinstance(error, json.JSONDecodeError) else 0
         else:
             yield value
 

@@ -63,7 +63,7 @@ class RunTree:
         self._spent: dict[str, Usage] = {}
         """Usage by call path."""
         self._lost: dict[str, int] = {}
-        """Number of requests without a reply, by call path."""
+        """Number of requests to models without a reply, by call path."""
         self._below: dict[str, Usage] = {}
         """Usage of a run and of all runs below it, by path of the run."""
         self._joined: set[str] = set()
@@ -127,7 +127,7 @@ class RunTree:
             return self._spent.get(place, Usage())
 
     def lost_at(self, place: str) -> int:
-        """Return how many requests were sent from exactly this place whose reply never came."""
+        """Return how many requests were sent to models from exactly this place whose reply never came."""
         with self._lock:
             return self._lost.get(place, 0)
 
@@ -158,10 +158,15 @@ class RunTree:
             self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
 
     def lost(self, place: str, most: Usage) -> None:
-        """Record that a reply never came. On disk, an unsettled request already means that."""
+        """Record that a reply never came. On disk, an unsettled request already means that.
+
+        A tool or a function that was cut off is not counted as a lost request, since it reads no tokens. Its price and
+        its call count.
+        """
         self.note(place, most)
-        with self._lock:
-            self._lost[place] = self._lost.get(place, 0) + 1
+        if most.calls or most.input:
+            with self._lock:
+                self._lost[place] = self._lost.get(place, 0) + 1
 
     def _request(self, place: str, used: Usage) -> dict[str, Any]:
         return {"place": place, "usage": used.record(), "worked": self.ledger.seconds}

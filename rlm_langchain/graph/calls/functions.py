@@ -22,11 +22,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from rlm_langchain.budget.ledger import BudgetRefused
-from rlm_langchain.context.sanitize import quotable
+from rlm_langchain.context.sanitize import clip, quotable
 from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
-from rlm_langchain.graph.calls.host_code import definitions, in_own_thread, result_of, what_failed
+from rlm_langchain.graph.calls.host_code import MOST_TOLD, definitions, in_own_thread, result_of, what_failed
 from rlm_langchain.graph.calls.tool_names import REPL, is_python
 from rlm_langchain.graph.calls.tool_results import too_big
 from rlm_langchain.graph.components import Components
@@ -152,11 +152,10 @@ async def _run(site: CallSite) -> CallResult:
     try:
         bound = inspect.signature(function.function).bind(*args, **kwargs)
     except TypeError as error:  # of the binding: the words are Python's, about names that code has given
-        return CallResult(None, f"{name} was called wrongly: {error}")
+        return CallResult(None, f"{name} was called wrongly: {clip(str(error), MOST_TOLD)}")
     try:
         async with asyncio.timeout(site.tree.ledger.seconds_left()), _admitted(site, function):
-            result = await result_of(site.tree, _result(function, bound))
-            return _as_json(name, result, site.components.limits.value)
+            return await result_of(site.tree, _result(name, function, bound, site.components.limits.value))
     except BudgetRefused as refused:
         return CallResult(None, f"not run: {refused}", refused=refused.reason)
     except (RLMError, GraphBubbleUp):
@@ -165,26 +164,28 @@ async def _run(site: CallSite) -> CallResult:
         return CallResult(None, f"{name} {what_failed(error)}")
 
 
-async def _result(function: HostFunction, bound: inspect.BoundArguments) -> Any:
-    """Return what the function returns. A sync one has a thread of its own: the event loop goes on."""
+async def _result(name: str, function: HostFunction, bound: inspect.BoundArguments, most: int) -> CallResult:
+    """Return what the function returns, as JSON. A sync one has a thread of its own, and so has the JSON, which may
+    be long: the event loop goes on."""
     if inspect.iscoroutinefunction(function.function):
-        return await function.function(*bound.args, **bound.kwargs)
-    result = await in_own_thread(lambda: function.function(*bound.args, **bound.kwargs))
-    return await result if inspect.isawaitable(result) else result
+        result = await function.function(*bound.args, **bound.kwargs)
+    else:
+        result = await in_own_thread(lambda: function.function(*bound.args, **bound.kwargs))
+        result = await result if inspect.isawaitable(result) else result
+    return await in_own_thread(lambda: _as_json(name, result, most))
 
 
 def _as_json(name: str, result: Any, most: int) -> CallResult:
     """Return a result as the REPL reads it. A value that JSON would change is refused, not changed."""
     try:
         text = json.dumps(result, allow_nan=False)
-        is_plain = bool(json.loads(text) == result)
+        if len(text) > most:
+            return CallResult(None, f"{name} ran, but {too_big(most)}")
+        if json.loads(text) == result:
+            return CallResult(text)
     except (TypeError, ValueError, RecursionError):
-        is_plain = False
-    if not is_plain:
-        return CallResult(None, f"{name} returned a {type(result).__name__} that is no JSON value")
-    if len(text) > most:
-        return CallResult(None, f"{name} ran, but {too_big(most)}")
-    return CallResult(text)
+        pass
+    return CallResult(None, f"{name} returned a {type(result).__name__} that is no JSON value")
 
 
 @asynccontextmanager

@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 from langchain_core.tools import ToolException
 from pydantic import ValidationError
 
+from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ForeignExit, ends_more_than_its_work, is_exit
 from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.run.run_tree import RunTree
 
 T = TypeVar("T")
+MOST_TOLD = 4_000
+"""Characters of what an error says that the program and the journal are given; how many there were is said."""
 
 
 def definitions(kind: str, names: Iterable[str]) -> str:
@@ -68,7 +71,11 @@ async def in_own_thread(do: Callable[[], T]) -> T:
 
 
 def what_failed(error: Exception) -> str:
-    """Return what the program may know of a failure: a foreign error's text could hold a key."""
+    """Return what the program may know of a failure, clipped: a foreign error's text could hold a key."""
+    return clip(_what_failed(error), MOST_TOLD)
+
+
+def _what_failed(error: Exception) -> str:
     match error:
         case Failed():
             return str(error)

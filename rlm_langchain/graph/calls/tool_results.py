@@ -46,6 +46,8 @@ _WRITTEN = (
     IPv6Network,
 )
 """What a text says as well."""
+_BLOCK = frozenset(("type", "text", "id", "annotations", "extras", "index"))
+"""The keys of a content block that is text."""
 _LISTS = (list, tuple, deque, range, KeysView, ValuesView, ItemsView)
 
 
@@ -61,15 +63,20 @@ def as_json(result: Any, most: int) -> str:
     return text
 
 
-def of_blocks(result: Any) -> Any:
-    """Return the text of a result that is blocks of text and nothing else, as MCP servers and models write it."""
-    if isinstance(result, list) and result and all(map(_is_text, result)):
-        return "\n".join(str(block.get("text", "")) for block in result)
+def of_blocks(result: Any, *, is_content: bool = False) -> Any:
+    """Return the text of a result that is blocks of text and nothing else, as MCP servers and models write it.
+
+    A dict with other keys is such a block only in the content of a message (`is_content`): elsewhere it is data.
+    """
+    if not isinstance(result, list) or not result:
+        return result
+    if all(_is_text(block) and (is_content or block.keys() <= _BLOCK) for block in result):
+        return "\n".join(block["text"] for block in result)
     return result
 
 
 def _is_text(block: Any) -> bool:
-    return isinstance(block, dict) and block.get("type") == "text"
+    return isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str)
 
 
 def too_big(most: int) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import wraps
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.calls.host_code import (
+    MOST_TOLD,
     definitions,
     exits_as_failures,
     in_own_thread,
@@ -118,25 +120,36 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
         name, args, kwargs = json.loads(site.asked.call.prompt)
         tool = site.components.tools_of(site.asked.path)[name]
         known = arguments(tool)
-        kwargs = {aliases(tool).get(argument, argument): value for argument, value in kwargs.items()}
-        named = {**dict(zip(known, args, strict=False)), **kwargs}
+        given = [*zip(known, args, strict=False)]
+        given += [(aliases(tool).get(argument, argument), value) for argument, value in kwargs.items()]
+        named = dict(given)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return CallResult(None, "there is no such tool")
     if len(args) > len(known):
         return CallResult(None, f"{name} takes {len(known)} arguments, not {len(args)}")
-    strange = sorted(set(kwargs) - set(known))
-    if strange and (not takes_more(tool) or strange[0] in injected(tool)):  # that is not for code to set
-        return CallResult(None, f"{name} takes no argument {strange[0]!r}; it takes {', '.join(known) or 'none'}")
+    if wrong := _misnamed(tool, [argument for argument, _ in given]):
+        return CallResult(None, f"{name} {clip(wrong, MOST_TOLD)}")
     most = site.components.limits.value
     try:
         async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
             return CallResult(await result_of(tree, _result(tool, named, key, config, most)))
     except Unusable as error:
-        return CallResult(None, f"{name} ran, but {error}")
+        return CallResult(None, f"{name} ran, but {clip(str(error), MOST_TOLD)}")
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
         return CallResult(None, f"{name} {what_failed(error)}")
+
+
+def _misnamed(tool: BaseTool, given: Sequence[str]) -> str | None:
+    """Return what is wrong with the names of arguments, as the end of a sentence about the tool."""
+    known = arguments(tool)
+    if len(set(given)) < len(given):
+        return f"got multiple values for argument {clip(repr(Counter(given).most_common(1)[0][0]), 200)}"
+    strange = sorted(set(given) - set(known))
+    if strange and (not takes_more(tool) or strange[0] in injected(tool)):  # that is not for code to set
+        return f"takes no argument {clip(repr(strange[0]), 200)}; it takes {', '.join(known) or 'none'}"
+    return None
 
 
 async def _result(tool: BaseTool, named: dict[str, Any], key: str, config: RunnableConfig, most: int) -> str:
@@ -148,7 +161,9 @@ async def _result(tool: BaseTool, named: dict[str, Any], key: str, config: Runna
         given = ToolCall(name=tool.name, args=named, id=call_id, type="tool_call")
 
     def told(result: Any) -> str:
-        return as_json(of_blocks(_of_message(tool, result, kept)), most)
+        data = _of_message(tool, result, kept)
+        is_content = isinstance(result, ToolMessage) and data is result.content
+        return as_json(of_blocks(data, is_content=is_content), most)
 
     if _is_sync(tool):
         return await in_own_thread(lambda: told(called.invoke(given, config)))

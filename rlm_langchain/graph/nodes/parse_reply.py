@@ -11,8 +11,10 @@ import re
 import textwrap
 import threading
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, NamedTuple
 
 from rlm_langchain.answers.words import is_json_value
@@ -24,7 +26,7 @@ _OPENING = re.compile(
     re.MULTILINE,
 )
 _ON_ONE_LINE = re.compile(
-    r"^[ \t]*(?P<fence>`{3,})(?P<language>\w+)[ \t]+(?P<code>[^\n`]+?)[ \t]*(?P=fence)[ \t]*$", re.MULTILINE
+    r"^[ \t]*(?P<fence>`{3,})(?P<language>\w+)[ \t](?P<code>[^\n`]+)(?P=fence)[ \t]*$", re.MULTILINE
 )
 _ASKED_FOR = "repl"
 """The language that the prompt asks for: beside it, others are examples."""
@@ -32,11 +34,21 @@ _LANGUAGES = frozenset(
     ("python", "py", "python3", "py3", "ipython", "ipython3", "jupyter", "tool_code", "code", "code_interpreter")
 ) | {"python-repl", "pycon", "doctest"}
 _WITHIN_A_LINE = re.compile(
-    r"(?<=\S)(?P<indent>)[ \t]*(?P<fence>`{3,})(?P<language>repl|python3?|py3?|ipython3?|tool_code)(?P<rest>)"
+    r"(?<=[^\s`])(?P<indent>)[ \t]*(?P<fence>`{3,})(?P<language>repl|python3?|py3?|ipython3?|tool_code)(?P<rest>)"
     r"[ \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
 """A fence that opens behind words, in a sentence."""
+_CLOSINGS = (
+    re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*$", re.MULTILINE),
+    re.compile(r"(?<=[^\s`~])[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*$", re.MULTILINE),
+    re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})(?=[ \t]+\S)", re.MULTILINE),
+)
+"""Fences that may close a block: alone on a line, behind code, before words. The likelier ones first."""
+_MOST_CLOSINGS = 20
+"""Closing fences that are tried for one block."""
+_MOST_OPENINGS = 100
+"""Opening fences of a reply that are looked at: a model may repeat itself up to its last token."""
 _UNSEEN = re.compile("^[\ufeff\u200b-\u200f\u2060]+", re.MULTILINE)
 _THOUGHT_OVER = re.compile(r"</(?:think|thinking|thought|reasoning)>[ \t]*(?:\r?\n|(?=```))", re.IGNORECASE)
 _CHANNEL = re.compile(
@@ -46,8 +58,11 @@ _CHANNEL = re.compile(
 )
 """A message of Harmony, as servers leave it that do not read its marks."""
 _TAGGED_CALL = re.compile(r"<\|python_tag\|>(?P<code>.*?)(?:<\|\w+\|>|\Z)", re.DOTALL)
-_QUOTED = re.compile(r"^> ?`{3}.*(?:\n>.*)*", re.MULTILINE)
-"""Blocks in a quotation of Markdown."""
+_QUOTATION = re.compile(r"^[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)*>.*$", re.MULTILINE)
+"""A line of a quotation of Markdown, be it in a list."""
+_QUOTED_BLOCK = re.compile(r"> ?(?:`{3,}|~{3,}).*\n(?:>.*\n)*> ?(?:`{3,}|~{3,})")
+"""A block that is written as a quotation."""
+_QUOTED_CODE = re.compile(r"^[ \t]*>[> \t]*(?:`{3,}|~{3,})[ \t]*repl\b", re.MULTILINE | re.IGNORECASE)
 _PROMPTED = re.compile(r"^(?:>>>|\.\.\.)(?: |$)")
 _TAGS = re.compile(
     r"<(?P<tag>repl|python|py|ipython|code|tool_code|execute|execute_\w+|run_\w+)(?:\s[^<>]*)?>(?:<!\[CDATA\[)?"
@@ -59,7 +74,8 @@ _CALLED = re.compile(
 )
 """What models call an interpreter, as a tool that nobody offered."""
 _ELEMENT = re.compile(
-    r'<invoke name="(?P<name>[^"]+)">\s*<parameter name="(?:code|python|source|input)">(?P<code>.*?)</parameter>',
+    r'<invoke name="(?P<name>[^"]+)">\s*<parameter name="(?:code|python|source|input)">'
+    r"(?P<code>.*?)(?:</parameter>|\Z)",
     re.DOTALL,
 )
 _ACTION = re.compile(
@@ -69,10 +85,12 @@ _ACTION = re.compile(
 _MOST_OBJECTS = 20
 """Places of a text where a call in JSON is looked for."""
 _INVENTED = re.compile(
-    r"^\W*(?:(?:the|this|expected|execution|repl|cell|code|real)\W+)*(?:outputs?|results?|stdout|observation|printed)\b"
+    r"^[^\w\n]*(?:(?:the|this|expected|execution|repl|cell|code|real)[^\w\n]+)*"
+    r"(?:outputs?|results?|stdout|observation|printed)\b"
     r"[^\n:.]{0,20}(?::|\b(?:shows|says|is|was|confirms|reads|gives)\b)"
-    r"|^\W*(?:outputs?|results?|stdout|observation|printed)\W*$|^\s*<(?:output|stdout|result|observation)>"
-    r"|^\W*(?:it|this|that|(?:the|my) (?:code|cell|block))\s+(?:printed|returned|gave|showed)\b",
+    r"|^[^\w\n]*(?:outputs?|results?|stdout|observation|printed)[^\w\n]*$"
+    r"|^[ \t]*<(?:output|stdout|result|observation)>"
+    r"|^[^\w\n]*(?:it|this|that|(?:the|my) (?:code|cell|block))\s+(?:printed|returned|gave|showed)\b",
     re.MULTILINE | re.IGNORECASE,
 )
 """How a model begins what it takes for the output of a block."""
@@ -81,7 +99,7 @@ _PRINTED = ("output", "text", "txt", "stdout", "console", "result", "plaintext")
 _WORDS = RESERVED - {"_host_call", "LLMError"} | {"search", "print"}
 """Of which code without a fence has one, or it would be of no use."""
 _SOURCE = re.compile(
-    rf"^[ \t]*(?:[\w., ]+ = )?(?:{'|'.join(sorted(_WORDS - {'context', 'budget'}))})\(", re.MULTILINE
+    rf"^[ \t]*(?:[\w.,][\w., ]* = )?(?:{'|'.join(sorted(_WORDS - {'context', 'budget'}))})\(", re.MULTILINE
 )
 _PARSED = 200_000
 """Characters of code that are worth parsing to find where a block ends."""
@@ -127,40 +145,61 @@ class _Block(NamedTuple):
 def read_reply(text: str) -> ModelReply:
     """The code in a reply: blocks fenced `repl`; without one, those of Python; without one, what else is code.
 
-    Beside a block that is fenced as asked for, others are examples.
+    Beside a block that is fenced as asked for, others are examples. What stands in a quotation is never code: it
+    may be a text of the context. Only a reply that is one quoted block and nothing else is read without its marks.
     """
     words = _words(text)
     text = _read(words)
-    blocks = [*_blocks(text)]
-    best = min((block.rank for block in blocks if block.rank is not None), default=None)
+    blocks, openings_left = _blocks(text)
+    ranks = [block.rank for block in blocks]
+    best = min((rank for rank in ranks if rank is not None), default=None)
     if best is None:
         ignored = tuple(block.language for block in blocks if block.language and block.language not in _LANGUAGES)
+        if _QUOTED_CODE.search(text):
+            ignored = (*ignored, "repl in a quotation")
         cells = _called(text, blocks) or _tagged(text) or _unfenced(text, blocks)
         return ModelReply(cells, () if cells else ignored, 0, not cells and bool(_SOURCE.search(text)), words)
-    run = [block for block in blocks if block.rank == best]
+    run = [block for block, rank in zip(blocks, ranks, strict=True) if rank == best]
     seen = _until_output(text, run, blocks)
-    examples = (block for block in blocks if block.rank is not None and block.rank > best)
+    examples = (block for block, rank in zip(blocks, ranks, strict=True) if rank is not None and rank > best)
     ignored = tuple(block.language or "(no language)" for block in examples)
-    return ModelReply(tuple(block.code for block in run[:seen]), ignored, len(run) - seen, words=words)
+    languages = {block.language for block in run}
+    later = sum(language in languages for language in openings_left)
+    unseen = len(run) - seen + (later if best < 2 else (later + 1) // 2)  # bare ones close a block as well
+    return ModelReply(tuple(block.code for block in run[:seen]), ignored, unseen, words=words)
 
 
 def _read(words: str) -> str:
-    """Words with the line ends that blocks are read by, without what nobody sees before a fence, unquoted."""
+    """Words with the line ends that blocks are read by, without what nobody sees before a fence."""
     words = words.replace("\r\n", "\n")  # a lone \r ends no line: a quoted text may hold one before a fence
     words = _UNSEEN.sub("", words if "\n" in words else words.replace("\r", "\n"))
-    return _QUOTED.sub(lambda quoted: re.sub("^> ?", "", quoted[0], flags=re.MULTILINE), words)
+    is_quoted = _QUOTED_BLOCK.fullmatch(words.strip())
+    return re.sub("^> ?", "", words.strip(), flags=re.MULTILINE) if is_quoted else words
+
+
+def _unquoted(text: str) -> str:
+    """The text with spaces for its quotations: all else is where it was."""
+    return _QUOTATION.sub(lambda line: " " * len(line[0]), text)
 
 
 def _words(text: str) -> str:
     """What a reply says once its thoughts are over, without the marks of chat templates that some servers leave."""
-    if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (messages := [*_CHANNEL.finditer(text)]):
+    own = _unquoted(text)
+    if text.lstrip().startswith(("<|channel|>", "<|start|>")) and (messages := [*_CHANNEL.finditer(own)]):
         spoken = [message for message in messages if message["channel"] != "analysis"] or messages
-        text = _fenced_call(spoken[-1]["text"], is_call="to=" in spoken[-1]["to"])
+        start, end = spoken[-1].span("text")
+        text = _fenced_call(text[start:end], is_call="to=" in spoken[-1]["to"])
+        own = _unquoted(text)
     elif tagged := _TAGGED_CALL.match(text.lstrip()):
         text = _fenced_call(tagged["code"], is_call=True)
-    # Not within a block, whose code may be about such marks.
-    over = [end.end() for end in _THOUGHT_OVER.finditer(text) if text.count("```", 0, end.start()) % 2 == 0]
-    return text[over[-1] :] if over and text[over[-1] :].strip() else text
+        own = _unquoted(text)
+    fences = over = at = 0
+    for mark in _THOUGHT_OVER.finditer(own):
+        fences += own.count("```", at, mark.start())
+        at = mark.start()
+        if fences % 2 == 0:  # not within a block, whose code may be about such marks
+            over = mark.end()
+    return text[over:] if text[over:].strip() else text
 
 
 def _fenced_call(text: str, *, is_call: bool) -> str:
@@ -190,28 +229,52 @@ def program(code: str) -> ast.Module | None:
         return None
 
 
-def _blocks(text: str) -> Iterator[_Block]:
-    position = 0
-    while opening := _opening(text, position):
-        if "code" in opening.groupdict():
-            code, end = opening["code"], opening.end()
+def _blocks(text: str) -> tuple[list[_Block], list[str]]:
+    """The blocks of a text, and the languages of the fences that were too many to look at."""
+    own = _unquoted(text)
+    forms = (_OPENING, _ON_ONE_LINE, _WITHIN_A_LINE)
+    openings = sorted((match for form in forms for match in form.finditer(own)), key=lambda match: match.start())
+    closings = _closings(text)
+    blocks: list[_Block] = []
+    position = looked_at = 0
+    for opening in openings:
+        if opening.start() < position:
+            continue
+        if looked_at == _MOST_OPENINGS:
+            break
+        looked_at += 1
+        if opening.re is _ON_ONE_LINE:
+            code, end = opening["code"].strip(), opening.end()
         else:
-            code, end = _block(text, opening)
+            code, end = _block(text, opening, closings)
         if opening.re is _WITHIN_A_LINE and program(code) is None:  # words about fences
             position = opening.end()
             continue
-        yield _Block(opening["language"].lower(), _unprompted(code), opening.start(), end)
+        blocks.append(_Block(opening["language"].lower(), _unprompted(code), opening.start(), end))
         position = end
+    return blocks, [left["language"].lower() for left in openings if left.start() >= position]
 
 
-def _opening(text: str, position: int) -> re.Match[str] | None:
-    """The next fence, be it closed on its own line."""
-    forms = (_OPENING, _ON_ONE_LINE, _WITHIN_A_LINE)
-    found = [match for form in forms if (match := form.search(text, position))]
-    return min(found, key=lambda match: match.start(), default=None)
+class _Closing(NamedTuple):
+    """A fence that may close a block."""
+
+    start: int
+    end: int
+    fence: str
+    order: int
+    """Of the likelihood that it does, 0 the likeliest."""
 
 
-def _block(text: str, opening: re.Match[str]) -> tuple[str, int]:
+def _closings(text: str) -> list[_Closing]:
+    """All fences of a text that may close a block, in order."""
+    return sorted(
+        _Closing(found.start("fence") if order == 1 else found.start(), found.end(), found["fence"], order)
+        for order, form in enumerate(_CLOSINGS)
+        for found in form.finditer(text)
+    )
+
+
+def _block(text: str, opening: re.Match[str], closings: Sequence[_Closing]) -> tuple[str, int]:
     """The code behind an opening fence, and where the text goes on.
 
     Code may hold fences of its own, in a prompt for instance: the block ends at the first closing fence that
@@ -219,24 +282,14 @@ def _block(text: str, opening: re.Match[str]) -> tuple[str, int]:
     ends with the text.
     """
     start = min(opening.end() + 1, len(text))
-    fence = opening["fence"]
-    closing = rf"{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$"
-    alone = [(found.start(), found.end()) for found in re.compile(rf"^[ \t]*{closing}", re.M).finditer(text, start)]
-    behind = [
-        (found.start(1), found.end()) for found in re.compile(rf"\S[ \t]*({closing})", re.M).finditer(text, start)
-    ]
-    within = [
-        (found.start(), found.end())
-        for found in re.compile(rf"^[ \t]*{re.escape(fence[0])}{{{len(fence)},}}(?=[ \t]+\S)", re.M).finditer(
-            text, start
-        )
-    ]
-    ends = (*alone, *(end for end in behind if text[end[0] - 1] != fence[0]), *within)
-    candidates = ((_dedented(text[start:to], opening["indent"]), end) for to, end in ends)
-    for code, end in candidates:
+    after = (closings[at] for at in range(bisect_left(closings, (start,)), len(closings)))
+    near = islice((one for one in after if one.fence.startswith(opening["fence"])), _MOST_CLOSINGS)
+    ends = sorted(near, key=lambda one: one.order)
+    for one in ends:
+        code = _dedented(text[start : one.start], opening["indent"])
         if program(code) is not None and code.strip():
-            return code, end
-    to, end = ends[0] if ends else (len(text), len(text))
+            return code, one.end
+    to, end = ends[0][:2] if ends else (len(text), len(text))
     code = _dedented(text[start:to], opening["indent"])
     rest = opening["rest"].strip()
     return (rest if not code.strip() and is_python(rest) else code), end
@@ -292,7 +345,9 @@ def _answers_by_heart(code: str) -> bool:
 
 def _tagged(text: str) -> tuple[str, ...]:
     """Code between tags."""
-    found = (textwrap.dedent(match["code"]).strip("\n") for match in _TAGS.finditer(text))
+    own = _unquoted(text)
+    spans = (match.span("code") for match in _TAGS.finditer(own))
+    found = (textwrap.dedent(text[start:end]).strip("\n") for start, end in spans)
     return tuple(code for code in found if _is_useful(code))
 
 
@@ -302,8 +357,10 @@ def _called(text: str, blocks: Sequence[_Block]) -> tuple[str, ...]:
         for call in _objects(written):
             if code := _code_of(call):
                 return (code,)
-    for named in (*_ELEMENT.finditer(text), *_ACTION.finditer(text)):
-        written = str(named["code"]).strip()
+    own = _unquoted(text)
+    for named in (*_ELEMENT.finditer(own), *_ACTION.finditer(own)):
+        start, end = named.span("code")
+        written = text[start:end].strip()
         if _CALLED.fullmatch(named["name"]) and is_python(written):
             return (written,)
     return ()
@@ -311,9 +368,9 @@ def _called(text: str, blocks: Sequence[_Block]) -> tuple[str, ...]:
 
 def _objects(text: str) -> Iterator[Any]:
     """The objects of JSON in a text."""
-    at = -1
+    own, at = _unquoted(text), -1
     for _ in range(_MOST_OBJECTS):
-        at = text.find("{", at + 1)
+        at = own.find("{", at + 1)
         if at < 0:
             return
         with suppress(ValueError, RecursionError):

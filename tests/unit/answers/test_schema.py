@@ -95,6 +95,61 @@ def test_a_value_that_fits_is_found_in_last_words(words):
     assert rlm.invoke("q")["answer"] == {"n": 7}
 
 
+@pytest.mark.parametrize("words", ["{1: 'a', 'b': [(2, 3)]}", "```python\n{1: 'a', 'b': [(2, 3)]}\n```"])
+def test_a_value_as_python_writes_it_is_what_json_can_hold(words):
+    rlm = create_rlm(script("print(1)", f"prose:{words}"), output_schema={"type": "object"})
+    assert rlm.invoke("q")["answer"] == {"1": "a", "b": [[2, 3]]}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        '{"a": ' + " " * 100_000,
+        '{"a": ' + " \n" * 50_000,
+        '```json\n{"a": ' + "\n" * 100_000,
+        "```\n" * 50_000,
+        "".join("`" * length + "\n" for length in range(700, 2, -1)),
+        "`" * 100_000 + "\n" * 100_000,
+        "[" * 900 + "1," * 200_000,
+    ],
+    ids=range(7),
+)
+def test_a_model_that_repeats_itself_is_read_at_once(words):
+    """A minute or more each, where all that may be a fence or JSON is read to the end of the reply."""
+    assert answer_in_words(words, AnswerSchema(JSON), cites=True) is None
+    assert AnswerSchema(JSON).problem(words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '~~~~~~\nIt is\n```json\n{"n": 7}\n```\n',
+        '````md\n```\n{"n": 1}\n```\n````\n1. So:\n     ```json\n     {"n": 7}\n     ```\n',
+        '```json\r\n{"n": 7}\r\n```\r\n',
+        ' ~~~\n{"n": 7}\n~~~ ',
+        '```json\n{"n": 7}\n``` That is it.',
+    ],
+)
+def test_fences_are_read_as_markdown_writes_them(text):
+    assert answer_in_words(text, AnswerSchema(JSON), cites=False) == {"n": 7}
+    assert AnswerSchema(JSON).instance(text) == {"n": 7}
+
+
+@pytest.mark.parametrize("more", ['{"id": 7}', "[1]", "7", '"seven"', "no JSON"])
+def test_of_several_fences_the_last_that_fits_is_the_answer(more):
+    text = f'```json\n{{"n": 1}}\n```\n```json\n{{"n": 7}}\n```\nThe row was:\n```json\n{more}\n```\n'
+    schema = AnswerSchema(JSON)
+    assert (schema.problem(text), schema.instance(text)) == (None, {"n": 7})
+    assert answer_in_words(text, schema, cites=False) == {"n": 7}
+
+
+def test_when_no_fence_fits_the_faults_are_those_of_the_last():
+    problem = AnswerSchema(JSON).problem('```\n{"n": "a"}\n```\n```\n{"n": "b"}\n```\n')
+    assert problem is not None
+    assert "'b'" in problem
+    assert "'a'" not in problem
+
+
 def test_words_that_fit_are_taken_before_what_stands_in_them():
     text = 'It says {"n": 7}.'
     rlm = create_rlm(

@@ -101,6 +101,34 @@ def test_a_result_that_is_too_long_is_told_and_not_taken() -> None:
     assert rlm.invoke("q")["answer"].startswith("lookup ran, but its result is over 4,000 bytes")
 
 
+class Watched(dict[str, Any]):
+    """Notes where it is compared with what was read back: on an event loop, or in a thread without one."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            ran.append("in a thread")
+        else:
+            ran.append("on the loop")
+        return super().__eq__(other)
+
+
+async def awatched(n: int) -> Any:
+    return Watched(text="x" * n)
+
+
+@pytest.mark.parametrize("function", [awatched, lambda n: Watched(text="x" * n)])
+def test_a_result_is_read_beside_the_event_loop_and_only_when_it_is_short_enough(function: Any) -> None:
+    code = "try:\n    FINAL(len(lookup(9_000)['text']))\nexcept Exception:\n    FINAL(len(lookup(9)['text']))"
+    functions = [dictionary(function, signature="n")]
+    rlm = create_rlm(script(code), functions=functions, limits=Limits(value=4_000), sandbox="monty")
+    assert rlm.invoke("q")["answer"] == 9
+    assert ran == ["in a thread"]
+
+
 @pytest.mark.parametrize("name", ["json", "list", "class", "answer"])
 def test_a_name_that_python_or_the_repl_uses_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="Rename it"):

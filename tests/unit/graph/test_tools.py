@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from rlm_langchain import (
     Budget,
     ConfigurationError,
+    HostFunction,
     Limits,
     ModelError,
     create_rlm,
@@ -94,6 +95,55 @@ FINAL(errors)
     assert "sk-secret" not in other
     assert "town" in wrong
     assert "2 arguments, not 3" in many
+
+
+class Strict(BaseModel):
+    names: list[int]
+
+
+@tool(args_schema=Strict)
+def strict(names: list[int]) -> str:
+    """Has much to complain about."""
+    return ""
+
+
+@tool
+def wordy() -> str:
+    """Has much to say."""
+    raise ToolException("e" * 5_000_000)
+
+
+@tool(response_format="content_and_artifact")
+def wordy_message() -> Any:
+    """Has much to say, as a message."""
+    raise ToolException("e" * 5_000_000)
+
+
+wordy_message.handle_tool_error = True
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "wordy()",
+        "wordy_message()",
+        "strict(['x'] * 5_000)",
+        "weather(**{'x' * 500_000: 1})",
+        "asked(1, **{'x' * 500_000: 1})",
+    ],
+)
+def test_an_error_that_says_much_is_clipped_and_its_length_told(call):
+    def asked(word: str) -> str:
+        return word
+
+    code = f"try:\n    {call}\nexcept Exception as e:\n    FINAL(str(e))"
+    given = HostFunction("asked", "word: str", "Asks.", asked)
+    rlm = create_rlm(
+        script(code), tools=[wordy, wordy_message, strict, weather], functions=[given], sandbox="monty"
+    )
+    output = rlm.invoke("q")
+    assert "characters left out" in output["answer"]
+    assert max(len(str(record)) for record in output["trajectory"] if record["type"] == "call") < 5_000
 
 
 @tool
@@ -316,6 +366,16 @@ RESULTS: dict[str, tuple[Callable[[], Any], Any]] = {
         [{"id": None, "metadata": {"page": 1}, "page_content": "text", "type": "Document"}],
     ),
     "blocks": (lambda: [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\nb"),
+    "blocks with all that they may have": (
+        lambda: [{"type": "text", "text": "a", "id": "1", "annotations": [], "extras": {}, "index": 0}],
+        "a",
+    ),
+    "dicts like blocks": (
+        lambda: [{"type": "text", "text": "a", "page": 3}, {"type": "text", "text": "b"}],
+        [{"type": "text", "text": "a", "page": 3}, {"type": "text", "text": "b"}],
+    ),
+    "dicts with a type": (lambda: [{"type": "text", "id": 1}], [{"type": "text", "id": 1}]),
+    "dicts with a text that is none": (lambda: [{"type": "text", "text": 3}], [{"type": "text", "text": 3}]),
     "mixed blocks": (
         lambda: [{"type": "text", "text": "a"}, {"type": "image", "base64": "eA=="}],
         [{"type": "text", "text": "a"}, {"type": "image", "base64": "eA=="}],
@@ -429,6 +489,19 @@ def message(call: Annotated[str, InjectedToolCallId]) -> Any:
     return ToolMessage("said", tool_call_id=call)
 
 
+@tool
+def cached(call: Annotated[str, InjectedToolCallId]) -> Any:
+    """A message of blocks with a mark for a provider."""
+    block = {"type": "text", "text": "said", "cache_control": {"type": "ephemeral"}}
+    return ToolMessage([block], tool_call_id=call)
+
+
+@tool(response_format="content_and_artifact")
+def elements() -> Any:
+    """Data, and an artifact."""
+    return [{"type": "text", "text": "Hello", "page": 3}], None
+
+
 class Aliased(BaseModel):
     from_date: str = Field(alias="fromDate")
     most: int = Field(3, alias="maxResults")
@@ -470,11 +543,32 @@ of_server = StructuredTool(name="of-server", description="M.", args_schema=open_
 single = Tool(name="single", description="S.", func=lambda text: text.upper())
 
 
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        ("weather('Paris', town='Rome')", "town"),
+        ("weather('Paris', 2, days=3)", "days"),
+        ("aliased('May', fromDate='June')", "fromDate"),
+        ("aliased('May', from_date='June')", "fromDate"),
+        ("aliased(fromDate='May', from_date='June')", "fromDate"),
+        ("free(1, a=2, b=3)", "a"),
+        ("single('a', tool_input='b')", "tool_input"),
+    ],
+)
+def test_two_values_for_one_argument_are_refused_as_python_does(call, argument):
+    code = f"try:\n    FINAL({call})\nexcept Exception as e:\n    FINAL(str(e))"
+    output = create_rlm(script(code), tools=[weather, aliased, free, single], sandbox="monty").invoke("q")
+    assert output["answer"].endswith(f"got multiple values for argument {argument!r}")
+    assert ran == []
+
+
 def test_ways_to_give_a_result_and_to_take_arguments():
     calls = {
         "found(1)": {"n": 1},
         "numbered(2)": {"n": 2, "known": True},
         "message()": "said",
+        "cached()": "said",
+        "elements()": [{"type": "text", "text": "Hello", "page": 3}],
         "aliased(fromDate='May')": ["May", 3],
         "aliased('June', maxResults=5)": ["June", 5],
         "aliased(from_date='July', most=7)": ["July", 7],
@@ -485,7 +579,7 @@ def test_ways_to_give_a_result_and_to_take_arguments():
         "single('a')": "A",
     }
     code, wanted = f"FINAL([{', '.join(calls)}])", list(calls.values())
-    tools = [found, numbered, message, aliased, handled, free, of_server, ignores, single]
+    tools = [found, numbered, message, cached, elements, aliased, handled, free, of_server, ignores, single]
     rlm = create_rlm(script(code), tools=tools, sandbox="monty")
     assert "`of_server(a: integer | null, **others)`: (the tool" in rlm.invoke("q")["trajectory"][0]["text"]
     assert rlm.invoke("q")["answer"] == wanted
