@@ -361,11 +361,16 @@ class RunTreeRegistry:
         with self._lock:
             self._ended.add(run)
 
-    def cancel(self, run: str) -> None:
-        """End a run that others still work on: what they wait for ends, and they begin nothing new. Whoever holds
-        the run closes it then."""
+    def cancel(self, run: str) -> Callable[[], None]:
+        """Admit nothing more of a run that others still work on. Returns what ends that which they wait for.
+
+        Whoever holds the run closes it then.
+        """
         with self._lock:
             self._cancelled.add(run)
             tree = self._alive.get(run)
-        if tree is not None:
-            tree.cancel()
+        return _nothing if tree is None else tree.cancel
+
+
+def _nothing() -> None:
+    """Nothing works for a run that has no tree."""

@@ -78,13 +78,16 @@ class CompiledRLM(NamedTuple):
             state = begin(self.components, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
             if _ends_unsaved(state, kept, config):
-                self.graph.invoke(None, config, durability="sync")
+                try:
+                    self.graph.invoke(None, config, durability="sync")
+                finally:
+                    self._close(config)
                 kept = self.graph.get_state(config)
             run, given_up = self._run_of(state, kept), _given_up(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
-                self._close(run, config)
+                self._close(config, run)
                 if given_up is not None:
                     with suppress(JournalError):
                         self._forget(given_up, self.graph.get_state(config))
@@ -96,13 +99,16 @@ class CompiledRLM(NamedTuple):
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
             if _ends_unsaved(state, kept, config):
-                await self.graph.ainvoke(None, config, durability="sync")
+                try:
+                    await self.graph.ainvoke(None, config, durability="sync")
+                finally:
+                    await finished(lambda: self._close(config))
                 kept = await self.graph.aget_state(config)
             run, given_up = await asyncio.to_thread(self._run_of, state, kept), _given_up(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
-                await finished(lambda: self._close(run, config))
+                await finished(lambda: self._close(config, run))
                 if given_up is not None:
                     with suppress(JournalError):
                         now = await self.graph.aget_state(config)
@@ -117,12 +123,12 @@ class CompiledRLM(NamedTuple):
         """Our own saver, when it is used: a run inside another graph is a part of that one's thread."""
         return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
 
-    def _close(self, run: str, config: RunnableConfig) -> None:
+    def _close(self, config: RunnableConfig, *runs: str) -> None:
         """Let go of all runs that were seen: a task of a parent that is resumed goes on with the run it had."""
         invocation = invocation_of(config)
         if invocation.cancelled:
             invocation.nested.wait()
-        for seen in {run, *invocation.runs}:
+        for seen in {*runs, *invocation.leave()}:
             self.components.close(seen)
 
     def _forget(self, run: str, kept: StateSnapshot) -> None:
