@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -29,6 +30,7 @@ from rlm_langchain.context.decoding import replace_each, replace_surrogates, rep
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
+from rlm_langchain.run.event_loops import in_thread
 
 PUBLIC = ("query", "context")
 """The keys that anybody may give."""
@@ -85,7 +87,20 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, of checked input. Raises `InputError`."""
         check_config(config)
-        return super().astream(accepted(input), config, **kwargs)
+        given = _public(input)
+        if not _holds_data(given):
+            return super().astream(accepted(input), config, **kwargs)
+        return self._astream(given, config, kwargs)
+
+    async def _astream(
+        self, given: dict[str, Any], config: RunnableConfig | None, more: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """LangGraph's, of an input with data, which may be large: the loop goes on while all of it is looked at."""
+        kept = await in_thread(lambda: _kept(given), lambda: None)
+        stream: Any = super().astream(kept, config, **more)
+        async with aclosing(stream) as parts:
+            async for part in parts:
+                yield part
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, which reads the config before it streams. Raises `InputError`."""
@@ -174,16 +189,30 @@ def accepted(given: Any) -> dict[str, Any] | Command[Any] | None:
         return dict(given.values)
     if isinstance(given, Command):
         return _resuming(given)
-    if isinstance(given, Mapping):
-        return _kept({key: given[key] for key in PUBLIC if key in given})
-    if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
-        return _kept({key: getattr(given, key) for key in PUBLIC if hasattr(given, key)})
+    public = _public(given)
+    if public is not None:
+        return _kept(public)
     raise InputError(f'the graph was given a {type(given).__name__}; give it {{"query": ..., "context": ...}}')
+
+
+def _public(given: Any) -> dict[str, Any] | None:
+    """What a caller's own input has of the keys that anybody may give; None for any other input."""
+    if type(given) is Internal or isinstance(given, Command):
+        return None
+    if isinstance(given, Mapping):
+        return {key: given[key] for key in PUBLIC if key in given}
+    if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
+        return {key: getattr(given, key) for key in PUBLIC if hasattr(given, key)}
+    return None
+
+
+def _holds_data(given: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    return given is not None and isinstance(given.get("context"), dict | list)
 
 
 def _kept(given: dict[str, Any]) -> dict[str, Any]:
     """The input with a context that a checkpoint holds until it is a reference. `prepare` sees to the question."""
-    if not isinstance(given.get("context"), dict | list):
+    if not _holds_data(given):
         return given
     try:
         clean, replaced = replace_each(given["context"], replace_surrogates)
