@@ -80,16 +80,32 @@ def replace_unkept(text: str) -> tuple[str, int]:
 
 
 def replace_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
-    """A value of dicts, lists and texts with each text replaced, keys too, and how many characters that took."""
+    """A value of dicts, lists and texts with each text replaced, keys too, and how many characters that took.
+
+    One that holds nothing to replace is not copied.
+    """
+    return _replaced_each(value, replace) if _is_replaced(value, replace) else (value, 0)
+
+
+def _is_replaced(value: Any, replace: Callable[[str], tuple[str, int]]) -> bool:
+    """Whether there is anything to replace. Makes no objects that stay: a large value has many."""
+    if isinstance(value, str):
+        return replace(value)[1] > 0
+    if isinstance(value, dict):
+        return any(_is_replaced(key, replace) or _is_replaced(one, replace) for key, one in value.items())
+    return isinstance(value, list | tuple) and any(_is_replaced(one, replace) for one in value)
+
+
+def _replaced_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
     if isinstance(value, str):
         return replace(value)
     if isinstance(value, dict):
-        keys = [replace_each(key, replace) for key in value]
-        values = [replace_each(one, replace) for one in value.values()]
+        keys = [_replaced_each(key, replace) for key in value]
+        values = [_replaced_each(one, replace) for one in value.values()]
         clean = {key: one for (key, _), (one, _) in zip(keys, values, strict=True)}
         return clean, sum(number for _, number in [*keys, *values])
     if isinstance(value, list | tuple):
-        items = [replace_each(one, replace) for one in value]
+        items = [_replaced_each(one, replace) for one in value]
         return [one for one, _ in items], sum(number for _, number in items)
     return value, 0
 

@@ -339,7 +339,7 @@ def _error_message(what: str, error: Exception) -> str:
     if _is_full(error):
         return (
             f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
-            "written; make room and go on with the run: nothing that was paid is lost"
+            "written; make room, then resume the run: nothing that was paid is lost"
         )
     if what == "written":
         return (

@@ -16,7 +16,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeGuard, cast
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -31,7 +31,7 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import CancelsRuns, Invocation, supervised_parts
-from rlm_langchain.run.event_loops import finished, iterate_interruptible
+from rlm_langchain.run.event_loops import finished, in_thread, iterate_interruptible
 
 PUBLIC = ("query", "context")
 """The keys that anybody may give."""
@@ -102,10 +102,21 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, of checked input. Raises `InputError`."""
         check_config(config)
-        given = accepted(input)
-        if self._is_part_of_call(config):
-            return super().astream(given, config, **kwargs)
-        return self._aparts(given, config, kwargs)
+        data = _public(input)
+        given: Any = data if _holds_data(data) else accepted(input)
+        if not self._is_part_of_call(config):
+            return self._aparts(given, config, kwargs)
+        return self._examined(given, config, kwargs) if given is data else super().astream(given, config, **kwargs)
+
+    async def _examined(
+        self, given: dict[str, Any], config: RunnableConfig | None, options: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """LangGraph's, of an input with data, which may be large: the loop continues while all of it is examined."""
+        kept = await in_thread(lambda: _kept(given), lambda: None)
+        stream: Any = super().astream(kept, config, **options)
+        async with aclosing(stream) as parts:
+            async for part in parts:
+                yield part
 
     def _is_part_of_call(self, config: RunnableConfig | None) -> bool:
         """Whether this works for a call of an RLM, which closes the runs of this graph itself."""
@@ -130,7 +141,11 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     ) -> AsyncGenerator[Any]:
         """The same on this event loop."""
         invocation, settings = self._call(config)
-        stream = super().astream(given, settings, **options)
+        stream = (
+            self._examined(given, settings, options)
+            if _holds_data(given)
+            else super().astream(given, settings, **options)
+        )
 
         async def made() -> AsyncGenerator[Any]:
             try:
@@ -155,7 +170,7 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     def _close(self, invocation: Invocation) -> None:
         if invocation.cancelled:
             invocation.nested.wait()
-        for run in [*invocation.runs]:
+        for run in invocation.leave():
             self._machine.close(run)
 
     @property
@@ -252,16 +267,30 @@ def accepted(given: Any) -> dict[str, Any] | Command[Any] | None:
         return dict(given.values)
     if isinstance(given, Command):
         return _resuming(given)
-    if isinstance(given, Mapping):
-        return _kept({key: given[key] for key in PUBLIC if key in given})
-    if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
-        return _kept({key: getattr(given, key) for key in PUBLIC if hasattr(given, key)})
+    public = _public(given)
+    if public is not None:
+        return _kept(public)
     raise InputError(f'the graph was given a {type(given).__name__}; give it {{"query": ..., "context": ...}}')
+
+
+def _public(given: Any) -> dict[str, Any] | None:
+    """What a caller's own input has of the keys that anybody may give; None for any other input."""
+    if type(given) is Internal or isinstance(given, Command):
+        return None
+    if isinstance(given, Mapping):
+        return {key: given[key] for key in PUBLIC if key in given}
+    if hasattr(given, "query"):  # a parent's state may be a model or a dataclass
+        return {key: getattr(given, key) for key in PUBLIC if hasattr(given, key)}
+    return None
+
+
+def _holds_data(given: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+    return given is not None and isinstance(given.get("context"), dict | list)
 
 
 def _kept(given: dict[str, Any]) -> dict[str, Any]:
     """The input with a context that a checkpoint holds until it is a reference. `prepare` sees to the question."""
-    if not isinstance(given.get("context"), dict | list):
+    if not _holds_data(given):
         return given
     try:
         clean, replaced = replace_each(given["context"], replace_surrogates)

@@ -106,8 +106,8 @@ class Group:
 class CancelsRuns(Protocol):
     """Cancels trees of runs by name, as `RunTreeRegistry` does."""
 
-    def cancel(self, run: str) -> None:
-        """Cancel everything that works for a run. Returns at once."""
+    def cancel(self, run: str) -> Callable[[], None]:
+        """Admit nothing more of a run. Returns at once, with what ends that which works for it."""
 
 
 _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
@@ -137,16 +137,22 @@ class Invocation:
                 raise Cancelled
             self.runs.add(run)
 
+    def leave(self) -> set[str]:
+        """Returns the runs, for whoever closes them: a cancel that comes later is none of theirs."""
+        with self._lock:
+            runs, self.runs = self.runs, set()
+        return runs
+
     def cancel(self) -> None:
         """Admit nothing more, and start to end the work. Returns at once; safe from any thread, and to call
         twice."""
-        with self._lock:
+        with self._lock:  # so that no run is closed between the two: it would stay cancelled for good
             if self.cancelled:
                 return
             self.cancelled = True
-            runs, task = list(self.runs), self.task
-        for run in runs:
-            self.trees.cancel(run)
+            ends, task = [self.trees.cancel(run) for run in self.runs], self.task
+        for end in ends:
+            end()
         self.nested.cancel()
         if task is not None:
             _cancel(task)

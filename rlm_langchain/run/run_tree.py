@@ -160,8 +160,8 @@ class RunTree:
     def lost(self, place: str, most: Usage) -> None:
         """Record that a reply never came. On disk, an unsettled request already means that.
 
-        A tool or a function that was cut off is not counted as a lost request, since it reads no tokens. Its price and
-        its call count.
+        A tool or a function that was cut off is not counted as a lost request, since it reads no tokens. Its price
+        and its call count.
         """
         self.note(place, most)
         if most.calls or most.input:
@@ -367,11 +367,16 @@ class RunTreeRegistry:
         with self._lock:
             self._ended.add(run)
 
-    def cancel(self, run: str) -> None:
-        """Cancel a run that others still work on. Their calls end and they start nothing new; then the holder
-        of the run closes it."""
+    def cancel(self, run: str) -> Callable[[], None]:
+        """Cancel a run that others still work on: it starts nothing new. Return the function that ends their work.
+
+        Then the holder of the run closes it.
+        """
         with self._lock:
             self._cancelled.add(run)
             tree = self._alive.get(run)
-        if tree is not None:
-            tree.cancel()
+        return _nothing if tree is None else tree.cancel
+
+
+def _nothing() -> None:
+    """Nothing works for a run that has no tree."""

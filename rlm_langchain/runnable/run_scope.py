@@ -79,13 +79,16 @@ class CompiledRLM(NamedTuple):
             state = begin(self.components, asked)
             kept = self.graph.get_state(config) if self._has_thread(config) else None
             if _ends_unsaved(state, kept, config):
-                self.graph.invoke(None, config, durability="sync")
+                try:
+                    self.graph.invoke(None, config, durability="sync")
+                finally:
+                    self._close(config)
                 kept = self.graph.get_state(config)
             run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
-                self._close(run, config)
+                self._close(config, run)
                 if abandoned is not None:
                     with suppress(JournalError):
                         self._forget(abandoned, self.graph.get_state(config))
@@ -97,13 +100,16 @@ class CompiledRLM(NamedTuple):
             state = await asyncio.to_thread(begin, self.components, asked)
             kept = await self.graph.aget_state(config) if self._has_thread(config) else None
             if _ends_unsaved(state, kept, config):
-                await self.graph.ainvoke(None, config, durability="sync")
+                try:
+                    await self.graph.ainvoke(None, config, durability="sync")
+                finally:
+                    await finished(lambda: self._close(config))
                 kept = await self.graph.aget_state(config)
             run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
-                await finished(lambda: self._close(run, config))
+                await finished(lambda: self._close(config, run))
                 if abandoned is not None:
                     with suppress(JournalError):
                         now = await self.graph.aget_state(config)
@@ -120,12 +126,12 @@ class CompiledRLM(NamedTuple):
         graph."""
         return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
 
-    def _close(self, run: str, config: RunnableConfig) -> None:
+    def _close(self, config: RunnableConfig, *runs: str) -> None:
         """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
         invocation = invocation_of(config)
         if invocation.cancelled:
             invocation.nested.wait()
-        for seen in {run, *invocation.runs}:
+        for seen in {*runs, *invocation.leave()}:
             self.components.close(seen)
 
     def _forget(self, run: str, kept: StateSnapshot) -> None:

@@ -212,6 +212,42 @@ def test_what_a_cell_leaves_behind_does_not_compute_until_the_next_turn(opened, 
     assert processor_seconds(session._worker.pid) == before
 
 
+def test_garbage_that_is_collected_while_workers_are_looked_at_does_no_harm(opened, monkeypatch):
+    def collecting(pid):
+        if threading.current_thread().name == "rlm-rest":
+            gc.collect()
+        return processor_seconds(pid)
+
+    gc.disable()
+    try:
+        forgotten = [CPythonSandbox().open(None, "", SMALL)]
+        forgotten[0].run("x = 1")
+        forgotten.append(forgotten)
+        session = opened(Limits(seconds=30))
+        monkeypatch.setattr(resting, "processor_seconds", collecting)
+        del forgotten
+        session.run(LEFT["threads"])
+        assert stopped(session._worker.pid)
+    finally:
+        gc.enable()
+
+
+def test_an_error_of_one_look_is_told_and_is_not_the_end_of_the_others(opened, monkeypatch, caplog):
+    odd, session = opened(), opened(Limits(seconds=30))
+
+    def failing(pid):
+        if pid == odd._worker.pid and threading.current_thread().name == "rlm-rest":
+            raise OverflowError("a clock that is none")
+        return processor_seconds(pid)
+
+    monkeypatch.setattr(resting, "processor_seconds", failing)
+    assert odd.run("x = 1") == Completed("")
+    session.run(LEFT["threads"])
+    assert stopped(session._worker.pid)
+    assert "a clock that is none" in caplog.text
+    assert odd.run("print(x)") == Completed("1\n")
+
+
 def test_what_stood_still_goes_on_with_the_next_turn(opened):
     session = opened(Limits(seconds=30))
     await_more = "m = n\nwhile n == m: pass\nprint('more')"

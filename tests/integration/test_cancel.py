@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.run.reservation import OUTPUT_TOKENS
+from rlm_langchain.testing.models import script
 from tests.interrupted import Grab
 from tests.processes import children
 from tests.servers.endings import chat
@@ -217,6 +219,34 @@ def test_what_a_callback_raises_on_purpose_ends_the_run_and_the_account_is_settl
             assert sent <= spent.calls <= 1 + 8, "what was cut off on its way may have been received"
             if event == "on_llm_end":
                 assert spent.calls >= number  # what was received is booked, though a callback failed on it
+
+
+class CancelsLate(InMemorySaver):
+    """Cancels whoever waits for a run at the very moment at which the run has ended and is closed."""
+
+    caller: asyncio.Task[Any] | None = None
+
+    async def aget_tuple(self, config: Any) -> Any:
+        if self.caller is not None:
+            caller, self.caller = self.caller, None
+            working = asyncio.current_task()
+            assert working is not None
+            working.add_done_callback(lambda _: caller.cancel())
+        return await super().aget_tuple(config)
+
+
+async def test_a_cancel_that_comes_when_a_run_is_closed_leaves_it_to_be_resumed() -> None:
+    saver, config = CancelsLate(), {"configurable": {"thread_id": "late"}}
+    rlm = create_rlm(
+        script("FINAL(llm_query('hello'))"),
+        sandbox="monty",
+        checkpointer=saver,
+        budget=Budget(approve_above_calls=0),
+    )
+    caller = saver.caller = asyncio.create_task(rlm.ainvoke("q", config))
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert (await rlm.ainvoke(Command(resume=True), config))["status"] == "complete"
 
 
 def check(left: dict[str, Any], server: Server) -> None:

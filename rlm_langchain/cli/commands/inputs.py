@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import shlex
+import stat
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -241,6 +242,11 @@ def _reference(
     if encoding is None:
         return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
     with as_input_error(visible(name)), ExitStack() as opened:
+        if name != "-" and not stat.S_ISREG(os.stat(name).st_mode):  # to open one, or to read it, may never end
+            raise InputError(
+                f"{visible(name)} is no regular file, and --encoding is for files and for what is piped in: "
+                f"cat {shlex.quote(visible(name))} | rlm ask QUERY - --encoding {encoding}"
+            )
         stream = sys.stdin.buffer if name == "-" else opened.enter_context(open(name, "rb"))
         try:  # strictly: latin-1 decodes anything, and what another encoding cannot decode is in none of its texts
             return store.reference(codecs.getreader(encoding)(stream), seconds=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -15,10 +16,10 @@ from langchain_core.documents import Document
 from rlm_langchain.context.file_hashes import hash_file
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.retrieval.extras import library
-from rlm_langchain.retrieval.faiss_store.metadata import read, write
+from rlm_langchain.retrieval.faiss_store.metadata import natural, read, write
 
 DOCUMENTS = "documents.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class Kept(NamedTuple):
@@ -31,7 +32,7 @@ class Kept(NamedTuple):
 
     def document(self, name: str) -> Document:
         """A copy that may be changed."""
-        return Document(id=name, page_content=self.text, metadata=dict(self.metadata))
+        return Document(id=name, page_content=self.text, metadata=natural(self.metadata))
 
 
 def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> None:
@@ -40,8 +41,8 @@ def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> Non
         folder.mkdir(parents=True, exist_ok=True)
         vectors = _write_vectors(folder, index)
         rows = [[name, one.number, one.text, _written(name, one.metadata)] for name, one in kept.items()]
-        told = {"format": FORMAT, "vectors": vectors, "next": following, "documents": rows}
-        _replace(folder / DOCUMENTS, _json(told))
+        told = {"vectors": vectors, "next": following, "documents": rows}
+        _replace(folder / DOCUMENTS, _json({"format": FORMAT, "sha256": _checksum(told), **told}))
         for old in folder.glob("vectors-*.faiss"):
             if old.name != f"vectors-{vectors}.faiss":
                 with suppress(OSError):
@@ -57,14 +58,16 @@ def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
                 f"the vector store in {folder} is of another version of rlm-langchain (format {told['format']!r}, "
                 f"not {FORMAT}): use that version, or make the store anew from its documents"
             )
+        if told["sha256"] != _checksum({key: told[key] for key in told if key not in ("format", "sha256")}):
+            raise _damaged(folder)
         kept = {name: Kept(number, text, dict(read(value))) for name, number, text, value in told["documents"]}
         following, vectors = int(told["next"]), told["vectors"]
         index = None if vectors is None else _read_vectors(folder / f"vectors-{vectors}.faiss", vectors)
     except OSError as error:
         raise JournalError(f"there is no whole vector store in {folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise _damaged(folder) from error
-    if (0 if index is None else index.ntotal) != len(kept):
+    if _numbers(index) != sorted(one.number for one in kept.values()):
         raise _damaged(folder)
     return index, kept, following
 
@@ -89,6 +92,16 @@ def _read_vectors(path: Path, sha256: str) -> Any:
     if hash_file(path) != sha256:
         raise _damaged(path.parent)
     return library("faiss").read_index(str(path))
+
+
+def _numbers(index: Any) -> list[int]:
+    """Those of the vectors, in order."""
+    return [] if index is None else sorted(library("faiss").vector_to_array(index.id_map).tolist())
+
+
+def _checksum(told: dict[str, Any]) -> str:
+    """Of all that the JSON tells, however it is laid out."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -95,7 +95,7 @@ class FAISSStore(VectorStore):
         with self._lock:
             own = {name: value for name, value in vars(self).items() if name not in ("_held", "_lock")}
             held = self._held
-            kept = {name: one._replace(metadata=dict(one.metadata)) for name, one in held.kept.items()}
+            kept = {name: one._replace(metadata=natural(one.metadata)) for name, one in held.kept.items()}
             return {**own, "held": (deepcopy(held.index), kept, held.following)}
 
     @override

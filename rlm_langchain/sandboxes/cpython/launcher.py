@@ -44,7 +44,8 @@ class LaunchedWorker:
     def __init__(self, pid: int, fds: Sequence[int]) -> None:
         self.pid = pid
         self.stdin, self.stdout, self.stderr, self._handle = self._fds = tuple(fds)
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
+        """Taken again by a thread that has it, when garbage that it collects ends the session of this worker."""
         self._host = os.getpid()
 
     def kill(self) -> None:

@@ -8,6 +8,7 @@ cell. A single thread of the host checks all resting workers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -66,10 +67,24 @@ class RestWatch:
                     self._changed.wait()
             time.sleep(TICK)
             with self._changed:
-                for worker, rest in self._resting.items():
-                    if not rest.stopped and processor_seconds(worker.pid) > rest.used + SLACK:
-                        worker.stop()
-                        rest.stopped = True
+                for worker in list(self._resting):  # a copy: garbage that is collected in here may end other rests
+                    rest = self._resting.get(worker)
+                    if rest is not None and not rest.stopped:
+                        self._look_at(worker, rest)
+
+    def _look_at(self, worker: LaunchedWorker, rest: Rest) -> None:
+        """Stop it if it does not rest. An error is told, and is not the end of all the other looks."""
+        try:
+            if processor_seconds(worker.pid) > rest.used + SLACK:
+                rest.stopped = True
+                worker.stop()
+                if self._resting.get(worker) is not rest:  # it was ended meanwhile, by this very thread
+                    worker.go_on()
+        except Exception:
+            rest.stopped = True  # not looked at again in this rest; when that ends, it is told to go on at any rate
+            logging.getLogger(__name__).exception(
+                "the worker %d cannot be looked at while it rests: what a cell has left in it may go on", worker.pid
+            )
 
 
 def processor_seconds(pid: int) -> float:

@@ -201,30 +201,42 @@ def waiting(tmp_path: Path) -> Any:
 
 
 KINDS = ("object", "raw", "buffered", "text", "named pipe", "named pipe without a writer")
+HOWS = ("store", "invoke", "ainvoke", "command", "command in latin-1")
+REFUSED = [(kind, "command in latin-1") for kind in KINDS if "named" in kind]
+"""See below."""
 
 
-@pytest.mark.parametrize("how", ["store", "invoke", "ainvoke", "command"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "how"), [one for one in itertools.product(KINDS, HOWS) if one not in REFUSED])
 def test_what_never_comes_is_waited_for_as_long_as_the_run_may_take(
     store, tmp_path, waiting, kind, how, monkeypatch
 ):
     stream = waiting(kind)
     rlm = create_rlm(FunctionModel(function=never), budget=Budget(seconds=0.2), home=tmp_path / "home")
     if not isinstance(stream, Path):
-        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))
+        monkeypatch.setattr(sys, "stdin", stream if kind == "text" else SimpleNamespace(buffer=stream))
+    name = str(stream) if isinstance(stream, Path) else "-"
     asked: Any = {"query": "q", "context": stream}
     ways = {
         "store": lambda: store.reference(stream, seconds=0.2),
         "invoke": lambda: rlm.invoke(asked),
         "ainvoke": lambda: asyncio.run(rlm.ainvoke(asked)),
-        "command": lambda: inputs.context(
-            [str(stream) if isinstance(stream, Path) else "-"], strict=False, seconds=0.2
-        ),
+        "command": lambda: inputs.context([name], strict=False, seconds=0.2),
+        "command in latin-1": lambda: inputs.context([name], strict=False, seconds=0.2, encoding="latin-1"),
     }
     with pytest.raises(
         InputError, match=r"was not read to its end in the time of the run: raise Budget\(seconds=\)"
     ):
         ways[how]()
+
+
+@pytest.mark.parametrize("name", ["named pipe", "/dev/zero", "/dev/null"])
+def test_with_an_encoding_only_files_are_opened(waiting, name):
+    path = waiting("named pipe without a writer") if name == "named pipe" else Path(name)
+    for given in ([str(path)], [__file__, str(path)]):
+        with pytest.raises(
+            InputError, match=f"{path} is no regular file, and --encoding is for files and for what"
+        ):
+            inputs.context(given, strict=False, seconds=0.2, encoding="latin-1")
 
 
 @pytest.mark.parametrize("block", ["x", b"x"])

@@ -12,8 +12,9 @@ import hashlib
 import io
 import json
 import os
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import product
@@ -38,6 +39,7 @@ from rlm_langchain import (
     create_rlm,
     create_rlm_graph,
 )
+from rlm_langchain.context.decoding import replace_each, replace_surrogates
 from rlm_langchain.context.signing import KEY_FILE
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.graph.boundary import Internal
@@ -695,3 +697,46 @@ def test_an_update_of_a_graph_within_names_one_that_there_is() -> None:
     graph = rlm(LOOK, checkpointer=InMemorySaver()).graph
     with pytest.raises(InputError, match="'nowhere:1'"):
         graph.update_state({"configurable": {"thread_id": "t", "checkpoint_ns": "nowhere:1"}}, ASKED)
+
+
+class Watched(list[Any]):
+    """A context that remembers in which threads it was walked."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        super().__init__(items)
+        self.walked: set[int] = set()
+
+    def __iter__(self) -> Iterator[Any]:
+        self.walked.add(threading.get_ident())
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("text", ["a", "a\ud800"])
+@pytest.mark.parametrize("way", ["ainvoke", "astream", "events v2", "node"])
+def test_a_context_is_not_walked_on_the_loop(way: str, text: str) -> None:
+    graph = create_rlm_graph(script("FINAL(len(context))"), sandbox="monty").compile()
+    if way == "node":
+        parent = StateGraph(RLMState)
+        parent.add_node("rlm", graph)
+        parent.add_edge(START, "rlm")
+        graph = parent.compile()
+    context = Watched([text, {text: [text]}])
+    given = {"query": "q", "context": context}
+
+    async def ask() -> None:
+        if way == "events v2":
+            await _all(graph.astream_events(given, version="v2"))
+        elif way == "astream":
+            await _all(graph.astream(given))
+        else:
+            assert (await graph.ainvoke(given))["answer"] == 2
+
+    asyncio.run(ask())
+    assert context.walked
+    assert threading.get_ident() not in context.walked
+
+
+def test_a_context_in_which_nothing_is_replaced_is_not_copied() -> None:
+    context = [{"a": ["b", ("c",)]}, 1, None]
+    assert replace_each(context, replace_surrogates)[0] is context
+    assert replace_each([*context, "\ud800"], replace_surrogates) == ([{"a": ["b", ["c"]]}, 1, None, "\ufffd"], 1)

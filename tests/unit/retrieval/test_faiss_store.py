@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import threading
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -30,6 +31,7 @@ from rlm_langchain import (
     RLMError,
     RLMRetriever,
 )
+from rlm_langchain.retrieval.faiss_store.persistence import save
 
 
 class TestFAISSStore(VectorStoreIntegrationTests):
@@ -156,6 +158,50 @@ def test_what_is_damaged_or_missing_is_refused(store, tmp_path, damage):
         FAISSStore.load_local(tmp_path, Numbers())
 
 
+def test_whatever_is_edited_in_a_saved_store_is_refused(store, tmp_path):
+    store.add_texts(["7 7"], [{"year": 2024, "tags": ["x", {"y": 1.5}]}], ids=["e"])
+    store.save_local(tmp_path)
+    documents = tmp_path / "documents.json"
+    whole = documents.read_text()
+
+    def edit(value: Any) -> Iterator[Any]:
+        """The value with each of its parts changed, one at a time."""
+        match value:
+            case dict():
+                yield from ({**value, key: one} for key, part in value.items() for one in edit(part))
+            case list():
+                yield value[1:]
+                yield from (
+                    [*value[:i], one, *value[i + 1 :]] for i, part in enumerate(value) for one in edit(part)
+                )
+            case str():
+                yield f"{value}0"
+            case _:
+                yield 7 if value is None else value + 1
+
+    for edited in edit(json.loads(whole)):
+        documents.write_text(json.dumps(edited))
+        with pytest.raises(JournalError, match=f"the vector store in {tmp_path}"):
+            FAISSStore.load_local(tmp_path, Numbers())
+    documents.write_text(json.dumps(json.loads(whole), indent=1))  # laid out otherwise, and the same
+    assert FAISSStore.load_local(tmp_path, Numbers()).get_by_ids(["e"]) == store.get_by_ids(["e"])
+
+
+def test_numbers_that_are_not_those_of_the_vectors_are_refused(store, tmp_path):
+    kept = {name: one._replace(number=one.number + 9) for name, one in store._held.kept.items()}
+    save(tmp_path, store._held.index, kept, 99)
+    with pytest.raises(JournalError, match="damaged or was changed"):
+        FAISSStore.load_local(tmp_path, Numbers())
+
+
+def test_a_store_of_an_older_format_says_what_to_do(store, tmp_path):
+    store.save_local(tmp_path)
+    told = json.loads((tmp_path / "documents.json").read_text())
+    (tmp_path / "documents.json").write_text(json.dumps({**told, "format": 2}))
+    with pytest.raises(JournalError, match=r"format 2, not 3.*make the store anew from its documents"):
+        FAISSStore.load_local(tmp_path, Numbers())
+
+
 def test_metadata_that_is_no_json_cannot_be_saved_and_leaves_what_was_there(store, tmp_path):
     store.save_local(tmp_path)
     store.add_texts(["1 0"], [{"when": object()}])
@@ -184,6 +230,24 @@ def test_of_equal_ids_in_one_call_the_last_counts(store):
 def test_results_can_be_changed_without_changing_the_store(store):
     store.get_by_ids(["a"])[0].metadata["n"] = 99
     assert store.get_by_ids(["a"])[0].metadata["n"] == 0
+
+
+def test_containers_in_results_and_copies_are_their_own(store):
+    def nested() -> dict[str, Any]:
+        return {"tags": ["x"], "more": {"deep": [{"set": {1}}]}}
+
+    store.add_texts(["7 7"], [nested()], ids=["e"])
+    other = copy.copy(store)
+    results = [
+        store.get_by_ids(["e"])[0],
+        store.similarity_search("7 7", k=1, filter={"tags": {"$exists": True}})[0],
+        store.max_marginal_relevance_search("7 7", k=1, filter=lambda one: one.id == "e")[0],
+        other._held.kept["e"],
+    ]
+    for found in results:
+        found.metadata["tags"].append("y")
+        found.metadata["more"]["deep"][0]["set"].add(2)
+    assert store.get_by_ids(["e"])[0].metadata == nested()
 
 
 def test_threads_may_add_delete_and_search_at_once():
