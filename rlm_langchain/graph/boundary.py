@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeGuard, cast
 from uuid import UUID
 
@@ -103,15 +104,16 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
         """LangGraph's, of checked input. Raises `InputError`."""
         check_config(config)
         data = _public(input)
-        given: Any = data if _holds_data(data) else accepted(input)
-        if not self._is_part_of_call(config):
-            return self._aparts(given, config, kwargs)
-        return self._examined(given, config, kwargs) if given is data else super().astream(given, config, **kwargs)
+        if not _holds_data(data):
+            parts = partial(super().astream, accepted(input), **kwargs)
+        else:
+            parts = partial(self._examined, data, kwargs)
+        return parts(config) if self._is_part_of_call(config) else self._aparts(parts, config)
 
     async def _examined(
-        self, given: dict[str, Any], config: RunnableConfig | None, options: dict[str, Any]
+        self, given: dict[str, Any], options: dict[str, Any], config: RunnableConfig | None
     ) -> AsyncIterator[Any]:
-        """LangGraph's, of an input with data, which may be large: the loop continues while all of it is examined."""
+        """LangGraph's, of an input with data, which may be large: the loop continues while it is examined."""
         kept = await in_thread(lambda: _kept(given), lambda: None)
         stream: Any = super().astream(kept, config, **options)
         async with aclosing(stream) as parts:
@@ -137,15 +139,11 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
                 raise
 
     async def _aparts(
-        self, given: Any, config: RunnableConfig | None, options: dict[str, Any]
+        self, parts_of: Callable[[RunnableConfig], Any], config: RunnableConfig | None
     ) -> AsyncGenerator[Any]:
         """The same on this event loop."""
         invocation, settings = self._call(config)
-        stream = (
-            self._examined(given, settings, options)
-            if _holds_data(given)
-            else super().astream(given, settings, **options)
-        )
+        stream = parts_of(settings)
 
         async def made() -> AsyncGenerator[Any]:
             try:
