@@ -478,7 +478,9 @@ def test_an_answer_is_not_lost_to_an_encoding(
     assert ("turn 1 - openai:scripted -" in said) == (encoding == "ascii")
 
 
-@pytest.mark.parametrize(("more", "kept"), [((), "--thread NAME"), (("--thread", "a b"), "`rlm resume 'a b'`")])
+@pytest.mark.parametrize(
+    ("more", "kept"), [((), "The answer is:\nno more\n"), (("--thread", "a b"), "`rlm resume 'a b'`")]
+)
 def test_a_reader_who_is_gone_is_told_where_the_answer_is(
     command: Command, counting: Server, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], kept: str
 ) -> None:
@@ -488,7 +490,7 @@ def test_a_reader_who_is_gone_is_told_where_the_answer_is(
         patch.setattr(sys, "stdout", closed)
         assert run([*ASK, *MODEL, *more, "-q"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("rlm: standard output was closed before all of the answer was written: ")
+    assert said.startswith("rlm: standard output was closed before all of the answer was written")
     assert kept in said
     assert command("runs").out.count("complete") == bool(more)
 
