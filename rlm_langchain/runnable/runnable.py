@@ -46,9 +46,12 @@ from rlm_langchain.runnable.options import (
     ASandbox,
     ASaver,
     ASchema,
+    LeftToCalls,
     Models,
     SomeFunctions,
     SomeTools,
+    check_call,
+    check_configurable,
     known_options,
 )
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
@@ -191,7 +194,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self.built.graph
 
     def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
-        """Answer. None resumes the thread that `config` names."""
+        """Answer. None resumes the thread that `config` names.
+
+        `kwargs` are those of LangGraph: an option of an RLM, and any other keyword, is a `ConfigurationError`.
+        """
+        check_call(kwargs, _OPTIONS)
         return self._invoke(input, self.settings(config, threads=True), kwargs)
 
     def _invoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
@@ -208,6 +215,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RLMOutput:
         """Answer, on this event loop; inside a sync run, whose saver may be sync only, in a thread."""
+        check_call(kwargs, _OPTIONS)
         in_thread = IN_SYNC_RUN.get()
         await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config, threads=in_thread)
@@ -231,6 +239,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
         Records come in mode `custom`.
         """
+        check_call(kwargs, _OPTIONS)
         if kwargs.keys() & EVENTFUL:
             yield from parts(self, input, config, kwargs)
         else:
@@ -240,6 +249,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Like `stream`, on this event loop."""
+        check_call(kwargs, _OPTIONS)
         if kwargs.keys() & EVENTFUL:
             async with aclosing(aparts(self, input, config, kwargs)) as stream:
                 async for part in stream:
@@ -251,6 +261,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: Iterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[RLMOutput]:
         """In a chain that streams: the output, once. The next step could do nothing with our events."""
+        check_call(kwargs, _OPTIONS)
         asked = add_chunks(input)
         if asked is not None:
             yield self.invoke(asked, config, **kwargs)
@@ -259,6 +270,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: AsyncIterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RLMOutput]:
         """Like `transform`, on this event loop."""
+        check_call(kwargs, _OPTIONS)
         asked = add_chunks([part async for part in input])
         if asked is not None:
             yield await self.ainvoke(asked, config, **kwargs)
@@ -273,6 +285,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> list[RLMOutput]:
         """Answer several at once. The first error ends the others, whose answers nobody would get, unless errors
         are returned."""
+        check_call(kwargs, _OPTIONS)
         group = Group()
 
         def work() -> list[RLMOutput]:
@@ -291,6 +304,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         **kwargs: Any,
     ) -> list[RLMOutput]:
         """Like `batch`, on this event loop."""
+        check_call(kwargs, _OPTIONS)
         group = Group()
         each = _Member(self, group, return_exceptions)
         try:
@@ -303,6 +317,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Like `batch`, each output with its number as soon as it is there. Left early, the others are ended."""
+        check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.telling():
@@ -311,6 +326,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Like `batch_as_completed`, on this event loop."""
+        check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         try:
@@ -392,9 +408,25 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_next(others[0] if others else None)
         return super().pipe(*others, name=name)
 
-    def completion(self, query: str, context: Any = None) -> RLMOutput:
-        """`invoke` in the words of the RLM paper."""
-        return self.invoke({"query": query, "context": context})
+    def bind(self, **kwargs: Any) -> Runnable[Any, RLMOutput]:
+        """LangChain's, of what a call takes. Raises `ConfigurationError` for anything else."""
+        check_call(kwargs, _OPTIONS)
+        return super().bind(**kwargs)
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Runnable[Any, RLMOutput]:
+        """LangChain's. Raises `ConfigurationError` for an option that this RLM does not leave to its calls."""
+        check_configurable(cast(RunnableConfig, {**(config or {}), **kwargs}), self._given)
+        return super().with_config(config, **kwargs)
+
+    def configurable_fields(self, **kwargs: Any) -> LeftToCalls:
+        """LangChain's: leave options to the calls."""
+        found: Any = super().configurable_fields(**kwargs)
+        return LeftToCalls(default=found.default, fields=found.fields)
+
+    def completion(self, query: str, context: Any = None, **options: Any) -> RLMOutput:
+        """`invoke` in the words of the RLM paper. `options` as there."""
+        check_call(options, _OPTIONS)
+        return self.invoke({"query": query, "context": context}, **options)
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
         """A question and its context; a bare question is taken too."""
@@ -425,6 +457,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return output
 
     @property
+    def _given(self) -> dict[str, Any]:
+        """The options by the names that they are given by."""
+        fields = type(self).model_fields.items()
+        return {field.alias or name: getattr(self, name) for name, field in fields if name != "name"}
+
+    @property
     def built(self) -> CompiledRLM:
         """The machine and its graph, built at first use."""
         if self._built is None:
@@ -442,6 +480,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         With `threads`, for a sync run: each task of LangGraph holds one, so no more than can have something to do.
         """
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
+        check_configurable(settings, self._given)
         settings["configurable"] = {
             **settings.get("configurable", {}),
             SEEN: Invocation(self.built.components.trees),
@@ -490,6 +529,7 @@ def _describe_options(rlm: Any) -> str:
     return "\n".join(lines)
 
 
+_OPTIONS = frozenset(field.alias or name for name, field in RLMRunnable.model_fields.items())
 RLMRunnable.__init__.__doc__ = _describe_options(RLMRunnable)
 
 

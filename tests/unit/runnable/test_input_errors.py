@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pydoc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.utils import ConfigurableFieldSingleOption
 
 from rlm_langchain import (
     Budget,
@@ -140,7 +143,6 @@ def bare(x: int) -> int:
         ({"checkpointer": "sqlite"}, "checkpointer='sqlite' cannot be used"),
         ({"checkpointer": object}, "checkpointer=<class 'object'> cannot be used"),
         ({"output_schema": 5}, "output_schema is 5"),
-        ({"output_schema": int}, "output_schema is <class 'int'>"),
         ({"retriever": 5}, "retriever is 5"),
         ({"retriever": "bm52"}, "retriever is 'bm52'; give 'bm25'"),
         ({"on_budget": "stop"}, "on_budget='stop' cannot be used"),
@@ -248,3 +250,75 @@ def test_a_stream_mode_that_there_is_not_is_told() -> None:
 def test_a_fork_needs_something_to_go_back_in() -> None:
     with pytest.raises(ConfigurationError, match="a fork goes back in what a checkpointer keeps"):
         create_rlm(MODEL).fork({"configurable": {"thread_id": "a"}})
+
+
+async def _gather(parts: Any) -> list[Any]:
+    return [part async for part in parts]
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "invoke": lambda rlm, **more: rlm.invoke("q", **more),
+    "ainvoke": lambda rlm, **more: asyncio.run(rlm.ainvoke("q", **more)),
+    "stream": lambda rlm, **more: [*rlm.stream("q", **more)],
+    "astream": lambda rlm, **more: asyncio.run(_gather(rlm.astream("q", **more))),
+    "stream of events": lambda rlm, **more: [*rlm.stream("q", stream_mode="custom", **more)],
+    "batch": lambda rlm, **more: rlm.batch(["q"], **more),
+    "batch, errors returned": lambda rlm, **more: rlm.batch(["q"], return_exceptions=True, **more),
+    "abatch": lambda rlm, **more: asyncio.run(rlm.abatch(["q"], **more)),
+    "batch_as_completed": lambda rlm, **more: [*rlm.batch_as_completed(["q"], **more)],
+    "completion": lambda rlm, **more: rlm.completion("q", "text", **more),
+    "bind": lambda rlm, **more: rlm.bind(**more),
+    "a chain": lambda rlm, **more: (rlm | RunnableLambda(lambda output: output)).invoke("q", **more),
+    "transform": lambda rlm, **more: [*rlm.transform(iter(["q"]), **more)],
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (
+            {"budget": Budget(calls=3)},
+            r"no 'budget': give it to create_rlm\(budget=...\).*configurable_fields\(budget=",
+        ),
+        ({"output_schema": int}, r"create_rlm\(output_schema=...\).*configurable_fields\(answer_schema="),
+        ({"bugdet": 3}, "no option 'bugdet'; did you mean 'budget'"),
+        ({"max_concurency": 1}, "did you mean 'max_concurrency'"),
+        ({"max_concurrency": 1}, r"in its config: config=\{'max_concurrency'"),
+    ],
+)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_call_takes_no_option_of_an_rlm(call: Callable[..., Any], more: dict[str, Any], told: str) -> None:
+    rlm = create_rlm(MODEL, sandbox="monty")
+    with pytest.raises(ConfigurationError, match=told):
+        call(rlm, **more)
+
+
+def test_a_context_beside_the_question_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="give it with the question"):
+        create_rlm(MODEL, sandbox="monty").invoke("q", context="text")
+
+
+@pytest.mark.parametrize(
+    "named", [{"budget": Budget(calls=3)}, {"limits": None}, {"sandbox": "cpython"}, {"output_schema": int}]
+)
+def test_an_option_that_is_not_left_to_calls_cannot_be_set_by_a_config(named: dict[str, Any]) -> None:
+    rlm = create_rlm(MODEL, sandbox="monty")
+    told = f"does not leave {next(iter(named))!r} to its calls"
+    for ask in (
+        lambda: rlm.with_config(configurable=named),
+        lambda: rlm.with_config(**named),
+        lambda: rlm.invoke("q", {"configurable": named}),
+        lambda: rlm.batch(["q"], {"configurable": named}),
+        lambda: rlm.invoke("q", cast(Any, {name: value or 1 for name, value in named.items()})),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            ask()
+
+
+def test_an_option_that_is_left_to_calls_may_have_any_name_and_other_steps_may_have_it_too() -> None:
+    left = create_rlm(MODEL, sandbox="monty").configurable_fields(
+        budget=ConfigurableFieldSingleOption(id="limits", options={"few": Budget(calls=3)}, default="few")
+    )
+    chain = left | RunnableLambda(lambda output: str(output["answer"])) | create_rlm(MODEL, sandbox="monty")
+    assert chain.with_config(configurable={"limits": "few"}).invoke("q")["answer"] == 1
+    assert left.invoke("q", {"configurable": {"limits": "few", "budget": 3, "user": "a"}})["answer"] == 1
