@@ -35,7 +35,7 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
-from rlm_langchain.runnable.as_node import MESSAGES, node
+from rlm_langchain.runnable.as_node import CONTEXT, MESSAGES, node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
@@ -381,7 +381,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self,
         *,
         query: str = "query",
-        context: str = "context",
+        context: str = CONTEXT,
         answer: str | None = None,
         output: str | None = None,
     ) -> Any:
@@ -390,7 +390,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         `query` may be the key of messages: the question is then the last thing that a person said. An answer of the
         same key is appended as an `AIMessage`. None: "messages", where that is the key of the question, and else
         "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's; streams (with
-        `subgraphs=True`), interrupts and time travel go through the parent.
+        `subgraphs=True`), interrupts and time travel go through the parent. A key that the state does not have is a
+        `ConfigurationError` when the node is run, before anything is paid; "context" need not be there.
         """
         check_types("as_node", str, query=query, context=context)
         check_types("as_node", (str, NoneType), answer=answer, output=output)
