@@ -218,7 +218,8 @@ class OutputRecord(Checksummed):
     misfit: NotRequired[str]
     """Why the answer went back to the model: what of it does not fit the schema."""
     unfound: NotRequired[int]
-    """Number of quotes that are not in the context. The answer was sent back because of them."""
+    """Number of quotes that are not in the context. The answer was sent back because of them; 0: because it had
+    none."""
 
 
 class NoteRecord(Checksummed):
@@ -241,7 +242,8 @@ class NoteRecord(Checksummed):
     lost: NotRequired[int]
     """Number of requests of that turn whose reply never came. `usage` includes the most that each may have used."""
     unfound: NotRequired[int]
-    """Number of quotes that are not in the context. The answer in words was sent back because of them."""
+    """Number of quotes that are not in the context. The answer in words was sent back because of them; 0: because
+    it had none."""
 
 
 class Citation(TypedDict):

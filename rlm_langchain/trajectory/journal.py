@@ -128,6 +128,11 @@ class Journal:
         self.sent_back_blank = False
         """Whether a blank answer was sent back."""
 
+    @property
+    def can_be_quoted(self) -> bool:
+        """Whether there is a context that holds something."""
+        return bool(self.contexts) and not self.has_empty_context
+
     def add(self, record: Record) -> None:
         """Read one more record."""
         self._records.append(record)

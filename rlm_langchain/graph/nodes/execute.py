@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
-from rlm_langchain.answers.citations import answer_of, cite
-from rlm_langchain.answers.citations import quotes_problem as quote_problem
+from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -89,8 +88,8 @@ class ExecuteStep:
     """How often the cell asked only what was known."""
     misfit: str = ""
     """Why an answer goes back to the model that does not fit its schema."""
-    unfound: int = 0
-    """How many quotes were not found in an answer that goes back to the model."""
+    unfound: int | None = None
+    """How many quotes were not found in an answer that goes back to the model for its quotes. 0: it had none."""
     blank: bool = False
     """Whether an answer goes back to the model because it is blank."""
 
@@ -181,9 +180,10 @@ class ExecuteStep:
             return BLANK
         if problem or not cites or self._final_turn_reason or self.journal.quotes_rejected:
             return problem
-        unfound = cite(self.components.store, self.journal.contexts, value).not_found
-        self.unfound = len(unfound)
-        return quote_problem(unfound) if unfound else None
+        cited = cite(self.components.store, self.journal.contexts, value)
+        if told := quotes_problem(cited, needed=self.journal.can_be_quoted):
+            self.unfound = len(cited.not_found)
+        return told
 
     @property
     def _final_turn_reason(self) -> StopReason | None:
@@ -312,8 +312,8 @@ class ExecuteStep:
             more["blank"], self.blank = True, False
         if self.misfit:
             more["misfit"], self.misfit = self.misfit, ""
-        if self.unfound:
-            more["unfound"], self.unfound = self.unfound, 0
+        if self.unfound is not None:
+            more["unfound"], self.unfound = self.unfound, None
         record = self.recorder.output(
             (self.state["path"], self._cell),
             outcome,

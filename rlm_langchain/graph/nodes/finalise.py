@@ -130,9 +130,20 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
         "empty_context": int(journal.has_empty_context),
         "found_nothing": empty_searches(calls),
         "dropped_citations": evidence.get("dropped_citations", 0),
+        "no_citations": int(status != "failed" and _lacks_evidence(journal, evidence)),
     }
     degraded.update((kind, count) for kind, count in told.items() if count)
     return _End(status, reason, degraded)
+
+
+def _lacks_evidence(journal: Journal, evidence: Evidence) -> bool:
+    """Whether an answer that was to be quoted came without a quote. Those that were dropped are counted apart."""
+    return (
+        "citations" in evidence
+        and not evidence["citations"]
+        and not evidence.get("dropped_citations")
+        and journal.can_be_quoted
+    )
 
 
 def _reason(state: RLMState, journal: Journal) -> StopReason:
