@@ -6,12 +6,15 @@ import asyncio
 import inspect
 import pydoc
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSingleOption
+from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import (
     Budget,
@@ -22,6 +25,7 @@ from rlm_langchain import (
     RLMContextMiddleware,
     RLMRetriever,
     RLMRunnable,
+    ThreadBusy,
     create_hybrid_rlm,
     create_rlm,
     create_rlm_graph,
@@ -322,3 +326,60 @@ def test_an_option_that_is_left_to_calls_may_have_any_name_and_other_steps_may_h
     chain = left | RunnableLambda(lambda output: str(output["answer"])) | create_rlm(MODEL, sandbox="monty")
     assert chain.with_config(configurable={"limits": "few"}).invoke("q")["answer"] == 1
     assert left.invoke("q", {"configurable": {"limits": "few", "budget": 3, "user": "a"}})["answer"] == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [("human", "hi")],
+        ("human", "hi"),
+        [{"role": "user", "content": "hi"}],
+        {"messages": [("human", "hi")]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}], "remaining_steps": 3},
+        {"messages": [HumanMessage("hi")], "context": "text"},
+        ["hi"],
+    ],
+    ids=str,
+)
+def test_what_langchain_takes_for_messages_is_a_question(given: Any) -> None:
+    output = create_rlm(MODEL, sandbox="monty").invoke(given)
+    assert output["trajectory"][0]["query"] == "hi"
+    is_told = isinstance(given, dict) and "context" in given
+    assert bool(output["trajectory"][0].get("context")) == is_told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"query": 3}, "the query is an int"),
+        ({"query": None}, "the query is None"),
+        ({"query": ["q"]}, "the query is a list"),
+        ({"question": "q"}, "there is no 'query'; you gave 'question'"),
+        ({"input": "q", "context": "text"}, "there is no 'query'; you gave 'input', 'context'"),
+        ({}, "there is no 'query'; you gave an empty dict"),
+        (3, "the query is an int"),
+        ([], "the query is a list"),
+        ([3], "these are no messages"),
+        ([("wizard", "hi")], "these are no messages"),
+    ],
+    ids=str,
+)
+def test_what_is_no_question_is_told_with_what_was_given(given: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        create_rlm(MODEL, sandbox="monty").invoke(given)
+
+
+def test_a_resume_without_a_checkpointer_names_it() -> None:
+    with pytest.raises(InputError, match=r"without a checkpointer no run is kept.*create_rlm\(..., checkpointer="):
+        create_rlm(MODEL, sandbox="monty").invoke(None)
+
+
+def test_a_thread_that_this_process_works_on_is_named_as_its_user_names_it() -> None:
+    rlm, config = (
+        create_rlm(MODEL, sandbox="monty", checkpointer=InMemorySaver()),
+        {"configurable": {"thread_id": "mine"}},
+    )
+    with closing(cast(Any, rlm.stream("q", config, stream_mode="custom"))) as parts:
+        next(parts)
+        with pytest.raises(ThreadBusy, match=r"^another call in this process works on the thread 'mine' \("):
+            rlm.invoke("q", config)
