@@ -26,6 +26,7 @@ from rlm_langchain import (
     RLMRetriever,
     RLMRunnable,
     ThreadBusy,
+    UnknownPlugin,
     create_hybrid_rlm,
     create_rlm,
     create_rlm_graph,
@@ -67,6 +68,17 @@ def test_what_cannot_be_made_of_options_is_told_before_anything_is_asked(
 ) -> None:
     with pytest.raises(ConfigurationError, match=told):
         create_rlm(MODEL, **options).invoke("q")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strategies": "grpe"}, {"strategies": ["grep", "grpe"]}, {"sandbox": "docker"}, {"functions": ["grpe"]}],
+    ids=str,
+)
+def test_a_plug_in_that_is_not_installed_is_an_error_of_its_own(options: dict[str, Any]) -> None:
+    with pytest.raises(UnknownPlugin, match=r"is called '(grpe|docker)'; installed: ") as raised:
+        create_rlm(MODEL, **options).invoke("q")
+    assert raised.value.name in ("grpe", "docker")
 
 
 @pytest.mark.parametrize("wrong", [{"calls": "a"}, {"calls": 1.5}, {"usd": "0.5"}, {"depth": None, "tokens": "1"}])
