@@ -343,7 +343,8 @@ class RLMOutput(TypedDict):
     degraded: dict[Shortfall, int]
     """What the answer may be missing, counted by kind. Empty when nothing is known to be missing."""
     found: NotRequired[str | None]
-    """The last output that the model read, when the run failed. It is no answer, but it may help."""
+    """The last output that the model read, and the last error after it, when the run failed. It is no answer, but
+    it may help."""
     misfit: NotRequired[str | None]
     """Why the last answer was none, when the run failed: what of it does not fit the schema."""
     citations: NotRequired[list[Citation]]

@@ -72,7 +72,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": fenced(journal.last_output["text"]) if failed and journal.last_output else None,
+        "found": ("\n".join(map(fenced, journal.last_seen)) or None) if failed else None,
         "misfit": _misfit(components, state) if failed else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
