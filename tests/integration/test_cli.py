@@ -238,6 +238,8 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "cannot be decoded at byte 3"),
         wrong("an address", ["ask", "q", "https://x.test/?a&b", *MODEL], "curl -s 'https://x.test/?a&b' | rlm ask"),
         wrong("the wrong way round", ["ask", "latin.txt", "what?", *MODEL], "what?: the question comes first"),
+        wrong("a file and no question", ["ask", "latin.txt", *MODEL], 'rlm ask "What is in it?" latin.txt'),
+        wrong("a folder and no question", ["ask", "folder", *MODEL], "there is no question"),
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
