@@ -35,7 +35,7 @@ class ConfigurationError(RLMError):
 class UnknownPlugin(ConfigurationError):
     """No plug-in of this name is installed."""
 
-    def __init__(self, group: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, group: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.group, self.name, self.known = group, name, tuple(sorted(known))
         there = ", ".join(self.known) or "none"
         kind = group.rpartition(".")[2]
@@ -44,8 +44,9 @@ class UnknownPlugin(ConfigurationError):
             "strategies": "strategy",
             "contexts": "context",
             "providers": "provider",
+            "calls": "function",
         }.get(kind, kind)
-        super().__init__(f"no {one} is called {name!r}; installed: {there}")
+        super().__init__(f"no {one} is called {name!r}; installed: {there}{hint}")
 
 
 class MissingDependency(ConfigurationError):

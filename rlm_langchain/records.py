@@ -226,7 +226,8 @@ class OutputRecord(Checksummed):
     misfit: NotRequired[str]
     """Why the answer was returned to the model: how it differs from the schema."""
     unfound: NotRequired[int]
-    """Number of quotes that are not in the context. The answer was sent back because of them."""
+    """Number of quotes that are not in the context. The answer was sent back because of them; 0: because it had
+    none."""
 
 
 class NoteRecord(Checksummed):
@@ -249,7 +250,8 @@ class NoteRecord(Checksummed):
     lost: NotRequired[int]
     """Number of requests of that turn whose reply never came. `usage` includes the most that each may have used."""
     unfound: NotRequired[int]
-    """Number of quotes that are not in the context. The answer in words was sent back because of them."""
+    """Number of quotes that are not in the context. The answer in words was sent back because of them; 0: because
+    it had none."""
 
 
 class Citation(TypedDict):
@@ -351,7 +353,8 @@ class RLMOutput(TypedDict):
     degraded: dict[Shortfall, int]
     """What the answer may be missing, counted by kind. Empty when nothing is known to be missing."""
     found: NotRequired[str | None]
-    """The last output that the model read, when the run failed. It is no answer, but it may help."""
+    """The last output that the model read, and the last error after it, when the run failed. It is no answer, but
+    it may help."""
     misfit: NotRequired[str | None]
     """In a failed run, why the last answer was refused: how it differs from the schema."""
     citations: NotRequired[list[Citation]]

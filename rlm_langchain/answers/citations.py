@@ -29,6 +29,13 @@ MAX_REPORTED = 5
 """Of those that are not there: how many the model is told."""
 
 
+NO_QUOTES = (
+    'it comes without a quote. Give the evidence with it, FINAL({"answer": ..., "quotes": [...]}), with quotes '
+    "that code took from the context; if there is none in it, give the same answer again"
+)
+"""What the model is told of an answer without evidence."""
+
+
 class Quote(NamedTuple):
     """What a model says that it read, and where."""
 
@@ -62,8 +69,11 @@ def cite(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) ->
     return CitedAnswer(answer_of(value), citations, unfound + ["(too many)"] * more)
 
 
-def quotes_problem(unfound: list[str]) -> str:
-    """What the model is told of its quotes."""
+def quotes_problem(cited: CitedAnswer, *, needed: bool) -> str | None:
+    """What the model is told of its quotes; None when each was found, and there is one where one is needed."""
+    unfound = cited.not_found
+    if not unfound:
+        return NO_QUOTES if needed and not cited.citations else None
     shown = "; ".join(f"{text[:200]!r}" for text in unfound[:MAX_REPORTED])
     more = f"; and {len(unfound) - MAX_REPORTED} more" if len(unfound) > MAX_REPORTED else ""
     return (

@@ -23,8 +23,11 @@ ACQUIRE_TIMEOUT = 0.2
 
 
 @contextmanager
-def thread_lock(home: Path, thread: str) -> Iterator[None]:
-    """Lock a thread while working on it. Raises `ThreadBusy`, or `JournalError` if the disk is full."""
+def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[None]:
+    """Lock a thread while working on it. `name` is what its user calls it; None means `thread`.
+
+    Raises `ThreadBusy`, or `JournalError` if the disk is full.
+    """
     lock = _lock_path(home, thread)
     holder = lock.with_suffix(".json")
     try:
@@ -32,9 +35,8 @@ def thread_lock(home: Path, thread: str) -> Iterator[None]:
         _remove_abandoned(lock.parent, os.getpid())
         held = _acquire(lock)
     except Timeout as busy:
-        raise ThreadBusy(
-            f"another process works on the thread {thread!r}{_describe_holder(holder)}; wait for it"
-        ) from busy
+        who = _describe_holder(holder)
+        raise ThreadBusy(f"{who[0]} works on the thread {name or thread!r}{who[1]}; wait for it") from busy
     except OSError as error:
         raise _no_place(lock, error) from error
     try:
@@ -118,14 +120,16 @@ def _locked_at(holder: Path) -> float:
         return 0.0
 
 
-def _describe_holder(holder: Path) -> str:
-    """Who says to hold it. A note for people: only the lock decides."""
+def _describe_holder(holder: Path) -> tuple[str, str]:
+    """Who says to hold it, and more on it. A note for people: only the lock decides."""
     try:
         said = json.loads(holder.read_text())
         minutes = (time.time() - said["since"]) / 60
-        return f" (process {said['pid']} on {said['host']}, for {minutes:.0f} min)"
+        is_this = (said["pid"], said["host"]) == (os.getpid(), socket.gethostname())
+        more = f" (process {said['pid']} on {said['host']}, for {minutes:.0f} min)"
+        return ("another call in this process" if is_this else "another process"), more
     except (OSError, ValueError, TypeError, KeyError):
-        return ""
+        return "another process", ""
 
 
 POSTGRES_MODULE = "langgraph.checkpoint.postgres"

@@ -28,7 +28,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
 from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
-from rlm_langchain.errors import InputError, JournalError
+from rlm_langchain.errors import InputError, InvalidApproval, JournalError
 from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import CancelsRuns, Invocation, supervised_parts
@@ -48,6 +48,11 @@ _SEND = "__pregel_send"
 """Under `configurable`, LangGraph's: a function that writes to the state. Whatever runs within a task has it."""
 _TYPED_STREAM = "__pregel_stream_messages_v2"
 """Under `configurable`, LangGraph's: whether the stream is a typed one. Its only plain value outside of tasks."""
+ANSWERS = (
+    'resume with True or False, {"approve": True} or {"approve": False}, or, as LangChain writes decisions, '
+    '{"decisions": [{"type": "approve"}]} or {"decisions": [{"type": "reject"}]}'
+)
+"""What an approval may be answered with."""
 _JSON = (str, bool, int, float, list, dict)
 _TYPES: Mapping[str, Any] = {
     "checkpoint_id": str | UUID,
@@ -80,6 +85,10 @@ class Machine(Protocol):
 
     def close(self, run: str) -> None:
         """Let go of a run."""
+
+
+class NoApproval(InvalidApproval, UpdateRefused):
+    """A command that answers with nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +373,8 @@ def _check_kept(name: str, value: Any) -> None:
 
 def _resuming(command: Command[Any]) -> Command[Any]:
     """A command that answers interrupts, and does nothing else."""
+    if command.resume is None and not (command.update or command.goto or command.graph):
+        raise NoApproval(f"an approval cannot be answered with None; {ANSWERS}")
     if command.update or command.goto or command.graph or command.resume is None:
         raise UpdateRefused(
             "a Command from outside may answer an interrupt, as Command(resume=...), and nothing else: "

@@ -43,7 +43,7 @@ from rlm_langchain.models.provider_errors import (
     classify_error,
     is_graph_signal,
 )
-from rlm_langchain.models.provider_words import secrets_of, shown_words
+from rlm_langchain.models.provider_words import log_failure, secrets_of, shown_words
 from rlm_langchain.models.usage import StreamedUsage, usage_in_error, worst_case_usage
 from rlm_langchain.types import Usage
 
@@ -305,6 +305,7 @@ class _Attempts:
         cause = (error.__cause__ or error) if isinstance(error, ForeignExit) else error
         if _is_from_callback(cause):
             return ForeignExit(cause)
+        log_failure(f"{self.model.name} raised an exit", cause, secrets_of(self.model.chat))
         return CallFailed("unknown", f"the model raised {type(cause).__name__}", self.attempt - 1, self.seconds)
 
     def withdraw(self) -> None:
@@ -330,7 +331,9 @@ class _Attempts:
     def failed(self, error: Exception, retry: RetryPolicy) -> float | None:
         """Return the seconds to wait before the next attempt; None to make it at once. Raises `CallFailed` when
         there is none."""
-        fault = classify_error(error, secrets_of(self.model.chat))
+        secrets = secrets_of(self.model.chat)
+        log_failure(f"{self.model.name} raised an error", error, secrets)
+        fault = classify_error(error, secrets)
         self._book(fault)
         if (parameter := refused_parameter(fault)) is not None:
             if self._does_without(parameter):

@@ -7,9 +7,11 @@ long word of letters and digits. Not covered: a secret that is a short word whic
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import string
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -83,6 +85,16 @@ def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
     return plain if len(plain) <= MOST else f"{plain[:MOST]}..."
 
 
+def log_failure(what: str, error: BaseException, secrets: Iterable[str] = ()) -> None:
+    """Log what foreign code raised, at DEBUG, with its traceback: for who wrote that code, and never for a model.
+
+    The keys are left out, so it is text: handlers get no exception.
+    """
+    logger = logging.getLogger(__name__)
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%s\n%s", what, scrub("".join(traceback.format_exception(error)), secrets))
+
+
 def words_of_body(body: Any) -> str:
     """The start of what the body of an error says in words: its message, wherever providers put that; nothing, if
     it has none."""
@@ -102,8 +114,8 @@ def words_of_body(body: Any) -> str:
 
 
 def secrets_of(chat: Any) -> set[str]:
-    """The secrets that a chat model was given, in fields, in headers and in URLs."""
-    return {secret for secret in _secrets(vars(chat), 0) if len(secret) >= SHORTEST_SECRET}
+    """The secrets that a model was given, in fields, in headers and in URLs."""
+    return {secret for secret in _secrets(getattr(chat, "__dict__", {}), 0) if len(secret) >= SHORTEST_SECRET}
 
 
 def _secrets(value: Any, depth: int) -> Iterator[str]:

@@ -126,7 +126,8 @@ def _loaded(name: str) -> Strategy:
     try:
         strategy = load("strategies", name)
     except UnknownPlugin as error:
-        raise ConfigurationError(f"{error}. A folder of skills is a Path, for the command ./FOLDER") from error
+        hint = ". A folder of skills is a Path, for the command ./FOLDER"
+        raise UnknownPlugin(error.group, error.name, error.known, hint) from error
     if not isinstance(strategy, Strategy):
         raise ConfigurationError(f"the plug-in {name!r} is {type(strategy).__name__}, not a Strategy")
     return strategy

@@ -24,6 +24,7 @@ from rlm_langchain.models.call import CallFailed, RetryPolicy
 from rlm_langchain.models.model import Price, PriceListEntry
 from rlm_langchain.models.pricing import embedding_price
 from rlm_langchain.models.provider_errors import classify_error
+from rlm_langchain.models.provider_words import log_failure, secrets_of
 from rlm_langchain.types import Usage
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Embedder:
                 async with paying(wanted, name):
                     return await _in_thread(embed)
             except _Failed as failed:
+                log_failure("the embedding model failed", failed.error, secrets_of(self.model))
                 fault = classify_error(failed.error)
                 wait = self.retry.wait(attempt, fault)
                 waited += wait

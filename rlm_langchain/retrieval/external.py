@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.errors import RLMError
 from rlm_langchain.models.provider_errors import is_graph_signal
+from rlm_langchain.models.provider_words import log_failure
 from rlm_langchain.types import CallResult
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ async def found_outside(outside: Any, query: str, most: int, tree: RunTree, conf
     except Exception as error:
         if isinstance(error, RLMError | TimeoutError) or is_graph_signal(error):
             raise
+        log_failure("the retriever failed", error)
         # Whatever it raises: a foreign error's text could hold a key.
         return CallResult(None, f"the retriever failed: {type(error).__name__}")
     hits = [_hit(document, score) for document, score in scored[:most]]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from langchain_core.messages import AIMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels.base import BaseChannel
 from pydantic import BaseModel
 
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import supervised
@@ -18,6 +20,12 @@ from rlm_langchain.run.event_loops import run_interruptible
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
+CONTEXT = "context"
+"""The key of the context, unless another one is named."""
+READ = "__pregel_read"
+"""Under `configurable`, LangGraph's: the function by which a task reads the channels of its graph."""
+_INTERNAL = re.compile("__|branch:|join:")
+"""How LangGraph's own channels begin."""
 MESSAGES = "messages"
 """The key of LangGraph's `MessagesState`."""
 
@@ -31,12 +39,19 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
     built = rlm.built
     graph = built.graph
 
-    def input_of(state: Any) -> RLMInput:
-        return {"query": _question(_read(state, keys["query"])), "context": _read(state, keys["context"])}
+    def input_of(state: Any, config: RunnableConfig) -> RLMInput:
+        _check_keys(keys, state, _channels(config))
+        query = _read(state, keys["query"])
+        if query is None:
+            raise InputError(
+                f"as_node(query={keys['query']!r}): the state holds nothing there, so nothing is asked"
+            )
+        return {"query": _question(query), "context": _read(state, keys["context"])}
 
     def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        question = input_of(state, config)
         settings = rlm.settings(config, threads=True)
-        with built.run_scope(input_of(state), settings) as (graph_input, _):
+        with built.run_scope(question, settings) as (graph_input, _):
             invocation = invocation_of(settings)
             found = run_interruptible(
                 lambda: graph.invoke(graph_input, settings), invocation.cancel, invocation.context()
@@ -44,10 +59,11 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
             return _written(rlm.checked(cast(RLMOutput, found)), keys)
 
     async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        question = input_of(state, config)
         settings = rlm.settings(config)
 
         async def work() -> dict[str, Any]:
-            async with built.arun_scope(input_of(state), settings) as (graph_input, _):
+            async with built.arun_scope(question, settings) as (graph_input, _):
                 return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
 
         return await supervised(invocation_of(settings), work())
@@ -55,6 +71,35 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
     found = Lambda(ask, aask, name="rlm")
     found.deps.append(graph)
     return found
+
+
+def _channels(config: RunnableConfig) -> frozenset[str] | None:
+    """The keys of the parent's state: the channels that a task of LangGraph reads. None outside of a graph."""
+    read = (config.get("configurable") or {}).get(READ)
+    channels = next((one for one in getattr(read, "args", ()) if _is_channels(one)), None)
+    return None if channels is None else frozenset(map(str, channels))
+
+
+def _is_channels(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(one, BaseChannel) for one in value.values())
+
+
+def _check_keys(keys: Mapping[Any, str], state: Any, channels: frozenset[str] | None) -> None:
+    """Raise `ConfigurationError` for a key that the parent's state does not have: LangGraph reads nothing there,
+    and drops what is written. A context that was not named need not be there."""
+    known = channels or frozenset()
+    for option, key in keys.items():
+        if option in ("query", "context"):
+            is_there = key in known or (key in state if isinstance(state, Mapping) else hasattr(state, key))
+            is_there = is_there or (option, key) == ("context", CONTEXT)
+        else:
+            is_there = channels is None or key in channels
+        if not is_there:
+            own = [*state] if isinstance(state, Mapping) else [*getattr(type(state), "__annotations__", ())]
+            there = sorted(name for name in {*known, *map(str, own)} if not _INTERNAL.match(name))
+            raise ConfigurationError(
+                f"as_node({option}={key!r}): the state has no such key; it has {', '.join(there) or 'none'}"
+            )
 
 
 def _read(state: Any, key: str) -> Any:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.configurable import RunnableConfigurableFields
 from pydantic import AfterValidator
 
 from rlm_langchain.answers.schema import AnswerSchema
@@ -71,3 +74,61 @@ def known_options(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return called
+
+
+CONFIGURED = "__rlm_configured__"
+"""Under `configurable`: the options there have been seen to, by `configurable_fields`."""
+OF_A_CALL = frozenset(
+    {"stream_mode", "print_mode", "output_keys", "interrupt_before", "interrupt_after", "durability", "control"}
+    | {"subgraphs", "debug", "version", "checkpoint_during"}
+)
+"""The keywords of LangGraph's `stream` and `invoke`, which a call of an RLM takes as well."""
+_LEFT_TO_CALL = (
+    "give it to create_rlm({0}=...), or leave it to the call with rlm.configurable_fields({1}="
+    "ConfigurableField(id={0!r})) and a config of {{'configurable': {{{0!r}: ...}}}}"
+)
+
+
+def _left_to_call(option: str) -> str:
+    return _LEFT_TO_CALL.format(option, FIELD if option == ALIAS else option)
+
+
+def check_call(given: Iterable[str], options: Iterable[str]) -> None:
+    """Raise `ConfigurationError` for a keyword that no call takes, which LangChain would drop in silence."""
+    for name in given:
+        if name in OF_A_CALL:
+            continue
+        if name in options:
+            raise ConfigurationError(f"a call takes no {name!r}: {_left_to_call(name)}")
+        if name in RunnableConfig.__annotations__:
+            raise ConfigurationError(f"a call takes no {name!r} but in its config: config={{{name!r}: ...}}")
+        if name in ("context", "query"):
+            raise ConfigurationError(
+                f'a call takes no {name!r}: give it with the question, {{"query": ..., "context": ...}}'
+            )
+        check_names([name], OF_A_CALL | {*options} | {*RunnableConfig.__annotations__})
+
+
+def check_configurable(config: RunnableConfig, given: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` for an option under `configurable` that is left out, as this RLM does not leave it
+    to calls. Within a chain or a graph it may be meant for another step."""
+    others = {name: value for name, value in config.items() if name not in RunnableConfig.__annotations__}
+    settings = {**others, **(config.get("configurable") or {})}  # LangChain puts the others there too
+    callbacks = config.get("callbacks")
+    is_within = isinstance(callbacks, BaseCallbackManager) and callbacks.parent_run_id is not None
+    if CONFIGURED in settings or is_within:
+        return
+    for name in settings.keys() & given.keys():
+        if settings[name] is not given[name]:
+            raise ConfigurationError(
+                f"this RLM does not leave {name!r} to its calls, so `configurable` cannot set it: "
+                f"{_left_to_call(name)}"
+            )
+
+
+class LeftToCalls(RunnableConfigurableFields):  # type: ignore[type-arg]  # pydantic has no methods for [Any, Any]
+    """LangChain's, of an RLM, which is told that the options under `configurable` are not left out."""
+
+    def _prepare(self, config: RunnableConfig | None = None) -> tuple[Any, RunnableConfig]:
+        rlm, prepared = super()._prepare(config)
+        return rlm, {**prepared, "configurable": {**prepared.get("configurable", {}), CONFIGURED: True}}

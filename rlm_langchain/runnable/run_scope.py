@@ -20,7 +20,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from langchain_core.messages import BaseMessage, get_buffer_string
+from langchain_core.messages import BaseMessage, convert_to_messages, get_buffer_string
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
@@ -147,7 +147,7 @@ class CompiledRLM(NamedTuple):
         saver = self._saver(config)
         if saver in (None, False):
             return nullcontext()
-        return _thread_locked(self.components.store.root, saver, _thread(config, saver))
+        return _thread_locked(self.components.store.root, saver, _thread(config, saver), str(_thread_name(config)))
 
     def athread_scope(self, config: RunnableConfig) -> AbstractAsyncContextManager[None]:
         """Do what `thread_scope` does, without blocking the loop."""
@@ -172,6 +172,11 @@ class CompiledRLM(NamedTuple):
         if isinstance(graph_input, Internal):
             return str(graph_input.values["run"])
         if standing.state == "new":
+            if kept is None:
+                raise InputError(
+                    "there is nothing to resume: without a checkpointer no run is kept. Make the RLM with one, "
+                    "create_rlm(..., checkpointer=...), and name the thread in the config"
+                )
             raise InputError("there is nothing to resume: this thread has no run")
         if standing.state == "broken":
             raise JournalError(DAMAGED)
@@ -218,9 +223,9 @@ async def _naming(thread: Any) -> AsyncIterator[None]:
 
 
 @contextmanager
-def _thread_locked(home: Path, saver: Any, thread: str) -> Iterator[None]:
+def _thread_locked(home: Path, saver: Any, thread: str, name: str) -> Iterator[None]:
     """Lock a thread on this machine, and in the checkpointer's database for other machines."""
-    with thread_lock(home, thread), database_thread_lock(saver, thread):
+    with thread_lock(home, thread, name), database_thread_lock(saver, thread):
         yield
 
 
@@ -242,9 +247,9 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     """
     if asked is None or isinstance(asked, Command):
         return asked
-    question = asked if isinstance(asked, dict) else {"query": _question_text(asked)}
-    if not isinstance(question.get("query"), str):
-        raise InputError('the input of an RLM is a question, or {"query": ..., "context": ...}')
+    question = _question(asked)
+    if problem := _unasked(question):
+        raise InputError(f'{problem}: the input of an RLM is a question, or {{"query": ..., "context": ...}}')
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
         raise InputError(f"the input has no 'context', but {near[0]!r}: did you mean to call it 'context'?")
     context = question.get("context")
@@ -265,17 +270,54 @@ def _names_a_file(text: str) -> bool:
         return False
 
 
-def _question_text(asked: Any) -> Any:
-    """Return the text of a question from LangChain's prompts and messages. Speakers are named if there are
-    several messages."""
+def _question(asked: Any) -> dict[str, Any]:
+    """What is asked, as a dict. The state of a graph of messages, `{"messages": [...]}`, is those messages."""
+    if isinstance(asked, dict):
+        if "query" in asked or not isinstance(asked.get("messages"), list | tuple):
+            return asked
+        context = {"context": asked["context"]} if "context" in asked else {}
+        return {"query": _words(asked["messages"]), **context}
+    return {"query": _words(asked)}
+
+
+def _unasked(question: dict[str, Any]) -> str | None:
+    """Why there is no question in this; None when there is one."""
+    if "query" not in question:
+        return f"there is no 'query'; you gave {', '.join(map(repr, question)) or 'an empty dict'}"
+    query = question["query"]
+    if isinstance(query, str):
+        return None
+    kind = type(query).__name__
+    return "the query is None" if query is None else f"the query is {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _words(asked: Any) -> Any:
+    """A question as LangChain's prompts put it, or in whatever LangChain takes for messages.
+
+    Who says what is told when there is an exchange in it. Raises `InputError` for what are no messages.
+    """
     if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
         return asked.to_string()
     messages = asked.to_messages() if isinstance(asked, PromptValue) else asked
-    messages = [messages] if isinstance(messages, BaseMessage) else messages
-    if not isinstance(messages, list | tuple) or not all(isinstance(one, BaseMessage) for one in messages):
+    is_one = isinstance(messages, BaseMessage) or _is_pair(messages)
+    messages = [messages] if is_one else messages
+    if not isinstance(messages, list | tuple) or not messages:
         return asked
-    is_plain = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
-    return "\n\n".join(str(message.text) for message in messages) if is_plain else get_buffer_string(messages)
+    try:
+        messages = convert_to_messages(messages)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(f"these are no messages, as LangChain knows them: {_first_line(error)}") from error
+    told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
+    return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
+
+
+def _is_pair(given: Any) -> bool:
+    """Whether this is one message, as `("human", "Hello")`."""
+    return isinstance(given, tuple) and len(given) == 2 and all(isinstance(one, str) for one in given)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _thread(config: RunnableConfig, saver: Any) -> str:

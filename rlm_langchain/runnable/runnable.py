@@ -36,7 +36,7 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
-from rlm_langchain.runnable.as_node import MESSAGES, node
+from rlm_langchain.runnable.as_node import CONTEXT, MESSAGES, node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
@@ -47,9 +47,12 @@ from rlm_langchain.runnable.options import (
     ASandbox,
     ASaver,
     ASchema,
+    LeftToCalls,
     Models,
     SomeFunctions,
     SomeTools,
+    check_call,
+    check_configurable,
     known_options,
 )
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
@@ -194,7 +197,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self.built.graph
 
     def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
-        """Answer a question. None resumes the thread that `config` names."""
+        """Answer a question. None resumes the thread that `config` names.
+
+        `kwargs` are LangGraph's. An option of an RLM, or any other keyword, is a `ConfigurationError`.
+        """
+        check_call(kwargs, _OPTIONS)
         return self._invoke(input, self.settings(config, threads=True), kwargs)
 
     def _invoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
@@ -212,6 +219,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> RLMOutput:
         """Answer a question on this event loop. Inside a sync run, whose checkpointer may be sync only, it uses
         a thread."""
+        check_call(kwargs, _OPTIONS)
         in_thread = IN_SYNC_RUN.get()
         await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config, threads=in_thread)
@@ -236,6 +244,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
         Records come in mode `custom`.
         """
+        check_call(kwargs, _OPTIONS)
         if kwargs.keys() & EVENTFUL:
             yield from parts(self, input, config, kwargs)
         else:
@@ -245,6 +254,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Do what `stream` does, on this event loop."""
+        check_call(kwargs, _OPTIONS)
         if kwargs.keys() & EVENTFUL:
             async with aclosing(aparts(self, input, config, kwargs)) as stream:
                 async for part in stream:
@@ -256,6 +266,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: Iterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[RLMOutput]:
         """Yield the output once, as a step of a streaming chain. The next step could not handle our events."""
+        check_call(kwargs, _OPTIONS)
         asked = add_chunks(input)
         if asked is not None:
             yield self.invoke(asked, config, **kwargs)
@@ -264,6 +275,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self, input: AsyncIterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RLMOutput]:
         """Do what `transform` does, on this event loop."""
+        check_call(kwargs, _OPTIONS)
         asked = add_chunks([part async for part in input])
         if asked is not None:
             yield await self.ainvoke(asked, config, **kwargs)
@@ -278,6 +290,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> list[RLMOutput]:
         """Answer several questions in parallel. The first error cancels the others, because nobody would get
         their answers, unless `return_exceptions` is set."""
+        check_call(kwargs, _OPTIONS)
         group = Group()
 
         def work() -> list[RLMOutput]:
@@ -296,6 +309,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         **kwargs: Any,
     ) -> list[RLMOutput]:
         """Do what `batch` does, on this event loop."""
+        check_call(kwargs, _OPTIONS)
         group = Group()
         each = _Member(self, group, return_exceptions)
         try:
@@ -309,6 +323,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Do what `batch` does, but yield each output with its index as soon as it is ready. Leaving early
         cancels the rest."""
+        check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.telling():
@@ -317,6 +332,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Do what `batch_as_completed` does, on this event loop."""
+        check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         try:
@@ -371,7 +387,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         self,
         *,
         query: str = "query",
-        context: str = "context",
+        context: str = CONTEXT,
         answer: str | None = None,
         output: str | None = None,
     ) -> Any:
@@ -381,7 +397,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         `query` may be the key of messages: the question is then the last message of a person. If `answer` is the
         same key, the answer is appended as an `AIMessage`. `answer=None` means "messages" if that is the key of the
         question, else "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's;
-        streams (with `subgraphs=True`), interrupts and time travel work through the parent.
+        streams (with `subgraphs=True`), interrupts and time travel work through the parent. A key that the
+        state does not have is a `ConfigurationError` when the node runs, before anything is paid; "context" may be
+        absent.
         """
         check_types("as_node", str, query=query, context=context)
         check_types("as_node", (str, NoneType), answer=answer, output=output)
@@ -399,9 +417,25 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_next(others[0] if others else None)
         return super().pipe(*others, name=name)
 
-    def completion(self, query: str, context: Any = None) -> RLMOutput:
-        """Answer a question about a context, under the name used in the RLM paper."""
-        return self.invoke({"query": query, "context": context})
+    def bind(self, **kwargs: Any) -> Runnable[Any, RLMOutput]:
+        """LangChain's, of what a call takes. Raises `ConfigurationError` for anything else."""
+        check_call(kwargs, _OPTIONS)
+        return super().bind(**kwargs)
+
+    def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Runnable[Any, RLMOutput]:
+        """LangChain's. Raises `ConfigurationError` for an option that this RLM does not leave to its calls."""
+        check_configurable(cast(RunnableConfig, {**(config or {}), **kwargs}), self._given)
+        return super().with_config(config, **kwargs)
+
+    def configurable_fields(self, **kwargs: Any) -> LeftToCalls:
+        """LangChain's: leave options to the calls."""
+        found: Any = super().configurable_fields(**kwargs)
+        return LeftToCalls(default=found.default, fields=found.fields)
+
+    def completion(self, query: str, context: Any = None, **options: Any) -> RLMOutput:
+        """Answer a question about a context, under the name of the RLM paper. `options` are those of `invoke`."""
+        check_call(options, _OPTIONS)
+        return self.invoke({"query": query, "context": context}, **options)
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
         """Return the schema of a question and its context. A plain question is accepted, too."""
@@ -434,6 +468,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return output
 
     @property
+    def _given(self) -> dict[str, Any]:
+        """The options by the names that they are given by."""
+        fields = type(self).model_fields.items()
+        return {field.alias or name: getattr(self, name) for name, field in fields if name != "name"}
+
+    @property
     def built(self) -> CompiledRLM:
         """Return the components and their graph, built on first use."""
         if self._built is None:
@@ -455,6 +495,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         invocation = Invocation(self.built.components.trees)
         watch_parents(invocation, settings)
+        check_configurable(settings, self._given)
         settings["configurable"] = {**settings.get("configurable", {}), SEEN: invocation}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
@@ -501,6 +542,7 @@ def _describe_options(rlm: Any) -> str:
     return "\n".join(lines)
 
 
+_OPTIONS = frozenset(field.alias or name for name, field in RLMRunnable.model_fields.items())
 RLMRunnable.__init__.__doc__ = _describe_options(RLMRunnable)
 
 

@@ -25,6 +25,7 @@ NAMES: dict[Shortfall, tuple[str, str]] = {
     "child_failed": ("child run found no answer", "child runs found no answer"),
     "empty_context": ("context was empty", "contexts were empty"),
     "found_nothing": ("search found nothing", "searches found nothing"),
+    "no_citations": ("answer came without a quote", "answers came without a quote"),
     "dropped_citations": ("quote was not found, and left out", "quotes were not found, and left out"),
 }
 """Each shortfall in words, singular and plural."""

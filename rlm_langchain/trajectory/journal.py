@@ -132,6 +132,11 @@ class Journal:
         self.sent_back_blank = False
         """Whether a blank answer was sent back."""
 
+    @property
+    def can_be_quoted(self) -> bool:
+        """Whether there is a context that holds something."""
+        return bool(self.contexts) and not self.has_empty_context
+
     def add(self, record: Record) -> None:
         """Read one more record."""
         self._records.append(record)
@@ -269,11 +274,14 @@ class Journal:
         return self.turns[-1].get("flaw") if self.turns else None
 
     @property
-    def last_output(self) -> OutputRecord | None:
-        """Return the last output since the question that printed something, or None."""
+    def last_seen(self) -> list[str]:
+        """Return what code printed last since the question, and the last error after it, if any."""
         cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._turns_before_question]
         outputs = [self.outputs[cell] for cell in cells if cell in self.outputs]
-        return next((output for output in reversed(outputs) if output["chars"]), None)
+        shown = [i for i, output in enumerate(outputs) if output["chars"]][-1:]
+        raised = [i for i, output in enumerate(outputs) if output["error"] and "misfit" not in output][-1:]
+        seen = sorted({*shown, *(i for i in raised if not shown or i > shown[0])})
+        return [outputs[i]["text"] for i in seen]
 
     def finished(self, cell: int) -> bool:
         """Return whether a cell has ended."""

@@ -238,6 +238,8 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "cannot be decoded at byte 3"),
         wrong("an address", ["ask", "q", "https://x.test/?a&b", *MODEL], "curl -s 'https://x.test/?a&b' | rlm ask"),
         wrong("the wrong way round", ["ask", "latin.txt", "what?", *MODEL], "what?: the question comes first"),
+        wrong("a file and no question", ["ask", "latin.txt", *MODEL], 'rlm ask "What is in it?" latin.txt'),
+        wrong("a folder and no question", ["ask", "folder", *MODEL], "there is no question"),
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
@@ -478,7 +480,9 @@ def test_an_answer_is_not_lost_to_an_encoding(
     assert ("turn 1 - openai:scripted -" in said) == (encoding == "ascii")
 
 
-@pytest.mark.parametrize(("more", "kept"), [((), "--thread NAME"), (("--thread", "a b"), "`rlm resume 'a b'`")])
+@pytest.mark.parametrize(
+    ("more", "kept"), [((), "The answer is:\nno more\n"), (("--thread", "a b"), "`rlm resume 'a b'`")]
+)
 def test_a_reader_who_is_gone_is_told_where_the_answer_is(
     command: Command, counting: Server, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], kept: str
 ) -> None:
@@ -488,7 +492,7 @@ def test_a_reader_who_is_gone_is_told_where_the_answer_is(
         patch.setattr(sys, "stdout", closed)
         assert run([*ASK, *MODEL, *more, "-q"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("rlm: standard output was closed before all of the answer was written: ")
+    assert said.startswith("rlm: standard output was closed before all of the answer was written")
     assert kept in said
     assert command("runs").out.count("complete") == bool(more)
 

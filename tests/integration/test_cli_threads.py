@@ -206,6 +206,16 @@ def test_a_run_that_has_ended_says_its_answer_again_and_asks_nothing(command: Co
     assert "This run has ended" in again.err
 
 
+@pytest.mark.parametrize("raised", [("--calls", "300"), ("--usd", "1")])
+def test_a_raised_limit_does_not_reopen_a_run_and_says_so(
+    command: Command, done: Server, raised: tuple[str, ...]
+) -> None:
+    since = done.calls
+    again = command("resume", "book", "-q", *raised)
+    assert (again.code, again.out, done.calls) == (0, ANSWER, since)
+    assert "`rlm fork book --at TURN` with the same options" in again.err
+
+
 def test_a_fork_goes_back_to_a_turn_with_another_model(command: Command, done: Server) -> None:
     since = done.calls
     forked = command("fork", "book", "--at", "3", "--model", "openai:other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -57,6 +58,12 @@ def resume(name: str, setup: Setup, shown: Shown) -> int:
         return _go_on(name, setup.over(known.setup), shown)
     if not shown.quiet:
         print(f"This run has ended. `rlm ask QUERY --thread {name}` asks it something else.", file=sys.stderr)
+    if setup != Setup():
+        print(
+            "rlm: this run has ended, and no option reopens it, be it a raised limit: "
+            f"`rlm fork {shlex.quote(name)} --at TURN` with the same options goes on from before one of its turns",
+            file=sys.stderr,
+        )
     return finish(_ended(known), json=shown.json, quiet=shown.quiet)
 
 

@@ -174,6 +174,11 @@ def check(query: str, context: Sequence[str]) -> str:
             "something is piped in that was not asked about: rlm ask QUERY - reads it, rlm ask QUERY < /dev/null "
             "goes without it"
         )
+    if not context and os.path.exists(query):
+        raise InputError(
+            f'{visible(query)} is a file or a folder, and there is no question: rlm ask "What is in it?" '
+            f"{shlex.quote(visible(query))}"
+        )
     # All this before a model is made: the local one may be fetched then.
     for name in [one for one in context if one != "-"]:
         if "://" in name and not os.path.exists(name):

@@ -124,12 +124,11 @@ def _give(answer: str, ended: RunResult) -> None:
         print(answer, flush=True)
     except BrokenPipeError as error:
         silence()
-        kept = (
-            f"`rlm resume {shlex.quote(ended.thread)}` gives it again"
-            if ended.thread
-            else "--thread NAME keeps one"
-        )
-        raise InputError(f"standard output was closed before all of the answer was written: {kept}") from error
+        closed = "standard output was closed before all of the answer was written"
+        if ended.thread:
+            kept = f"`rlm resume {shlex.quote(ended.thread)}` gives it again"
+            raise InputError(f"{closed}: {kept}") from error
+        raise InputError(f"{closed}. The answer is:\n{answer}") from error
     except OSError as error:
         silence()
         raise InputError(

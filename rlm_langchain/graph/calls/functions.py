@@ -24,7 +24,7 @@ from langgraph.errors import GraphBubbleUp
 from rlm_langchain.budget.ledger import BudgetRefused
 from rlm_langchain.context.sanitize import clip, quotable
 from rlm_langchain.durability.receipts import recorded
-from rlm_langchain.errors import ConfigurationError, RLMError, UnknownPlugin
+from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.calls.host_code import MOST_TOLD, definitions, in_own_thread, result_of, what_failed
 from rlm_langchain.graph.calls.tool_names import REPL, is_python
@@ -72,7 +72,8 @@ class FunctionHandler(CallHandler):
 def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction]:
     """Return functions by the names that code calls them by: values, or the names of installed ones.
 
-    Raises `ConfigurationError` for one that is not installed or cannot be called, and for two of one name.
+    Raises `UnknownPlugin` for one that is not installed, `ConfigurationError` for one that cannot be called and for
+    two of one name.
     """
     if isinstance(wanted, str):
         raise ConfigurationError(f"functions={wanted!r} is a text: give a list, [{wanted!r}]")
@@ -86,10 +87,7 @@ def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction
 
 
 def _installed(name: str) -> HostFunction:
-    try:
-        found: HostFunction = load(GROUP, name)
-    except UnknownPlugin as error:
-        raise ConfigurationError(str(error)) from error
+    found: HostFunction = load(GROUP, name)
     return found
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ForeignExit, ends_more_than_its_work, is_exit
+from rlm_langchain.models.provider_words import log_failure
 from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.run.run_tree import RunTree
 
@@ -71,7 +72,9 @@ async def in_own_thread(do: Callable[[], T]) -> T:
 
 
 def what_failed(error: Exception) -> str:
-    """Return what the program may know of a failure, clipped: a foreign error's text could hold a key."""
+    """Return what the program may know of a failure, clipped: a foreign error's text could hold a key. It is
+    logged."""
+    log_failure("a tool or a function of the REPL failed", error)
     return clip(_what_failed(error), MOST_TOLD)
 
 

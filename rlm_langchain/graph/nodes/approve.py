@@ -16,7 +16,7 @@ from langgraph.types import Command, interrupt
 
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ConfigurationError, InvalidApproval, JournalError
-from rlm_langchain.graph.boundary import SAVER
+from rlm_langchain.graph.boundary import ANSWERS, SAVER
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import handler_of
 from rlm_langchain.graph.components import Components
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
-ANSWERS = (
-    'resume with True or False, {"approve": True} or {"approve": False}, or, as LangChain writes decisions, '
-    '{"decisions": [{"type": "approve"}]} or {"decisions": [{"type": "reject"}]}'
-)
-"""What an approval may be answered with."""
 QUERY = 2_000
 """Characters of the run's question that the pause shows."""
 SHOWN = 200

@@ -89,8 +89,8 @@ class ExecuteStep:
     """How often the cell asked only what was known."""
     misfit: str = ""
     """Why an answer goes back to the model that does not fit its schema."""
-    unfound: int = 0
-    """How many quotes were not found in an answer that goes back to the model."""
+    unfound: int | None = None
+    """How many quotes were not found in an answer that goes back to the model for its quotes. 0: it had none."""
     blank: bool = False
     """Whether an answer goes back to the model because it is blank."""
 
@@ -180,9 +180,10 @@ class ExecuteStep:
             return BLANK
         if problem or not cites or self._final_turn_reason or self.journal.quotes_rejected:
             return problem
-        unfound = cite(self.components.store, self.journal.contexts, value).not_found
-        self.unfound = len(unfound)
-        return quotes_problem(unfound) if unfound else None
+        cited = cite(self.components.store, self.journal.contexts, value)
+        if told := quotes_problem(cited, needed=self.journal.can_be_quoted):
+            self.unfound = len(cited.not_found)
+        return told
 
     @property
     def _final_turn_reason(self) -> StopReason | None:
@@ -322,8 +323,8 @@ class ExecuteStep:
             more["blank"], self.blank = True, False
         if self.misfit:
             more["misfit"], self.misfit = self.misfit, ""
-        if self.unfound:
-            more["unfound"], self.unfound = self.unfound, 0
+        if self.unfound is not None:
+            more["unfound"], self.unfound = self.unfound, None
         record = self.recorder.output(
             (self.state["path"], self._cell),
             outcome,

@@ -77,7 +77,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": fenced(journal.last_output["text"]) if failed and journal.last_output else None,
+        "found": ("\n".join(map(fenced, journal.last_seen)) or None) if failed else None,
         "misfit": _misfit(components, state) if failed else None,
         # The next question on this thread is a run of its own, with receipts of its own.
         "run": None,
@@ -139,9 +139,20 @@ def _end(components: Components, state: RLMState, journal: Journal, answer: Any,
         "empty_context": int(journal.has_empty_context),
         "found_nothing": empty_searches(calls),
         "dropped_citations": evidence.get("dropped_citations", 0),
+        "no_citations": int(status != "failed" and _lacks_evidence(journal, evidence)),
     }
     degraded.update((kind, count) for kind, count in told.items() if count)
     return _End(status, reason, degraded)
+
+
+def _lacks_evidence(journal: Journal, evidence: Evidence) -> bool:
+    """Whether an answer that was to be quoted came without a quote. Those that were dropped are counted apart."""
+    return (
+        "citations" in evidence
+        and not evidence["citations"]
+        and not evidence.get("dropped_citations")
+        and journal.can_be_quoted
+    )
 
 
 def _reason(state: RLMState, journal: Journal) -> StopReason:

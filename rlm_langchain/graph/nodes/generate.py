@@ -293,10 +293,10 @@ class GenerateStep:
         """Whether an answer in words goes back to the model for its quotes: once, as one of `FINAL` does."""
         if not self.components.wants_citations(self._path) or self.journal.quotes_rejected:
             return False
-        unfound = cite(self.components.store, self.journal.contexts, words).not_found
-        if unfound:
-            self.recorder.note(self._path, "model", quotes_problem(unfound), unfound=len(unfound))
-        return bool(unfound)
+        cited = cite(self.components.store, self.journal.contexts, words)
+        if told := quotes_problem(cited, needed=self.journal.can_be_quoted):
+            self.recorder.note(self._path, "model", told, unfound=len(cited.not_found))
+        return told is not None
 
     @property
     def _path(self) -> str:

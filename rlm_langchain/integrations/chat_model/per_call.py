@@ -11,6 +11,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
 from rlm_langchain.errors import ConfigurationError, NoAnswer
+from rlm_langchain.integrations.agents.tool import tool_output
 from rlm_langchain.integrations.chat_model.question import question
 from rlm_langchain.integrations.chat_model.reply import ChatReply, as_text, cut
 from rlm_langchain.integrations.chat_model.structured import answer_schema
@@ -48,12 +49,14 @@ class RLMCall(NamedTuple):
         return {"query": self.tools.told(query), "context": context}
 
     def told(self, output: RLMOutput, stop: Sequence[str] | None) -> ChatReply:
-        """The reply to it. Raises `NoAnswer` when there is none where one of a type was asked for: an empty text
-        would be taken for an answer, or asked for again and again."""
+        """The reply to it; without one, why. Raises `NoAnswer` when one of a type was asked for:
+        a text would be taken for an answer, or asked for again and again."""
         if self.typed and output["status"] == "failed":
             raise NoTypedAnswer(output)
         calls = self.tools.calls(output["answer"])
         text = "" if calls else cut(as_text(output["answer"]), stop)
+        if output["status"] == "failed":
+            text = tool_output(output)[0]
         return ChatReply(text, calls, output, self.model)
 
     def end(self, state: dict[str, Any], stop: Sequence[str] | None) -> Iterator[ChatGenerationChunk]:

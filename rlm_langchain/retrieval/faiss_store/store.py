@@ -21,6 +21,7 @@ from typing_extensions import Self, override
 from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error, is_graph_signal
+from rlm_langchain.models.provider_words import log_failure
 from rlm_langchain.retrieval import extras
 from rlm_langchain.retrieval.copies import pickled_with
 from rlm_langchain.retrieval.faiss_store.documents import DocumentTable
@@ -459,5 +460,6 @@ def _model_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RLMError) or is_graph_signal(error):
             raise
+        log_failure("the embedding model failed", error)
         fault = classify_error(error)
         raise CallFailed(fault.code, f"the embedding model failed: {fault.message}", 0, 0.0) from None

@@ -22,6 +22,9 @@ from rlm_langchain.testing.models import FunctionModel, script
 TEXT = "The lease was signed\n   by Ada Byrne in 1931.\n\nNobody else, not even Köln, signed it. 漢字 at the end.\n"
 
 
+MESSAGE = ("prose:I think so.",)
+
+
 def final(*quotes: Any, answer: str = "'Ada'") -> str:
     return f"FINAL({{'answer': {answer}, 'quotes': {list(quotes)!r}}})"
 
@@ -112,6 +115,29 @@ def test_the_last_turn_sends_nothing_back():
     assert (output["answer"], output["dropped_citations"]) == ("Ada", 1)
 
 
+@pytest.mark.parametrize(
+    "cells", [("FINAL('Ada')",), (final(),), MESSAGE + ("prose:Ada",) * 2, ("prose:Ada",) * 3], ids=str
+)
+def test_an_answer_without_quotes_is_sent_back_once_and_counted(cells):
+    output = ask(TEXT, *cells)
+    assert (output["answer"], output["citations"], output["dropped_citations"]) == ("Ada", [], 0)
+    assert (output["status"], output["degraded"]) == ("complete", {"no_citations": 1})
+    assert [one["unfound"] for one in output["trajectory"] if "unfound" in one] == [0]
+    right = ask(TEXT, *(cells[:-1] or cells), final("Ada Byrne"))
+    assert (right["degraded"], len(right["citations"])) == ({}, 1)
+
+
+@pytest.mark.parametrize("context", [None, "", []])
+def test_where_nothing_can_be_quoted_no_quote_is_wanted(context):
+    output = ask(context, "FINAL('Ada')")
+    assert (output["iterations"], output["degraded"].get("no_citations")) == (1, None)
+
+
+def test_a_last_turn_without_quotes_is_counted_and_none_without_an_answer():
+    assert ask(TEXT, "print(1)", "prose:Ada", budget=Budget(iterations=1))["degraded"] == {"no_citations": 1}
+    assert ask(TEXT, "FINAL(None)", budget=Budget(iterations=3))["degraded"] == {}
+
+
 def test_an_answer_without_quotes_is_an_answer():
     output = ask(TEXT, "FINAL('Ada')")
     assert (output["answer"], output["citations"], output["dropped_citations"]) == ("Ada", [], 0)
@@ -160,7 +186,6 @@ FORMS = {
     "in a sentence": f"The answer is {AS_JSON}.",
     "behind an example": f'As asked, {{"answer": "...", "quotes": []}}:\n{AS_JSON}',
 }
-MESSAGE = ("prose:I think so.",)
 WAYS = {
     "at a limit": ((), Budget(iterations=1), "iterations"),
     "as a message without code": (MESSAGE, Budget(), "prose"),

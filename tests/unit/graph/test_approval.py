@@ -153,6 +153,7 @@ def decision(*kinds: str, **more: Any) -> dict[str, Any]:
 YES = [True, {"approve": True}, decision("approve"), decision("approve", "approve")]
 NO = [False, {"approve": False}, decision("reject"), decision("reject", message="too dear")]
 NEITHER = [
+    None,
     "yes",
     "no",
     1,

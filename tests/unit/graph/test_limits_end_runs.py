@@ -18,7 +18,7 @@ from rlm_langchain import (
     RLMRunnable,
     create_rlm,
 )
-from rlm_langchain.testing.models import FunctionModel
+from rlm_langchain.testing.models import FunctionModel, script
 
 LAST = "has to end now"
 """What the last turn of a run is told."""
@@ -245,3 +245,22 @@ def test_a_price_for_a_model_that_is_not_used_is_a_slip(ask):
 
 def test_calls_limited_by_a_person_are_no_dollars(ask):
     create_rlm(spender(), budget=Budget(approve_above_calls=5)).graph  # noqa: B018 - builds it
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize(
+    ("cells", "seen"),
+    [
+        (["FINAL(1 / 0)"], ["ZeroDivisionError"]),
+        (["FINAL(nope)"], ["NameError"]),
+        (["print('seen', 40 + 2)", "FINAL(1 / 0)", "FINAL(nope)"], ["seen 42", "NameError"]),
+        (["FINAL(1 / 0)", "print('seen', 40 + 2)"], ["seen 42"]),
+    ],
+    ids=str,
+)
+def test_a_run_that_failed_says_what_was_raised_last(sandbox, cells, seen):
+    rlm = create_rlm(script(*cells), sandbox=sandbox, budget=Budget(iterations=len(cells)))
+    output = rlm.invoke("q")
+    assert output["status"] == "failed"
+    assert all(text in output["found"] for text in seen)
+    assert output["found"].count("Error") == sum("Error" in text for text in seen)

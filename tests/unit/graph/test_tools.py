@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -17,7 +18,9 @@ from uuid import UUID
 import numpy as np
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import FakeEmbeddings
 from langchain_core.messages import ToolMessage
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import InjectedToolArg, InjectedToolCallId, StructuredTool, Tool, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -690,3 +693,41 @@ FINAL(said)
         assert len(error) < 4_100
         assert "characters left out ...]" in error
     assert errors[0].endswith("here")
+
+
+class Vectors(FakeEmbeddings):
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return broken()
+
+    embed_query = embed_documents  # type: ignore[assignment]
+
+
+class Found(BaseRetriever):
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> Any:
+        return broken()
+
+
+def broken(x: int = 0) -> Any:
+    """Fail with a secret."""
+    raise LookupError("no row for sk-canary-5e2f77aa90 in the table")
+
+
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        ("broken(x=1)", {"tools": [broken]}),
+        ("broken(1)", {"functions": [HostFunction("broken", "x", "Fail.", broken)]}),
+        ("search('q')", {"retriever": Vectors(size=2)}),
+        ("search('q')", {"retriever": Found()}),
+        ("llm_query('q')", {"recursive_model": FunctionModel(function=lambda messages: broken())}),
+    ],
+    ids=["tool", "function", "embeddings", "retriever", "model"],
+)
+def test_what_foreign_code_raised_is_logged_for_its_author_and_kept_from_models(code, options, caplog):
+    caplog.set_level(logging.DEBUG, logger="rlm_langchain")
+    model = script(f"try:\n    {code}\nexcept Exception as e:\n    print(e)", "FINAL(1)")
+    output = create_rlm(model, sandbox="monty", **options).invoke({"query": "q", "context": "a text"})
+    assert "LookupError: no row for *** in the table" in caplog.text
+    assert ", in broken" in caplog.text
+    assert "no row" not in str(output)
+    assert "canary" not in caplog.text

@@ -152,6 +152,14 @@ def test_a_stream_that_is_left_leaves_no_run_alive():
     assert not model.rlm.built.components.trees._alive
 
 
+async def test_a_reply_without_an_answer_says_why_there_is_none():
+    model = ChatRLM(create_rlm(script("print(41 + 1)"), sandbox="monty", budget=Budget(iterations=2)))
+    for reply in (model.invoke("q"), await model.ainvoke("q"), sum_of(model.stream("q"))):
+        assert reply.text.startswith("(no answer: iterations)\nWhat was seen last:\n")
+        assert "42" in reply.text
+        assert reply.response_metadata["status"] == "failed"
+
+
 def test_stop_words_cut_the_reply():
     assert chat("FINAL('one two three')").invoke("q", stop=["two"]).content == "one "
     always = ChatRLM(rlm=create_rlm(script("FINAL('one two three')")), stop=["three"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
 from typing_extensions import TypedDict
 
-from rlm_langchain import Budget, InputError, create_rlm, rlm_tool
-from rlm_langchain.testing.models import script
+from rlm_langchain import Budget, ConfigurationError, InputError, create_rlm, rlm_tool
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 class Desk(TypedDict, total=False):
@@ -55,6 +56,34 @@ def test_a_node_reads_and_writes_the_keys_of_its_parent(run):
     end = run(parent(as_node(rlm, output="report")), {"question": "How long?", "archive": "abc"})
     assert end["finding"] == [3, "<x>"]
     assert end["report"]["status"] == "complete"
+
+
+@dataclass
+class Sheet:
+    question: str
+    archive: Any = None
+    finding: Any = None
+
+
+@pytest.mark.parametrize("schema", [Desk, Sheet])
+@pytest.mark.parametrize("option", ["query", "context", "answer", "output"])
+def test_a_key_that_the_state_does_not_have_is_told_before_anything_is_paid(run, schema, option):
+    asked: list[Any] = []
+    rlm = create_rlm(FunctionModel(function=asked.append), sandbox="monty")
+    graph = StateGraph(schema)
+    graph.add_node("n", as_node(rlm, **{option: "qq"}))
+    graph.add_edge(START, "n")
+    with pytest.raises(
+        ConfigurationError, match=rf"{option}='qq'\): .*; it has archive, finding, question"
+    ) as raised:
+        run(graph.compile(), {"question": "q", "archive": "a"})
+    assert "branch" not in str(raised.value)
+    assert not asked
+
+
+def test_a_question_that_the_state_has_not_got_yet_is_told(run):
+    with pytest.raises(InputError, match=r"query='question'.*holds nothing there"):
+        run(parent(as_node(create_rlm(script("FINAL(1)"), sandbox="monty"))), {"archive": "a"})
 
 
 class Chat(MessagesState, total=False):

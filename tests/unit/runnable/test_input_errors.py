@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import pydoc
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.utils import ConfigurableFieldSingleOption
+from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import (
     Budget,
@@ -19,6 +25,8 @@ from rlm_langchain import (
     RLMContextMiddleware,
     RLMRetriever,
     RLMRunnable,
+    ThreadBusy,
+    UnknownPlugin,
     create_hybrid_rlm,
     create_rlm,
     create_rlm_graph,
@@ -60,6 +68,17 @@ def test_what_cannot_be_made_of_options_is_told_before_anything_is_asked(
 ) -> None:
     with pytest.raises(ConfigurationError, match=told):
         create_rlm(MODEL, **options).invoke("q")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strategies": "grpe"}, {"strategies": ["grep", "grpe"]}, {"sandbox": "docker"}, {"functions": ["grpe"]}],
+    ids=str,
+)
+def test_a_plug_in_that_is_not_installed_is_an_error_of_its_own(options: dict[str, Any]) -> None:
+    with pytest.raises(UnknownPlugin, match=r"is called '(grpe|docker)'; installed: ") as raised:
+        create_rlm(MODEL, **options).invoke("q")
+    assert raised.value.name in ("grpe", "docker")
 
 
 @pytest.mark.parametrize("wrong", [{"calls": "a"}, {"calls": 1.5}, {"usd": "0.5"}, {"depth": None, "tokens": "1"}])
@@ -248,3 +267,132 @@ def test_a_stream_mode_that_there_is_not_is_told() -> None:
 def test_a_fork_needs_something_to_go_back_in() -> None:
     with pytest.raises(ConfigurationError, match="a fork goes back in what a checkpointer keeps"):
         create_rlm(MODEL).fork({"configurable": {"thread_id": "a"}})
+
+
+async def _gather(parts: Any) -> list[Any]:
+    return [part async for part in parts]
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "invoke": lambda rlm, **more: rlm.invoke("q", **more),
+    "ainvoke": lambda rlm, **more: asyncio.run(rlm.ainvoke("q", **more)),
+    "stream": lambda rlm, **more: [*rlm.stream("q", **more)],
+    "astream": lambda rlm, **more: asyncio.run(_gather(rlm.astream("q", **more))),
+    "stream of events": lambda rlm, **more: [*rlm.stream("q", stream_mode="custom", **more)],
+    "batch": lambda rlm, **more: rlm.batch(["q"], **more),
+    "batch, errors returned": lambda rlm, **more: rlm.batch(["q"], return_exceptions=True, **more),
+    "abatch": lambda rlm, **more: asyncio.run(rlm.abatch(["q"], **more)),
+    "batch_as_completed": lambda rlm, **more: [*rlm.batch_as_completed(["q"], **more)],
+    "completion": lambda rlm, **more: rlm.completion("q", "text", **more),
+    "bind": lambda rlm, **more: rlm.bind(**more),
+    "a chain": lambda rlm, **more: (rlm | RunnableLambda(lambda output: output)).invoke("q", **more),
+    "transform": lambda rlm, **more: [*rlm.transform(iter(["q"]), **more)],
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (
+            {"budget": Budget(calls=3)},
+            r"no 'budget': give it to create_rlm\(budget=...\).*configurable_fields\(budget=",
+        ),
+        ({"output_schema": int}, r"create_rlm\(output_schema=...\).*configurable_fields\(answer_schema="),
+        ({"bugdet": 3}, "no option 'bugdet'; did you mean 'budget'"),
+        ({"max_concurency": 1}, "did you mean 'max_concurrency'"),
+        ({"max_concurrency": 1}, r"in its config: config=\{'max_concurrency'"),
+    ],
+)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_call_takes_no_option_of_an_rlm(call: Callable[..., Any], more: dict[str, Any], told: str) -> None:
+    rlm = create_rlm(MODEL, sandbox="monty")
+    with pytest.raises(ConfigurationError, match=told):
+        call(rlm, **more)
+
+
+def test_a_context_beside_the_question_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="give it with the question"):
+        create_rlm(MODEL, sandbox="monty").invoke("q", context="text")
+
+
+@pytest.mark.parametrize(
+    "named", [{"budget": Budget(calls=3)}, {"limits": None}, {"sandbox": "cpython"}, {"output_schema": int}]
+)
+def test_an_option_that_is_not_left_to_calls_cannot_be_set_by_a_config(named: dict[str, Any]) -> None:
+    rlm = create_rlm(MODEL, sandbox="monty")
+    told = f"does not leave {next(iter(named))!r} to its calls"
+    for ask in (
+        lambda: rlm.with_config(configurable=named),
+        lambda: rlm.with_config(**named),
+        lambda: rlm.invoke("q", {"configurable": named}),
+        lambda: rlm.batch(["q"], {"configurable": named}),
+        lambda: rlm.invoke("q", cast(Any, {name: value or 1 for name, value in named.items()})),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            ask()
+
+
+def test_an_option_that_is_left_to_calls_may_have_any_name_and_other_steps_may_have_it_too() -> None:
+    left = create_rlm(MODEL, sandbox="monty").configurable_fields(
+        budget=ConfigurableFieldSingleOption(id="limits", options={"few": Budget(calls=3)}, default="few")
+    )
+    chain = left | RunnableLambda(lambda output: str(output["answer"])) | create_rlm(MODEL, sandbox="monty")
+    assert chain.with_config(configurable={"limits": "few"}).invoke("q")["answer"] == 1
+    assert left.invoke("q", {"configurable": {"limits": "few", "budget": 3, "user": "a"}})["answer"] == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [("human", "hi")],
+        ("human", "hi"),
+        [{"role": "user", "content": "hi"}],
+        {"messages": [("human", "hi")]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}], "remaining_steps": 3},
+        {"messages": [HumanMessage("hi")], "context": "text"},
+        ["hi"],
+    ],
+    ids=str,
+)
+def test_what_langchain_takes_for_messages_is_a_question(given: Any) -> None:
+    output = create_rlm(MODEL, sandbox="monty").invoke(given)
+    assert output["trajectory"][0]["query"] == "hi"
+    is_told = isinstance(given, dict) and "context" in given
+    assert bool(output["trajectory"][0].get("context")) == is_told
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"query": 3}, "the query is an int"),
+        ({"query": None}, "the query is None"),
+        ({"query": ["q"]}, "the query is a list"),
+        ({"question": "q"}, "there is no 'query'; you gave 'question'"),
+        ({"input": "q", "context": "text"}, "there is no 'query'; you gave 'input', 'context'"),
+        ({}, "there is no 'query'; you gave an empty dict"),
+        (3, "the query is an int"),
+        ([], "the query is a list"),
+        ([3], "these are no messages"),
+        ([("wizard", "hi")], "these are no messages"),
+    ],
+    ids=str,
+)
+def test_what_is_no_question_is_told_with_what_was_given(given: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        create_rlm(MODEL, sandbox="monty").invoke(given)
+
+
+def test_a_resume_without_a_checkpointer_names_it() -> None:
+    with pytest.raises(InputError, match=r"without a checkpointer no run is kept.*create_rlm\(..., checkpointer="):
+        create_rlm(MODEL, sandbox="monty").invoke(None)
+
+
+def test_a_thread_that_this_process_works_on_is_named_as_its_user_names_it() -> None:
+    rlm, config = (
+        create_rlm(MODEL, sandbox="monty", checkpointer=InMemorySaver()),
+        {"configurable": {"thread_id": "mine"}},
+    )
+    with closing(cast(Any, rlm.stream("q", config, stream_mode="custom"))) as parts:
+        next(parts)
+        with pytest.raises(ThreadBusy, match=r"^another call in this process works on the thread 'mine' \("):
+            rlm.invoke("q", config)
