@@ -135,8 +135,8 @@ def test_a_cell_that_waits_when_another_question_comes_leaves_nothing_behind(ask
     assert "__interrupt__" in ask(rlm, "1")
     output = ask(rlm, "2")
     assert output["answer"] == [0, False, False]
-    given_up = [record for record in output["trajectory"] if record["type"] == "output"][1]
-    assert "given up" in given_up["text"]
+    abandoned = [record for record in output["trajectory"] if record["type"] == "output"][1]
+    assert "abandoned" in abandoned["text"]
 
 
 def test_strategies_that_come_with_a_later_question_are_told_of(ask):

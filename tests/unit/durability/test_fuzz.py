@@ -176,7 +176,7 @@ def used(journal: Journal, records: list[Any]) -> None:
         journal.answers(),
         journal.runs(),
         journal.given_up,
-        journal.last_output,
+        journal.last_seen,
     )
     _ = (
         journal.iterations,

@@ -503,6 +503,6 @@ def test_a_search_without_a_hit_says_so_and_is_counted(sandbox):
 @pytest.mark.parametrize("context", [[], "", {}])
 def test_a_context_that_is_empty_is_told(context):
     output = create_rlm(script("print(search('x'))", "FINAL(1)"), retriever="bm25").completion("q", context)
-    assert "The context that was given is empty" in output["trajectory"][0]["text"]
+    assert "The given context is empty" in output["trajectory"][0]["text"]
     assert output["degraded"] == {"empty_context": 1, "found_nothing": 1}
     assert create_rlm(script("FINAL(1)")).invoke("q")["degraded"] == {}
