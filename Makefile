@@ -70,7 +70,7 @@ $(VENV)/docs.stamp: $(VENV)/dev.stamp
 build/spec/stamp: docs/spec/package.json
 	@mkdir -p build/spec
 	@cp $< build/spec
-	@npm install --prefix build/spec --silent --ignore-scripts --no-package-lock --no-audit --no-fund
+	@npm install --prefix build/spec --silent --ignore-scripts --no-package-lock --no-audit --no-fund --fetch-retries=1 --fetch-timeout=20000
 	@touch $@
 
 # Debian and Ubuntu leave `ensurepip` out of Python: there the system's pip puts a pip into the environment.
