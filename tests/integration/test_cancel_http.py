@@ -99,6 +99,7 @@ class Site:
 @contextmanager
 def client(site: Site, way: str, place: str) -> Iterator[None]:
     """Ask the site over a socket; at the end of the block the client is gone, and the server, too."""
+    before = set(children())
     listener = socket.create_server(("127.0.0.1", 0))
     running = uvicorn.Server(uvicorn.Config(site, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[listener])))
@@ -108,7 +109,7 @@ def client(site: Site, way: str, place: str) -> Iterator[None]:
             connection.sendall(f"GET /{way}?q={quote(place)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             yield
         assert site.ended.wait(60)
-        assert all(gone(worker, 60) for worker in children())
+        assert all(gone(worker, 60) for worker in set(children()) - before)
     finally:
         running.should_exit = True
         thread.join()
