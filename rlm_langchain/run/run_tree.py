@@ -160,8 +160,8 @@ class RunTree:
     def lost(self, place: str, most: Usage) -> None:
         """Record that a reply never came. On disk, an unsettled request already means that.
 
-        A tool or a function that was cut off is not counted as a lost request, since it reads no tokens. Its price
-        and its call count.
+        A tool or a function that was cut off reads no tokens, so it is not a lost request. Its price and its call
+        are counted all the same.
         """
         self.note(place, most)
         if most.calls or most.input:

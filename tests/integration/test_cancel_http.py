@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -75,25 +75,26 @@ class Site:
             yield json.dumps(part, default=str)
 
     async def ainvoke(self, request: Request) -> Any:
-        async def gone() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(gone)
+        async with cancelled_without(request):
             return JSONResponse(await self.rlm.ainvoke(request.query_params["q"]))
 
     async def invoke(self, request: Request) -> Any:
-        async def gone() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
+        async with cancelled_without(request):
+            return JSONResponse(await anyio.to_thread.run_sync(self.rlm.invoke, request.query_params["q"]))
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(gone)
-            done = await anyio.to_thread.run_sync(self.rlm.invoke, request.query_params["q"])
-            return JSONResponse(done)
+
+@asynccontextmanager
+async def cancelled_without(request: Request) -> AsyncIterator[None]:
+    """The block is cancelled when the client of a request has left."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(gone)
+        yield
 
 
 @contextmanager
