@@ -37,11 +37,11 @@ FLIGHT = 4
 
 _SECRET = re.compile("key|token|secret|password|header", re.IGNORECASE)
 
-Paying = Callable[[Usage, str], AbstractAsyncContextManager[Any]]
-"""Around a request: what it will use, and a name for it."""
+Paying = Callable[[Usage], AbstractAsyncContextManager[Any]]
+"""Around a request: what it will use."""
 
 
-def unpaid(wanted: Usage, name: str) -> AbstractAsyncContextManager[Any]:
+def unpaid(wanted: Usage) -> AbstractAsyncContextManager[Any]:
     """For those who keep no account."""
     return nullcontext()
 
@@ -98,11 +98,11 @@ class Embedder:
     async def _asked(self, embed: Callable[[], Any], texts: Sequence[str], paying: Paying) -> Any:
         """What `embed` gives, in a thread, again when a fault may pass."""
         attempt, waited, began = 0, 0.0, time.monotonic()
-        wanted, name = self._usage(texts), _hash(texts)
+        wanted = self._usage(texts)
         while True:
             attempt += 1
             try:
-                async with paying(wanted, name):
+                async with paying(wanted):
                     return await _in_thread(embed)
             except _Failed as failed:
                 log_failure("the embedding model failed", failed.error, secrets_of(self.model))
@@ -182,7 +182,3 @@ def _is_plain(value: Any) -> bool:
     except (TypeError, ValueError, RecursionError):
         return False
     return True
-
-
-def _hash(texts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:32]

@@ -173,7 +173,7 @@ class SearchWork:
         return SearchTarget(file, context["sha256"])
 
     @asynccontextmanager
-    async def _paying(self, wanted: Usage, name: str) -> AsyncIterator[None]:
+    async def _paying(self, wanted: Usage) -> AsyncIterator[None]:
         """Reserve a request to the embedding model in the budget, and write its receipt."""
         self.tree.check()
         async with self.tree.reserve(self.place, wanted) as entry, self._sent(entry):
