@@ -189,7 +189,7 @@ class GenerateStep:
 
     async def _asked_once(self, config: RunnableConfig) -> Completion | None:
         last = bool(self.stop)
-        held = last and not self.state["path"]  # for the run whose answer counts
+        held = last and not self._path  # for the run whose answer counts
         query = ModelRequest(
             self._model, self.messages, self._place, self.key, None, self.decision, last, True, held
         )
@@ -203,7 +203,7 @@ class GenerateStep:
     @property
     def depth(self) -> int:
         """How many runs are above this one."""
-        return depth_of(self.state["path"])
+        return depth_of(self._path)
 
     @property
     def _model(self) -> Model:
@@ -216,7 +216,7 @@ class GenerateStep:
 
     @property
     def _place(self) -> str:
-        return turn_place(self.state["path"], len(self.journal.turns))
+        return turn_place(self._path, len(self.journal.turns))
 
     def _decision(self) -> TurnPlan:
         """What this turn is to be, by the account and the clock as they are now."""
@@ -271,7 +271,7 @@ class GenerateStep:
 
     def _reserve_last_call(self) -> None:
         """Keep what a last call after this turn would need, when this is the run whose answer counts."""
-        if not self.state["path"]:
+        if not self._path:
             next_turn = self._estimate(self.components.root, last=True)
             self.tree.ledger.reserve_for_last_call = next_turn._replace(input=next_turn.input + TURN_TOKENS)
 
@@ -304,7 +304,7 @@ class GenerateStep:
 
     def _misfit(self, text: str) -> str | None:
         """Why words that would have been the answer are none."""
-        schema = self.components.answer_schema(self.state["path"])
+        schema = self.components.answer_schema(self._path)
         would_be = schema is not None and (self._talked_before() or self.journal.whole)
         return problem_in_words(text, schema) if schema is not None and would_be else None
 
@@ -316,13 +316,13 @@ class GenerateStep:
         used, lost = self.tree.spent_at(self._place), self.tree.lost_at(self._place)
         if used != Usage():
             text = "The root model was asked, and no reply that could be read came back."
-            self.recorder.note(self.state["path"], "reader", text, usage=used.record(), lost=lost)
+            self.recorder.note(self._path, "reader", text, usage=used.record(), lost=lost)
 
     def _note(self, text: str) -> None:
-        self.recorder.note(self.state["path"], "model", text)
+        self.recorder.note(self._path, "model", text)
 
     def _tell(self, text: str) -> None:
-        self.recorder.note(self.state["path"], "reader", text)
+        self.recorder.note(self._path, "reader", text)
 
     def _too_long(self) -> bool:
         """Whether the history leaves the root model too little room, and there is something to put in short."""
@@ -336,7 +336,7 @@ class GenerateStep:
     def _record(self, completion: Completion, cells: list[str]) -> None:
         record = TurnRecord(
             type="turn",
-            path=self.state["path"],
+            path=self._path,
             turn=len(self.journal.turns),
             text=completion.text,
             cells=cells,
