@@ -550,6 +550,9 @@ def test_the_doctor_says_whether_the_local_model_is_here(
     def told() -> str:
         return next(line for line in command("doctor").out.splitlines() if " local " in line)
 
+    # The user's own data folder, whose weights every home may use, is an empty one.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert ("fetched when it is first used" in told()) == (find_spec("xllamacpp") is not None)
     (tmp_path / "weights.gguf").touch()
     monkeypatch.setenv("RLM_LOCAL_MODEL", str(tmp_path / "weights.gguf"))
