@@ -15,6 +15,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
+from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import child_path, depth_of
 from rlm_langchain.run.ask_model import (
@@ -23,7 +24,6 @@ from rlm_langchain.run.ask_model import (
     receipt_key,
     recorded_reply,
 )
-from rlm_langchain.run.reservation import prompt_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.recorder import NumberedCall
@@ -41,7 +41,7 @@ class ModelCallHandler(CallHandler):
     def reservation(self, site: CallSite) -> Usage:
         """Return what the call may use. A child run is known by its first turn only: it asks for its own calls."""
         model = site.components.sub_model(depth_of(site.asked.path))
-        return reservation_for(site.tree.ledger, model, [HumanMessage(_text_read(site))])
+        return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(_text_read(site))]))
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the model's reply."""
