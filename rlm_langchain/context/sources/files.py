@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob
 from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
@@ -28,6 +29,8 @@ from rlm_langchain.context.decoding import (
 )
 from rlm_langchain.context.describe import PREVIEW_BYTES, quoted
 from rlm_langchain.context.file_hashes import FileStat
+from rlm_langchain.context.formats.parsed import AsText, SourceFile
+from rlm_langchain.context.formats.storing import file_reference, reading
 from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import NamedPipe
@@ -101,7 +104,16 @@ def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter
     sample = file.read(SAMPLE_BYTES)
     if sample is None:  # some kernel files block until an event
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    if wrong := why_not_text(sample) or _why_sparse(file.fileno(), stamp.size):
+    if wrong := _why_sparse(file.fileno(), stamp.size):
+        raise InputError(f"{shown} is {wrong}")
+    if stamp.size:
+        source = SourceFile(file, path.name, stamp.size, reading(store_writer, shown), sample, str(path))
+        found = file_reference(source, shown, note, store_writer)
+        if not isinstance(found, AsText):
+            _refuse_changed(path, stamp)
+            return found
+        note = describe.join_parts(note, found.note)
+    if wrong := why_not_text(sample):
         raise InputError(f"{shown} is {wrong}")
     file.seek(0)
     if sample and not stamp.size:  # kernel files (/proc, /sys) have no size, and may not end

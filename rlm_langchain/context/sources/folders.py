@@ -28,11 +28,14 @@ from rlm_langchain.context.decoding import (
 )
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.file_hashes import FileStat
+from rlm_langchain.context.formats.parsed import AsText, Parsed, Reading, SourceFile, TooLong, Unreadable
+from rlm_langchain.context.formats.storing import cut_notes
+from rlm_langchain.context.formats.table import parsed_of
 from rlm_langchain.context.reference import StoreWriter, json_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
 from rlm_langchain.context.sources.streams import as_input_error
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import InputError, MissingDependency
 from rlm_langchain.types import ContextRef
 
 MAX_TEXT_BYTES = 1 << 30
@@ -59,7 +62,7 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
     reader = _FolderReader(within, root, store_writer)
     with store_writer.blobs.writer() as writer:
         reader.write(writer)
-        if not reader.characters:
+        if not (reader.characters or reader.kinds):
             raise InputError(
                 describe.join_parts(
                     f"the folder {one_line(reader.root)} contains no readable text", reader.left_out()
@@ -77,6 +80,10 @@ class _FolderReader:
         self.walk = FolderWalk(within, root, self._check)
         self.names: list[str] = []
         self.files = self.characters = self.size = self.replaced = self.changed = 0
+        self.kinds: Counter[str] = Counter()
+        """The files that are no text, by what they are."""
+        self.notes: list[str] = []
+        self._reading = Reading(strict=store_writer.strict, check=self._check)
 
     def write(self, writer: BlobWriter) -> None:
         """Write all files, in the format in which the store keeps JSON."""
@@ -97,14 +104,22 @@ class _FolderReader:
         more = sum(self.walk.left_out.values()) > len(self.walk.named) > 0
         named = ", ".join(self.walk.named) + (", ..." if more else "")
         return describe.join_parts(
-            f"dict of {describe.count(self.files, 'file')}: path -> text, "
-            f"{self.characters:,} characters in all ({describe.tokens(self.size)})",
+            f"dict of {describe.count(self.files, 'file')}: path -> {'value' if self.kinds else 'text'}, "
+            f"{self.characters:,} characters{' of text' if self.kinds else ''} in all "
+            f"({describe.tokens(self.size)})",
+            self._values(),
             f"{describe.count(self.changed, 'file')} changed while being read" if self.changed else "",
             named and f"not read: {named}",
             f"{describe.keys_label(self.names)}: {describe.list_keys(self.names)}",
             self.left_out(),
             replacement_note(self.replaced),
+            cut_notes(self.notes),
         )
+
+    def _values(self) -> str:
+        """Return `3 text, 2 PDF, 1 CSV table`, or nothing if all are texts."""
+        texts = self.files - sum(self.kinds.values())
+        return describe.list_counts(Counter({"text": texts} if texts else {}) + self.kinds) if self.kinds else ""
 
     def left_out(self) -> str:
         """Return how many entries of each kind were not read, most frequent first."""
@@ -123,12 +138,23 @@ class _FolderReader:
         if sample is None or (sample and not stamp.size):
             self.walk.leave_out(name, "special")  # a kernel file, which has no size and may not end
             return
+        source = SourceFile(file, name.rpartition("/")[2], stamp.size, self._reading, sample, path)
+        value = self._value(source, name)
+        if value is None:
+            return
+        if not isinstance(value, AsText):
+            self._write_value(writer, value, name, keys)
+            return
+        if value.note:
+            self.notes.append(f"{quoted(name)}: {value.note}")
+        file.seek(len(sample))
         decoder = Decoder(one_line(path), sample, strict=self._store_writer.strict)
         if why_not_text(sample) or (decoder.is_utf8 and b"\0" in sample):
             self.walk.leave_out(name, "binary")
             return
         self._add_size(name, stamp.size)
         self._begin_item(writer, keys.key(name))
+        writer.write(b'"')
         with as_input_error(path):
             left, block = stamp.size - len(sample), sample
             while True:
@@ -144,8 +170,37 @@ class _FolderReader:
         writer.write(b'"')
         self.replaced += decoder.replaced
 
+    def _value(self, file: SourceFile, name: str) -> tuple[Parsed, list[bytes]] | AsText | None:
+        """Return what a file becomes and its JSON, or that it is a text, or None if it is left out."""
+        try:
+            parsed = parsed_of(file)
+            return parsed if isinstance(parsed, AsText) else (parsed, [*parsed.json()])
+        except TooLong:
+            return AsText("it is too long as a value, so it is read as text")
+        except Unreadable as error:
+            if self._store_writer.strict:
+                raise error.named(one_line(file.path)) from error
+            self.walk.leave_out(name, error.reason)
+        except MissingDependency as error:
+            if self._store_writer.strict:
+                raise
+            self.walk.leave_out(name, str(error).partition(": ")[2])
+        return None
+
+    def _write_value(
+        self, writer: BlobWriter, value: tuple[Parsed, list[bytes]], name: str, keys: UniqueKeys
+    ) -> None:
+        """Write what a file that is no text became."""
+        parsed, pieces = value
+        self._add_size(name, sum(map(len, pieces)))
+        self._begin_item(writer, keys.key(name))
+        for piece in pieces:
+            writer.write(piece)
+        self.kinds[parsed.kind] += 1
+        self.notes += [f"{quoted(name)}: {note}" for note in parsed.notes]
+
     def _begin_item(self, writer: BlobWriter, key: str) -> None:
-        writer.write(f'{"," if self.files else ""}{dumps(key)}:"'.encode())
+        writer.write(f"{',' if self.files else ''}{dumps(key)}:".encode())
         self.files += 1
         if len(self.names) < _MAX_NAMES:
             self.names.append(key)

@@ -171,7 +171,7 @@ def test_a_damaged_note_about_a_file_only_means_that_it_is_read_again(store):
     [
         ("/no/such/file.txt", "there is no file or folder /no/such/file.txt: check the name"),
         ("/dev/null", "/dev/null is empty: there is nothing to ask about"),
-        (sys.executable, "is not text in UTF-8: if it is text in another encoding, convert it first"),
+        (sys.executable, r"is an executable: give its source, or the texts in it"),
         ("a\0b", "cannot read a\0b"),
     ],
 )
@@ -271,7 +271,7 @@ def test_streams_that_cannot_be_read_are_refused_in_a_sentence(store, tmp_path):
         (io.StringIO(), "the stream is empty"),
         (Odd(), "cannot read odd: its `read` returns int, not text or bytes"),
         (closed, "cannot read the stream: I/O operation on closed file"),
-        (io.BytesIO(b"%PDF-1.4"), "the stream is a PDF"),
+        (io.BytesIO(b"%PDF-1.4"), "the stream is a damaged PDF"),
     ):
         with pytest.raises(InputError, match=message):
             store.reference(stream)

@@ -1,0 +1,75 @@
+"""Every kind of file answers a question in both sandboxes as an independent computation does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
+from rlm_langchain.sandboxes.monty import MontySandbox
+from rlm_langchain.types import Answered, Limits
+from tests.kinds import KINDS
+
+MANUAL = Path(__file__).parents[2] / "docs" / "how-to" / "contexts.md"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ContextStore:
+    return ContextStore(tmp_path_factory.mktemp("kinds"))
+
+
+@pytest.fixture(scope="module")
+def references(store):
+    """A reference to a file of each kind, by the name that it has in the REPL."""
+    found = {}
+    for number, kind in enumerate(KINDS):
+        path = store.root / kind.file
+        path.parent.mkdir(exist_ok=True)
+        kind.make(path)
+        found[f"kind_{number}"] = store.reference(path)
+    return found
+
+
+@pytest.fixture(scope="module", params=[CPythonSandbox, MontySandbox])
+def session(request, store, references):
+    """A REPL that has all of them."""
+    if missing := request.param().missing():
+        pytest.skip(missing)
+    files = {name: store.open(ref) for name, ref in references.items()}
+    opened = request.param().open(None, "", Limits(), files)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("number", range(len(KINDS)), ids=[kind.name for kind in KINDS])
+def test_code_answers_a_question_about_each_kind(session, references, number):
+    kind, name = KINDS[number], f"kind_{number}"
+    assert kind.note in references[name]["about"]
+    step = session.run(f"import json\nit = {name}\nFINAL(json.dumps({kind.code}))")
+    assert isinstance(step, Answered), step
+    assert json.loads(step.value) == kind.answer
+
+
+def test_a_kind_is_read_once_and_then_found_by_the_hash_of_the_file(store, references, monkeypatch):
+    from rlm_langchain.context.formats import storing
+
+    monkeypatch.setattr(storing, "read_as", lambda *_: pytest.fail("it was read again"))
+    for number, kind in enumerate(KINDS):
+        path = store.root / kind.file
+        copy = path.with_name(f"copy of {path.name}")
+        copy.write_bytes(path.read_bytes())
+        assert store.reference(path) == references[f"kind_{number}"]
+        assert ContextStore(store.root).reference(copy)["sha256"] == references[f"kind_{number}"]["sha256"]
+        copy.unlink()
+
+
+def test_the_manual_lists_these_kinds():
+    table = re.search(r"^\| kind \|.*?\n\n", MANUAL.read_text(), re.DOTALL | re.MULTILINE)
+    assert table
+    assert [line.split("|")[1].strip() for line in table[0].strip().splitlines()[2:]] == [
+        kind.name for kind in KINDS
+    ]
