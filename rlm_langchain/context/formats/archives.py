@@ -30,6 +30,7 @@ from rlm_langchain.context.formats.parsed import (
     library,
     with_article,
 )
+from rlm_langchain.errors import InputError
 
 _AGAIN = "it is cut or changed: get it again where it came from"
 _Member = tuple[str, Callable[[], IO[bytes]]]
@@ -104,11 +105,15 @@ def _read(
                 value[key], parsed = value_of(SourceFile.of_bytes(data, key.rpartition("/")[2], reading))
                 kinds[parsed.kind if parsed else "text"] = kinds.get(parsed.kind if parsed else "text", 0) + 1
                 notes += [f"{key}: {note}" for note in (parsed.notes if parsed else [])]
-    except _ERRORS as error:
-        if isinstance(error, Unreadable) or not value or reading.strict:
-            raise error if isinstance(error, Unreadable) else _damaged(kind) from error
+    except (*_ERRORS, InputError) as error:
+        if _is_limit(error):
+            raise
+        if not value or reading.strict:
+            raise _damaged(kind) from error
         notes.insert(0, f"damaged: the {kind} is cut, and nothing is read after {count(len(value), 'file')}")
     notes += left.notes()
+    if not value and left.error:
+        raise left.error
     if not value:
         raise Unreadable(kind, "has no file that can be read", "; ".join(left.notes()) or "give something else")
     held = ", ".join(f"{number:,} {name}" for name, number in kinds.items())
@@ -124,12 +129,17 @@ def _member(open_member: Callable[[], IO[bytes]], reading: Reading, left: LeftOu
                 _allowance(reading).add(len(part))
                 reading.check()
                 parts.append(part)
-    except Unreadable:
-        raise
-    except _ERRORS:
+    except (*_ERRORS, InputError) as error:
+        if _is_limit(error):
+            raise
         left.add("damaged file", name)
         return None
     return b"".join(parts)
+
+
+def _is_limit(error: Exception) -> bool:
+    """Return whether an archive is too large, rather than damaged."""
+    return isinstance(error, InputError) and not (isinstance(error, Unreadable) and error.fault == "damaged")
 
 
 def _allowance(reading: Reading) -> Any:
@@ -185,8 +195,8 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read the next bytes."""
         try:
-            data: bytes = self._stream.read(len(buffer))
-        except _ERRORS as error:
+            data: bytes = self._stream.read1(len(buffer))
+        except (*_ERRORS, InputError) as error:
             raise _damaged(self._kind) from error
         except Exception as error:
             if type(error).__name__ != "ZstdError":

@@ -85,6 +85,8 @@ class _Rows:
                 f"{self._short:,} with missing cells, which are None, {self._long:,} with cells too many, "
                 f"which are a list under {quoted(EXTRA)}"
             )
+        if self._text.marks % 2:
+            self.notes.append("damaged: a quotation mark is not closed, so several rows may have become one")
         self.notes += self._text.notes()
 
     def _ragged(self, row: list[str], number: int) -> dict[str, str | list[str] | None]:

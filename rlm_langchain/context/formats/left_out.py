@@ -19,6 +19,8 @@ class LeftOut:
     def __init__(self, strict: bool) -> None:
         self._strict = strict
         self._names: dict[tuple[str, str], list[str]] = {}
+        self.error: Unreadable | None = None
+        """Why the last file could not be read."""
 
     def add(self, kind: str, name: str, fault: str = "") -> None:
         """Leave a file out. Raises `InputError` if nothing may be."""
@@ -37,6 +39,7 @@ class LeftOut:
         except Unreadable as error:
             if self._strict:
                 raise error.named(quoted(name)) from error
+            self.error = error
             self.add(error.kind, name, error.fault)
         except MissingDependency as error:
             if self._strict:

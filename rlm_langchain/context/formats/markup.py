@@ -183,6 +183,6 @@ def read_rtf(file: SourceFile) -> Parsed:
         raise Unreadable("RTF document", "damaged", "save it again as .docx, .odt or text") from error
     pictures = len(re.findall(r"\\pict\b", source))
     notes = [f"left out: {count(pictures, 'picture')}"] if pictures else []
-    if source.count("{") > source.count("}") + 2:
+    if source.count("{") - source.count("\\{") > source.count("}") - source.count("\\}"):
         notes.append("damaged: its end is missing")
     return Parsed("RTF document", "str", text, notes=notes)

@@ -176,11 +176,15 @@ class Text:
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
+        self.marks = 0
+        """The quotation marks in the text that was read."""
         self._decoder = Decoder(one_line(file.name or "the context"), file.head, strict=file.reading.strict)
 
     def __iter__(self) -> Iterator[str]:
         for block in self._file.blocks():
-            yield self._decoder.decode(block)
+            text = self._decoder.decode(block)
+            self.marks += text.count('"')
+            yield text
         yield self._decoder.decode(b"", final=True)
 
     def lines(self) -> Iterator[str]:

@@ -33,7 +33,7 @@ def read(file: SourceFile) -> Parsed:
         raise Unreadable("PDF", "has only pictures, no text", f"recognise the text in it first, {_OCR}")
     if empty:
         where = ", ".join(map(str, empty[:_MAX_NAMED])) + (", ..." if len(empty) > _MAX_NAMED else "")
-        notes.append(f"{count(len(empty), 'page')} without text, perhaps scanned: {where}; add it {_OCR}")
+        notes.append(f"left out: {count(len(empty), 'page')} without text, perhaps scanned: {where}; add it {_OCR}")
     return Parsed("PDF", "list", pages, "page", 'dicts with the keys "page", from 1, and "text"', notes)
 
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from typing import Any
+import zlib
+from typing import IO, Any
 
+from rlm_langchain.context.decoding import BLOCK_BYTES
 from rlm_langchain.context.describe import count, list_keys, quoted
 from rlm_langchain.context.formats.cells import Cells
 from rlm_langchain.context.formats.parsed import MAX_UNPACKED_BYTES, Parsed, SourceFile, Unreadable, library
 
 _MAX_SHEETS = 8
 """Number of sheets that are described."""
-_MAX_CELLS = 20_000_000
-"""Most cells of a sheet, empty ones included. A sheet may claim a billion rows."""
+_MAX_CELLS = 10_000_000
+"""Most cells of a sheet, empty ones included, which the library keeps in memory too."""
+_FAR = re.compile(rb"""\br\s*=\s*["'](?:([A-Z]{2,3})(\d+)|[A-Z]?(\d{5,7}))["']""")
+"""A cell or a row of a sheet that is far from its beginning: beyond column Z, or beyond row 9,999."""
+_OVERLAP = 100
+"""Bytes of a block that are looked at again with the next one, because its end may cut a match."""
 
 
 def read(file: SourceFile) -> Parsed:
     """Read all sheets. Raises `Unreadable`."""
     calamine = library("python_calamine")
     data = file.read(kind="workbook")
-    kind = _kind(data)
+    kind = _kind(data, _Extent(file))
     try:
         book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
         cells, notes, shown = Cells(), list[str](), list[str]()
@@ -48,34 +54,66 @@ def read(file: SourceFile) -> Parsed:
     return Parsed(kind, "dict", sheets, "sheet", details, [*notes, *cells.notes()])
 
 
-def _kind(data: bytes) -> str:
+def _kind(data: bytes, extent: _Extent) -> str:
     """Return what the workbook is called. Raises `Unreadable` for one that unpacks to too much."""
     if not data.startswith(b"PK"):
         return "XLS workbook"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-            size = sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile as error:
+            if "xl/workbook.bin" in names:
+                raise Unreadable("XLSB workbook", "", "save it as .xlsx first: `soffice --convert-to xlsx FILE`")
+            kind = "ODS workbook" if "content.xml" in names else "XLSX workbook"
+            for name in names:
+                with archive.open(name) as member:
+                    extent.check(member, kind)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise Unreadable("XLSX workbook", "damaged", "get it again where it came from") from error
-    kind = "ODS workbook" if "content.xml" in names else "XLSX workbook"
-    if size > 4 * MAX_UNPACKED_BYTES:
-        raise Unreadable(
-            kind, f"unpacks to {size >> 20:,} MB", "save the sheet that you need as CSV, and give that"
-        )
     return kind
+
+
+class _Extent:
+    """Looks through the parts of a workbook before the library does, which ends the process if memory is short."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._size = 0
+
+    def check(self, member: IO[bytes], kind: str) -> None:
+        """Raise `Unreadable` for a part that unpacks to too much, or a sheet with a cell that is too far away."""
+        rows, columns, rest = 0, b"A", b""
+        while block := member.read(BLOCK_BYTES * 4):
+            self._file.reading.check()
+            self._size += len(block)
+            if self._size > 2 * MAX_UNPACKED_BYTES:
+                raise Unreadable(kind, "unpacks to too much", "save the sheet that you need as CSV, and give that")
+            for found in _FAR.finditer(rest + block):
+                columns = max(columns, found[1] or b"", key=lambda letters: (len(letters), letters))
+                rows = max(rows, int(found[2] or found[3]))
+            for letter in range(ord("Z"), columns[0], -1) if len(columns) == 1 else ():
+                if b'r="%c' % letter in block or b"r='%c" % letter in block:
+                    columns = bytes([letter])
+                    break
+            rest = block[-_OVERLAP:]
+            if rows * _number(columns) > _MAX_CELLS:
+                raise Unreadable(
+                    kind,
+                    f"has a sheet of {rows:,} rows and {_number(columns):,} columns",
+                    f"more than {_MAX_CELLS:,} cells cannot be read; save the part that you need as CSV",
+                )
+
+
+def _number(letters: bytes) -> int:
+    """Return the number of a column: 27 for AA."""
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - 64
+    return number
 
 
 def _sheet(book: Any, name: str, cells: Cells) -> tuple[list[Any], str]:
     """Return the rows of a sheet, and what they are: dicts if the first row names the columns, else lists."""
     sheet = book.get_sheet_by_name(name)
-    if sheet.total_height * max(1, sheet.total_width) > _MAX_CELLS:
-        raise Unreadable(
-            "workbook",
-            f"has the sheet {quoted(name)} with {sheet.total_height:,} rows and {sheet.total_width:,} columns, "
-            f"more than {_MAX_CELLS:,} cells",
-            "save the part that you need as CSV, and give that",
-        )
     rows = [_plain_row(row, cells) for row in sheet.to_python(skip_empty_area=False)]
     while rows and not any(cell is not None for cell in rows[-1]):
         rows.pop()

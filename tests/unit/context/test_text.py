@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_langchain.context.describe import approximate_tokens, without_size
@@ -39,6 +39,7 @@ def test_strict_refuses_exactly_the_texts_that_no_utf8_can_hold(store, text):
             store.reference(text, strict=True)
 
 
+@settings(deadline=None)  # a reader is imported when it is first needed
 @given(data=st.binary(min_size=1, max_size=200))
 def test_bytes_and_streams_of_any_block_size_are_read_alike(store, data):
     class Trickle(io.RawIOBase):
