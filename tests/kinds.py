@@ -442,7 +442,7 @@ KINDS = (
         data(xlsx({"Orders": TABLE, "Empty": []})),
         "sum(row['amount'] for row in it['Orders'])",
         TOTAL,
-        "1 sheet without cells",
+        "because it has no cells",
     ),
     Kind("XLS", "orders.xls", xls, "sum(row['amount'] for row in it['Orders'])", TOTAL),
     Kind("ODS", "orders.ods", made(ods), "sum(row['amount'] for row in it['Orders'])", TOTAL),

@@ -13,6 +13,7 @@ from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
     SAMPLE_BYTES,
     Decoder,
+    odd_sample,
     replace_surrogates,
     replacement_note,
 )
@@ -178,7 +179,8 @@ class Text:
         self._file = file
         self.marks = 0
         """The quotation marks in the text that was read."""
-        self._decoder = Decoder(one_line(file.name or "the context"), file.head, strict=file.reading.strict)
+        sample = odd_sample(file.stream, file.size, file.head)
+        self._decoder = Decoder(one_line(file.name or "the context"), sample, strict=file.reading.strict)
 
     def __iter__(self) -> Iterator[str]:
         for block in self._file.blocks():
@@ -209,7 +211,7 @@ class Text:
 
     def notes(self) -> list[str]:
         """Return what was replaced, after it was read."""
-        return [note] if (note := replacement_note(self._decoder.replaced)) else []
+        return self._decoder.notes()
 
 
 def with_article(kind: str) -> str:

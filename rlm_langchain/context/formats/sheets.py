@@ -30,7 +30,7 @@ def read(file: SourceFile) -> Parsed:
     kind = _kind(data, _Extent(file))
     try:
         book = calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
-        cells, notes, shown = Cells(), list[str](), list[str]()
+        cells, shown = Cells(), list[str]()
         sheets = {}
         for name in book.sheet_names:
             file.reading.check()
@@ -46,12 +46,9 @@ def read(file: SourceFile) -> Parsed:
         if type(error).__name__ != "PanicException":  # of the library's Rust, which derives from BaseException
             raise
         raise Unreadable(kind, "damaged", "it is cut or changed: get it again, or save it again") from error
-    empty = [name for name, rows in sheets.items() if not rows]
-    if empty:
-        notes.append(f"{count(len(empty), 'sheet')} without cells, an empty list: {list_keys(empty)}")
     more = [f"{count(len(shown) - _MAX_SHEETS, 'more sheet')}"] if len(shown) > _MAX_SHEETS else []
     details = "; ".join([*shown[:_MAX_SHEETS], *more])
-    return Parsed(kind, "dict", sheets, "sheet", details, [*notes, *cells.notes()])
+    return Parsed(kind, "dict", sheets, "sheet", details, cells.notes())
 
 
 def _kind(data: bytes, extent: _Extent) -> str:
@@ -118,7 +115,7 @@ def _sheet(book: Any, name: str, cells: Cells) -> tuple[list[Any], str]:
     while rows and not any(cell is not None for cell in rows[-1]):
         rows.pop()
     if not rows:
-        return [], "empty"
+        return [], "an empty list, because it has no cells"
     if _is_header(rows[0]) and len(rows) > 1:
         keys = rows[0]
         dicts = [dict(zip(keys, row, strict=True)) for row in rows[1:]]

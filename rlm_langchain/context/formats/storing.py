@@ -66,8 +66,9 @@ def _found_or_stored(
         if blobs.reuse(Blob(found["sha256"], found["size"], b"")):
             return _with_note(found, note)
     made = _stored(file, key, store_writer)
-    if isinstance(made, dict) and made["notes"] and store_writer.strict:
-        raise InputError(f"{name}: {made['notes'][0]}, which `strict` refuses: put it right, or leave out `strict`")
+    said = [made.note] if isinstance(made, AsText) else made["notes"]
+    if any(said) and store_writer.strict:
+        raise InputError(f"{name}: {said[0]}, which `strict` refuses: put it right, or leave out `strict`")
     with suppress(OSError):  # without this it is read once more, nothing worse
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.write_text(json.dumps({"text": made.note} if isinstance(made, AsText) else made))

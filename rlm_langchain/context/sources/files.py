@@ -25,9 +25,11 @@ from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
     SAMPLE_BYTES,
     encoding_of,
+    odd_sample,
     why_not_text,
 )
 from rlm_langchain.context.describe import PREVIEW_BYTES, quoted
+from rlm_langchain.context.encodings import guessed
 from rlm_langchain.context.file_hashes import FileStat
 from rlm_langchain.context.formats.parsed import AsText, SourceFile
 from rlm_langchain.context.formats.storing import file_reference, reading
@@ -118,11 +120,13 @@ def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter
     file.seek(0)
     if sample and not stamp.size:  # kernel files (/proc, /sys) have no size, and may not end
         return copy_stream(file, shown, store_writer, note, max_bytes=store_writer.max_stream_bytes)
-    plain = sample and encoding_of(sample) == "utf-8" and _is_utf8(path)
+    is_plain = encoding_of(sample) == "utf-8" and guessed(sample) is None
+    plain = sample and is_plain and _is_utf8(path)
     scanned = scan(file, stamp.size, lambda: store_writer.seconds_left(path)) if plain else None
     if scanned is None:
         file.seek(0)
-        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note)
+        odd = odd_sample(file, stamp.size, sample)
+        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note, sample=odd)
         _refuse_changed(path, stamp)
         return ref
     _refuse_changed(path, stamp)

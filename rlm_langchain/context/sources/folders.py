@@ -22,6 +22,7 @@ from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
     SAMPLE_BYTES,
     Decoder,
+    odd_sample,
     replace_surrogates,
     replacement_note,
     why_not_text,
@@ -96,7 +97,7 @@ class _FolderReader:
                 with self.walk.open(path) as file:
                     self._write_file(writer, file, name, path, keys)
             except OSError as error:
-                self.walk.leave_out(name, error_reason(error))
+                self._leave_out(name, error_reason(error))
         writer.write(b"}")
 
     def about(self) -> str:
@@ -136,7 +137,7 @@ class _FolderReader:
         stamp = FileStat.of_stat(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE_BYTES, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
-            self.walk.leave_out(name, "special")  # a kernel file, which has no size and may not end
+            self._leave_out(name, "special")  # a kernel file, which has no size and may not end
             return
         source = SourceFile(file, name.rpartition("/")[2], stamp.size, self._reading, sample, path)
         value = self._value(source, name)
@@ -146,12 +147,14 @@ class _FolderReader:
             self._write_value(writer, value, name, keys)
             return
         if value.note:
+            self._refuse(name, [value.note])
             self.notes.append(f"{quoted(name)}: {value.note}")
         file.seek(len(sample))
-        decoder = Decoder(one_line(path), sample, strict=self._store_writer.strict)
-        if why_not_text(sample) or (decoder.is_utf8 and b"\0" in sample):
-            self.walk.leave_out(name, "binary")
+        if why_not_text(sample):
+            self._leave_out(name, "binary")
             return
+        strict = self._store_writer.strict
+        decoder = Decoder(one_line(path), odd_sample(file, stamp.size, sample), strict=strict)
         self._add_size(name, stamp.size)
         self._begin_item(writer, keys.key(name))
         writer.write(b'"')
@@ -169,6 +172,8 @@ class _FolderReader:
             self.changed += FileStat.of_stat(os.fstat(file.fileno())) != stamp
         writer.write(b'"')
         self.replaced += decoder.replaced
+        if decoder.note:
+            self.notes.append(f"{quoted(name)}: {decoder.note}")
 
     def _value(self, file: SourceFile, name: str) -> tuple[Parsed, list[bytes]] | AsText | None:
         """Return what a file becomes and its JSON, or that it is a text, or None if it is left out."""
@@ -180,18 +185,32 @@ class _FolderReader:
         except Unreadable as error:
             if self._store_writer.strict:
                 raise error.named(one_line(file.path)) from error
-            self.walk.leave_out(name, error.reason)
+            self._leave_out(name, error.reason)
         except MissingDependency as error:
             if self._store_writer.strict:
                 raise
-            self.walk.leave_out(name, str(error).partition(": ")[2])
+            self._leave_out(name, f"needs {str(error).partition('pip install ')[2]}")
         return None
+
+    def _refuse(self, name: str, notes: list[str]) -> None:
+        """Raise `InputError` if there are notes, and nothing may be left out, replaced, guessed or repaired."""
+        if notes and self._store_writer.strict:
+            raise InputError(
+                f"{quoted(name)}: {notes[0]}, which `strict` refuses: put it right, or leave out `strict`"
+            )
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """Leave a file out. Raises `InputError` if nothing may be."""
+        if self._store_writer.strict:
+            raise InputError(f"{quoted(name)} would be left out ({reason}): take it away, or leave out `strict`")
+        self.walk.leave_out(name, reason)
 
     def _write_value(
         self, writer: BlobWriter, value: tuple[Parsed, list[bytes]], name: str, keys: UniqueKeys
     ) -> None:
         """Write what a file that is no text became."""
         parsed, pieces = value
+        self._refuse(name, parsed.notes)
         self._add_size(name, sum(map(len, pieces)))
         self._begin_item(writer, keys.key(name))
         for piece in pieces:

