@@ -1,13 +1,13 @@
-"""Between LangGraph and its saver: what goes wrong there is an error of ours, and what is read is data only.
+"""Wraps a checkpoint saver: its errors become ours, damaged rows are found, and only plain data is loaded.
 
-Savers raise whatever their database, driver or serialiser raises, and LangGraph's serialiser, as it comes, makes
-objects of any class that a row names. Our state is plain, so none is needed. A copy of the saver takes its place in
-the graph, of a class that is the saver's own with every method translated, and with a serialiser that allows no
-class of anybody's: it shares the saver's connection, and is one to whoever asks.
+Savers raise whatever their database, driver or serialiser raises, and LangGraph's default serialiser creates
+objects of any class that a row names. Our state is plain JSON and needs none of them. So the graph is given a copy
+of the saver. The copy belongs to a subclass of the saver's class in which every method translates errors, and its
+serialiser creates no objects. It shares the connection of the saver and passes `isinstance` checks.
 
-A row that is lost is an error too, since LangGraph would go on without it. The fields of a checkpoint have a
-checksum in its metadata; what a task has written has one in a row of its own, which no reader sees; and the
-trajectory, whose parts lie in the rows of all earlier steps, has as many records as the checkpoint counts.
+LangGraph would continue without a row that is lost, so a lost row is an error, too. The fields of a checkpoint have
+a checksum in its metadata; the writes of a task have one in a separate row, which is hidden from readers; and
+the checkpoint counts the records of the trajectory, which is assembled from the rows of all earlier steps.
 """
 
 from __future__ import annotations
@@ -44,13 +44,16 @@ NULL_TASK = "00000000-0000-0000-0000-000000000000"
 TRAJECTORY, RECORDED = "trajectory", "recorded"
 """Channels of our graph's state: the records, and their number."""
 UNKNOWN_FORMAT = "serialization type"
-"""What LangGraph's serialiser says of a row that is a pickle, or no format of its own."""
+"""Part of the message that LangGraph's serialiser raises for a pickle and for any unknown format."""
 
 
 def checked_saver(saver: Any) -> Any:
-    """A copy of a saver that raises our errors; LangGraph's other options as they are."""
+    """Return a copy of a saver that raises our errors. None, True and False are returned unchanged.
+
+    Raises `ConfigurationError` for anything that is not a saver.
+    """
     check(saver)
-    if saver is None or isinstance(saver, bool) or hasattr(saver, "sound"):  # which is such a copy
+    if saver is None or isinstance(saver, bool) or hasattr(saver, "sound"):  # it is such a copy already
         return saver
     twin: Any = copy.copy(saver)
     twin.__class__, twin.serde = _checked_class(twin.__class__), _data_only_serde(saver.serde)
@@ -58,13 +61,13 @@ def checked_saver(saver: Any) -> Any:
 
 
 def check(saver: object) -> None:
-    """Raise `ConfigurationError` for what is neither a saver nor one of LangGraph's other options."""
+    """Raise `ConfigurationError` unless this is a saver, None, True or False."""
     if saver is not None and not isinstance(saver, bool | BaseCheckpointSaver):
         raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
 
 
 def _data_only_serde(serde: Any) -> Any:
-    """LangGraph's serialiser with an empty list of classes; a serialiser of somebody else, as it is."""
+    """Return LangGraph's serialiser with no class allowed. Any other serialiser is returned unchanged."""
     from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
     from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -134,7 +137,7 @@ def _wrap_sound(method: Method) -> Method:
 
 
 def _wrap_history(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
-    """Have the records of all earlier steps counted. LangGraph assembles them from whatever rows it finds."""
+    """Return a method that counts the records of all earlier steps. LangGraph assembles whatever rows it finds."""
 
     @wraps(method)
     def call(saver: Any, *, config: Any, channels: Sequence[str]) -> Any:
@@ -186,7 +189,10 @@ def _kept(given: Any) -> Any:
 
 
 def _kept_config(config: Any) -> Any:
-    """The config of a checkpoint. Savers keep its metadata beside the checkpoint, and what callers configured."""
+    """Return the config of a checkpoint in a form that every database accepts.
+
+    Savers store the metadata and the callers' own settings next to the checkpoint.
+    """
     settings = config["configurable"]
     own = {key: one for key, one in settings.items() if key.startswith("__")}
     given = {key: one for key, one in settings.items() if key not in own}
@@ -264,8 +270,10 @@ def _verify_history(found: Any, histories: Mapping[str, Any]) -> Mapping[str, An
 
 
 def _is_intact(checkpoint: Any, metadata: Any) -> bool:
-    """Whether a checkpoint carries the seal that belongs on it; one of another writer, who seals nothing, must at
-    least have the form that LangGraph reads."""
+    """Return whether a checkpoint has the right checksum.
+
+    A checkpoint of another writer has none. Then its metadata must at least have the form that LangGraph reads.
+    """
     own = _checkpoint_checksum(checkpoint, metadata)
     if SEAL in metadata:
         return bool(metadata[SEAL] == own)
@@ -309,9 +317,9 @@ def naming(thread: object) -> Iterator[None]:
 
 @contextmanager
 def as_journal_error(what: str, config: Any = None) -> Iterator[None]:
-    """Raise a checkpointer's own errors as ours. `what` is the operation: `read` or `written`.
+    """Raise a checkpointer's errors as ours. `what` is the operation: `read` or `written`.
 
-    `config` names the thread, where it is about one.
+    The message names the thread of `config`, if there is one.
     """
     with naming(((config or {}).get("configurable") or {}).get("thread_id")), _translated(what):
         yield
@@ -339,15 +347,15 @@ def _error_message(what: str, error: Exception) -> str:
     if _is_full(error):
         return (
             f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
-            "written; make room, then resume the run: nothing that was paid is lost"
+            "written; make room, then resume the run: nothing that was paid for is lost"
         )
     if what == "written":
         return (
-            f"a checkpoint cannot be written ({kind}): see that the saver's database can be reached and has room, "
-            "then resume the run; nothing that was paid is lost"
+            f"a checkpoint cannot be written ({kind}): check that the saver's database can be reached and has "
+            "room, then resume the run; nothing that was paid for is lost"
         )
     return (
-        f"a checkpoint cannot be read ({kind}): the saver's database cannot be reached, or is damaged; see to it, "
+        f"a checkpoint cannot be read ({kind}): the saver's database cannot be reached, or is damaged; repair it, "
         "go back to an earlier checkpoint, or ask again on a new thread"
     )
 

@@ -1,4 +1,4 @@
-"""Locks on threads: one process at a time works on a thread."""
+"""Locks on threads, so that only one process at a time works on a thread."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rlm_langchain.durability.checkpointer import as_journal_error
 from rlm_langchain.errors import JournalError, ThreadBusy
 
 ACQUIRE_TIMEOUT = 0.2
-"""Seconds for which somebody who only looks whether a thread is held may hold it."""
+"""Seconds to wait for a lock: a process that only checks whether a thread is locked holds its lock for a moment."""
 
 
 @contextmanager
 def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[None]:
-    """Lock a thread while working on it. `name` is what its user calls it; None means `thread`.
+    """Lock a thread within the block. `name` is the thread's name in messages; None means `thread`.
 
     Raises `ThreadBusy`, or `JournalError` if the disk is full.
     """
@@ -51,19 +51,19 @@ def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[No
 
 def _no_place(path: Path, error: OSError) -> JournalError:
     return JournalError(
-        f"no thread can be worked on: {path} cannot be written ({error.strerror}): make room, or set RLM_HOME to "
+        f"no thread can be locked: {path} cannot be written ({error.strerror}): make room, or set RLM_HOME to "
         "another folder"
     )
 
 
 def _acquire(lock: Path) -> FileLock:
-    """The lock on a file that is there. Raises `Timeout`."""
+    """Lock a file, and return the lock once the file exists. Raises `Timeout`."""
     while True:
         held = FileLock(lock, timeout=ACQUIRE_TIMEOUT, poll_interval=ACQUIRE_TIMEOUT / 4, thread_local=False)
         held.acquire()
         if lock.exists():
             return held
-        held.release()  # of a file that was removed between its opening and its locking
+        held.release()  # the file was removed after it was opened and before it was locked
 
 
 def _release(lock: Path, held: FileLock) -> None:
@@ -113,7 +113,7 @@ def _is_locked(lock: Path) -> bool:
 
 
 def _locked_at(holder: Path) -> float:
-    """When a lease was taken, as its note says; a note that cannot be read is as old as may be."""
+    """Return when a lock was taken (Unix time), or 0 if its note cannot be read."""
     try:
         return float(json.loads(holder.read_text())["since"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -121,7 +121,7 @@ def _locked_at(holder: Path) -> float:
 
 
 def _describe_holder(holder: Path) -> tuple[str, str]:
-    """Who says to hold it, and more on it. A note for people: only the lock decides."""
+    """Return who holds a lock, and details in parentheses, for messages. The note may be wrong."""
     try:
         said = json.loads(holder.read_text())
         minutes = (time.time() - said["since"]) / 60
@@ -145,9 +145,9 @@ LOCK_SETTINGS = (
 
 @contextmanager
 def database_thread_lock(saver: Any, thread: str) -> Iterator[None]:
-    """Hold a thread in the database of a Postgres saver; for another saver there is nothing to do.
+    """Lock a thread in the database of a Postgres saver. Does nothing for other savers.
 
-    Raises `ThreadBusy` when somebody else holds it, `JournalError` when the database cannot be reached.
+    Raises `ThreadBusy` if the thread is locked, `JournalError` if the database cannot be reached.
     """
     if not any(kind.__module__.startswith(POSTGRES_MODULE) for kind in type(saver).__mro__):
         yield
@@ -177,7 +177,7 @@ def _take_advisory_lock(connection: Any, thread: str) -> None:
 
 
 def _new_connection(ours: Any) -> Any:
-    """One connection more to the database of a connection, or of a pool."""
+    """Open another connection to the database of a connection or a pool."""
     import psycopg
     from psycopg.conninfo import make_conninfo
 

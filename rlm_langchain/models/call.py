@@ -53,13 +53,13 @@ if TYPE_CHECKING:
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """Names under which chat model classes take a cap on the output tokens."""
 MOST_LOWERED = 4
-"""Times that the cap on the output of one call is lowered. A provider may mean the prompt, whatever it says."""
+"""How many times the cap on the output of one call is lowered. The provider's error may be about the prompt."""
 REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
-"""Packages whose chat models say why a reply has ended, if the provider does: one that says nothing broke off."""
+"""Packages whose chat models pass on the finish reason. A streamed reply of theirs without one was cut off."""
 
 
 class CallFailed(RLMError):
-    """A model call failed, after its retries. What the message quotes of the provider's error is without keys."""
+    """A model call failed, after its retries. The message quotes the provider's error, without keys."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class CallFailed(RLMError):
     ) -> None:
         self.code: ErrorCode = code
         self.fallback = fallback
-        """The name of the fallback that `code` and `words` are about; None: the model itself."""
+        """Name of the fallback model that `code` and `words` are about. None: the model itself."""
         self.words = words
-        """What the provider said, as it said it: to be read here, and never to be shown."""
+        """The provider's message, unchanged. It may contain a key, so it is never displayed."""
         self.sentence, self.retries, self.seconds = sentence, retries, seconds
         tries = f", tried {retries + 1} times" if retries else ""
         super().__init__(f"{sentence}{tries}")
@@ -119,9 +119,9 @@ class Completion:
     from_cache: bool = False
     """Whether LangChain's cache had the reply. Nothing was sent then, so it costs nothing."""
     raw_of: str | None = None
-    """The name of the model whose steps behind it have still to read the text; None: it is as they left it."""
+    """Name of the model whose parser has yet to parse `text`. None: it was parsed, or there is no parser."""
     failed: Literal["unread", "lost"] | None = None
-    """Set when there is no usable reply. `unread`: it could not be parsed, or it was an error that was billed.
+    """Set when there is no usable reply. `unread`: it could not be read, or it was an error that was billed.
     `lost`: it did not arrive, or not completely, and `usage` is what it may have cost."""
 
 
@@ -150,9 +150,9 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
 ) -> Completion:
     """Call a model, and retry after temporary errors. `gate` is held while a request is in flight, not between.
 
-    When it fails, its fallbacks are asked, each once, before anything is retried. A parameter of ours that the
-    provider does not take is sent by its other name, or left out. `learned` is what a run knows of that, and what
-    it learns is put there. `cacheable`: later prompts begin with this one.
+    When the model fails, each of its fallbacks is called once before anything is retried. A parameter of ours that
+    the provider refuses is sent under its other name, or left out. `learned` holds what a run knows about such
+    parameters, and is updated. `cacheable`: later prompts begin with this one.
 
     Raises `CallFailed`, and `BudgetRefused` when the budget has nothing left for a request. Cancellation, the
     errors of this library, LangGraph's signals and errors raised by callbacks (`raise_error`) pass through
@@ -178,10 +178,10 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
 
 
 async def text_behind(model: Model, reply: BaseMessage, config: RunnableConfig | None) -> str:
-    """Return the text that the steps behind a model make of its reply.
+    """Return the text of a reply, after the parsers that follow the model in its chain.
 
-    Raises `CallFailed` when they fail: the reply has come and is paid for, so this is no error of the provider, and
-    no reason to ask again, or to ask another model.
+    Raises `CallFailed` if a parser fails. The reply has arrived and is paid for, so the call is neither repeated
+    nor passed to a fallback.
     """
     if model.wrapped is None or not model.wrapped.after:
         return text_of(reply)
@@ -191,7 +191,7 @@ async def text_behind(model: Model, reply: BaseMessage, config: RunnableConfig |
         if isinstance(error, RLMError) or is_graph_signal(error) or _is_from_callback(error):
             raise
         said = shown_words(str(error), secrets_of(model.chat))
-        sentence = f"what stands behind the model could not read its reply ({type(error).__name__}: {said})"
+        sentence = f"the parser after the model could not read its reply ({type(error).__name__}: {said})"
         raise CallFailed("unknown", sentence, 0, 0.0) from error
 
 
@@ -200,7 +200,7 @@ class _Attempts:
     """State of one call over all its attempts."""
 
     chain: tuple[Model, ...]
-    """The model, and those that are asked when it fails."""
+    """The model and its fallbacks."""
     messages: Sequence[BaseMessage]
     config: RunnableConfig | None
     output_tokens: int | None
@@ -208,29 +208,28 @@ class _Attempts:
     learned: Learned
     cacheable: bool
     attempt: int = 0
-    """Requests, of all models."""
+    """Number of requests so far, to all models of the chain."""
     rounds: int = 1
-    """How often the chain has been gone through."""
+    """Number of the pass through the chain, from 1."""
     place: int = 0
-    """In the chain."""
+    """Index of the current model in the chain."""
     waited: float = 0.0
     began: float = 0.0
     booked: bool = False
     """Whether the cost of the latest request has been booked."""
     capture: _ReplyCapture | None = None
     sent: Mapping[str, str | None] = field(default_factory=dict)
-    """Parameters that the latest request has sent by another name, or not at all."""
+    """Parameters that the latest request sent under another name, or not at all (None)."""
     prompt: int = 0
     """Tokens of the latest request, by our count."""
     cap: int | None = None
-    """On the output of the latest request."""
+    """Cap on the output of the latest request."""
     lower: dict[str, int] = field(default_factory=dict)
-    """By the name of the model: the cap that this prompt leaves room for, when its provider has refused a higher
-    one."""
+    """Lowered caps by the name of the model, for providers that refused a higher cap after this prompt."""
     lowered: int = 0
-    """How often a cap was lowered."""
+    """How many times a cap was lowered."""
     faults: list[ProviderError] = field(default_factory=list)
-    """Of this round, one of each model that has failed."""
+    """The error of each model that has failed in this pass."""
 
     @property
     def model(self) -> Model:
@@ -257,7 +256,7 @@ class _Attempts:
         if self.cacheable and model.needs_cache_control:
             messages = with_cache_control(messages)
         chat, config = model.chat, _with_callback(config, capture)
-        if chat.rate_limiter is not None:  # `pace` has waited for it already
+        if chat.rate_limiter is not None:  # `pace` has already waited for it
             chat = chat.model_copy(update={"rate_limiter": None})
         renamed = RENAMED.set(self.sent)
         try:
@@ -309,7 +308,7 @@ class _Attempts:
         return CallFailed("unknown", f"the model raised {type(cause).__name__}", self.attempt - 1, self.seconds)
 
     def withdraw(self) -> None:
-        """Note that the latest request has cost nothing."""
+        """Record that the latest request cost nothing."""
         if self.account is not None and not self.booked:
             self.account.entry.withdraw()
 
@@ -329,8 +328,8 @@ class _Attempts:
         self.account.received(Completion("", used, self.seconds, self.attempt - 1, None, failed=failed))
 
     def failed(self, error: Exception, retry: RetryPolicy) -> float | None:
-        """Return the seconds to wait before the next attempt; None to make it at once. Raises `CallFailed` when
-        there is none."""
+        """Return the seconds to wait before the next attempt; None: none. Raises `CallFailed` if there will be no
+        further attempt."""
         secrets = secrets_of(self.model.chat)
         log_failure(f"{self.model.name} raised an error", error, secrets)
         fault = classify_error(error, secrets)
@@ -351,7 +350,7 @@ class _Attempts:
         return self._wait(retry)
 
     def _wait(self, retry: RetryPolicy) -> float:
-        """Return the seconds to wait before the next round."""
+        """Return the seconds to wait before the next pass through the chain. Raises `CallFailed` after the last."""
         fault = next((fault for fault in self.faults if fault.retryable), self.faults[-1])
         wait = retry.wait(self.rounds, fault)
         self.waited += wait
@@ -360,18 +359,18 @@ class _Attempts:
                 f"{model.name}: {one.message}" for model, one in zip(self.chain, self.faults, strict=False)
             )
             message = several if len(self.faults) > 1 else fault.message
-            # That is the one that the caller can do something about: a shorter prompt may be answered.
+            # Of several errors, the caller can do something about this one: send a shorter prompt.
             fault = next((one for one in self.faults if one.code == "too_long"), fault)
             at = next(place for place, one in enumerate(self.faults) if one is fault)
             fallback = self.chain[at].name if at else None
-            # A chained error would print the provider's words as they are, which may hold a key.
+            # A chained error would print the provider's words unchanged, and they may contain a key.
             raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words, fallback) from None
         self.rounds += 1
         self.place, self.faults = 0, []
         return wait
 
     def _cap(self) -> dict[str, int]:
-        """Return the cap on the output as a keyword argument; nothing where what the model was given stands."""
+        """Return the cap on the output as a keyword argument; empty if the model's own cap applies."""
         name, own = accepts_output_cap(self.model.chat), own_cap(self.model)
         asked = [cap for cap in (own, self.output_tokens, self.lower.get(self.model.name)) if cap is not None]
         facts, self.cap = self.learned.of(self.model.name), None
@@ -381,7 +380,7 @@ class _Attempts:
         return {} if self.output_tokens is None and self.cap == own else {name: self.cap}
 
     def _is_capped_lower(self, fault: ProviderError) -> bool:
-        """Have the next request leave the model less room for its reply, when the provider has refused the cap."""
+        """Lower the cap of the next request if the provider has refused it. Return whether it was lowered."""
         if self.cap is None or self.lowered == MOST_LOWERED:
             return False
         lower = self.learned.cap_refused(self.model.name, fault, self.cap, self.prompt)
@@ -392,7 +391,7 @@ class _Attempts:
         return True
 
     def _does_without(self, parameter: str) -> bool:
-        """Have the next request say it by another name, or leave it out. False: that may not be, or was tried."""
+        """Rename or leave out a parameter in the next request. False: that is not allowed, or was tried already."""
         name, renamed = self.model.name, self.learned.of(self.model.name).renamed
         if parameter in self.sent or parameter in NEEDED or not sends_through_us(self.model.chat):
             return False
@@ -410,7 +409,7 @@ class _Attempts:
         return True
 
     def _whose(self, parameter: str) -> str:
-        """Return what to do about a parameter that cannot be left out."""
+        """Return what the user can do about a parameter that cannot be left out, for an error message."""
         if parameter in CAP_NAMES and is_given(self.model, parameter):
             return f"you have set {parameter!r} on the model: remove it, or set it under the accepted name"
         if parameter in CAP_NAMES:
@@ -444,10 +443,10 @@ class _ReplyCapture(AsyncCallbackHandler):
         self.streamed: list[StreamedUsage] = []
         self.is_streamed = False
         self.has_text = False
-        """Whether a part of the reply has come."""
+        """Whether a part of the reply has arrived."""
         self.is_without_choices = False
         self.body: Any = None
-        """What is known of a reply without choices."""
+        """The known part of the body of a reply without choices: its `usage`."""
         self._tokens_since_report = 0
 
     async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
@@ -499,7 +498,7 @@ def accepts_output_cap(chat: BaseChatModel) -> str | None:
 
 
 def own_cap(model: Model) -> int | None:
-    """Return the lowest cap on its output that a model was built with, or was bound."""
+    """Return the lowest cap on the output that a user has set on a model or bound to it, or None."""
     name, bound = accepts_output_cap(model.chat), {} if model.wrapped is None else model.wrapped.bound
     own = [None if name is None else getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
     # LangChain's Ollama class uses -1 for "no cap".
@@ -507,7 +506,7 @@ def own_cap(model: Model) -> int | None:
 
 
 def is_given(model: Model, parameter: str) -> bool:
-    """Return whether a user has set this parameter of a model, rather than its class or we."""
+    """Return whether a user has set this parameter of a model, rather than its class or this library."""
     chat, bound = model.chat, {} if model.wrapped is None else model.wrapped.bound
     if parameter == "stream_options":
         return "stream_options" in bound

@@ -103,7 +103,7 @@ _BODY_STATUS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
         (500, r"server[ _]?(had an )?error|internal|api[ _]error"),
     )
 )
-"""Which status an error in the body of a reply stands for, by its identifiers or else by its words."""
+"""The HTTP status that an error in the body of a reply stands for, by its identifiers or else by its words."""
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx|max_model_len"
     r"|(prompt|inputs?|messages?|request)\b[^.]{0,60}\btoo (long|large)|exceed(s|ed)? max(imum)? (length|context)"
@@ -119,7 +119,7 @@ _TOO_LONG = re.compile(
 _READS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # the prompt and the cap
+        r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # prompt + cap > window
         r"[\"']?(?:n_ctx|max_model_len)[\"']?\s*[:=]\s*(\d[\d,_]*)",
         r"(?:context (?:length|window|size|limit)|(?:maximum|max) (?:context|prompt|input|model"
         r"|sequence)[\w ]{0,16}length"
@@ -136,19 +136,19 @@ _READS = tuple(
         r"range of input length should be \[\d+, ?(\d[\d,_]*)\]",
     )
 )
-"""How providers say how many tokens a model reads. The surest come first."""
+"""Patterns for the context window in error messages. The most reliable come first."""
 MOST_WORDS = 200
-"""Characters of an exception's own text that is read for what it means. A longer one may quote a reply."""
+"""Longest text of an exception, in characters, that is interpreted. A longer one may quote a reply."""
 FEWEST_READ = 256
-"""Tokens: a smaller number in such a message is no window."""
+"""Smallest number of tokens in an error message that is taken for a context window."""
 _IDENTIFIER = re.compile(r"(?=.{1,40}$)[a-z]+(_[a-z]+)*")
 _NO_REPLY = re.compile(
     r"null value for .?choices|No generation chunks were returned|No generations found in stream"
     r"|Unexpected response type|'(str|list|NoneType)' object has no attribute '(usage|choices|model_dump|content)'"
 )
-"""What integrations raise at a reply that holds none."""
+"""Errors that integrations raise for a response that contains no reply."""
 _LOST_LOOP = re.compile(r"event loop is closed|attached to a different loop", re.IGNORECASE)
-"""Errors of a client that kept a connection of an event loop that has ended."""
+"""Errors of a client that has kept a connection of a closed event loop."""
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
 _REFUSED = re.compile(
     r"content[ _]?(filter|policy|management)|moderation|flagged|ResponsibleAI|safety", re.IGNORECASE
@@ -171,15 +171,15 @@ class ProviderError:
     usage: Any = None
     """The `usage` object in the body of the error, if it has one."""
     words: str = ""
-    """What the provider says, as it said it: to be read here, and never to be shown."""
+    """The provider's message, unchanged. It may contain a key, so it is never displayed."""
 
 
 class UnusableReply(Exception):
-    """A reply with status 200 that holds none: an error, a web page, nothing. It may have been billed."""
+    """A response with status 200 that contains no reply: an error, a web page, nothing. It may have been billed."""
 
     def __init__(self, what: str, body: Any = None, code: ErrorCode = "server_error") -> None:
         self.what, self.code = what, code
-        """What it is, in our words, after "its reply"."""
+        """Completes the sentence "its reply ..."."""
         self.body = body
         super().__init__(what)
 
@@ -212,7 +212,7 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
 
 
 def window_in(words: str) -> int | None:
-    """Return how many tokens a model reads, when a provider that found a prompt too long says so."""
+    """Return the context window that a provider's message states, in tokens, or None."""
     for pattern in _READS:
         for found in pattern.finditer(start_of(words)):
             tokens = int(re.sub(r"\D", "", found[1]))
@@ -255,7 +255,7 @@ def _bodies(cause: BaseException) -> Iterator[Any]:
 
 
 def _said(cause: BaseException) -> str:
-    """Return what the provider says in words, as far as it is known to be its message; nothing for other errors."""
+    """Return the provider's message, if an exception certainly contains one; empty for other exceptions."""
     if said := next((words for body in _bodies(cause) if (words := words_of_body(body))), ""):
         return said
     if isinstance(cause, UnusableReply) or _status(cause) is None:
@@ -274,7 +274,7 @@ def _body(response: Any) -> Any:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those it was raised from: integrations wrap what their SDK raised."""
+    """Yield the exception and those that it was raised from. Integrations wrap the exceptions of their SDK."""
     cause: BaseException | None = error
     for _ in range(5):
         if cause is None:
@@ -331,8 +331,10 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
 
 
 def _status_in_words(causes: list[BaseException]) -> int | None:
-    """Return the status that an error without one stands for, by the message in its body, or by its own text when
-    its class tells nothing."""
+    """Return the HTTP status that an error without one stands for.
+
+    It is judged by the message in the error's body, or by the error's own text if its class is not informative.
+    """
     for cause in causes:
         words = [said for body in _bodies(cause) if (said := words_of_body(body))]
         if not words and _named(cause) == "unknown":
@@ -343,8 +345,10 @@ def _status_in_words(causes: list[BaseException]) -> int | None:
 
 
 def _own_text(cause: BaseException) -> str:
-    """Return the text of an exception as far as it may be what the provider says: a long one of a class that tells
-    nothing may quote a reply, and so may a fault in a program."""
+    """Return the text of an exception if it may be the provider's message, else an empty text.
+
+    A long text of an uninformative class, or of an error in a program, may quote a reply.
+    """
     text = str(cause)
     if isinstance(cause, UnusableReply) or (_named(cause) != "unknown" and type(cause).__module__ != "builtins"):
         return start_of(text)
@@ -352,7 +356,7 @@ def _own_text(cause: BaseException) -> str:
 
 
 def _is_of_python(cause: BaseException) -> bool:
-    """Return whether a cause is a fault in a program, rather than an error that integrations raise."""
+    """Return whether an exception shows a bug, such as `TypeError`. Integrations do not raise these."""
     return type(cause).__module__ == "builtins" and type(cause) not in (ValueError, RuntimeError, Exception)
 
 
@@ -376,7 +380,7 @@ def _status(error: BaseException) -> int | None:
 
 def _status_candidates(error: BaseException) -> Iterator[Any]:
     if type(error).__module__ == "aiohttp.http_exceptions":
-        return  # a stream that broke off: its code is aiohttp's own, and no server has sent it
+        return  # a stream that broke off: aiohttp sets the code itself, no server sent it
     yield from _of_response(error)
     for body in _bodies(error):
         yield _status_of_body(body)
@@ -393,12 +397,12 @@ def _status_of_body(body: Any) -> int | None:
     named: list[Any] = [body.get(key) for key in ("code", "status", "error_code", "type")]
     for value in named:
         if _is_status(value) or (isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value)):
-            return int(value)  # gateways give it as a text, too
+            return int(value)  # some gateways send it as a text
     return next((status for value in named if isinstance(value, str) and (status := _meant(value))), None)
 
 
 def _of_response(error: BaseException) -> Iterator[Any]:
-    """Yield the places for the status of the response itself, rather than for one that is named in its body."""
+    """Yield all values that may be the HTTP status of the response. A status in its body is not included."""
     response = getattr(error, "response", None)
     for holder in (error, response):
         for name in ("status_code", "http_status", "status"):
@@ -436,5 +440,6 @@ def _server_time(headers: Mapping[str, Any]) -> float:
 
 
 def is_graph_signal(error: BaseException) -> bool:
-    """Whether LangGraph is at work: a model or retriever that is itself a graph may pause, which is no failure."""
+    """Return whether this is a signal of LangGraph. A model or retriever that is a graph may pause, and that is
+    not a failure."""
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)

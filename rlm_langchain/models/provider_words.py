@@ -1,8 +1,8 @@
-"""What a provider says of an error, in its own words, so that a person can read it: without keys, cut, on one line.
+"""Prepares a provider's error message for display: without keys, shortened, on one line.
 
-Covered: the keys that this process has in its environment and in the chat model, and what looks like a key of any
-provider: after `Bearer` and `Basic`, in headers, in URLs, by the prefixes that providers give theirs, and any other
-long word of letters and digits. Not covered: a secret that is a short word which nobody has told us.
+Covered: the keys in the environment of this process and in the chat model, and everything that looks like a key:
+after `Bearer` and `Basic`, in headers, in URLs, with the prefixes of known providers, and any other long word of
+letters and digits. Not covered: a secret that is a short word and that this process does not know.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pydantic import SecretStr
 from rlm_langchain.context.sanitize import one_line, quotable
 
 MOST = 300
-"""Characters of a provider's words that are shown."""
+"""Characters of a provider's message that are displayed."""
 MOST_READ = 4_000
-"""Characters of a provider's words that are read. Some patterns take the square of the length of what they read."""
+"""Characters of a provider's message that are read. Some patterns take time that is the square of the length."""
 SHORTEST_SECRET = 8
-"""Least characters of a secret. Shorter words may occur in any sentence."""
+"""Minimum length of a secret in characters. Shorter words may occur in any sentence."""
 HIDDEN = "***"
 _SECRET_NAME = re.compile(r".*(key|token|secret|password|passwd|credential|authorization|cookie).*", re.IGNORECASE)
 _KEYS = (
@@ -36,7 +36,7 @@ _KEYS = (
     ),
     (re.compile(r"://[^/\s@]+@"), "://***@"),
     (
-        # `x-api-key: ...`, `?key=...`, `"token": "..."`. A sentence such as "the api key is wrong" has no sign.
+        # `x-api-key: ...`, `?key=...`, `"token": "..."`. "the api key is wrong" does not match: it has no : or =.
         re.compile(
             r"(?i)((?:(?<![\w-])[\w-]*(?:api[-_ ]?key|apikey|token|secret|password|authorization|cookie)"
             r"|[?&][\w-]*key|\bkey)"
@@ -59,13 +59,13 @@ _PAGE = re.compile(r"(?is)^\s*(?:<!doctype|<html|<\?xml|<head|<body)")
 
 
 def start_of(text: str) -> str:
-    """As much of a provider's text as is read. A word that the cut goes through is left out: half a key does not
-    look like one."""
+    """Return the first `MOST_READ` characters of a text. A word at the cut is left out, because half a key would
+    not be recognised."""
     return text if len(text) <= MOST_READ else f"{text[:MOST_READ].rstrip(_OF_KEYS)}..."
 
 
 def scrub(text: str, secrets: Iterable[str] = ()) -> str:
-    """The start of the text, without what is, or looks like, a key. `secrets` are further ones that are known."""
+    """Return the start of the text with `***` for everything that is or looks like a key, or is in `secrets`."""
     text = start_of(text)
     known = {*_of_environment(), *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
     for secret in sorted(known, key=len, reverse=True):
@@ -76,7 +76,7 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
-    """A provider's words as a message may hold them. Of a web page, the title."""
+    """Return a provider's message for display. For a web page, its title."""
     words = start_of(words)
     if _PAGE.match(words):
         title = re.search(r"(?is)<(title|h1)[^>]*>(.*?)</\1", words)
@@ -86,9 +86,9 @@ def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
 
 
 def log_failure(what: str, error: BaseException, secrets: Iterable[str] = ()) -> None:
-    """Log what foreign code raised, at DEBUG, with its traceback: for who wrote that code, and never for a model.
+    """Log an exception of foreign code at DEBUG with its traceback, for the author of that code. No model reads it.
 
-    The keys are left out, so it is text: handlers get no exception.
+    The keys are removed from the text, so log handlers do not get the exception itself.
     """
     logger = logging.getLogger(__name__)
     if logger.isEnabledFor(logging.DEBUG):
@@ -96,8 +96,8 @@ def log_failure(what: str, error: BaseException, secrets: Iterable[str] = ()) ->
 
 
 def words_of_body(body: Any) -> str:
-    """The start of what the body of an error says in words: its message, wherever providers put that; nothing, if
-    it has none."""
+    """Return the start of the message in the body of an error, wherever the provider puts it; empty if there is
+    none."""
     if isinstance(body, str | bytes):
         return start_of(body[: 4 * MOST_READ].decode(errors="replace") if isinstance(body, bytes) else body)
     if isinstance(body, list):  # Google's
@@ -114,7 +114,7 @@ def words_of_body(body: Any) -> str:
 
 
 def secrets_of(chat: Any) -> set[str]:
-    """The secrets that a model was given, in fields, in headers and in URLs."""
+    """Return the secrets of a model: in its fields, headers and URLs."""
     return {secret for secret in _secrets(getattr(chat, "__dict__", {}), 0) if len(secret) >= SHORTEST_SECRET}
 
 

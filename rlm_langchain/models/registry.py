@@ -1,4 +1,4 @@
-"""Models by name (`"vendor/name"`, `"openai:name"`, `"local"`, ...), or any LangChain chat model."""
+"""Finds models by name (`"vendor/name"`, `"openai:name"`, `"local"`, ...), and takes any LangChain chat model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
 SMALL = 4.0
-"""Up to this many billion parameters, as its name tells, a model is given the compact prompts."""
+"""Billions of parameters up to which a model gets the compact prompts, judged by its name."""
 
 OF_LANGGRAPH = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "checkpoint_during"})
-"""Keys of `configurable` that are no setting of a model, also of one that takes any."""
+"""Keys of `configurable` that belong to LangGraph and are never passed to a model."""
 
 FORMS = """\
 vendor/name       through OpenRouter, as openrouter:vendor/name
@@ -41,10 +41,9 @@ provider:name     a provider of a plug-in, or any other that `langchain` knows (
 
 
 def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
-    """The model that a user means.
+    """Return the model for a name or a LangChain object. Sends nothing.
 
-    Raises `MissingDependency` when it needs a key or a package that is not there, `ConfigurationError` for a
-    name of no known form. Nothing is sent anywhere.
+    Raises `MissingDependency` if a key or a package is missing, `ConfigurationError` for a name of unknown form.
     """
     if isinstance(spec, Model):
         return spec
@@ -54,7 +53,7 @@ def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
 
 
 def check_kind(spec: Any) -> Any:
-    """What is given as a model, if it may be one. Raises `ConfigurationError`, as `resolve` would."""
+    """Return `spec` if `resolve` may accept it, without building anything. Raises `ConfigurationError`."""
     from langchain_core.runnables import Runnable
 
     if isinstance(spec, str):
@@ -76,12 +75,12 @@ def _named(name: str, role: Role) -> Model:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """The provider, and what the model is called there."""
+    """Split a name into the prefix of the provider and the provider's name for the model."""
     provider, colon, rest = name.partition(":")
     if "/" in provider:
         return "openrouter", name
     if name != "local" and not (colon and provider and rest):
-        raise ConfigurationError(f"{name!r} is no model name that can be used. The forms are:\n{FORMS}")
+        raise ConfigurationError(f"{name!r} is not a valid model name. The forms are:\n{FORMS}")
     return provider, rest
 
 
@@ -109,7 +108,7 @@ def _provided(name: str, prefix: str, rest: str) -> Model:
 
 
 def way_out(model: Model, code: ErrorCode) -> str:
-    """What to look at when a call of this model went wrong, if anything can be said."""
+    """Return advice for the user about an error of this model; empty if there is none."""
     from rlm_langchain.models.providers import provider
 
     prefix, colon, _ = model.name.partition(":")
@@ -135,7 +134,7 @@ def _of_chat(chat: BaseChatModel) -> Model:
 
 
 def _of_chain(found: Unwrapped) -> Model:
-    """A model with its fallbacks. It reads what the one with the largest window reads."""
+    """Return a model with its fallbacks. Its window is the largest of theirs, because one of them can answer."""
     first, *others = map(_of_wrapped, found.chats)
     windows = [model.window for model in (first, *others)]
     known = [window for window in windows if window is not None]
@@ -144,7 +143,7 @@ def _of_chain(found: Unwrapped) -> Model:
 
 
 def _of_wrapped(wrapped: WrappedChat) -> Model:
-    """A chat model by what is bound to it: that may name another model of its provider."""
+    """Return the model for a wrapped chat. A bound `model` argument names another model of the same provider."""
     chat, named = wrapped.chat, wrapped.bound.get("model") or wrapped.bound.get("model_name")
     own = "model_name" if "model_name" in type(chat).model_fields else "model"
     if isinstance(named, str) and own in type(chat).model_fields:
@@ -154,7 +153,7 @@ def _of_wrapped(wrapped: WrappedChat) -> Model:
 
 
 def _chooser(given: Any) -> Callable[[RunnableConfig], Model]:
-    """Return what finds the model that a config chooses. What a config says of fields is a model's name for it."""
+    """Return a function that finds the model for a config, and caches models by their settings."""
     known: dict[str, Model] = {}
 
     def choose(config: RunnableConfig) -> Model:
@@ -184,20 +183,21 @@ def _own_name(chat: BaseChatModel) -> str:
 
 
 def _listing(chat: BaseChatModel) -> PriceListEntry | None:
-    """Where its prices are listed: at the URL that it asks, or else by what tracing calls its provider."""
+    """Return the key of a chat model in the price lists: by the URL of its API, or else by LangSmith's provider
+    name."""
     url = str(getattr(getattr(chat, "root_async_client", None), "base_url", ""))
     provider = url or (chat._get_ls_params().get("ls_provider") if _is_published(chat) else None)
     return None if not provider or _is_near(url) else PriceListEntry(provider, _own_name(chat))
 
 
 def _is_published(chat: BaseChatModel) -> bool:
-    """Whether its class is from a provider's package; others have no provider but their own name."""
+    """Return whether the class comes from a `langchain_...` package. The provider name of others means nothing."""
     packages = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
     return any(package.startswith("langchain_") for package in packages - {"langchain_core"})
 
 
 def _is_near(url: str) -> bool:
-    """Whether a server is on this machine or in this network, where no price list applies."""
+    """Return whether a server is on this machine or in a private network, where no price list applies."""
     host = urlsplit(url).hostname or ""
     near = r"localhost|127\..*|0\.0\.0\.0|::1|10\..*|192\.168\..*|172\.(1[6-9]|2\d|3[01])\..*|[^.]*|.*\.local"
     return bool(host) and re.fullmatch(near, host) is not None

@@ -1,8 +1,8 @@
-"""Usage of a call from the figures that its provider reports. Every figure is checked before it is used.
+"""Computes the usage of a call from the figures that its provider reports. Every figure is checked first.
 
-Impossible figures are ignored: values that are no numbers, negative, absurdly large, smaller than their own parts,
-or next to nothing for a long text. The tokens are then counted here, and the usage is marked as estimated. So it is
-when a provider reports a cost of 0 for tokens that have a price: the price is booked.
+Impossible figures are ignored: values that are not numbers, negative, absurdly large, smaller than their own parts,
+or far too small for the text. The tokens are then counted here, and the usage is marked as estimated. It is also
+marked if a provider reports a cost of 0 for tokens that have a price; then the price is booked.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def _of_stream(series: Sequence[StreamedUsage]) -> _Figures:
     each = [_figures(chunk.reported) for chunk in series]
     reads = [figures.input for figures in each if figures.input]
     wrote = [figures.output for figures in each if figures.output is not None]
+    # The prompt is read once, so input counts that grow are totals so far.
     repeats = len(reads) > 1 and reads == sorted(reads)
-    """The prompt is read once, so growing input counts are totals so far."""
     so_far = wrote == sorted(wrote) and (repeats or _grows_with_the_text(series, each))
     doubtful = any(figures.doubtful or figures.input is None or figures.output is None for figures in each)
     combine = max if repeats else sum

@@ -1,4 +1,4 @@
-"""Parameters of a request that its server has refused, on their way to the transport. Imports nothing heavy."""
+"""Passes parameters that a server has refused from a model call to the HTTP transport. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
             await received.aread()
             await received.aclose()
             return _without_secrets(request, received)
-        if request.method == "POST" and response.status in (301, 302, 303):  # by which a POST becomes a GET
+        if request.method == "POST" and response.status in (301, 302, 303):  # clients turn these into a GET
             await received.aclose()
             raise _Unusable(
                 request, f"leads elsewhere, to {_place(received)}: set that address", code="bad_request"
@@ -86,7 +86,7 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
 
 
 class _Unusable(httpx2.RemoteProtocolError, UnusableReply):
-    """A reply with status 200 that is none, in a class that the SDKs take for httpx's."""
+    """`UnusableReply` as a subclass of an httpx error, which the SDKs let through."""
 
     def __init__(
         self, request: httpx2.Request, what: str, body: object = None, code: ErrorCode = "server_error"
@@ -96,7 +96,7 @@ class _Unusable(httpx2.RemoteProtocolError, UnusableReply):
 
 
 def _is_whole(received: httpx2.Response) -> bool:
-    """Return whether a reply comes in one piece, rather than as a stream of events."""
+    """Return whether a response is a single document, and not a stream of events."""
     return (
         re.search(r"json$|^text/html|^text/plain|^$", received.headers.get("content-type", "").split(";")[0])
         is not None
@@ -104,9 +104,9 @@ def _is_whole(received: httpx2.Response) -> bool:
 
 
 def _check_reply(request: httpx2.Request, received: httpx2.Response) -> None:
-    """Raise what a reply with status 200 is instead of one: nothing, a web page, an error.
+    """Raise `_Unusable` if a response with status 200 contains no reply: if it is empty, a web page or an error.
 
-    SDKs and integrations would fail at it in as many ways, and not tell what it was.
+    Each SDK and integration would fail at it in its own way, and none would say what it was.
     """
     body = received.content.lstrip()
     if not body:
@@ -125,7 +125,7 @@ def _check_reply(request: httpx2.Request, received: httpx2.Response) -> None:
 
 
 def _place(received: httpx2.Response) -> str:
-    """Return where a redirect leads, without what may be secret in it."""
+    """Return the address that a redirect leads to, without the parts that may be secret."""
     url = httpx2.URL(received.headers.get("location", ""))
     return (
         f"{url.scheme}://{url.host}{f':{url.port}' * bool(url.port)}{url.path}"
@@ -135,7 +135,7 @@ def _place(received: httpx2.Response) -> str:
 
 
 def _renamed(body: bytes) -> bytes:
-    """Return the body of a request without the parameters that its server has refused."""
+    """Return the body of a request in which refused parameters are renamed or removed."""
     if not (names := RENAMED.get()) or not body.startswith(b"{"):
         return body
     sent = json.loads(body)
@@ -238,7 +238,7 @@ _SECRET_NAMES = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGN
 _BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 """Response headers that describe the original body. They are dropped when the body is replaced."""
 ERROR_WITHIN = 4096
-"""Bytes of a reply within which its error begins, if it is one: a long reply is not parsed twice."""
+"""Bytes at the start of a response in which an error would begin. A long reply is not parsed twice."""
 
 
 def _without_secrets(request: httpx2.Request, received: httpx2.Response) -> httpx2.Response:

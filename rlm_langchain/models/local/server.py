@@ -43,7 +43,7 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        """The address for requests. It is known before the server runs."""
+        """Return the address for requests. It is known before the server runs."""
         return f"http://127.0.0.1:{self._port.getsockname()[1]}/v1"
 
     def ready(self) -> Future[None]:
@@ -102,7 +102,7 @@ class _Child:
 
     @classmethod
     def begin(cls, orders: Orders) -> _Child:
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has said how it went
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child is ready or has failed
         process = subprocess.Popen(
             [sys.executable, "-m", "rlm_langchain.models.local.server_process"],
             stdin=subprocess.PIPE,
@@ -113,7 +113,7 @@ class _Child:
             start_new_session=True,
         )
         if process.stdin is None:
-            raise ModelError("the local model's process cannot be given orders")
+            raise ModelError("the local model's process has no standard input")
         process.stdin.write(orders.line())
         process.stdin.flush()
         child = cls(process, process.stdin, log)

@@ -48,7 +48,7 @@ def folder() -> Path:
 
 
 def found(weights: Weights = QWEN) -> Path | None:
-    """The file where it is already, in the cache or in that of the default home; it may be another one."""
+    """Return the path of the file in the cache, or in that of the default home, without verifying it; else None."""
     places = dict.fromkeys((folder(), default_home() / "models"))
     return next((path for place in places if (path := place / weights.file).is_file()), None)
 
@@ -78,13 +78,13 @@ def _chosen(path: Path, weights: Weights) -> Path:
     if not _is_right(path, weights):
         raise MissingDependency(
             f"RLM_LOCAL_MODEL is {str(path)!r}, which is not {weights.file} (SHA-256 {weights.sha256}). Unset it "
-            "to have that downloaded. Another model can be used through a server: openai:name, OPENAI_BASE_URL set"
+            "to download that file. Another model can be used through a server: openai:name with OPENAI_BASE_URL"
         )
     return path
 
 
 def _variable() -> str:
-    """Which variable names the folder of the weights."""
+    """Return the environment variable that sets the folder of the weights."""
     return "RLM_MODELS" if os.environ.get("RLM_MODELS", "").strip() else "RLM_HOME"
 
 
@@ -96,8 +96,9 @@ def _make_room(place: Path, weights: Weights) -> None:
         raise MissingDependency(f"{place} cannot be written: set {_variable()} to another folder") from error
     if free < 2.1 * weights.size:
         raise MissingDependency(
-            f"the local model takes {weights.size / 1e9:.1f} GB, and twice that while it is put together; {place} "
-            f"has {free / 1e9:.1f} GB left: make room, set {_variable()} to another folder, or RLM_LOCAL_MODEL"
+            f"the local model takes {weights.size / 1e9:.1f} GB, and twice that while its parts are joined; "
+            f"{place} has {free / 1e9:.1f} GB left: make room, set {_variable()} to another folder, or set "
+            "RLM_LOCAL_MODEL"
         )
 
 

@@ -42,7 +42,7 @@ def test_a_receipt_that_is_written_in_part_is_none_and_harms_no_other(tmp_path: 
     receipts = Receipts(path)
     with at_most(150_000):
         kept(receipts, "before", "x" * 1_000)
-        with pytest.raises(JournalError, match="cannot be kept"):
+        with pytest.raises(JournalError, match="cannot be stored"):
             kept(receipts, "cut", "x" * 200_000)
     kept(receipts, "after", "y")
     found = Receipts(path)  # of a process that comes while the other one still has the file open, or was killed

@@ -297,7 +297,7 @@ async def test_a_step_behind_the_model_that_fails_is_no_error_of_the_provider(
     booked: list[Completion] = []
     ledger = Ledger(Budget())
     async with ledger.reserve(Usage(calls=1)) as entry:
-        with pytest.raises(CallFailed, match=f"behind the model .*{type(error).__name__}") as caught:
+        with pytest.raises(CallFailed, match=f"after the model .*{type(error).__name__}") as caught:
             await complete(chain, HI, retry=clock.retry, account=Account(entry, booked.append))
     assert (caught.value.code, caught.value.retries, clock.slept, asked) == ("unknown", 0, [], ["first"])
     assert [(one.text, one.failed) for one in booked] == [("42 pages", None)]
