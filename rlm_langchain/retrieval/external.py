@@ -1,4 +1,4 @@
-"""A retriever or vector store of the user's own: its documents as passages."""
+"""Searches a user's own retriever or vector store, and returns its documents as passages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rlm_langchain.run.run_tree import RunTree
 
 SHOWN = 100
-"""Characters of a query in a sentence."""
+"""Characters of a query that a message quotes."""
 STARTS = ("start", "start_index")
-"""Where metadata says that a document begins: ours, and that of LangChain's splitters."""
+"""Metadata keys with the offset of a document in its source: ours, and that of LangChain's text splitters."""
 
 
 async def found_outside(outside: Any, query: str, most: int, tree: RunTree, config: RunnableConfig) -> CallResult:
-    """What it finds, as JSON for the REPL; its failure as a value."""
+    """Return the hits as JSON for the REPL. A failure of the retriever is returned as an error."""
     from langchain_core.vectorstores import VectorStore
 
     try:
@@ -39,7 +39,7 @@ async def found_outside(outside: Any, query: str, most: int, tree: RunTree, conf
         if isinstance(error, RLMError | TimeoutError) or is_graph_signal(error):
             raise
         log_failure("the retriever failed", error)
-        # Whatever it raises: a foreign error's text could hold a key.
+        # Only the class is named: the text of a foreign error could contain a key.
         return CallResult(None, f"the retriever failed: {type(error).__name__}")
     hits = [_hit(document, score) for document, score in scored[:most]]
     note = None if hits else nothing_found(query, most, corpus_size(outside))
@@ -47,7 +47,7 @@ async def found_outside(outside: Any, query: str, most: int, tree: RunTree, conf
 
 
 def nothing_found(query: str, most: int, among: str) -> str:
-    """What code is told of a search without a hit. `among`: what was searched, in words that follow."""
+    """Return the note for a search without a hit. `among` describes the searched documents, after a space."""
     if most < 1:
         return "k was below 1, so nothing was looked for"
     if not query.strip():
@@ -59,12 +59,12 @@ def nothing_found(query: str, most: int, among: str) -> str:
 
 
 def shortened(query: str) -> str:
-    """A query that may be long, as a sentence shows it."""
+    """Return a query for a message, cut to `SHOWN` characters."""
     return query if len(query) <= SHOWN else f"{query[:SHOWN]}..."
 
 
 def corpus_size(outside: Any) -> str:
-    """How much a retriever or vector store searches, in words after what was found; blank when it does not tell."""
+    """Return how many documents a retriever or vector store searches, in parentheses; empty if unknown."""
     held = getattr(outside, "vectorstore", None) or getattr(outside, "corpus", None)
     held = outside if held is None else held
     if isinstance(held, str | bytes) or not hasattr(held, "__len__"):
@@ -73,7 +73,7 @@ def corpus_size(outside: Any) -> str:
 
 
 def number_of(retriever: Any, most: int) -> dict[str, int]:
-    """How many, for a retriever that takes it with a question; others find as many as they were built to."""
+    """Return `k` as an option, if the retriever takes one with a query. Others return a fixed number."""
     return {"k": most} if getattr(retriever, "_expects_other_args", False) else {}
 
 

@@ -1,4 +1,4 @@
-"""The libraries of the extra, found when they are needed."""
+"""Imports the libraries of the extra `retrieval` when they are needed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from rlm_langchain.errors import MissingDependency
 
 PACKAGES = {"numpy": "numpy", "bm25s": "bm25s", "faiss": "faiss-cpu"}
-"""By module, the package that it comes in."""
+"""The package on PyPI that contains each module."""
 
 
 def check() -> None:
-    """Raise `MissingDependency` unless everything is there. Imports nothing."""
+    """Raise `MissingDependency` unless all libraries are installed. Imports nothing."""
     for module in PACKAGES:
         if find_spec(module) is None:
             raise MissingDependency(_sentence(module))
 
 
 def library(module: str) -> Any:
-    """One of the libraries. Raises `MissingDependency`."""
+    """Import and return one of the libraries. Raises `MissingDependency`."""
     try:
         return import_module(module)
     except ImportError as error:

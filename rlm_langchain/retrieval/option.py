@@ -1,4 +1,4 @@
-"""The option `retriever=`: what was given becomes what answers `search` in the REPL."""
+"""The option `retriever=`: builds the object that answers `search` in the REPL."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from rlm_langchain.retrieval.embedder import (
 )
 
 WORDS = "bm25"
-"""What asks for search by words alone."""
+"""Value of the option for search by words alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What `search` searches: our indexes of the context, or a retriever or vector store of the user's own."""
+    """The target of `search`: our indexes of the context, or a user's own retriever or vector store."""
 
     indexes: IndexCache | None = None
     outside: Any = None
 
     @property
     def embedder(self) -> Embedder | None:
-        """The embedding model that is paid for, if there is one."""
+        """Return the embedding model that is called on the run's budget, or None."""
         return self.indexes.embedder if self.indexes else None
 
     def guidance(self, profile: str) -> str:
-        """What the root model reads of it."""
+        """Return the instructions about `search` for the root model."""
         if self.indexes is None:
             return render(profile, "search", what="an index that was made before", how="what it goes by")
         how = (
@@ -48,9 +48,9 @@ class Search:
 
 
 def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | None:
-    """The search that an option names; None for none.
+    """Return the search for the value of `retriever=`; None for None.
 
-    Raises `ConfigurationError` for what cannot search, `MissingDependency` without the extra.
+    Raises `ConfigurationError` for a value that cannot search, `MissingDependency` without the extra.
     """
     check(given)
     if given is None:
@@ -67,7 +67,7 @@ def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | N
 
 
 def check(given: object) -> None:
-    """Raise `ConfigurationError` for what cannot search."""
+    """Raise `ConfigurationError` if this is not a valid value of `retriever=`."""
     if given is None or (isinstance(given, str) and given == WORDS):
         return
     from langchain_core.embeddings import Embeddings
@@ -81,6 +81,6 @@ def check(given: object) -> None:
 
 
 def embedder_of(model: Any, home: Path, prices: Mapping[str, Price]) -> Embedder:
-    """An embedding model with its price, and the folder of its vectors."""
+    """Return an embedding model with its price and its cache in `home`."""
     price = prices.get(name_of(model)) or price_of(model)
     return Embedder(model, home / "vectors", identity_of(model), price)

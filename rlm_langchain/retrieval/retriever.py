@@ -30,28 +30,29 @@ from rlm_langchain.validation import check_names, check_types, option_errors
 
 
 class RLMRetriever(BaseRetriever):
-    """The best `k` passages of a corpus, by words and, with embeddings, by meaning.
+    """Finds the best `k` passages of a corpus, by words and, with embeddings, by meaning.
 
-    A result's `page_content` is the passage, and its metadata says where it is: `source`, `start`, `end`
-    (characters) and `score`; a passage of a LangChain document has that one's metadata too. The index is made at
-    the first question, and kept. Raises `MissingDependency` without the extra, `InputError` for what cannot be a
-    corpus, `CallFailed` when the embedding model does not answer.
+    The `page_content` of a result is the passage. Its metadata says where the passage is: `source`, `start`, `end`
+    (in characters) and `score`; a passage of a LangChain document also has the metadata of that document. The index
+    is built at the first query, and stored. Raises `MissingDependency` without the extra, `InputError` for a value
+    that cannot be a corpus, `CallFailed` if the embedding model fails.
     """
 
     corpus: Any
-    """What can be the context of an RLM: documents, texts, a `Path` to a file or folder, ..."""
+    """Anything that can be the context of an RLM: documents, texts, a `Path` to a file or folder, ..."""
     embeddings: Any = None
-    """A LangChain embedding model. None: by words only."""
+    """A LangChain embedding model. None: search by words only."""
     k: int = Field(default=10, ge=1)
+    """Most results of a query."""
     home: Path | None = None
-    """Where the corpus and its index are kept. None: `RLM_HOME`, else the user's data folder."""
+    """Folder in which the corpus and its index are stored. None: `RLM_HOME`, else the user's data folder."""
 
     def __init__(
         self, *, corpus: Any, embeddings: Any = None, k: int = 10, home: Path | None = None, **options: Any
     ) -> None:
-        """Make a retriever. `options` are those of every LangChain retriever, such as `tags`.
+        """Create a retriever. `options` are those of every LangChain retriever, such as `tags`.
 
-        Raises `ConfigurationError` for an option that there is not, or whose value is of another kind.
+        Raises `ConfigurationError` for an unknown option, or a value of the wrong type.
         """
         check_names(options, type(self).model_fields)
         if embeddings is not None:
@@ -60,7 +61,7 @@ class RLMRetriever(BaseRetriever):
             super().__init__(corpus=corpus, embeddings=embeddings, k=k, home=home, **options)  # type: ignore[call-arg]
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """The corpus and the embedding model by their kinds alone: they may be long, and hold keys."""
+        """Yield only the types of the corpus and the embedding model: they may be long, and contain keys."""
         size = f", {len(self.corpus):,} long" if hasattr(self.corpus, "__len__") else ""
         yield "corpus", f"{type(self.corpus).__name__}{size}"
         if self.embeddings is not None:
@@ -68,11 +69,11 @@ class RLMRetriever(BaseRetriever):
         yield "k", self.k
 
     def __getstate__(self) -> dict[Any, Any]:
-        """For pickle: an index is found again by what is in its corpus. Raises `InputError`."""
+        """Return the state for pickle; the index is found again by the corpus. Raises `InputError`."""
         fields = pickled_with(
             dict(self.__dict__),
             f"an {type(self).__name__}",
-            "make one of the same corpus and embeddings where it is needed; its index is kept, and found again",
+            "create one with the same corpus and embeddings where it is needed; it will find the stored index",
         )
         return {**super().__getstate__(), "__dict__": fields, "__pydantic_private__": None}
 
@@ -81,13 +82,13 @@ class RLMRetriever(BaseRetriever):
         self.model_post_init(None)
 
     def __copy__(self) -> Self:
-        """A retriever of the same corpus, with the same embedding model."""
+        """Return a retriever with the same corpus and the same embedding model."""
         copy = type(self).__new__(type(self))
         copy.__setstate__({**super().__getstate__(), "__dict__": dict(self.__dict__), "__pydantic_private__": None})
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Like `__copy__`: a corpus is only read, and an embedding model may hold connections."""
+        """Do what `__copy__` does: a corpus is only read, and an embedding model may hold connections."""
         return self.__copy__()
 
     _opened: Opened | None = PrivateAttr(default=None)
@@ -114,7 +115,7 @@ class RLMRetriever(BaseRetriever):
         return await to_thread(_documents, opened, hits)
 
     def _open(self) -> Opened:
-        """The corpus in the store, put there when it is first asked for."""
+        """Return the corpus in the store. It is stored at the first call."""
         with self._lock:
             if self._opened is None:
                 self._opened = _opened(self.corpus, self.embeddings, self.home)
@@ -122,16 +123,16 @@ class RLMRetriever(BaseRetriever):
 
 
 class Opened(NamedTuple):
-    """A corpus that can be searched."""
+    """A corpus in the store, ready to be searched."""
 
     file: ContextFile | None
-    """None: there is nothing in it."""
+    """None: the corpus is empty."""
     sha256: str
     indexes: IndexCache
     value: Any
-    """In memory, unless it is one text."""
+    """The corpus in memory. None: it is one text, which is read from the file."""
     metadatas: list[dict[str, Any]] | None
-    """Of a corpus of documents: as it was given, where the value has text in place of dates."""
+    """Original metadata of the documents of a corpus; in `value`, dates are texts. None: no documents."""
 
 
 def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
@@ -162,7 +163,7 @@ def _documents(opened: Opened, hits: list[Any]) -> list[Document]:
 
 
 def _piece(opened: Opened, hit: Any) -> tuple[str, dict[str, Any]]:
-    """The text of a hit, and the metadata of the document that it is in."""
+    """Return the text of a hit and the metadata of its document."""
     value, metadata = opened.value, dict[str, Any]()
     for step in hit.unit.path:
         if step == "page_content" and isinstance(value.get("metadata"), dict):

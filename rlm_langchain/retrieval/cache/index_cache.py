@@ -1,4 +1,4 @@
-"""Indexes of contexts: found on the shelf, or made once, and kept open while they are used."""
+"""Finds or builds the indexes of contexts, and keeps recently used ones open."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from rlm_langchain.retrieval.index.vectors import Dense
 
 FORMAT = 2
-"""Of what is on the shelf. Another number when words, passages or files change."""
+"""Version of the stored indexes. It changes when the tokenizer, the passages or the files change."""
 OPEN = 32
-"""Indexes that are kept open."""
+"""Most indexes that are kept open."""
 CHUNK = 2_048
-"""Passages whose texts are in memory at once while they are embedded."""
+"""Number of passages whose texts are in memory at once while they are embedded."""
 
 T = TypeVar("T")
 
@@ -56,9 +56,10 @@ class IndexCache:
         paying: Paying = unpaid,
         part: Slice | None = None,
     ) -> list[Hit]:
-        """The best passages of a context or of a part of it, by words and, with an embedding model, by meaning.
+        """Return the best passages of a context, or of a `part` of it: at most `most`, best first.
 
-        Raises `CallFailed` when the embedding model fails, and what `paying` raises.
+        Passages are found by words and, with an embedding model, by meaning. Raises `CallFailed` if the embedding
+        model fails, and whatever `paying` raises.
         """
         index = await self.index(file, sha256)
         meaning = None
@@ -68,7 +69,7 @@ class IndexCache:
         return await asyncio.to_thread(index.search, query, most, meaning, part)
 
     def ready(self, file: ContextFile, sha256: str) -> bool:
-        """Whether everything that a search of a context needs is made already."""
+        """Return whether all indexes that a search of a context needs have been built."""
         names = [_name("words", sha256, file.kind)]
         if self.embedder is not None:
             names.append(_name("vectors", sha256, file.kind, self.embedder.identity))
@@ -77,7 +78,7 @@ class IndexCache:
         return all(self._shelf.find(name) is not None for name in missing)
 
     async def index(self, file: ContextFile, sha256: str) -> Index:
-        """The index of words of a context."""
+        """Return the word index of a context. It is built if it does not exist."""
         from rlm_langchain.retrieval.index.index import Index, write
 
         async def make(folder: Path) -> None:
@@ -101,7 +102,7 @@ class IndexCache:
         return await self._found(name, sha256, vectors.Dense, make)
 
     async def _found(self, name: str, sha256: str, opened: Callable[[Path], T], make: Callable[[Path], Any]) -> T:
-        """What is kept under a name, made first when it is not there; by one at a time, whoever asks."""
+        """Return the index with this name. If it does not exist, `make` builds it, once over all processes."""
         with self._lock:
             if name in self._open:
                 self._open.move_to_end(name)
@@ -122,7 +123,7 @@ class IndexCache:
 
 
 async def _embedded(file: ContextFile, count: int, embedder: Embedder, paying: Paying) -> Any:
-    """A row for each passage of a context."""
+    """Return a row for each passage of a context."""
     import numpy as np
 
     from rlm_langchain.retrieval.index.index import pieces
@@ -139,13 +140,13 @@ async def _embedded(file: ContextFile, count: int, embedder: Embedder, paying: P
 
 
 def _name(*told: str) -> str:
-    """The name of an index: a hash of all that decides what is in it."""
+    """Return the name of an index: a hash of everything that decides its content."""
     text = json.dumps([FORMAT, SHORTEST, PASSAGE_CHARS, LONGEST, *told])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Stopped(Exception):
-    """Nobody waits any more."""
+    """Stops the building of an index that nobody waits for any more."""
 
 
 def _unless(stop: threading.Event) -> None:

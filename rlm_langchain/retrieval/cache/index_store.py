@@ -1,7 +1,8 @@
-"""A shelf of indexes: folders of files that are whole or not there, each under a name that says what is in it.
+"""Stores indexes on disk: one folder each, complete or absent, named by a hash of what decides its content.
 
-Holds: a folder gets its name when all of it is written; what was changed or cut off since is thrown away, and made
-anew; no file is a pickle. Does not hold: that an index outlives a loss of power; then its check fails.
+Guaranteed: a folder gets its name after everything in it was written; one that was changed or truncated since is
+deleted, and the index is built again; no file is a pickle. Not guaranteed: that an index survives a power failure;
+then its check fails.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ from rlm_langchain.errors import JournalError
 
 _META = "meta.json"
 _SOURCE = "source"
-"""The file that says of which context an index is."""
+"""Name of the file with the SHA-256 of the indexed context."""
 _UNFINISHED = "unfinished-"
 _ABANDONED = 86_400
-"""Seconds after which an unfinished folder belongs to a process that was killed."""
+"""Seconds without a write after which an unfinished folder is taken for that of a killed process."""
 
 
 class IndexStore:
-    """The indexes under one folder. Nothing is created before the first one."""
+    """The indexes in one folder. Nothing is created before the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._checked: dict[Path, tuple[FileStat, ...]] = {}
 
     def path(self, name: str) -> Path:
-        """Where an index is, or would be."""
+        """Return the path of an index, whether or not it exists."""
         return self.root / name[:2] / name
 
     def find(self, name: str) -> Path | None:
-        """The folder of an index that was checked; None when there is none that is whole."""
+        """Return the verified folder of an index, or None. A damaged one is deleted."""
         path = self.path(name)
         if not path.is_dir():
             return None
@@ -53,9 +54,9 @@ class IndexStore:
 
     @contextmanager
     def making(self, name: str, source: str = "") -> Iterator[Path]:
-        """An empty folder to fill; at the end it is the index. An error leaves nothing.
+        """Yield an empty folder, which becomes the index when the block ends. After an error nothing is left.
 
-        `source` is the sha256 of the context that it is of. Raises `JournalError` when the disk does not take it.
+        `source` is the SHA-256 of the indexed context. Raises `JournalError` if the disk cannot be written.
         """
         path = self.path(name)
         with self._explained():
@@ -72,16 +73,16 @@ class IndexStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def lock(self, name: str) -> Path:
-        """The file to lock while an index is made: two makers would both pay for it."""
+        """Return the lock file for building an index. Without it, two processes would both pay for it."""
         path = self.path(name)
         with self._explained():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path.with_suffix(".lock")
 
     def collect(self, *, older_than: float, keep: Collection[str] = (), dry_run: bool = False) -> Collected:
-        """Remove the indexes that were not used for so many seconds, and what crashes left.
+        """Remove the indexes that were not used for `older_than` seconds, and the remains of crashes.
 
-        Except those of contexts in `keep`, by sha256. With `dry_run`, say only what that would be.
+        Indexes of contexts whose SHA-256 is in `keep` stay. With `dry_run`, only report what would be removed.
         """
         now, removed, size = time.time(), [], 0
         for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_UNFINISHED}*")]:
@@ -129,7 +130,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 def _rename(folder: Path, path: Path) -> None:
-    """Give a folder its name, unless somebody else was quicker."""
+    """Rename a folder to its final name, unless another process has created it meanwhile."""
     try:
         os.rename(folder, path)
     except OSError:

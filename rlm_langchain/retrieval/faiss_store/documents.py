@@ -1,4 +1,4 @@
-"""Documents and their vectors in memory: what a `FAISSStore` is made of."""
+"""Holds the documents of a `FAISSStore` and their vectors in memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from rlm_langchain.retrieval.faiss_store.persistence import Kept
 
 @dataclass(slots=True)
 class DocumentTable:
-    """Documents by id, and an exact index of their vectors. Not safe for threads: its store is."""
+    """Documents by id, and an exact index of their vectors. Not safe for threads; `FAISSStore` locks it."""
 
     kept: dict[str, Kept] = field(default_factory=dict)
     index: Any = None
-    """None: there are no documents. The first vector tells the width."""
+    """The FAISS index. None: there are no documents, and the first vector will set the width."""
     following: int = 0
-    """The number of the next vector."""
+    """Number of the next vector."""
     names: dict[int, str] = field(init=False)
+    """Ids of the documents by the numbers of their vectors."""
 
     def __post_init__(self) -> None:
         self.names = {kept.number: name for name, kept in self.kept.items()}
@@ -28,9 +29,9 @@ class DocumentTable:
     def add(
         self, names: Sequence[str], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]], vectors: Any
     ) -> None:
-        """Add all of these or, with an `InputError` for their vectors, none.
+        """Add documents, given by id, text, metadata and vector. They replace documents with the same ids.
 
-        Whoever has their ids gives way, and of equal ids the last one counts.
+        Of equal ids the last one counts. Raises `InputError` for invalid vectors; then nothing is added.
         """
         from rlm_langchain.retrieval.index.vectors import checked
 
@@ -39,7 +40,7 @@ class DocumentTable:
         order = sorted({name: i for i, name in enumerate(names)}.values())
         numbers = range(self.following, self.following + len(order))
         index = self.index if self.index is not None else faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
-        if index.d != rows.shape[1]:  # every document that is there gives way
+        if index.d != rows.shape[1]:  # all existing documents are replaced
             index = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
         index.add_with_ids(rows[order], _numbers(numbers))
         self.remove(names)
@@ -49,7 +50,7 @@ class DocumentTable:
             self.names[number] = names[i]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove those of them that are there."""
+        """Remove the documents with these ids. Unknown ids are ignored."""
         there = [self.kept.pop(name).number for name in dict.fromkeys(names) if name in self.kept]
         for number in there:
             del self.names[number]
@@ -65,7 +66,10 @@ class DocumentTable:
         fits: Fits | None,
         least: float | None = None,
     ) -> list[tuple[str, float]]:
-        """The ids nearest to a vector, of those that fit, with their cosines, which are at least `least`."""
+        """Return the ids of at most `k` documents nearest to a vector, with their cosines, best first.
+
+        Only documents that `fits` accepts and whose cosine is at least `least` are returned.
+        """
         from rlm_langchain.retrieval.index.vectors import checked
 
         if self.index is None:
@@ -85,7 +89,7 @@ class DocumentTable:
         return [(self.names[number], score) for number, score in found if number >= 0 and score >= floor]
 
     def _width_without(self, names: Sequence[str]) -> int | None:
-        """The width of the vectors that stay when these names are given away; None when none stays."""
+        """Return the width of the vectors that stay when these ids are replaced; None if none stays."""
         return self.index.d if self.kept.keys() - set(names) else None
 
 

@@ -1,7 +1,7 @@
-"""Metadata in memory and as JSON: what is loaded is of the types that were saved, or nothing is saved.
+"""Converts metadata to JSON and back. Loaded values have the types that were saved; other types are refused.
 
-JSON has no dates and no tuples; such a value is written as `{"$date": "2026-01-31"}`, a dict whose one key names
-its type.
+JSON has no dates and no tuples. Such a value is written as `{"$date": "2026-01-31"}`, a dict whose only key names
+the type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from uuid import UUID
 from rlm_langchain.errors import InputError
 
 _DEPTH = 100
-"""Levels of lists and dicts in each other."""
+"""Maximum nesting of lists and dicts."""
 _PLAIN = (str, int, bool, NoneType)
 _TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     datetime: (datetime.isoformat, datetime.fromisoformat),
@@ -31,13 +31,13 @@ _TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     float: (repr, float),
 }
 _NUMBERS = "biufUS"
-"""Kinds of numpy's: booleans, numbers and texts."""
+"""NumPy's codes for the data types that are converted: booleans, numbers and texts."""
 _LISTS: dict[type, Callable[[Any], Any]] = {tuple: tuple, set: set, frozenset: frozenset}
 _BY_NAME = {f"${kind.__name__}": kind for kind in (*_TEXTS, *_LISTS)}
 
 
 def natural(value: Any) -> Any:
-    """Numbers and arrays of numpy as Python's own; the containers that they may be in are copied."""
+    """Return a value with NumPy's numbers and arrays converted to Python's types. Containers are copied."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, dict) and type(value) is dict:
@@ -50,10 +50,10 @@ def natural(value: Any) -> Any:
 
 
 def write(value: Any, depth: int = 0) -> Any:
-    """A value as JSON. Raises `InputError` for one of a type that JSON could not give back."""
+    """Return a value in JSON's types. Raises `InputError` for a type that could not be restored."""
     kind = type(value)
     if depth > _DEPTH:
-        raise InputError(f"it is nested more than {_DEPTH} levels deep, or holds itself: flatten it")
+        raise InputError(f"it is nested more than {_DEPTH} levels deep, or contains itself: flatten it")
     if kind in _PLAIN or (kind is float and isfinite(value)):
         return value
     if kind is list:
@@ -69,12 +69,15 @@ def write(value: Any, depth: int = 0) -> Any:
         return {f"${kind.__name__}": [write(item, depth + 1) for item in items]}
     raise InputError(
         f"it holds {repr(value)[:100]} of type {kind.__name__}: give text, numbers, booleans, None, dates, times, "
-        "Decimal, UUID, bytes, or lists, tuples, sets and dicts of these; of an Enum, its `value`"
+        "Decimal, UUID, bytes, or lists, tuples, sets and dicts of these; for an Enum, its `value`"
     )
 
 
 def read(value: Any) -> Any:
-    """What `write` wrote. Raises `ValueError`, `KeyError`, `TypeError` or `ArithmeticError` for anything else."""
+    """Return the value that `write` converted.
+
+    Raises `ValueError`, `KeyError`, `TypeError` or `ArithmeticError` for anything else.
+    """
     if isinstance(value, list):
         return [read(item) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A vector store on disk: FAISS' own file, and the documents as JSON that names it by its hash."""
+"""Saves and loads a vector store: a file of FAISS, and the documents as JSON that names that file by its hash."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Kept(NamedTuple):
     """A document of a store."""
 
     number: int
-    """Of its vector."""
+    """Number of its vector."""
     text: str
     metadata: dict[str, Any]
 
     def document(self, name: str) -> Document:
-        """A copy that may be changed."""
+        """Return it as a LangChain document with this id. The caller may change the copy."""
         return Document(id=name, page_content=self.text, metadata=natural(self.metadata))
 
 
 def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> None:
-    """Write both files; the JSON last, in one step, so that the folder holds the old store or the new one."""
+    """Write both files, the JSON last and in one step, so that the folder always holds a complete store."""
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         vectors = _write_vectors(folder, index)
@@ -50,13 +50,13 @@ def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> Non
 
 
 def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
-    """The index, the documents and the next number. Raises `JournalError`."""
+    """Return the index, the documents by id, and the number of the next vector. Raises `JournalError`."""
     try:
         told = json.loads((folder / DOCUMENTS).read_bytes())
         if told["format"] != FORMAT:
             raise JournalError(
                 f"the vector store in {folder} is of another version of rlm-langchain (format {told['format']!r}, "
-                f"not {FORMAT}): use that version, or make the store anew from its documents"
+                f"not {FORMAT}): use that version, or build the store again from its documents"
             )
         if told["sha256"] != _checksum({key: told[key] for key in told if key not in ("format", "sha256")}):
             raise _damaged(folder)
@@ -64,7 +64,7 @@ def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
         following, vectors = int(told["next"]), told["vectors"]
         index = None if vectors is None else _read_vectors(folder / f"vectors-{vectors}.faiss", vectors)
     except OSError as error:
-        raise JournalError(f"there is no whole vector store in {folder}: {error.strerror}") from error
+        raise JournalError(f"there is no complete vector store in {folder}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise _damaged(folder) from error
     if _numbers(index) != sorted(one.number for one in kept.values()):
@@ -73,7 +73,7 @@ def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
 
 
 def _write_vectors(folder: Path, index: Any) -> str | None:
-    """Write them under the name of their hash; returns it."""
+    """Write the vectors to a file that is named by its SHA-256, and return that. None: there are no vectors."""
     if index is None:
         return None
     handle, name = tempfile.mkstemp(prefix="unfinished-", dir=folder)
@@ -88,19 +88,19 @@ def _write_vectors(folder: Path, index: Any) -> str | None:
 
 
 def _read_vectors(path: Path, sha256: str) -> Any:
-    """Checked before FAISS sees it: its reader trusts what it reads."""
+    """Read the vectors. The hash is checked first, because FAISS trusts what it reads. Raises `JournalError`."""
     if hash_file(path) != sha256:
         raise _damaged(path.parent)
     return library("faiss").read_index(str(path))
 
 
 def _numbers(index: Any) -> list[int]:
-    """Those of the vectors, in order."""
+    """Return the numbers of the vectors in an index, sorted."""
     return [] if index is None else sorted(library("faiss").vector_to_array(index.id_map).tolist())
 
 
 def _checksum(told: dict[str, Any]) -> str:
-    """Of all that the JSON tells, however it is laid out."""
+    """Return the SHA-256 of the content, which does not depend on the layout of the JSON."""
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -124,12 +124,14 @@ def _written(name: str, metadata: dict[str, Any]) -> Any:
 def _json(told: dict[str, Any]) -> bytes:
     try:
         return json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:  # half of a surrogate pair, which UTF-8 has no bytes for
+    except ValueError as error:  # half of a surrogate pair, which UTF-8 cannot encode
         raise InputError(f"the vector store holds text that cannot be saved: {error}") from error
 
 
 def _damaged(folder: Path) -> JournalError:
-    return JournalError(f"the vector store in {folder} is damaged or was changed: make it anew from its documents")
+    return JournalError(
+        f"the vector store in {folder} is damaged or was changed: build it again from its documents"
+    )
 
 
 @contextmanager
@@ -137,4 +139,4 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise JournalError(f"the vector store cannot be kept in {folder}: {error.strerror}") from error
+        raise JournalError(f"the vector store cannot be saved in {folder}: {error.strerror}") from error

@@ -1,6 +1,6 @@
-"""BM25 over passages, by `bm25s`: scores are worked out when the index is made, and added up in a search.
+"""BM25 over passages, with `bm25s`: scores are computed when the index is built, and added up in a search.
 
-Imported when the extra is known to be there.
+Import this module only after `extras.check`, because it needs the extra.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ K1, B = 1.2, 0.75
 
 
 class Ranked(NamedTuple):
-    """Passages by number, best first, and their scores."""
+    """Numbers of passages, best first, and their scores."""
 
     numbers: Any
     scores: Any
     met: float = 1.0
-    """Of what the words of a query could score at most: the share that the first passage has."""
+    """Score of the first passage as a share (0 to 1) of the highest score that the query's words could have."""
 
 
 class Lexicon:
-    """What goes into an index of words."""
+    """Collects the words of passages, and writes the index."""
 
     def __init__(self) -> None:
         self._vocabulary = Vocabulary()
         self._passages: list[array[int]] = []
 
     def add(self, text: str) -> None:
-        """One passage more."""
+        """Add the next passage."""
         self._passages.append(array("i", self._vocabulary.numbers(text)))
 
     def write(self, folder: Path) -> None:
-        """Make the index, in `bm25s`' own format. Nothing is written when there was no word at all."""
+        """Write the index to a folder, in the format of `bm25s`. Nothing is written if there are no words."""
         if not self._vocabulary.known:
             return
         model = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy")
-        # With the empty word that it would add, a query for it alone would fail.
+        # By default an empty word would be added, and a query of that word alone would fail.
         model.index((self._passages, self._vocabulary.known), create_empty_token=False, show_progress=False)
         model.save(folder, show_progress=False)
 
 
 class Lexical:
-    """An index of words on disk, memory-mapped."""
+    """A word index on disk, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         there = (folder / "params.index.json").exists()
         self._model = bm25s.BM25.load(folder, mmap=True, show_progress=False) if there else None
 
     def search(self, query: str, most: int, among: Any = None) -> Ranked:
-        """The passages that have words of the query, best first; of equals the first in the context first.
+        """Return at most `most` passages that contain words of the query, best first, equal ones in their order.
 
-        `among` says of each passage whether it may be found.
+        `among` is a mask: for each passage, whether it may be found. None: all of them.
         """
         known = [] if self._model is None else self._model.get_tokens_ids(words(query))
         if self._model is None or not known:
@@ -68,7 +68,7 @@ class Lexical:
 
 
 def _met(model: Any, known: list[int], scores: Any) -> float:
-    """Each word has a passage where it scores highest; one that had all of these scores would be the best."""
+    """Return the best score as a share of the sum of each word's highest score in any passage."""
     if not len(scores):
         return 0.0
     data, ends = model["data"], model["indptr"]
@@ -77,7 +77,7 @@ def _met(model: Any, known: list[int], scores: Any) -> float:
 
 
 def best(scores: Any, most: int) -> Ranked:
-    """The highest scores above zero, best first, equals in their order."""
+    """Return the highest positive scores, best first, equal ones in their order."""
     found = np.flatnonzero(scores > 0)
     if len(found) > most:
         least = np.partition(scores[found], -most)[-most]

@@ -1,4 +1,4 @@
-"""The index of one context: its passages, found by words, by meaning, or both."""
+"""Builds and searches the index of one context, by words, by meaning, or both."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from rlm_langchain.types import ContextFile
 TABLE, SOURCES = "passages.npy", "sources.json"
 
 DEPTH = 100
-"""Of each ranking: the places that are fused, at least."""
+"""Smallest number of passages that each ranking contributes to the fusion."""
 
 
 class Piece(NamedTuple):
-    """A passage on its way into an index."""
+    """A passage to be indexed."""
 
     source: int
+    """Number of its text unit."""
     start: int
+    """First character in the text unit."""
     text: str
 
 
 def pieces(file: ContextFile, sources: list[TextUnit]) -> Iterator[Piece]:
-    """The passages of a context; the sources that they are of are added to the list."""
+    """Yield the passages of a context. The text units that they belong to are added to `sources`."""
     for content in read_units(file):
         number = len(sources)
         sources.append(content.unit)
@@ -42,7 +44,7 @@ def pieces(file: ContextFile, sources: list[TextUnit]) -> Iterator[Piece]:
 
 
 def write(file: ContextFile, folder: Path, going: Callable[[], None] = lambda: None) -> None:
-    """Make the index of words. `going` is called for each passage, and may raise to stop."""
+    """Write the word index of a context. `going` is called for each passage, and may raise to stop."""
     lexicon, sources = Lexicon(), list[TextUnit]()
     rows = array("q")
     for piece in pieces(file, sources):
@@ -56,7 +58,7 @@ def write(file: ContextFile, folder: Path, going: Callable[[], None] = lambda: N
 
 
 class Index:
-    """An index on disk, opened."""
+    """An open index on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
@@ -70,9 +72,10 @@ class Index:
     def search(
         self, query: str, most: int, meaning: tuple[Dense, Any] | None = None, part: Slice | None = None
     ) -> list[Hit]:
-        """The best passages for a query: by its words, and by its vector when one is given with the vectors.
+        """Return at most `most` passages for a query, best first.
 
-        Of a part of the context, when one is given: then places are those in the part.
+        They are found by words and, with `meaning` (the vector index and the query's vector), also by meaning. With
+        `part`, only passages in that part of the context are returned, with offsets relative to the part.
         """
         depth, among = max(DEPTH, most), None if part is None else self._among(part)
         by_words = self._lexical.search(query, depth, among)
@@ -87,7 +90,7 @@ class Index:
         return hits if part is None else [part.seen(hit) for hit in hits]
 
     def _among(self, part: Slice) -> Any:
-        """Of each passage, whether it is in a part of the context."""
+        """Return a mask of the passages that are in a part of the context."""
         if part.items is None:
             return (self._table[:, 1] < part.end) & (self._table[:, 2] > part.start)
         wanted = [number for number, source in enumerate(self._sources) if source.path[0] in part.items]

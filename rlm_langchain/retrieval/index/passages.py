@@ -1,6 +1,6 @@
-"""Texts cut into passages: at the borders that their writers drew, about as long as a paragraph, always the same.
+"""Splits texts into passages at paragraphs, lines and sentences. The same text always gives the same passages.
 
-Passages of a text lie one after the other and leave out nothing but the white space between them. None holds text
+The passages of a text follow each other, and only white space between them is left out. No passage contains text
 of two sources.
 """
 
@@ -18,14 +18,15 @@ class Hit(NamedTuple):
 
     unit: TextUnit
     start: int
+    """First character in the source."""
     end: int
-    """In characters of the source."""
+    """Character after the last in the source."""
     score: float
-    """Of BM25, or the fused one: it orders the hits of one search, and means nothing beside those of another."""
+    """Score of BM25 or of the fusion. It orders the hits of one search; scores of two searches do not compare."""
 
 
 SHORTEST, LONGEST = 500, 1_500
-"""A passage ends at the best border between these; the last one of a text may be shorter."""
+"""Limits of the length of a passage in characters. The last passage of a text may be shorter."""
 
 BORDERS = tuple(
     map(
@@ -33,19 +34,19 @@ BORDERS = tuple(
         (r"\n[^\S\n]*\n\s*", r"\n(?=\S)", r"\n\s*", r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*", r"\s+"),
     )
 )
-"""From the best to the worst: between paragraphs, before a line that is not indented, lines, sentences, words."""
+"""Places to split, best first: between paragraphs, before a line without indent, lines, sentences, words."""
 
 
 class Passage(NamedTuple):
     """A piece of a text."""
 
     start: int
-    """In characters, from the beginning of the text."""
+    """First character in the text."""
     text: str
 
 
 def cut(blocks: Iterable[str]) -> Iterator[Passage]:
-    """The passages of a text that comes in blocks. How it comes in blocks makes no difference."""
+    """Yield the passages of a text that is given in blocks. The sizes of the blocks make no difference."""
     before, rest = 0, ""
     for block in blocks:
         rest += block
@@ -63,7 +64,7 @@ def cut(blocks: Iterable[str]) -> Iterator[Passage]:
 
 
 def _passage(before: int, text: str, start: int, end: int) -> Iterator[Passage]:
-    """A piece of a text without white lines around it; nothing for white space."""
+    """Yield a piece of a text without blank lines around it; nothing if it is only white space."""
     body = text[start:end].rstrip()
     if not body:
         return
@@ -73,7 +74,7 @@ def _passage(before: int, text: str, start: int, end: int) -> Iterator[Passage]:
 
 
 def _border(text: str, at: int) -> tuple[int, int]:
-    """Where the passage that begins here ends, and where the next one begins."""
+    """Return where the passage that begins at `at` ends, and where the next one begins."""
     aim = at + PASSAGE_CHARS
     for border in BORDERS:
         places = [m.span() for m in border.finditer(text, at + SHORTEST, at + LONGEST)]

@@ -1,8 +1,8 @@
-"""The context of a child run as a part of one above it, whose index then serves both.
+"""Finds the context of a child run inside that of a run above it, so that one index serves both.
 
-A child's context is mostly a slice of its parent's: characters of a text, or items of a list or dict. Where the
-index of the whole is there already, searching the part of it costs nothing, and passages are ranked by words that
-are rare in the whole. A context that is no slice, or whose parent was never searched, has an index of its own.
+A child's context is usually a slice of its parent's: characters of a text, or items of a list or dict. If the index
+of the parent exists, searching a part of it costs nothing, and passages are ranked by words that are rare in the
+whole. A context that is no slice, or whose parent was never searched, gets a separate index.
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ if TYPE_CHECKING:
 Step = str | int
 T = TypeVar("T")
 KEPT = 512
-"""Slices that are remembered, and what is known of the items of wholes."""
+"""Most results that are remembered."""
 
 
 class Slice(NamedTuple):
-    """Where a context is in another one."""
+    """The position of a context inside another one."""
 
     start: int = 0
+    """First character of the slice, for a text in a text."""
     end: int = 0
-    """In characters, of a text in a text."""
+    """Character after the last one."""
     items: dict[Step, Step | None] | None = None
-    """Of a list or dict: items of the whole, and what the slice calls them; None: the slice is this item."""
+    """Keys of the items of a list or dict, each with its key in the slice; None as key: the slice is this item.
+    None: the context is a text."""
 
     def seen(self, hit: Hit) -> Hit:
-        """A hit in the whole, as one in the slice."""
+        """Return a hit in the whole as a hit in the slice."""
         if self.items is None:
             start, end = max(hit.start, self.start), min(hit.end, self.end)
             return hit._replace(unit=TextUnit((), "context"), start=start - self.start, end=end - self.start)
@@ -53,13 +55,13 @@ class Slice(NamedTuple):
 
 @dataclass(slots=True)
 class Slices:
-    """What is known of which context is a part of which. Safe for threads."""
+    """Finds contexts inside others, and remembers the results. Safe for threads."""
 
     _known: OrderedDict[tuple[str, ...], Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(self, whole: ContextFile, part: ContextFile) -> Slice | None:
-        """Where a context is in another one; None when it is not a slice of it. Looks once."""
+        """Return the position of a context inside another one, or None if it is no slice of it."""
         if part.size > whole.size:
             return None
         key = (str(whole.path), str(part.path))
@@ -105,7 +107,7 @@ def _in_text(whole: ContextFile, part: ContextFile) -> Slice | None:
 
 
 def _names(value: list[Any] | dict[str, Any]) -> dict[bytes, Step]:
-    """Of the items of a list or dict, by the hash of what is in them."""
+    """Return the keys of the items of a list or dict, by the hash of their content."""
     items = [*(value.items() if isinstance(value, dict) else enumerate(value))]
     return {_hash(item): name for name, item in reversed(items)}
 

@@ -1,8 +1,8 @@
-"""Words, as BM25 counts them: whatever the language, and in code too.
+"""Splits texts of any language, and code, into words for BM25.
 
-As a reader sees them (NFKC, without soft hyphens and other characters that are not seen), lower case, without the
-plural's `s`; names in code count whole and in parts (`get_userName`: `get_username`, `get`, `user`, `name`).
-Scripts that put no space between words count by pairs of characters.
+Words are normalised (NFKC, without invisible characters such as soft hyphens), in lower case and without an English
+plural `s`. Names in code count as a whole and in parts (`get_userName`: `get_username`, `get`, `user`, `name`). In
+scripts without spaces between words, each pair of characters counts as a word.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 LONGEST = 64
-"""Characters of a word that count: longer ones are data."""
+"""Characters of a word that count. A longer word is data, such as Base64."""
 
 
 class Vocabulary:
-    """Words by number. Grows while `numbers` is asked for texts."""
+    """Numbers words. Each new word in a text gets the next number."""
 
     def __init__(self) -> None:
         self.known: dict[str, int] = {}
         self._seen: dict[str, tuple[int, ...]] = {}
-        """What was worked out before for a word as it is written."""
+        """Cached numbers of each word as it is written."""
 
     def numbers(self, text: str) -> list[int]:
-        """The words of a text, by their numbers."""
+        """Return the numbers of the words of a text. New words are added."""
         found: list[int] = []
         seen = self._seen
         for word in WORD.findall(plain_words(text)):
@@ -42,12 +42,12 @@ class Vocabulary:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, as they count."""
+    """Return the words of a text in their normalised form."""
     return [form for word in WORD.findall(plain_words(text)) for form in forms(word)]
 
 
 def forms(word: str) -> Iterator[str]:
-    """What one run of letters, digits and underscores counts as."""
+    """Yield the words that a run of letters, digits and underscores counts as."""
     if not word.isascii() and _UNSPACED.search(word):
         yield from _pairs(word)
         return
@@ -58,7 +58,7 @@ def forms(word: str) -> Iterator[str]:
 
 
 def _stem(word: str) -> str:
-    """Without the endings of an English plural."""
+    """Return a word without the ending of an English plural."""
     if len(word) > 4 and word.endswith("ies"):
         return f"{word[:-3]}y"
     if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
@@ -69,7 +69,7 @@ def _stem(word: str) -> str:
 
 
 def _pairs(word: str) -> Iterator[str]:
-    """Each two neighbours in a script without spaces; the rest as words."""
+    """Yield pairs of neighbouring characters for scripts without spaces, and words for the rest."""
     end = 0
     for run in _UNSPACED.finditer(word):
         if run.start() > end:

@@ -198,7 +198,7 @@ def test_a_store_of_an_older_format_says_what_to_do(store, tmp_path):
     store.save_local(tmp_path)
     told = json.loads((tmp_path / "documents.json").read_text())
     (tmp_path / "documents.json").write_text(json.dumps({**told, "format": 2}))
-    with pytest.raises(JournalError, match=r"format 2, not 3.*make the store anew from its documents"):
+    with pytest.raises(JournalError, match=r"format 2, not 3.*build the store again from its documents"):
         FAISSStore.load_local(tmp_path, Numbers())
 
 
@@ -357,7 +357,7 @@ class Unasked(Numbers):
         ({"filter": {"a": {"$gt": math.nan}}}, "takes a number"),
         ({"filter": {"a": {"$exists": 1}}}, "True or False"),
         ({"filter": "a = 1"}, "no filter"),
-        ({"filters": {"a": 1}}, "no option 'filters'; there are k, .*filter"),
+        ({"filters": {"a": 1}}, "no option 'filters'; its options are k, .*filter"),
         ({"k": -1}, "k is -1"),
         ({"k": 1.5}, "k is 1.5"),
         ({"score_threshold": 1.5}, "score_threshold is 1.5"),
@@ -407,17 +407,17 @@ class Broken(Numbers):
     ("given", "match"),
     [
         (RuntimeError("sk-secret"), "embedding model failed"),
-        ([[1.0, 0.0]], "gave 1 vectors for 2 texts"),
-        ([[1.0, 0.0]] * 3, "gave 3 vectors for 2 texts"),
-        ([], "gave 0 vectors"),
+        ([[1.0, 0.0]], "returned 1 vectors for 2 texts"),
+        ([[1.0, 0.0]] * 3, "returned 3 vectors for 2 texts"),
+        ([], "returned 0 vectors"),
         (None, "width 3 does not go"),
         ([[1.0], [1.0, 2.0]], "all of one width"),
         ([[1.0, 0.0], [1.0, math.nan]], r"not finite \(number 1\)"),
         ([[math.inf, 0.0], [1.0, 0.0]], "not finite"),
         ([["x", "y"], [1, 2]], "no lists of numbers"),
         ([[], []], "no lists of numbers"),
-        ({"data": 1}, "gave 1 vectors"),
-        (7, "gave a int"),
+        ({"data": 1}, "returned 1 vectors"),
+        (7, "returned a int"),
     ],
 )
 def test_what_fails_while_it_is_added_changes_nothing(tmp_path, given, match):

@@ -322,7 +322,7 @@ def test_a_damaged_cache_of_vectors_is_an_error_once_and_then_made_anew(home):
     [cache] = (home / "vectors").glob("*.sqlite")
     cache.write_bytes(b"not a database, but long enough to be taken for one" * 100)
     texts = {**TEXTS, "new.txt": "A quince tart."}
-    with pytest.raises(Exception, match="vectors cannot be kept"):
+    with pytest.raises(Exception, match="vectors cannot be stored"):
         create_rlm(script(HYBRID), retriever=Topics()).completion("q", texts)
     assert create_rlm(script(HYBRID), retriever=Topics()).completion("q", texts)["status"] == "complete"
     with sqlite3.connect(cache) as database:
