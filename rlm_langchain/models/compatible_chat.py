@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
-from rlm_langchain.models.usage import is_readable, readable
+from rlm_langchain.models.usage import is_valid_usage, valid_usage
 
 
 class CompatibleChat(ChatOpenAI):
@@ -30,42 +30,44 @@ class CompatibleChat(ChatOpenAI):
         if messages := payload.get("messages"):
             # The SDK searches every part of every message for fields to rename, a sixth of the CPU time of a call.
             # Fields in `extra_body` replace fields of the same name without being searched.
-            more = payload.get("extra_body") or {}
-            payload["extra_body"] = {**self._extensions(messages), **more, "messages": messages}
+            extra = payload.get("extra_body") or {}
+            payload["extra_body"] = {**self._extra_fields(messages), **extra, "messages": messages}
             payload["messages"] = []
         return payload
 
-    def _extensions(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    def _extra_fields(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """Return additional request fields for this server that OpenAI's API does not have."""
         return {}
 
     def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
         """Return the reply even if its usage is invalid. The reported usage is kept and checked later."""
         usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
-        whole = usage if isinstance(usage, dict | None) else _plain(usage)
+        reported = usage if isinstance(usage, dict | None) else _as_dict(usage)
         error = response.get("error") if isinstance(response, dict) else getattr(response, "error", None)
-        if error and whole:
-            raise BilledError(error, whole)
+        if error and reported:
+            raise BilledError(error, reported)
         if isinstance(response, dict):
-            response = {**response, "usage": readable(whole)}
+            response = {**response, "usage": valid_usage(reported)}
         else:
-            response.usage = readable(whole)
-        made: ChatResult = super()._create_chat_result(response, generation_info)
-        if made.llm_output is not None:
-            made.llm_output["token_usage"] = whole
-        return made
+            response.usage = valid_usage(reported)
+        result: ChatResult = super()._create_chat_result(response, generation_info)
+        if result.llm_output is not None:
+            result.llm_output["token_usage"] = reported
+        return result
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
         usage = chunk.get("usage")
-        readable_chunk = {**chunk, "usage": readable(usage)} if usage else chunk
-        made = super()._convert_chunk_to_generation_chunk(readable_chunk, default_chunk_class, base_generation_info)
-        if made is not None and isinstance(usage, dict) and ("cost" in usage or not is_readable(usage)):
+        readable_chunk = {**chunk, "usage": valid_usage(usage)} if usage else chunk
+        result = super()._convert_chunk_to_generation_chunk(
+            readable_chunk, default_chunk_class, base_generation_info
+        )
+        if result is not None and isinstance(usage, dict) and ("cost" in usage or not is_valid_usage(usage)):
             # ChatOpenAI keeps only the token counts of a stream. They are put into a list because LangChain adds up
             # the numbers of all chunks, and fails for values that it cannot add.
-            made.message.response_metadata["token_usages"] = [usage]
-        return made
+            result.message.response_metadata["token_usages"] = [usage]
+        return result
 
 
 class BilledError(ValueError):
@@ -76,6 +78,6 @@ class BilledError(ValueError):
         self.body = {"usage": usage}
 
 
-def _plain(usage: Any) -> Any:
+def _as_dict(usage: Any) -> Any:
     """Return a usage object of the SDK as the dict that was received."""
     return usage.to_dict(mode="python", warnings=False) if hasattr(usage, "to_dict") else usage

@@ -15,7 +15,7 @@ from rlm_langchain.models.provider_errors import ProviderError, window_in
 
 CAP_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 """Names of the output limit in requests."""
-OTHER_CAP: Mapping[str, str] = MappingProxyType(
+OTHER_CAP_NAME: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
 """The other name under which a server may know the limit."""
@@ -53,7 +53,7 @@ PARAMETERS = (
     "tools",
 )
 """Parameters that servers are known to refuse."""
-NEEDED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
+NEVER_DROPPED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
 """Parameters that change the reply, or do not belong to the request itself. They are never left out."""
 _REFUSAL = re.compile(
     r"unsupported|not (supported|recogni[sz]ed)|n[o']t support|no support|unrecogni[sz]ed|unknown|unexpected"
@@ -65,17 +65,17 @@ _REFUSAL = re.compile(
     r"|additional propert|must not be",
     re.IGNORECASE,
 )
-_TOO_MUCH = re.compile(
+_VALUE_OUT_OF_RANGE = re.compile(
     r"too (large|big|high|small|low)|at (most|least)|between|greater than|less than", re.IGNORECASE
 )
-SURE = 0.8
+RETRY_SHARE = 0.8
 """After a prompt was too long: the share of its tokens, by our count, that the next prompt may have."""
-LEAST_CAP = 256
+MIN_CAP = 256
 """Smallest useful cap on a reply, in tokens. If there is less room, the prompt has to be shorter."""
-ROOM = 1_024
+MIN_OUTPUT = 1_024
 """Tokens of output that are requested even if the window seems to have no room for them, because our count of the
 prompt may be too high."""
-_OF_CAP = re.compile(
+_MENTIONS_CAP = re.compile(
     r"max(imum)?[_ ]?((completion|output|new)[_ ]?)?tokens|num_predict|completion|in the output"
     r"|output (tokens|length)",
     re.IGNORECASE,
@@ -104,7 +104,7 @@ class ModelFacts:
         leaves."""
         caps = [most] if self.cap is None else [most, self.cap]
         window = self.context or window
-        return min(caps if window is None else [*caps, max(ROOM, window - prompt)])
+        return min(caps if window is None else [*caps, max(MIN_OUTPUT, window - prompt)])
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Learned:
 
     _facts: dict[str, ModelFacts] = field(default_factory=dict)
     _notes: list[str] = field(default_factory=list)
-    _told: set[str] = field(default_factory=set)
+    _reported: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, model: str) -> ModelFacts:
@@ -121,11 +121,11 @@ class Learned:
         with self._lock:
             return self._facts.setdefault(model, ModelFacts())
 
-    def tell(self, note: str) -> None:
+    def add_note(self, note: str) -> None:
         """Add a note for the reader of the trajectory. Each note is reported once."""
         with self._lock:
-            if note not in self._told:
-                self._told.add(note)
+            if note not in self._reported:
+                self._reported.add(note)
                 self._notes.append(note)
 
     def take_notes(self) -> list[str]:
@@ -141,11 +141,11 @@ class Learned:
         """
         facts, said = self.of(model), window_in(words)
         with self._lock:
-            reads = said if said is not None and said < tokens else int(tokens * SURE)
+            reads = said if said is not None and said < tokens else int(tokens * RETRY_SHARE)
             facts.window = reads if facts.window is None else min(facts.window, reads)
-        by_it = f" Its provider says that it reads {said:,}." if said is not None else ""
-        self.tell(
-            f"a prompt of about {tokens:,} tokens was too long for {model}.{by_it} Its prompts are cut to fit."
+        stated = f" Its provider says that it reads {said:,}." if said is not None else ""
+        self.add_note(
+            f"a prompt of about {tokens:,} tokens was too long for {model}.{stated} Its prompts are cut to fit."
         )
         return facts.window
 
@@ -160,7 +160,9 @@ class Learned:
                 facts.cap = lower if facts.cap is None else min(facts.cap, lower)
             elif (said := window_in(fault.words)) is not None:
                 facts.context = said
-        self.tell(f"{model} has no room for {cap:,} tokens of output: its replies are capped at what it accepts")
+        self.add_note(
+            f"{model} has no room for {cap:,} tokens of output: its replies are capped at what it accepts"
+        )
         return lower
 
     def window(self, model: str, listed: int | None) -> int | None:
@@ -177,20 +179,20 @@ def lower_cap(fault: ProviderError, cap: int, prompt: int) -> int | None:
     words = fault.words
     numbers = [int(re.sub(r"\D", "", number)) for number in re.findall(r"\d[\d,_]{0,11}", words)]
     if fault.code == "too_long":
-        lower = _room(words, numbers, cap, prompt)
-    elif fault.code == "bad_request" and _OF_CAP.search(words) and _OUT_OF_RANGE.search(words):
+        lower = _room_for_output(words, numbers, cap, prompt)
+    elif fault.code == "bad_request" and _MENTIONS_CAP.search(words) and _OUT_OF_RANGE.search(words):
         lower = max((number for number in numbers if number < cap), default=0)
     else:
         return None
-    return lower if LEAST_CAP <= lower < cap else None
+    return lower if MIN_CAP <= lower < cap else None
 
 
-def _room(words: str, numbers: list[int], cap: int, prompt: int) -> int:
+def _room_for_output(words: str, numbers: list[int], cap: int, prompt: int) -> int:
     """Return how many tokens of the window are left for the output, from the numbers in a provider's error: the
     window, and the prompt or the sum of prompt and cap."""
     window, names_cap = window_in(words), cap in numbers
     if window is None:
-        return cap // 2 if _OF_CAP.search(words) else 0
+        return cap // 2 if _MENTIONS_CAP.search(words) else 0
     if names_cap:
         numbers.remove(cap)
     more = [number for number in numbers if number > window]
@@ -209,18 +211,18 @@ def refused_parameter(fault: ProviderError) -> str | None:
     """Return the parameter that a provider refuses, from its error; None if the error has another cause."""
     if fault.code != "bad_request" or not _REFUSAL.search(fault.words) or _is_about_its_value(fault.words):
         return None
-    found = [(match.start(), name) for name in PARAMETERS if (match := _mention(name).search(fault.words))]
+    found = [(match.start(), name) for name in PARAMETERS if (match := _mention_pattern(name).search(fault.words))]
     return min(found)[1] if found else None
 
 
 def _is_about_its_value(words: str) -> bool:
     """Return whether only the value was refused, because it is out of range."""
-    return bool(_TOO_MUCH.search(words)) and not re.search(
+    return bool(_VALUE_OUT_OF_RANGE.search(words)) and not re.search(
         r"unsupported|not (supported|recogni[sz]ed)|only the default", words, re.I
     )
 
 
-def _mention(name: str) -> re.Pattern[str]:
+def _mention_pattern(name: str) -> re.Pattern[str]:
     """Return a pattern that matches where a text names a parameter. An English word must be marked as a name."""
     if "_" in name:
         return re.compile(rf"(?<![\w-]){name}(?![\w-])")

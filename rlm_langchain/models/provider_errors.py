@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from rlm_langchain.models.provider_words import shown_words, start_of, words_of_body
+from rlm_langchain.models.provider_words import displayed_words, message_in_body, start_of
 
 ErrorCode = Literal[
     "rate_limited",
@@ -116,7 +116,7 @@ _TOO_LONG = re.compile(
     r"|context (the )?(overflow|exceed)|too long for",
     re.IGNORECASE,
 )
-_READS = tuple(
+_WINDOW_PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # prompt + cap > window
@@ -137,9 +137,9 @@ _READS = tuple(
     )
 )
 """Patterns for the context window in error messages. The most reliable come first."""
-MOST_WORDS = 200
+MAX_OWN_TEXT = 200
 """Longest text of an exception, in characters, that is interpreted. A longer one may quote a reply."""
-FEWEST_READ = 256
+MIN_WINDOW = 256
 """Smallest number of tokens in an error message that is taken for a context window."""
 _IDENTIFIER = re.compile(r"(?=.{1,40}$)[a-z]+(_[a-z]+)*")
 _NO_REPLY = re.compile(
@@ -186,20 +186,20 @@ class UnusableReply(Exception):
 
 def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> ProviderError:
     """Return the classification of an exception and its causes. `secrets` are left out of the provider's words."""
-    causes = list(_causes(error))
-    said = next((words for cause in causes if (words := _said(cause))), "")
+    causes = list(_chain_of_causes(error))
+    said = next((words for cause in causes if (words := _provider_message(cause))), "")
     status = next((found for cause in causes if (found := _status(cause)) is not None), None)
     after = next((wait for cause in causes if (wait := _retry_after(cause)) is not None), None)
     code = _code(causes, status)
     shown_status = [f"status {status}"] if status else []
-    details = ", ".join([*shown_status, type(error).__name__, *(_provider_codes(causes) if status else ())])
+    details = ", ".join([*shown_status, type(error).__name__, *(_body_identifiers(causes) if status else ())])
     # OpenRouter sends 402 with a time to wait when other requests in flight have reserved the money.
     retryable = code in RETRYABLE or (code == "no_credit" and status == 402 and after is not None)
     address = _address(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 and code == "bad_request" else SENTENCES[code]
     unusable = next((f": its reply {cause.what}" for cause in causes if isinstance(cause, UnusableReply)), "")
     words = said or " ".join(start_of(str(cause)) for cause in causes if _status(cause) is not None)
-    shown = f'; it says: "{shown_words(said, secrets)}"' if said else ""
+    shown = f'; it says: "{displayed_words(said, secrets)}"' if said else ""
     return ProviderError(
         code,
         f"{sentence}{unusable}{address} ({details}){shown}",
@@ -213,10 +213,10 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
 
 def window_in(words: str) -> int | None:
     """Return the context window that a provider's message states, in tokens, or None."""
-    for pattern in _READS:
+    for pattern in _WINDOW_PATTERNS:
         for found in pattern.finditer(start_of(words)):
             tokens = int(re.sub(r"\D", "", found[1]))
-            if tokens >= FEWEST_READ:
+            if tokens >= MIN_WINDOW:
                 return tokens
     return None
 
@@ -228,11 +228,13 @@ def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
     if any(isinstance(cause, UnusableReply) and cause.code == "bad_request" for cause in causes):
         return "none"
     if status is not None:
-        refused = status < 500 or any(map(_is_status, (place for cause in causes for place in _of_response(cause))))
+        refused = status < 500 or any(
+            map(_is_status, (place for cause in causes for place in _response_statuses(cause)))
+        )
         return "none" if refused else "unread"
     if any(isinstance(cause, UnusableReply) for cause in causes):
         return "unread"
-    named = next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
+    named = next((code for cause in causes if (code := _code_by_class(cause)) != "unknown"), "unknown")
     if named in _LOST:
         return "lost"
     return "unread" if named in ("unknown", "refused_by_provider") else "none"  # a refusal may be a billed reply
@@ -254,9 +256,9 @@ def _bodies(cause: BaseException) -> Iterator[Any]:
     yield from (argument for argument in cause.args[:1] if isinstance(argument, dict))
 
 
-def _said(cause: BaseException) -> str:
+def _provider_message(cause: BaseException) -> str:
     """Return the provider's message, if an exception certainly contains one; empty for other exceptions."""
-    if said := next((words for body in _bodies(cause) if (words := words_of_body(body))), ""):
+    if said := next((words for body in _bodies(cause) if (words := message_in_body(body))), ""):
         return said
     if isinstance(cause, UnusableReply) or _status(cause) is None:
         return ""
@@ -273,7 +275,7 @@ def _body(response: Any) -> Any:
         return None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _chain_of_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the exception and those that it was raised from. Integrations wrap the exceptions of their SDK."""
     cause: BaseException | None = error
     for _ in range(5):
@@ -292,7 +294,7 @@ def _address(causes: list[BaseException]) -> str:
     return f", at {found.scheme}://{found.netloc.rpartition('@')[2]}"
 
 
-def _provider_codes(causes: list[BaseException]) -> list[str]:
+def _body_identifiers(causes: list[BaseException]) -> list[str]:
     """Return `code` and `param` of an error body in OpenAI's format. Only identifiers are passed on, so no key
     is."""
     for cause in causes:
@@ -326,7 +328,7 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
     if said is None and _NO_REPLY.search(texts):
         return "server_error"
     if said is None:
-        return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
+        return next((code for cause in causes if (code := _code_by_class(cause)) != "unknown"), "unknown")
     return _STATUS.get(said, "server_error" if said >= 500 else "bad_request")
 
 
@@ -336,10 +338,10 @@ def _status_in_words(causes: list[BaseException]) -> int | None:
     It is judged by the message in the error's body, or by the error's own text if its class is not informative.
     """
     for cause in causes:
-        words = [said for body in _bodies(cause) if (said := words_of_body(body))]
-        if not words and _named(cause) == "unknown":
+        words = [said for body in _bodies(cause) if (said := message_in_body(body))]
+        if not words and _code_by_class(cause) == "unknown":
             words = [_own_text(cause)]
-        if (found := next((status for said in words if (status := _meant(said))), None)) is not None:
+        if (found := next((status for said in words if (status := _status_of_words(said))), None)) is not None:
             return found
     return None
 
@@ -350,21 +352,23 @@ def _own_text(cause: BaseException) -> str:
     A long text of an uninformative class, or of an error in a program, may quote a reply.
     """
     text = str(cause)
-    if isinstance(cause, UnusableReply) or (_named(cause) != "unknown" and type(cause).__module__ != "builtins"):
+    if isinstance(cause, UnusableReply) or (
+        _code_by_class(cause) != "unknown" and type(cause).__module__ != "builtins"
+    ):
         return start_of(text)
-    return text if len(text) <= MOST_WORDS and not _is_of_python(cause) else ""
+    return text if len(text) <= MAX_OWN_TEXT and not _is_bug(cause) else ""
 
 
-def _is_of_python(cause: BaseException) -> bool:
+def _is_bug(cause: BaseException) -> bool:
     """Return whether an exception shows a bug, such as `TypeError`. Integrations do not raise these."""
     return type(cause).__module__ == "builtins" and type(cause) not in (ValueError, RuntimeError, Exception)
 
 
-def _meant(text: str) -> int | None:
+def _status_of_words(text: str) -> int | None:
     return next((status for status, pattern in _BODY_STATUS if pattern.search(text)), None)
 
 
-def _named(error: BaseException) -> ErrorCode:
+def _code_by_class(error: BaseException) -> ErrorCode:
     """Return the code that the names of an exception's classes imply, the most derived class first."""
     for kind in type(error).__mro__:
         for pattern, code in _NAMES:
@@ -381,7 +385,7 @@ def _status(error: BaseException) -> int | None:
 def _status_candidates(error: BaseException) -> Iterator[Any]:
     if type(error).__module__ == "aiohttp.http_exceptions":
         return  # a stream that broke off: aiohttp sets the code itself, no server sent it
-    yield from _of_response(error)
+    yield from _response_statuses(error)
     for body in _bodies(error):
         yield _status_of_body(body)
     yield getattr(error, "code", None)
@@ -398,10 +402,10 @@ def _status_of_body(body: Any) -> int | None:
     for value in named:
         if _is_status(value) or (isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value)):
             return int(value)  # some gateways send it as a text
-    return next((status for value in named if isinstance(value, str) and (status := _meant(value))), None)
+    return next((status for value in named if isinstance(value, str) and (status := _status_of_words(value))), None)
 
 
-def _of_response(error: BaseException) -> Iterator[Any]:
+def _response_statuses(error: BaseException) -> Iterator[Any]:
     """Yield all values that may be the HTTP status of the response. A status in its body is not included."""
     response = getattr(error, "response", None)
     for holder in (error, response):

@@ -19,15 +19,15 @@ from pydantic import SecretStr
 
 from rlm_langchain.context.sanitize import one_line, quotable
 
-MOST = 300
+MAX_SHOWN = 300
 """Characters of a provider's message that are displayed."""
-MOST_READ = 4_000
+MAX_READ = 4_000
 """Characters of a provider's message that are read. Some patterns take time that is the square of the length."""
-SHORTEST_SECRET = 8
+MIN_SECRET_LENGTH = 8
 """Minimum length of a secret in characters. Shorter words may occur in any sentence."""
-HIDDEN = "***"
+REDACTED = "***"
 _SECRET_NAME = re.compile(r".*(key|token|secret|password|passwd|credential|authorization|cookie).*", re.IGNORECASE)
-_KEYS = (
+_KEY_PATTERNS = (
     (
         re.compile(
             r"(?i)\b(bearer|basic)(['\"]?[\s:=]+['\"]?)(?!(?:auth\w*|token|key|scheme|of|in|is)\b)[^\s'\",;]+"
@@ -50,39 +50,39 @@ _KEYS = (
             r"|\b(?:AIza|AKIA|ASIA|eyJ|ya29\.)[\w.*-]{8,}"
             r"|\b(?:key|api|org|proj|co)[-_](?=[\w.*-]*[\d*])[\w.*-]{6,}"
         ),
-        HIDDEN,
+        REDACTED,
     ),
-    (re.compile(r"(?<![\w+/-])(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])[\w+/-]{28,}={0,2}(?![\w+/-])"), HIDDEN),
+    (re.compile(r"(?<![\w+/-])(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])[\w+/-]{28,}={0,2}(?![\w+/-])"), REDACTED),
 )
-_OF_KEYS = string.ascii_letters + string.digits + "_.*~+/=-"
-_PAGE = re.compile(r"(?is)^\s*(?:<!doctype|<html|<\?xml|<head|<body)")
+_KEY_CHARACTERS = string.ascii_letters + string.digits + "_.*~+/=-"
+_WEB_PAGE = re.compile(r"(?is)^\s*(?:<!doctype|<html|<\?xml|<head|<body)")
 
 
 def start_of(text: str) -> str:
-    """Return the first `MOST_READ` characters of a text. A word at the cut is left out, because half a key would
+    """Return the first `MAX_READ` characters of a text. A word at the cut is left out, because half a key would
     not be recognised."""
-    return text if len(text) <= MOST_READ else f"{text[:MOST_READ].rstrip(_OF_KEYS)}..."
+    return text if len(text) <= MAX_READ else f"{text[:MAX_READ].rstrip(_KEY_CHARACTERS)}..."
 
 
-def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return the start of the text with `***` for everything that is or looks like a key, or is in `secrets`."""
     text = start_of(text)
-    known = {*_of_environment(), *(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)}
+    known = {*_environment_secrets(), *(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)}
     for secret in sorted(known, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    for pattern, instead in _KEYS:
-        text = pattern.sub(instead, text)
+        text = text.replace(secret, REDACTED)
+    for pattern, replacement in _KEY_PATTERNS:
+        text = pattern.sub(replacement, text)
     return text
 
 
-def shown_words(words: str, secrets: Iterable[str] = ()) -> str:
+def displayed_words(words: str, secrets: Iterable[str] = ()) -> str:
     """Return a provider's message for display. For a web page, its title."""
     words = start_of(words)
-    if _PAGE.match(words):
+    if _WEB_PAGE.match(words):
         title = re.search(r"(?is)<(title|h1)[^>]*>(.*?)</\1", words)
         words = f"a web page: {title[2].strip()}" if title else "a web page"
-    plain = quotable(one_line(scrub(" ".join(words.split()), secrets)))
-    return plain if len(plain) <= MOST else f"{plain[:MOST]}..."
+    plain = quotable(one_line(redact(" ".join(words.split()), secrets)))
+    return plain if len(plain) <= MAX_SHOWN else f"{plain[:MAX_SHOWN]}..."
 
 
 def log_failure(what: str, error: BaseException, secrets: Iterable[str] = ()) -> None:
@@ -92,21 +92,21 @@ def log_failure(what: str, error: BaseException, secrets: Iterable[str] = ()) ->
     """
     logger = logging.getLogger(__name__)
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug("%s\n%s", what, scrub("".join(traceback.format_exception(error)), secrets))
+        logger.debug("%s\n%s", what, redact("".join(traceback.format_exception(error)), secrets))
 
 
-def words_of_body(body: Any) -> str:
+def message_in_body(body: Any) -> str:
     """Return the start of the message in the body of an error, wherever the provider puts it; empty if there is
     none."""
     if isinstance(body, str | bytes):
-        return start_of(body[: 4 * MOST_READ].decode(errors="replace") if isinstance(body, bytes) else body)
+        return start_of(body[: 4 * MAX_READ].decode(errors="replace") if isinstance(body, bytes) else body)
     if isinstance(body, list):  # Google's
-        return words_of_body(body[0]) if body else ""
+        return message_in_body(body[0]) if body else ""
     if not isinstance(body, Mapping):
         return ""
     if isinstance(place := body.get("loc"), list | tuple):  # FastAPI's
         return start_of(f"{'.'.join(map(str, place))}: {body.get('msg') or body.get('type')}")
-    found = (words_of_body(body.get(name)) for name in ("error", "message", "detail", "msg", "error_description"))
+    found = (message_in_body(body.get(name)) for name in ("error", "message", "detail", "msg", "error_description"))
     said = next((words for words in found if words), "")
     raw = (body.get("metadata") or {}).get("raw") if isinstance(body.get("metadata"), Mapping) else None
     quotes = said and isinstance(raw, str) and raw not in said  # OpenRouter's upstream
@@ -115,7 +115,7 @@ def words_of_body(body: Any) -> str:
 
 def secrets_of(chat: Any) -> set[str]:
     """Return the secrets of a model: in its fields, headers and URLs."""
-    return {secret for secret in _secrets(getattr(chat, "__dict__", {}), 0) if len(secret) >= SHORTEST_SECRET}
+    return {secret for secret in _secrets(getattr(chat, "__dict__", {}), 0) if len(secret) >= MIN_SECRET_LENGTH}
 
 
 def _secrets(value: Any, depth: int) -> Iterator[str]:
@@ -132,11 +132,11 @@ def _secrets(value: Any, depth: int) -> Iterator[str]:
             yield from held.partition("://")[2].rpartition("@")[0].split(":")
 
 
-def _of_environment() -> set[str]:
+def _environment_secrets() -> set[str]:
     return {
         word
         for name, value in os.environ.items()
         if _SECRET_NAME.fullmatch(name)
         for word in value.split()
-        if len(word) >= SHORTEST_SECRET
+        if len(word) >= MIN_SECRET_LENGTH
     }

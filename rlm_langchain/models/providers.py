@@ -40,7 +40,9 @@ NO_KEY = "none"
 def openrouter(name: str) -> BaseChatModel:
     """Build a model at OpenRouter from its `vendor/name`. OpenRouter reports the cost of each call."""
     hint = f"; with a key of OpenAI itself, write openai:{name[7:]}" if name.startswith("openai/") else ""
-    key = _needed("OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}")
+    key = _required_key(
+        "OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}"
+    )
     return _compatible(
         name,
         os.environ.get("OPENROUTER_BASE_URL") or OPENROUTER,
@@ -59,10 +61,10 @@ def openai(name: str) -> BaseChatModel:
     url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if url and urlsplit(url).hostname != "api.openai.com":
         return _compatible(name, url, os.environ.get("OPENAI_API_KEY") or NO_KEY, "OPENAI_BASE_URL")
-    key = _needed("OPENAI_API_KEY", "OpenAI's models need one; for another server, set OPENAI_BASE_URL")
+    key = _required_key("OPENAI_API_KEY", "OpenAI's models need one; for another server, set OPENAI_BASE_URL")
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(model=name, base_url=url, api_key=SecretStr(key), stream_usage=True, **_common())
+    return ChatOpenAI(model=name, base_url=url, api_key=SecretStr(key), stream_usage=True, **_common_options())
 
 
 def ollama(name: str) -> BaseChatModel:
@@ -84,7 +86,7 @@ def other(provider: str, name: str) -> BaseChatModel:
     except ImportError as error:
         raise MissingDependency(f"{provider}:{name} needs a package: {error}") from error
     except Exception as error:  # noqa: BLE001 - its message could contain a key
-        raise _refusal(provider, name, error) from None
+        raise _build_error(provider, name, error) from None
     _check_keys(chat)
     return chat
 
@@ -104,11 +106,11 @@ def _compatible(name: str, url: str, key: str, variable: str, **more: Any) -> Ba
         stream_usage=True,
         use_responses_api=False,
         **more,
-        **_common(),
+        **_common_options(),
     )
 
 
-def _common() -> dict[str, Any]:
+def _common_options() -> dict[str, Any]:
     import httpx2
 
     from rlm_langchain.models.http.transport import async_client, sync_client
@@ -124,7 +126,7 @@ def _common() -> dict[str, Any]:
     }
 
 
-def _needed(variable: str, why: str) -> str:
+def _required_key(variable: str, why: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise MissingDependency(f"{variable} is not set: {why}")
@@ -152,7 +154,7 @@ def _check_keys(chat: BaseChatModel) -> None:
             raise MissingDependency(f"{variable} is not set: {type(chat).__name__} needs it")
 
 
-def _refusal(provider: str, name: str, error: Exception) -> ConfigurationError:
+def _build_error(provider: str, name: str, error: Exception) -> ConfigurationError:
     """Return our error for a provider's class that cannot be built. Its own message could contain a key."""
     if variable := re.search(r"\b[A-Z][A-Z0-9]*_(?:API_)?(?:KEY|TOKEN)\b", str(error)):
         return MissingDependency(f"{variable[0]} is not set: {provider}:{name} needs it")
@@ -220,10 +222,10 @@ def provider(prefix: str) -> Provider | None:
     """Return the provider with this prefix, built-in or of a plug-in, or None."""
     if (ours := PROVIDERS.get(prefix)) is not None:
         return ours
-    return _plugged_in(prefix) if prefix in plugins.names("providers") else None
+    return _plugin_provider(prefix) if prefix in plugins.names("providers") else None
 
 
-def _plugged_in(prefix: str) -> Provider:
+def _plugin_provider(prefix: str) -> Provider:
     found = plugins.load("providers", prefix)
     if not isinstance(found, Provider):
         raise ConfigurationError(
@@ -232,12 +234,12 @@ def _plugged_in(prefix: str) -> Provider:
         )
 
     def make(name: str) -> BaseChatModel:
-        return _made_by_plugin(found, prefix, name)
+        return _build_from_plugin(found, prefix, name)
 
     return replace(found, make=make)
 
 
-def _made_by_plugin(found: Provider, prefix: str, name: str) -> BaseChatModel:
+def _build_from_plugin(found: Provider, prefix: str, name: str) -> BaseChatModel:
     """Return the chat model that a plug-in builds. Raises `ConfigurationError` if it fails or returns anything
     else."""
     from langchain_core.language_models import BaseChatModel

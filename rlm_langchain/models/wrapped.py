@@ -27,7 +27,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 from rlm_langchain.errors import ConfigurationError
 
-DEEPEST = 20
+MAX_WRAPPERS = 20
 """Most wrappers around one model."""
 
 
@@ -52,7 +52,7 @@ class WrappedChat:
             merged = binding._merge_configs(merged)
         return merged
 
-    async def prepared(
+    async def prepare_messages(
         self, messages: Sequence[BaseMessage], config: RunnableConfig | None
     ) -> Sequence[BaseMessage]:
         """Return the messages after the steps before the model.
@@ -75,7 +75,7 @@ class WrappedChat:
             f"{type(made).__name__}; they must return messages"
         )
 
-    async def text_after(self, reply: BaseMessage, config: RunnableConfig | None) -> BaseMessage:
+    async def parse_reply(self, reply: BaseMessage, config: RunnableConfig | None) -> BaseMessage:
         """Return the reply with its text replaced by the result of the steps after the model.
 
         Raises `ConfigurationError` if these return anything but a text or a message.
@@ -87,7 +87,7 @@ class WrappedChat:
             return made
         if isinstance(made, str):
             return reply.model_copy(update={"content": made})
-        raise ConfigurationError(_no_text(self.after[-1], type(made).__name__))
+        raise ConfigurationError(_no_text_message(self.after[-1], type(made).__name__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +109,19 @@ def unwrap(given: Any, config: RunnableConfig | None = None, depth: int = 0) -> 
     """
     if isinstance(given, BaseChatModel):
         return Unwrapped((WrappedChat(given, {}),))
-    if depth > DEEPEST:
-        raise ConfigurationError(f"a model is wrapped more than {DEEPEST} times: give the chat model itself")
+    if depth > MAX_WRAPPERS:
+        raise ConfigurationError(f"a model is wrapped more than {MAX_WRAPPERS} times: give the chat model itself")
     if isinstance(given, RunnableBindingBase):
-        return _of_binding(given, unwrap(given.bound, _config_of(given, config), depth + 1))
+        return _unwrap_binding(given, unwrap(given.bound, _config_of(given, config), depth + 1))
     if isinstance(given, RunnableWithFallbacks):
-        return _of_fallbacks(given, config, depth)
+        return _unwrap_fallbacks(given, config, depth)
     if isinstance(given, DynamicRunnable):
         chosen, chosen_config = given.prepare(config)
         return replace(unwrap(chosen, chosen_config, depth + 1), dynamic=True)
     if isinstance(given, RunnableSequence):
-        return _of_sequence(given, config, depth)
+        return _unwrap_sequence(given, config, depth)
     if type(given).__name__ == "_ConfigurableModel":
-        return replace(unwrap(_configured(given, config), config, depth + 1), dynamic=True)
+        return replace(unwrap(_build_configured(given, config), config, depth + 1), dynamic=True)
     raise ConfigurationError(
         f"a {type(given).__name__} hides which chat model it calls, if any, so its calls could be neither counted "
         "nor capped: give the chat model, or one with .bind(), .with_config(), .with_fallbacks(), a prompt or a "
@@ -133,14 +133,14 @@ def _config_of(given: Any, config: RunnableConfig | None) -> RunnableConfig:
     return given._merge_configs(config or {})  # type: ignore[no-any-return]
 
 
-def _of_binding(given: Any, inner: Unwrapped) -> Unwrapped:
+def _unwrap_binding(given: Any, inner: Unwrapped) -> Unwrapped:
     chats = [
         replace(one, bound={**one.bound, **given.kwargs}, bindings=(given, *one.bindings)) for one in inner.chats
     ]
     return replace(inner, chats=tuple(chats))
 
 
-def _of_fallbacks(given: Any, config: RunnableConfig | None, depth: int) -> Unwrapped:
+def _unwrap_fallbacks(given: Any, config: RunnableConfig | None, depth: int) -> Unwrapped:
     if given.exception_key is not None:
         raise ConfigurationError(
             "a model with_fallbacks(exception_key=...) takes dicts, and an RLM gives messages: leave out the key"
@@ -153,7 +153,7 @@ def _of_fallbacks(given: Any, config: RunnableConfig | None, depth: int) -> Unwr
     )
 
 
-def _of_sequence(given: Any, config: RunnableConfig | None, depth: int) -> Unwrapped:
+def _unwrap_sequence(given: Any, config: RunnableConfig | None, depth: int) -> Unwrapped:
     """Return the model of a sequence with the steps before and after it. Raises `ConfigurationError` unless exactly
     one step is a model."""
     steps: list[Any] = list(given.steps)
@@ -207,19 +207,19 @@ def _check_parser(step: Any) -> None:
     kinds = get_args(made) or (made,)
     plain = all(isinstance(kind, type) and issubclass(kind, str | BaseMessage) for kind in kinds)
     if isinstance(made, type) and not plain and made is not object:
-        raise ConfigurationError(_no_text(step, made.__name__))
+        raise ConfigurationError(_no_text_message(step, made.__name__))
     if get_args(made) and not plain:
-        raise ConfigurationError(_no_text(step, str(made)))
+        raise ConfigurationError(_no_text_message(step, str(made)))
 
 
-def _no_text(step: Any, made: str) -> str:
+def _no_text_message(step: Any, made: str) -> str:
     return (
         f"the {type(step).__name__} after the model turns its replies into a {made}, and an RLM reads text: "
         "leave it out. For a typed answer, use output_schema="
     )
 
 
-def _configured(given: Any, config: RunnableConfig | None) -> Any:
+def _build_configured(given: Any, config: RunnableConfig | None) -> Any:
     """Return the model that an `init_chat_model` with configurable fields builds for a config."""
     try:
         return given._model(config or {})

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Receipt, Reservation
-from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, text_behind
+from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, parsed_text
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.run.reservation import (
@@ -98,7 +98,7 @@ async def _read(tree: RunTree, request: ModelRequest, known: Completion, config:
         return known
     model = request.model.chosen(config)
     by = next((one for one in model.chain if one.name == known.raw_of), model)
-    text = await text_behind(by, AIMessage(known.text), config)
+    text = await parsed_text(by, AIMessage(known.text), config)
     completion = replace(known, text=text, raw_of=None)
     _keep_text(tree, request, completion)
     return completion
@@ -122,7 +122,7 @@ def _key(request: ModelRequest, completion: Completion) -> str:
 async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
     """Return the longest input of all models that may be called: prompts of users add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
-    ready = [messages, *[await one.prepared(messages, one.config(config)) for one in wrapped]]
+    ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
     return max(ready, key=prompt_tokens)
 
 

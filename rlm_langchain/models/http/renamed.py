@@ -5,5 +5,5 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 
-RENAMED: ContextVar[Mapping[str, str | None]] = ContextVar("RENAMED", default={})  # noqa: B039 - never changed
+RENAMED_PARAMETERS: ContextVar[Mapping[str, str | None]] = ContextVar("RENAMED", default={})  # noqa: B039 - never changed
 """Parameters that the requests of this context send under another name, or not at all (None)."""

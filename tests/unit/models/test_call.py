@@ -26,7 +26,7 @@ from rlm_langchain.models.call import (
     RetryPolicy,
     complete,
 )
-from rlm_langchain.models.learned import ROOM, Learned
+from rlm_langchain.models.learned import MIN_OUTPUT, Learned
 from rlm_langchain.models.model import FREE, Model
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.testing.models import FunctionModel
@@ -354,7 +354,7 @@ async def test_a_cap_that_a_window_has_no_room_for_is_lowered_and_the_prompt_is_
     assert sent == [cap, window - prompt], "it is told at once by how much"
     assert any("capped" in note for note in learned.take_notes())
     assert (await ask(retry=clock.retry)).text == "yes"
-    assert all(one <= max(window - prompt, ROOM) for one in sent[2:]), "it is remembered"
+    assert all(one <= max(window - prompt, MIN_OUTPUT) for one in sent[2:]), "it is remembered"
     assert learned.of("m").window is None, "nothing is wrong with the prompt"
 
 
