@@ -8,7 +8,7 @@ from typing import Any
 from rlm_langchain.errors import InputError
 
 
-def pickled_with(state: dict[str, Any], what: str, instead: str) -> dict[str, Any]:
+def picklable_state(state: dict[str, Any], what: str, instead: str) -> dict[str, Any]:
     """Return the state of an object unchanged. Raises `InputError` if a part of it cannot be pickled.
 
     `what` names the object in the message, `instead` says what to do.

@@ -30,18 +30,18 @@ from rlm_langchain.types import Usage
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-BATCH = 64
+BATCH_SIZE = 64
 """Number of texts in one request."""
-FLIGHT = 4
+MAX_PARALLEL_REQUESTS = 4
 """Most requests in flight at once."""
 
 _SECRET = re.compile("key|token|secret|password|header", re.IGNORECASE)
 
-Paying = Callable[[Usage], AbstractAsyncContextManager[Any]]
+ReserveUsage = Callable[[Usage], AbstractAsyncContextManager[Any]]
 """Takes the usage of a request, and returns a context manager that reserves it while the request is made."""
 
 
-def unpaid(wanted: Usage) -> AbstractAsyncContextManager[Any]:
+def no_reservation(wanted: Usage) -> AbstractAsyncContextManager[Any]:
     """Reserve nothing: for callers without a budget."""
     return nullcontext()
 
@@ -59,53 +59,53 @@ class Embedder:
     """Price of input tokens. None: unknown."""
     retry: RetryPolicy = RetryPolicy()
 
-    async def documents(self, texts: Sequence[str], paying: Paying = unpaid) -> Any:
-        """Return a row of length one for each text. Raises `CallFailed`, and whatever `paying` raises."""
-        from rlm_langchain.retrieval.cache.embedding_cache import VectorCache, key_of
-        from rlm_langchain.retrieval.index.vectors import checked, unit
+    async def embed_documents(self, texts: Sequence[str], reserve: ReserveUsage = no_reservation) -> Any:
+        """Return a row of length one for each text. Raises `CallFailed`, and whatever `reserve` raises."""
+        from rlm_langchain.retrieval.cache.embedding_cache import EmbeddingCache, cache_key
+        from rlm_langchain.retrieval.index.vectors import checked_vectors, normalized
 
         texts = [normalize("NFC", text) for text in texts]
-        cache = VectorCache(self.folder / f"{self.identity}.sqlite")
-        keys = [key_of(text) for text in texts]
+        cache = EmbeddingCache(self.folder / f"{self.identity}.sqlite")
+        keys = [cache_key(text) for text in texts]
         known = await asyncio.to_thread(cache.get, keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         waiting = [*missing.items()]
-        turn = asyncio.Semaphore(FLIGHT)
+        slots = asyncio.Semaphore(MAX_PARALLEL_REQUESTS)
 
         async def ask(some: list[tuple[bytes, str]]) -> None:
             def embed() -> None:
-                rows = checked(self.model.embed_documents([text for _, text in some]), len(some))
+                rows = checked_vectors(self.model.embed_documents([text for _, text in some]), len(some))
                 fresh = dict(zip((key for key, _ in some), rows, strict=True))
                 cache.put(fresh)
                 known.update(fresh)
 
-            async with turn:
-                await self._asked(embed, [text for _, text in some], paying)
+            async with slots:
+                await self._call_model(embed, [text for _, text in some], reserve)
 
-        await _all(ask(waiting[i : i + BATCH]) for i in range(0, len(waiting), BATCH))
+        await _gather(ask(waiting[i : i + BATCH_SIZE]) for i in range(0, len(waiting), BATCH_SIZE))
         widths = sorted({len(row) for row in known.values()})
         if len(widths) > 1:
             told = f"the embedding model returned vectors of different widths: {widths}"
             raise CallFailed("unknown", told, 0, 0.0)
-        return unit([known[key] for key in keys])
+        return normalized([known[key] for key in keys])
 
-    async def query(self, text: str, paying: Paying = unpaid) -> Any:
-        """Return the row of a query, which some models embed differently. Raises as `documents` does."""
-        from rlm_langchain.retrieval.index.vectors import checked
+    async def embed_query(self, text: str, reserve: ReserveUsage = no_reservation) -> Any:
+        """Return the row of a query, which some models embed differently. Raises as `embed_documents` does."""
+        from rlm_langchain.retrieval.index.vectors import checked_vectors
 
         text = normalize("NFC", text)
-        return await self._asked(lambda: checked([self.model.embed_query(text)], 1), [text], paying)
+        return await self._call_model(lambda: checked_vectors([self.model.embed_query(text)], 1), [text], reserve)
 
-    async def _asked(self, embed: Callable[[], Any], texts: Sequence[str], paying: Paying) -> Any:
+    async def _call_model(self, embed: Callable[[], Any], texts: Sequence[str], reserve: ReserveUsage) -> Any:
         """Return the result of `embed`, called in a thread, and again after temporary errors."""
         attempt, waited, began = 0, 0.0, time.monotonic()
         wanted = self._usage(texts)
         while True:
             attempt += 1
             try:
-                async with paying(wanted):
+                async with reserve(wanted):
                     return await _in_thread(embed)
-            except _Failed as failed:
+            except _EmbeddingFailed as failed:
                 log_failure("the embedding model failed", failed.error, secrets_of(self.model))
                 fault = classify_error(failed.error)
                 wait = self.retry.wait(attempt, fault)
@@ -121,7 +121,7 @@ class Embedder:
         return used._replace(cost=self.price.of(used) if self.price else None)
 
 
-class _Failed(Exception):
+class _EmbeddingFailed(Exception):
     """Wraps an exception of the embedding model."""
 
     def __init__(self, error: Exception) -> None:
@@ -129,8 +129,10 @@ class _Failed(Exception):
 
 
 async def _in_thread(embed: Callable[[], Any]) -> Any:
-    """Return the result of `embed`, called in a thread. Exceptions of the model are raised as `_Failed`, to tell
-    them from those of the run, such as its time limit."""
+    """Return the result of `embed`, called in a thread.
+
+    Exceptions of the model are raised as `_EmbeddingFailed`, to tell them from those of the run.
+    """
     try:
         return await asyncio.to_thread(embed)
     except InputError as error:
@@ -138,10 +140,10 @@ async def _in_thread(embed: Callable[[], Any]) -> Any:
     except RLMError:
         raise
     except Exception as error:
-        raise _Failed(error) from error
+        raise _EmbeddingFailed(error) from error
 
 
-async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _gather(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all coroutines at once. If one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:

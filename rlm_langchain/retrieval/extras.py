@@ -12,21 +12,21 @@ PACKAGES = {"numpy": "numpy", "bm25s": "bm25s", "faiss": "faiss-cpu"}
 """The package on PyPI that contains each module."""
 
 
-def check() -> None:
+def check_installed() -> None:
     """Raise `MissingDependency` unless all libraries are installed. Imports nothing."""
     for module in PACKAGES:
         if find_spec(module) is None:
-            raise MissingDependency(_sentence(module))
+            raise MissingDependency(_missing_message(module))
 
 
-def library(module: str) -> Any:
+def import_library(module: str) -> Any:
     """Import and return one of the libraries. Raises `MissingDependency`."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingDependency(_sentence(module)) from error
+        raise MissingDependency(_missing_message(module)) from error
 
 
-def _sentence(module: str) -> str:
+def _missing_message(module: str) -> str:
     package = PACKAGES.get(module, module)
     return f'retrieval needs {package}, which is not installed: pip install "rlm-langchain[retrieval]"'

@@ -21,9 +21,9 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import as_text
 from rlm_langchain.retrieval import extras
 from rlm_langchain.retrieval.cache.index_cache import IndexCache
-from rlm_langchain.retrieval.copies import pickled_with
-from rlm_langchain.retrieval.faiss_store.metadata import natural
-from rlm_langchain.retrieval.option import embedder_of
+from rlm_langchain.retrieval.copies import picklable_state
+from rlm_langchain.retrieval.faiss_store.metadata import to_python_types
+from rlm_langchain.retrieval.option import build_embedder
 from rlm_langchain.run.event_loops import shared_loop
 from rlm_langchain.types import ContextFile
 from rlm_langchain.validation import check_names, check_types, option_errors
@@ -70,7 +70,7 @@ class RLMRetriever(BaseRetriever):
 
     def __getstate__(self) -> dict[Any, Any]:
         """Return the state for pickle; the index is found again by the corpus. Raises `InputError`."""
-        fields = pickled_with(
+        fields = picklable_state(
             dict(self.__dict__),
             f"an {type(self).__name__}",
             "create one with the same corpus and embeddings where it is needed; it will find the stored index",
@@ -91,38 +91,38 @@ class RLMRetriever(BaseRetriever):
         """Do what `__copy__` does: a corpus is only read, and an embedding model may hold connections."""
         return self.__copy__()
 
-    _opened: Opened | None = PrivateAttr(default=None)
+    _corpus: OpenCorpus | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
         with shared_loop() as loop:
-            return loop.call(self._found, query, k)
+            return loop.call(self._search, query, k)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return await self._found(query, k)
+        return await self._search(query, k)
 
-    async def _found(self, query: str, k: int | None) -> list[Document]:
+    async def _search(self, query: str, k: int | None) -> list[Document]:
         from asyncio import to_thread
 
         opened = await to_thread(self._open)
         if opened.file is None:
             return []
         hits = await opened.indexes.search(opened.file, opened.sha256, query, k or self.k)
-        return await to_thread(_documents, opened, hits)
+        return await to_thread(_to_documents, opened, hits)
 
-    def _open(self) -> Opened:
+    def _open(self) -> OpenCorpus:
         """Return the corpus in the store. It is stored at the first call."""
         with self._lock:
-            if self._opened is None:
-                self._opened = _opened(self.corpus, self.embeddings, self.home)
-            return self._opened
+            if self._corpus is None:
+                self._corpus = _open_corpus(self.corpus, self.embeddings, self.home)
+            return self._corpus
 
 
-class Opened(NamedTuple):
+class OpenCorpus(NamedTuple):
     """A corpus in the store, ready to be searched."""
 
     file: ContextFile | None
@@ -135,34 +135,34 @@ class Opened(NamedTuple):
     """Original metadata of the documents of a corpus; in `value`, dates are texts. None: no documents."""
 
 
-def _opened(corpus: Any, embeddings: Any, home: Path | None) -> Opened:
-    extras.check()
+def _open_corpus(corpus: Any, embeddings: Any, home: Path | None) -> OpenCorpus:
+    extras.check_installed()
     store = ContextStore(home)
-    embedder = None if embeddings is None else embedder_of(embeddings, store.root, {})
+    embedder = None if embeddings is None else build_embedder(embeddings, store.root, {})
     indexes = IndexCache(store.root / "indexes", embedder)
     ref = store.reference(corpus)
     if ref is None:
-        return Opened(None, "", indexes, None, None)
+        return OpenCorpus(None, "", indexes, None, None)
     file = store.open(ref)
     value = json.loads(read_context(file)) if file.kind == "json" else None
-    return Opened(file, ref["sha256"], indexes, value, _metadatas(corpus))
+    return OpenCorpus(file, ref["sha256"], indexes, value, _metadatas(corpus))
 
 
 def _metadatas(corpus: Any) -> list[dict[str, Any]] | None:
     documents = corpus if isinstance(corpus, list | tuple) else [corpus]
     if not all(isinstance(one, Document) for one in documents):
         return None
-    return [natural(one.metadata) for one in documents]
+    return [to_python_types(one.metadata) for one in documents]
 
 
-def _documents(opened: Opened, hits: list[Any]) -> list[Document]:
+def _to_documents(opened: OpenCorpus, hits: list[Any]) -> list[Document]:
     if opened.value is None and opened.file is not None:
         with open_mapped(opened.file) as text:
-            return [_document(hit, text.slice(hit.start, hit.end), {}) for hit in hits]
-    return [_document(hit, *_piece(opened, hit)) for hit in hits]
+            return [_to_document(hit, text.slice(hit.start, hit.end), {}) for hit in hits]
+    return [_to_document(hit, *_text_and_metadata(opened, hit)) for hit in hits]
 
 
-def _piece(opened: Opened, hit: Any) -> tuple[str, dict[str, Any]]:
+def _text_and_metadata(opened: OpenCorpus, hit: Any) -> tuple[str, dict[str, Any]]:
     """Return the text of a hit and the metadata of its document."""
     value, metadata = opened.value, dict[str, Any]()
     for step in hit.unit.path:
@@ -174,7 +174,7 @@ def _piece(opened: Opened, hit: Any) -> tuple[str, dict[str, Any]]:
     return as_text(value)[hit.start : hit.end], metadata
 
 
-def _document(hit: Any, text: str, metadata: dict[str, Any]) -> Document:
+def _to_document(hit: Any, text: str, metadata: dict[str, Any]) -> Document:
     place = {"start": hit.start, "end": hit.end, "score": hit.score}
     name = f"{hit.unit.label}:{hit.start}-{hit.end}"
     return Document(id=name, page_content=text, metadata={"source": hit.unit.label, **metadata, **place})

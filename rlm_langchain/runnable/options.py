@@ -58,7 +58,7 @@ SomeTools = Annotated[Sequence[Any], _checked_by(tools_of)]
 SomeFunctions = Annotated[Sequence[Any], _checked_by(functions_of)]
 ASandbox = Annotated[Any, _checked_by(choose.check)]
 ASchema = Annotated[Any, _checked_by(_schema)]
-ARetriever = Annotated[Any, _checked_by(retriever.check)]
+ARetriever = Annotated[Any, _checked_by(retriever.check_option)]
 ASaver = Annotated[Any, _checked_by(checkpointer.check)]
 
 

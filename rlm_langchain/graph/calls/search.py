@@ -24,7 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.records import depth_of
-from rlm_langchain.retrieval.external import found_outside, nothing_found
+from rlm_langchain.retrieval.external import no_hits_note, search_external
 from rlm_langchain.types import (
     Call,
     CallResult,
@@ -93,7 +93,7 @@ class SearchHandler(CallHandler):
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
         """Return what the root model reads of `search`, if there is something to search."""
         search = components.search
-        if search is None or (context is None and search.outside is None):
+        if search is None or (context is None and search.external is None):
             return ""
         return search.guidance(components.root_model(depth_of(path)).profile)
 
@@ -136,11 +136,11 @@ class SearchWork:
 
     async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         if self.search.indexes is None:
-            return await found_outside(self.search.outside, query, most, self.tree, config)
+            return await search_external(self.search.external, query, most, self.tree, config)
         if context is None:
             return found([], "there is no context to search")
         if not query.strip() or not most:
-            return found([], nothing_found(query, most, ""))
+            return found([], no_hits_note(query, most, ""))
         where = await asyncio.to_thread(self._where, self.search.indexes, context)
         try:
             hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
@@ -159,7 +159,7 @@ class SearchWork:
         """Return what code is told when nothing was found."""
         assert self.search.indexes is not None  # noqa: S101 - for mypy
         count = len(await self.search.indexes.index(*where[:2]))
-        return nothing_found(query, most, f" in the {count:,} passages of the context")
+        return no_hits_note(query, most, f" in the {count:,} passages of the context")
 
     def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
         """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
@@ -168,7 +168,7 @@ class SearchWork:
             if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
                 continue
             whole = self.store.open(above)
-            if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
+            if indexes.is_ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
                 return SearchTarget(whole, above["sha256"], part)
         return SearchTarget(file, context["sha256"])
 

@@ -17,16 +17,16 @@ import numpy as np
 from rlm_langchain.errors import JournalError
 
 TABLE = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
-ASKED = 500
+MAX_KEYS_PER_QUERY = 500
 """Keys of one SQL query. Some builds of SQLite accept no more than 999 parameters."""
 
 
-def key_of(text: str) -> bytes:
+def cache_key(text: str) -> bytes:
     """Return the key of a text's vector."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).digest()
 
 
-class VectorCache:
+class EmbeddingCache:
     """The stored vectors of one embedding model."""
 
     def __init__(self, path: Path) -> None:
@@ -38,8 +38,8 @@ class VectorCache:
             return {}
         found: dict[bytes, Any] = {}
         with self._open() as database:
-            for i in range(0, len(keys), ASKED):
-                some = keys[i : i + ASKED]
+            for i in range(0, len(keys), MAX_KEYS_PER_QUERY):
+                some = keys[i : i + MAX_KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
                 rows = database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
                 found.update((key, np.frombuffer(vector, np.float32)) for key, vector in rows)
@@ -61,12 +61,12 @@ class VectorCache:
                 database.execute(TABLE)
                 yield database
         except (OSError, sqlite3.OperationalError) as error:
-            raise self._unusable(error) from error
+            raise self._storage_error(error) from error
         except sqlite3.DatabaseError as error:
             self.path.unlink(missing_ok=True)  # a damaged file is of no use: its texts are embedded again
-            raise self._unusable(error) from error
+            raise self._storage_error(error) from error
 
-    def _unusable(self, error: Exception) -> JournalError:
+    def _storage_error(self, error: Exception) -> JournalError:
         return JournalError(
             f"vectors cannot be stored in {self.path} ({error}): make room there, or set RLM_HOME to a writable "
             "folder; a damaged file is removed, and built again when you ask again"

@@ -21,11 +21,11 @@ from rlm_langchain.context.blobs import Collected
 from rlm_langchain.context.file_hashes import FileStat, hash_file
 from rlm_langchain.errors import JournalError
 
-_META = "meta.json"
-_SOURCE = "source"
+_HASHES_FILE = "meta.json"
+_SOURCE_FILE = "source"
 """Name of the file with the SHA-256 of the indexed context."""
-_UNFINISHED = "unfinished-"
-_ABANDONED = 86_400
+_TEMPORARY_PREFIX = "unfinished-"
+_ABANDONED_AFTER = 86_400
 """Seconds without a write after which an unfinished folder is taken for that of a killed process."""
 
 
@@ -53,20 +53,20 @@ class IndexStore:
         return None
 
     @contextmanager
-    def making(self, name: str, source: str = "") -> Iterator[Path]:
+    def create(self, name: str, source: str = "") -> Iterator[Path]:
         """Yield an empty folder, which becomes the index when the block ends. After an error nothing is left.
 
         `source` is the SHA-256 of the indexed context. Raises `JournalError` if the disk cannot be written.
         """
         path = self.path(name)
-        with self._explained():
+        with self._as_journal_error():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
+            folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=self.root))
         try:
-            with self._explained():
-                (folder / _SOURCE).write_text(source, encoding="utf-8")
+            with self._as_journal_error():
+                (folder / _SOURCE_FILE).write_text(source, encoding="utf-8")
                 yield folder
-                (folder / _META).write_text(json.dumps(_files(folder)), encoding="utf-8")
+                (folder / _HASHES_FILE).write_text(json.dumps(_file_hashes(folder)), encoding="utf-8")
                 with suppress(FileExistsError):
                     _rename(folder, path)
         finally:
@@ -75,7 +75,7 @@ class IndexStore:
     def lock(self, name: str) -> Path:
         """Return the lock file for building an index. Without it, two processes would both pay for it."""
         path = self.path(name)
-        with self._explained():
+        with self._as_journal_error():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path.with_suffix(".lock")
 
@@ -85,8 +85,8 @@ class IndexStore:
         Indexes of contexts whose SHA-256 is in `keep` stay. With `dry_run`, only report what would be removed.
         """
         now, removed, size = time.time(), [], 0
-        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_UNFINISHED}*")]:
-            age = max(older_than, _ABANDONED) if path.name.startswith(_UNFINISHED) else older_than
+        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_TEMPORARY_PREFIX}*")]:
+            age = max(older_than, _ABANDONED_AFTER) if path.name.startswith(_TEMPORARY_PREFIX) else older_than
             with suppress(OSError):
                 if path.stat().st_mtime < now - age and _source(path) not in keep:
                     size += sum(file.stat().st_size for file in path.iterdir())
@@ -97,7 +97,7 @@ class IndexStore:
 
     def _intact(self, path: Path) -> bool:
         try:
-            files: dict[str, Any] = json.loads((path / _META).read_bytes())
+            files: dict[str, Any] = json.loads((path / _HASHES_FILE).read_bytes())
             stamps = tuple(FileStat.of_path(path / file) for file in files)
             if self._checked.get(path) == stamps:
                 return True
@@ -109,7 +109,7 @@ class IndexStore:
         return whole
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_journal_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -121,11 +121,11 @@ class IndexStore:
 
 def _source(folder: Path) -> str | None:
     with suppress(OSError, UnicodeDecodeError):
-        return (folder / _SOURCE).read_text(encoding="utf-8")
+        return (folder / _SOURCE_FILE).read_text(encoding="utf-8")
     return None
 
 
-def _files(folder: Path) -> dict[str, str]:
+def _file_hashes(folder: Path) -> dict[str, str]:
     return {path.name: hash_file(path) for path in sorted(folder.iterdir())}
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from langchain_core.documents import Document
 
 from rlm_langchain.errors import InputError
-from rlm_langchain.retrieval.faiss_store.persistence import Kept
+from rlm_langchain.retrieval.faiss_store.persistence import StoredDocument
 
 Filter = Callable[[Document], bool] | Mapping[str, Any]
 """A filter as the user gives it: a function of a document, or conditions on its metadata."""
-Fits = Callable[[str, Kept], bool]
+Predicate = Callable[[str, StoredDocument], bool]
 """A compiled filter: returns whether a document, given by its id and its content, satisfies it."""
 Test = Callable[[Mapping[str, Any]], bool]
 """A test of the metadata of a document."""
@@ -29,16 +29,16 @@ _WHOLE = ("$and", "$or", "$not")
 _MISSING = object()
 
 
-def what_fits(filter: Filter | None) -> Fits | None:
+def compile_filter(filter: Filter | None) -> Predicate | None:
     """Compile a filter. Raises `InputError` for an invalid one. Call it before anything is paid for."""
     if filter is None:
         return None
     if not callable(filter):
         test = _metadata_test(filter)
-        return lambda _, kept: test(kept.metadata)
+        return lambda _, stored: test(stored.metadata)
     if inspect.iscoroutinefunction(filter):
         raise InputError("a filter cannot be an async function: give one that returns True or False")
-    return lambda name, kept: bool(filter(kept.document(name)))
+    return lambda name, stored: bool(filter(stored.document(name)))
 
 
 def _metadata_test(filter: Any) -> Test:

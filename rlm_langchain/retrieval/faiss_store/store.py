@@ -23,10 +23,10 @@ from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error, is_graph_signal
 from rlm_langchain.models.provider_words import log_failure
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.copies import pickled_with
+from rlm_langchain.retrieval.copies import picklable_state
 from rlm_langchain.retrieval.faiss_store.documents import DocumentTable
-from rlm_langchain.retrieval.faiss_store.filters import Filter, Fits, what_fits
-from rlm_langchain.retrieval.faiss_store.metadata import natural
+from rlm_langchain.retrieval.faiss_store.filters import Filter, Predicate, compile_filter
+from rlm_langchain.retrieval.faiss_store.metadata import to_python_types
 from rlm_langchain.retrieval.faiss_store.persistence import load, save
 
 
@@ -47,9 +47,9 @@ class FAISSStore(VectorStore):
     """
 
     def __init__(self, embedding: Embeddings) -> None:
-        extras.check()
+        extras.check_installed()
         self.embedding = embedding
-        self._held = DocumentTable()
+        self._table = DocumentTable()
         self._lock = threading.RLock()
 
     @property
@@ -59,7 +59,7 @@ class FAISSStore(VectorStore):
         return self.embedding
 
     def __len__(self) -> int:
-        return len(self._held.kept)
+        return len(self._table.documents)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.embedding).__name__}, {len(self):,} documents)"
@@ -76,16 +76,16 @@ class FAISSStore(VectorStore):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickle. Raises `InputError` if the embedding model or metadata cannot be pickled."""
-        return pickled_with(
+        return picklable_state(
             self._state(),
             f"a {type(self).__name__}",
             "use save_local(folder), and load_local(folder, embedding) where it is needed",
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        index, kept, following = state.pop("held")
+        index, documents, next_number = state.pop("table")
         self.__dict__.update(state)
-        self._held = DocumentTable(kept, index, following)
+        self._table = DocumentTable(documents, index, next_number)
         self._lock = threading.RLock()
 
     def _state(self) -> dict[str, Any]:
@@ -93,10 +93,12 @@ class FAISSStore(VectorStore):
         from copy import deepcopy
 
         with self._lock:
-            own = {name: value for name, value in vars(self).items() if name not in ("_held", "_lock")}
-            held = self._held
-            kept = {name: one._replace(metadata=natural(one.metadata)) for name, one in held.kept.items()}
-            return {**own, "held": (deepcopy(held.index), kept, held.following)}
+            own = {name: value for name, value in vars(self).items() if name not in ("_table", "_lock")}
+            table = self._table
+            documents = {
+                name: one._replace(metadata=to_python_types(one.metadata)) for name, one in table.documents.items()
+            }
+            return {**own, "table": (deepcopy(table.index), documents, table.next_number)}
 
     @override
     def add_texts(
@@ -113,8 +115,8 @@ class FAISSStore(VectorStore):
         that are not text, for another number of metadata or ids, and unless there is one finite vector of the
         store's width for each text; `CallFailed` if the embedding model fails.
         """
-        _check_options("add_texts", kwargs, _ADDING, "metadatas, ids")
-        texts, names, told = _given(texts, metadatas, ids)
+        _check_options("add_texts", kwargs, _IGNORED_WHEN_ADDING, "metadatas, ids")
+        texts, names, told = _check_texts(texts, metadatas, ids)
         if texts:
             with _model_errors():
                 vectors = self.embedding.embed_documents(texts)
@@ -131,8 +133,8 @@ class FAISSStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Do what `add_texts` does."""
-        _check_options("aadd_texts", kwargs, _ADDING, "metadatas, ids")
-        texts, names, told = _given(texts, metadatas, ids)
+        _check_options("aadd_texts", kwargs, _IGNORED_WHEN_ADDING, "metadatas, ids")
+        texts, names, told = _check_texts(texts, metadatas, ids)
         if texts:
             with _model_errors():
                 vectors = await self.embedding.aembed_documents(texts)
@@ -147,7 +149,7 @@ class FAISSStore(VectorStore):
         """
         names = None if ids is None else _ids(ids)
         with self._lock:
-            self._held.remove(list(self._held.kept) if names is None else names)
+            self._table.remove(list(self._table.documents) if names is None else names)
         return True
 
     @override
@@ -155,8 +157,8 @@ class FAISSStore(VectorStore):
         """Return the documents with these ids, in this order. Unknown ids are left out."""
         names = _ids(ids)
         with self._lock:
-            kept = self._held.kept
-            return [kept[name].document(name) for name in names if name in kept]
+            documents = self._table.documents
+            return [documents[name].document(name) for name in names if name in documents]
 
     @override
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
@@ -179,8 +181,8 @@ class FAISSStore(VectorStore):
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
         """Return the `k` nearest documents with their cosines, best first."""
-        wanted = _wanted("similarity_search", k, filter, score_threshold, kwargs)
-        return self._scored(self._vector(query), *wanted)
+        wanted = _search_arguments("similarity_search", k, filter, score_threshold, kwargs)
+        return self._search(self._vector(query), *wanted)
 
     @override
     async def asimilarity_search_with_score(
@@ -193,8 +195,8 @@ class FAISSStore(VectorStore):
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
         """Do what `similarity_search_with_score` does."""
-        wanted = _wanted("similarity_search", k, filter, score_threshold, kwargs)
-        return await asyncio.to_thread(self._scored, await self._avector(query), *wanted)
+        wanted = _search_arguments("similarity_search", k, filter, score_threshold, kwargs)
+        return await asyncio.to_thread(self._search, await self._avector(query), *wanted)
 
     @override
     def similarity_search_with_relevance_scores(
@@ -237,7 +239,7 @@ class FAISSStore(VectorStore):
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
         """Return the `k` documents nearest to a vector, with their cosines."""
-        return self._scored(embedding, *_wanted("similarity_search", k, filter, score_threshold, kwargs))
+        return self._search(embedding, *_search_arguments("similarity_search", k, filter, score_threshold, kwargs))
 
     @override
     def max_marginal_relevance_search(
@@ -248,30 +250,32 @@ class FAISSStore(VectorStore):
         With `lambda_mult=0` they differ most, with 1 they are simply the nearest. Takes `filter` and
         `score_threshold`.
         """
-        wanted = _diverse(k, fetch_k, lambda_mult, **kwargs)
-        return self._differing(self._vector(query), *wanted)
+        wanted = _diverse_arguments(k, fetch_k, lambda_mult, **kwargs)
+        return self._select_diverse(self._vector(query), *wanted)
 
     @override
     async def amax_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Do what `max_marginal_relevance_search` does."""
-        wanted = _diverse(k, fetch_k, lambda_mult, **kwargs)
-        return await asyncio.to_thread(self._differing, await self._avector(query), *wanted)
+        wanted = _diverse_arguments(k, fetch_k, lambda_mult, **kwargs)
+        return await asyncio.to_thread(self._select_diverse, await self._avector(query), *wanted)
 
     @override
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Do what `max_marginal_relevance_search` does, for a vector."""
-        return self._differing(embedding, *_diverse(k, fetch_k, lambda_mult, **kwargs))
+        return self._select_diverse(embedding, *_diverse_arguments(k, fetch_k, lambda_mult, **kwargs))
 
     @override
     async def amax_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Do what `max_marginal_relevance_search_by_vector` does."""
-        return await asyncio.to_thread(self._differing, embedding, *_diverse(k, fetch_k, lambda_mult, **kwargs))
+        return await asyncio.to_thread(
+            self._select_diverse, embedding, *_diverse_arguments(k, fetch_k, lambda_mult, **kwargs)
+        )
 
     @classmethod
     @override
@@ -313,14 +317,14 @@ class FAISSStore(VectorStore):
         `JournalError` if the folder cannot be written.
         """
         with self._lock:
-            save(Path(folder), self._held.index, self._held.kept, self._held.following)
+            save(Path(folder), self._table.index, self._table.documents, self._table.next_number)
 
     @classmethod
     def load_local(cls, folder: str | Path, embedding: Embeddings) -> Self:
         """Load a store that `save_local` has saved. Raises `JournalError` if it is missing, damaged or changed."""
         store = cls(embedding)
-        index, kept, following = load(Path(folder))
-        store._held = DocumentTable(kept, index, following)
+        index, documents, next_number = load(Path(folder))
+        store._table = DocumentTable(documents, index, next_number)
         return store
 
     @override
@@ -329,7 +333,7 @@ class FAISSStore(VectorStore):
 
     def _add(self, names: list[str], texts: list[str], metadatas: list[dict[str, Any]], vectors: Any) -> None:
         with self._lock:
-            self._held.add(names, texts, metadatas, vectors)
+            self._table.add(names, texts, metadatas, vectors)
 
     def _vector(self, query: str) -> list[float]:
         with _model_errors():
@@ -339,43 +343,52 @@ class FAISSStore(VectorStore):
         with _model_errors():
             return await self.embedding.aembed_query(query)
 
-    def _scored(
-        self, vector: list[float], k: int, fits: Fits | None, least: float | None
+    def _search(
+        self, vector: list[float], k: int, predicate: Predicate | None, least: float | None
     ) -> list[tuple[Document, float]]:
         with self._lock:
-            kept = self._held.kept
-            return [(kept[name].document(name), score) for name, score in self._held.near(vector, k, fits, least)]
+            documents = self._table.documents
+            return [
+                (documents[name].document(name), score)
+                for name, score in self._table.nearest(vector, k, predicate, least)
+            ]
 
-    def _differing(
-        self, vector: list[float], k: int, fits: Fits | None, least: float | None, fetch_k: int, lambda_mult: float
+    def _select_diverse(
+        self,
+        vector: list[float],
+        k: int,
+        predicate: Predicate | None,
+        least: float | None,
+        fetch_k: int,
+        lambda_mult: float,
     ) -> list[Document]:
         import numpy as np
 
         with self._lock:
-            kept = self._held.kept
-            names = [name for name, _ in self._held.near(vector, max(k, fetch_k), fits, least)]
-            vectors = [self._held.index.reconstruct(kept[name].number) for name in names]
+            documents = self._table.documents
+            names = [name for name, _ in self._table.nearest(vector, max(k, fetch_k), predicate, least)]
+            vectors = [self._table.index.reconstruct(documents[name].number) for name in names]
             chosen = maximal_marginal_relevance(np.array(vector, np.float32), vectors, lambda_mult, k)
-            return [kept[names[i]].document(names[i]) for i in chosen]
+            return [documents[names[i]].document(names[i]) for i in chosen]
 
 
-_ADDING = ("batch_size",)
+_IGNORED_WHEN_ADDING = ("batch_size",)
 """Options that LangChain's indexing passes and that have no effect here."""
-_SEARCHING = ("fetch_k",)
+_IGNORED_WHEN_SEARCHING = ("fetch_k",)
 """Options that other stores need for a filter. They have no effect here, because all documents are compared."""
 
 
-def _given(
+def _check_texts(
     texts: Iterable[str], metadatas: Any, ids: Sequence[str | None] | None
 ) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Return texts, ids and metadata, as many of each. Raises `InputError`."""
     texts = _strings("texts", texts)
-    given = [_as_many(what, some, len(texts)) for what, some in (("metadatas", metadatas), ("ids", ids))]
+    given = [_one_for_each(what, some, len(texts)) for what, some in (("metadatas", metadatas), ("ids", ids))]
     names = _strings("ids", [str(uuid.uuid4()) if name is None else name for name in given[1]])
-    return texts, names, [_metadata(one) for one in given[0]]
+    return texts, names, [_check_metadata(one) for one in given[0]]
 
 
-def _as_many(what: str, given: Any, count: int) -> list[Any]:
+def _one_for_each(what: str, given: Any, count: int) -> list[Any]:
     """Return one value for each of `count` texts; None for each if nothing was given. Raises `InputError`."""
     if given is None:
         return [None] * count
@@ -386,11 +399,11 @@ def _as_many(what: str, given: Any, count: int) -> list[Any]:
     return some
 
 
-def _metadata(given: Any) -> dict[str, Any]:
+def _check_metadata(given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping | None) or not all(isinstance(key, str) for key in given or ()):
         raise InputError(f"metadata {repr(given)[:100]} is not a dict whose keys are text")
     try:
-        return {key: natural(value) for key, value in (given or {}).items()}
+        return {key: to_python_types(value) for key, value in (given or {}).items()}
     except RecursionError as error:
         raise InputError("metadata is nested too deep, or contains itself: flatten it") from error
 
@@ -408,17 +421,17 @@ def _strings(what: str, given: Any) -> list[str]:
     return found
 
 
-def _wanted(
+def _search_arguments(
     name: str, k: int, filter: Filter | None, score_threshold: float | None, others: Mapping[str, Any]
-) -> tuple[int, Fits | None, float | None]:
+) -> tuple[int, Predicate | None, float | None]:
     """Return the checked arguments of a search: `k`, the compiled filter, the lowest score. Raises `InputError`."""
-    _check_options(name, others, _SEARCHING, "k, filter, score_threshold")
+    _check_options(name, others, _IGNORED_WHEN_SEARCHING, "k, filter, score_threshold")
     _check_count("k", k)
     _check_threshold(score_threshold, -1)
-    return k, what_fits(filter), score_threshold
+    return k, compile_filter(filter), score_threshold
 
 
-def _diverse(
+def _diverse_arguments(
     k: int,
     fetch_k: int,
     lambda_mult: float,
@@ -426,13 +439,13 @@ def _diverse(
     filter: Filter | None = None,
     score_threshold: float | None = None,
     **others: Any,
-) -> tuple[int, Fits | None, float | None, int, float]:
+) -> tuple[int, Predicate | None, float | None, int, float]:
     name, known = "max_marginal_relevance_search", "k, fetch_k, lambda_mult, filter, score_threshold"
     _check_options(name, others, (), known)
     _check_count("fetch_k", fetch_k)
     if not 0 <= lambda_mult <= 1:
         raise InputError(f"lambda_mult is {lambda_mult!r}; give a number from 0 to 1")
-    return *_wanted(name, k, filter, score_threshold, {}), fetch_k, lambda_mult
+    return *_search_arguments(name, k, filter, score_threshold, {}), fetch_k, lambda_mult
 
 
 def _check_options(name: str, given: Iterable[str], passed_on: Sequence[str], known: str) -> None:

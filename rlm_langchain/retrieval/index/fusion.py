@@ -11,17 +11,17 @@ from collections.abc import Iterable, Sequence
 
 CONSTANT = 10
 """Constant of reciprocal rank fusion. The larger it is, the less the first ranks count against later ones."""
-STRONGEST = 3.0
+MAX_WORD_WEIGHT = 3.0
 """Weight of a ranking by words if one passage contains all of them; a ranking by meaning has 1. Tuned on half of
 the questions of `tests/measure/retrieval.py`."""
 
 
-def weight_of_words(met: float) -> float:
-    """Return the weight of a ranking by words. `met` (0 to 1) is the `Ranked.met` of that ranking."""
-    return STRONGEST * met**2
+def word_weight(match_share: float) -> float:
+    """Return the weight of a ranking by words, whose `Ranking.match_share` (0 to 1) is given."""
+    return MAX_WORD_WEIGHT * match_share**2
 
 
-def fused(rankings: Sequence[tuple[float, Iterable[int]]]) -> list[tuple[int, float]]:
+def fuse(rankings: Sequence[tuple[float, Iterable[int]]]) -> list[tuple[int, float]]:
     """Combine weighted rankings into one. Return numbers with their fused scores, best first.
 
     Of equal scores, the smaller number comes first.

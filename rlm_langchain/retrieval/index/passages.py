@@ -25,7 +25,7 @@ class Hit(NamedTuple):
     """Score of BM25 or of the fusion. It orders the hits of one search; scores of two searches do not compare."""
 
 
-SHORTEST, LONGEST = 500, 1_500
+MIN_CHARS, MAX_CHARS = 500, 1_500
 """Limits of the length of a passage in characters. The last passage of a text may be shorter."""
 
 BORDERS = tuple(
@@ -45,20 +45,20 @@ class Passage(NamedTuple):
     text: str
 
 
-def cut(blocks: Iterable[str]) -> Iterator[Passage]:
+def split_passages(blocks: Iterable[str]) -> Iterator[Passage]:
     """Yield the passages of a text that is given in blocks. The sizes of the blocks make no difference."""
     before, rest = 0, ""
     for block in blocks:
         rest += block
         at = 0
-        while len(rest) - at > 2 * LONGEST:
+        while len(rest) - at > 2 * MAX_CHARS:
             end, following = _border(rest, at)
             yield from _passage(before, rest, at, end)
             at = following
         before, rest = before + at, rest[at:]
     at = 0
     while at < len(rest):
-        end, following = _border(rest, at) if len(rest) - at > LONGEST else (len(rest), len(rest))
+        end, following = _border(rest, at) if len(rest) - at > MAX_CHARS else (len(rest), len(rest))
         yield from _passage(before, rest, at, end)
         at = following
 
@@ -77,7 +77,7 @@ def _border(text: str, at: int) -> tuple[int, int]:
     """Return where the passage that begins at `at` ends, and where the next one begins."""
     aim = at + PASSAGE_CHARS
     for border in BORDERS:
-        places = [m.span() for m in border.finditer(text, at + SHORTEST, at + LONGEST)]
+        places = [m.span() for m in border.finditer(text, at + MIN_CHARS, at + MAX_CHARS)]
         if places:
             return min(places, key=lambda place: (abs(place[0] - aim), place))
     return aim, aim

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Step = str | int
 T = TypeVar("T")
-KEPT = 512
+MAX_REMEMBERED = 512
 """Most results that are remembered."""
 
 
@@ -40,7 +40,7 @@ class Slice(NamedTuple):
     """Keys of the items of a list or dict, each with its key in the slice; None as key: the slice is this item.
     None: the context is a text."""
 
-    def seen(self, hit: Hit) -> Hit:
+    def relative_hit(self, hit: Hit) -> Hit:
         """Return a hit in the whole as a hit in the slice."""
         if self.items is None:
             start, end = max(hit.start, self.start), min(hit.end, self.end)
@@ -54,7 +54,7 @@ class Slice(NamedTuple):
 
 
 @dataclass(slots=True)
-class Slices:
+class SliceFinder:
     """Finds contexts inside others, and remembers the results. Safe for threads."""
 
     _known: OrderedDict[tuple[str, ...], Any] = field(default_factory=OrderedDict)
@@ -65,12 +65,12 @@ class Slices:
         if part.size > whole.size:
             return None
         key = (str(whole.path), str(part.path))
-        return self._once(key, lambda: self._found(whole, part))
+        return self._cached(key, lambda: self._find_slice(whole, part))
 
-    def _found(self, whole: ContextFile, part: ContextFile) -> Slice | None:
+    def _find_slice(self, whole: ContextFile, part: ContextFile) -> Slice | None:
         if whole.kind == "text":
             return _in_text(whole, part) if part.kind == "text" else None
-        names = self._once((str(whole.path),), lambda: _names(json.loads(read_context(whole))))
+        names = self._cached((str(whole.path),), lambda: _keys_by_hash(json.loads(read_context(whole))))
         if part.kind == "text":
             name = names.get(_hash(read_context(part).decode("utf-8", "replace")))
             return None if name is None else Slice(items={name: None})
@@ -83,7 +83,7 @@ class Slices:
             items[name] = inner
         return Slice(items=items)
 
-    def _once(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
+    def _cached(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -92,7 +92,7 @@ class Slices:
         found = find()
         with self._lock:
             self._known[key] = found
-            if len(self._known) > KEPT:
+            if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
         return found
 
@@ -106,7 +106,7 @@ def _in_text(whole: ContextFile, part: ContextFile) -> Slice | None:
         return Slice(start=start, end=start + part.length)
 
 
-def _names(value: list[Any] | dict[str, Any]) -> dict[bytes, Step]:
+def _keys_by_hash(value: list[Any] | dict[str, Any]) -> dict[bytes, Step]:
     """Return the keys of the items of a list or dict, by the hash of their content."""
     items = [*(value.items() if isinstance(value, dict) else enumerate(value))]
     return {_hash(item): name for name, item in reversed(items)}

@@ -300,8 +300,8 @@ def test_a_resumed_run_pays_for_no_embedding_twice(home):
 def test_an_index_that_a_crash_left_half_embedded_is_finished_without_paying_again(home, monkeypatch):
     from rlm_langchain.retrieval import embedder
 
-    monkeypatch.setattr(embedder, "BATCH", 1)
-    monkeypatch.setattr(embedder, "FLIGHT", 1)
+    monkeypatch.setattr(embedder, "BATCH_SIZE", 1)
+    monkeypatch.setattr(embedder, "MAX_PARALLEL_REQUESTS", 1)
     model = Topics()
 
     def broken(texts: list[str]) -> Any:
