@@ -145,7 +145,7 @@ class Call:
     """A request from code in the sandbox to the host."""
 
     kind: str
-    """`llm`: one model call. `rlm`: a child run. `budget`: what is left of it. Plug-ins may add kinds."""
+    """`llm`: one model call. `rlm`: a child run. `budget`: the rest of the budget. Plug-ins may add kinds."""
     prompt: str
     context: str | list[Any] | dict[str, Any] | Excerpt | None = None
     """The context of a child run."""
@@ -277,7 +277,7 @@ class ContextRef(TypedDict):
     """SHA-256 of the bytes in the context store, or of the file that is referenced in place."""
     kind: Literal["text", "json"]
     type: ContextType
-    """What it is in the REPL; "table" is a str whose first lines are rows with the same number of cells."""
+    """Type in the REPL; "table" is a str whose first lines are rows with the same number of cells."""
     length: int
     """Characters of a text, items of a list or dict."""
     size: int

@@ -1,4 +1,4 @@
-"""How far a tree of runs may go without asking a person.
+"""Decides how far a tree of runs may go before a person is asked.
 
 The calls of an approved fan-out count at once, until each of them has been made and is in the ledger. Otherwise
 several runs that fan out at the same time could each claim the same room.

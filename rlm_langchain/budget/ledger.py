@@ -146,7 +146,7 @@ class Reservation:
         return True
 
     def overrun(self, model: str) -> Overrun:
-        """How far this model was known to go beyond its reservations when this one was made."""
+        """Return the overrun of this model that was known when the reservation was made."""
         return self.overruns.get(model, Overrun())
 
     def book(self, used: Usage, reply: Receipt | None = None) -> None:

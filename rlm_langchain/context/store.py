@@ -63,7 +63,7 @@ def home() -> Path:
 
 
 def default_home() -> Path:
-    """The folder that is used where `RLM_HOME` names none: the user's data folder."""
+    """Return the folder that is used without `RLM_HOME`: the user's data folder."""
     from platformdirs import user_data_path
 
     return user_data_path("rlm_langchain", appauthor=False)
@@ -120,7 +120,7 @@ class ContextStore:
     def with_short_preview(self, ref: ContextRef, preview: int) -> ContextRef:
         """Return the same reference with at most `preview` characters of its preview."""
         cut: ContextRef = {**ref, "preview": ref["preview"][:preview]}
-        if cut["type"] == "table":  # which may begin with fewer rows now than make one
+        if cut["type"] == "table":  # the shorter preview may have too few rows for a table
             cut["type"] = type_of_text(cut["preview"])
         return sign(cut, self.root)
 

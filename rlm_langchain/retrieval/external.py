@@ -55,8 +55,8 @@ def no_hits_note(query: str, most: int, among: str) -> str:
     if not query.strip():
         return "the query was blank, so nothing was looked for"
     return (
-        f"nothing was found for {shortened_query(query)!r}{among}: try other words, fewer and likelier ones, or read "
-        "`context` in code; if there is nothing, say so in the answer"
+        f"nothing was found for {shortened_query(query)!r}{among}: try other words, fewer and likelier ones, or "
+        "read `context` in code; if there is nothing, say so in the answer"
     )
 
 

@@ -1,6 +1,4 @@
-"""The only place that calls models. `ask_model` reuses a recorded reply, reserves budget, calls, and writes a
-receipt.
-"""
+"""The only place that calls models: it reuses recorded replies, reserves budget, and writes receipts."""
 
 from __future__ import annotations
 
@@ -92,8 +90,10 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
 
 
 async def _read(tree: RunTree, request: ModelRequest, known: Completion, config: RunnableConfig) -> Completion:
-    """Return a recorded reply as the steps behind its model leave it. They read it now when the process that
-    received it ended before they did, or they failed in it."""
+    """Return a recorded reply after the parsers of its model.
+
+    They run now if the process that received the reply ended before they did, or if they failed in it.
+    """
     if known.raw_of is None:
         return known
     model = request.model.chosen(config)
@@ -105,7 +105,7 @@ async def _read(tree: RunTree, request: ModelRequest, known: Completion, config:
 
 
 def _keep_text(tree: RunTree, request: ModelRequest, completion: Completion) -> None:
-    """Write what the steps behind the model have made of a reply. The raw text has settled it."""
+    """Write the parsed text of a reply. The receipt of the raw text has already settled the request."""
     if tree.receipts is not None:
         reply = _receipt(request, completion)
         tree.receipts.write(
@@ -114,13 +114,13 @@ def _keep_text(tree: RunTree, request: ModelRequest, completion: Completion) -> 
 
 
 def _key(request: ModelRequest, completion: Completion) -> str:
-    """Return the key of a receipt. A flawed reply, and one still to be read, are for who has asked alone."""
+    """Return the key of a receipt. A reply that is flawed or not yet parsed is not shared with equal requests."""
     alone = completion.raw_of is not None or flaw_of(completion.text, completion.finish)
     return request.own_key if alone and request.own_key is not None else request.key
 
 
 async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
-    """Return the longest input of all models that may be called: prompts of users add to the messages."""
+    """Return the longest input of all models that may be called. Their own prompts may add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
     ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
     return max(ready, key=prompt_tokens)

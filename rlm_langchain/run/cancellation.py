@@ -96,7 +96,7 @@ class Group:
         wait(working, PATIENCE)
 
     async def ended(self) -> None:
-        """Wait until all its calls have cleaned up, but for those on other event loops."""
+        """Wait until all its calls have cleaned up, except async calls on other event loops."""
         with self._lock:
             members, loop = list(self._members), asyncio.get_running_loop()
         tasks = [one.task for one in members if one.task is not None and one.task.get_loop() is loop]
@@ -107,7 +107,7 @@ class CancelsRuns(Protocol):
     """Cancels trees of runs by name, as `RunTreeRegistry` does."""
 
     def cancel(self, run: str) -> Callable[[], None]:
-        """Admit nothing more of a run. Returns at once, with what ends that which works for it."""
+        """Admit nothing more of a run. Return at once, with a function that ends the work for it."""
 
 
 _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
@@ -138,7 +138,7 @@ class Invocation:
             self.runs.add(run)
 
     def leave(self) -> set[str]:
-        """Returns the runs, for whoever closes them: a cancel that comes later is none of theirs."""
+        """Remove and return the runs, which the caller will close. A later cancellation does not affect them."""
         with self._lock:
             runs, self.runs = self.runs, set()
         return runs
@@ -146,7 +146,7 @@ class Invocation:
     def cancel(self) -> None:
         """Admit nothing more, and start to end the work. Returns at once; safe from any thread, and to call
         twice."""
-        with self._lock:  # so that no run is closed between the two: it would stay cancelled for good
+        with self._lock:  # a run that was closed between the two steps would stay cancelled for good
             if self.cancelled:
                 return
             self.cancelled = True
@@ -239,8 +239,11 @@ async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> 
 
 @contextmanager
 def task_reading(cancel: Callable[[], None]) -> Iterator[None]:
-    """Around the `yield` of a stream, which belongs to the task that reads it: cancelled between two parts, it asks
-    for no more. Frameworks leave the stream behind, and only a collection of garbage would close it."""
+    """Wrap the `yield` of a stream: call `cancel` if the task that reads the stream is cancelled within the block.
+
+    A cancelled reader asks for no further part. Frameworks then abandon the stream, and it would only be closed
+    when Python collects its garbage.
+    """
 
     def left(reader: asyncio.Task[Any]) -> None:
         if reader.cancelled():
@@ -277,7 +280,7 @@ async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIE
                 pending = {one for one in pending if not one.done()}
     if pending:
         logging.getLogger(__name__).warning(
-            "a cancelled run has not ended after %g s; it asks no model any more, but what it waits for goes on",
+            "a cancelled run has not ended after %g s; it makes no more calls, but what it waits for goes on",
             seconds,
         )
     for one in futures:
@@ -293,7 +296,7 @@ def in_new_thread(do: Callable[[], object]) -> Future[None]:
     def work() -> None:
         try:
             do()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+        except BaseException as error:  # noqa: BLE001 - raised to the caller that waits for the future
             future.set_exception(error)
         else:
             future.set_result(None)

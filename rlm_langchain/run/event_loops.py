@@ -46,29 +46,31 @@ def _kept(provider: int) -> BlockingPortalProvider:
 
 
 class _Survivable(Coroutine[Any, Any, T]):
-    """A coroutine whose exits, such as a callback's `sys.exit()`, are errors of its own: asyncio lets an exit of a
-    task end the loop, which all sync runs of the process share."""
+    """A coroutine that raises `ForeignExit` in place of an exit, such as a callback's `sys.exit()`.
+
+    An exit in a task would make asyncio end the event loop, which all sync runs of the process share.
+    """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._work = work
 
     def send(self, value: Any) -> Any:
-        """Continue."""
+        """Continue the coroutine."""
         return self._step(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Continue with an error."""
+        """Continue the coroutine with an error."""
         return self._step(self._work.throw, *error)
 
     def close(self) -> None:
-        """End."""
+        """Close the coroutine."""
         self._work.close()
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._work.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        """What is asked of a coroutine: its frame, where it waits."""
+        """Return an attribute of the wrapped coroutine, such as its frame."""
         return getattr(self._work, name)
 
     def _step(self, step: Callable[..., Any], *given: Any) -> Any:
@@ -129,7 +131,7 @@ def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> 
         except BaseException as error:
             if not is_exit(error):
                 raise
-            raise ForeignExit(error) from error  # here, since a task of the loop that fails ends the others
+            raise ForeignExit(error) from error  # raised here, because an exit of a task would end the loop
 
     with shared_loop() as loop:
         future = loop.start_task_soon(called)

@@ -54,7 +54,7 @@ class RunTree:
         self.reading: CoverageTracker | None = None
         """Tracks which parts of the contexts models have read. None until a run of the tree starts to work here."""
         self.store: ContextStore | None = None
-        """Has the long replies that records refer to. None for a tree that is only looked at."""
+        """Has the long replies that records refer to. None for a tree that is only inspected."""
         self.broken: RLMError | None = None
         """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
         raised."""
@@ -70,7 +70,7 @@ class RunTree:
         self._journals: dict[str, Journal] = {}
         """Journals by path of the run, as far as they were read."""
         self._tools: dict[str, int] = {}
-        """How many times a tool was run, by call path, in this process and before."""
+        """Number of tool calls by call path, in this process and earlier ones."""
         self.gate.check = self.tool_gate.check = self.check_cancelled
         self._keeping = threading.Lock()
         self._closing = threading.Lock()
@@ -95,7 +95,7 @@ class RunTree:
             self.gate.room = self.receipts = receipts
 
     def breaks(self, error: RLMError) -> None:
-        """Make no more calls, for this reason. The first reason is kept."""
+        """Make no more calls because of this error. The first such error is kept."""
         self.broken = self.broken or error
 
     def check(self) -> None:
@@ -127,12 +127,12 @@ class RunTree:
             return self._spent.get(place, Usage())
 
     def lost_at(self, place: str) -> int:
-        """Return how many requests were sent to models from exactly this place whose reply never came."""
+        """Return the number of requests of exactly this call path whose reply never came."""
         with self._lock:
             return self._lost.get(place, 0)
 
     def charged(self, place: str, reply: CallResult) -> CallResult:
-        """Return the reply to a call with all usage at its place in the tree, in this process and before."""
+        """Return the reply to a call with all usage of its call path, in this process and earlier ones."""
         return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
 
     def reserve(
@@ -341,7 +341,7 @@ class RunTreeRegistry:
                 self._alive[run] = RunTree(budget)
             tree = self._alive[run]
         if receipts is not None:
-            tree.keep(receipts)  # there may be many, and other runs must not wait for them
+            tree.keep(receipts)  # outside the lock: reading many receipts takes time, and other runs must not wait
         return tree
 
     def has_read(self, run: str) -> bool:
@@ -379,4 +379,4 @@ class RunTreeRegistry:
 
 
 def _nothing() -> None:
-    """Nothing works for a run that has no tree."""
+    """Do nothing: no work is done for a run without a tree."""

@@ -74,7 +74,7 @@ class Journal:
 
     def __init__(self, records: Sequence[Record], store: ContextStore | None = None) -> None:
         self._store = store
-        """Has the long replies that records only refer to. None: nobody asks for replies."""
+        """Holds the long replies that records only refer to. None: replies will not be requested."""
         self.turns: list[TurnRecord] = []
         self.cells: list[CellRecord] = []
         self.outputs: dict[int, OutputRecord] = {}
@@ -126,7 +126,7 @@ class Journal:
         """Turns and calls since the question, and notes on turns that have no record but were paid for."""
         self._root, self._sub, self._seconds, self._waited = Usage(), dict[int, Usage](), 0.0, 0.0
         self.has_empty_context = False
-        """Return whether the question came with an empty context."""
+        """Whether the question came with an empty context."""
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -134,11 +134,11 @@ class Journal:
 
     @property
     def can_be_quoted(self) -> bool:
-        """Whether there is a context that holds something."""
+        """Return whether there is a context that is not empty."""
         return bool(self.contexts) and not self.has_empty_context
 
     def add(self, record: Record) -> None:
-        """Read one more record."""
+        """Read the next record."""
         self._records.append(record)
         match record["type"]:
             case "question":

@@ -22,10 +22,10 @@ HISTORY_KEPT = 2_000_000
 
 
 def conversation(records: Sequence[Record], profile: str, store: ContextStore | None = None) -> list[BaseMessage]:
-    """Return the messages for the next turn of a run. A summary replaces all that came before it.
+    """Return the messages for the next turn of a run. A summary replaces everything before it.
 
-    `store` has what the records hold by reference only: a long question, and the context of a question that
-    includes it. None: as the records show them. Raises `JournalError` when the store has lost one.
+    `store` holds what the records only refer to: long questions, and contexts that are part of a prompt. Without
+    it, they are shown as shortened in the records. Raises `JournalError` if one is missing in the store.
     """
     few_shot = _opening(profile, records)
     messages = [*few_shot]

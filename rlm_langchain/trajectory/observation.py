@@ -12,7 +12,7 @@ from rlm_langchain.trajectory.journal import Journal
 SHOWN = {"default": 8_000, "compact": 1_500}
 """Characters of a cell's output that a root model sees, by profile."""
 SHOWN_SHARE = 0.15
-"""Most of the root model's window, as a share of it, that the outputs of one turn take."""
+"""Largest share of the root model's window that the outputs of one turn may fill."""
 CHARS_PER_TOKEN = 4
 _NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cell', re.MULTILINE)
 """Matches the error of a cell that could not be parsed: no traceback in CPython, a last line in monty."""

@@ -44,7 +44,7 @@ class NumberedCall:
 
 
 def _stream_of_this_node() -> Callable[[Any], None]:
-    from langgraph.config import get_stream_writer  # who only reads records need not wait for LangGraph
+    from langgraph.config import get_stream_writer  # imported late: reading records does not need LangGraph
 
     return get_stream_writer()
 
@@ -148,7 +148,7 @@ class Recorder:
         return record
 
     def note(self, path: str, to: Literal["model", "reader"], text: str, **more: Any) -> NoteRecord:
-        """Record a message of the library. `more`: fields that not every record has."""
+        """Record a message of the library. `more` holds optional fields."""
         record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
         record.update(more)  # type: ignore[typeddict-item]
         self.record(record)
