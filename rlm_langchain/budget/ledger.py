@@ -68,16 +68,18 @@ class Overrun:
         """Return the cost that this model may bill for a call with this price."""
         return None if cost is None else max(cost * self.price, self.cost)
 
-    def seen(self, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None) -> Overrun:
+    def updated(
+        self, wanted: Usage, used: Usage, expected: float | None, known_overrun: Overrun | None = None
+    ) -> Overrun:
         """Return the overrun after a call that had reserved `wanted` and should have cost `expected` dollars.
 
-        `then` is the overrun that was known when the call was reserved; None means this one. Calls that were in
-        flight at once each exceed their reservation by the same words, so these do not add up.
+        `known_overrun` is the overrun that was known when the call was reserved; None means this one. Calls that
+        were in flight at once each exceed their reservation by the same words, so these do not add up.
         """
         billed = used.cost if used.cost is not None and expected is not None else 0.0
         price = billed / expected if expected else 1.0
         return Overrun(
-            max(self.input, (then or self).input + max(0, used.input - wanted.input)),
+            max(self.input, (known_overrun or self).input + max(0, used.input - wanted.input)),
             max(self.output, used.output if used.output > wanted.output else 0),
             max(self.price, price if price > 1 + ROUNDING else 1.0),
             max(self.cost, billed if expected == 0 else 0.0),
@@ -301,12 +303,12 @@ class Ledger:
         self.elapsed = max(self.elapsed, seconds)
 
     def learn(
-        self, model: str, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None
+        self, model: str, wanted: Usage, used: Usage, expected: float | None, known_overrun: Overrun | None = None
     ) -> None:
         """Record whether a call exceeded its reservation. `expected` is what its tokens should have cost, and
-        `then` is as in `Overrun.seen`."""
+        `known_overrun` is as in `Overrun.updated`."""
         with self._lock:
-            found = self.overrun(model).seen(wanted, used, expected, then)
+            found = self.overrun(model).updated(wanted, used, expected, known_overrun)
             self.overruns = {**self.overruns, model: found}  # reservations keep the old one
 
     def limit_reached(self, wanted: Usage) -> StopReason | None:

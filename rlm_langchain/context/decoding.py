@@ -33,7 +33,7 @@ _FORMATS = (
 )
 _REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -71,12 +71,12 @@ def replace_surrogates(text: str) -> tuple[str, int]:
     return _SURROGATE.subn(_REPLACEMENT, text)
 
 
-def replace_unkept(text: str) -> tuple[str, int]:
+def replace_unstorable(text: str) -> tuple[str, int]:
     """Replace each NUL and lone surrogate by U+FFFD. Return the text and the number of replacements.
 
     UTF-8 cannot encode a lone surrogate, and Postgres cannot store a NUL.
     """
-    return _NOT_KEPT.subn(_REPLACEMENT, text)
+    return _UNSTORABLE.subn(_REPLACEMENT, text)
 
 
 def replace_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
@@ -85,34 +85,34 @@ def replace_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple
 
     A value without anything to replace is returned unchanged, and not copied.
     """
-    return _replaced_each(value, replace) if _is_replaced(value, replace) else (value, 0)
+    return _replace_in(value, replace) if _needs_replacing(value, replace) else (value, 0)
 
 
-def _is_replaced(value: Any, replace: Callable[[str], tuple[str, int]]) -> bool:
+def _needs_replacing(value: Any, replace: Callable[[str], tuple[str, int]]) -> bool:
     """Return whether there is anything to replace. Nothing is copied, because the value may be large."""
     if isinstance(value, str):
         return replace(value)[1] > 0
     if isinstance(value, dict):
-        return any(_is_replaced(key, replace) or _is_replaced(one, replace) for key, one in value.items())
-    return isinstance(value, list | tuple) and any(_is_replaced(one, replace) for one in value)
+        return any(_needs_replacing(key, replace) or _needs_replacing(one, replace) for key, one in value.items())
+    return isinstance(value, list | tuple) and any(_needs_replacing(one, replace) for one in value)
 
 
-def _replaced_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
+def _replace_in(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
     if isinstance(value, str):
         return replace(value)
     if isinstance(value, dict):
-        keys = [_replaced_each(key, replace) for key in value]
-        values = [_replaced_each(one, replace) for one in value.values()]
+        keys = [_replace_in(key, replace) for key in value]
+        values = [_replace_in(one, replace) for one in value.values()]
         clean = {key: one for (key, _), (one, _) in zip(keys, values, strict=True)}
         return clean, sum(number for _, number in [*keys, *values])
     if isinstance(value, list | tuple):
-        items = [_replaced_each(one, replace) for one in value]
+        items = [_replace_in(one, replace) for one in value]
         return [one for one, _ in items], sum(number for _, number in items)
     return value, 0
 
 
-def unkept(number: int) -> str:
-    """Return a phrase for the characters that `replace_unkept` has replaced."""
+def describe_unstorable(number: int) -> str:
+    """Return a phrase for the characters that `replace_unstorable` has replaced."""
     return f"{count(number, 'character')} that cannot be stored (NUL, or half of a surrogate pair)"
 
 

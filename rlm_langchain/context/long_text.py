@@ -15,29 +15,29 @@ from rlm_langchain.context.sources import references
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.types import ContextRef, Plain
 
-MADE_CHARS = 1_000
+CODE_QUESTION_CHARS = 1_000
 """Longest question of code in the REPL, in characters, that stays in place. Code may ask thousands of questions."""
-ASKED_CHARS = 20_000
+USER_QUESTION_CHARS = 20_000
 """Longest question of the caller, in characters, that stays in place. There is only one of these."""
 VALUE_CHARS = 5_000
 """Longest value (the answer of a child run, the result of a tool), in characters, that stays in a record."""
 PREVIEW_CHARS = 200
 """Characters of the preview in the reference to a question."""
-BEGINNING = 200
+EXCERPT_CHARS = 200
 """Characters of a longer text that a record shows: its beginning and its end, with its length between them."""
 
 
-def by_reference(store: ContextStore, text: str, most: int) -> str | ContextRef:
+def text_or_reference(store: ContextStore, text: str, most: int) -> str | ContextRef:
     """Return the text, or a reference to it if it is longer than `most` characters.
 
     A text with a lone surrogate stays in place: the store would replace the surrogate. Raises `JournalError`.
     """
     if len(text) <= most or replace_surrogates(text)[1]:
         return text
-    return stored(store, text, PREVIEW_CHARS)
+    return store_text(store, text, PREVIEW_CHARS)
 
 
-def recorded_value(store: ContextStore, value: Plain) -> dict[str, Any]:
+def value_fields(store: ContextStore, value: Plain) -> dict[str, Any]:
     """Return the fields of a record for a value: `value`, or for a long one `value` shortened and `value_ref`.
 
     Raises `JournalError` if a long value cannot be stored.
@@ -47,10 +47,10 @@ def recorded_value(store: ContextStore, value: Plain) -> dict[str, Any]:
         return {"value": value}
     ref = store.reference_from_repl(value)
     assert ref is not None  # noqa: S101 - only an empty value has none
-    return {"value": shortened(text), "value_ref": store.with_short_preview(ref, 0)}
+    return {"value": shorten(text), "value_ref": store.with_short_preview(ref, 0)}
 
 
-def stored(store: ContextStore, text: str, preview: int = 0) -> ContextRef:
+def store_text(store: ContextStore, text: str, preview: int = 0) -> ContextRef:
     """Store a text that is not empty. Return its reference with a preview of `preview` characters.
 
     Raises `JournalError` if the text cannot be stored.
@@ -60,7 +60,7 @@ def stored(store: ContextStore, text: str, preview: int = 0) -> ContextRef:
     return store.with_short_preview(ref, preview)
 
 
-def loaded(store: ContextStore, text: Any) -> Any:
+def load_text(store: ContextStore, text: Any) -> Any:
     """Return the text of a reference that a store of this home has signed. Anything else is returned unchanged.
 
     Raises `JournalError` if the text is missing, or the reference was made elsewhere.
@@ -68,12 +68,12 @@ def loaded(store: ContextStore, text: Any) -> Any:
     return store.load(store.verified(text)) if references.accepts(text) else text
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """Return a long text in the shortened form that a record shows."""
-    return clip(text, BEGINNING)
+    return clip(text, EXCERPT_CHARS)
 
 
-def beginning(text: str | ContextRef) -> str:
+def first_characters(text: str | ContextRef) -> str:
     """Return the first characters of a text, without reading it from the store."""
     return text if isinstance(text, str) else text["preview"]
 

@@ -181,17 +181,17 @@ def _stored_path(ref: ContextRef, blobs: BlobStore) -> Path:
     return blobs.open(ref["sha256"], ref["size"])
 
 
-def _verified_path(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
+def _verified_path(path: Path, ref: ContextRef, hashes: FileHashCache) -> Path:
     file = ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
     at = time.time_ns()
     with _as_journal_error(file):
         stamp = FileStat.of_path(path)
-        if not seals.is_known(path, ref["sha256"], stamp):
+        if not hashes.is_known(path, ref["sha256"], stamp):
             with open_regular(path) as stream:
                 stamp = FileStat.of_stat(os.fstat(stream.fileno()))
                 if stamp.size != ref["size"] or hash_open_file(stream) != ref["sha256"]:
                     raise _changed_error(file)
-    seals.save(path, ref["sha256"], stamp, at)
+    hashes.save(path, ref["sha256"], stamp, at)
     return path
 
 

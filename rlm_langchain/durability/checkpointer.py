@@ -27,7 +27,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP, BaseCheckpointSaver
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
-from rlm_langchain.context.decoding import replace_each, replace_unkept, unkept
+from rlm_langchain.context.decoding import describe_unstorable, replace_each, replace_unstorable
 from rlm_langchain.errors import ConfigurationError, JournalError, RLMError
 from rlm_langchain.trajectory.checksum import SEAL, checksum
 from rlm_langchain.trajectory.journal import DAMAGED
@@ -52,15 +52,15 @@ def checked_saver(saver: Any) -> Any:
 
     Raises `ConfigurationError` for anything that is not a saver.
     """
-    check(saver)
-    if saver is None or isinstance(saver, bool) or hasattr(saver, "sound"):  # it is such a copy already
+    check_checkpointer(saver)
+    if saver is None or isinstance(saver, bool) or hasattr(saver, "list_intact"):  # it is such a copy already
         return saver
-    twin: Any = copy.copy(saver)
-    twin.__class__, twin.serde = _checked_class(twin.__class__), _data_only_serde(saver.serde)
-    return twin
+    checked: Any = copy.copy(saver)
+    checked.__class__, checked.serde = _checked_class(checked.__class__), _data_only_serde(saver.serde)
+    return checked
 
 
-def check(saver: object) -> None:
+def check_checkpointer(saver: object) -> None:
     """Raise `ConfigurationError` unless this is a saver, None, True or False."""
     if saver is not None and not isinstance(saver, bool | BaseCheckpointSaver):
         raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
@@ -78,44 +78,44 @@ def _data_only_serde(serde: Any) -> Any:
 
 @cache
 def _checked_class(kind: Any) -> Any:
-    ways = dict.fromkeys(READ_METHODS, (_wrap_call, "read", _verify_checkpoint))
-    ways |= dict.fromkeys(HISTORY_METHODS, (_wrap_history, "read", _unchanged))
-    ways |= dict.fromkeys(LIST_METHODS, (_wrap_iterator, "read", _verify_checkpoint))
-    ways |= dict.fromkeys(PUT_METHODS, (_wrap_put, "written", _unchanged))
-    ways |= dict.fromkeys(WRITE_METHODS, (_wrap_put_writes, "written", _unchanged))
-    methods = {name: make(getattr(kind, name), what, look) for name, (make, what, look) in ways.items()}
-    methods |= {"sound": _wrap_sound(kind.list), "asound": _wrap_sound(kind.alist)}
+    wrappers = dict.fromkeys(READ_METHODS, (_wrap_call, "read", _verify_checkpoint))
+    wrappers |= dict.fromkeys(HISTORY_METHODS, (_wrap_history, "read", _unchanged))
+    wrappers |= dict.fromkeys(LIST_METHODS, (_wrap_iterator, "read", _verify_checkpoint))
+    wrappers |= dict.fromkeys(PUT_METHODS, (_wrap_put, "written", _unchanged))
+    wrappers |= dict.fromkeys(WRITE_METHODS, (_wrap_put_writes, "written", _unchanged))
+    methods = {name: make(getattr(kind, name), what, verify) for name, (make, what, verify) in wrappers.items()}
+    methods |= {"list_intact": _wrap_sound(kind.list), "alist_intact": _wrap_sound(kind.alist)}
     return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
 Method = Callable[..., Any]
 
 
-def _wrap_call(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+def _wrap_call(method: Method, what: str, verify: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(saver: Any, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         with as_journal_error(what, config):
-            return look(method(saver, config, *args, **kwargs))
+            return verify(method(saver, config, *args, **kwargs))
 
     @wraps(method)
     async def acall(saver: Any, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         with as_journal_error(what, config):
-            return look(await method(saver, config, *args, **kwargs))
+            return verify(await method(saver, config, *args, **kwargs))
 
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def _wrap_iterator(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+def _wrap_iterator(method: Method, what: str, verify: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(saver: Any, config: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         with as_journal_error(what, config):
-            yield from map(look, method(saver, config, *args, **kwargs))
+            yield from map(verify, method(saver, config, *args, **kwargs))
 
     @wraps(method)
     async def acall(saver: Any, config: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         with as_journal_error(what, config):
             async for found in method(saver, config, *args, **kwargs):
-                yield look(found)
+                yield verify(found)
 
     return acall if inspect.isasyncgenfunction(method) else call
 
@@ -136,7 +136,7 @@ def _wrap_sound(method: Method) -> Method:
     return acall if inspect.isasyncgenfunction(method) else call
 
 
-def _wrap_history(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
+def _wrap_history(method: Method, what: str, verify: Callable[[Any], Any]) -> Method:
     """Return a method that counts the records of all earlier steps. LangGraph assembles whatever rows it finds."""
 
     @wraps(method)
@@ -153,42 +153,44 @@ def _wrap_history(method: Method, what: str, look: Callable[[Any], Any]) -> Meth
     return acall if inspect.iscoroutinefunction(method) else call
 
 
-def _wrap_put(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
-    write = _wrap_call(method, what, look)
+def _wrap_put(method: Method, what: str, verify: Callable[[Any], Any]) -> Method:
+    write = _wrap_call(method, what, verify)
 
     @wraps(method)
     def call(saver: Any, config: Any, checkpoint: Any, metadata: Any, *rest: Any, **more: Any) -> Any:
-        config, metadata = _kept_config(config), _kept(metadata)
-        sealed = {**metadata, SEAL: _checkpoint_checksum(checkpoint, metadata)}
-        return write(saver, config, checkpoint, sealed, *rest, **more)
+        config, metadata = _storable_config(config), _storable(metadata)
+        with_checksum = {**metadata, SEAL: _checkpoint_checksum(checkpoint, metadata)}
+        return write(saver, config, checkpoint, with_checksum, *rest, **more)
 
     return call
 
 
-def _wrap_put_writes(method: Method, what: str, look: Callable[[Any], Any]) -> Method:
-    write = _wrap_call(method, what, look)
+def _wrap_put_writes(method: Method, what: str, verify: Callable[[Any], Any]) -> Method:
+    write = _wrap_call(method, what, verify)
 
     @wraps(method)
     def call(saver: Any, config: Any, writes: Any, task_id: str, *rest: Any, **more: Any) -> Any:
         # Some async methods of savers call the sync ones.
-        is_sealed = any(channel == WRITES_SEAL for channel, _ in writes)
-        own = _of_task(writes) if task_id != NULL_TASK and not is_sealed else []
-        sealed = [*writes, (WRITES_SEAL, _writes_checksum(own))] if own else writes
-        return write(saver, config, sealed, task_id, *rest, **more)
+        has_checksum = any(channel == WRITES_SEAL for channel, _ in writes)
+        own = _own_writes(writes) if task_id != NULL_TASK and not has_checksum else []
+        with_checksum = [*writes, (WRITES_SEAL, _writes_checksum(own))] if own else writes
+        return write(saver, config, with_checksum, task_id, *rest, **more)
 
     return call
 
 
-def _kept(given: Any) -> Any:
+def _storable(given: Any) -> Any:
     """Return a caller's metadata in a form that every database accepts. LangGraph itself only removes NULs."""
-    clean, replaced = replace_each(given, replace_unkept)
+    clean, replaced = replace_each(given, replace_unstorable)
     if not replaced:
         return given
-    logging.getLogger(__name__).warning("in the metadata of a checkpoint, U+FFFD stands for %s", unkept(replaced))
+    logging.getLogger(__name__).warning(
+        "in the metadata of a checkpoint, U+FFFD stands for %s", describe_unstorable(replaced)
+    )
     return clean
 
 
-def _kept_config(config: Any) -> Any:
+def _storable_config(config: Any) -> Any:
     """Return the config of a checkpoint in a form that every database accepts.
 
     Savers store the metadata and the callers' own settings next to the checkpoint.
@@ -196,7 +198,7 @@ def _kept_config(config: Any) -> Any:
     settings = config["configurable"]
     own = {key: one for key, one in settings.items() if key.startswith("__")}
     given = {key: one for key, one in settings.items() if key not in own}
-    return {**config, "configurable": own | _kept(given), "metadata": _kept(config.get("metadata") or {})}
+    return {**config, "configurable": own | _storable(given), "metadata": _storable(config.get("metadata") or {})}
 
 
 def _unchanged(found: Any) -> Any:
@@ -229,11 +231,11 @@ def _is_sound(found: Any) -> bool:
         found.config["configurable"]["checkpoint_id"] == found.checkpoint["id"]
         and _is_intact(found.checkpoint, found.metadata)
         and _are_sends(writes)
-        and (SEAL not in found.metadata or _are_whole(writes))
+        and (SEAL not in found.metadata or _are_complete(writes))
     )
 
 
-def _are_whole(writes: Sequence[tuple[str, str, Any]]) -> bool:
+def _are_complete(writes: Sequence[tuple[str, str, Any]]) -> bool:
     """Return whether all writes of the tasks are present."""
     by_task: dict[str, list[tuple[str, Any]]] = {}
     for task, channel, value in writes:
@@ -241,12 +243,12 @@ def _are_whole(writes: Sequence[tuple[str, str, Any]]) -> bool:
     by_task.pop(NULL_TASK, None)
     return all(
         [value for channel, value in written if channel == WRITES_SEAL]
-        == ([_writes_checksum(own)] if (own := _of_task(written)) else [])
+        == ([_writes_checksum(own)] if (own := _own_writes(written)) else [])
         for written in by_task.values()
     )
 
 
-def _of_task(writes: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def _own_writes(writes: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """Return a task's own writes. LangGraph's notes about it, such as a pause or an error, may be overwritten."""
     return [(channel, value) for channel, value in writes if channel not in {*WRITES_IDX_MAP, WRITES_SEAL}]
 
@@ -304,14 +306,14 @@ def _to_json_value(value: Any) -> Any:
 
 
 @contextmanager
-def naming(thread: object) -> Iterator[None]:
+def with_thread_name(thread: object) -> Iterator[None]:
     """Add the name of the thread to each `JournalError`."""
     try:
         yield
     except JournalError as error:
-        said = f" (on the thread {str(thread)!r})"
-        if thread is not None and said not in str(error):
-            error.args = (str(error) + said,)
+        thread_name = f" (on the thread {str(thread)!r})"
+        if thread is not None and thread_name not in str(error):
+            error.args = (str(error) + thread_name,)
         raise
 
 
@@ -321,12 +323,12 @@ def as_journal_error(what: str, config: Any = None) -> Iterator[None]:
 
     The message names the thread of `config`, if there is one.
     """
-    with naming(((config or {}).get("configurable") or {}).get("thread_id")), _translated(what):
+    with with_thread_name(((config or {}).get("configurable") or {}).get("thread_id")), _as_our_error(what):
         yield
 
 
 @contextmanager
-def _translated(what: str) -> Iterator[None]:
+def _as_our_error(what: str) -> Iterator[None]:
     try:
         yield
     except RLMError:

@@ -38,18 +38,18 @@ def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[No
         who = _describe_holder(holder)
         raise ThreadBusy(f"{who[0]} works on the thread {name or thread!r}{who[1]}; wait for it") from busy
     except OSError as error:
-        raise _no_place(lock, error) from error
+        raise _unwritable_error(lock, error) from error
     try:
         try:
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
         except OSError as error:
-            raise _no_place(holder, error) from error
+            raise _unwritable_error(holder, error) from error
         yield
     finally:
         _release(lock, held)
 
 
-def _no_place(path: Path, error: OSError) -> JournalError:
+def _unwritable_error(path: Path, error: OSError) -> JournalError:
     return JournalError(
         f"no thread can be locked: {path} cannot be written ({error.strerror}): make room, or set RLM_HOME to "
         "another folder"
@@ -123,10 +123,10 @@ def _locked_at(holder: Path) -> float:
 def _describe_holder(holder: Path) -> tuple[str, str]:
     """Return who holds a lock, and details in parentheses, for messages. The note may be wrong."""
     try:
-        said = json.loads(holder.read_text())
-        minutes = (time.time() - said["since"]) / 60
-        is_this = (said["pid"], said["host"]) == (os.getpid(), socket.gethostname())
-        more = f" (process {said['pid']} on {said['host']}, for {minutes:.0f} min)"
+        note = json.loads(holder.read_text())
+        minutes = (time.time() - note["since"]) / 60
+        is_this = (note["pid"], note["host"]) == (os.getpid(), socket.gethostname())
+        more = f" (process {note['pid']} on {note['host']}, for {minutes:.0f} min)"
         return ("another call in this process" if is_this else "another process"), more
     except (OSError, ValueError, TypeError, KeyError):
         return "another process", ""

@@ -141,14 +141,14 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
     messages: Sequence[BaseMessage],
     *,
     config: RunnableConfig | None = None,
-    gate: AbstractAsyncContextManager[Any] | None = None,
+    limiter: AbstractAsyncContextManager[Any] | None = None,
     output_tokens: int | None = None,
     retry: RetryPolicy = RetryPolicy(),
     account: Account | None = None,
     learned: Learned | None = None,
     cacheable: bool = False,
 ) -> Completion:
-    """Call a model, and retry after temporary errors. `gate` is held while a request is in flight, not between.
+    """Call a model, and retry after temporary errors. `limiter` is held while a request is in flight, not between.
 
     When the model fails, each of its fallbacks is called once before anything is retried. A parameter of ours that
     the provider refuses is sent under its other name, or left out. `learned` holds what a run knows about such
@@ -163,7 +163,7 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
         if account is not None:
             await account.entry.renew()
         try:
-            async with gate or nullcontext():
+            async with limiter or nullcontext():
                 await call.pace()
                 if account is not None and not account.entry.begin():
                     continue

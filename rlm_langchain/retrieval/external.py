@@ -29,7 +29,7 @@ async def search_external(
     from langchain_core.vectorstores import VectorStore
 
     try:
-        async with tree.gate:
+        async with tree.limiter:
             if isinstance(external, VectorStore):
                 scored = await _scored(external, query, most)
             else:

@@ -58,38 +58,40 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     """
     known = recorded_reply(tree, request)
     if known is not None:
-        return await _read(tree, request, known, config)
+        return await _parse_recorded(tree, request, known, config)
     tree.check()
     model = request.model.chosen(config)
     if model is not request.model:
         check_limits_hold(tree.ledger.budget, model)
         request = replace(request, model=model)
     ledger, held = tree.ledger, request.may_use_reserve
-    longest = await _longest(model, request.messages, config)
+    longest_input = await _longest_input(model, request.messages, config)
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, longest, last=request.last, learned=tree.learned)
+        return reservation_for(ledger, model, longest_input, last=request.last, learned=tree.learned)
 
     reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
-        tree.agreement.started(request.path)
+        tree.approval_limit.started(request.path)
         completion = await complete(
             model,
             request.messages,
             config=config,
-            gate=tree.gate,
+            limiter=tree.limiter,
             output_tokens=max_output_tokens(ledger.budget, last=request.last),
             retry=retry,
-            account=Account(entry, lambda completion: _keep(tree, request, entry, completion)),
+            account=Account(entry, lambda completion: _book_reply(tree, request, entry, completion)),
             learned=tree.learned,
             cacheable=request.cacheable,
         )
         if any(one.wrapped is not None and one.wrapped.after for one in model.chain):
-            _keep_text(tree, request, completion)
+            _write_parsed_text(tree, request, completion)
         return completion
 
 
-async def _read(tree: RunTree, request: ModelRequest, known: Completion, config: RunnableConfig) -> Completion:
+async def _parse_recorded(
+    tree: RunTree, request: ModelRequest, known: Completion, config: RunnableConfig
+) -> Completion:
     """Return a recorded reply after the parsers of its model.
 
     They run now if the process that received the reply ended before they did, or if they failed in it.
@@ -100,33 +102,36 @@ async def _read(tree: RunTree, request: ModelRequest, known: Completion, config:
     by = next((one for one in model.chain if one.name == known.raw_of), model)
     text = await parsed_text(by, AIMessage(known.text), config)
     completion = replace(known, text=text, raw_of=None)
-    _keep_text(tree, request, completion)
+    _write_parsed_text(tree, request, completion)
     return completion
 
 
-def _keep_text(tree: RunTree, request: ModelRequest, completion: Completion) -> None:
+def _write_parsed_text(tree: RunTree, request: ModelRequest, completion: Completion) -> None:
     """Write the parsed text of a reply. The receipt of the raw text has already settled the request."""
     if tree.receipts is not None:
         reply = _receipt(request, completion)
         tree.receipts.write(
-            _key(request, completion), {**reply, "place": request.path, "usage": completion.usage._asdict()}
+            _receipt_key_of(request, completion),
+            {**reply, "place": request.path, "usage": completion.usage._asdict()},
         )
 
 
-def _key(request: ModelRequest, completion: Completion) -> str:
+def _receipt_key_of(request: ModelRequest, completion: Completion) -> str:
     """Return the key of a receipt. A reply that is flawed or not yet parsed is not shared with equal requests."""
     alone = completion.raw_of is not None or flaw_of(completion.text, completion.finish)
     return request.own_key if alone and request.own_key is not None else request.key
 
 
-async def _longest(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> Sequence[BaseMessage]:
+async def _longest_input(
+    model: Model, messages: Sequence[BaseMessage], config: RunnableConfig
+) -> Sequence[BaseMessage]:
     """Return the longest input of all models that may be called. Their own prompts may add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
     ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
     return max(ready, key=prompt_tokens)
 
 
-def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
+def _book_reply(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
     """Add the cost of a reply to the ledger at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
@@ -135,7 +140,7 @@ def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: 
     if completion.failed:
         entry.book(used)
         return
-    entry.book(used, Receipt(_key(request, completion), _receipt(request, completion)))
+    entry.book(used, Receipt(_receipt_key_of(request, completion), _receipt(request, completion)))
     if not completion.from_cache:
         name = request.model.name
         tree.ledger.learn(name, wanted, used, expected_cost(request.model, used), entry.overrun(name))
@@ -148,8 +153,8 @@ def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], pl
     """
     if tree.receipts is None:
         return ""
-    asked = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
-    return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
+    described = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
+    return f"{place} {hashlib.sha256(described.encode()).hexdigest()}"
 
 
 def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:

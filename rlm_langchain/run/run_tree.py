@@ -22,7 +22,7 @@ from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.records import Record, child_path
-from rlm_langchain.run.cancellation import Cancelled, in_new_thread
+from rlm_langchain.run.cancellation import Cancelled, start_thread
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.single_flight import SingleFlight
 from rlm_langchain.trajectory.call_kinds import kind_of
@@ -35,11 +35,11 @@ class RunTree:
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
-        self.agreement = ApprovalLimit(budget, self.ledger)
-        self.gate = RequestLimiter(budget)
-        self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
+        self.approval_limit = ApprovalLimit(budget, self.ledger)
+        self.limiter = RequestLimiter(budget)
+        self.tool_limiter = RequestLimiter(replace(budget, requests_per_minute=None))
         """Limits custom tools separately, so that they do not compete with models."""
-        self.levels = ChildRunLimiter(budget)
+        self.child_run_limiter = ChildRunLimiter(budget)
         self.answers = SingleFlight[CallResult]()
         """Replies of models, by model and fingerprint. A key with a batch number belongs to a flawed reply,
         which only that batch may use."""
@@ -51,11 +51,11 @@ class RunTree:
         self._cancelled = False
         self.receipts: Receipts | None = None
         """The receipts of a run that can be resumed."""
-        self.reading: CoverageTracker | None = None
+        self.coverage: CoverageTracker | None = None
         """Tracks which parts of the contexts models have read. None until a run of the tree starts to work here."""
         self.store: ContextStore | None = None
         """Has the long replies that records refer to. None for a tree that is only inspected."""
-        self.broken: RLMError | None = None
+        self.stopped_by: RLMError | None = None
         """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
         raised."""
         self.learned = Learned()
@@ -71,15 +71,15 @@ class RunTree:
         """Journals by path of the run, as far as they were read."""
         self._tools: dict[str, int] = {}
         """Number of tool calls by call path, in this process and earlier ones."""
-        self.gate.check = self.tool_gate.check = self.check_cancelled
-        self._keeping = threading.Lock()
+        self.limiter.check = self.tool_limiter.check = self.check_cancelled
+        self._opening_receipts = threading.Lock()
         self._closing = threading.Lock()
         self._lock = threading.Lock()
 
-    def keep(self, path: Path) -> None:
+    def open_receipts(self, path: Path) -> None:
         """Store receipts at `path`, and count those that exist: replies of earlier processes, whether or not
         they are in the records. Other callers wait until it is done."""
-        with self._keeping:
+        with self._opening_receipts:
             if self.receipts is not None:
                 return
             receipts = Receipts(path)
@@ -92,17 +92,17 @@ class RunTree:
                 else:
                     self.note(place, used)
             self.ledger.worked(receipts.seconds_worked())
-            self.gate.room = self.receipts = receipts
+            self.limiter.reply_store = self.receipts = receipts
 
-    def breaks(self, error: RLMError) -> None:
+    def stop_calls(self, error: RLMError) -> None:
         """Make no more calls because of this error. The first such error is kept."""
-        self.broken = self.broken or error
+        self.stopped_by = self.stopped_by or error
 
     def check(self) -> None:
         """Raise the error that has stopped this tree, if there is one, or `Cancelled`."""
         self.check_cancelled()
-        if self.broken is not None:
-            raise self.broken
+        if self.stopped_by is not None:
+            raise self.stopped_by
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if the tree is cancelled and nothing may start any more."""
@@ -236,7 +236,7 @@ class RunTree:
         for place, usage in new:
             self.note(place, usage)
             self.ledger.add_spent(usage)
-        for place in _tools_of(journal):
+        for place in _tool_call_paths(journal):
             self._tools.setdefault(place, 1)
         self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
         self.child_runs.remember(journal.runs())
@@ -284,8 +284,8 @@ class RunTree:
             ending = [*self._waiting]
         for future in ending:
             future.cancel()
-        self.levels.open()
-        in_new_thread(self.close)
+        self.child_run_limiter.release_all()
+        start_thread(self.close)
 
 
 def _runs_above(place: str) -> Iterator[str]:
@@ -300,25 +300,25 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
     """Yield each call path of a journal with its usage since the question."""
     for record in journal.account:
         if record["type"] == "turn":
-            yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
+            yield turn_path(record["path"], record["turn"]), Usage(**record["usage"])
         elif record["type"] == "note":
-            yield turn_place(record["path"], len(journal.turns)), Usage(**record["usage"])
+            yield turn_path(record["path"], len(journal.turns)), Usage(**record["usage"])
         elif record["type"] == "call" and "child" in record:
             yield from _spendings(Journal(record["child"]))
         elif record["type"] == "call":
             yield child_path(record["path"], record["call"]), Usage(**record["usage"])
 
 
-def _tools_of(journal: Journal) -> Iterator[str]:
+def _tool_call_paths(journal: Journal) -> Iterator[str]:
     """Yield the paths of the calls of tools and functions since the question."""
     for record in journal.account:
         if record["type"] == "call" and "child" in record:
-            yield from _tools_of(Journal(record["child"]))
+            yield from _tool_call_paths(Journal(record["child"]))
         elif record["type"] == "call" and kind_of(record["kind"]).is_counted:
             yield child_path(record["path"], record["call"])
 
 
-def turn_place(path: str, turn: int) -> str:
+def turn_path(path: str, turn: int) -> str:
     """Return the call path of a root turn."""
     return f"{path} turn {turn}"
 
@@ -341,10 +341,12 @@ class RunTreeRegistry:
                 self._alive[run] = RunTree(budget)
             tree = self._alive[run]
         if receipts is not None:
-            tree.keep(receipts)  # outside the lock: reading many receipts takes time, and other runs must not wait
+            tree.open_receipts(
+                receipts
+            )  # outside the lock: reading many receipts takes time, and other runs must not wait
         return tree
 
-    def has_read(self, run: str) -> bool:
+    def has_receipts(self, run: str) -> bool:
         """Return whether there is a live tree of this run, with its receipts."""
         with self._lock:
             tree = self._alive.get(run)

@@ -57,7 +57,7 @@ class Recorder:
     _stream: Callable[[Any], None] = field(default_factory=_stream_of_this_node)
 
     @classmethod
-    def unwatched(cls) -> Recorder:
+    def without_stream(cls) -> Recorder:
         """Return a recorder for use outside a node, without a stream."""
         return cls([], lambda _: None)
 

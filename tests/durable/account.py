@@ -51,7 +51,7 @@ class Process:
     ) -> None:
         self.path, self._loop = path, loop
         self.tree = RunTree(budget)
-        self.tree.keep(path)
+        self.tree.open_receipts(path)
         if journal:
             self.tree.journal("", told(journal))
         assert self.tree.receipts is not None

@@ -191,16 +191,16 @@ async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[Non
     """Run a function in here, in its turn. What it costs is reserved before, and booked when it has ended."""
     tree = site.tree
     if not function.usd:
-        async with tree.tool_gate:
+        async with tree.tool_limiter:
             yield
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
     async with tree.reserve(site.asked.place, cost) as entry:
-        tree.agreement.started(site.asked.place)
+        tree.approval_limit.started(site.asked.place)
         while True:
             await entry.renew()
-            async with tree.tool_gate:
+            async with tree.tool_limiter:
                 if entry.begin():
                     try:
                         yield

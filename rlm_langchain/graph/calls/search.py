@@ -164,7 +164,7 @@ class SearchWork:
     def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
         """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
         file = self.store.open(context)
-        for above in self.tree.reading.contexts if self.tree.reading else ():
+        for above in self.tree.coverage.contexts if self.tree.coverage else ():
             if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
                 continue
             whole = self.store.open(above)
@@ -194,7 +194,7 @@ class SearchWork:
         """Send a request in here: it waits its turn, and is not sent when the limit has been passed meanwhile."""
         while True:
             await entry.renew()
-            async with self.tree.gate:
+            async with self.tree.limiter:
                 if entry.begin():
                     yield
                     return

@@ -131,7 +131,7 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
         return CallResult(None, f"{name} {clip(wrong, MOST_TOLD)}")
     most = site.components.limits.value
     try:
-        async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
+        async with tree.tool_limiter, asyncio.timeout(tree.ledger.seconds_left()):
             return CallResult(await result_of(tree, _result(tool, named, key, config, most)))
     except Unusable as error:
         return CallResult(None, f"{name} ran, but {clip(str(error), MOST_TOLD)}")

@@ -46,7 +46,7 @@ def approval_needed(
     }
     wanted = {place: usage for place, usage in reserved.items() if usage != Usage()}
     first = min((call.number for call in calls), default=-1)
-    asked, agreement = state.get("approval"), tree.agreement
+    asked, agreement = state.get("approval"), tree.approval_limit
     if asked and asked["granted"] and asked["first"] == first:
         agreement.reserve(wanted)
         return None
@@ -68,11 +68,11 @@ def approval_needed(
 
 def restore_approvals(state: RLMState, tree: RunTree) -> None:
     """Take over what was agreed to before, in this process or an earlier one. The last fan-out is over."""
-    tree.agreement.raise_to(state.get("agreed"))
+    tree.approval_limit.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
-        tree.agreement.raise_to(asked["until"])
-    tree.agreement.forget_run(state["path"])
+        tree.approval_limit.raise_to(asked["until"])
+    tree.approval_limit.forget_run(state["path"])
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:

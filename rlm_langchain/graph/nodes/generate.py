@@ -33,7 +33,7 @@ from rlm_langchain.run.ask_model import (
     recorded_plan,
 )
 from rlm_langchain.run.reservation import prompt_tokens, reservation_for
-from rlm_langchain.run.run_tree import RunTree, turn_place
+from rlm_langchain.run.run_tree import RunTree, turn_path
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
@@ -216,7 +216,7 @@ class GenerateStep:
 
     @property
     def _place(self) -> str:
-        return turn_place(self._path, len(self.journal.turns))
+        return turn_path(self._path, len(self.journal.turns))
 
     def _decision(self) -> TurnPlan:
         """What this turn is to be, by the account and the clock as they are now."""

@@ -19,7 +19,7 @@ from rlm_langchain.retrieval.cache.index_store import IndexStore
 from rlm_langchain.retrieval.embedder import Embedder, ReserveUsage, no_reservation
 from rlm_langchain.retrieval.index.passages import MAX_CHARS, MIN_CHARS
 from rlm_langchain.retrieval.index.subcontext import Slice, SliceFinder
-from rlm_langchain.run.event_loops import in_thread
+from rlm_langchain.run.event_loops import run_in_thread
 from rlm_langchain.types import ContextFile
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class IndexCache:
 
         async def make(folder: Path) -> None:
             stop = threading.Event()
-            await in_thread(lambda: write_index(file, folder, lambda: _raise_if_stopped(stop)), stop.set)
+            await run_in_thread(lambda: write_index(file, folder, lambda: _raise_if_stopped(stop)), stop.set)
 
         name = _index_name("words", sha256, file.kind)
         return await self._open_or_build(name, sha256, Index, make)
@@ -96,7 +96,7 @@ class IndexCache:
 
         async def make(folder: Path) -> None:
             rows = await _embed_passages(file, count, embedder, reserve)
-            await in_thread(lambda: vectors.write_vectors(rows, folder), lambda: None)
+            await run_in_thread(lambda: vectors.write_vectors(rows, folder), lambda: None)
 
         name = _index_name("vectors", sha256, file.kind, embedder.identity)
         return await self._open_or_build(name, sha256, vectors.VectorIndex, make)

@@ -24,7 +24,7 @@ from rlm_langchain.cli.rendering.records import (
 )
 from rlm_langchain.cli.rendering.rich import Drawing, ScrollView, drawn
 from rlm_langchain.records import Record
-from rlm_langchain.trajectory.tree import Trajectory, flat
+from rlm_langchain.trajectory.tree import Trajectory, flatten
 from rlm_langchain.types import Usage
 from tests.records import CONTEXT, Telling, nested
 
@@ -139,7 +139,7 @@ def test_short_json_stays_on_one_line() -> None:
 
 
 def test_a_run_with_a_child_reads_from_top_to_bottom() -> None:
-    text = lines_of(list(flat(nested())))
+    text = lines_of(list(flatten(nested())))
     order = ["question: How many?", "turn 1", "| ask()", "[1] question: Below?", "[1]     | FINAL(7)", "> 7"]
     assert [text.index(piece) for piece in order] == sorted(text.index(piece) for piece in order)
     assert "2 sub-calls: answered" in text
@@ -237,7 +237,7 @@ def test_a_drawing_leaves_the_cursor_as_it_was() -> None:
 def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
     console = terminal(color_system=None)
     view = ScrollView(console)
-    for record in flat(nested()):
+    for record in flatten(nested()):
         view.write(record)
     view.close()
     shown = console.file.getvalue()  # type: ignore[attr-defined]

@@ -141,7 +141,7 @@ async def test_a_cancel_in_flight_passes_through_and_opens_the_gate(clock: Clock
             await asyncio.Event().wait()
 
     hanging = Model("m", Hanging(function=lambda _: ""))
-    task = asyncio.create_task(complete(hanging, HI, gate=gate, retry=clock.retry))
+    task = asyncio.create_task(complete(hanging, HI, limiter=gate, retry=clock.retry))
     await asked.wait()
     task.cancel("by test")
     with pytest.raises(asyncio.CancelledError, match="by test"):
@@ -183,7 +183,7 @@ async def test_the_gate_is_held_in_flight_and_not_between_tries() -> None:
     async def sleep(_: float) -> None:
         held.append(("waiting", gate.locked()))
 
-    await complete(model(reply), HI, gate=gate, retry=RetryPolicy(sleep=sleep))
+    await complete(model(reply), HI, limiter=gate, retry=RetryPolicy(sleep=sleep))
     assert held == [("asked", True), ("waiting", False), ("asked", True)]
     assert not gate.locked()
 
@@ -191,7 +191,7 @@ async def test_the_gate_is_held_in_flight_and_not_between_tries() -> None:
 async def test_the_gate_is_open_again_after_a_failure(clock: Clock) -> None:
     gate = asyncio.Semaphore(1)
     with pytest.raises(CallFailed):
-        await complete(failing(StatusError(400)), HI, gate=gate, retry=clock.retry)
+        await complete(failing(StatusError(400)), HI, limiter=gate, retry=clock.retry)
     assert not gate.locked()
 
 

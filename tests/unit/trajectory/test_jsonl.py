@@ -7,14 +7,14 @@ import pytest
 
 from rlm_langchain.errors import InputError
 from rlm_langchain.trajectory.jsonl import Trace, read_trace, write_trace
-from rlm_langchain.trajectory.tree import flat
+from rlm_langchain.trajectory.tree import flatten
 from tests.records import Telling, nested
 
 
 def test_a_trace_reads_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     write_trace(path, nested())
-    assert read_trace(path) == list(flat(nested()))
+    assert read_trace(path) == list(flatten(nested()))
 
 
 def test_each_line_is_one_json_object(tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ from rlm_langchain.trajectory.tree import (
     RunView,
     Trajectory,
     TurnView,
-    bare,
-    flat,
+    flatten,
+    without_child,
 )
 from rlm_langchain.types import Usage
 from tests.records import Telling, nested
 
 
 def test_records_of_a_child_run_are_taken_out_before_the_call_they_answered() -> None:
-    told = list(flat(nested()))
+    told = list(flatten(nested()))
     assert [(r["type"], r["path"]) for r in told][5:14] == [
         ("question", "1"),
         ("turn", "1"),
@@ -30,12 +30,12 @@ def test_records_of_a_child_run_are_taken_out_before_the_call_they_answered() ->
         ("output", ""),
     ]
     assert all("child" not in record for record in told)
-    assert list(flat(told)) == told
+    assert list(flatten(told)) == told
 
 
 def test_flattening_leaves_the_result_as_it_was() -> None:
     records = nested()
-    list(flat(records))
+    list(flatten(records))
     assert records == nested()
     assert any("child" in record for record in records)
 
@@ -68,7 +68,7 @@ def test_every_model_call_is_counted_once() -> None:
 
 def test_what_a_child_run_has_spent_counts_while_it_goes_on() -> None:
     told = Trajectory()
-    for record in flat(nested()):
+    for record in flatten(nested()):
         told.add(record)
         if record["type"] == "output" and record["path"] == "1":
             break
@@ -116,6 +116,6 @@ def test_a_price_that_is_unknown_makes_the_cost_unknown() -> None:
 
 def test_only_a_call_has_something_to_take_out() -> None:
     note = Telling().note("n").records[0]
-    assert bare(note) is note
+    assert without_child(note) is note
     call: Record = Telling().call(0, 0).records[0]
-    assert bare(call) is call
+    assert without_child(call) is call
