@@ -89,14 +89,16 @@ class Overrun:
 class RequestLog(Protocol):
     """Records which requests were sent, and what each has used, so that a killed process can be accounted for."""
 
-    def sent(self, place: str, most: Usage) -> str:
-        """Record that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
-        if it cannot be recorded; then nothing may be sent."""
+    def sent(self, call_path: str, most: Usage) -> str:
+        """Record that a request is about to be sent from `call_path`, and may use up to `most`. Return its key.
 
-    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+        Raises if it cannot be recorded; then nothing may be sent.
+        """
+
+    def booked(self, call_path: str, key: str, used: Usage, reply: Receipt | None) -> None:
         """Record what a request has used, and with `reply` its reply as well."""
 
-    def lost(self, place: str, most: Usage) -> None:
+    def lost(self, call_path: str, most: Usage) -> None:
         """Record that the reply to a request never came."""
 
 
@@ -118,7 +120,7 @@ class Reservation:
     wanted: Usage
     last: bool
     estimate: Callable[[], Usage]
-    place: str = ""
+    call_path: str = ""
     """Path of the call in the tree."""
     log: RequestLog | None = None
     key: str = ""
@@ -141,7 +143,7 @@ class Reservation:
             return False
         if self.log:
             try:
-                self.key = self.log.sent(self.place, self.wanted)
+                self.key = self.log.sent(self.call_path, self.wanted)
             except BaseException:
                 self.ledger.withdraw(self)
                 raise
@@ -155,21 +157,21 @@ class Reservation:
         """Add the usage of a request to the spending at once, so that other calls take it into account."""
         self.ledger.settle(self, used)
         if self.log:
-            self.log.booked(self.place, self.key, used, reply)
+            self.log.booked(self.call_path, self.key, used, reply)
 
     def lose(self) -> None:
         """Book all that was reserved, as an estimate, for a request that was sent and whose reply never came."""
         lost = self.wanted._replace(estimated=True)
         self.ledger.settle(self, lost)
         if self.log:
-            self.log.lost(self.place, lost)
+            self.log.lost(self.call_path, lost)
 
     def withdraw(self) -> None:
         """Record that the request failed without any cost. The reservation stays, for the next attempt."""
         was_in_flight = self.in_flight
         self.ledger.withdraw(self)
         if self.log and was_in_flight:
-            self.log.booked(self.place, self.key, Usage(), None)
+            self.log.booked(self.call_path, self.key, Usage(), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -226,16 +228,16 @@ class Ledger:
         *,
         last: bool = False,
         estimate: Callable[[], Usage] | None = None,
-        place: str = "",
+        call_path: str = "",
         log: RequestLog | None = None,
     ) -> AsyncIterator[Reservation]:
         """Reserve `wanted` while a call is made. A request that an error or a cancellation cuts off in flight is
         booked as lost.
 
         `last` may use what is held back for the last call. `estimate` is called again before each request. `log`
-        stores the requests, sent from `place`. Raises `BudgetRefused`.
+        stores the requests, sent from `call_path`. Raises `BudgetRefused`.
         """
-        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), place, log, admitted=False)
+        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), call_path, log, admitted=False)
         await self.admit(entry)
         try:
             yield entry

@@ -1,8 +1,8 @@
 """Folds texts that look the same to one form, and maps positions in it back to the original text.
 
 `FoldedText` is for quotes. It treats as equal: composed and decomposed letters (NFC, NFD), compatibility forms
-(full width, ligatures, presentation forms, fonts), kinds of quotation marks, apostrophes and dashes, and runs of white
-space. It ignores soft hyphens, zero-width characters and direction marks. Case makes a difference, and so do
+(full width, ligatures, presentation forms, fonts), kinds of quotation marks, apostrophes and dashes, and runs of
+white space. It ignores soft hyphens, zero-width characters and direction marks. Case makes a difference, and so do
 superscripts, subscripts and fractions: 10² is not 102.
 """
 

@@ -33,7 +33,7 @@ REPLY_SPACE = 64 * 1024
 class SentRequest(NamedTuple):
     """A request that an earlier process sent."""
 
-    place: str
+    call_path: str
     """Path of the call in the tree."""
     used: Usage
     """Its usage. If that is not known: the most that it may have used, as an estimate."""
@@ -195,7 +195,7 @@ class Receipts:
 
 
 async def recorded(
-    receipts: Receipts | None, key: str, place: str, make: Callable[[], Awaitable[CallResult]]
+    receipts: Receipts | None, key: str, call_path: str, make: Callable[[], Awaitable[CallResult]]
 ) -> CallResult:
     """Return the reply that an earlier process stored under this key, or else make it and write its receipt.
 
@@ -208,7 +208,7 @@ async def recorded(
     reply = await make()
     if receipts and reply.text is not None:
         await receipts.open()
-        receipts.write(key, {"place": place, "text": reply.text})
+        receipts.write(key, {"place": call_path, "text": reply.text})
     return reply
 
 

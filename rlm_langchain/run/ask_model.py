@@ -146,15 +146,15 @@ def _book_reply(tree: RunTree, request: ModelRequest, entry: Reservation, comple
         tree.ledger.learn(name, wanted, used, expected_cost(request.model, used), entry.overrun(name))
 
 
-def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
-    """Return the receipt key of a request. Without `place`, equal requests in this tree share one reply.
+def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], call_path: str = "") -> str:
+    """Return the receipt key of a request. Without `call_path`, equal requests in this tree share one reply.
 
     Empty for a tree without receipts, because hashing a long prompt takes milliseconds of the event loop.
     """
     if tree.receipts is None:
         return ""
     described = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
-    return f"{place} {hashlib.sha256(described.encode()).hexdigest()}"
+    return f"{call_path} {hashlib.sha256(described.encode()).hexdigest()}"
 
 
 def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:

@@ -83,14 +83,14 @@ class RunTree:
             if self.receipts is not None:
                 return
             receipts = Receipts(path)
-            for place, used, tools, is_lost in receipts.requests():
+            for call_path, used, tools, is_lost in receipts.requests():
                 self.ledger.add_spent(used)
                 if tools:
-                    self._tools[place] = self._tools.get(place, 0) + tools
+                    self._tools[call_path] = self._tools.get(call_path, 0) + tools
                 if is_lost:
-                    self.lost(place, used)
+                    self.lost(call_path, used)
                 else:
-                    self.note(place, used)
+                    self.note(call_path, used)
             self.ledger.worked(receipts.seconds_worked())
             self.limiter.reply_store = self.receipts = receipts
 
@@ -109,11 +109,11 @@ class RunTree:
         if self._cancelled:
             raise Cancelled
 
-    def note(self, place: str, usage: Usage) -> None:
+    def note(self, call_path: str, usage: Usage) -> None:
         """Add usage to a call path."""
         with self._lock:
-            self._spent[place] = self._spent.get(place, Usage()).plus(usage)
-            for path in _runs_above(place):
+            self._spent[call_path] = self._spent.get(call_path, Usage()).plus(usage)
+            for path in _runs_above(call_path):
                 self._below[path] = self._below.get(path, Usage()).plus(usage)
 
     def spent_below(self, path: str) -> Usage:
@@ -121,58 +121,60 @@ class RunTree:
         with self._lock:
             return self._below.get(path, Usage())
 
-    def spent_at(self, place: str) -> Usage:
+    def spent_at(self, call_path: str) -> Usage:
         """Return the usage of exactly this call path."""
         with self._lock:
-            return self._spent.get(place, Usage())
+            return self._spent.get(call_path, Usage())
 
-    def lost_at(self, place: str) -> int:
+    def lost_at(self, call_path: str) -> int:
         """Return the number of requests of exactly this call path whose reply never came."""
         with self._lock:
-            return self._lost.get(place, 0)
+            return self._lost.get(call_path, 0)
 
-    def charged(self, place: str, reply: CallResult) -> CallResult:
+    def charged(self, call_path: str, reply: CallResult) -> CallResult:
         """Return the reply to a call with all usage of its call path, in this process and earlier ones."""
-        return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
+        return reply._replace(
+            used=self.spent_at(call_path).plus(self.spent_below(call_path)), lost=self.lost_at(call_path)
+        )
 
     def reserve(
-        self, place: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+        self, call_path: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
     ) -> AbstractAsyncContextManager[Reservation]:
         """Reserve a call in the ledger, as `Ledger.reserve` does, and record its requests and usage on disk."""
-        return self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self)
+        return self.ledger.reserve(wanted, last=last, estimate=estimate, call_path=call_path, log=self)
 
-    def sent(self, place: str, most: Usage) -> str:
+    def sent(self, call_path: str, most: Usage) -> str:
         """Record on disk that a request is about to be sent. Raises `JournalError` if that fails."""
         if self.receipts is None:
             return ""
-        return self.receipts.write_sent(self._request(place, most._replace(estimated=True)))
+        return self.receipts.write_sent(self._request(call_path, most._replace(estimated=True)))
 
-    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+    def booked(self, call_path: str, key: str, used: Usage, reply: Receipt | None) -> None:
         """Record on disk what a request has used, and its reply."""
-        self.note(place, used)
+        self.note(call_path, used)
         if self.receipts is None:
             return
         if reply is None:
-            self.receipts.write(key, self._request(place, used))
+            self.receipts.write(key, self._request(call_path, used))
         else:
-            self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
+            self.receipts.write(reply.key, {**self._request(call_path, used), **reply.fields, "settles": key})
 
-    def lost(self, place: str, most: Usage) -> None:
+    def lost(self, call_path: str, most: Usage) -> None:
         """Record that a reply never came. On disk, an unsettled request already means that.
 
         A tool or a function that was cut off reads no tokens, so it is not a lost request. Its price and its call
         are counted all the same.
         """
-        self.note(place, most)
+        self.note(call_path, most)
         if most.calls or most.input:
             with self._lock:
-                self._lost[place] = self._lost.get(place, 0) + 1
+                self._lost[call_path] = self._lost.get(call_path, 0) + 1
 
-    def _request(self, place: str, used: Usage) -> dict[str, Any]:
-        return {"place": place, "usage": used.record(), "worked": self.ledger.seconds}
+    def _request(self, call_path: str, used: Usage) -> dict[str, Any]:
+        return {"place": call_path, "usage": used.record(), "worked": self.ledger.seconds}
 
     @asynccontextmanager
-    async def tool_call(self, place: str) -> AsyncIterator[bool]:
+    async def tool_call(self, call_path: str) -> AsyncIterator[bool]:
         """Run a tool or a function within the block, unless it yields False: then no call is left.
 
         The call is counted before it runs, also on disk, so that it counts if the process is killed meanwhile. A
@@ -181,28 +183,28 @@ class RunTree:
         with self._lock:
             is_left = sum(self._tools.values()) < self.ledger.budget.tool_calls
             if is_left:
-                self._tools[place] = self._tools.get(place, 0) + 1
+                self._tools[call_path] = self._tools.get(call_path, 0) + 1
         if not is_left:
             yield False
             return
         key = ""
         if self.receipts is not None:
             await self.receipts.open()
-            key = self.receipts.write_sent({**self._request(place, Usage()), "tool": 1})
+            key = self.receipts.write_sent({**self._request(call_path, Usage()), "tool": 1})
         try:
             yield True
         except Exception as error:
-            self._tool_ended(place, key, counts=not is_graph_signal(error))
+            self._tool_ended(call_path, key, counts=not is_graph_signal(error))
             raise
         else:
-            self._tool_ended(place, key)
+            self._tool_ended(call_path, key)
 
-    def _tool_ended(self, place: str, key: str, *, counts: bool = True) -> None:
+    def _tool_ended(self, call_path: str, key: str, *, counts: bool = True) -> None:
         if not counts:
             with self._lock:
-                self._tools[place] -= 1
+                self._tools[call_path] -= 1
         if self.receipts is not None:
-            self.receipts.write(key, {**self._request(place, Usage()), "tool": int(counts)})
+            self.receipts.write(key, {**self._request(call_path, Usage()), "tool": int(counts)})
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
         """Return the REPL of the run at `path`. It is opened when it runs its first cell. Raises `Cancelled`."""
@@ -231,13 +233,15 @@ class RunTree:
         spendings = [*_spendings(journal)]
         with self._lock:
             new = [
-                (place, used) for place, used in spendings if place not in self._spent and place not in self._below
+                (call_path, used)
+                for call_path, used in spendings
+                if call_path not in self._spent and call_path not in self._below
             ]
-        for place, usage in new:
-            self.note(place, usage)
+        for call_path, usage in new:
+            self.note(call_path, usage)
             self.ledger.add_spent(usage)
-        for place in _tool_call_paths(journal):
-            self._tools.setdefault(place, 1)
+        for call_path in _tool_call_paths(journal):
+            self._tools.setdefault(call_path, 1)
         self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
         self.child_runs.remember(journal.runs())
         if not path:
@@ -288,9 +292,9 @@ class RunTree:
         start_thread(self.close)
 
 
-def _runs_above(place: str) -> Iterator[str]:
+def _runs_above(call_path: str) -> Iterator[str]:
     """Yield the paths of the runs that contain a call path, from the top run down."""
-    path, asked_by_it, _ = place.partition(" ")
+    path, asked_by_it, _ = call_path.partition(" ")
     parts = path.split("/") if path else []
     yield ""
     yield from ("/".join(parts[:count]) for count in range(1, len(parts) + bool(asked_by_it)))

@@ -30,7 +30,7 @@ class NumberedCall:
     """The call's fingerprint."""
 
     @property
-    def place(self) -> str:
+    def call_path(self) -> str:
         """Return the path of the call in the tree, which is that of its child run, if it has one."""
         return child_path(self.path, self.number)
 

@@ -93,7 +93,7 @@ class ChildRun:
                 "query": self.task["query"],
                 "context": self.task["context"],
                 "run": self.task["run"],
-                "path": self.asked.place,
+                "path": self.asked.call_path,
                 "agreed": self.task.get("agreed"),
                 "tops": self.task.get("tops", []),
             }
@@ -129,7 +129,7 @@ class ChildRun:
             if self.components.memo:
                 key = _key(self.asked)
                 self.tree.child_runs.finish(key, self._answer_for_others, remember_as=key)
-            self.tree.close(self.asked.place)
+            self.tree.close(self.asked.call_path)
 
     def ended(self, outcome: dict[str, Any]) -> None:
         """Take what the run returned; a long answer is read from the store. Raises `JournalError`."""
@@ -149,7 +149,7 @@ class ChildRun:
             reply = CallResult(self.answer, error, _total_usage(outcome))
             self._record(reply, **self.recorded, child=[*outcome["trajectory"]])
         elif self.error is not None:
-            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.place)))
+            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.call_path)))
         return self.recorder.written()
 
     def _record(self, reply: CallResult, **more: Any) -> None:

@@ -102,7 +102,7 @@ class SearchHandler(CallHandler):
         search = site.components.search
         if search is None:
             return unhandled(site)
-        work = SearchWork(search, site.components.store, site.tree, site.asked.place)
+        work = SearchWork(search, site.components.store, site.tree, site.asked.call_path)
         return await work.reply(site.asked.call, site.context, config)
 
 
@@ -113,14 +113,14 @@ class SearchWork:
     search: Search
     store: ContextStore
     tree: RunTree
-    place: str
+    call_path: str
     """In the tree."""
 
     async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         """Return what was found, as JSON: on disk before it is used, so that no crash makes it be paid again."""
-        key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        key = f"{self.call_path} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
         search = partial(self._searched, call, context, config)
-        return await recorded(self.tree.receipts, key, self.place, search)
+        return await recorded(self.tree.receipts, key, self.call_path, search)
 
     async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
@@ -176,7 +176,7 @@ class SearchWork:
     async def _paying(self, wanted: Usage) -> AsyncIterator[None]:
         """Reserve a request to the embedding model in the budget, and write its receipt."""
         self.tree.check()
-        async with self.tree.reserve(self.place, wanted) as entry, self._sent(entry):
+        async with self.tree.reserve(self.call_path, wanted) as entry, self._sent(entry):
             costs_nothing = False
             try:
                 yield

@@ -42,9 +42,9 @@ def approval_needed(
 ) -> Approval | None:
     """Return the question that these calls need answered first; None when they may go."""
     reserved = {
-        call.place: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
+        call.call_path: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
     }
-    wanted = {place: usage for place, usage in reserved.items() if usage != Usage()}
+    wanted = {call_path: usage for call_path, usage in reserved.items() if usage != Usage()}
     first = min((call.number for call in calls), default=-1)
     asked, agreement = state.get("approval"), tree.approval_limit
     if asked and asked["granted"] and asked["first"] == first:
@@ -57,7 +57,7 @@ def approval_needed(
     return Approval(
         first=first,
         calls=len(wanted),
-        about=[_about(call.call) for call in calls if call.place in wanted][:NAMED],
+        about=[_about(call.call) for call in calls if call.call_path in wanted][:NAMED],
         estimated_usd=total_usage(wanted.values()).cost,
         spent_calls=spent.calls,
         spent_usd=spent.cost,

@@ -268,7 +268,7 @@ class ExecuteStep:
             refused=None if is_free else refusal,
         )
         prompt_chars = len(asked.call.prompt)
-        result = self.tree.charged(asked.place, result)
+        result = self.tree.charged(asked.call_path, result)
         more = {"value": reply.value} if is_free else value_fields(self.components.store, reply.value)
         self.journal.add(self.recorder.call(asked, result, prompt_chars=prompt_chars, **more))
 

@@ -129,7 +129,7 @@ class SubcallNode:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            self.tree.charged(asked.place, reply)._replace(text=text, error=_short(_kept(reply.error))),
+            self.tree.charged(asked.call_path, reply)._replace(text=text, error=_short(_kept(reply.error))),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),

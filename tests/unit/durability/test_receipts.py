@@ -94,7 +94,7 @@ def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     receipts.write_sent({"place": "1", "usage": usage.record()})
     receipts.close()
     path.write_bytes(b"".join(2 * line for line in path.read_bytes().splitlines(keepends=True)))
-    assert [(one.place, one.used, one.lost) for one in Receipts(path).requests()] == [
+    assert [(one.call_path, one.used, one.lost) for one in Receipts(path).requests()] == [
         ("0", usage, False),
         ("1", usage, True),
     ]

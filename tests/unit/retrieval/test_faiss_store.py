@@ -572,9 +572,7 @@ def test_what_cannot_be_pickled_says_what_to_do_instead():
     with pytest.raises(InputError, match=r"its embedding \(Connected\) cannot .*: use save_local"):
         pickle.dumps(store)
     assert copy.deepcopy(store).embedding is store.embedding
-    with pytest.raises(
-        InputError, match=r"its embeddings \(Connected\) cannot .*: create one with"
-    ):
+    with pytest.raises(InputError, match=r"its embeddings \(Connected\) cannot .*: create one with"):
         pickle.dumps(RLMRetriever(corpus="A heron.", embeddings=Connected()))
 
 
