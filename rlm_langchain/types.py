@@ -68,7 +68,7 @@ Shortfall = Literal[
     "empty_context",
     "found_nothing",
 ]
-"""What an answer may be missing: calls that a limit refused, that a person declined, or that failed after their
+"""Possible gaps in an answer: calls that a limit refused, that a person declined, or that failed after their
 retries; replies that were cut, filtered or empty; child runs that ended early or without an answer; quotes that
 were dropped; an answer without a quote, where quotes were wanted; a context that was given and held nothing;
 searches that found nothing."""

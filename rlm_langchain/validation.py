@@ -29,7 +29,7 @@ class NumberRule(NamedTuple):
 
 
 def check_numbers(options: Any, rules: Iterable[NumberRule]) -> None:
-    """Validate the numeric fields of a dataclass. None is allowed where the annotation allows it.
+    """Check the numeric fields of a dataclass. None is allowed where the annotation allows it.
 
     Raises `ConfigurationError` for a value that is not a finite number of at least `least`. Booleans are refused.
     """

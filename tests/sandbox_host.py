@@ -1,7 +1,7 @@
 """A host process that opens sandbox sessions, brings each into a given state, and ends in a given way.
 
-python -m tests.sandbox_host '[[SANDBOX, STATE], ...]' prints the process ids of its workers as one line of JSON. Then
-it reads from standard input how to end.
+python -m tests.sandbox_host "[[SANDBOX, STATE], ...]" prints the process ids of its workers as one line of JSON. It
+then reads from standard input how to end.
 """
 
 from __future__ import annotations

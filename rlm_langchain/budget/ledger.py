@@ -49,7 +49,7 @@ class BudgetRefused(RLMError):
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """How far a model exceeded the reservations of its calls. Its next calls reserve that much more."""
+    """The excess of a model over the reservations of its calls. Its next calls reserve that much more."""
 
     input: int = 0
     """Input tokens beyond our upper bound. Some providers add text of their own."""
@@ -268,8 +268,8 @@ class Ledger:
         too."""
         overruns, wanted = self.overruns, entry.estimate()
         with self._lock:
-            gone = self.spent.plus(self._in_flight)
-            fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
+            used_so_far = self.spent.plus(self._in_flight)
+            fits = entry.admitted and self._refusal(used_so_far, wanted, entry.last) is None
             self._release(entry)
             if fits:
                 entry.wanted, entry.overruns = wanted, overruns
@@ -336,13 +336,13 @@ class Ledger:
         limit = self.budget.seconds
         if limit is None:
             return None
-        held = 0.0 if last else min(limit * LAST_CALL_TIME_SHARE, LAST_CALL_SECONDS)
-        return max(0.0, limit - held - self.seconds)
+        held_back_amount = 0.0 if last else min(limit * LAST_CALL_TIME_SHARE, LAST_CALL_SECONDS)
+        return max(0.0, limit - held_back_amount - self.seconds)
 
     def remaining(self) -> dict[str, float | int | None]:
         """Return what is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
-        gone = self.committed
-        return {limit.field: self._left(limit, stop, gone) for limit, stop in TREE_LIMITS}
+        used_so_far = self.committed
+        return {limit.field: self._left(limit, stop, used_so_far) for limit, stop in TREE_LIMITS}
 
     def running_low(self) -> dict[str, float | int]:
         """Return the limits of which less than a quarter is left, with what is left."""
@@ -352,11 +352,11 @@ class Ledger:
             if rest is not None and rest < getattr(self.budget, name) / 4
         }
 
-    def _left(self, limit: Limit, stop: Stop, gone: Usage) -> float | int | None:
+    def _left(self, limit: Limit, stop: Stop, used_so_far: Usage) -> float | int | None:
         most: float | int | None = getattr(self.budget, limit.field)
         if most is None:
             return None
-        rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
+        rest = most - (stop.measure(used_so_far) or 0 if stop.measure else self.seconds)
         return max(0, rest) if limit.whole else _rounded_down(rest, stop.parts)
 
     def _admit(self, entry: Reservation) -> None:
@@ -396,19 +396,21 @@ class Ledger:
     def _fits(self, entry: Reservation) -> bool:
         return self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last) is None
 
-    def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
-        """Return why a call does not fit next to `gone`, or None."""
-        after = gone.plus(wanted)
+    def _refusal(self, used_so_far: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
+        """Return why a call does not fit next to `used_so_far`, or None."""
+        after = used_so_far.plus(wanted)
         for limit, stop in TREE_LIMITS:
             most: float | int | None = getattr(self.budget, limit.field)
             if most is None or stop.measure is None:
                 continue
             used = stop.measure(after)
             all_of_it = inf if used is None else used
-            held = 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
-            held = min(held, most * LAST_CALL_SHARE)
-            if all_of_it > most - held + ROUNDING:
-                spare = "" if last else f", with {held:,.6g} held back for a last call"
+            held_back_amount = (
+                0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
+            )
+            held_back_amount = min(held_back_amount, most * LAST_CALL_SHARE)
+            if all_of_it > most - held_back_amount + ROUNDING:
+                spare = "" if last else f", with {held_back_amount:,.6g} held back for a last call"
                 return BudgetRefused(
                     stop.reason, f"{all_of_it:,.6g} {limit.field} do not fit into {most:,.6g}{spare}"
                 )

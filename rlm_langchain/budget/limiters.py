@@ -50,7 +50,7 @@ class RequestLimiter:
     """Held while a request is in flight, but not between attempts and not across recursion."""
 
     reply_store: ReplyStore | None = None
-    """Where space for the reply is reserved before a request starts."""
+    """Store in which space for the reply is reserved before a request starts."""
     check: Callable[[], None] = staticmethod(lambda: None)
     """Raises if nothing may start any more. Called last, after all waiting, because the request is in flight
     afterwards."""
@@ -124,7 +124,7 @@ class ChildRunLimiter:
             return self._threads[depth]
 
     def release_all(self) -> None:
-        """Let all waiting threads through. The tree is cancelled, and they only have to end."""
+        """Release all waiting threads, because the tree is cancelled and they only have to end."""
         with self._lock:
             for semaphores in self._threads.values():
                 semaphores.release(1_000_000)

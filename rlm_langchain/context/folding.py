@@ -123,9 +123,11 @@ def _folded_form(unit: str) -> str:
     blank = " " if len(rest) < len(unit) else ""
     if not rest:
         return blank
-    seen = _ignored().sub("", rest).translate(_SAME_FORM)
-    is_counted = any(unicodedata.decomposition(character).startswith(_KEPT_DECOMPOSITIONS) for character in seen)
-    form = unicodedata.normalize("NFC" if is_counted else "NFKC", seen).translate(_SAME_FORM)
+    visible_text = _ignored().sub("", rest).translate(_SAME_FORM)
+    is_counted = any(
+        unicodedata.decomposition(character).startswith(_KEPT_DECOMPOSITIONS) for character in visible_text
+    )
+    form = unicodedata.normalize("NFC" if is_counted else "NFKC", visible_text).translate(_SAME_FORM)
     return blank + (form.lstrip() if blank else form)
 
 

@@ -133,8 +133,8 @@ class WatchedFiles:
     def identity(self, file: ContextFile) -> list[int]:
         """Return device and inode of a watched file, by which a worker verifies that it opened the same one.
         Empty for other files."""
-        for held, stream in self._open:
-            if held is file:
+        for watched, stream in self._open:
+            if watched is file:
                 found = os.fstat(stream.fileno())
                 return [found.st_dev, found.st_ino]
         return []

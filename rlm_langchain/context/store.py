@@ -52,7 +52,7 @@ SOURCES: tuple[Source, ...] = (
 """All kinds of context, in the order in which they are asked. Each is a module that satisfies `Source`."""
 
 REPL_SOURCES: tuple[Source, ...] = (subtext, text, json_values)
-"""What a program in a sandbox can turn into a context."""
+"""The kinds of context that a program in a sandbox can create."""
 
 
 def home() -> Path:
@@ -150,7 +150,7 @@ class ContextStore:
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             if not plugins.accepts(path):
                 return files.open_file_to_reference(file, path, store_writer)
-            # A plug-in reads by a path: that of a copy which nobody else can write to.
+            # A plug-in needs a path. It gets that of a private copy, because others may replace the file.
             with TemporaryDirectory() as folder:
                 copied = Path(folder, path.name)
                 with copied.open("wb") as copy:

@@ -33,7 +33,7 @@ def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[No
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_abandoned(lock.parent, os.getpid())
-        held = _acquire(lock)
+        file_lock = _acquire(lock)
     except Timeout as busy:
         who = _describe_holder(holder)
         raise ThreadBusy(f"{who[0]} works on the thread {name or thread!r}{who[1]}; wait for it") from busy
@@ -46,7 +46,7 @@ def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[No
             raise _unwritable_error(holder, error) from error
         yield
     finally:
-        _release(lock, held)
+        _release(lock, file_lock)
 
 
 def _unwritable_error(path: Path, error: OSError) -> JournalError:
@@ -59,21 +59,21 @@ def _unwritable_error(path: Path, error: OSError) -> JournalError:
 def _acquire(lock: Path) -> FileLock:
     """Lock a file, and return the lock once the file exists. Raises `Timeout`."""
     while True:
-        held = FileLock(lock, timeout=ACQUIRE_TIMEOUT, poll_interval=ACQUIRE_TIMEOUT / 4, thread_local=False)
-        held.acquire()
+        file_lock = FileLock(lock, timeout=ACQUIRE_TIMEOUT, poll_interval=ACQUIRE_TIMEOUT / 4, thread_local=False)
+        file_lock.acquire()
         if lock.exists():
-            return held
-        held.release()  # the file was removed after it was opened and before it was locked
+            return file_lock
+        file_lock.release()  # the file was removed after it was opened and before it was locked
 
 
-def _release(lock: Path, held: FileLock) -> None:
+def _release(lock: Path, file_lock: FileLock) -> None:
     """Release a lock and delete its files. On Windows an open file stays, and the lock removes it by itself."""
     try:
         for path in (lock.with_suffix(".json"), lock):
             with suppress(OSError):
                 path.unlink()
     finally:
-        held.release()
+        file_lock.release()
 
 
 @cache
@@ -103,12 +103,12 @@ def _lock_path(home: Path, thread: str) -> Path:
 def _is_locked(lock: Path) -> bool:
     if not lock.exists():
         return False
-    held = FileLock(lock, blocking=False, thread_local=False)
+    file_lock = FileLock(lock, blocking=False, thread_local=False)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout:
         return True
-    _release(lock, held)
+    _release(lock, file_lock)
     return False
 
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """Names under which chat model classes take a cap on the output tokens."""
 MAX_CAP_REDUCTIONS = 4
-"""How many times the cap on the output of one call is lowered. The provider's error may be about the prompt."""
+"""Most times that the cap on the output of one call is lowered: the error may in fact be about the prompt."""
 REPORTS_FINISH_REASON = frozenset({"langchain_openai", "langchain_anthropic"})
 """Packages whose chat models pass on the finish reason. A streamed reply of theirs without one was cut off."""
 
@@ -126,7 +126,7 @@ class Completion:
 
 
 class Account(NamedTuple):
-    """Where the cost of a call is booked."""
+    """The reservation of a call, and the function that books its cost."""
 
     entry: Reservation
     """The reservation of the call. It is checked before each request: other calls may have cost more than
@@ -227,7 +227,7 @@ class _Attempts:
     lowered_caps: dict[str, int] = field(default_factory=dict)
     """Lowered caps by the name of the model, for providers that refused a higher cap after this prompt."""
     cap_reductions: int = 0
-    """How many times a cap was lowered."""
+    """Number of times that a cap was lowered."""
     faults: list[ProviderError] = field(default_factory=list)
     """The error of each model that has failed in this pass."""
 

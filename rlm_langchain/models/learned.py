@@ -88,7 +88,7 @@ _OUT_OF_RANGE = re.compile(
 
 @dataclass(slots=True)
 class ModelFacts:
-    """What was learned about one model."""
+    """Facts about one model, learned from its provider's errors."""
 
     renamed: dict[str, str | None] = field(default_factory=dict)
     """Parameters that are sent under another name, or not at all (None)."""

@@ -262,8 +262,8 @@ def _provider_message(cause: BaseException) -> str:
         return said
     if isinstance(cause, UnusableReply) or _status(cause) is None:
         return ""
-    held = vars(cause)
-    texts = (getattr(held.get("response"), "text", None), held.get("error"), held.get("message"))
+    attributes = vars(cause)
+    texts = (getattr(attributes.get("response"), "text", None), attributes.get("error"), attributes.get("message"))
     return next((start_of(text) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
@@ -310,8 +310,8 @@ def _body_identifiers(causes: list[BaseException]) -> list[str]:
 def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa: PLR0911 - one for each kind
     texts = " ".join(start_of(str(cause)) for cause in causes)
     words = texts if status is not None else " ".join(text for cause in causes if (text := _own_text(cause)))
-    kept = (str(vars(cause).get(name)) for cause in causes for name in ("code", "body"))
-    words = " ".join([words, *map(start_of, kept)])
+    codes_and_bodies = (str(vars(cause).get(name)) for cause in causes for name in ("code", "body"))
+    words = " ".join([words, *map(start_of, codes_and_bodies)])
     said = status if status is not None else _status_in_words(causes)
     if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"

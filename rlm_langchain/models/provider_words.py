@@ -121,15 +121,15 @@ def secrets_of(chat: Any) -> set[str]:
 def _secrets(value: Any, depth: int) -> Iterator[str]:
     if depth > 4 or not isinstance(value, Mapping):
         return
-    for name, held in value.items():
-        if isinstance(held, SecretStr):
-            yield held.get_secret_value()
-        elif isinstance(held, Mapping):
-            yield from _secrets(held, depth + 1)
-        elif isinstance(held, str) and _SECRET_NAME.fullmatch(str(name)):
-            yield from held.split()
-        elif isinstance(held, str) and "@" in held and "://" in held:
-            yield from held.partition("://")[2].rpartition("@")[0].split(":")
+    for name, value_of_field in value.items():
+        if isinstance(value_of_field, SecretStr):
+            yield value_of_field.get_secret_value()
+        elif isinstance(value_of_field, Mapping):
+            yield from _secrets(value_of_field, depth + 1)
+        elif isinstance(value_of_field, str) and _SECRET_NAME.fullmatch(str(name)):
+            yield from value_of_field.split()
+        elif isinstance(value_of_field, str) and "@" in value_of_field and "://" in value_of_field:
+            yield from value_of_field.partition("://")[2].rpartition("@")[0].split(":")
 
 
 def _environment_secrets() -> set[str]:

@@ -85,8 +85,8 @@ class Embedder:
         await _gather(ask(waiting[i : i + BATCH_SIZE]) for i in range(0, len(waiting), BATCH_SIZE))
         widths = sorted({len(row) for row in known.values()})
         if len(widths) > 1:
-            told = f"the embedding model returned vectors of different widths: {widths}"
-            raise CallFailed("unknown", told, 0, 0.0)
+            message = f"the embedding model returned vectors of different widths: {widths}"
+            raise CallFailed("unknown", message, 0, 0.0)
         return normalized([known[key] for key in keys])
 
     async def embed_query(self, text: str, reserve: ReserveUsage = no_reservation) -> Any:
@@ -159,8 +159,10 @@ def identity_of(model: Any) -> str:
     """Return a hash of the class and settings of a model, without secrets. It changes when the vectors would."""
     kind = type(model)
     settings = getattr(model, "__dict__", {})
-    told = {name: value for name, value in settings.items() if not _SECRET.search(name) and _is_plain(value)}
-    text = json.dumps([kind.__module__, kind.__qualname__, told], sort_keys=True)
+    without_secrets = {
+        name: value for name, value in settings.items() if not _SECRET.search(name) and _is_plain(value)
+    }
+    text = json.dumps([kind.__module__, kind.__qualname__, without_secrets], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

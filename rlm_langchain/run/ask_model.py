@@ -64,14 +64,14 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     if model is not request.model:
         check_limits_hold(tree.ledger.budget, model)
         request = replace(request, model=model)
-    ledger, held = tree.ledger, request.may_use_reserve
+    ledger, may_use_reserve = tree.ledger, request.may_use_reserve
     longest_input = await _longest_input(model, request.messages, config)
 
     def estimate() -> Usage:
         return reservation_for(ledger, model, longest_input, last=request.last, learned=tree.learned)
 
-    reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
-    async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
+    reservation = tree.reserve(request.path, estimate(), last=may_use_reserve, estimate=estimate)
+    async with asyncio.timeout(ledger.seconds_left(last=may_use_reserve)), reservation as entry:
         tree.approval_limit.started(request.path)
         completion = await complete(
             model,

@@ -248,7 +248,7 @@ def iterate_interruptible(
 
 @contextmanager
 def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
-    """In an anyio worker thread, call `leave` once if the caller of the thread is cancelled within the block."""
+    """Call `leave` once if this is an anyio worker thread whose caller is cancelled within the block."""
     if not _is_cancellable():
         yield
         return

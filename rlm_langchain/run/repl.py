@@ -96,7 +96,7 @@ class Repl:
 
     @contextmanager
     def deadline(self, seconds: float | None) -> Iterator[None]:
-        """Limit the computing inside the block to so many seconds. A cell that exceeds them ends in `Died`."""
+        """Limit the computing inside the block to `seconds`. A cell that exceeds them ends in `Died`."""
         self.timed_out = False
         if seconds is None:
             yield

@@ -59,7 +59,7 @@ class RunTree:
         """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
         raised."""
         self.learned = Learned()
-        """What the providers of its models do not accept, and how many tokens the models can read."""
+        """Parameters that the providers of its models refuse, and numbers of tokens that the models can read."""
         self._spent: dict[str, Usage] = {}
         """Usage by call path."""
         self._lost: dict[str, int] = {}

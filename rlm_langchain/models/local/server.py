@@ -21,10 +21,10 @@ from rlm_langchain.models.local.server_process import READY, ServerSettings
 
 def _reserve_port() -> socket.socket:
     """Return a socket bound to a loopback port, which stays reserved while it is open. It never listens itself."""
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 @dataclass(slots=True, eq=False)

@@ -29,7 +29,7 @@ READY = "ready"
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the parent wants to be served."""
+    """The parent's settings for the server."""
 
     weights: str
     name: str

@@ -116,11 +116,11 @@ class FAISSStore(VectorStore):
         store's width for each text; `CallFailed` if the embedding model fails.
         """
         _check_options("add_texts", kwargs, _IGNORED_WHEN_ADDING, "metadatas, ids")
-        texts, names, told = _check_texts(texts, metadatas, ids)
+        texts, names, metadata_of_texts = _check_texts(texts, metadatas, ids)
         if texts:
             with _model_errors():
                 vectors = self.embedding.embed_documents(texts)
-            self._add(names, texts, told, vectors)
+            self._add(names, texts, metadata_of_texts, vectors)
         return names
 
     @override
@@ -134,11 +134,11 @@ class FAISSStore(VectorStore):
     ) -> list[str]:
         """Do what `add_texts` does."""
         _check_options("aadd_texts", kwargs, _IGNORED_WHEN_ADDING, "metadatas, ids")
-        texts, names, told = _check_texts(texts, metadatas, ids)
+        texts, names, metadata_of_texts = _check_texts(texts, metadatas, ids)
         if texts:
             with _model_errors():
                 vectors = await self.embedding.aembed_documents(texts)
-            await asyncio.to_thread(self._add, names, texts, told, vectors)
+            await asyncio.to_thread(self._add, names, texts, metadata_of_texts, vectors)
         return names
 
     @override
@@ -394,8 +394,8 @@ def _one_for_each(what: str, given: Any, count: int) -> list[Any]:
         return [None] * count
     some = None if isinstance(given, str | Mapping) or not isinstance(given, Iterable) else [*given]
     if some is None or len(some) != count:
-        told = f"a {type(given).__name__}" if some is None else f"{len(some)} {what}"
-        raise InputError(f"{count} texts were given with {told}: give a list of as many {what}")
+        actual = f"a {type(given).__name__}" if some is None else f"{len(some)} {what}"
+        raise InputError(f"{count} texts were given with {actual}: give a list of as many {what}")
     return some
 
 

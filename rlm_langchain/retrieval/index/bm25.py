@@ -53,8 +53,8 @@ class BM25Index:
     """A word index on disk, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
-        there = (folder / "params.index.json").exists()
-        self._model = bm25s.BM25.load(folder, mmap=True, show_progress=False) if there else None
+        has_words = (folder / "params.index.json").exists()
+        self._model = bm25s.BM25.load(folder, mmap=True, show_progress=False) if has_words else None
 
     def search(self, query: str, most: int, among: Any = None) -> Ranking:
         """Return at most `most` passages that contain words of the query, best first, equal ones in their order.

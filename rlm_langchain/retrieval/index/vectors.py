@@ -40,8 +40,8 @@ def checked_vectors(vectors: Any, count: int, width: int | None = None) -> Any:
     """
     found = len(vectors) if hasattr(vectors, "__len__") else None
     if found != count:
-        told = f"a {type(vectors).__name__}" if found is None else f"{found:,} vectors"
-        raise InputError(f"the embedding model returned {told} for {count:,} texts: it must return one for each")
+        problem = f"a {type(vectors).__name__}" if found is None else f"{found:,} vectors"
+        raise InputError(f"the embedding model returned {problem} for {count:,} texts: it must return one for each")
     try:
         rows = np.array(vectors, np.float64)
     except (TypeError, ValueError):
@@ -49,8 +49,8 @@ def checked_vectors(vectors: Any, count: int, width: int | None = None) -> Any:
     if rows.ndim != 2 or not rows.shape[1]:
         raise InputError("the embedding model returned vectors that are not lists of numbers of the same width")
     if width is not None and rows.shape[1] != width:
-        told = f"a vector of width {rows.shape[1]} does not fit the existing ones of width {width}"
-        raise InputError(f"{told}: use one embedding model for all")
+        problem = f"a vector of width {rows.shape[1]} does not fit the existing ones of width {width}"
+        raise InputError(f"{problem}: use one embedding model for all")
     if not np.isfinite(rows).all():
         where = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise InputError(f"the embedding model returned vector {where} with a number that is not finite")
@@ -96,8 +96,10 @@ class VectorIndex:
         `among` is a mask of the passages that may be found. None: all of them.
         """
         if len(np.ravel(vector)) != self.width:
-            told = f"the query's vector is {len(np.ravel(vector))} wide, those of the texts {self.width}"
-            raise CallFailed("unknown", f"the embedding model returned vectors of different widths: {told}", 0, 0.0)
+            problem = f"the query's vector is {len(np.ravel(vector))} wide, those of the texts {self.width}"
+            raise CallFailed(
+                "unknown", f"the embedding model returned vectors of different widths: {problem}", 0, 0.0
+            )
         wanted = None if among is None else self._restrict_to(among)
         scores, numbers = self._index.search(normalized(vector), min(most, self._index.ntotal), params=wanted)
         found = numbers[0] >= 0

@@ -87,7 +87,7 @@ class Clauses:
 
     @pytest.fixture
     def sandbox(self) -> Sandbox:
-        """The sandbox under test."""
+        """Return the sandbox under test."""
         raise NotImplementedError("give the subclass a `sandbox` fixture that returns your sandbox")
 
     @pytest.fixture

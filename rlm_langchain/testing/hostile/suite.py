@@ -75,7 +75,7 @@ class HostileConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def sandbox(cls) -> Sandbox:
-        """The sandbox under test."""
+        """Return the sandbox under test."""
         raise NotImplementedError("give the subclass a `sandbox` fixture with scope='class'")
 
     @pytest.fixture(scope="class")
