@@ -27,12 +27,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
-from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
+from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unstorable, replacement_note
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError
 from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
-from rlm_langchain.run.cancellation import CancelsRuns, Invocation, supervised_parts
-from rlm_langchain.run.event_loops import finished, in_thread, iterate_interruptible
+from rlm_langchain.run.cancellation import CancelsRuns, Invocation, stream_supervised
+from rlm_langchain.run.event_loops import iterate_interruptible, run_in_thread, run_to_end
 
 PUBLIC = ("query", "context")
 """The keys that anybody may give."""
@@ -123,7 +123,7 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
         self, given: dict[str, Any], options: dict[str, Any], config: RunnableConfig | None
     ) -> AsyncIterator[Any]:
         """LangGraph's, of an input with data, which may be large: the loop continues while it is examined."""
-        kept = await in_thread(lambda: _kept(given), lambda: None)
+        kept = await run_in_thread(lambda: _kept(given), lambda: None)
         stream: Any = super().astream(kept, config, **options)
         async with aclosing(stream) as parts:
             async for part in parts:
@@ -162,10 +162,10 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
             except GraphBubbleUp:
                 raise
             except BaseException:
-                await finished(lambda: self._close(invocation))
+                await run_to_end(lambda: self._close(invocation))
                 raise
 
-        async with aclosing(supervised_parts(invocation, made())) as parts:
+        async with aclosing(stream_supervised(invocation, made())) as parts:
             async for part in parts:
                 yield part
 
@@ -365,7 +365,7 @@ def check_thread(thread: Any) -> None:
 
 def _check_kept(name: str, value: Any) -> None:
     """Raise `InputError` for a name that databases refuse, or keep as another one."""
-    if isinstance(value, str) and replace_unkept(value)[1]:
+    if isinstance(value, str) and replace_unstorable(value)[1]:
         raise InputError(
             f"the `{name}` {value!a} holds NUL or half of a surrogate pair, which no database keeps: leave them out"
         )

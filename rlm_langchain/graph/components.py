@@ -25,7 +25,7 @@ from rlm_langchain.protocols import HostFunction, Sandbox, Strategy
 from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.option import Search
 from rlm_langchain.run.cancellation import Invocation
-from rlm_langchain.run.event_loops import in_thread
+from rlm_langchain.run.event_loops import run_in_thread
 from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
 from rlm_langchain.trajectory.journal import Journal, earlier_names
 from rlm_langchain.types import ContextFile, ContextRef, Limits
@@ -99,16 +99,16 @@ class Components:
 
     async def ready(self, run: str, config: RunnableConfig) -> None:
         """Have the tree of a run at hand: its receipts may be many, and are not read on the event loop."""
-        if "thread_id" in config.get("configurable", {}) and not self.trees.has_read(run):
-            await in_thread(lambda: self.tree(run, config), lambda: None)
+        if "thread_id" in config.get("configurable", {}) and not self.trees.has_receipts(run):
+            await run_in_thread(lambda: self.tree(run, config), lambda: None)
 
     def coverage_tracker(self, tree: RunTree, state: Mapping[str, Any], journal: Journal) -> CoverageTracker:
         """What tells which parts of the top run's contexts models have read."""
-        if tree.reading is None:
-            tree.reading = CoverageTracker(self.store, self.index_cache)
+        if tree.coverage is None:
+            tree.coverage = CoverageTracker(self.store, self.index_cache)
         tops = state.get("tops")
-        tree.reading.set_contexts(journal.contexts.values() if tops is None else tops)
-        return tree.reading
+        tree.coverage.set_contexts(journal.contexts.values() if tops is None else tops)
+        return tree.coverage
 
     def receipts(self, run: str) -> Path:
         """Where the receipts of a run are. Raises `JournalError` for a name that we gave to no run."""

@@ -31,7 +31,7 @@ from rlm_langchain.graph.nodes.prepare import prepare_run
 from rlm_langchain.graph.nodes.subcall import SubcallNode
 from rlm_langchain.graph.state import RLMRun, RLMState, SubcallTask
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.run.event_loops import in_thread, run_sync
+from rlm_langchain.run.event_loops import run_in_thread, run_sync
 
 
 class Lambda(RunnableLambda[Any, Any]):
@@ -84,7 +84,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
         await components.ready(state["run"], config)
         work = ExecuteStep.begin(components, state, config)
-        return await in_thread(work.run, work.repl.close)
+        return await run_in_thread(work.run, work.repl.close)
 
     def approve(state: RLMState) -> dict[str, Any]:
         return ask_person(state)
@@ -95,7 +95,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
             return run_sync(work.tree, work.answer_calls, config)
         if (answer := run.join()) is not None:
             return run.shared(answer)
-        with run.running(), work.tree.levels.place_of_thread(run.depth):
+        with run.running(), work.tree.child_run_limiter.thread_semaphore(run.depth):
             run.ended(child.invoke(run.input(), child_config(config)))
         return run.update()
 
@@ -107,7 +107,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
         if (answer := await run.ajoin()) is not None:
             return await asyncio.to_thread(run.shared, answer)
         with run.running():
-            async with work.tree.levels.place(run.depth):
+            async with work.tree.child_run_limiter.task_semaphore(run.depth):
                 outcome = await child.ainvoke(run.input(), child_config(config))
             await asyncio.to_thread(run.ended, outcome)
         return run.update()

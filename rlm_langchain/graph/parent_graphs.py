@@ -22,7 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
 
-from rlm_langchain.run.cancellation import Group, Invocation, ended
+from rlm_langchain.run.cancellation import Group, Invocation, wait_ended
 
 _CALL = "__pregel_call"
 """Under `configurable`, LangGraph's: what begins another task of the graph that a node belongs to."""
@@ -104,8 +104,8 @@ async def _in_order(calls: Group, leave: Coroutine[Any, Any, bool | None]) -> bo
         await asyncio.sleep(0)  # until here it is run by whoever calls it
         await asyncio.wait([task])
     except asyncio.CancelledError:
-        await ended([task])
+        await wait_ended([task])
         raise
     finally:
-        await calls.ended()
+        await calls.wait_ended()
     return task.result()

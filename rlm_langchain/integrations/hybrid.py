@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
-from rlm_langchain.retrieval.external import number_of
+from rlm_langchain.retrieval.external import k_option
 from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.create import RLMOptions
 from rlm_langchain.runnable.options import known_options
@@ -103,7 +103,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
             return input
         if isinstance(self.retriever, VectorStore):
             return self._with(query, self.retriever.similarity_search(query, k=self.k))
-        return self._with(query, self.retriever.invoke(query, config, **number_of(self.retriever, self.k)))
+        return self._with(query, self.retriever.invoke(query, config, **k_option(self.retriever, self.k)))
 
     async def _aasked(self, input: LangChainInput, config: RunnableConfig) -> LangChainInput:
         query = _query(input)
@@ -111,7 +111,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
             return input
         if isinstance(self.retriever, VectorStore):
             return self._with(query, await self.retriever.asimilarity_search(query, k=self.k))
-        return self._with(query, await self.retriever.ainvoke(query, config, **number_of(self.retriever, self.k)))
+        return self._with(query, await self.retriever.ainvoke(query, config, **k_option(self.retriever, self.k)))
 
     def _with(self, query: str, documents: list[Document]) -> RLMInput:
         return {"query": query, "context": documents[: self.k]}

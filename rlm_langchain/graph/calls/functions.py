@@ -64,9 +64,9 @@ class FunctionHandler(CallHandler):
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, once: its result as JSON, or the sentence of what went wrong."""
-        place, prompt = site.asked.place, site.asked.call.prompt
-        key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
-        return await recorded(site.tree.receipts, key, place, lambda: _counted(site))
+        call_path, prompt = site.asked.call_path, site.asked.call.prompt
+        key = f"{call_path} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
+        return await recorded(site.tree.receipts, key, call_path, lambda: _counted(site))
 
 
 def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction]:
@@ -135,7 +135,7 @@ def _wrong_signature(function: HostFunction) -> str | None:
 
 
 async def _counted(site: CallSite) -> CallResult:
-    async with site.tree.tool_call(site.asked.place) as is_left:
+    async with site.tree.tool_call(site.asked.call_path) as is_left:
         if not is_left:
             return CallResult(None, "not run: no tool calls are left", refused="calls")
         return await _run(site)
@@ -191,16 +191,16 @@ async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[Non
     """Run a function in here, in its turn. What it costs is reserved before, and booked when it has ended."""
     tree = site.tree
     if not function.usd:
-        async with tree.tool_gate:
+        async with tree.tool_limiter:
             yield
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    async with tree.reserve(site.asked.place, cost) as entry:
-        tree.agreement.started(site.asked.place)
+    async with tree.reserve(site.asked.call_path, cost) as entry:
+        tree.approval_limit.started(site.asked.call_path)
         while True:
             await entry.renew()
-            async with tree.tool_gate:
+            async with tree.tool_limiter:
                 if entry.begin():
                     try:
                         yield

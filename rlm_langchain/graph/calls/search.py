@@ -24,7 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.records import depth_of
-from rlm_langchain.retrieval.external import found_outside, nothing_found
+from rlm_langchain.retrieval.external import no_hits_note, search_external
 from rlm_langchain.types import (
     Call,
     CallResult,
@@ -93,7 +93,7 @@ class SearchHandler(CallHandler):
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
         """Return what the root model reads of `search`, if there is something to search."""
         search = components.search
-        if search is None or (context is None and search.outside is None):
+        if search is None or (context is None and search.external is None):
             return ""
         return search.guidance(components.root_model(depth_of(path)).profile)
 
@@ -102,7 +102,7 @@ class SearchHandler(CallHandler):
         search = site.components.search
         if search is None:
             return unhandled(site)
-        work = SearchWork(search, site.components.store, site.tree, site.asked.place)
+        work = SearchWork(search, site.components.store, site.tree, site.asked.call_path)
         return await work.reply(site.asked.call, site.context, config)
 
 
@@ -113,14 +113,14 @@ class SearchWork:
     search: Search
     store: ContextStore
     tree: RunTree
-    place: str
+    call_path: str
     """In the tree."""
 
     async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         """Return what was found, as JSON: on disk before it is used, so that no crash makes it be paid again."""
-        key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        key = f"{self.call_path} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
         search = partial(self._searched, call, context, config)
-        return await recorded(self.tree.receipts, key, self.place, search)
+        return await recorded(self.tree.receipts, key, self.call_path, search)
 
     async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
@@ -136,11 +136,11 @@ class SearchWork:
 
     async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         if self.search.indexes is None:
-            return await found_outside(self.search.outside, query, most, self.tree, config)
+            return await search_external(self.search.external, query, most, self.tree, config)
         if context is None:
             return found([], "there is no context to search")
         if not query.strip() or not most:
-            return found([], nothing_found(query, most, ""))
+            return found([], no_hits_note(query, most, ""))
         where = await asyncio.to_thread(self._where, self.search.indexes, context)
         try:
             hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
@@ -159,16 +159,16 @@ class SearchWork:
         """Return what code is told when nothing was found."""
         assert self.search.indexes is not None  # noqa: S101 - for mypy
         count = len(await self.search.indexes.index(*where[:2]))
-        return nothing_found(query, most, f" in the {count:,} passages of the context")
+        return no_hits_note(query, most, f" in the {count:,} passages of the context")
 
     def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
         """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
         file = self.store.open(context)
-        for above in self.tree.reading.contexts if self.tree.reading else ():
+        for above in self.tree.coverage.contexts if self.tree.coverage else ():
             if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
                 continue
             whole = self.store.open(above)
-            if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
+            if indexes.is_ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
                 return SearchTarget(whole, above["sha256"], part)
         return SearchTarget(file, context["sha256"])
 
@@ -176,7 +176,7 @@ class SearchWork:
     async def _paying(self, wanted: Usage) -> AsyncIterator[None]:
         """Reserve a request to the embedding model in the budget, and write its receipt."""
         self.tree.check()
-        async with self.tree.reserve(self.place, wanted) as entry, self._sent(entry):
+        async with self.tree.reserve(self.call_path, wanted) as entry, self._sent(entry):
             costs_nothing = False
             try:
                 yield
@@ -194,7 +194,7 @@ class SearchWork:
         """Send a request in here: it waits its turn, and is not sent when the limit has been passed meanwhile."""
         while True:
             await entry.renew()
-            async with self.tree.gate:
+            async with self.tree.limiter:
                 if entry.begin():
                     yield
                     return

@@ -42,11 +42,11 @@ def approval_needed(
 ) -> Approval | None:
     """Return the question that these calls need answered first; None when they may go."""
     reserved = {
-        call.place: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
+        call.call_path: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
     }
-    wanted = {place: usage for place, usage in reserved.items() if usage != Usage()}
+    wanted = {call_path: usage for call_path, usage in reserved.items() if usage != Usage()}
     first = min((call.number for call in calls), default=-1)
-    asked, agreement = state.get("approval"), tree.agreement
+    asked, agreement = state.get("approval"), tree.approval_limit
     if asked and asked["granted"] and asked["first"] == first:
         agreement.reserve(wanted)
         return None
@@ -57,7 +57,7 @@ def approval_needed(
     return Approval(
         first=first,
         calls=len(wanted),
-        about=[_about(call.call) for call in calls if call.place in wanted][:NAMED],
+        about=[_about(call.call) for call in calls if call.call_path in wanted][:NAMED],
         estimated_usd=total_usage(wanted.values()).cost,
         spent_calls=spent.calls,
         spent_usd=spent.cost,
@@ -68,11 +68,11 @@ def approval_needed(
 
 def restore_approvals(state: RLMState, tree: RunTree) -> None:
     """Take over what was agreed to before, in this process or an earlier one. The last fan-out is over."""
-    tree.agreement.raise_to(state.get("agreed"))
+    tree.approval_limit.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
-        tree.agreement.raise_to(asked["until"])
-    tree.agreement.forget_run(state["path"])
+        tree.approval_limit.raise_to(asked["until"])
+    tree.approval_limit.forget_run(state["path"])
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:
