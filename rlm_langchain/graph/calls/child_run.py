@@ -101,7 +101,7 @@ class ChildRun:
         """Return what `join` does, without blocking the event loop."""
         return await self.tree.child_runs.ajoin(_key(self.asked)) if self.components.memo else None
 
-    def shared(self, answer: str) -> dict[str, Any]:
+    def record_shared_answer(self, answer: str) -> dict[str, Any]:
         """Return the update of the state with an answer that another child run gave."""
         self._record(CallResult(answer, memo=True), **recorded_value(self.components.store, answer))
         return self.recorder.written()
@@ -125,7 +125,7 @@ class ChildRun:
                 self.tree.child_runs.finish(key, self._answer_for_others, remember_as=key)
             self.tree.close(self.asked.place)
 
-    def ended(self, outcome: dict[str, Any]) -> None:
+    def set_outcome(self, outcome: dict[str, Any]) -> None:
         """Take what the run returned; a long answer is read from the store. Raises `JournalError`."""
         if "status" not in outcome:
             raise JournalError(DAMAGED)

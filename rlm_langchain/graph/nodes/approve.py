@@ -16,7 +16,7 @@ from langgraph.types import Command, interrupt
 
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ConfigurationError, InvalidApproval, JournalError
-from rlm_langchain.graph.boundary import ANSWERS, SAVER
+from rlm_langchain.graph.boundary import ACCEPTED_ANSWERS, CHECKPOINTER_KEY
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import handler_of
 from rlm_langchain.graph.components import Components
@@ -99,7 +99,7 @@ def ask_person(state: RLMState) -> dict[str, Any]:
 
 def check_saver(components: Components, config: RunnableConfig) -> None:
     """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
-    if components.budget.asks_person and config.get("configurable", {}).get(SAVER) is None:
+    if components.budget.asks_person and config.get("configurable", {}).get(CHECKPOINTER_KEY) is None:
         raise ConfigurationError(
             "approve_above_calls and approve_above_usd pause a run, which needs a checkpointer to be kept in and a "
             "thread to be found by: "
@@ -136,7 +136,7 @@ def is_approval(answer: Any) -> bool:
             said = {_decision(one) for one in decisions}
             if len(said) == 1 and None not in said:
                 return said == {"approve"}
-    raise InvalidApproval(f"an approval cannot be answered with {clip(repr(answer), SHOWN)}; {ANSWERS}")
+    raise InvalidApproval(f"an approval cannot be answered with {clip(repr(answer), SHOWN)}; {ACCEPTED_ANSWERS}")
 
 
 def _answer_to(asked: dict[str, Any]) -> Any:

@@ -66,7 +66,7 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
     context = files.pop("context", None)
     left, most = tree.ledger.seconds_left(), components.limits.seconds
     seconds = most if left is None else min(most, max(left, 1.0))
-    preludes = [strategy.prelude for strategy in components.strategies_in(journal)]
+    preludes = [strategy.prelude for strategy in components.strategies_for_cells(journal)]
     preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
     code = "\n\n".join(text for text in preludes if text)
     limits = replace(components.limits, seconds=seconds)
@@ -103,7 +103,7 @@ class ExecuteStep:
         components.coverage_tracker(tree, state, journal)
         repl = tree.repl(state["path"], lambda: open_repl(components, journal, tree, state["path"]))
         tree.check()
-        components.unchanged(journal)
+        components.check_unchanged(journal)
         return cls(components, state, tree, journal, repl, Recorder())
 
     def run(self) -> Command[Any]:
