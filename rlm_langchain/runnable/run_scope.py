@@ -33,8 +33,8 @@ from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import (
-    SAVER,
-    SEEN,
+    CHECKPOINTER_KEY,
+    INVOCATION_KEY,
     Internal,
     check_config,
 )
@@ -124,7 +124,7 @@ class CompiledRLM(NamedTuple):
     def _saver(self, config: RunnableConfig) -> Any:
         """Return our own checkpointer, if it is used: a run inside another graph belongs to the thread of that
         graph."""
-        return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
+        return None if CHECKPOINTER_KEY in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, config: RunnableConfig, *runs: str) -> None:
         """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
@@ -137,7 +137,7 @@ class CompiledRLM(NamedTuple):
     def _forget(self, run: str, kept: StateSnapshot) -> None:
         """Remove the receipts of an abandoned run, once its thread holds another one."""
         if kept.values.get("run", run) != run:
-            self.components.receipts(run).unlink(missing_ok=True)
+            self.components.receipts_path(run).unlink(missing_ok=True)
 
     def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """Lock the thread that `config` names, if there is a shared checkpointer.
@@ -185,7 +185,7 @@ class CompiledRLM(NamedTuple):
 
 def invocation_of(config: RunnableConfig) -> Invocation:
     """Return the invocation that a config, made by `RLMRunnable.settings`, belongs to."""
-    invocation: Invocation = config["configurable"][SEEN]
+    invocation: Invocation = config["configurable"][INVOCATION_KEY]
     return invocation
 
 

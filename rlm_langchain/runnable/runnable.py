@@ -22,7 +22,7 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.errors import BudgetExhausted, ConfigurationError, NoAnswer
-from rlm_langchain.graph.boundary import SEEN
+from rlm_langchain.graph.boundary import INVOCATION_KEY
 from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.parent_graphs import watch_parents
@@ -438,7 +438,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self.invoke({"query": query, "context": context}, **options)
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """Return the schema of a question and its context. A plain question is accepted, too."""
+        """Return the schema of a question and its context. A plain question is accept_input, too."""
         return input_model()
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
@@ -496,7 +496,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         invocation = Invocation(self.built.components.trees)
         watch_parents(invocation, settings)
         check_configurable(settings, self._given)
-        settings["configurable"] = {**settings.get("configurable", {}), SEEN: invocation}
+        settings["configurable"] = {**settings.get("configurable", {}), INVOCATION_KEY: invocation}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings

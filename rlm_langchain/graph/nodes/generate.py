@@ -248,8 +248,10 @@ class GenerateStep:
         if self._is_history_too_long():
             return TurnPlan(stop=None, summary=True, note=None)
         notes = []
-        if progress.is_warned:
-            notes.append(self._render("same_error" if progress.fails_alike else "repeated", left=progress.left))
+        if progress.is_warning_due:
+            notes.append(
+                self._render("same_error" if progress.repeats_error else "repeated", left=progress.turns_left)
+            )
         if scarce := self._running_low():
             notes.append(self._render("scarce", left=scarce))
         return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)

@@ -14,14 +14,14 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from rlm_langchain import InputError, create_rlm
-from rlm_langchain.graph.text_channel import MARK, TextChannel
+from rlm_langchain.graph.text_channel import ENCODED_TAG, TextChannel
 from rlm_langchain.testing.models import script
 
 HALF, NUL = "a\udc80b", "a\x00b"
 
 
 @pytest.mark.parametrize(
-    "value", ["plain", HALF, NUL, None, 3, [NUL], [MARK, "x"], [MARK, json.dumps([MARK, NUL])]]
+    "value", ["plain", HALF, NUL, None, 3, [NUL], [ENCODED_TAG, "x"], [ENCODED_TAG, json.dumps([ENCODED_TAG, NUL])]]
 )
 def test_a_value_comes_back_as_it_was_and_no_row_holds_what_a_database_refuses(value: Any) -> None:
     channel = TextChannel(Any)
@@ -88,6 +88,6 @@ def test_a_name_that_a_database_would_change_is_refused(name: str, text: str, tm
     rlm = create_rlm(script("FINAL(1)"), checkpointer=saver)
     config: Any = {"configurable": {"thread_id": "t", name: text}}
     for one in (rlm, rlm.graph):
-        with pytest.raises(InputError, match=f"the `{name}` .* holds NUL or half of a surrogate pair"):
+        with pytest.raises(InputError, match=f"the `{name}` .* contains NUL or a lone surrogate"):
             one.invoke({"query": "q"}, config)
     saver.conn.close()
