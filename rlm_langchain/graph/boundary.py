@@ -27,7 +27,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
-from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
+from rlm_langchain.context.decoding import (
+    replace_each,
+    replace_surrogates,
+    replace_unkept,
+    replacement_note,
+    unkept,
+)
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError
 from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
@@ -42,6 +48,8 @@ SAVER = "__pregel_checkpointer"
 """Under `configurable`, LangGraph's: which saver the graph of a node has, be it its parent's, maybe None."""
 SEEN = "__rlm_seen__"
 """Under `configurable`: the `Invocation`, with the runs that it has worked on."""
+READ = "__pregel_read"
+"""Under `configurable`, LangGraph's: the function by which a task reads the channels of its graph."""
 _LANGGRAPH = "__pregel_"
 """How LangGraph's own keys under `configurable` begin. Most hold objects, which no JSON can make."""
 _SEND = "__pregel_send"
@@ -100,6 +108,14 @@ class Internal:
 
 class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     """A compiled graph that takes no internal value from its callers. All of LangGraph's ways in end here."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's, of checked input. Raises `InputError`."""
+        return _for_parent(super().invoke(input, config, **kwargs), config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangGraph's, of checked input. Raises `InputError`."""
+        return _for_parent(await super().ainvoke(input, config, **kwargs), config)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangGraph's, of checked input. Raises `InputError`."""
@@ -261,6 +277,25 @@ class GuardedStateGraph(StateGraph[Any, Any, Any, Any]):
         compiled.__class__ = GuardedGraph
         guarded: GuardedGraph = compiled
         return guarded
+
+
+def parents_answer(answer: Any) -> Any:
+    """Return an answer as the state of a graph around this one can hold it, whatever its saver: not ours, a text
+    there is put into a row as it is."""
+    clean, replaced = replace_unkept(answer) if isinstance(answer, str) else (answer, 0)
+    if replaced:
+        told = "in an answer for the state of a graph around the RLM, U+FFFD stands for %s"
+        logging.getLogger(__name__).warning(told, unkept(replaced))
+    return clean
+
+
+def _for_parent(output: Any, config: RunnableConfig | None) -> Any:
+    """Return the output of a graph. If it is a node, its parent puts the answer into its own state."""
+    settings = _settings(config)
+    is_node = READ in settings and SEEN not in settings
+    if is_node and isinstance(output, dict) and isinstance(output.get("answer"), str):
+        return {**output, "answer": parents_answer(output["answer"])}
+    return output
 
 
 def accepted(given: Any) -> dict[str, Any] | Command[Any] | None:
