@@ -108,11 +108,10 @@ class SubstringIndex:
 
     def repeats(self, stretch: ByteRange, within: list[ByteRange]) -> bool:
         """Return whether a short stretch, as far as it is looked at, stands in these ranges too."""
-        said, starts = self.data[stretch[0] : stretch[1]], [start for start, _ in within]
-        effort = SearchBudget(256)
+        said, effort = self.data[stretch[0] : stretch[1]], SearchBudget(256)
         for at in range(min(self._step, len(said) - ANCHOR_BYTES + 1)):
             for begin, length, _ in self._matches(said, at, crc32(said[at : at + ANCHOR_BYTES]), effort):
-                n = bisect_right(starts, begin) - 1
+                n = bisect_right(within, begin, key=lambda place: place[0]) - 1
                 if length >= MIN_MATCH_BYTES and n >= 0 and begin + length <= within[n][1]:
                     return True
         return False
