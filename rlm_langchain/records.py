@@ -228,6 +228,8 @@ class OutputRecord(Checksummed):
     unfound: NotRequired[int]
     """Number of quotes that are not in the context. The answer was sent back because of them; 0: because it had
     none."""
+    covered: NotRequired[float]
+    """Share of the context in the prompts of this cell, when they asked about pieces that leave out some of it."""
 
 
 class NoteRecord(Checksummed):

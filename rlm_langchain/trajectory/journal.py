@@ -24,6 +24,7 @@ from rlm_langchain.records import (
     QuestionRecord,
     Record,
     TurnRecord,
+    WaveRecord,
     depth_of,
 )
 from rlm_langchain.trajectory.checksum import is_intact
@@ -98,6 +99,8 @@ class Journal:
         self._wave = -1
         self.failed_waves = 0
         """Batches of the last cell since one of its calls was answered."""
+        self.largest_batch = 0
+        """Most calls that the last cell made at once."""
         self.flawed: dict[str, set[int]] = {}
         """Batches of the last cell in which a call had a flawed reply, by fingerprint of the call."""
         self._begin_question()
@@ -168,10 +171,10 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
-                self.failed_waves, self.flawed = 0, {}
+                self.failed_waves, self.flawed, self.largest_batch = 0, {}, 0
             case "wave":
                 self._waited = 0.0
-                self._count_batch(record["first"])
+                self._count_batch(record)
             case "call":
                 self.failed_waves = self.failed_waves if record["error"] else 0
                 if "flaw" in record:
@@ -193,11 +196,12 @@ class Journal:
     def _add_strategies(self, record: QuestionRecord | NoteRecord) -> None:
         self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
 
-    def _count_batch(self, first: int) -> None:
+    def _count_batch(self, wave: WaveRecord) -> None:
         """Count one more batch, unless it is the last one, repeated after a crash."""
-        if first != self._wave:
+        self.largest_batch = max(self.largest_batch, wave["count"])
+        if wave["first"] != self._wave:
             self.failed_waves += 1
-        self._wave = first
+        self._wave = wave["first"]
 
     def reply(self, number: int, call: Call) -> Reply | None:
         """Return the recorded reply to call `number`, or None if there is none or a different call was recorded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from rlm_langchain.context.sanitize import shown
 from rlm_langchain.prompts.render import has, render
@@ -18,10 +19,18 @@ _NO_PYTHON = re.compile(r'\A\s*File "<cell|^SyntaxError: .*\nNo code of this cel
 """Matches the error of a cell that could not be parsed: no traceback in CPython, a last line in monty."""
 
 
-def format_observation(profile: str, window: int | None, journal: Journal, stdout: str, error: str | None) -> str:
+def format_observation(
+    profile: str,
+    window: int | None,
+    journal: Journal,
+    stdout: str,
+    error: str | None,
+    left_out: Sequence[Mapping[str, str]] = (),
+) -> str:
     """Return the observation of the journal's last cell, which has just ended.
 
-    `profile` and `window` (tokens; None: not known) are those of the root model.
+    `profile` and `window` (tokens; None: not known) are those of the root model. `left_out`: what the prompt of
+    this name says of each context that the calls of the cell read in part.
     """
     turn = journal.turns[-1]
     cells = len(turn["cells"])
@@ -36,6 +45,8 @@ def format_observation(profile: str, window: int | None, journal: Journal, stdou
     calls_of_cell = [call for call in journal.calls_since_question if call["cell"] == journal.cells[-1]["cell"]]
     if missing := shortfalls(calls_of_cell):
         text = f"{text}\n\n{render(profile, 'degraded', missing=describe_shortfalls(missing))}"
+    if left_out:
+        text = f"{text}\n\n{' '.join(render(profile, 'left_out', **values) for values in left_out)}"
     not_run = cells - block
     return f"{text}\n\n{render(profile, 'not_run', count=not_run)}" if error and not_run else text
 
