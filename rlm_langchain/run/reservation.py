@@ -21,7 +21,7 @@ OUTPUT_TOKENS = 4_096
 """Tokens reserved for the output of a call without a cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
 """Tokens reserved for the output of a run's last call if its tokens or dollars are used up."""
-MESSAGE_TOKENS = 8
+MAX_MESSAGE_TOKENS = 8
 """Most tokens that providers add around each message."""
 
 
@@ -35,7 +35,7 @@ def reservation_for(
 ) -> Usage:
     """Return the most that a call may use. If a model has exceeded its cap before, that is taken into account."""
     learned = learned or Learned()
-    read = sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+    read = sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
     most = max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS
     most = max(learned.of(one.name).most_output(most, one.window) for one in model.chain)
     output = most * _replies_at_once(model)
@@ -46,7 +46,7 @@ def reservation_for(
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return the approximate number of tokens of these messages, to compare with a model's window."""
-    return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+    return sum(approximate_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:

@@ -35,7 +35,7 @@ from rlm_langchain.types import (
 
 if TYPE_CHECKING:
     from rlm_langchain.context.store import ContextStore
-    from rlm_langchain.retrieval.cache.index_cache import IndexCache
+    from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
     from rlm_langchain.retrieval.index.passages import Hit
     from rlm_langchain.retrieval.index.subcontext import Slice
     from rlm_langchain.retrieval.option import Search
@@ -161,7 +161,7 @@ class SearchWork:
         count = len(await self.search.indexes.index(*where[:2]))
         return no_hits_note(query, most, f" in the {count:,} passages of the context")
 
-    def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
+    def _where(self, indexes: SearchIndexes, context: ContextRef) -> SearchTarget:
         """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
         file = self.store.open(context)
         for above in self.tree.coverage.contexts if self.tree.coverage else ():
