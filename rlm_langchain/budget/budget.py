@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlm_langchain.budget.limits import LIMITS
+from rlm_langchain.budget.limits import NUMBER_RULES
 from rlm_langchain.validation import check_keywords, check_numbers
 
 
@@ -51,7 +51,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` for a limit of the wrong type or out of range."""
-        check_numbers(self, (limit.rule for limit in LIMITS))
+        check_numbers(self, NUMBER_RULES)
 
 
 check_keywords(

@@ -65,11 +65,6 @@ class Limit:
     option: Option | None = None
     stop: Stop | None = None
 
-    @property
-    def rule(self) -> NumberRule:
-        """Return the validation rule for its number."""
-        return NumberRule(self.field, self.least, self.whole)
-
 
 _LAST_CALL: Final = (
     'the run makes one last call, for which budget was reserved, and ends with `status="partial"` and the limit '
@@ -149,6 +144,9 @@ LIMITS: tuple[Limit, ...] = (
     ),
 )
 """All limits, in the order in which they are checked and displayed."""
+
+NUMBER_RULES: Final = tuple(NumberRule(limit.field, limit.least, limit.whole) for limit in LIMITS)
+"""The validation rules of all limits."""
 
 STOPS: Final[dict[StopReason, Stop]] = {limit.stop.reason: limit.stop for limit in LIMITS if limit.stop}
 """The limits that end a run, by stop reason."""

@@ -16,11 +16,11 @@ from rlm_langchain.budget.ledger import Receipt, Reservation
 from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, parsed_text
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
-from rlm_langchain.run.reservation import (
+from rlm_langchain.models.reservation import (
     check_limits_hold,
     expected_cost,
     max_output_tokens,
-    prompt_tokens,
+    most_prompt_tokens,
     reservation_for,
 )
 from rlm_langchain.run.run_tree import RunTree
@@ -65,10 +65,10 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
         check_limits_hold(tree.ledger.budget, model)
         request = replace(request, model=model)
     ledger, may_use_reserve = tree.ledger, request.may_use_reserve
-    longest_input = await _longest_input(model, request.messages, config)
+    prompt = await _most_prompt_tokens(model, request.messages, config)
 
     def estimate() -> Usage:
-        return reservation_for(ledger, model, longest_input, last=request.last, learned=tree.learned)
+        return reservation_for(ledger, model, prompt, last=request.last, learned=tree.learned)
 
     reservation = tree.reserve(request.path, estimate(), last=may_use_reserve, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=may_use_reserve)), reservation as entry:
@@ -122,13 +122,11 @@ def _receipt_key_of(request: ModelRequest, completion: Completion) -> str:
     return request.own_key if alone and request.own_key is not None else request.key
 
 
-async def _longest_input(
-    model: Model, messages: Sequence[BaseMessage], config: RunnableConfig
-) -> Sequence[BaseMessage]:
-    """Return the longest input of all models that may be called. Their own prompts may add to the messages."""
+async def _most_prompt_tokens(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> int:
+    """Return the most tokens that any model that may be called reads. Its own prompt may add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
     ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
-    return max(ready, key=prompt_tokens)
+    return max(map(most_prompt_tokens, ready))
 
 
 def _book_reply(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:

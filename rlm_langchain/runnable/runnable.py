@@ -22,7 +22,7 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.errors import BudgetExhausted, ConfigurationError, NoAnswer
-from rlm_langchain.graph.boundary import SEEN
+from rlm_langchain.graph.boundary import INVOCATION_KEY
 from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.parent_graphs import watch_parents
@@ -52,6 +52,7 @@ from rlm_langchain.runnable.options import (
     SomeFunctions,
     SomeTools,
     check_call,
+    check_config,
     check_configurable,
     known_options,
 )
@@ -64,7 +65,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
-from rlm_langchain.validation import check_types, option_errors
+from rlm_langchain.validation import check_names, check_types, option_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -412,6 +413,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_next(other)
         return super().__or__(other)
 
+    def pick(self, keys: str | list[str]) -> Any:
+        """Return an RLM whose output is a part of an `RLMOutput`. Raises `ConfigurationError` for a part that there
+        is not."""
+        check_names([keys] if isinstance(keys, str) else keys, RLMOutput.__annotations__)
+        return super().pick(keys)
+
     def pipe(self, *others: Any, name: str | None = None) -> Any:
         """Do what `|` does, with several steps."""
         check_next(others[0] if others else None)
@@ -438,7 +445,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self.invoke({"query": query, "context": context}, **options)
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """Return the schema of a question and its context. A plain question is accepted, too."""
+        """Return the schema of a question and its context. A plain question is accept_input, too."""
         return input_model()
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
@@ -492,11 +499,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         `threads` is for a sync run. Each task of LangGraph occupies a thread, so there are only as many as can
         have work.
         """
+        check_config(config)
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         invocation = Invocation(self.built.components.trees)
         watch_parents(invocation, settings)
         check_configurable(settings, self._given)
-        settings["configurable"] = {**settings.get("configurable", {}), SEEN: invocation}
+        settings["configurable"] = {**settings.get("configurable", {}), INVOCATION_KEY: invocation}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings

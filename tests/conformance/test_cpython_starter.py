@@ -258,7 +258,7 @@ def test_a_starter_that_hangs_is_killed(starter, monkeypatch):
     starter.start(REQUEST).close(10)
     process = starter._process.pid
     os.kill(process, signal.SIGSTOP)
-    monkeypatch.setattr(launcher, "END", 0.1)
+    monkeypatch.setattr(launcher, "END_SECONDS", 0.1)
     starter._host.settimeout(0.1)
     with pytest.raises(SandboxError, match="no sandbox could be started: timed out"):
         starter.start(REQUEST)
@@ -287,8 +287,8 @@ class Stubborn:
 
 
 def test_a_starter_that_keeps_the_powers_of_root_starts_nothing():
-    problem = launcher_process.powers_left(Stubborn())
-    assert problem == "the powers of root could not be given up"
+    problem = launcher_process.drop_privileges(Stubborn())
+    assert problem == "the privileges of root could not be dropped"
     host, other = socket.socketpair()
     thread = threading.Thread(target=launcher_process.serve, args=(other, problem))
     thread.start()

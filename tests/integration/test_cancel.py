@@ -20,7 +20,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from rlm_langchain import Budget, RLMRunnable, create_rlm
-from rlm_langchain.run.reservation import OUTPUT_TOKENS
+from rlm_langchain.models.reservation import OUTPUT_TOKENS
 from rlm_langchain.testing.models import script
 from tests.interrupted_run import TreeObserver
 from tests.processes import children

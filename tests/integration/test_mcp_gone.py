@@ -23,7 +23,7 @@ from rlm_langchain import Budget, create_rlm
 from rlm_langchain.errors import InputError
 from rlm_langchain.integrations.mcp_server import (
     CONTEXT_HOURS,
-    CONTEXTS,
+    MAX_CONTEXTS,
     ContextRegistry,
     create_mcp_server,
 )
@@ -155,11 +155,11 @@ def test_names_are_bounded_by_number_and_by_time(tmp_path: Path) -> None:
     desk = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
     first = desk.load(None, "first", None)
     assert f"{CONTEXT_HOURS} hours" in first["kept"]
-    for number in range(CONTEXTS - 1):
+    for number in range(MAX_CONTEXTS - 1):
         desk.load(None, "same", f"n{number}")
     desk.find([first["name"]])  # a use: it is not the oldest any more
     desk.load(None, "one more", "one more")
-    assert len(desk.contexts) == CONTEXTS
+    assert len(desk.contexts) == MAX_CONTEXTS
     assert desk.find([first["name"]])
     with pytest.raises(InputError, match=r"no context is called n0.*until nobody uses it"):
         desk.find(["n0"])

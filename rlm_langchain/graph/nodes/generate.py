@@ -1,9 +1,10 @@
-"""`generate`: the root model's turn. What it is shown, what it may spend, and what its reply means."""
+"""The node `generate`, a turn of the root model: builds the prompt, asks within the budget, reads the reply."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -18,12 +19,13 @@ from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ModelError
 from rlm_langchain.graph.components import Components
-from rlm_langchain.graph.nodes.parse_reply import read_reply
+from rlm_langchain.graph.nodes.parse_reply import ModelReply, read_reply
 from rlm_langchain.graph.progress import Progress
 from rlm_langchain.models.call import CallFailed, Completion
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.registry import way_out
+from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import TurnRecord, depth_of
 from rlm_langchain.run.ask_model import (
@@ -32,7 +34,6 @@ from rlm_langchain.run.ask_model import (
     receipt_key,
     recorded_plan,
 )
-from rlm_langchain.run.reservation import prompt_tokens, reservation_for
 from rlm_langchain.run.run_tree import RunTree, turn_path
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation
@@ -50,270 +51,285 @@ REASONS: dict[StopReason, str] = {
 
 
 TURN_TOKENS = 8_000
-"""By which a turn makes what the next prompt may be longer: its reply, and what its cells have shown."""
+"""Tokens that a turn may add to the next prompt: its reply and the output of its cells."""
 HISTORY_SHARE = 0.6
-"""Of the root model's window: a longer history is put in short, once, and the prefix is stable again."""
+"""A history that takes more than this share of the root model's window is summarised."""
 SUMMARY_SHARE = 0.15
-"""Of the window: what a summary may take of it. Of a longer one, the middle is left out."""
+"""The largest share of the window for a summary. The middle of a longer one is left out."""
 SAVED_SHARE = 0.2
-"""Of the window: what a summary has to make room for. Else each one would soon be followed by the next."""
-SHRINKS = 6
-"""How often a prompt that a provider finds too long is cut further, until the run ends without a reply."""
+"""The share of the window that a summary must free. Otherwise the next summary would follow soon."""
+MAX_SHRINKS = 6
+"""How many times a prompt that the provider finds too long is shortened before the run ends without a reply."""
 SHORTEST_MESSAGE = 400
-"""Characters of a message that are left when a prompt is cut."""
-HISTORY = 'history = _host_call("history", "")'
-"""The cell that gives the REPL the full text that the summary takes the place of."""
+"""Characters to which a message is cut at most when a prompt is shortened."""
+HISTORY_CELL = 'history = _host_call("history", "")'
+"""The cell that gives the REPL the full text that a summary replaces."""
 
 
 class TurnPlan(TypedDict):
-    """What a turn is to be. It depends on the account and the clock, so a reply is kept together with it."""
+    """What a turn is for. It depends on the ledger and the clock, so it is stored with the reply for a replay."""
 
     stop: StopReason | None
+    """The reason why this is the run's last turn, or None."""
     summary: bool
+    """Whether the model summarises the history in this turn."""
     note: str | None
-    """What the model is told beside its question."""
+    """A message for the model, added to its prompt."""
 
 
 @dataclass(slots=True)
 class GenerateStep:
-    """One turn of one run, from the look at the limits to the reading of the reply."""
+    """One turn of one run, from the check of the limits to the reading of the reply."""
 
     components: Components
     state: RLMState
     tree: RunTree
     journal: Journal
-    recorder: Recorder
-    messages: list[BaseMessage]
-    stop: StopReason | None
-    """A limit that makes this turn the last one."""
+    model: Model
+    """The root model of this run."""
+    max_iterations: int
+    """The most turns that this run may take."""
+    recorder: Recorder = field(default_factory=Recorder)
+    messages: list[BaseMessage] = field(default_factory=list)
+    """The prompt."""
+    plan: TurnPlan | None = None
+    stop: StopReason | None = None
+    """The reason why this is the run's last turn, or None."""
     summary: bool = False
-    """The history has grown too long: this turn puts it in short."""
-    decision: TurnPlan | None = None
-    met: StopReason | None = None
-    """A limit that was met after the turn had begun: while others, or time, went on."""
+    """Whether the model summarises the history in this turn."""
+    limit_hit: StopReason | None = None
+    """A limit that was reached after the turn had begun, because other runs or time went on."""
     key: str = ""
-    """Of the receipt: of what is asked, without what was decided about it."""
+    """The receipt's key: a hash of the prompt without the plan's note."""
 
     @classmethod
     def begin(cls, components: Components, state: RLMState, config: RunnableConfig) -> GenerateStep:
-        """Look at what is left; tell the model when it is little, or that this is the last turn."""
-        tree = components.tree(state["run"], config)
-        journal = tree.journal(state["path"], state["trajectory"])
+        """Build the prompt, and plan the turn by what is left of the budget."""
+        tree, path = components.tree(state["run"], config), state["path"]
+        journal = tree.journal(path, state["trajectory"])
         components.coverage_tracker(tree, state, journal)
-        turn = cls(components, state, tree, journal, Recorder(), [], None)
-        turn.messages = turn._conversation()
-        turn._reserve_last_call()
-        turn.key = receipt_key(tree, turn._model, turn.messages, turn._place)
-        turn._apply_plan(recorded_plan(tree, turn.key) or turn._decision())
-        turn._fit()
-        return turn
+        depth = depth_of(path)
+        step = cls(components, state, tree, journal, components.root_model(depth), components.max_iterations(depth))
+        step.messages = step._conversation()
+        prompt = most_prompt_tokens(step.messages)
+        step._reserve_last_call(prompt)
+        step.key = receipt_key(tree, step.model, step.messages, step._call_path)
+        step._apply_plan(recorded_plan(tree, step.key) or step._new_plan(prompt))
+        step._fit()
+        return step
 
     async def ask(self, config: RunnableConfig) -> Completion | None:
-        """The model's reply; when a limit is met on the way to it, that of the last call.
+        """Return the model's reply. If a limit is reached meanwhile, return the reply to the run's last call.
 
-        None when not even that one fits. Raises `ModelError`.
+        None if not even the last call fits into the budget. Raises `ModelError`.
         """
-        reply = await self._asked(config)
-        if reply is None and self.met is not None:
-            self._apply_plan(self._ending(self.met))
-            reply = await self._asked(config)
+        reply = await self._ask_fitting(config)
+        if reply is None and self.limit_hit is not None:
+            self._apply_plan(self._final_plan(self.limit_hit))
+            reply = await self._ask_fitting(config)
         return reply
 
     def end(self, completion: Completion | None) -> Command[Any]:
-        """Where the run goes from here."""
-        for learned in self.tree.learned.take_notes():
-            self._tell(learned)
+        """Record the reply, and return the command that goes to the next node."""
+        for note in self.tree.learned.take_notes():
+            self._note_for_reader(note)
         if completion is None:
             self._note_unanswered()
             return self._go("finalise", stop_reason=self.stop)
         if self.summary:
             most = int((self._window or 0) * SUMMARY_SHARE * CHARS_PER_TOKEN)
-            self._record(replace(completion, text=clip(completion.text, most)), [HISTORY])
+            self._record(replace(completion, text=clip(completion.text, most)), [HISTORY_CELL])
             return self._go("execute")
         reply = read_reply(completion.text)
         self._record(completion, list(reply.cells))
         if reply.unseen:
             self._note(self._render("unseen", count=reply.unseen))
         if reply.ignored and reply.cells:
-            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
+            self._note_ignored(reply.ignored)
         if reply.cells:
             return self._go("execute", stop_reason=self.stop)
-        words = None if reply.is_source else self._words(reply.words)
+        return self._end_without_code(reply, completion.text)
+
+    def _end_without_code(self, reply: ModelReply, text: str) -> Command[Any]:
+        """Take a reply without code as the answer, or ask for code."""
+        answer = None if reply.is_source else self._answer_in_words(reply.words)
         if self.stop:
-            return self._go("finalise", answer=words, stop_reason=self.stop)
-        if (self._talked_before() or self.journal.whole) and words is not None:
-            ended = {"answer": words, "stop_reason": "prose"}
-            return self._go("generate") if self._misquotes(words) else self._go("finalise", **ended)
+            return self._go("finalise", answer=answer, stop_reason=self.stop)
+        if answer is not None and self._prose_is_answer():
+            if self._sends_quotes_back(answer):
+                return self._go("generate")
+            return self._go("finalise", answer=answer, stop_reason="prose")
         if reply.ignored:
-            self._note(self._render("ignored", languages=", ".join(dict.fromkeys(reply.ignored))))
-        if problem := self._misfit(completion.text):
+            self._note_ignored(reply.ignored)
+        if problem := self._schema_problem(text):
             self._note(self._render("misfit", problem=problem))
         self._note(self._render("nudge"))
         return self._go("generate")
 
-    async def _asked(self, config: RunnableConfig) -> Completion | None:
-        """Return the reply. A prompt that is too long for the model is put in short, or cut, and asked again."""
-        for _ in range(SHRINKS):
+    async def _ask_fitting(self, config: RunnableConfig) -> Completion | None:
+        """Ask the model. If it finds the prompt too long, summarise or shorten the prompt, and ask again."""
+        for _ in range(MAX_SHRINKS):
             try:
-                return await self._asked_once(config)
+                return await self._ask_once(config)
             except CallFailed as failed:
                 if failed.code != "too_long":
-                    sentence = f"the root model {self._model.name} does not answer: {failed}"
-                    at_fault = (one for one in self._model.fallbacks if one.name == failed.fallback)
-                    hint = way_out(next(at_fault, self._model), failed.code)
-                    raise ModelError(f"{sentence}; {hint}" if hint else sentence) from failed
+                    raise self._model_error(failed) from failed
                 self._shorten(failed)
-        self._tell(f"{self._model.name} finds even the shortest prompt of this run too long")
+        self._note_for_reader(f"{self.model.name} finds even the shortest prompt of this run too long")
         self.stop = self.stop or "model"
         return None
 
+    def _model_error(self, failed: CallFailed) -> ModelError:
+        sentence = f"the root model {self.model.name} does not answer: {failed}"
+        at_fault = (one for one in self.model.fallbacks if one.name == failed.fallback)
+        hint = way_out(next(at_fault, self.model), failed.code)
+        return ModelError(f"{sentence}; {hint}" if hint else sentence)
+
     def _shorten(self, failed: CallFailed) -> None:
-        """Learn what the model reads, and make the prompt no longer than that."""
-        at_fault = failed.fallback or self._model.name
+        """Learn the model's window from its refusal, and make the prompt fit into it."""
+        at_fault = failed.fallback or self.model.name
         self.tree.learned.too_long(at_fault, prompt_tokens(self.messages), failed.words)
-        if not self.stop and not self.summary and self._too_long():
+        if not self.stop and not self.summary and self._is_history_too_long():
             self._apply_plan(TurnPlan(stop=None, summary=True, note=None))
         self._fit(at_fault)
 
     def _fit(self, name: str | None = None) -> None:
-        """Cut the longest messages, when the model (or the fallback with this name) was found to read less than all
-        of them."""
-        most = self.tree.learned.of(name or self._model.name).window
+        """Cut the longest messages until the prompt fits into the window that was learned for the model, or for the
+        fallback with this name."""
+        most = self.tree.learned.of(name or self.model.name).window
         if most is None:
             return
         longest = max(len(str(message.content)) for message in self.messages[1:])
-        whole = self.messages
+        uncut = self.messages
         while prompt_tokens(self.messages) > most and longest > SHORTEST_MESSAGE:
             longest = max(SHORTEST_MESSAGE, longest * 3 // 4)
-            self.messages = [whole[0], *(_clipped(message, longest) for message in whole[1:])]
+            self.messages = [uncut[0], *(_clipped(message, longest) for message in uncut[1:])]
 
-    async def _asked_once(self, config: RunnableConfig) -> Completion | None:
+    async def _ask_once(self, config: RunnableConfig) -> Completion | None:
+        """Ask the model. None if the request does not fit into the budget."""
         last = bool(self.stop)
-        held = last and not self._path  # for the run whose answer counts
-        query = ModelRequest(
-            self._model, self.messages, self._place, self.key, None, self.decision, last, True, held
+        request = ModelRequest(
+            self.model,
+            self.messages,
+            self._call_path,
+            self.key,
+            plan=self.plan,
+            last=last,
+            cacheable=True,
+            may_use_reserve=last and not self._path,  # the reserve is for the top run, whose answer counts
         )
         try:
-            return await ask_model(self.tree, query, self.components.retry, config)
+            return await ask_model(self.tree, request, self.components.retry, config)
         except (BudgetRefused, TimeoutError) as refused:
             reason = refused.reason if isinstance(refused, BudgetRefused) else "seconds"
-            self.met = None if self.stop else reason
+            self.limit_hit = None if self.stop else reason
             return None
-
-    @property
-    def depth(self) -> int:
-        """How many runs are above this one."""
-        return depth_of(self._path)
-
-    @property
-    def _model(self) -> Model:
-        return self.components.root_model(self.depth)
-
-    @property
-    def _window(self) -> int | None:
-        """Tokens that the root model reads, as far as that is known."""
-        return self.tree.learned.window(self._model.name, self._model.window)
-
-    @property
-    def _place(self) -> str:
-        return turn_path(self._path, len(self.journal.turns))
-
-    def _decision(self) -> TurnPlan:
-        """What this turn is to be, by the account and the clock as they are now."""
-        progress = Progress.of(self.journal)
-        stop = self._limit()
-        if stop or progress.is_over:
-            return self._ending(stop or "no_progress")
-        if self._too_long():
-            return TurnPlan(stop=None, summary=True, note=None)
-        notes = [self._warning(progress)] if progress.is_warned else []
-        notes += [self._render("scarce", left=scarce)] if (scarce := self._scarce()) else []
-        return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)
-
-    def _warning(self, progress: Progress) -> str:
-        """What a model is told that repeats itself."""
-        name = "same_error" if progress.fails_alike else "repeated"
-        return self._render(name, left=progress.left)
-
-    def _scarce(self) -> str:
-        """What there is less than a quarter left of."""
-        scarce = dict(self.tree.ledger.running_low())
-        most = self.components.max_iterations(self.depth)
-        turns = most - self.journal.iterations
-        if turns < most / 4:
-            scarce["turns"] = turns
-        return ", ".join(
-            f"{rest} {name.removesuffix('s') if type(rest) is int and rest == 1 else name}"
-            for name, rest in scarce.items()
-        )
-
-    def _ending(self, stop: StopReason) -> TurnPlan:
-        return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
-
-    def _apply_plan(self, decision: TurnPlan) -> None:
-        self.decision, self.stop, self.summary = decision, decision["stop"], decision["summary"]
-        if self.summary:
-            self.messages.append(HumanMessage(self._render("summarise")))
-        elif decision["note"]:
-            self._note(decision["note"])
-            self.messages = self._conversation()
-
-    def _conversation(self) -> list[BaseMessage]:
-        records = [*self.state["trajectory"], *self.recorder.records]
-        return conversation(records, self._profile, self.components.store)
-
-    @property
-    def _profile(self) -> str:
-        return self.components.root_model(self.depth).profile
-
-    def _render(self, name: str, **values: object) -> str:
-        return render(self._profile, name, **values)
-
-    def _reserve_last_call(self) -> None:
-        """Keep what a last call after this turn would need, when this is the run whose answer counts."""
-        if not self._path:
-            next_turn = self._estimate(self.components.root, last=True)
-            self.tree.ledger.reserve_for_last_call = next_turn._replace(input=next_turn.input + TURN_TOKENS)
-
-    def _limit(self) -> StopReason | None:
-        if self.journal.iterations >= self.components.max_iterations(self.depth):
-            return "iterations"
-        return self.tree.ledger.limit_reached(self._estimate(self._model))
-
-    def _estimate(self, model: Model, *, last: bool = False) -> Usage:
-        """What a call with these messages may use, by what is known of the model."""
-        return reservation_for(self.tree.ledger, model, self.messages, last=last)
-
-    def _words(self, text: str) -> Any:
-        """The answer that a reply without code gives, if it can be one."""
-        schema, cites = self.components.answer_schema(self._path), self.components.wants_citations(self._path)
-        return answer_in_words(text, schema, cites=cites)
-
-    def _misquotes(self, words: Any) -> bool:
-        """Whether an answer in words goes back to the model for its quotes: once, as one of `FINAL` does."""
-        if not self.components.wants_citations(self._path) or self.journal.quotes_rejected:
-            return False
-        cited = cite(self.components.store, self.journal.contexts, words)
-        if told := quotes_problem(cited, needed=self.journal.can_be_quoted):
-            self.recorder.note(self._path, "model", told, unfound=len(cited.not_found))
-        return told is not None
 
     @property
     def _path(self) -> str:
         return self.state["path"]
 
-    def _misfit(self, text: str) -> str | None:
-        """Why words that would have been the answer are none."""
-        schema = self.components.answer_schema(self._path)
-        would_be = schema is not None and (self._talked_before() or self.journal.whole)
-        return problem_in_words(text, schema) if schema is not None and would_be else None
+    @property
+    def _window(self) -> int | None:
+        """The number of tokens that the root model can read, if it is known."""
+        return self.tree.learned.window(self.model.name, self.model.window)
 
-    def _talked_before(self) -> bool:
-        return self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
+    @property
+    def _call_path(self) -> str:
+        return turn_path(self._path, len(self.journal.turns))
+
+    def _new_plan(self, prompt: int) -> TurnPlan:
+        """Plan the turn by the ledger, the clock and the run's progress. `prompt` is the most tokens of its
+        prompt."""
+        progress = Progress.of(self.journal)
+        stop = self._limit_reached(prompt)
+        if stop or progress.is_over:
+            return self._final_plan(stop or "no_progress")
+        if self._is_history_too_long():
+            return TurnPlan(stop=None, summary=True, note=None)
+        notes = []
+        if progress.is_warning_due:
+            notes.append(
+                self._render("same_error" if progress.repeats_error else "repeated", left=progress.turns_left)
+            )
+        if scarce := self._running_low():
+            notes.append(self._render("scarce", left=scarce))
+        return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)
+
+    def _running_low(self) -> str:
+        """List the limits of which less than a quarter is left."""
+        scarce = dict(self.tree.ledger.running_low())
+        turns = self.max_iterations - self.journal.iterations
+        if turns < self.max_iterations / 4:
+            scarce["turns"] = turns
+        return ", ".join(
+            f"{left} {name.removesuffix('s') if type(left) is int and left == 1 else name}"
+            for name, left in scarce.items()
+        )
+
+    def _final_plan(self, stop: StopReason) -> TurnPlan:
+        return TurnPlan(stop=stop, summary=False, note=self._render("final", reason=REASONS[stop]))
+
+    def _apply_plan(self, plan: TurnPlan) -> None:
+        self.plan, self.stop, self.summary = plan, plan["stop"], plan["summary"]
+        if self.summary:
+            self.messages.append(HumanMessage(self._render("summarise")))
+        elif plan["note"]:
+            self._note(plan["note"])
+            self.messages = self._conversation()
+
+    def _conversation(self) -> list[BaseMessage]:
+        records = [*self.state["trajectory"], *self.recorder.records]
+        return conversation(records, self.model.profile, self.components.store)
+
+    def _render(self, name: str, **values: object) -> str:
+        return render(self.model.profile, name, **values)
+
+    def _reserve_last_call(self, prompt: int) -> None:
+        """Hold back what a last call after this turn would need, if this is the top run, whose answer counts."""
+        if not self._path:
+            last_call = reservation_for(self.tree.ledger, self.model, prompt, last=True)
+            self.tree.ledger.reserve_for_last_call = last_call._replace(input=last_call.input + TURN_TOKENS)
+
+    def _limit_reached(self, prompt: int) -> StopReason | None:
+        if self.journal.iterations >= self.max_iterations:
+            return "iterations"
+        return self.tree.ledger.limit_reached(reservation_for(self.tree.ledger, self.model, prompt))
+
+    def _answer_in_words(self, text: str) -> Any:
+        """Return the answer in a reply without code, or None if the text cannot be one."""
+        schema, cites = self.components.answer_schema(self._path), self.components.wants_citations(self._path)
+        return answer_in_words(text, schema, cites=cites)
+
+    def _prose_is_answer(self) -> bool:
+        """Return whether a reply without code ends the run: the second in a row does, and any reply of a model that
+        has the whole context in its prompt."""
+        talked_before = self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
+        return talked_before or self.journal.whole
+
+    def _sends_quotes_back(self, answer: Any) -> bool:
+        """Return whether the model must correct the quotes of its answer, and tell it so: once a run, as with
+        `FINAL`."""
+        if not self.components.wants_citations(self._path) or self.journal.quotes_rejected:
+            return False
+        cited = cite(self.components.store, self.journal.contexts, answer)
+        problem = quotes_problem(cited, needed=self.journal.can_be_quoted)
+        if problem is not None:
+            self.recorder.note(self._path, "model", problem, unfound=len(cited.not_found))
+        return problem is not None
+
+    def _schema_problem(self, text: str) -> str | None:
+        """Return why a text that would have been the answer does not fit the answer's schema."""
+        schema = self.components.answer_schema(self._path)
+        return problem_in_words(text, schema) if schema is not None and self._prose_is_answer() else None
+
+    def _note_ignored(self, languages: Sequence[str]) -> None:
+        """Tell the model which blocks of code were not run, by their languages."""
+        self._note(self._render("ignored", languages=", ".join(dict.fromkeys(languages))))
 
     def _note_unanswered(self) -> None:
-        """Note what a turn without a usable reply has used."""
-        used, lost = self.tree.spent_at(self._place), self.tree.lost_at(self._place)
+        """Record what a turn without a readable reply has cost."""
+        used, lost = self.tree.spent_at(self._call_path), self.tree.lost_at(self._call_path)
         if used != Usage():
             text = "The root model was asked, and no reply that could be read came back."
             self.recorder.note(self._path, "reader", text, usage=used.record(), lost=lost)
@@ -321,11 +337,11 @@ class GenerateStep:
     def _note(self, text: str) -> None:
         self.recorder.note(self._path, "model", text)
 
-    def _tell(self, text: str) -> None:
+    def _note_for_reader(self, text: str) -> None:
         self.recorder.note(self._path, "reader", text)
 
-    def _too_long(self) -> bool:
-        """Whether the history leaves the root model too little room, and there is something to put in short."""
+    def _is_history_too_long(self) -> bool:
+        """Return whether the history takes so much of the window that a summary pays off."""
         window = self._window
         if window is None or self.journal.steps_since_summary < 2:
             return False
@@ -340,15 +356,15 @@ class GenerateStep:
             turn=len(self.journal.turns),
             text=completion.text,
             cells=cells,
-            usage=self.tree.spent_at(self._place).record(),
-            model=self.components.root_model(self.depth).name,
+            usage=self.tree.spent_at(self._call_path).record(),
+            model=self.model.name,
             seconds=completion.seconds,
             retries=completion.retries,
             time=time.time(),
         )
         if flaw := flaw_of(completion.text, completion.finish):
             record["flaw"] = flaw
-        if lost := self.tree.lost_at(self._place):
+        if lost := self.tree.lost_at(self._call_path):
             record["lost"] = lost
         if self.summary:
             record["summary"] = True

@@ -28,20 +28,27 @@ MAX_MESSAGE_TOKENS = 8
 def reservation_for(
     ledger: Ledger,
     model: Model,
-    messages: Sequence[BaseMessage],
+    prompt: int,
     *,
     last: bool = False,
     learned: Learned | None = None,
 ) -> Usage:
-    """Return the most that a call may use. If a model has exceeded its cap before, that is taken into account."""
+    """Return the most that a call may use whose prompt has at most `prompt` tokens (see `most_prompt_tokens`).
+
+    If a model has exceeded its cap before, that is taken into account.
+    """
     learned = learned or Learned()
-    read = sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
     most = max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS
     most = max(learned.of(one.name).most_output(most, one.window) for one in model.chain)
     output = most * _replies_at_once(model)
     overrun = ledger.overrun(model.name)
-    wanted = overrun.tokens(Usage(calls=1, input=read, output=output))
+    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=output))
     return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
+
+
+def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
+    """Return an upper bound of the tokens of these messages, for any model."""
+    return sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
 
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
