@@ -85,7 +85,6 @@ class HostFunction:
     guidance: str = field(repr=False)
     """Instructions for the root model: what the function is for, what it returns, when it fails."""
     function: Callable[..., Plain | Awaitable[Plain]]
-    """Takes and returns JSON values. Code in the REPL sees the message of a `ToolException`; of other errors, only
-    the class."""
+    """Takes and returns JSON values. Code sees the message of a `ToolException`; of other errors only the class."""
     usd: float = 0.0
     """Dollars of each call: reserved in the budget before it, booked after it, also when it fails."""

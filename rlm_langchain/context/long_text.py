@@ -21,7 +21,7 @@ USER_QUESTION_CHARS = 20_000
 """Longest question of the caller, in characters, that stays in place. There is only one of these."""
 VALUE_CHARS = 5_000
 """Longest value (the answer of a child run, the result of a tool), in characters, that stays in a record."""
-PREVIEW_CHARS = 200
+QUESTION_PREVIEW_CHARS = 200
 """Characters of the preview in the reference to a question."""
 EXCERPT_CHARS = 200
 """Characters of a longer text that a record shows: its beginning and its end, with its length between them."""
@@ -34,7 +34,7 @@ def text_or_reference(store: ContextStore, text: str, most: int) -> str | Contex
     """
     if len(text) <= most or replace_surrogates(text)[1]:
         return text
-    return store_text(store, text, PREVIEW_CHARS)
+    return store_text(store, text, QUESTION_PREVIEW_CHARS)
 
 
 def value_fields(store: ContextStore, value: Plain) -> dict[str, Any]:

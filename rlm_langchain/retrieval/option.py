@@ -11,7 +11,7 @@ from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models.model import Price
 from rlm_langchain.prompts.render import render
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.cache.index_cache import IndexCache
+from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
 from rlm_langchain.retrieval.embedder import (
     Embedder,
     identity_of,
@@ -27,7 +27,7 @@ BM25 = "bm25"
 class Search:
     """The target of `search`: our indexes of the context, or a user's own retriever or vector store."""
 
-    indexes: IndexCache | None = None
+    indexes: SearchIndexes | None = None
     external: Any = None
 
     @property
@@ -57,12 +57,12 @@ def build_search(given: Any, home: Path, prices: Mapping[str, Price]) -> Search 
         return None
     if isinstance(given, str):
         extras.check_installed()
-        return Search(IndexCache(home / "indexes", None))
+        return Search(SearchIndexes(home / "indexes", None))
     from langchain_core.embeddings import Embeddings
 
     if isinstance(given, Embeddings):
         extras.check_installed()
-        return Search(IndexCache(home / "indexes", build_embedder(given, home, prices)))
+        return Search(SearchIndexes(home / "indexes", build_embedder(given, home, prices)))
     return Search(external=given)
 
 

@@ -21,7 +21,7 @@ from rlm_langchain.context.sources.text import warn_of_file_names
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import as_text
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.cache.index_cache import IndexCache
+from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
 from rlm_langchain.retrieval.copies import picklable_state
 from rlm_langchain.retrieval.faiss_store.metadata import to_python_types
 from rlm_langchain.retrieval.option import build_embedder
@@ -130,7 +130,7 @@ class OpenCorpus(NamedTuple):
     file: ContextFile | None
     """None: the corpus is empty."""
     sha256: str
-    indexes: IndexCache
+    indexes: SearchIndexes
     value: Any
     """The corpus in memory. None: it is one text, which is read from the file."""
     metadatas: list[dict[str, Any]] | None
@@ -141,7 +141,7 @@ def _open_corpus(corpus: Any, embeddings: Any, home: Path | None) -> OpenCorpus:
     extras.check_installed()
     store = ContextStore(home)
     embedder = None if embeddings is None else build_embedder(embeddings, store.root, {})
-    indexes = IndexCache(store.root / "indexes", embedder)
+    indexes = SearchIndexes(store.root / "indexes", embedder)
     ref = store.reference(corpus)
     if ref is None:
         return OpenCorpus(None, "", indexes, None, None)

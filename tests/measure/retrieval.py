@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from langchain_core.embeddings import Embeddings
 
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.retrieval.cache.index_cache import IndexCache
+from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
 from rlm_langchain.retrieval.embedder import Embedder, identity_of
 from rlm_langchain.retrieval.index import fusion, index
 from tests.measure.texts import Question, Task, code_lines, docstrings, glosses, plain
@@ -74,7 +74,7 @@ def size(tokens: int, folders: list[Path]) -> None:
 def build(asked: dict[str, Any]) -> None:
     """In a process of its own: makes the index."""
     store, before, base = ContextStore(Path(asked["home"])), time.perf_counter(), _peak()
-    asyncio.run(_search(IndexCache(Path(asked["home"]) / "indexes", None), store, asked["ref"], "x"))
+    asyncio.run(_search(SearchIndexes(Path(asked["home"]) / "indexes", None), store, asked["ref"], "x"))
     folder = sum(path.stat().st_size for path in (Path(asked["home"]) / "indexes").rglob("*") if path.is_file())
     took, busy = time.perf_counter() - before, time.process_time()
     print(f"index: {took:.1f} s ({busy:.1f} s of computing), {folder / 2**20:.0f} MB on disk, ", end="")
@@ -83,7 +83,7 @@ def build(asked: dict[str, Any]) -> None:
 
 def search(asked: dict[str, Any]) -> None:
     """In a process of its own: opens the index and searches it."""
-    store, indexes = ContextStore(Path(asked["home"])), IndexCache(Path(asked["home"]) / "indexes", None)
+    store, indexes = ContextStore(Path(asked["home"])), SearchIndexes(Path(asked["home"]) / "indexes", None)
 
     async def ask() -> list[tuple[float, float]]:
         took = []
@@ -100,7 +100,7 @@ def search(asked: dict[str, Any]) -> None:
         print(f"  {name}: p50 {p50:.1f} ms, p95 {p95:.1f} ms, longest {max(times):.1f} ms")
 
 
-async def _search(indexes: IndexCache, store: ContextStore, ref: Any, query: str, most: int = K) -> list[Any]:
+async def _search(indexes: SearchIndexes, store: ContextStore, ref: Any, query: str, most: int = K) -> list[Any]:
     return await indexes.search(store.open(ref), ref["sha256"], query, most)
 
 
@@ -144,7 +144,7 @@ class Measured:
         self.ref = store.reference(task.context)
         self.file = store.open(self.ref)
         embedder = model and Embedder(model, home / "vectors", identity_of(model))
-        self.indexes = IndexCache(home / "indexes", embedder)
+        self.indexes = SearchIndexes(home / "indexes", embedder)
         self.rankings = asyncio.run(self._rankings())
 
     async def _rankings(self) -> list[Rankings]:

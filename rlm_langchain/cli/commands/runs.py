@@ -14,7 +14,7 @@ from rlm_langchain.cli.session.threads import SavedRun, Threads
 from rlm_langchain.durability import standing
 from rlm_langchain.trajectory.tree import Trajectory
 
-State = standing.State | Literal["running"]
+State = standing.ThreadState | Literal["running"]
 """`running`: a process works on it now."""
 COLUMNS = ("thread", "state", "turns", "calls", "cost", "when", "question")
 

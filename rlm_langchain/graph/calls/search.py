@@ -35,7 +35,7 @@ from rlm_langchain.types import (
 
 if TYPE_CHECKING:
     from rlm_langchain.context.store import ContextStore
-    from rlm_langchain.retrieval.cache.index_cache import IndexCache
+    from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
     from rlm_langchain.retrieval.index.passages import Hit
     from rlm_langchain.retrieval.index.subcontext import Slice
     from rlm_langchain.retrieval.option import Search
@@ -162,7 +162,7 @@ class SearchCall:
         count = len(await self.search.indexes.index(*target[:2]))
         return no_hits_note(query, most, f" in the {count:,} passages of the context")
 
-    def _target(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
+    def _target(self, indexes: SearchIndexes, context: ContextRef) -> SearchTarget:
         """Return the context; for a slice of an indexed context of the top run, that part of it."""
         file = self.store.open(context)
         for above in self.tree.coverage.contexts if self.tree.coverage else ():

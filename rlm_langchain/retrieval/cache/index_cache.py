@@ -37,7 +37,7 @@ CHUNK_PASSAGES = 2_048
 T = TypeVar("T")
 
 
-class IndexCache:
+class SearchIndexes:
     """The indexes under one folder. Safe for threads, event loops and processes."""
 
     def __init__(self, root: Path, embedder: Embedder | None) -> None:

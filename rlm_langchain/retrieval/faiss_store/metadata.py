@@ -49,7 +49,7 @@ def to_python_types(value: Any) -> Any:
     return value
 
 
-def to_json(value: Any, depth: int = 0) -> Any:
+def to_json_value(value: Any, depth: int = 0) -> Any:
     """Return a value in JSON's types. Raises `InputError` for a type that could not be restored."""
     kind = type(value)
     if depth > _MAX_DEPTH:
@@ -57,41 +57,42 @@ def to_json(value: Any, depth: int = 0) -> Any:
     if kind in _PLAIN or (kind is float and isfinite(value)):
         return value
     if kind is list:
-        return [to_json(item, depth + 1) for item in value]
+        return [to_json_value(item, depth + 1) for item in value]
     if kind is dict:
         if all(type(key) is str and not key.startswith("$") for key in value):
-            return {key: to_json(item, depth + 1) for key, item in value.items()}
-        return {"$dict": [[to_json(key, depth + 1), to_json(item, depth + 1)] for key, item in value.items()]}
+            return {key: to_json_value(item, depth + 1) for key, item in value.items()}
+        pairs = [[to_json_value(part, depth + 1) for part in pair] for pair in value.items()]
+        return {"$dict": pairs}
     if kind in _CONVERTERS:
         return {f"${kind.__name__}": _CONVERTERS[kind][0](value)}
     if kind in _COLLECTIONS:
         items = value if kind is tuple else sorted(value, key=lambda item: (type(item).__name__, repr(item)))
-        return {f"${kind.__name__}": [to_json(item, depth + 1) for item in items]}
+        return {f"${kind.__name__}": [to_json_value(item, depth + 1) for item in items]}
     raise InputError(
         f"it holds {repr(value)[:100]} of type {kind.__name__}: give text, numbers, booleans, None, dates, times, "
         "Decimal, UUID, bytes, or lists, tuples, sets and dicts of these; for an Enum, its `value`"
     )
 
 
-def from_json(value: Any) -> Any:
-    """Return the value that `to_json` converted.
+def from_json_value(value: Any) -> Any:
+    """Return the value that `to_json_value` converted.
 
     Raises `ValueError`, `KeyError`, `TypeError` or `ArithmeticError` for anything else.
     """
     if isinstance(value, list):
-        return [from_json(item) for item in value]
+        return [from_json_value(item) for item in value]
     if not isinstance(value, dict):
         return value
     [name, *more] = value or [""]
     if not name.startswith("$"):
-        return {key: from_json(item) for key, item in value.items()}
+        return {key: from_json_value(item) for key, item in value.items()}
     if more:
         raise ValueError(name)
     if name == "$dict":
-        return {from_json(key): from_json(item) for key, item in value[name]}
+        return {from_json_value(key): from_json_value(item) for key, item in value[name]}
     kind = _BY_NAME[name]
     return (
         _CONVERTERS[kind][1](value[name])
         if kind in _CONVERTERS
-        else _COLLECTIONS[kind](map(from_json, value[name]))
+        else _COLLECTIONS[kind](map(from_json_value, value[name]))
     )

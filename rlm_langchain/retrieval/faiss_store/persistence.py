@@ -16,7 +16,7 @@ from langchain_core.documents import Document
 from rlm_langchain.context.file_hashes import hash_file
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.retrieval.extras import import_library
-from rlm_langchain.retrieval.faiss_store.metadata import from_json, to_json, to_python_types
+from rlm_langchain.retrieval.faiss_store.metadata import from_json_value, to_json_value, to_python_types
 
 DOCUMENTS = "documents.json"
 FORMAT = 3
@@ -66,7 +66,7 @@ def load(folder: Path) -> tuple[Any, dict[str, StoredDocument], int]:
         ):
             raise _damaged_error(folder)
         documents = {
-            name: StoredDocument(number, text, dict(from_json(value)))
+            name: StoredDocument(number, text, dict(from_json_value(value)))
             for name, number, text, value in content["documents"]
         }
         next_number, vectors = int(content["next"]), content["vectors"]
@@ -124,7 +124,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _metadata_to_json(name: str, metadata: dict[str, Any]) -> Any:
     try:
-        return to_json(metadata)
+        return to_json_value(metadata)
     except InputError as error:
         raise InputError(f"the metadata of document {name!r} cannot be saved: {error}") from error
 

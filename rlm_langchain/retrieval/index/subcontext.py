@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlm_langchain.context.mapped_text import open_mapped
 from rlm_langchain.context.opening import read_context
-from rlm_langchain.context.text_units import TextUnit, as_text
+from rlm_langchain.context.text_units import PathStep, TextUnit, as_text
 from rlm_langchain.types import ContextFile
 
 if TYPE_CHECKING:
     from rlm_langchain.retrieval.index.passages import Hit
 
-Step = str | int
+
 T = TypeVar("T")
 MAX_REMEMBERED = 512
 """Most results that are remembered."""
@@ -36,7 +36,7 @@ class Slice(NamedTuple):
     """First character of the slice, for a text in a text."""
     end: int = 0
     """Character after the last one."""
-    items: dict[Step, Step | None] | None = None
+    items: dict[PathStep, PathStep | None] | None = None
     """Keys of the items of a list or dict, each with its key in the slice; None as key: the slice is this item.
     None: the context is a text."""
 
@@ -75,7 +75,7 @@ class SliceFinder:
             name = names.get(_hash(read_context(part).decode("utf-8", "replace")))
             return None if name is None else Slice(items={name: None})
         value = json.loads(read_context(part))
-        items: dict[Step, Step | None] = {}
+        items: dict[PathStep, PathStep | None] = {}
         for inner, item in value.items() if isinstance(value, dict) else enumerate(value):
             name = names.get(_hash(item))
             if name is None or name in items:
@@ -106,7 +106,7 @@ def _in_text(whole: ContextFile, part: ContextFile) -> Slice | None:
         return Slice(start=start, end=start + part.length)
 
 
-def _keys_by_hash(value: list[Any] | dict[str, Any]) -> dict[bytes, Step]:
+def _keys_by_hash(value: list[Any] | dict[str, Any]) -> dict[bytes, PathStep]:
     """Return the keys of the items of a list or dict, by the hash of their content."""
     items = [*(value.items() if isinstance(value, dict) else enumerate(value))]
     return {_hash(item): name for name, item in reversed(items)}
