@@ -12,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.channels.base import BaseChannel
 from pydantic import BaseModel
 
+from rlm_langchain.context.sources.messages import refuse_pictures
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph.boundary import READ_KEY, storable_in_parent
 from rlm_langchain.graph.graph import Lambda
@@ -115,10 +116,11 @@ def _question(given: Any) -> Any:
     """Return the question in a state. In messages, it is the last message of a person."""
     if not isinstance(given, list):
         return given
-    said = [message.text for message in convert_to_messages(given) if message.type == "human"]
+    said = [message for message in convert_to_messages(given) if message.type == "human"]
     if not said:
         raise InputError("there is no message of a person among the messages of the state: nothing is asked")
-    return str(said[-1])
+    refuse_pictures(said[-1:])
+    return str(said[-1].text)
 
 
 def _text(output: RLMOutput) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.budget.budget import Budget
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.functions import functions_of
@@ -27,10 +28,14 @@ from rlm_langchain.retrieval.option import build_search
 from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
 from rlm_langchain.sandboxes.reserved_names import bindings, parsed
+from rlm_langchain.types import Limits
+from rlm_langchain.validation import check_types
 
 
 def assemble(options: Options) -> Components:
     """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
+    check_types("create_rlm", Budget, budget=options.budget)  # set later, they have not been looked at
+    check_types("create_rlm", Limits, limits=options.limits)
     store = ContextStore(options.home)
     search = build_search(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)

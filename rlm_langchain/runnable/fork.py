@@ -24,6 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.nodes.prepare import note_new_strategies
 from rlm_langchain.records import Record
+from rlm_langchain.runnable.options import check_config
 from rlm_langchain.trajectory.journal import Journal, check_state
 from rlm_langchain.trajectory.recorder import Recorder
 
@@ -128,7 +129,8 @@ def reader(saver: Any) -> Graph:
 
 def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
     """Return the same config for another thread. None: a thread with a new, unique name."""
-    return _thread({**config, "configurable": {"thread_id": thread or uuid.uuid4().hex}})
+    check_config(config)
+    return _thread({**(config or {}), "configurable": {"thread_id": thread or uuid.uuid4().hex}})
 
 
 def _thread(config: RunnableConfig) -> RunnableConfig:

@@ -130,6 +130,16 @@ def check_config(config: object) -> None:
         )
 
 
+def check_batch(inputs: object, config: object) -> None:
+    """Raise `ConfigurationError` for a batch that is no list, such as a text, whose letters would be asked."""
+    if not isinstance(inputs, list | tuple):
+        raise ConfigurationError(f"a batch takes a list of inputs, not a {type(inputs).__name__}")
+    if isinstance(config, Sequence) and len(config) != len(inputs):
+        raise ConfigurationError(
+            f"a batch of {len(inputs)} inputs was given {len(config)} configs: give one for all, or one for each"
+        )
+
+
 def check_configurable(config: RunnableConfig, given: Mapping[str, Any]) -> None:
     """Raise `ConfigurationError` for an option under `configurable` that is left out, as this RLM does not leave it
     to calls. Within a chain or a graph it may be meant for another step."""

@@ -27,6 +27,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
 from rlm_langchain.context.long_text import USER_QUESTION_CHARS, text_or_reference
+from rlm_langchain.context.sources.messages import refuse_pictures
 from rlm_langchain.context.sources.text import warn_of_file_names
 from rlm_langchain.durability.checkpointer import with_thread_name
 from rlm_langchain.durability.standing import NEW, standing_of
@@ -296,6 +297,7 @@ def _words(asked: Any) -> Any:
         messages = convert_to_messages(messages)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise InputError(f"these are no messages, as LangChain knows them: {_first_line(error)}") from error
+    refuse_pictures(messages)
     told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
     return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
 

@@ -12,8 +12,15 @@ from textwrap import wrap
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.runnables import (
+    ConfigurableField,
+    Runnable,
+    RunnableConfig,
+    RunnableSerializable,
+    ensure_config,
+)
 from langchain_core.runnables.graph import Graph
+from langchain_core.runnables.utils import ConfigurableFieldMultiOption, ConfigurableFieldSingleOption
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
@@ -42,6 +49,8 @@ from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
+    ALIAS,
+    FIELD,
     AModel,
     ARetriever,
     ASandbox,
@@ -51,6 +60,7 @@ from rlm_langchain.runnable.options import (
     Models,
     SomeFunctions,
     SomeTools,
+    check_batch,
     check_call,
     check_config,
     check_configurable,
@@ -81,6 +91,8 @@ if TYPE_CHECKING:
     from rlm_langchain.protocols import Sandbox
 
 SPARE_THREADS = 8
+_CONFIGURABLE = (ConfigurableField, ConfigurableFieldSingleOption, ConfigurableFieldMultiOption)
+"""What says how a call sets an option."""
 _BUILDING = threading.RLock()
 """Held while an RLM is built. All threads of a batch must share one, with its ledgers and thread locks."""
 
@@ -292,6 +304,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Answer several questions in parallel. The first error cancels the others, because nobody would get
         their answers, unless `return_exceptions` is set."""
         check_call(kwargs, _OPTIONS)
+        check_batch(inputs, config)
         group = Group()
 
         def work() -> list[RLMOutput]:
@@ -311,6 +324,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> list[RLMOutput]:
         """Do what `batch` does, on this event loop."""
         check_call(kwargs, _OPTIONS)
+        check_batch(inputs, config)
         group = Group()
         each = _Member(self, group, return_exceptions)
         try:
@@ -435,7 +449,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return super().with_config(config, **kwargs)
 
     def configurable_fields(self, **kwargs: Any) -> LeftToCalls:
-        """LangChain's: leave options to the calls."""
+        """LangChain's: leave options to the calls. Raises `ConfigurationError` for an option that there is not."""
+        check_names([FIELD if name == ALIAS else name for name in kwargs], type(self).model_fields)
+        check_types("configurable_fields", _CONFIGURABLE, **kwargs)
         found: Any = super().configurable_fields(**kwargs)
         return LeftToCalls(default=found.default, fields=found.fields)
 

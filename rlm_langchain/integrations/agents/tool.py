@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import NoneType
 from typing import Any
 
@@ -10,11 +11,15 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
 from rlm_langchain.context.sources.text import warn_of_file_names
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.records import RLMOutput
 from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.validation import check_types
+
+_NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
+"""What providers take as the name of a tool."""
 
 
 class Query(BaseModel):
@@ -33,6 +38,8 @@ def rlm_tool(
     """
     rlm = checked_rlm(rlm)
     check_types("rlm_tool", str, name=name)
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"name={name!r}: a tool's name is up to 64 letters, digits, `_` and `-`")
     check_types("rlm_tool", (str, NoneType), description=description)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
     warn_of_file_names(context, "the context")

@@ -48,6 +48,7 @@ REFUSED = {
     "a function": "def f():\n    pass\nFINAL(f)",
     "a module": "import json\nFINAL(json)",
     "a key that is no text": "FINAL({1: 'a'})",
+    "two keys of one text": "import datetime\nFINAL({datetime.date(2024, 1, 2): 1, '2024-01-02': 2})",
     "a cycle": "x = []\nx.append(x)\nFINAL(x)",
     "a cycle through a dict": "x = {}\nx['x'] = [x]\nFINAL(x)",
     "too deep": "x = []\nfor _ in range(40):\n    x = [x]\nFINAL(x)",
@@ -79,6 +80,7 @@ CONVERTED: dict[str, object] = {
     "collections.OrderedDict(a=1)": {"a": 1},
     "collections.defaultdict(int, a=1)": {"a": 1},
     "pathlib.Path('a/b')": "a/b",
+    "{datetime.date(2024, 1, 2): 1, 'a': 2}": {"2024-01-02": 1, "a": 2},
     "Pair(1, 'a')": [1, "a"],
     "Item(1, [datetime.date(2024, 1, 2)])": {"x": 1, "y": ["2024-01-02"]},
 }

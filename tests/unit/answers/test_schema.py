@@ -87,6 +87,7 @@ LIVE: list[tuple[Any, str, Any]] = [
     (list[int], "range(2)", [0, 1]),
     (list[str], "{'a': 1}.keys()", ["a"]),
     (dict[str, int], "Counter('aab')", {"a": 2, "b": 1}),
+    (dict[datetime.date, int], "{date(2024, 1, 2): 1}", {datetime.date(2024, 1, 2): 1}),
     (Stay, "Item(date(2024, 1, 2), {3})", Stay(datetime.date(2024, 1, 2), {3})),
     (list[Stay], "[Item(date(2024, 1, 2), {3})]", [Stay(datetime.date(2024, 1, 2), {3})]),
     (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -149,6 +150,13 @@ def test_so_is_a_keyword_that_there_is_not(name: str) -> None:
             lambda: create_rlm(MODEL, output_schema={"type": "json_schema", "json_schema": {"schema": {}}}),
             "under 'json_schema': give that one alone",
         ),
+        (lambda: RLM.fork("a thread"), "config='a thread' .*thread_id"),
+        (lambda: RLM.batch("abc"), "a batch takes a list of inputs, not a str"),
+        (lambda: RLM.batch(["a", "b"], [{}]), "a batch of 2 inputs was given 1 configs"),
+        (lambda: RLM.configurable_fields(bugdet=ConfigurableField("b")), "did you mean 'budget'"),
+        (lambda: RLM.configurable_fields(budget="b"), "give ConfigurableField"),
+        (lambda: RLM.model_copy(update={"budget": {"calls": 3}}).graph, "budget=.* give Budget"),
+        (lambda: rlm_tool(RLM, "x", name="has a space"), "name='has a space': a tool's name is"),
         (lambda: RLM.invoke("q", "a thread"), "config='a thread' .*thread_id"),
         (lambda: RLM.bind(temperature=0).invoke("q"), r"'temperature'.*create_rlm\(model.bind\(temperature="),
         (lambda: RLM.invoke("q", stop=["x"]), r"'stop'.*create_rlm\(model.bind\(stop="),

@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSingleOption
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
 from rlm_langchain import (
     Budget,
@@ -92,6 +94,23 @@ def test_a_misspelt_key_of_the_input_is_told_before_anything_is_paid() -> None:
         create_rlm(MODEL, sandbox="monty").invoke({"query": "q", "contxt": "text"})  # type: ignore[typeddict-item]
     more: Any = {"query": "q", "context": "text", "language": "en"}
     assert create_rlm(MODEL, sandbox="monty").invoke(more)["answer"] == 1, "other keys may be for other steps"
+
+
+@pytest.mark.parametrize("kind", ["image_url", "image", "file", "input_audio"])
+def test_a_question_with_a_picture_is_refused_wherever_it_comes_from(kind: str) -> None:
+    message = HumanMessage([{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "data:,x"}}])
+    rlm = create_rlm(MODEL, sandbox="monty")
+    node = StateGraph(MessagesState).add_node("ask", rlm.as_node(query="messages", answer="messages"))
+    chain = ChatPromptTemplate.from_messages([MessagesPlaceholder("asked")]) | rlm
+    for ask, given in (
+        (rlm, [message]),
+        (rlm, {"messages": [message]}),
+        (chain, {"asked": [message]}),
+        (node.add_edge(START, "ask").compile(), {"messages": [message]}),
+        (ChatRLM(rlm), [message]),
+    ):
+        with pytest.raises(InputError, match=f"a part of type '{kind}', and an RLM reads text"):
+            ask.invoke(given)  # type: ignore[attr-defined]
 
 
 def test_a_text_that_names_a_file_is_asked_about_with_a_warning(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ Point = namedtuple("Point", "x y")
         ("a\ud800b\udc00", "a\ufffdb\ufffd"),
         ("\ud83d\ude00", "😀"),
         ({"\udfff": "\udfff"}, {"\ufffd": "\ufffd"}),
+        ({date(2024, 1, 2): 1, UUID(int=1): 2}, {"2024-01-02": 1, "00000000-0000-0000-0000-000000000001": 2}),
     ],
 )
 def test_what_is_nearly_plain_becomes_plain(value, crosses_as):
@@ -148,6 +149,9 @@ def shared(levels: int) -> list:
         (object(), TypeError, "of type object"),
         ([1, [{"a": 1j}]], TypeError, "of type complex.*str"),
         ({1: 2}, TypeError, "key of type int.*str"),
+        ({(1, 2): 2}, TypeError, "key of type tuple.*str"),
+        ({date(2024, 1, 2): 1, "2024-01-02": 2}, ValueError, "two keys that are the same"),
+        (dict.fromkeys("\ud800\ud801"), ValueError, "two keys that are the same"),
         (2**63, ValueError, "over 64 bits"),
         (-(2**63) - 1, ValueError, "over 64 bits"),
         (float("nan"), ValueError, "holds nan"),

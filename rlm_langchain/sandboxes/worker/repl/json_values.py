@@ -121,14 +121,22 @@ class Plain:
         return f"[{','.join([self.of(item, depth + 1) for item in value])}]"
 
     def mapping(self, value: dict[Any, Any], depth: int) -> str:
-        """Convert a dict with text keys."""
+        """Convert a dict with keys that are texts, or have the form of one, such as dates."""
         self._enter(len(value), depth)
-        pairs = [f"{self._key(key)}:{self.of(item, depth + 1)}" for key, item in value.items()]
-        return f"{{{','.join(pairs)}}}"
+        pairs = {self._key(key): self.of(item, depth + 1) for key, item in value.items()}
+        if len(pairs) < len(value):
+            raise ValueError(f"{self._what} holds a dict with two keys that are the same as text")
+        return f"{{{','.join([f'{key}:{item}' for key, item in pairs.items()])}}}"
 
     def _key(self, key: Any) -> str:
         if issubclass(type(key), str):
             return self.text(key, 0)
+        try:
+            form = plain_form(key)
+        except TypeError:
+            form = None
+        if type(form) is str:
+            return self.text(form, 0)
         raise TypeError(
             f"{self._what} holds a dict with a key of type {type(key).__name__}; keys must be text: "
             "{str(k): v for k, v in d.items()}"

@@ -48,6 +48,8 @@ def _rlm_sendable(value, what):
             if depth >= _DEPTH:
                 raise ValueError(f"{what} is nested more than {_DEPTH} levels deep, or contains itself")
             is_plain = is_plain and not isinstance(item, tuple)
+            if isinstance(item, dict):
+                is_plain = is_plain and all([isinstance(key, str) for key in item])
             waiting.extend([(part, depth + 1) for part in _parts(item, what)])
         else:
             is_plain = False
@@ -66,10 +68,20 @@ def _plain(value, what, depth):
     if depth > _DEPTH:
         raise ValueError(f"{what} is nested more than {_DEPTH} levels deep, or contains itself")
     if isinstance(value, dict):
-        return {key: _plain(item, what, depth + 1) for key, item in value.items()}
+        return _plain_dict(value, what, depth)
     if isinstance(value, (list, tuple)):
         return [_plain(item, what, depth + 1) for item in value]
     return _plain(_form(value, what), what, depth)
+
+
+def _plain_dict(value, what, depth):
+    made = {}
+    for key, item in value.items():
+        name = key if isinstance(key, (int, float)) or key is None else _key(key, what)
+        if name in made:
+            raise ValueError(f"{what} holds a dict with two keys that are the same as text")
+        made[name] = _plain(item, what, depth + 1)
+    return made
 
 
 def _form(value, what):
@@ -131,10 +143,20 @@ def _in_order(items):
 def _parts(item, what):
     if not isinstance(item, dict):
         return item
-    for key in item:
-        if not isinstance(key, str):
-            raise TypeError(f"{what} has a key that is a {type(key).__name__}; make all keys str")
-    return list(item.keys()) + list(item.values())
+    return [_key(key, what) for key in item] + list(item.values())
+
+
+def _key(key, what):
+    """Return a key as text, if it has the form of one, as dates have."""
+    if isinstance(key, str):
+        return key
+    try:
+        form = _form(key, what)
+    except TypeError:
+        form = None
+    if isinstance(form, str):
+        return form
+    raise TypeError(f"{what} has a key that is a {type(key).__name__}; make all keys str")
 
 
 _given = [False]
