@@ -1,4 +1,4 @@
-"""The errors that this library raises on purpose.
+"""The exceptions that this library raises.
 
 RLMError
 ├── ConfigurationError      the options of the RLM are wrong
@@ -96,7 +96,7 @@ class ThreadBusy(RLMError):
 
 
 class ForeignExit(RLMError):
-    """A callback, a model or a tool raised what ends a process, such as `SystemExit` or `KeyboardInterrupt`."""
+    """A callback, a model or a tool raised an exception that ends processes: `SystemExit`, `KeyboardInterrupt`."""
 
     def __init__(self, error: BaseException) -> None:
         self.raised = type(error).__name__
@@ -111,14 +111,14 @@ class JournalError(RLMError):
 
 
 def _misfit(output: Mapping[str, Any]) -> str:
-    """Why the last answer of a run was none, if it was given one."""
+    """Return a sentence with the reason why the last answer was refused; empty if there was none."""
     return f". The last answer does not fit the schema: {output['misfit']}" if output.get("misfit") else ""
 
 
 def is_exit(error: BaseException) -> bool:
-    """Return whether foreign code raised this to end a process: `SystemExit`, say, or `KeyboardInterrupt`.
+    """Return whether foreign code raised this to end the process, such as `SystemExit` or `KeyboardInterrupt`.
 
-    A cancel is none, nor is Ctrl-C, which Python raises in the midst of whatever the main thread does.
+    False for a cancellation and for Ctrl-C, which Python raises in whatever code the main thread is running.
     """
     import asyncio
     import signal

@@ -1,4 +1,4 @@
-"""Validation of numeric options. NaN is refused: a NaN limit would never trigger."""
+"""Validates options: their names, their types, and numbers. NaN is refused, because a NaN limit never triggers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class NumberRule(NamedTuple):
-    """What is allowed for one numeric field of a dataclass."""
+    """The rule for one numeric field of a dataclass."""
 
     field: str
     least: float = 0
@@ -29,7 +29,7 @@ class NumberRule(NamedTuple):
 
 
 def check_numbers(options: Any, rules: Iterable[NumberRule]) -> None:
-    """Validate the numeric fields of a dataclass. None is allowed where the annotation allows it.
+    """Check the numeric fields of a dataclass. None is allowed where the annotation allows it.
 
     Raises `ConfigurationError` for a value that is not a finite number of at least `least`. Booleans are refused.
     """
@@ -51,7 +51,10 @@ def _problem(value: object, rule: NumberRule) -> str | None:
 
 
 def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> None:
-    """Raise `ConfigurationError` for the first of these options of `what` that is of none of these types."""
+    """Raise `ConfigurationError` for the first of the `given` options that has none of the types `kinds`.
+
+    `what` names the object with these options in the message.
+    """
     for name, value in given.items():
         if not isinstance(value, kinds):
             named = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
@@ -60,8 +63,8 @@ def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> N
 
 
 def check_names(given: Iterable[str], known: Collection[str]) -> None:
-    """Raise `ConfigurationError` for the first option that there is not, with the nearest one."""
-    from difflib import get_close_matches  # at the first mistake: `import rlm_langchain` is quick
+    """Raise `ConfigurationError` for the first unknown option. The message suggests the nearest known one."""
+    from difflib import get_close_matches  # imported at the first mistake, to keep `import rlm_langchain` fast
 
     for name in given:
         if name not in known:
@@ -71,16 +74,13 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
 
 
 def checked_arguments(cls: type[T]) -> type[T]:
-    """Let a dataclass raise `ConfigurationError` for arguments that it does not have, or that are of another type.
-
-    Of its fields, texts and numbers are checked.
-    """
+    """Make a dataclass raise `ConfigurationError` for unknown arguments and texts and numbers of a wrong type."""
     check_keywords(cls)
     return cls
 
 
 def check_keywords(cls: type[Any], replaced: Mapping[str, str] = {}) -> None:
-    """Do the same. `replaced` says what has taken the place of arguments that there are no more."""
+    """Do what `checked_arguments` does. `replaced` maps removed arguments to what to give instead."""
     make: Any = cls.__init__
     known = {field.name: str(field.type) for field in fields(cls)}
 
@@ -101,12 +101,12 @@ def check_keywords(cls: type[Any], replaced: Mapping[str, str] = {}) -> None:
 
 
 _KINDS: Mapping[str, tuple[type, ...]] = {"str": (str,), "float": (int, float)}
-"""What is checked of fields, by their annotations."""
+"""The accepted types of a field, by its annotation. Fields with other annotations are not checked."""
 
 
 @contextmanager
 def option_errors(model: type[BaseModel]) -> Iterator[None]:
-    """Raise `ConfigurationError` for what pydantic finds wrong with the options of this class, in a sentence."""
+    """Turn a `ValidationError` of pydantic about the options of `model` into a `ConfigurationError`."""
     from pydantic import ValidationError
 
     try:

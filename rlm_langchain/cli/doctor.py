@@ -92,10 +92,10 @@ def _local() -> Finding:
     """Whether the model that comes along is here, and its weights."""
     if find_spec("xllamacpp") is None:
         return Finding("models", "local", None, "not installed: pip install 'rlm-langchain[local]'")
-    from rlm_langchain.models.local.weights import QWEN, found
+    from rlm_langchain.models.local.weights import QWEN, cached_file
 
     chosen = os.environ.get("RLM_LOCAL_MODEL", "").strip()
-    weights = Path(chosen).expanduser() if chosen else found()
+    weights = Path(chosen).expanduser() if chosen else cached_file()
     there = weights is not None and weights.exists()
     later = f"installed; its weights ({numbers.size(QWEN.size)}) are fetched when it is first used"
     return Finding("models", "local", True, f"its weights are {weights}" if there else later)

@@ -27,12 +27,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
-from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unkept, replacement_note
+from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unstorable, replacement_note
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError
 from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
-from rlm_langchain.run.cancellation import CancelsRuns, Invocation, supervised_parts
-from rlm_langchain.run.event_loops import finished, in_thread, iterate_interruptible
+from rlm_langchain.run.cancellation import CancelsRuns, Invocation, stream_supervised
+from rlm_langchain.run.event_loops import iterate_interruptible, run_in_thread, run_to_end
 
 PUBLIC_KEYS = ("query", "context")
 """The keys of the input that callers may set."""
@@ -124,7 +124,7 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
         self, input: dict[str, Any], options: dict[str, Any], config: RunnableConfig | None
     ) -> AsyncIterator[Any]:
         """Stream from an input with a JSON context, which may be large: it is checked in a thread."""
-        checked = await in_thread(lambda: _storable(input), lambda: None)
+        checked = await run_in_thread(lambda: _storable(input), lambda: None)
         stream: Any = super().astream(checked, config, **options)
         async with aclosing(stream) as parts:
             async for part in parts:
@@ -163,10 +163,10 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
             except GraphBubbleUp:
                 raise
             except BaseException:
-                await finished(lambda: self._close(invocation))
+                await run_to_end(lambda: self._close(invocation))
                 raise
 
-        async with aclosing(supervised_parts(invocation, closing_parts())) as parts:
+        async with aclosing(stream_supervised(invocation, closing_parts())) as parts:
             async for part in parts:
                 yield part
 
@@ -372,7 +372,7 @@ def check_thread(thread: Any) -> None:
 
 def _check_storable(name: str, value: Any) -> None:
     """Raise `InputError` for a name that databases refuse or change."""
-    if isinstance(value, str) and replace_unkept(value)[1]:
+    if isinstance(value, str) and replace_unstorable(value)[1]:
         raise InputError(
             f"the `{name}` {value!a} contains NUL or a lone surrogate, which databases refuse: leave them out"
         )

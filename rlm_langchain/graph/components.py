@@ -25,7 +25,7 @@ from rlm_langchain.protocols import HostFunction, Sandbox, Strategy
 from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.option import Search
 from rlm_langchain.run.cancellation import Invocation
-from rlm_langchain.run.event_loops import in_thread
+from rlm_langchain.run.event_loops import run_in_thread
 from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
 from rlm_langchain.trajectory.journal import Journal, earlier_names
 from rlm_langchain.types import ContextFile, ContextRef, Limits
@@ -99,16 +99,16 @@ class Components:
 
     async def load_tree(self, run: str, config: RunnableConfig) -> None:
         """Load the tree of a run, with its receipts. There may be many, so they are not read on the event loop."""
-        if "thread_id" in config.get("configurable", {}) and not self.trees.has_read(run):
-            await in_thread(lambda: self.tree(run, config), lambda: None)
+        if "thread_id" in config.get("configurable", {}) and not self.trees.has_receipts(run):
+            await run_in_thread(lambda: self.tree(run, config), lambda: None)
 
     def coverage_tracker(self, tree: RunTree, state: Mapping[str, Any], journal: Journal) -> CoverageTracker:
         """Return the tracker of the parts of the top run's contexts that models have read."""
-        if tree.reading is None:
-            tree.reading = CoverageTracker(self.store, self.index_cache)
+        if tree.coverage is None:
+            tree.coverage = CoverageTracker(self.store, self.index_cache)
         tops = state.get("tops")
-        tree.reading.set_contexts(journal.contexts.values() if tops is None else tops)
-        return tree.reading
+        tree.coverage.set_contexts(journal.contexts.values() if tops is None else tops)
+        return tree.coverage
 
     def receipts_path(self, run: str) -> Path:
         """Return the path of a run's receipts. Raises `JournalError` for a name that no run can have."""

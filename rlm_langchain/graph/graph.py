@@ -31,7 +31,7 @@ from rlm_langchain.graph.nodes.prepare import prepare_run
 from rlm_langchain.graph.nodes.subcall import SubcallNode
 from rlm_langchain.graph.state import RLMRun, RLMState, SubcallTask
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.run.event_loops import in_thread, run_sync
+from rlm_langchain.run.event_loops import run_in_thread, run_sync
 
 
 class Lambda(RunnableLambda[Any, Any]):
@@ -88,7 +88,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
         await components.load_tree(state["run"], config)
         step = ExecuteStep.begin(components, state, config)
-        return await in_thread(step.run, step.repl.close)
+        return await run_in_thread(step.run, step.repl.close)
 
     def approve(state: RLMState) -> dict[str, Any]:
         return ask_person(state)
@@ -99,7 +99,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
             return run_sync(node.tree, node.answer_calls, config)
         if (answer := run.join()) is not None:
             return run.record_shared_answer(answer)
-        with run.running(), node.tree.levels.place_of_thread(run.depth):
+        with run.running(), node.tree.child_run_limiter.thread_semaphore(run.depth):
             run.set_outcome(child.invoke(run.input(), child_config(config)))
         return run.update()
 
@@ -111,7 +111,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
         if (answer := await run.ajoin()) is not None:
             return await asyncio.to_thread(run.record_shared_answer, answer)
         with run.running():
-            async with node.tree.levels.place(run.depth):
+            async with node.tree.child_run_limiter.task_semaphore(run.depth):
                 outcome = await child.ainvoke(run.input(), child_config(config))
             await asyncio.to_thread(run.set_outcome, outcome)
         return run.update()

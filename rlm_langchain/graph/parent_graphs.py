@@ -22,7 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
 
-from rlm_langchain.run.cancellation import Group, Invocation, ended
+from rlm_langchain.run.cancellation import Group, Invocation, wait_ended
 
 _CALL_KEY = "__pregel_call"
 """LangGraph's key under `configurable` for the function that starts another task of the graph of this node."""
@@ -108,8 +108,8 @@ async def _exit_after_cancel(calls: Group, exiting: Coroutine[Any, Any, bool | N
         await asyncio.sleep(0)  # `_aexit_graph` runs the coroutine up to here
         await asyncio.wait([task])
     except asyncio.CancelledError:
-        await ended([task])
+        await wait_ended([task])
         raise
     finally:
-        await calls.ended()
+        await calls.wait_ended()
     return task.result()

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
-from rlm_langchain.retrieval.external import number_of
+from rlm_langchain.retrieval.external import k_option
 from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.create import RLMOptions
 from rlm_langchain.runnable.options import known_options
@@ -105,7 +105,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
             return input
         if isinstance(self.retriever, VectorStore):
             return self._rlm_input(query, self.retriever.similarity_search(query, k=self.k))
-        return self._rlm_input(query, self.retriever.invoke(query, config, **number_of(self.retriever, self.k)))
+        return self._rlm_input(query, self.retriever.invoke(query, config, **k_option(self.retriever, self.k)))
 
     async def _awith_documents(self, input: LangChainInput, config: RunnableConfig) -> LangChainInput:
         query = _query(input)
@@ -114,7 +114,7 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
         if isinstance(self.retriever, VectorStore):
             return self._rlm_input(query, await self.retriever.asimilarity_search(query, k=self.k))
         return self._rlm_input(
-            query, await self.retriever.ainvoke(query, config, **number_of(self.retriever, self.k))
+            query, await self.retriever.ainvoke(query, config, **k_option(self.retriever, self.k))
         )
 
     def _rlm_input(self, query: str, documents: list[Document]) -> RLMInput:

@@ -37,7 +37,7 @@ from rlm_langchain.errors import (
 )
 from rlm_langchain.records import Record, RLMInput, output_of
 from rlm_langchain.retrieval.retriever import RLMRetriever
-from rlm_langchain.run.cancellation import ended
+from rlm_langchain.run.cancellation import wait_ended
 from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import ContextRef
@@ -343,7 +343,7 @@ async def while_connected(work: Coroutine[Any, Any, T], ctx: Context[Any, Any, A
     finally:
         disconnected.cancel()
         task.cancel()
-        await ended([task])
+        await wait_ended([task])
 
 
 async def _wait_for_disconnect(request: Request) -> None:

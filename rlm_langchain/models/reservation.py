@@ -66,8 +66,10 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
 
 
 def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return the highest cost of so many tokens at the known prices: those of the most expensive model that may be
-    called, as if all input were written to a cache."""
+    """Return the highest cost of this usage, or None if a price is unknown.
+
+    The prices are those of the most expensive model that may be called, as if all input were written to a cache.
+    """
     costs = [
         pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0)
         for one in model.chain

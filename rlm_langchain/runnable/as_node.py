@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
-from rlm_langchain.run.cancellation import supervised
+from rlm_langchain.run.cancellation import run_supervised
 from rlm_langchain.run.event_loops import run_interruptible
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
@@ -66,7 +66,7 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
             async with built.arun_scope(question, settings) as (graph_input, _):
                 return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
 
-        return await supervised(invocation_of(settings), work())
+        return await run_supervised(invocation_of(settings), work())
 
     found = Lambda(ask, aask, name="rlm")
     found.deps.append(graph)

@@ -23,7 +23,7 @@ from rlm_langchain.models.registry import resolve
 from rlm_langchain.prompts.strategies import each_installed, is_auto, strategies_of
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.retrieval.embedder import Embedder, name_of
-from rlm_langchain.retrieval.option import search_of
+from rlm_langchain.retrieval.option import build_search
 from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
 from rlm_langchain.sandboxes.reserved_names import bindings, parsed
@@ -32,7 +32,7 @@ from rlm_langchain.sandboxes.reserved_names import bindings, parsed
 def assemble(options: Options) -> Components:
     """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
     store = ContextStore(options.home)
-    search = search_of(options.retriever, store.root, options.prices)
+    search = build_search(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)
     strategies = strategies_of(options.strategies)
     named = options.tools or options.sub_tools or options.functions

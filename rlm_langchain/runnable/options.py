@@ -58,8 +58,8 @@ SomeTools = Annotated[Sequence[Any], _checked_by(tools_of)]
 SomeFunctions = Annotated[Sequence[Any], _checked_by(functions_of)]
 ASandbox = Annotated[Any, _checked_by(choose.check)]
 ASchema = Annotated[Any, _checked_by(_schema)]
-ARetriever = Annotated[Any, _checked_by(retriever.check)]
-ASaver = Annotated[Any, _checked_by(checkpointer.check)]
+ARetriever = Annotated[Any, _checked_by(retriever.check_option)]
+ASaver = Annotated[Any, _checked_by(checkpointer.check_checkpointer)]
 
 
 def known_options(function: Callable[P, R]) -> Callable[P, R]:

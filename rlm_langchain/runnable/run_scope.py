@@ -27,8 +27,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
-from rlm_langchain.context.long_text import ASKED_CHARS, by_reference
-from rlm_langchain.durability.checkpointer import naming
+from rlm_langchain.context.long_text import USER_QUESTION_CHARS, text_or_reference
+from rlm_langchain.durability.checkpointer import with_thread_name
 from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
@@ -42,7 +42,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.http import pool
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
-from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
+from rlm_langchain.run.event_loops import run_in_thread, run_to_end, shared_loop
 from rlm_langchain.trajectory.journal import DAMAGED, Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
@@ -71,7 +71,7 @@ class CompiledRLM(NamedTuple):
         """Set up everything that a sync run needs, until the end of the block. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
-            naming(_thread_name(config)),
+            with_thread_name(_thread_name(config)),
             self.thread_scope(config),
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
@@ -103,17 +103,17 @@ class CompiledRLM(NamedTuple):
                 try:
                     await self.graph.ainvoke(None, config, durability="sync")
                 finally:
-                    await finished(lambda: self._close(config))
+                    await run_to_end(lambda: self._close(config))
                 kept = await self.graph.aget_state(config)
             run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
             try:
                 yield ActiveRun(state, run)
             finally:
-                await finished(lambda: self._close(config, run))
+                await run_to_end(lambda: self._close(config, run))
                 if abandoned is not None:
                     with suppress(JournalError):
                         now = await self.graph.aget_state(config)
-                        await finished(lambda: self._forget(abandoned, now))
+                        await run_to_end(lambda: self._forget(abandoned, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Return LangGraph's options. Each checkpoint is written before the next step, so that a run is saved
@@ -218,7 +218,7 @@ def _thread_name(config: RunnableConfig) -> Any:
 
 @asynccontextmanager
 async def _naming(thread: Any) -> AsyncIterator[None]:
-    with naming(thread):
+    with with_thread_name(thread):
         yield
 
 
@@ -234,10 +234,10 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
     """Enter and leave a context manager that blocks on a lock or a database, without blocking the loop."""
     with_it = ExitStack()
     try:
-        await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
+        await run_in_thread(lambda: with_it.enter_context(blocking), lambda: None)
         yield
     finally:
-        await finished(with_it.close)
+        await run_to_end(with_it.close)
 
 
 def begin(components: Components, asked: LangChainInput) -> GraphInput:
@@ -258,7 +258,7 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     reference = components.store.reference(context, seconds=components.budget.seconds)
     # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
     given: Any = [] if reference is None and context is not None else reference
-    query = by_reference(components.store, question["query"], ASKED_CHARS)
+    query = text_or_reference(components.store, question["query"], USER_QUESTION_CHARS)
     return Internal({"query": query, "context": given, "run": uuid.uuid4().hex})
 
 

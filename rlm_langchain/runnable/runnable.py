@@ -29,7 +29,7 @@ from rlm_langchain.graph.parent_graphs import watch_parents
 from rlm_langchain.models.model import Price
 from rlm_langchain.protocols import HostFunction, Strategy
 from rlm_langchain.records import RLMInput, RLMOutput
-from rlm_langchain.run.cancellation import Group, Invocation, supervised
+from rlm_langchain.run.cancellation import Group, Invocation, run_supervised
 from rlm_langchain.run.event_loops import (
     IN_SYNC_RUN,
     iterate_interruptible,
@@ -224,7 +224,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config, threads=in_thread)
         work = self._ainvoke_in_thread if in_thread else self._ainvoke
-        return await supervised(invocation_of(settings), work(input, settings, kwargs))
+        return await run_supervised(invocation_of(settings), work(input, settings, kwargs))
 
     async def _ainvoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
         async with self.built.arun_scope(input, settings) as (state, _):
@@ -297,7 +297,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             each = _Member(self, group, return_exceptions)
             return each.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
-        with group.telling():
+        with group.raising_cause():
             return run_interruptible(work, group.cancel)
 
     async def abatch(
@@ -313,11 +313,11 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         group = Group()
         each = _Member(self, group, return_exceptions)
         try:
-            with group.telling():
+            with group.raising_cause():
                 return await each.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         except BaseException:
             group.cancel()
-            await group.ended()
+            await group.wait_ended()
             raise
 
     def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
@@ -326,7 +326,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
-        with group.telling():
+        with group.raising_cause():
             parts = each.batch_as_completed(inputs, config, **kwargs)
             yield from iterate_interruptible(parts, group.cancel, copy_context(), group.cancel)
 
@@ -336,12 +336,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         try:
-            with group.telling():
+            with group.raising_cause():
                 async for part in each.abatch_as_completed(inputs, config, **kwargs):
                     yield part
         except BaseException:
             group.cancel()
-            await group.ended()
+            await group.wait_ended()
             raise
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:

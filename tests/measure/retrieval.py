@@ -132,7 +132,7 @@ class Rankings(NamedTuple):
 
 def as_built(met: float) -> tuple[float, float]:
     """The weights that `search` uses."""
-    return fusion.weight_of_words(met), 1.0
+    return fusion.word_weight(met), 1.0
 
 
 class Measured:
@@ -164,7 +164,7 @@ class Measured:
             by_words = opened._lexical.search(question.query, 200)
             vector = await self.indexes.embedder.query(question.query) if dense else None
             by_meaning = dense.search(vector, 200).numbers.tolist() if dense else []
-            found.append(Rankings(by_words.numbers.tolist(), by_meaning, by_words.met))
+            found.append(Rankings(by_words.numbers.tolist(), by_meaning, by_words.match_share))
         return found
 
     def report(self) -> None:
@@ -201,8 +201,8 @@ class Measured:
         asked = list(zip(self.task.questions, self.rankings, strict=True))[part]
         hits = 0
         for question, (by_words, by_meaning, met) in asked:
-            rankings = by_words[: index.DEPTH], by_meaning[: index.DEPTH]
-            ranked = fusion.fused(list(zip(weights(met), rankings, strict=True)))
+            rankings = by_words[: index.MIN_DEPTH], by_meaning[: index.MIN_DEPTH]
+            ranked = fusion.fuse(list(zip(weights(met), rankings, strict=True)))
             hits += any(self.holds(number, question) for number, score in ranked[:K] if score > 0)
         return hits / len(asked)
 

@@ -19,7 +19,7 @@ from rlm_langchain.records import (
     Record,
     TurnRecord,
 )
-from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.types import StopReason
 
 Kind = Literal["heading", "said", "code", "printed", "error", "note", "call", "answer"]
@@ -155,5 +155,5 @@ def _note(record: NoteRecord) -> list[Part]:
 def _answer(record: AnswerRecord) -> list[Part]:
     told = f"{record['status']}: {STOPS[record['stop_reason']]}"
     if missing := record.get("degraded"):
-        told = f"{told} ({described(missing)})"
+        told = f"{told} ({describe_shortfalls(missing)})"
     return [Part("heading", told), Part("answer", as_text(record["answer"]))]

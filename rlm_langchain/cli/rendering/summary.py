@@ -16,7 +16,7 @@ from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.types import ContextRef, Usage
 
 
@@ -54,7 +54,7 @@ class RunResult:
         turns = _count(output["iterations"], "turn")
         calls = _count(output["sub_calls"], "sub-call")
         took = f"{turns}, {calls} · {self.seconds:.1f} s{dollars(used.cost)}"
-        missing = described(output.get("degraded") or {})
+        missing = describe_shortfalls(output.get("degraded") or {})
         return [
             f"{output['status']}: {STOPS[output['stop_reason']]} · {took}",
             *([f"the answer may lack something: {missing}"] if missing else []),

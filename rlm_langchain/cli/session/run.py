@@ -33,7 +33,7 @@ from rlm_langchain.records import (
     output_of,
 )
 from rlm_langchain.trajectory.jsonl import Trace
-from rlm_langchain.trajectory.tree import Trajectory, flat
+from rlm_langchain.trajectory.tree import Trajectory, flatten
 from rlm_langchain.types import ContextRef
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Asking:
     async def _recall(self, rlm: RLMRunnable, config: RunnableConfig | None) -> None:
         """What was done before this process belongs to the account, and to the trace."""
         state = await rlm.graph.aget_state(config or {})
-        for record in flat(since_question(state.values.get("trajectory", []))):
+        for record in flatten(since_question(state.values.get("trajectory", []))):
             self._note(record)
 
     async def _decided(self, rlm: RLMRunnable, values: dict[str, Any]) -> Command[Any]:

@@ -182,7 +182,7 @@ def _look(graph: Graph, saver: Any, name: str) -> SavedRun | None:
         if standing.state == "broken":
             raise JournalError(f"{DAMAGED} (on the thread {name!r})")
     except JournalError as error:
-        last = next(saver.sound({"configurable": {"thread_id": name, "checkpoint_ns": ""}}), None)
+        last = next(saver.list_intact({"configurable": {"thread_id": name, "checkpoint_ns": ""}}), None)
         metadata, at = (last.metadata, last.checkpoint["ts"]) if last else ({}, "")
         return SavedRun(name, read_setup(metadata.get(SETUP)), {}, at, Standing("broken"), error)
     if standing.state == "new":

@@ -10,7 +10,13 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.context.long_text import MADE_CHARS, beginning, by_reference, length, recorded_value
+from rlm_langchain.context.long_text import (
+    CODE_QUESTION_CHARS,
+    first_characters,
+    length,
+    text_or_reference,
+    value_fields,
+)
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError, ModelError, RLMError
 from rlm_langchain.graph.boundary import Internal
@@ -43,7 +49,7 @@ class ChildRunHandler(ModelCallHandler):
             return None
         call = site.asked.call
         return {
-            "query": by_reference(site.components.store, call.prompt, MADE_CHARS),
+            "query": text_or_reference(site.components.store, call.prompt, CODE_QUESTION_CHARS),
             "context": None if call.context is None else site.components.store.reference_from_repl(call.context),
             "sha256": site.asked.sha256,
             "agreed": tree.agreed,
@@ -75,9 +81,9 @@ class ChildRun:
 
     @property
     def asked(self) -> NumberedCall:
-        """Return the call. Of a long question it has the beginning only, since the task has a reference to it."""
+        """Return the call. A long question is shortened to its beginning: the task has a reference to it."""
         [number] = self.task["calls"]
-        call = Call("rlm", beginning(self.task["query"]))
+        call = Call("rlm", first_characters(self.task["query"]))
         return NumberedCall(self.task["path"], self.task["cell"], number, call, self.task["sha256"])
 
     def input(self) -> Internal:
@@ -87,7 +93,7 @@ class ChildRun:
                 "query": self.task["query"],
                 "context": self.task["context"],
                 "run": self.task["run"],
-                "path": self.asked.place,
+                "path": self.asked.call_path,
                 "agreed": self.task.get("agreed"),
                 "tops": self.task.get("tops", []),
             }
@@ -107,7 +113,7 @@ class ChildRun:
 
     def record_shared_answer(self, answer: str) -> dict[str, Any]:
         """Record the answer of another child run, and return the update of the state."""
-        self._record(CallResult(answer, memo=True), **recorded_value(self.components.store, answer))
+        self._record(CallResult(answer, memo=True), **value_fields(self.components.store, answer))
         return self.recorder.written()
 
     @contextmanager
@@ -122,13 +128,13 @@ class ChildRun:
         except (ModelError, InputError) as error:
             self.error = str(error)
         except RLMError as error:
-            self.tree.breaks(error)
+            self.tree.stop_calls(error)
         finally:
             self.seconds = time.monotonic() - before
             if self.components.memo:
                 key = _single_flight_key(self.asked)
                 self.tree.child_runs.finish(key, self._shared_answer, remember_as=key)
-            self.tree.close(self.asked.place)
+            self.tree.close(self.asked.call_path)
 
     def set_outcome(self, outcome: dict[str, Any]) -> None:
         """Store the output of the run, and read a long answer from the store. Raises `JournalError`."""
@@ -136,7 +142,7 @@ class ChildRun:
             raise JournalError(DAMAGED)
         store, ref = self.components.store, outcome["trajectory"][-1].get("answer_ref")
         self.answer = to_prompt_text(outcome["answer"] if ref is None else store.load(ref))
-        self.recorded = recorded_value(store, self.answer)
+        self.recorded = value_fields(store, self.answer)
         self.outcome = outcome
 
     def update(self) -> dict[str, Any]:
@@ -148,7 +154,7 @@ class ChildRun:
             reply = CallResult(self.answer, error, _total_usage(outcome))
             self._record(reply, **self.recorded, child=[*outcome["trajectory"]])
         elif self.error is not None:
-            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.place)))
+            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.call_path)))
         return self.recorder.written()
 
     def _record(self, reply: CallResult, **more: Any) -> None:

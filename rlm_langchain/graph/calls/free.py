@@ -14,7 +14,7 @@ class BudgetHandler(CallHandler):
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
         """Return what is left of the budget."""
-        key = f"{site.asked.place} budget"
+        key = f"{site.asked.call_path} budget"
         return Reply(recorded_value(site.tree.receipts, key, lambda: _remaining(site, journal)))
 
 

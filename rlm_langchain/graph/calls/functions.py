@@ -64,7 +64,7 @@ class FunctionHandler(CallHandler):
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, at most once. Return its result as JSON, or an error message."""
-        place, prompt = site.asked.place, site.asked.call.prompt
+        place, prompt = site.asked.call_path, site.asked.call.prompt
         key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
         return await recorded(site.tree.receipts, key, place, lambda: _run_counted(site))
 
@@ -144,7 +144,7 @@ def _signature_problem(function: HostFunction) -> str | None:
 
 async def _run_counted(site: CallSite) -> CallResult:
     """Run the call if `Budget.tool_calls` allows one more."""
-    async with site.tree.tool_call(site.asked.place) as is_left:
+    async with site.tree.tool_call(site.asked.call_path) as is_left:
         if not is_left:
             return CallResult(None, "not run: no tool calls are left", refused="calls")
         return await _run(site)
@@ -200,16 +200,16 @@ async def _paid_place(site: CallSite, function: HostFunction) -> AsyncIterator[N
     """Wait for a free place among the running tools. Reserve the price before, and charge it after the call."""
     tree = site.tree
     if not function.usd:
-        async with tree.tool_gate:
+        async with tree.tool_limiter:
             yield
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    async with tree.reserve(site.asked.place, cost) as entry:
-        tree.agreement.started(site.asked.place)
+    async with tree.reserve(site.asked.call_path, cost) as entry:
+        tree.approval_limit.started(site.asked.call_path)
         while True:
             await entry.renew()
-            async with tree.tool_gate:
+            async with tree.tool_limiter:
                 if entry.begin():
                     try:
                         yield

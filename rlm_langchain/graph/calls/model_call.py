@@ -56,7 +56,7 @@ class ModelCallHandler(CallHandler):
 def _model_call(site: CallSite) -> ModelCall:
     components, tree, asked, _ = site
     repl = tree.repls.get(asked.path)
-    batch = asked.place if repl is None else child_path(asked.path, repl.next_call)
+    batch = asked.call_path if repl is None else child_path(asked.path, repl.next_call)
     return ModelCall(components, tree, components.sub_model(depth_of(asked.path)), asked, batch)
 
 
@@ -156,9 +156,9 @@ class ModelCall:
 
     def _request(self) -> ModelRequest:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.asked.place)
+        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.asked.call_path)
         own = f"{self.batch} wave{key}" if self.components.memo else None
-        return ModelRequest(self.model, messages, self.asked.place, key, own)
+        return ModelRequest(self.model, messages, self.asked.call_path, key, own)
 
     def _prompt(self) -> str:
         if self.asked.call.context is None:

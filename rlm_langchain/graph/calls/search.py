@@ -24,7 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.records import depth_of
-from rlm_langchain.retrieval.external import found_outside, nothing_found
+from rlm_langchain.retrieval.external import no_hits_note, search_external
 from rlm_langchain.types import (
     Call,
     CallResult,
@@ -93,7 +93,7 @@ class SearchHandler(CallHandler):
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
         """Return the prompt's part about `search`, if there is something to search."""
         search = components.search
-        if search is None or (context is None and search.outside is None):
+        if search is None or (context is None and search.external is None):
             return ""
         return search.guidance(components.root_model(depth_of(path)).profile)
 
@@ -102,7 +102,7 @@ class SearchHandler(CallHandler):
         search = site.components.search
         if search is None:
             return unhandled(site)
-        search_call = SearchCall(search, site.components.store, site.tree, site.asked.place)
+        search_call = SearchCall(search, site.components.store, site.tree, site.asked.call_path)
         return await search_call.reply(site.asked.call, site.context, config)
 
 
@@ -113,14 +113,14 @@ class SearchCall:
     search: Search
     store: ContextStore
     tree: RunTree
-    place: str
-    """The call's place in the run tree."""
+    call_path: str
+    """The path of the call in the run tree."""
 
     async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         """Return the passages as JSON. The reply is on disk before it is used, so no crash makes it cost twice."""
-        key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        key = f"{self.call_path} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
         search = partial(self._search, call, context, config)
-        return await recorded(self.tree.receipts, key, self.place, search)
+        return await recorded(self.tree.receipts, key, self.call_path, search)
 
     async def _search(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
@@ -136,11 +136,11 @@ class SearchCall:
 
     async def _find(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         if self.search.indexes is None:
-            return await found_outside(self.search.outside, query, most, self.tree, config)
+            return await search_external(self.search.external, query, most, self.tree, config)
         if context is None:
             return search_result([], "there is no context to search")
         if not query.strip() or not most:
-            return search_result([], nothing_found(query, most, ""))
+            return search_result([], no_hits_note(query, most, ""))
         target = await asyncio.to_thread(self._target, self.search.indexes, context)
         try:
             hits = await self.search.indexes.search(*target[:2], query, most, self._paid_request, target.part)
@@ -160,16 +160,16 @@ class SearchCall:
         """Return the note for a search without hits."""
         assert self.search.indexes is not None  # noqa: S101 - for mypy
         count = len(await self.search.indexes.index(*target[:2]))
-        return nothing_found(query, most, f" in the {count:,} passages of the context")
+        return no_hits_note(query, most, f" in the {count:,} passages of the context")
 
     def _target(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
         """Return the context; for a slice of an indexed context of the top run, that part of it."""
         file = self.store.open(context)
-        for above in self.tree.reading.contexts if self.tree.reading else ():
+        for above in self.tree.coverage.contexts if self.tree.coverage else ():
             if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
                 continue
             whole = self.store.open(above)
-            if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
+            if indexes.is_ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
                 return SearchTarget(whole, above["sha256"], part)
         return SearchTarget(file, context["sha256"])
 
@@ -177,7 +177,7 @@ class SearchCall:
     async def _paid_request(self, wanted: Usage) -> AsyncIterator[None]:
         """Send a request to the embedding model in this context: its cost is reserved before, and charged after."""
         self.tree.check()
-        async with self.tree.reserve(self.place, wanted) as entry, self._in_turn(entry):
+        async with self.tree.reserve(self.call_path, wanted) as entry, self._in_turn(entry):
             costs_nothing = False
             try:
                 yield
@@ -195,7 +195,7 @@ class SearchCall:
         """Wait for a free place among the running requests. Raises `BudgetRefused` if a limit is reached."""
         while True:
             await entry.renew()
-            async with self.tree.gate:
+            async with self.tree.limiter:
                 if entry.begin():
                     yield
                     return

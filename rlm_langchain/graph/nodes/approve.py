@@ -43,11 +43,11 @@ def approval_needed(
 ) -> Approval | None:
     """Return the question that a person must answer before these calls are made. None if they may be made."""
     reserved = {
-        call.place: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
+        call.call_path: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
     }
     paid = {place: usage for place, usage in reserved.items() if usage != Usage()}
     first = min((call.number for call in calls), default=-1)
-    asked, agreement = state.get("approval"), tree.agreement
+    asked, agreement = state.get("approval"), tree.approval_limit
     if asked and asked["granted"] and asked["first"] == first:
         agreement.reserve(paid)
         return None
@@ -58,7 +58,7 @@ def approval_needed(
     return Approval(
         first=first,
         calls=len(paid),
-        about=[_describe_call(call.call) for call in calls if call.place in paid][:MAX_CALLS_SHOWN],
+        about=[_describe_call(call.call) for call in calls if call.call_path in paid][:MAX_CALLS_SHOWN],
         estimated_usd=total_usage(paid.values()).cost,
         spent_calls=spent.calls,
         spent_usd=spent.cost,
@@ -72,11 +72,11 @@ def restore_approvals(state: RLMState, tree: RunTree) -> None:
 
     The run's last batch has ended, so its reservations are released.
     """
-    tree.agreement.raise_to(state.get("agreed"))
+    tree.approval_limit.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
-        tree.agreement.raise_to(asked["until"])
-    tree.agreement.forget_run(state["path"])
+        tree.approval_limit.raise_to(asked["until"])
+    tree.approval_limit.forget_run(state["path"])
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:

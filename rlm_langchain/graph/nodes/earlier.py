@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from rlm_langchain.context.long_text import loaded
+from rlm_langchain.context.long_text import load_text
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.context.sanitize import shown
 from rlm_langchain.context.sources.json_values import why_not_json
@@ -36,7 +36,7 @@ def exchanges(journal: Journal, store: ContextStore) -> list[Exchange]:
     """Return the earlier questions of the thread, the oldest first. Raises `JournalError` if a text is missing."""
     return [
         Exchange(
-            question=loaded(store, question.get("query_ref", question["query"])),
+            question=load_text(store, question.get("query_ref", question["query"])),
             answer=_as_json_value(answer["answer"]) if answer else None,
             status=answer["status"] if answer else "given up",
         )

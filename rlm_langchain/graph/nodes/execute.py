@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
-from rlm_langchain.context.long_text import recorded_value
+from rlm_langchain.context.long_text import value_fields
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -276,8 +276,8 @@ class ExecuteStep:
             refused=None if is_free else refusal,
         )
         prompt_chars = len(asked.call.prompt)
-        result = self.tree.charged(asked.place, result)
-        more = {"value": reply.value} if is_free else recorded_value(self.components.store, reply.value)
+        result = self.tree.charged(asked.call_path, result)
+        more = {"value": reply.value} if is_free else value_fields(self.components.store, reply.value)
         self.journal.add(self.recorder.call(asked, result, prompt_chars=prompt_chars, **more))
 
     def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:
@@ -303,8 +303,8 @@ class ExecuteStep:
         for call in free:
             if (reply := self._free_reply(call)) is not None:
                 self._record_reply(call, reply)
-        agreed = self.tree.agreement.approved_up_to
-        read = self.tree.reading.contexts if self.tree.reading else []
+        agreed = self.tree.approval_limit.approved_up_to
+        read = self.tree.coverage.contexts if self.tree.coverage else []
         # Child runs need no previews, and each of their checkpoints would contain them.
         tops = [self.components.store.with_short_preview(ref, 0) for ref in read]
         sent = [
@@ -319,7 +319,7 @@ class ExecuteStep:
         """Record the answer, and go to `finalise`. A long answer of a child run is stored by reference."""
         more: dict[str, Any] = {"value": value}
         if self.state["path"]:
-            more = recorded_value(self.components.store, value)
+            more = value_fields(self.components.store, value)
         self._output("answered", stdout, error, **more)
         return self._go("finalise", answer=more["value"], stop_reason=self._final_turn_reason or "answer")
 

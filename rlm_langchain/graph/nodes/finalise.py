@@ -11,7 +11,7 @@ from rlm_langchain.answers.citations import cite
 from rlm_langchain.answers.coverage import ReadRanges, read_in_records
 from rlm_langchain.answers.words import problem_in_words
 from rlm_langchain.budget.limits import STOPS
-from rlm_langchain.context.long_text import recorded_value
+from rlm_langchain.context.long_text import value_fields
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -61,7 +61,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
     read, coverage = _read_ranges(components, state, journal)
     if coverage is not None:
         evidence["coverage"] = coverage
-    shown = recorded_value(components.store, answer) if state["path"] else {"value": answer}
+    shown = value_fields(components.store, answer) if state["path"] else {"value": answer}
     answer = shown["value"]
     recorder.record(_answer_record(state["path"], answer, shown.get("value_ref"), end, evidence, read))
     if not state["path"]:
@@ -77,7 +77,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": ("\n".join(map(fenced, journal.last_seen)) or None) if failed else None,
+        "found": ("\n".join(map(fenced, journal.last_outputs)) or None) if failed else None,
         "misfit": _schema_problem(components, state) if failed else None,
         # The next question on this thread starts a new run, with receipts of its own.
         "run": None,

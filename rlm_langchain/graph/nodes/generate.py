@@ -34,7 +34,7 @@ from rlm_langchain.run.ask_model import (
     receipt_key,
     recorded_plan,
 )
-from rlm_langchain.run.run_tree import RunTree, turn_place
+from rlm_langchain.run.run_tree import RunTree, turn_path
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
@@ -236,7 +236,7 @@ class GenerateStep:
 
     @property
     def _call_path(self) -> str:
-        return turn_place(self._path, len(self.journal.turns))
+        return turn_path(self._path, len(self.journal.turns))
 
     def _new_plan(self, prompt: int) -> TurnPlan:
         """Plan the turn by the ledger, the clock and the run's progress. `prompt` is the most tokens of its

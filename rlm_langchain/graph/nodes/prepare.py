@@ -6,8 +6,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
-from rlm_langchain.context.decoding import replace_unkept, unkept
-from rlm_langchain.context.long_text import ASKED_CHARS, MADE_CHARS, loaded, shortened, stored
+from rlm_langchain.context.decoding import describe_unstorable, replace_unstorable
+from rlm_langchain.context.long_text import CODE_QUESTION_CHARS, USER_QUESTION_CHARS, load_text, shorten, store_text
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import exchanges
@@ -32,7 +32,7 @@ ENDING_FIELDS = ("answer", "status", "stop_reason", "approval", "degraded", "fou
 
 def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     """Record the question, and store its context. Raises `InputError` for an empty question."""
-    query, path = loaded(components.store, state.get("query", "")), state.get("path", "")
+    query, path = load_text(components.store, state.get("query", "")), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
     journal, recorder = Journal(state.get("trajectory", [])), Recorder()
@@ -40,15 +40,15 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     is_empty = context is None and state.get("context") is not None
     if context is not None and journal.has_context(context):
         context = None
-    if (cell := journal.given_up) is not None:
+    if (cell := journal.unfinished_cell) is not None:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
-    query, replaced = replace_unkept(query)
+    query, replaced = replace_unstorable(query)
     question = _question_record(components, journal, path, query, context, is_empty=is_empty)
     recorder.record(question)
     if replaced:
-        recorder.note(path, "model", f"In the question, U+FFFD stands for {unkept(replaced)}.")
+        recorder.note(path, "model", f"In the question, U+FFFD stands for {describe_unstorable(replaced)}.")
     return {
         "query": question["query"],
         "context": None,
@@ -89,8 +89,8 @@ def _question_record(
     def prompt(query: str) -> str:
         return question_prompt(components, journal, path, query, context, strategies, is_empty=is_empty)
 
-    is_long = len(query) > (MADE_CHARS if path else ASKED_CHARS)
-    short = shortened(query) if is_long else query
+    is_long = len(query) > (CODE_QUESTION_CHARS if path else USER_QUESTION_CHARS)
+    short = shorten(query) if is_long else query
     record = QuestionRecord(
         type="question",
         path=path,
@@ -102,8 +102,8 @@ def _question_record(
         strategies=[strategy.name for strategy in strategies],
     )
     if is_long:
-        record["query_ref"] = stored(components.store, query)
-        record["text_ref"] = stored(components.store, prompt(query))
+        record["query_ref"] = store_text(components.store, query)
+        record["text_ref"] = store_text(components.store, prompt(query))
     if examples := examples_for(components, journal, path, context):
         record["examples"] = examples
     if components.auto:

@@ -12,7 +12,7 @@ from rlm_langchain.graph.nodes.earlier import describe_earlier, exchanges
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.records import depth_of
-from rlm_langchain.retrieval.external import corpus_size
+from rlm_langchain.retrieval.external import describe_corpus_size
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.types import ContextRef
 
@@ -70,9 +70,9 @@ def _context_type(profile: str, context: ContextRef) -> str:
 
 def _describe_empty_context(components: Components, profile: str) -> str:
     """Return the description of an empty context. That of a hybrid RLM says that its retriever found nothing."""
-    if components.search is None or components.search.outside is None:
+    if components.search is None or components.search.external is None:
         return render(profile, "empty_context")
-    return render(profile, "nothing_retrieved", corpus=corpus_size(components.search.outside))
+    return render(profile, "nothing_retrieved", corpus=describe_corpus_size(components.search.external))
 
 
 def _describe_context(profile: str, name: str, context: ContextRef) -> str:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.context.decoding import replace_surrogates
-from rlm_langchain.context.long_text import VALUE_CHARS, recorded_value
+from rlm_langchain.context.long_text import VALUE_CHARS, value_fields
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import JournalError, RLMError
@@ -124,16 +124,18 @@ class SubcallNode:
             reply = await handler.answer(site, config)
             text = _storable(reply.text)
             if text and len(text) > VALUE_CHARS and not kind_of(call.kind).is_answered_by_model:
-                more = await asyncio.to_thread(recorded_value, self.components.store, text)
+                more = await asyncio.to_thread(value_fields, self.components.store, text)
         except RLMError as error:
-            self.tree.breaks(error)
+            self.tree.stop_calls(error)
             return
         seconds = time.monotonic() - before
         if kind_of(call.kind).is_answered_by_model and reply.error is None and not reply.memo:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            self.tree.charged(asked.place, reply)._replace(text=text, error=_clip_error(_storable(reply.error))),
+            self.tree.charged(asked.call_path, reply)._replace(
+                text=text, error=_clip_error(_storable(reply.error))
+            ),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
@@ -143,7 +145,7 @@ class SubcallNode:
     async def _ranges_read(self, call: Call) -> dict[str, Any]:
         """Return the field with the ranges of the contexts that were in the prompt. Only here is its text
         available."""
-        reading = self.tree.reading
+        reading = self.tree.coverage
         if reading is None or not reading.contexts:
             return {}
         text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from rlm_langchain.records import RLMOutput
 from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
-from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.validation import check_types
 
 
@@ -60,6 +60,6 @@ def tool_output(output: RLMOutput) -> tuple[str, RLMOutput]:
         misfit = f"; the last one does not fit: {output['misfit']}" if output.get("misfit") else ""
         return f"(no answer: {output['stop_reason']}{misfit}){found}", output
     answer = output["answer"] if isinstance(output["answer"], str) else f"{output['answer']}"
-    missing = f"; {described(output['degraded'])}" if output["degraded"] else ""
+    missing = f"; {describe_shortfalls(output['degraded'])}" if output["degraded"] else ""
     doubt = f"\n(a partial answer: {output['stop_reason']}{missing})" if output["status"] == "partial" else ""
     return f"{answer}{doubt}", output
