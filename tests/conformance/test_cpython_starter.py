@@ -19,7 +19,7 @@ if sys.platform != "linux":
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import launcher, launcher_process, policy
-from rlm_langchain.sandboxes.cpython.launcher import Launcher, started
+from rlm_langchain.sandboxes.cpython.launcher import Launcher, start_worker
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Completed, Died, Limits
 from tests.processes import alive, descendants, gone
@@ -305,5 +305,5 @@ def test_a_request_of_any_size_is_taken(tmp_path):
         path = tmp_path / f"{'x' * 100}{n}"
         path.touch()
         paths.append(path)
-    worker = started(paths, Limits().memory)
+    worker = start_worker(paths, Limits().memory)
     worker.close(10)
