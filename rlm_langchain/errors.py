@@ -46,7 +46,11 @@ class UnknownPlugin(ConfigurationError):
             "providers": "provider",
             "calls": "function",
         }.get(kind, kind)
-        super().__init__(f"no {one} is called {name!r}; installed: {there}{hint}")
+        from difflib import get_close_matches  # at the first mistake: `import rlm_langchain` is quick
+
+        near = get_close_matches(name, self.known, 1) if isinstance(name, str) else []
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"no {one} is called {name!r}; installed: {there}{meant}{hint}")
 
 
 class MissingDependency(ConfigurationError):

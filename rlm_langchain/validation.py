@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rlm_langchain.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
 
@@ -118,4 +118,17 @@ def option_errors(model: type[BaseModel]) -> Iterator[None]:
             check_names([name], {field.alias or name for name, field in model.model_fields.items()})
         if fault["type"] == "missing":
             raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
-        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None
+        given, alone = fault["input"], fault["type"] == "is_instance_of" and "Sequence" in fault["msg"]
+        raise ConfigurationError(
+            f"{name}={given.__name__} is a class: give one of it, {given.__name__}(...)"
+            if isinstance(given, type)
+            else f"{name}={given!r} cannot be used: give a list, {name}=[...]"
+            if alone
+            else f"{name}={given!r} cannot be used: {_wanted(error, name)}"
+        ) from None
+
+
+def _wanted(error: ValidationError, name: str) -> str:
+    """Return what pydantic says of an option. Where it may be of several types, it says something of each."""
+    told = [fault["msg"] for fault in error.errors(include_url=False) if str(fault["loc"][:1]) == f"({name!r},)"]
+    return " or: ".join(dict.fromkeys(told)) or error.errors(include_url=False)[0]["msg"]

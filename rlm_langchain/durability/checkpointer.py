@@ -62,8 +62,28 @@ def checked_saver(saver: Any) -> Any:
 
 def check_checkpointer(saver: object) -> None:
     """Raise `ConfigurationError` unless this is a saver, None, True or False."""
-    if saver is not None and not isinstance(saver, bool | BaseCheckpointSaver):
-        raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
+    if saver is None or isinstance(saver, bool | BaseCheckpointSaver):
+        return
+    may_be_shown = isinstance(saver, type) or (
+        isinstance(saver, str) and "://" not in saver
+    )  # that may hold a password
+    shown = repr(saver) if may_be_shown else f"a {type(saver).__name__}"
+    raise ConfigurationError(f"checkpointer={shown} cannot be used: {_way_out(saver)}")
+
+
+def _way_out(saver: object) -> str:
+    if (factory := getattr(saver, "func", None)) is not None and hasattr(saver, "gen"):  # of `contextlib`
+        opening = "with" if hasattr(saver, "__enter__") else "async with"
+        return (
+            f"it is not open yet. Open it, and ask within: {opening} {factory.__qualname__}(...) as saver: "
+            "create_rlm(..., checkpointer=saver)"
+        )
+    if isinstance(saver, type):
+        return f"it is a class. Give a saver: {saver.__name__}(...)"
+    return (
+        "give a checkpoint saver of LangGraph, such as InMemorySaver(), or on disk: with "
+        "SqliteSaver.from_conn_string('runs.db') as saver: create_rlm(..., checkpointer=saver)"
+    )
 
 
 def _data_only_serde(serde: Any) -> Any:
@@ -341,11 +361,25 @@ def _as_our_error(what: str) -> Iterator[None]:
             "`ainvoke` one with async methods, AsyncSqliteSaver for example"
         ) from error
     except Exception as error:
+        if "check_same_thread" in str(error) or "can only be used in that same thread" in str(error):
+            raise ConfigurationError(
+                "this saver's connection belongs to one thread, and a run has several: "
+                "sqlite3.connect(..., check_same_thread=False)"
+            ) from error
         raise JournalError(_error_message(what, error)) from error
+
+
+_CLOSED = ("closed database", "no active connection", "Event loop is closed")
+"""What SQLite, aiosqlite and asyncio say of a saver that is used after its end."""
 
 
 def _error_message(what: str, error: Exception) -> str:
     kind = type(error).__name__
+    if any(words in str(error) for words in _CLOSED):
+        return (
+            f"a checkpoint cannot be {what} ({kind}): the saver is closed. Ask within its `with` or `async with`, "
+            "and with an async saver in the event loop that opened it"
+        )
     if _is_full(error):
         return (
             f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "

@@ -27,7 +27,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
-from rlm_langchain.context.decoding import replace_each, replace_surrogates, replace_unstorable, replacement_note
+from rlm_langchain.context.decoding import (
+    describe_unstorable,
+    replace_each,
+    replace_surrogates,
+    replace_unstorable,
+    replacement_note,
+)
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError
 from rlm_langchain.graph.parent_graphs import ambient_config, watch_parents
 from rlm_langchain.records import RLMInput
@@ -42,6 +48,8 @@ CHECKPOINTER_KEY = "__pregel_checkpointer"
 """LangGraph's key under `configurable` for the checkpointer of a subgraph, given by its parent. It may be None."""
 INVOCATION_KEY = "__rlm_seen__"
 """Our key under `configurable` for the `Invocation`, which knows the runs that it has worked on."""
+READ_KEY = "__pregel_read"
+"""LangGraph's key under `configurable` for the function with which a task reads the channels of its graph."""
 _LANGGRAPH_PREFIX = "__pregel_"
 """Prefix of LangGraph's own keys under `configurable`. Most of them hold objects, which JSON cannot express."""
 _SEND_KEY = "__pregel_send"
@@ -101,6 +109,14 @@ class Internal:
 class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     """A compiled graph that accepts no internal values from callers. All of LangGraph's entry points call one of
     these methods."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Invoke as LangGraph does, after checking the input. Raises `InputError`."""
+        return _for_parent(super().invoke(input, config, **kwargs), config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Invoke as LangGraph does, after checking the input. Raises `InputError`."""
+        return _for_parent(await super().ainvoke(input, config, **kwargs), config)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Stream as LangGraph does, after checking the input. Raises `InputError`."""
@@ -264,6 +280,25 @@ class GuardedStateGraph(StateGraph[Any, Any, Any, Any]):
         compiled.__class__ = GuardedGraph
         guarded: GuardedGraph = compiled
         return guarded
+
+
+def storable_in_parent(answer: Any) -> Any:
+    """Return an answer that the state of a parent graph can hold with any saver: without characters that Postgres
+    refuses."""
+    clean, replaced = replace_unstorable(answer) if isinstance(answer, str) else (answer, 0)
+    if replaced:
+        message = "in an answer for the state of a graph around the RLM, U+FFFD stands for %s"
+        logging.getLogger(__name__).warning(message, describe_unstorable(replaced))
+    return clean
+
+
+def _for_parent(output: Any, config: RunnableConfig | None) -> Any:
+    """Return the output of a graph. If it is a node, its parent puts the answer into its own state."""
+    settings = _configurable(config)
+    is_node = READ_KEY in settings and INVOCATION_KEY not in settings
+    if is_node and isinstance(output, dict) and isinstance(output.get("answer"), str):
+        return {**output, "answer": storable_in_parent(output["answer"])}
+    return output
 
 
 def accept_input(value: Any) -> dict[str, Any] | Command[Any] | None:

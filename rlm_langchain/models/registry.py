@@ -61,6 +61,10 @@ def check_kind(spec: Any) -> Any:
     elif isinstance(spec, Runnable):
         unwrap(spec)
     elif not isinstance(spec, Model):
+        if isinstance(spec, type):
+            raise ConfigurationError(
+                f"{spec.__name__} is a class, and no chat model: give an instance of one, such as ChatOpenAI(...)"
+            )
         raise ConfigurationError(
             f"a model is a name or a LangChain chat model, not {type(spec).__name__}. The names are:\n{FORMS}"
         )

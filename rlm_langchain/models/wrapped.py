@@ -204,9 +204,11 @@ def _check_parser(step: Any) -> None:
         made = step.OutputType
     except Exception:  # noqa: BLE001 - the type is unknown until the first reply
         return
+    if made is Any or made is object:  # a function without annotations, say; `Any` is a class from Python 3.11 on
+        return
     kinds = get_args(made) or (made,)
     plain = all(isinstance(kind, type) and issubclass(kind, str | BaseMessage) for kind in kinds)
-    if isinstance(made, type) and not plain and made is not object:
+    if isinstance(made, type) and not plain:
         raise ConfigurationError(_no_text_message(step, made.__name__))
     if get_args(made) and not plain:
         raise ConfigurationError(_no_text_message(step, str(made)))

@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from rlm_langchain.context.mapped_text import open_mapped
 from rlm_langchain.context.opening import read_context
+from rlm_langchain.context.sources.text import warn_of_file_names
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import as_text
 from rlm_langchain.retrieval import extras
@@ -57,6 +58,7 @@ class RLMRetriever(BaseRetriever):
         check_names(options, type(self).model_fields)
         if embeddings is not None:
             check_types("RLMRetriever", Embeddings, embeddings=embeddings)
+        warn_of_file_names(corpus, "the corpus")
         with option_errors(type(self)):
             super().__init__(corpus=corpus, embeddings=embeddings, k=k, home=home, **options)  # type: ignore[call-arg]
 

@@ -13,6 +13,7 @@ from langgraph.channels.base import BaseChannel
 from pydantic import BaseModel
 
 from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.graph.boundary import READ_KEY, storable_in_parent
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import run_supervised
@@ -22,8 +23,6 @@ from rlm_langchain.runnable.run_scope import invocation_of
 
 CONTEXT = "context"
 """The key of the context, unless another one is named."""
-READ = "__pregel_read"
-"""Under `configurable`, LangGraph's: the function by which a task reads the channels of its graph."""
 _INTERNAL = re.compile("__|branch:|join:")
 """How LangGraph's own channels begin."""
 MESSAGES = "messages"
@@ -75,7 +74,7 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
 
 def _channels(config: RunnableConfig) -> frozenset[str] | None:
     """The keys of the parent's state: the channels that a task of LangGraph reads. None outside of a graph."""
-    read = (config.get("configurable") or {}).get(READ)
+    read = (config.get("configurable") or {}).get(READ_KEY)
     channels = next((one for one in getattr(read, "args", ()) if _is_channels(one)), None)
     return None if channels is None else frozenset(map(str, channels))
 
@@ -108,7 +107,7 @@ def _read(state: Any, key: str) -> Any:
 
 def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
     whole = {keys["output"]: output} if "output" in keys else {}
-    said = [AIMessage(_text(output))] if keys["answer"] == keys["query"] else output["answer"]
+    said = [AIMessage(_text(output))] if keys["answer"] == keys["query"] else storable_in_parent(output["answer"])
     return {keys["answer"]: said, **whole}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -28,6 +27,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
 from rlm_langchain.context.long_text import USER_QUESTION_CHARS, text_or_reference
+from rlm_langchain.context.sources.text import warn_of_file_names
 from rlm_langchain.durability.checkpointer import with_thread_name
 from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
@@ -47,8 +47,6 @@ from rlm_langchain.trajectory.journal import DAMAGED, Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; None to resume a thread; or `Command(resume=...)` to answer an interrupt."""
-LONGEST_NAME = 300
-"""Longest text, in characters, that may be a file name."""
 GraphInput = Internal | Command[Any] | None
 
 
@@ -253,21 +251,12 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
         raise InputError(f"the input has no 'context', but {near[0]!r}: did you mean to call it 'context'?")
     context = question.get("context")
-    if isinstance(context, str) and _names_a_file(context):
-        warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
+    warn_of_file_names(context, "the context")
     reference = components.store.reference(context, seconds=components.budget.seconds)
     # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
     given: Any = [] if reference is None and context is not None else reference
     query = text_or_reference(components.store, question["query"], USER_QUESTION_CHARS)
     return Internal({"query": query, "context": given, "run": uuid.uuid4().hex})
-
-
-def _names_a_file(text: str) -> bool:
-    """Return whether this text may be meant as a file name."""
-    try:
-        return len(text) < LONGEST_NAME and os.path.exists(text)
-    except ValueError:  # with a NUL in it
-        return False
 
 
 def _question(asked: Any) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from rlm_langchain.runnable.options import (
     SomeFunctions,
     SomeTools,
     check_call,
+    check_config,
     check_configurable,
     known_options,
 )
@@ -64,7 +65,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
-from rlm_langchain.validation import check_types, option_errors
+from rlm_langchain.validation import check_names, check_types, option_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -412,6 +413,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_next(other)
         return super().__or__(other)
 
+    def pick(self, keys: str | list[str]) -> Any:
+        """Return an RLM whose output is a part of an `RLMOutput`. Raises `ConfigurationError` for a part that there
+        is not."""
+        check_names([keys] if isinstance(keys, str) else keys, RLMOutput.__annotations__)
+        return super().pick(keys)
+
     def pipe(self, *others: Any, name: str | None = None) -> Any:
         """Do what `|` does, with several steps."""
         check_next(others[0] if others else None)
@@ -492,6 +499,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         `threads` is for a sync run. Each task of LangGraph occupies a thread, so there are only as many as can
         have work.
         """
+        check_config(config)
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         invocation = Invocation(self.built.components.trees)
         watch_parents(invocation, settings)

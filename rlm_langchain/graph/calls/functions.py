@@ -188,6 +188,7 @@ def _as_json(name: str, result: Any, most: int) -> CallResult:
         text = json.dumps(result, allow_nan=False)
         if len(text) > most:
             return CallResult(None, f"{name} ran, but {too_big(most)}")
+        json.dumps(result, ensure_ascii=False).encode()  # half of a surrogate pair would come to no sandbox
         if json.loads(text) == result:
             return CallResult(text)
     except (TypeError, ValueError, RecursionError):

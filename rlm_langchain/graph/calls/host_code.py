@@ -27,8 +27,7 @@ def definitions(kind: str, names: Iterable[str]) -> str:
     return "\n\n\n".join(
         f"def {name}(*args, **kwargs):\n"
         "    import json\n\n"
-        f"    call = json.dumps([{name!r}, [*args], kwargs])\n"
-        f"    return json.loads(_host_call({kind!r}, call))"
+        f"    return json.loads(_host_call({kind!r}, [{name!r}, [*args], kwargs]))"
         for name in names
     )
 

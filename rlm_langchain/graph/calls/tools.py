@@ -225,6 +225,15 @@ def _of_message(tool: BaseTool, result: Any, kept: list[Any]) -> Any:
 def _from_function(function: Callable[..., Any]) -> BaseTool:
     if not callable(function):
         raise ConfigurationError(f"a tool is a LangChain tool or a function, not {type(function).__name__}")
+    if isinstance(function, type) and issubclass(function, BaseTool):
+        raise ConfigurationError(
+            f"{function.__name__} is a class of tools: give one of them, {function.__name__}()"
+        )
+    if not hasattr(function, "__name__"):
+        raise ConfigurationError(
+            f"a {type(function).__name__} has no name that code could call it by: give a function, or "
+            "StructuredTool.from_function(..., name=..., description=...)"
+        )
     try:
         if argument := unpassable(function):
             raise ValueError(f"its argument `{argument}` cannot be passed by name; name each of its arguments")

@@ -9,6 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, Field
 
+from rlm_langchain.context.sources.text import warn_of_file_names
 from rlm_langchain.records import RLMOutput
 from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
@@ -34,6 +35,7 @@ def rlm_tool(
     check_types("rlm_tool", str, name=name)
     check_types("rlm_tool", (str, NoneType), description=description)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
+    warn_of_file_names(context, "the context")
     reference = rlm.built.components.store.reference(context, seconds=rlm.budget.seconds)
     about = reference["about"] if reference else "nothing"
 

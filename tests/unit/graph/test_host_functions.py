@@ -42,6 +42,8 @@ def lookup(word: str, most: int = 2) -> Any:
         raise ToolException("the dictionary is closed today")
     if word == "raised":
         raise RuntimeError("sk-secret")
+    if word == "half":
+        return "half of a pair: \ud800"
     if word == "odd":
         return {1: "a key that is no text"}
     return {"word": word, "senses": [f"{word} {n}" for n in range(most)]}
@@ -79,6 +81,7 @@ def test_a_function_is_called_with_json_values_and_returns_them(sandbox: str, fu
         ("lookup('said')", "lookup says: the dictionary is closed today"),
         ("lookup('raised')", "lookup failed: RuntimeError"),
         ("lookup('odd')", "lookup returned a dict that JSON cannot represent"),
+        ("lookup('half')", "lookup returned a str that JSON cannot represent"),
         ("lookup()", "lookup was called wrongly: missing a required argument: 'word'"),
         ("lookup('a', 1, 2)", "lookup was called wrongly: too many positional arguments"),
         ("lookup('a', least=1)", "lookup was called wrongly: got an unexpected keyword argument 'least'"),

@@ -6,12 +6,13 @@ import asyncio
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain_core.tools import ToolException
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
 
 from rlm_langchain import InputError, create_rlm
 from rlm_langchain.graph.text_channel import ENCODED_TAG, TextChannel
@@ -79,6 +80,20 @@ def test_what_was_replaced_in_a_question_is_told_to_the_model_and_in_the_traject
     assert question["query"] == "what is a\ufffdb?"
     assert (note["type"], note["to"]) == ("note", "model")
     assert "U+FFFD stands for 1 character" in note["text"]
+
+
+def test_an_answer_for_a_parent_graph_is_replaced_only_there(tmp_path: Path) -> None:
+    class Asking(TypedDict, total=False):
+        query: str
+        answer: Any
+
+    rlm = create_rlm(script(f"FINAL({NUL!r})"))
+    for node in (rlm.graph, rlm.as_node()):
+        parent = StateGraph(Asking).add_node("ask", node).add_edge(START, "ask").compile()
+        assert parent.invoke({"query": "q"})["answer"] == "a\ufffdb"
+        assert asyncio.run(parent.ainvoke({"query": "q"}))["answer"] == "a\ufffdb"
+    assert rlm.graph.invoke({"query": "q"})["answer"] == NUL
+    assert rlm.invoke("q")["answer"] == NUL
 
 
 @pytest.mark.parametrize("name", ["thread_id", "checkpoint_ns", "checkpoint_id"])

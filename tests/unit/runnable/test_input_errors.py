@@ -101,6 +101,14 @@ def test_a_text_that_names_a_file_is_asked_about_with_a_warning(tmp_path: Path) 
     with pytest.warns(UserWarning, match=r"for the file, give Path\("):
         assert rlm.completion("q", name)["answer"] == len(name)
     assert rlm.completion("q", Path(name))["answer"] == len("all of it")
+    for texts in ([name, name], {"a": name}):
+        with pytest.warns(UserWarning, match=rf"holds the text '{name}': for the file, give Path\("):
+            assert rlm.completion("q", texts)["answer"] == len(texts)
+    assert rlm.completion("q", [name, "and more"])["answer"] == 2
+    with pytest.warns(UserWarning, match="the corpus is the text"):
+        RLMRetriever(corpus=name)
+    with pytest.warns(UserWarning, match="the context is the text"):
+        rlm_tool(rlm, name)
 
 
 def test_a_trace_takes_the_place_of_a_trace_only(tmp_path: Path) -> None:
