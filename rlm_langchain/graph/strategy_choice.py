@@ -42,16 +42,17 @@ BUDGET_SHARE = 0.25
 
 
 def strategies_for_run(
-    given: Sequence[Strategy], model: Model, budget: Budget, context: ContextRef | None, *, auto: bool
+    requested: Sequence[Strategy], model: Model, budget: Budget, context: ContextRef | None, *, auto: bool
 ) -> tuple[Strategy, ...]:
-    """Return the strategies of a run: those of `given` that fit its context, and with `auto` those that suit it.
+    """Return the strategies of a run: those of `requested` that fit its context, and with `auto` those that suit
+    it.
 
     `model` is the root model of the run.
     """
-    named = [strategy for strategy in given if not strategy.whole or _fits(budget, model, context, strategy)]
+    named = [strategy for strategy in requested if not strategy.whole or _fits(budget, model, context, strategy)]
     if not auto:
         return tuple(named)
-    available = set(names("strategies")) - {strategy.name for strategy in given}
+    available = set(names("strategies")) - {strategy.name for strategy in requested}
     direct = strategies_of([DIRECT] if DIRECT in available else [])
     short = [strategy for strategy in direct if _fits(budget, model, context, strategy)]
     suiting = short or strategies_of([name for name in suitable_names(context) if name in available])
