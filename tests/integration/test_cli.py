@@ -61,7 +61,7 @@ def test_the_answer_is_on_standard_output_and_the_work_on_standard_error(
     assert "1 turn, 20 sub-calls" in shown
     read = counting.tokens["input"]
     assert f"models read {read:,} tokens" in shown
-    assert f"the context has about 2,500: {100 * read / 2_500:.2g} % of it" in shown
+    assert f"the context has about 2,500, so they read {100 * read / 2_500:.2g} % as many" in shown
 
 
 def test_quiet_shows_nothing_but_the_answer(command: Command, counting: Server, text: Path) -> None:
@@ -255,7 +255,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("negative", ["ask", "q", *MODEL, "--usd", "-1"], "--usd"),
         wrong("no such option", ["ask", "q", "--magic"], "--magic"),
         wrong("no such command", ["dance"], "dance"),
-        wrong("no such trace", ["show", "nothing.jsonl"], "no file and no kept run called 'nothing.jsonl'"),
+        wrong("no such trace", ["show", "nothing.jsonl"], "no saved run and no file called 'nothing.jsonl'"),
         wrong("no trace", ["show", "latin.txt"], "is not a"),
     ],
 )  # fmt: skip
@@ -541,7 +541,7 @@ def test_what_an_answer_lacks_is_told_to_people_and_programs(
         done = command(*ASK, *MODEL, "--calls", "5", "--json")
     told = json.loads(done.out)
     assert (told["status"], told["stop_reason"], told["degraded"]) == ("partial", "calls", {"refused": 17})
-    assert "the answer may lack something: 17 calls were refused by a limit" in done.err
+    assert "may be wrong or incomplete: no model calls were left; 17 calls were refused by a limit" in done.err
 
 
 def test_the_doctor_says_whether_the_local_model_is_here(

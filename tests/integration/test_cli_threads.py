@@ -103,7 +103,7 @@ def test_a_run_that_lost_its_model_goes_on_with_the_options_it_was_begun_with(
     options = ("--sub-model", "openai:small", "--iterations", "7", "--sandbox", "monty", "--thread", "book")
     failed = command("ask", "How long?", text, *MODEL, *options)
     assert failed.code == 1
-    assert failed.err.splitlines()[-1] == "What was paid is kept: `rlm resume book` goes on."
+    assert failed.err.splitlines()[-1] == "What was paid for is saved: `rlm resume book` continues."
     [kept] = runs(command)
     assert (kept["thread"], kept["state"], kept["turns"], kept["calls"]) == ("book", "stopped", 2, 5)
     fate.clear()
@@ -136,7 +136,7 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_paid_twice(
     assert "To look back: `rlm show 'my book'`" in err
     stopped = command("show", "my book")
     assert (stopped.code, "turn 2" in stopped.out, "turn 3" in stopped.out) == (0, True, False)
-    assert stopped.out.splitlines()[-1].startswith("cut off here")
+    assert stopped.out.splitlines()[-1].startswith("the run has not ended")
     fate.clear()
     since = server.calls
     trace = tmp_path / "steps.jsonl"
@@ -220,7 +220,7 @@ def test_a_fork_goes_back_to_a_turn_with_another_model(command: Command, done: S
     since = done.calls
     forked = command("fork", "book", "--at", "3", "--model", "openai:other")
     assert (forked.code, forked.out) == (0, ANSWER)
-    assert "book-2: goes on from book, turn 3" in forked.err
+    assert "The new thread book-2 continues book from before turn 3." in forked.err
     assert asked(done, since) == ["turn 3"]
     assert done.requests[-1].body["model"] == "other"
     assert {(kept["thread"], kept["model"]) for kept in runs(command)} == {
@@ -253,7 +253,7 @@ def test_the_table_of_runs_is_for_people(command: Command, done: Server) -> None
 def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
     command: Command, server: Server, home: Path
 ) -> None:
-    assert "no runs are kept yet" in command("runs").out
+    assert "there are no saved runs" in command("runs").out
     assert command("runs", "--json").out == "[]\n"
     assert not list(home.iterdir())
 
@@ -270,14 +270,17 @@ def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: P
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["resume", "nobody"], "no run is kept as 'nobody': `rlm runs` lists"),
+        (["resume", "nobody"], "no run is saved as 'nobody': `rlm runs` lists"),
         (["resume", "book", "--strategy", "peek"], "rlm fork book --strategy"),
-        (["fork", "nobody", "--at", "1"], "no run is kept as 'nobody'"),
-        (["forget", "nobody"], "no run is kept as 'nobody'"),
+        (["fork", "nobody", "--at", "1"], "no run is saved as 'nobody'"),
+        (["forget", "nobody"], "no run is saved as 'nobody'"),
         (["fork", "book", "--at", "9"], "no turn 9 to go back to: this thread has made 3"),
         (["fork", "book", "--at", "2", "--as", "book"], "on the thread 'book' already"),
-        (["ask", "q", *MODEL, "--thread", " "], "no run can be kept as ' '"),
-        (["ask", "q", *MODEL, "--thread", "a\x1b[31m"], "no run can be kept as 'a\\\\x1b[31m'"),
+        (["ask", "q", *MODEL, "--thread", " "], "the name ' ' is blank"),
+        (
+            ["ask", "q", *MODEL, "--thread", "a\x1b[31m"],
+            "the name 'a\\x1b[31m' has a character that cannot be displayed",
+        ),
         (["ask", "q", *MODEL, "--approve-above-calls", "much"], "give a number of calls (20), or off"),
         (["ask", "q", *MODEL, "--approve-above-calls", "2.5"], "--approve-above-calls 2.5: give a number of calls"),
         (["ask", "q", *MODEL, "--approve-above-usd", "-1"], "--approve-above-usd -1: give dollars (0.50), or off"),
@@ -344,7 +347,7 @@ def test_a_person_is_asked_before_a_fan_out(
 def test_without_a_terminal_nobody_can_be_asked(
     command: Command, server: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
+    monkeypatch.setattr("rlm_langchain.cli.streams.TERMINAL", tmp_path / "none")
     done = command("ask", "How long?", text, *MODEL, "--approve-above-calls", "3")
     assert (done.code, done.out, server.calls) == (2, "", 0)
     assert "there is no terminal here to ask at" in done.err
@@ -383,7 +386,7 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(
     assert process.returncode == 130
     assert "rlm resume book" in err
     assert runs(command)[0]["state"] == "waiting"
-    monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
+    monkeypatch.setattr("rlm_langchain.cli.streams.TERMINAL", tmp_path / "none")
     for arguments in ((), ("--approve-above-calls", "100")):
         refused = command("resume", "book", *arguments)
         assert refused.code == 2
@@ -466,4 +469,4 @@ def test_a_thread_that_cannot_be_kept_is_told_and_no_answer_is_lost(
     assert "a checkpoint cannot be written" in failed.err
     assert "Traceback" not in failed.err
     assert (done.calls > before) == (missing != "all")
-    assert ("The answer, which is not kept:" in failed.err) == (missing == "the last")
+    assert ("The answer, which is not saved:" in failed.err) == (missing == "the last")

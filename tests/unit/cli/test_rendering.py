@@ -11,7 +11,7 @@ from rlm_langchain.cli.rendering.plain import (
     Lines,
     NoView,
     PlainWithTicker,
-    dollars,
+    cost_suffix,
     spending,
 )
 from rlm_langchain.cli.rendering.progress import Waves
@@ -202,7 +202,7 @@ def test_a_summary_is_not_told_as_a_turn() -> None:
     assert record["type"] == "turn"
     record["summary"] = True
     assert [part.text for part in narrate(record)] == [
-        "the history in short · root · 2.0 s · read 100 tokens, wrote 10",
+        "summary of the history · root · 2.0 s · read 100 tokens, wrote 10",
         "So far: nothing.",
     ]
 
@@ -221,7 +221,7 @@ def test_a_drawing_shows_what_goes_on_below_what_happened() -> None:
     view.close()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1 of 10 sub-calls" in shown
-    assert "sub-calls are on their way" in shown
+    assert "waiting for sub-calls" in shown
     assert "2 model calls · 165 tokens · $0.6000" in shown
     assert shown.index("ask()") < shown.rindex("1 of 10")
 
@@ -256,7 +256,7 @@ def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_spending_in_a_few_words() -> None:
     assert spending(Usage(1, 1_000, 0, 234, 0.0)) == "1 model call · 1,234 tokens"
     assert spending(Usage(2, 0, 0, 0, 1.5)) == "2 model calls · 0 tokens · $1.5000"
-    assert dollars(None) == " · price unknown"
+    assert cost_suffix(None) == " · price unknown"
 
 
 @pytest.mark.parametrize(
