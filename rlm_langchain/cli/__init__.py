@@ -45,7 +45,7 @@ def run_safely(command: Callable[[], int | None]) -> int:
         try:
             code = _exit_code(command)
             if note := streams.escape_note():
-                print(f"rlm: {note}", file=sys.stderr)
+                streams.say(f"rlm: {note}")
             return code
         except KeyboardInterrupt:
             return 130
@@ -58,13 +58,16 @@ def run_safely(command: Callable[[], int | None]) -> int:
 
 def _report(error: Exception) -> int | None:
     """Print an error, and return the exit code. None: it is none of ours, and nothing was printed."""
+    from rlm_langchain.cli import streams
     from rlm_langchain.context.sanitize import visible
     from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 
     if isinstance(error, RLMError):
         # LangGraph adds a note that names its task, which means nothing to a user.
         notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith("During task ")]
-        print("\n".join([f"rlm: {visible(str(error))}", *notes]), file=sys.stderr)
+        streams.say(f"rlm: {visible(str(error))}")
+        for note in notes:  # it may hold an answer
+            print(note, file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError | InputError) else 1
     if isinstance(error, OSError):
         return _report_os_error(error)
@@ -79,12 +82,12 @@ def _report_os_error(error: OSError) -> int | None:
         streams.discard(sys.stdout)
         if error.errno == errno.EPIPE:  # a reader who has seen enough needs no message
             return READER_GONE
-        print(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere", file=sys.stderr)
+        streams.say(f"rlm: standard output cannot be written ({error.strerror}): write elsewhere")
         return 2
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
         return None
     where = f" {visible(str(error.filename))}" if error.filename else ""
-    print(f"rlm: a file{where} cannot be written ({error.strerror}): make room, or set RLM_HOME", file=sys.stderr)
+    streams.say(f"rlm: a file{where} cannot be written ({error.strerror}): make room, or set RLM_HOME")
     return 1
 
 

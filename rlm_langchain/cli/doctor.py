@@ -123,7 +123,7 @@ def report(findings: list[Finding]) -> list[str]:
     """Return the findings as lines, by topic."""
     lines: list[str] = []
     marks = {True: "ok", False: "--", None: "  "}
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         marks = {True: "\x1b[32mok\x1b[0m", False: "\x1b[31m--\x1b[0m", None: "  "}
     width = max(len(found.name) for found in findings)
     for found in findings:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
@@ -19,6 +21,7 @@ _ASCII = str.maketrans({"·": "-", "…": "...", "→": "->", "│": "|", "━":
 """Replacements for the symbols that we print, on a standard error that cannot encode them."""
 _escaped: list[str] = []
 """What was escaped on standard output."""
+_COMMAND = re.compile(r"`[^`\n]+`")
 TERMINAL = "/dev/tty"
 """The terminal of the session that the command runs in."""
 
@@ -78,9 +81,37 @@ def discard(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
+def say(message: str, end: str = "\n") -> None:
+    """Print a message on standard error. On a terminal, its lines end between two words."""
+    print(for_stream(message, sys.stderr), end=end, file=sys.stderr, flush=True)
+
+
+def for_stream(text: str, stream: TextIO) -> str:
+    """Break lines that are wider than the terminal between words, and indent what follows like the first line.
+
+    A command in backquotes stays whole, because it may be copied. For a stream that is no terminal, return the text
+    as it is.
+    """
+    if not stream.isatty():
+        return text
+    try:
+        width = max(20, os.get_terminal_size(stream.fileno()).columns)
+    except (OSError, ValueError):  # it only says that it is a terminal
+        width = 80
+    whole = _COMMAND.sub(lambda found: found[0].replace(" ", "\0"), text)
+    return "\n".join(_filled(line, width) for line in whole.split("\n")).replace("\0", " ")
+
+
+def _filled(line: str, width: int) -> str:
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    return textwrap.fill(
+        line, width, subsequent_indent=indent[: width // 2], break_long_words=False, break_on_hyphens=False
+    )
+
+
 def print_somewhere(text: str, end: str = "\n") -> None:
     """Print on standard error or, if that has lost its reader, on the terminal, if there is one."""
-    print(text, end=end, file=sys.stderr, flush=True)
+    say(text, end)
     if getattr(sys.stderr, "lost", False):
         with suppress(OSError), open(TERMINAL, "w", encoding="utf-8", errors="backslashreplace") as terminal:
             print(text, end=end, file=terminal)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.commands import inputs
 from rlm_langchain.cli.options import Setup, Shown
 from rlm_langchain.cli.rendering.summary import RunResult, finish
@@ -43,7 +43,7 @@ def ask(
                 "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds, encoding=encoding),
             }
         if saved and saved.standing.is_open and not shown.quiet:
-            print("The earlier question on this thread has no answer, and will not get one.", file=sys.stderr)
+            streams.say("The earlier question on this thread has no answer, and will not get one.")
         ended = watch(rlm, question, saving=Persistence(thread, setup), trace=trace, quiet=shown.quiet)
     return finish(ended, json=shown.json, quiet=shown.quiet)
 
@@ -61,12 +61,11 @@ def resume(name: str, setup: Setup, shown: Shown) -> int:
         return _continue(name, setup.over(saved.setup), shown)
     if not shown.quiet:
         again = f"`rlm ask QUERY --thread {shlex.quote(name)}` asks another question on this thread"
-        print(f"This run has ended, so no model is called. {again}.", file=sys.stderr)
+        streams.say(f"This run has ended, so no model is called. {again}.")
     if setup != Setup():
-        print(
+        streams.say(
             "rlm: this run has ended, so the options of `rlm resume`, such as a higher limit, have no effect: "
-            f"`rlm fork {shlex.quote(name)} --at TURN` with the same options continues from before that turn",
-            file=sys.stderr,
+            f"`rlm fork {shlex.quote(name)} --at TURN` with the same options continues from before that turn"
         )
     return finish(_ended(saved), json=shown.json, quiet=shown.quiet)
 
@@ -85,7 +84,7 @@ def fork(name: str, at: int | None, new: str | None, setup: Setup, shown: Shown)
         begun = threads.need(new)
     if not shown.quiet:
         where = f" from before turn {at}" if at else ""
-        print(f"The new thread {new} continues {name}{where}.", file=sys.stderr)
+        streams.say(f"The new thread {new} continues {name}{where}.")
     if begun.standing.is_open:
         return _continue(new, setup, shown)
     return finish(_ended(begun), json=shown.json, quiet=shown.quiet)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import LIMITS, Limit
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.session.approve import OFF
 from rlm_langchain.context.decoding import replace_surrogates
 from rlm_langchain.context.sanitize import visible
@@ -208,7 +209,7 @@ def preparing() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\nInterrupted before any model was called.", file=sys.stderr)
+        streams.say("\nInterrupted before any model was called.")
         raise
 
 

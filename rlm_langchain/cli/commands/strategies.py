@@ -6,6 +6,7 @@ import shutil
 import sys
 from textwrap import fill
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.commands import inputs
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import InputError
@@ -31,9 +32,7 @@ def _list() -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000
     for name, strategy in found:
         if isinstance(strategy, Exception):
-            print(
-                f"rlm: the strategy {name!r} is broken and is left out: {visible(repr(strategy))}", file=sys.stderr
-            )
+            streams.say(f"rlm: the strategy {name!r} is broken and is left out: {visible(repr(strategy))}")
         else:
             print(
                 fill(visible(strategy.description), width, initial_indent=f"{name:20} ", subsequent_indent=" " * 21)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TextIO
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.progress import Waves
 from rlm_langchain.cli.rendering.records import (
@@ -53,7 +54,8 @@ class Lines:
 
     def show(self, part: Part) -> None:
         """Write one part of a record."""
-        self._file.write("".join(f"{line}\n" for line in plain(part, full=self._full)))
+        lines = "\n".join(plain(part, full=self._full))
+        self._file.write(f"{streams.for_stream(lines, self._file)}\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -177,16 +177,16 @@ def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
         streams.print_somewhere(f"rlm: {problem}")
         return 2
     if not quiet:
-        print("\n" + "\n".join(ended.lines()), file=sys.stderr)
+        streams.say("\n" + "\n".join(ended.lines()))
     elif not failed and (warning := ended.warning()):
-        print(f"rlm: {warning}", file=sys.stderr)
+        streams.say(f"rlm: {warning}")
     return 1 if failed else 0
 
 
 def _print_failure(ended: RunResult, *, quiet: bool) -> None:
-    print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
+    streams.say(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}")
     if misfit := ended.output.get("misfit"):
-        print(f"The last answer does not fit the schema: {visible(misfit)}", file=sys.stderr)
+        streams.say(f"The last answer does not fit the schema: {visible(misfit)}")
     if not quiet and (found := ended.output.get("found")) is not None:
         print(f"The code printed last:\n{visible(found)}", file=sys.stderr)
 

@@ -42,6 +42,6 @@ def _terminal() -> TextIO | nullcontext[TextIO]:
     except OSError as error:
         raise ConfigurationError(
             "--approve-above-calls and --approve-above-usd ask a person, and there is no terminal here to ask at: "
-            "leave them out, or turn them off for the saved run (--approve-above-calls off, --approve-above-usd off) "
+            "leave them out, or turn them off for a saved run (--approve-above-calls off, --approve-above-usd off) "
             "and limit the run with --calls or --usd"
         ) from error

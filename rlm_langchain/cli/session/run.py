@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering.plain import NoView, PlainWithTicker, View, spending
 from rlm_langchain.cli.rendering.records import as_text
 from rlm_langchain.cli.rendering.summary import Progress, RunResult
@@ -85,7 +86,7 @@ class _Run:
             self._interrupted = True
             self.view.close()
             message = interrupt_message(self.trajectory, self.trace, self.saving.thread)
-            print(message, file=sys.stderr, flush=True)
+            streams.say(message)
 
     async def _answer(self) -> RLMOutput:
         async with self.saving.opened(self.rlm) as (rlm, config):
@@ -137,7 +138,7 @@ class _Run:
             self.trace.write(record)
         except InputError as error:
             self.trace = None
-            print(f"rlm: {error}, and the run continues without it", file=sys.stderr, flush=True)
+            streams.say(f"rlm: {error}, and the run continues without it")
 
 
 def watch(
