@@ -25,7 +25,10 @@ def main() -> None:
     if sys.stdout is None:
         print("rlm: standard output is closed, so an answer cannot be written", file=sys.stderr)
         sys.exit(2)
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules were imported
+        code = 130
     gc.freeze()  # a last collection at exit would take half a second for memory that is freed anyway
     sys.exit(code)
 

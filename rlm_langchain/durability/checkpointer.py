@@ -19,7 +19,7 @@ import inspect
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import cache, wraps
 from typing import Any
 
@@ -59,6 +59,15 @@ def checked_saver(saver: Any) -> Any:
 
 def check(saver: object) -> None:
     """Raise `ConfigurationError` for what is neither a saver nor one of LangGraph's other options."""
+    if isinstance(saver, AbstractContextManager | AbstractAsyncContextManager) and not isinstance(
+        saver, BaseCheckpointSaver
+    ):
+        begin = "with" if isinstance(saver, AbstractContextManager) else "async with"
+        made_by = getattr(getattr(saver, "func", None), "__qualname__", type(saver).__name__)
+        raise ConfigurationError(
+            f"checkpointer={made_by}(...) is a context manager that was not entered: write "
+            f"`{begin} {made_by}(...) as saver:` and give checkpointer=saver within it"
+        )
     if saver is not None and not isinstance(saver, bool | BaseCheckpointSaver):
         raise ConfigurationError(f"checkpointer={saver!r} cannot be used: give a checkpoint saver of LangGraph")
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rlm_langchain.cli.commands.runs import Line, table
 from rlm_langchain.durability.thread_lock import thread_lock
 from rlm_langchain.trajectory.jsonl import read_trace
 from tests.commands import Command
@@ -109,6 +110,8 @@ def test_a_run_that_lost_its_model_goes_on_with_the_options_it_was_begun_with(
     fate.clear()
     since = server.calls
     resumed = command("resume", "book", "--json")
+    assert "the whole run: 3 turns, 3 sub-calls · price unknown\n" in resumed.err
+    assert "added by this command: 1 turn, 0 sub-calls · " in resumed.err
     told = json.loads(resumed.out)
     assert (resumed.code, told["answer"], told["thread"]) == (0, json.loads(ANSWER), "book")
     assert asked(server, since) == ["turn 3"]
@@ -174,6 +177,7 @@ def test_the_next_question_goes_on_with_the_same_repl_and_the_same_models(comman
     [kept] = runs(command)
     assert (kept["question"], kept["turns"], kept["model"]) == ("And again?", 4, "openai:scripted")
     assert "context: as before" in second.err
+    assert "this question: 1 turn, 0 sub-calls · " in second.err
     shown = command("show", "book").out
     told = ["How long?", "turn 1", "turn 3", "complete:", "And again?", "as before", "turn 4", '["again"']
     assert [shown.index(piece) for piece in told] == sorted(shown.index(piece) for piece in told)
@@ -203,7 +207,8 @@ def test_a_run_that_has_ended_says_its_answer_again_and_asks_nothing(command: Co
     since = done.calls
     again = command("resume", "book")
     assert (again.code, again.out, done.calls) == (0, ANSWER, since)
-    assert "This run has ended" in again.err
+    assert "This run has ended, so no model is called" in again.err
+    assert "the whole run: 3 turns, 3 sub-calls · price unknown\n" in again.err
 
 
 @pytest.mark.parametrize("raised", [("--calls", "300"), ("--usd", "1")])
@@ -241,6 +246,41 @@ def test_a_fork_may_have_strategies_and_limits_of_its_own(command: Command, done
     )
     assert json.loads(forked.out)["status"] == "complete"
     assert command("ask", "?", "--thread", "more", "--strategy", "grep", "-q").code == 0
+
+
+NAMES = {
+    "x" * 200: None,
+    "a/b": None,
+    "😀 it's": None,
+    "..": None,
+    "x" * 201: "has 201 characters: a name may have at most 200",
+    "": "is blank",
+    "a\nb": "has a character that cannot be displayed",
+    " a": "begins or ends with a space",
+    "-x": "begins with a dash",
+}
+
+
+@pytest.mark.parametrize(("name", "problem"), NAMES.items(), ids=range(len(NAMES)))
+def test_a_name_is_taken_or_refused_by_all_commands_alike(
+    command: Command, done: Server, name: str, problem: str | None
+) -> None:
+    asked = command("ask", "And?", *MODEL, f"--thread={name}", "-q")
+    others = [command(*arguments, "--", name) for arguments in (("resume", "-q"), ("show",), ("forget",))]
+    others.append(command("fork", "book", f"--as={name}", "-q"))
+    if problem is None:
+        assert [one.code for one in (asked, *others)] == [0] * 5
+    else:
+        assert [one.code for one in (asked, *others)] == [2] * 5
+        assert all(problem in one.err and name * 2 not in one.err for one in (asked, *others) if name)
+        assert [kept["thread"] for kept in runs(command)] == ["book"]
+
+
+def test_a_table_cuts_long_names_on_a_terminal_only() -> None:
+    line = Line(thread="😀" * 90, question="?", state="complete", turns=1, calls=1, cost_usd=0, at="", model=None)
+    assert ("😀" * 90 in table([line])[1], "😀" * 90 in table([line], 80)[1]) == (True, False)
+    head, row = table([line], 80)
+    assert head.index("state") + row.count("😀") == row.index("complete")
 
 
 def test_the_table_of_runs_is_for_people(command: Command, done: Server) -> None:

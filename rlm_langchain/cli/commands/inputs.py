@@ -22,7 +22,7 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import LIMITS, Limit
 from rlm_langchain.cli import streams
 from rlm_langchain.cli.session.approve import OFF
-from rlm_langchain.context.decoding import replace_surrogates
+from rlm_langchain.context.decoding import CONVERT, NOT_STRICT, replace_surrogates
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.sources.folders import MAX_TEXT_BYTES, UniqueKeys
 from rlm_langchain.context.sources.streams import as_input_error
@@ -248,7 +248,10 @@ def _reference(
     if name == "-" and sys.stdin is None:
         raise InputError("standard input is closed, and - reads from it: pipe something in")
     if encoding is None:
-        return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
+        try:
+            return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
+        except InputError as error:
+            raise _with_options(error, name) from error
     with as_input_error(visible(name)), ExitStack() as opened:
         if name != "-" and not stat.S_ISREG(os.stat(name).st_mode):  # opening or reading it may never end
             raise InputError(
@@ -265,6 +268,16 @@ def _reference(
                 f"{visible(name)} is not in {encoding} ({error.__cause__}): give another --encoding, or leave it "
                 "out to have bytes that are not UTF-8 replaced and counted"
             ) from error
+
+
+def _with_options(error: InputError, name: str) -> InputError:
+    """Return an error about undecodable bytes with the options that help. Any other error is returned as it is."""
+    way_out = next((text for text in (CONVERT, NOT_STRICT) if str(error).endswith(text)), None)
+    if way_out is None:
+        return error
+    known = "convert it to UTF-8" if os.path.isdir(name) else "name its encoding (--encoding latin-1, for example)"
+    replacing = ", or leave out --strict to have such bytes replaced and counted" if way_out == NOT_STRICT else ""
+    return InputError(f"{str(error).removesuffix(way_out)}{known}{replacing}")
 
 
 def _joined(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -33,6 +34,8 @@ ACTIVITIES = {
     "output": "the model is writing",
 }
 """What the run does after a record of the root run."""
+_ONE_LINE: Final[dict[str, Any]] = {"no_wrap": True, "overflow": "ellipsis"}
+"""How a line at the bottom is drawn: of one that takes two lines in a narrow terminal, rich leaves one behind."""
 BARS = 8
 """Most batches of calls that have a progress bar at the same time."""
 
@@ -84,11 +87,13 @@ class Drawing(ScrollView):
 
     def now(self) -> RenderableType:
         """Draw what the run does at this moment."""
-        activity = Text(f"{self._activity} · {self._clock() - self._since:.0f} s", style="bold")
+        activity = Text(f"{self._activity} · {self._clock() - self._since:.0f} s", "bold", **_ONE_LINE)
         if (spent := self._trajectory.spent.total).calls:
             activity.append(f"   {spending(spent)}", style="not bold dim")
-        self._spinner.update(text=activity)
-        return Group(*[_bar(wave) for wave in [*self.waves.open.values()][:BARS]], self._spinner)
+        bottom = Table.grid(padding=(0, 1))
+        bottom.add_row(self._spinner, activity)
+        width = min(32, self._console.width // 4)
+        return Group(*[_bar(wave, width) for wave in [*self.waves.open.values()][:BARS]], bottom)
 
 
 STYLES: dict[Kind, str] = {
@@ -115,9 +120,9 @@ def drawn(part: Part, *, full: bool = False) -> RenderableType:
     return Padding(Text(lines, STYLES.get(part.kind, "")), (0, 0, 0, indent + 2))
 
 
-def _bar(wave: Wave) -> RenderableType:
+def _bar(wave: Wave, width: int) -> RenderableType:
     row = Table.grid(padding=(0, 1))
     failed = f", {wave.failed:,} failed" if wave.failed else ""
-    count = Text(f"{wave.done:,} of {wave.count:,} sub-calls{failed}", "dim")
-    row.add_row(ProgressBar(wave.count, wave.done, width=32), count)
+    count = Text(f"{wave.done:,} of {wave.count:,} sub-calls{failed}", "dim", **_ONE_LINE)
+    row.add_row(ProgressBar(wave.count, wave.done, width=width), count)
     return Padding(row, (0, 0, 0, 2 + 2 * depth_of(wave.record["path"])))

@@ -6,6 +6,7 @@ from typing import cast
 import pytest
 from rich.console import Console
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.plain import (
     Lines,
@@ -251,6 +252,29 @@ def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     view.write(Telling().note("n").records[0])
     view.close()
     assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_whole_words_and_whole_commands() -> None:
+    text = f"    {'word ' * 30}\nsay `{'rlm ' * 40}`"
+    assert streams.for_stream(text, io.StringIO()) == text
+    lines = streams.for_stream(text, Terminal()).split("\n")
+    assert all(len(line) <= 80 and line.startswith("    word") for line in lines[:2])
+    assert f"`{'rlm ' * 40}`" in lines
+
+
+def test_no_line_at_the_bottom_of_a_drawing_takes_two() -> None:
+    console = terminal(color_system=None, width=30)
+    view = Drawing(console, Trajectory())
+    for record in Telling().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).records:
+        view._trajectory.add(record)
+        view.write(record)
+    assert len(console.render_lines(view.now(), pad=False)) == 2
+    view.close()
 
 
 def test_spending_in_a_few_words() -> None:

@@ -15,6 +15,8 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSingleOption
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from rlm_langchain import (
     Budget,
@@ -144,6 +146,9 @@ def bare(x: int) -> int:
     [
         ({"root_model": None}, "a model is a name or a LangChain chat model, not NoneType"),
         ({"root_model": "gpt"}, "'gpt' is no model name"),
+        ({"root_model": "locl"}, "did you mean local"),
+        ({"checkpointer": SqliteSaver.from_conn_string("x")}, "write `with SqliteSaver.from_conn_string"),
+        ({"checkpointer": AsyncSqliteSaver.from_conn_string("x")}, "`async with AsyncSqliteSaver.from_conn_string"),
         ({"recursive_model": 5}, "not int"),
         ({"recursive_model": []}, "names no model: leave it out"),
         ({"recursive_model": ["a/b", "gpt"]}, "'gpt' is no model name"),
