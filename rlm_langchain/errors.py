@@ -36,6 +36,8 @@ class UnknownPlugin(ConfigurationError):
     """No plug-in of this name is installed."""
 
     def __init__(self, group: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        from difflib import get_close_matches  # only now: `import rlm_langchain` is quick
+
         self.group, self.name, self.known = group, name, tuple(sorted(known))
         there = ", ".join(self.known) or "none"
         kind = group.rpartition(".")[2]
@@ -46,9 +48,8 @@ class UnknownPlugin(ConfigurationError):
             "providers": "provider",
             "calls": "function",
         }.get(kind, kind)
-        from difflib import get_close_matches  # at the first mistake: `import rlm_langchain` is quick
 
-        near = get_close_matches(name, self.known, 1) if isinstance(name, str) else []
+        near = get_close_matches(name.lower(), self.known, 1) if isinstance(name, str) else []
         meant = f"; did you mean {near[0]!r}?" if near else ""
         super().__init__(f"no {one} is called {name!r}; installed: {there}{meant}{hint}")
 

@@ -68,7 +68,8 @@ class Limit:
 
 _LAST_CALL: Final = (
     'the run makes one last call, for which budget was reserved, and ends with `status="partial"` and the limit '
-    "as `stop_reason`; with `complete`, if code in that call gives a whole answer"
+    "as `stop_reason`; with `complete`, if code in that call gives a whole answer, and with `failed`, if none "
+    "comes"
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"

@@ -12,6 +12,10 @@ from typing import Any, BinaryIO
 from rlm_langchain.context.describe import count
 from rlm_langchain.errors import InputError
 
+CONVERT = "if it is text in another encoding, convert it first, for example with `iconv`"
+NOT_STRICT = "fix it, or have undecodable bytes replaced (without `strict`)"
+"""What to do about bytes that are not UTF-8. The command has other ways out."""
+
 BLOCK_BYTES = 1 << 18
 """Bytes per read: large enough to be fast, small enough for the processor's cache."""
 SAMPLE_BYTES = 1 << 13
@@ -61,7 +65,7 @@ def why_not_text(sample: bytes) -> str | None:
     wrong = sample.decode("utf-8", "replace").count(_REPLACEMENT) - sample.count(_REPLACEMENT.encode())
     # Up to three may be the beginning of a character that the end of the sample has cut.
     if wrong > 3 and (wrong > len(sample) * 0.3 or b"\0" in sample):
-        return "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
+        return f"not text in UTF-8: {CONVERT}"
     return None
 
 
@@ -149,10 +153,7 @@ class Decoder:
 
     def _error_message(self, error: UnicodeDecodeError, size: int) -> str:
         at = self._offset + size - len(error.object) + error.start
-        return (
-            f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): "
-            "fix it, or have undecodable bytes replaced (without `strict`)"
-        )
+        return f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): {NOT_STRICT}"
 
     def _decode_with_replacement(self, pending: bytes, block: bytes, final: bool) -> str:
         self._decoder.errors = "replace"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from rlm_langchain.errors import ConfigurationError
@@ -38,6 +40,27 @@ openai:name       OpenAI, or any compatible server with OPENAI_BASE_URL
 ollama:name       Ollama, at OLLAMA_HOST
 local             the small model that comes along
 provider:name     a provider of a plug-in, or any other that `langchain` knows (anthropic:..., google_genai:...)"""
+
+
+class Vendor(NamedTuple):
+    """A vendor whose models have recognisable names."""
+
+    names: str
+    """Pattern of the beginnings of their names, in lower case."""
+    provider: str
+    openrouter: str
+    variables: tuple[str, ...]
+    """Environment variables of the provider: a key, or a server."""
+
+
+VENDORS = (
+    Vendor(r"gpt|chatgpt|o\d", "openai", "openai", ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
+    Vendor("claude", "anthropic", "anthropic", ("ANTHROPIC_API_KEY",)),
+    Vendor("gemini", "google_genai", "google", ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
+    Vendor("m[ia][sx]tral|codestral|magistral", "mistralai", "mistralai", ("MISTRAL_API_KEY",)),
+    Vendor("deepseek", "deepseek", "deepseek", ("DEEPSEEK_API_KEY",)),
+    Vendor("grok", "xai", "x-ai", ("XAI_API_KEY",)),
+)
 
 
 def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
@@ -84,8 +107,28 @@ def _split_name(name: str) -> tuple[str, str]:
     if "/" in provider:
         return "openrouter", name
     if name != "local" and not (colon and provider and rest):
-        raise ConfigurationError(f"{name!r} is not a valid model name. The forms are:\n{FORMS}")
+        meant = _meant(name)
+        hint = f": did you mean {meant}?" if meant else "."
+        raise ConfigurationError(f"{name!r} is not a valid model name{hint} The forms are:\n{FORMS}")
     return provider, rest
+
+
+def _meant(name: str) -> str | None:
+    """Return the model name that a name without a provider may stand for, by the keys and servers that are set."""
+    if not name.strip(":/") or get_close_matches(name.lower(), ["local"], 1, 0.7):
+        return "local" if name.strip(":/") else None
+    name = name.strip(":/")
+    is_set = {variable for variable, value in os.environ.items() if value.strip()}
+    vendor = next((one for one in VENDORS if re.match(one.names, name.lower())), None)
+    if vendor is not None and is_set.intersection(vendor.variables):
+        return f"{vendor.provider}:{name}"
+    if vendor is not None and "OPENROUTER_API_KEY" in is_set:
+        return f"{vendor.openrouter}/{name}"
+    if "OPENAI_BASE_URL" in is_set:
+        return f"openai:{name}"
+    if "OLLAMA_HOST" in is_set:
+        return f"ollama:{name}"
+    return f"{vendor.provider}:{name}" if vendor else None
 
 
 def _model_of_provider(name: str, prefix: str, rest: str) -> Model:

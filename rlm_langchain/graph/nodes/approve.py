@@ -202,11 +202,9 @@ def question_text(asked: Approval, path: str) -> str:
     where = f" (by the child run {path})" if path else ""
     cost, spent = asked["estimated_usd"], asked["spent_usd"]
     price = "a price that is not known" if cost is None else f"{_dollars(cost)} at most"
+    made = "was 1 model call" if asked["spent_calls"] == 1 else f"were {asked['spent_calls']:,} model calls"
     paid = "" if spent is None else f", {_dollars(spent)}"
-    return (
-        f"{calls} about to be made{where}, for {price}; "
-        f"so far there were {asked['spent_calls']:,} model calls{paid}. Go on?"
-    )
+    return f"{calls} about to be made{where}, for {price}; so far there {made}{paid}. Go on?"
 
 
 def _dollars(usd: float) -> str:

@@ -6,12 +6,13 @@ from typing import cast
 import pytest
 from rich.console import Console
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.plain import (
     Lines,
     NoView,
     PlainWithTicker,
-    dollars,
+    cost_suffix,
     spending,
 )
 from rlm_langchain.cli.rendering.progress import Waves
@@ -202,7 +203,7 @@ def test_a_summary_is_not_told_as_a_turn() -> None:
     assert record["type"] == "turn"
     record["summary"] = True
     assert [part.text for part in narrate(record)] == [
-        "the history in short · root · 2.0 s · read 100 tokens, wrote 10",
+        "summary of the history · root · 2.0 s · read 100 tokens, wrote 10",
         "So far: nothing.",
     ]
 
@@ -224,7 +225,7 @@ def test_a_drawing_shows_what_goes_on_below_what_happened() -> None:
     view.close()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1 of 10 sub-calls" in shown
-    assert "sub-calls are on their way" in shown
+    assert "waiting for sub-calls" in shown
     assert "2 model calls · 165 tokens · $0.6000" in shown
     assert shown.index("ask()") < shown.rindex("1 of 10")
 
@@ -256,10 +257,33 @@ def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_whole_words_and_whole_commands() -> None:
+    text = f"    {'word ' * 30}\nsay `{'rlm ' * 40}`"
+    assert streams.for_stream(text, io.StringIO()) == text
+    lines = streams.for_stream(text, Terminal()).split("\n")
+    assert all(len(line) <= 80 and line.startswith("    word") for line in lines[:2])
+    assert f"`{'rlm ' * 40}`" in lines
+
+
+def test_no_line_at_the_bottom_of_a_drawing_takes_two() -> None:
+    console = terminal(color_system=None, width=30)
+    view = Drawing(console, Trajectory())
+    for record in RecordBuilder().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).records:
+        view._trajectory.add(record)
+        view.write(record)
+    assert len(console.render_lines(view.now(), pad=False)) == 2
+    view.close()
+
+
 def test_spending_in_a_few_words() -> None:
     assert spending(Usage(1, 1_000, 0, 234, 0.0)) == "1 model call · 1,234 tokens"
     assert spending(Usage(2, 0, 0, 0, 1.5)) == "2 model calls · 0 tokens · $1.5000"
-    assert dollars(None) == " · price unknown"
+    assert cost_suffix(None) == " · price unknown"
 
 
 @pytest.mark.parametrize(

@@ -170,10 +170,11 @@ def bare(x: int) -> int:
     ("options", "told"),
     [
         ({"root_model": None}, "a model is a name or a LangChain chat model, not NoneType"),
-        ({"root_model": "gpt"}, "'gpt' is no model name"),
+        ({"root_model": "gpt"}, "'gpt' is not a valid model name"),
+        ({"root_model": "locl"}, "did you mean local"),
         ({"recursive_model": 5}, "not int"),
         ({"recursive_model": []}, "names no model: leave it out"),
-        ({"recursive_model": ["a/b", "gpt"]}, "'gpt' is no model name"),
+        ({"recursive_model": ["a/b", "gpt"]}, "'gpt' is not a valid model name"),
         ({"tools": ["x"]}, "a tool is a LangChain tool or a function, not str"),
         ({"tools": [bare]}, "'bare' cannot be a tool: it needs a docstring"),
         ({"sub_tools": [lambda: 1]}, "cannot be a tool"),
