@@ -10,12 +10,13 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import psycopg
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.graph import START, StateGraph
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
@@ -200,3 +201,25 @@ def test_any_text_is_kept_though_postgres_refuses_some(database: str, text: str)
         answers = [rlm.invoke(f"what is {text}?", config)["answer"] for _ in range(4)]
         assert rlm.graph.get_state(config).values["answer"] == answers[-1]
     assert answers == [1, kept, kept, f"<{kept}>"]
+
+
+class Asking(TypedDict, total=False):
+    query: str
+    answer: Any
+    output: Any
+
+
+@pytest.mark.parametrize("way", ["as_node", "graph"])
+def test_an_answer_with_any_text_is_kept_in_the_state_of_a_parent_graph(
+    database: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rlm = create_rlm(script("FINAL('a\\x00b')"))
+    parent = StateGraph(Asking).add_node("ask", rlm.graph if way == "graph" else rlm.as_node(output="output"))
+    parent.add_edge(START, "ask")
+    with PostgresSaver.from_conn_string(database) as saver:
+        graph = parent.compile(checkpointer=saver)
+        found = graph.invoke({"query": "q"}, thread(f"parent {way}"))
+        assert graph.get_state(thread(f"parent {way}")).values == found
+    assert found["answer"] == "a\ufffdb"
+    assert way == "graph" or found["output"]["answer"] == "a\x00b"
+    assert "U+FFFD stands for 1 character" in caplog.text

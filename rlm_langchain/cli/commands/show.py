@@ -1,4 +1,4 @@
-"""`rlm show`: a run from its first record to its last, each child run where it was asked for."""
+"""The command `show`: a run from its first record to its last, with child runs where they were called."""
 
 from __future__ import annotations
 
@@ -25,30 +25,36 @@ from rlm_langchain.trajectory.tree import (
 
 
 def show_run(what: str, *, full: bool) -> None:
-    """Show the run of a trace, or of a thread. Raises `InputError` for what is neither."""
-    told = Trajectory.of(_records(what))
+    """Show a saved run, or the run of a trace. Raises `InputError` if there is neither."""
+    trajectory = Trajectory.of(_records(what))
     console = Console(highlight=False)
     view = ScrollView(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
-    top = told.runs.get("", RunView(""))
-    for record in in_order(top):
+    root = trajectory.runs.get("", RunView(""))
+    for record in in_order(root):
         view.write(record)
         for part in narrate(record) if record["type"] == "answer" and not record["path"] else ():
-            view.tell(part)
-    print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
+            view.show(part)
+    print(f"\n{'' if root.answer else 'the run has not ended · '}{spending(trajectory.spent.total)}")
 
 
 def _records(what: str) -> Iterable[Record]:
-    """Those of a file; when there is none, of the thread of that name."""
-    if what and Path(what).exists():
-        return read_trace(Path(what))
-    kept = Threads().find(what)
-    if kept is None:
-        raise InputError(f"there is no file and no kept run called {what!r}: `rlm runs` lists the runs")
-    return kept.unbroken().records
+    """Return the records of the saved run of this name or, if there is none, of the trace file."""
+    is_file = bool(what) and Path(what).is_file()
+    try:
+        saved = Threads().find(what)
+    except InputError:  # the path of a file need not be a name
+        if not is_file:
+            raise
+        saved = None
+    if saved is not None:
+        return saved.unbroken().records
+    if not is_file:
+        raise InputError(f"there is no saved run and no file called {what!r}: `rlm runs` lists the saved runs")
+    return read_trace(Path(what))
 
 
 def in_order(run: RunView) -> Iterator[Record]:
-    """The records of a run as a tree is read: those of a child run right before the call that it answered."""
+    """Yield the records of a run. Those of a child run come right before the call that it answered."""
     if run.question:
         yield run.question
     for step in run.steps:
@@ -68,8 +74,8 @@ def _of_cell(cell: RanCell) -> Iterator[Record]:
     for wave in cell.waves:
         yield wave
         for number in range(wave["first"], wave["first"] + wave["count"]):
-            asked = rest.pop(number, CallView())
-            yield from in_order(asked.run) if asked.run else ()
-            yield from [asked.record] if asked.record else []
+            call = rest.pop(number, CallView())
+            yield from in_order(call.run) if call.run else ()
+            yield from [call.record] if call.record else []
     if cell.output:
         yield cell.output

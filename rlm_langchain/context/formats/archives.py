@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO, cast
 
-from rlm_langchain.context.decoding import BLOCK_BYTES, SAMPLE_BYTES
+from rlm_langchain.context.decoding import BLOCK_BYTES, SAMPLE_BYTES, why_not_text
 from rlm_langchain.context.describe import count, list_keys
 from rlm_langchain.context.formats.left_out import LeftOut
 from rlm_langchain.context.formats.parsed import (
@@ -227,6 +227,8 @@ def _unpacked(file: SourceFile, kind: str, stream: Any) -> Parsed | AsText:
     inner = SourceFile.of_bytes(data, _inner_name(file.name), reading)
     found = parsed_of(inner)
     if isinstance(found, AsText):
+        if why_not_text(inner.head):
+            raise Unreadable(kind, "holds no text", "unpack it, and export what you need of it as text first")
         text = Text(inner)
         whole = text.whole()
         if not whole:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from rlm_langchain.context.decoding import replace_unkept
+from rlm_langchain.context.decoding import why_not_text
 from rlm_langchain.context.formats.detect import format_of
 from rlm_langchain.context.formats.parsed import (
     MAX_VALUE_BYTES,
@@ -96,7 +96,9 @@ def value_of(file: SourceFile) -> tuple[Any, Parsed | None]:
     parsed = parsed_of(file)
     if isinstance(parsed, Parsed):
         return parsed.whole(), parsed
+    if why_not_text(file.head):
+        raise Unreadable("binary file", "", "export what you need of it as text first")
     text = Text(file)
-    whole, _ = replace_unkept(text.whole())
+    whole = text.whole()
     notes = [*([parsed.note] if parsed.note else []), *text.notes()]
     return whole, Parsed("text", "str", whole, notes=notes) if notes else None

@@ -93,7 +93,8 @@ COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
         ("a.mp3", lambda: b"ID3\3\0\0\0\0", "is an MP3 audio file: write down what is said"),
         ("a.7z", lambda: b"7z\xbc\xaf\x27\x1c\0\4", "unpack it first, for example with `7z x FILE`"),
         ("a.bin", lambda: b"\x7fELF\2\1\1\0", "is an executable"),
-        ("a.txt", lambda: "ёжик".encode("cp1251") * 3, "say in which encoding"),
+        ("a.txt", lambda: "ёжик".encode("cp1251") * 3, "is not text in UTF-8: if it is text in another encoding"),
+        ("a.gz", lambda: gzip.compress(b"\0\1\2\xff" * 50), "is a gzip file that holds no text"),
         ("a.dat", lambda: b"\0\1\2\3" * 50, "is not text"),
     ],
 )

@@ -175,8 +175,8 @@ def used(journal: Journal, records: list[Any]) -> None:
         journal.next_name,
         journal.answers(),
         journal.runs(),
-        journal.given_up,
-        journal.last_seen,
+        journal.unfinished_cell,
+        journal.last_outputs,
     )
     _ = (
         journal.iterations,

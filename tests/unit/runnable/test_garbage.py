@@ -194,5 +194,5 @@ def test_the_command_keeps_what_its_threads_refer_to_and_says_what_went(home: Pa
 
 @pytest.mark.parametrize("said", ["30", "d", "-1d", "a month", "1y"])
 def test_an_age_needs_a_unit(said: str) -> None:
-    with pytest.raises(InputError, match="is no age"):
+    with pytest.raises(InputError, match="is not an age"):
         gc.seconds(said)
