@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rlm_langchain import create_rlm
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
+from rlm_langchain.testing.models import script
 from rlm_langchain.types import Answered, Limits
-from tests.kinds import KINDS
+from tests.kinds import KINDS, PAGES, mbox, pdf
 
 MANUAL = Path(__file__).parents[2] / "docs" / "how-to" / "contexts.md"
 
@@ -73,3 +75,19 @@ def test_the_manual_lists_these_kinds():
     assert [line.split("|")[1].strip() for line in table[0].strip().splitlines()[2:]] == [
         kind.name for kind in KINDS
     ]
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_named_contexts_are_variables_and_the_output_says_what_was_left_out(tmp_path, sandbox):
+    (tmp_path / "a.pdf").write_bytes(pdf([*PAGES, ""]))
+    (tmp_path / "b.mbox").write_bytes(mbox(range(1, 4)))
+    code = "FINAL([contract[2]['page'], mails[0]['subject'], rest, len(context)])"
+    rlm = create_rlm(root_model=script(code), sandbox=sandbox)
+    context = {"contract": tmp_path / "a.pdf", "mails": tmp_path / "b.mbox", "rest": 3}
+    result = rlm.invoke({"query": "Who pays?", "context": context})
+    assert result["answer"] == [3, "Grüße aus Köln, die 1.", 3, 3]
+    [report] = result["context"]
+    assert "each is a variable, too: contract, mails, rest" in report["about"]
+    [note] = report["notes"]
+    assert note.startswith('"contract": left out: 1 page without text, perhaps scanned: 6')
+    assert "context" not in rlm.graph.invoke({"query": "Who pays?", "context": context})

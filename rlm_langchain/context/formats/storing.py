@@ -26,14 +26,12 @@ from rlm_langchain.context.formats.parsed import (
     with_article,
 )
 from rlm_langchain.context.formats.table import FORMATS, read_as, too_long
-from rlm_langchain.context.reference import StoreWriter
+from rlm_langchain.context.reference import StoreWriter, with_notes
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 FIRST_CHARS, LAST_CHARS = 200, 90
 """Characters of a preview: of the beginning, and of the last item."""
-MAX_NOTES_CHARS = 2_000
-"""Most characters of notes in a description."""
 
 
 def file_reference(file: SourceFile, name: str, note: str, store_writer: StoreWriter) -> ContextRef | AsText:
@@ -87,21 +85,16 @@ def _missing() -> tuple[str, ...]:
 
 def _with_note(made: dict[str, Any], note: str) -> ContextRef:
     """Return the reference, with where it came from and what was left out in its description."""
-    return ContextRef(
+    ref = ContextRef(
         sha256=made["sha256"],
         kind=made["kind"],
         type=made["type"],
         length=made["length"],
         size=made["size"],
-        about=describe.join_parts(made["about"], note, cut_notes(made["notes"])),
+        about=describe.join_parts(made["about"], note),
         preview=made["preview"],
     )
-
-
-def cut_notes(notes: list[str]) -> str:
-    """Return notes in one line that a description has room for."""
-    line = describe.join_parts(*notes)
-    return line if len(line) <= MAX_NOTES_CHARS else f"{line[:MAX_NOTES_CHARS]}…"
+    return with_notes(ref, made["notes"])
 
 
 def _stored(file: SourceFile, key: str, store_writer: StoreWriter) -> dict[str, Any] | AsText:

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
 from rlm_langchain.context.sources.json_values import store_json
 from rlm_langchain.types import ContextRef
 
@@ -39,9 +39,8 @@ def to_reference(value: Document | Sequence[Document], store_writer: StoreWriter
         f"list of {describe.count(len(items), 'document')}, dicts with 'page_content' and 'metadata'",
         f"{characters:,} characters of page_content in all ({describe.tokens(blob.size)} as JSON)",
         f"metadata of the first: {describe.list_keys(items[0]['metadata'])}",
-        note,
     )
-    return json_reference(blob, "list", len(items), line)
+    return with_notes(json_reference(blob, "list", len(items), line), [note])
 
 
 def as_sequence(value: Any) -> Sequence[Any]:

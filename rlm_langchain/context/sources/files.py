@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob
 from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
@@ -108,13 +107,14 @@ def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if wrong := _why_sparse(file.fileno(), stamp.size):
         raise InputError(f"{shown} is {wrong}")
+    said = ""
     if stamp.size:
         source = SourceFile(file, path.name, stamp.size, reading(store_writer, shown), sample, str(path))
         found = file_reference(source, shown, note, store_writer)
         if not isinstance(found, AsText):
             _refuse_changed(path, stamp)
             return found
-        note = describe.join_parts(note, found.note)
+        said = found.note
     if wrong := why_not_text(sample):
         raise InputError(f"{shown} is {wrong}")
     file.seek(0)
@@ -126,12 +126,12 @@ def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter
     if scanned is None:
         file.seek(0)
         odd = odd_sample(file, stamp.size, sample)
-        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note, sample=odd)
+        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note, said, sample=odd)
         _refuse_changed(path, stamp)
         return ref
     _refuse_changed(path, stamp)
     store_writer.blobs.file_hashes.save(path, scanned.sha256, stamp, at)
-    ref = text_reference(Blob(scanned.sha256, stamp.size, sample[:PREVIEW_BYTES]), scanned.characters, note)
+    ref = text_reference(Blob(scanned.sha256, stamp.size, sample[:PREVIEW_BYTES]), scanned.characters, note, said)
     return {**ref, "path": str(path)}
 
 

@@ -30,9 +30,8 @@ from rlm_langchain.context.decoding import (
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.file_hashes import FileStat
 from rlm_langchain.context.formats.parsed import AsText, Parsed, Reading, SourceFile, TooLong, Unreadable
-from rlm_langchain.context.formats.storing import cut_notes
 from rlm_langchain.context.formats.table import parsed_of
-from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
 from rlm_langchain.context.sources.streams import as_input_error
@@ -70,7 +69,7 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
                 )
             )
         blob = writer.commit()
-    return json_reference(blob, "dict", reader.files, reader.about())
+    return with_notes(json_reference(blob, "dict", reader.files, reader.about()), reader.said())
 
 
 class _FolderReader:
@@ -112,10 +111,11 @@ class _FolderReader:
             f"{describe.count(self.changed, 'file')} changed while being read" if self.changed else "",
             named and f"not read: {named}",
             f"{describe.keys_label(self.names)}: {describe.list_keys(self.names)}",
-            self.left_out(),
-            replacement_note(self.replaced),
-            cut_notes(self.notes),
         )
+
+    def said(self) -> list[str]:
+        """Return what was left out, replaced, guessed or repaired."""
+        return [self.left_out(), replacement_note(self.replaced), *self.notes]
 
     def _values(self) -> str:
         """Return `3 text, 2 PDF, 1 CSV table`, or nothing if all are texts."""

@@ -59,7 +59,13 @@ def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef:
 
 
 def copy_stream(
-    file: Any, name: str, store_writer: StoreWriter, note: str = "", *, max_bytes: float = inf, sample: bytes = b""
+    file: Any,
+    name: str,
+    store_writer: StoreWriter,
+    note: str = "",
+    *notes: str,
+    max_bytes: float = inf,
+    sample: bytes = b"",
 ) -> ContextRef:
     """Copy the rest of `file` to the store as a text. `note` says where it came from, and its encoding is told from
     `sample`, by default its first bytes.
@@ -89,7 +95,7 @@ def copy_stream(
             guesses.update(dict.fromkeys(filter(None, (piece.guess,))))
         if not characters:
             raise InputError(f"{name} is empty: there is nothing to ask about")
-        return text_reference(writer.commit(), characters, note, *guesses, replacement_note(wrong))
+        return text_reference(writer.commit(), characters, note, *notes, *guesses, replacement_note(wrong))
 
 
 @contextmanager

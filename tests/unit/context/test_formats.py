@@ -266,3 +266,29 @@ def test_every_reader_of_the_table_is_there():
     for one in table.FORMATS.values():
         module = __import__(f"rlm_langchain.context.formats.{one.module}", fromlist=["x"])
         assert callable(getattr(module, one.function))
+
+
+def test_paths_in_a_list_or_a_dict_are_read_and_keep_their_names(store, tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.csv").write_text("a,b\n1,2\n3\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "c.txt").write_text("more")
+    a, b, folder = tmp_path / "a.txt", tmp_path / "b.csv", tmp_path / "folder"
+    rows = [{"a": "1", "b": "2"}, {"a": "3", "b": None}]
+    ref = store.reference([a, b, folder, a])
+    assert store.load(ref) == {str(a): "text", str(b): rows, f"{folder}/c.txt": "more"}
+    assert "names" not in ref
+    assert ref["notes"][0].startswith(f'"{b}": 1 ragged row'[:60])
+    ref = store.reference({"first": a, "my table": b, "folder": folder})
+    assert store.load(ref) == {"first": "text", "my table": rows, "folder": {"c.txt": "more"}}
+    assert ref["names"] == ["first", "folder"]
+    assert store.reference(dict(ref)) == ref
+    for wrong, message in (
+        ({"print": a}, "cannot be called print"),
+        ([a, "text"], "a list of paths with a str in it"),
+        ({1: a}, "has the key 1: make its keys str"),
+    ):
+        with pytest.raises(InputError, match=message):
+            store.reference(wrong)
+    with pytest.raises(InputError, match="ragged"):
+        store.reference({"b": b}, strict=True)
