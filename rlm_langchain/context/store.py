@@ -26,7 +26,9 @@ from rlm_langchain.context.sources import (
     files,
     folders,
     foreign_objects,
+    frames,
     json_values,
+    loaders,
     messages,
     plugins,
     references,
@@ -48,6 +50,8 @@ SOURCES: tuple[Source, ...] = (
     documents,
     messages,
     json_values,
+    loaders,
+    frames,
     foreign_objects,
 )
 """All kinds of context, in the order in which they are asked. Each is a module that satisfies `Source`."""

@@ -32,7 +32,7 @@ def accepts(value: Any) -> bool:
 
 def to_reference(value: Document | Sequence[Document], store_writer: StoreWriter) -> ContextRef:
     """Return a reference to the documents in their order. Metadata that is not JSON becomes text."""
-    items = [_item(document) for document in as_sequence(value)]
+    items = [to_item(document) for document in as_sequence(value)]
     blob, note = store_json(items, store_writer)
     characters = sum(len(item["page_content"]) for item in items)
     line = describe.join_parts(
@@ -53,7 +53,8 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bytes | list | tuple | dict | NoneType)
 
 
-def _item(document: Document) -> dict[str, Any]:
+def to_item(document: Document) -> dict[str, Any]:
+    """Return a document as code sees it."""
     return {"page_content": document.page_content, "metadata": _to_json_value(document.metadata)}
 
 

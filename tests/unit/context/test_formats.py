@@ -292,3 +292,36 @@ def test_paths_in_a_list_or_a_dict_are_read_and_keep_their_names(store, tmp_path
             store.reference(wrong)
     with pytest.raises(InputError, match="ragged"):
         store.reference({"b": b}, strict=True)
+
+
+def test_data_frames_are_lists_of_rows(store):
+    import polars
+
+    rows = [{"id": 1, "when": "2026-06-01", "size": 1.5}, {"id": 2, "when": "2026-06-02", "size": None}]
+    frame = polars.DataFrame(rows).with_columns(polars.col("when").str.to_date())
+    ref = store.reference(frame)
+    assert store.load(ref) == rows
+    assert ref["about"].startswith("list of 2 rows of a DataFrame")
+    assert 'dicts with the keys "id", "when", "size"' in ref["about"]
+
+
+def test_a_loader_is_read_document_by_document_and_its_error_is_told(store):
+    from langchain_core.document_loaders import BaseLoader
+    from langchain_core.documents import Document
+
+    class Loader(BaseLoader):
+        def __init__(self, number):
+            self.number = number
+
+        def lazy_load(self):
+            for page in range(self.number):
+                yield Document(f"text {page}", metadata={"page": page})
+            if self.number > 5:
+                raise OSError("the disk is gone")
+
+    ref = store.reference(Loader(3))
+    assert store.load(ref)[2] == {"page_content": "text 2", "metadata": {"page": 2}}
+    assert ref["about"].startswith("list of 3 documents of Loader")
+    assert store.reference(Loader(0)) is None
+    with pytest.raises(InputError, match="Loader could not load its documents: it raised OSError"):
+        store.reference(Loader(9))
