@@ -36,6 +36,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 _AROUND = re.compile(rb"[\x00-\x7f]{0,60}[\x80-\xff]+[\x00-\x7f]{0,60}")
+_MAX_SEARCHED = 64 << 20
+"""Bytes of a text in which they are looked for."""
 _MAX_PLACES = 200
 """Number of places in a text that are not ASCII and by which its encoding is told."""
 
@@ -52,7 +54,7 @@ def odd_sample(file: BinaryIO, size: int, head: bytes) -> bytes:
     """
     if encoding_of(head) != "utf-8" or size <= len(head) or not _is_utf8(head):
         return head
-    at, decoder, left = file.tell(), codecs.getincrementaldecoder("utf-8")(), size
+    at, decoder, left = file.tell(), codecs.getincrementaldecoder("utf-8")(), min(size, _MAX_SEARCHED)
     file.seek(0)
     try:
         while left > 0 and (block := file.read(min(BLOCK_BYTES, left))):

@@ -150,6 +150,8 @@ class SourceFile:
 
     def read(self, most: int = MAX_UNPACKED_BYTES, kind: str = "file") -> bytes:
         """Return all its bytes. Raises `Unreadable` if there are more than `most`."""
+        if self.size > most:
+            raise _too_much(kind, most)
         self.stream.seek(0)
         parts, left = list[bytes](), most + 1
         while left and (part := self.stream.read(min(left, BLOCK_BYTES * 16))):
@@ -157,9 +159,7 @@ class SourceFile:
             left -= len(part)
             self.reading.check()
         if not left:
-            raise Unreadable(
-                kind, f"has more than {most >> 20} MB", "split it, or extract what you need of it into a text file"
-            )
+            raise _too_much(kind, most)
         return b"".join(parts)
 
     def blocks(self) -> Iterator[bytes]:
@@ -170,6 +170,12 @@ class SourceFile:
             left -= len(part)
             self.reading.check()
             yield part
+
+
+def _too_much(kind: str, most: int) -> Unreadable:
+    return Unreadable(
+        kind, f"has more than {most >> 20} MB", "split it, or extract what you need of it into a text file"
+    )
 
 
 class Text:
@@ -192,12 +198,18 @@ class Text:
     def lines(self) -> Iterator[str]:
         """Yield its lines, each with its end: a newline, or a carriage return in a file that has no newlines."""
         end = "\r" if b"\r" in self._file.head and b"\n" not in self._file.head else "\n"
-        rest = ""
+        parts, size = list[str](), 0
         for block in self:
-            *lines, rest = (rest + block).split(end)
-            yield from (f"{line}{end}" for line in lines)
-        if rest:
-            yield rest
+            *lines, rest = block.split(end)
+            if lines:
+                yield f"{''.join(parts)}{lines[0]}{end}"
+                yield from (f"{line}{end}" for line in lines[1:])
+                parts, size = [], 0
+            parts, size = [*parts, rest], size + len(rest)
+            if size > MAX_VALUE_BYTES:
+                raise TooLong
+        if last := "".join(parts):
+            yield last
 
     def whole(self) -> str:
         """Return it in one piece. Raises `Unreadable` if it is too long."""

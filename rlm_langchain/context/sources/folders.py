@@ -153,9 +153,9 @@ class _FolderReader:
         if why_not_text(sample):
             self._leave_out(name, "binary")
             return
+        self._add_size(name, stamp.size)
         strict = self._store_writer.strict
         decoder = Decoder(one_line(path), odd_sample(file, stamp.size, sample), strict=strict)
-        self._add_size(name, stamp.size)
         self._begin_item(writer, keys.key(name))
         writer.write(b'"')
         with as_input_error(path):

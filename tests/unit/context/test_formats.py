@@ -325,3 +325,12 @@ def test_a_loader_is_read_document_by_document_and_its_error_is_told(store):
     assert store.reference(Loader(0)) is None
     with pytest.raises(InputError, match="Loader could not load its documents: it raised OSError"):
         store.reference(Loader(9))
+
+
+def test_one_endless_line_stays_a_text(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(parsed, "MAX_VALUE_BYTES", 1 << 20)
+    path = tmp_path / "line.csv"
+    path.write_text("a,b\n" + "x" * (3 << 20))
+    ref = store.reference(path)
+    assert ref["path"] == str(path)
+    assert "so it is read as text" in ref["about"]
