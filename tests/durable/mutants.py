@@ -71,7 +71,7 @@ MUTANTS = (
     Mutant(
         "a request is sent before its line is written",
         LEDGER,
-        "self.key = self.log.sent(self.place, self.wanted)",
+        "self.key = self.log.sent(self.call_path, self.wanted)",
         'self.key = "sent"',
     ),
     Mutant(
@@ -107,32 +107,32 @@ MUTANTS = (
     Mutant(
         "the journal is added to the receipts",
         TREE,
-        "(place, used) for place, used in spendings if place not in self._spent and place not in self._below",
-        "(place, used) for place, used in spendings",
+        "                if call_path not in self._spent and call_path not in self._below\n",
+        "",
     ),
     Mutant(
         "a fork has spent nothing",
         TREE,
-        "            self.note(place, usage)\n            self.ledger.add_spent(usage)\n",
-        "            self.note(place, usage)\n",
+        "            self.note(call_path, usage)\n            self.ledger.add_spent(usage)\n",
+        "            self.note(call_path, usage)\n",
     ),
     Mutant(
         "a fork forgets the paths of what it has spent",
         TREE,
-        "            self.note(place, usage)\n            self.ledger.add_spent(usage)\n",
+        "            self.note(call_path, usage)\n            self.ledger.add_spent(usage)\n",
         "            self.ledger.add_spent(usage)\n",
     ),
     Mutant(
         "a call is not counted for the runs above it",
         TREE,
-        "            for path in _runs_above(place):\n",
-        "            for path in [*_runs_above(place)][1:]:\n",
+        "            for path in _runs_above(call_path):\n",
+        "            for path in [*_runs_above(call_path)][1:]:\n",
     ),
     Mutant(
         "a reply does not settle its request",
         TREE,
-        '{**self._request(place, used), **reply.fields, "settles": key}',
-        "{**self._request(place, used), **reply.fields}",
+        '{**self._request(call_path, used), **reply.fields, "settles": key}',
+        "{**self._request(call_path, used), **reply.fields}",
     ),
     Mutant(
         "a reply settles the first request",
@@ -191,14 +191,14 @@ MUTANTS = (
     Mutant(
         "a reply is used and never kept",
         ASK,
-        "entry.book(used, Receipt(_key(request, completion), _receipt(request, completion)))",
+        "entry.book(used, Receipt(_receipt_key_of(request, completion), _receipt(request, completion)))",
         "entry.book(used)",
     ),
     Mutant(
         "any reply answers any request of its place",
         ASK,
-        'return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"',
-        'return f"{place} {model.name}"',
+        'return f"{call_path} {hashlib.sha256(described.encode()).hexdigest()}"',
+        'return f"{call_path} {model.name}"',
     ),
     Mutant(
         "a number of a call is used again",

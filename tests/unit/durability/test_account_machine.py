@@ -23,7 +23,7 @@ from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.types import Usage, total_usage
 from tests.durable.account import Held, Process
 
-ACCOUNTS = int(os.environ.get("RLM_ACCOUNTS", "150"))
+ACCOUNTS = int(os.environ.get("RLM_ACCOUNTS", "100"))
 BUDGET = Budget(usd=16, calls=12, tokens=4_000)
 PLACES = ("0", "1", "0/2", " turn 0")
 SIZES = (Usage(1), Usage(1, 40, 0, 20, 1.0), Usage(1, 200, 0, 400, 2.0), Usage(1, 900, 0, 100, 4.0))
