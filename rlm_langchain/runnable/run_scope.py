@@ -84,6 +84,9 @@ class CompiledRLM(NamedTuple):
                     self._close(config)
                 kept = self.graph.get_state(config)
             run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
+            if before := self._before_end(kept, config):
+                with suppress(JournalError):  # damage to what came before is no matter of this run
+                    abandoned = self.graph.get_state(before).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -105,6 +108,9 @@ class CompiledRLM(NamedTuple):
                     await run_to_end(lambda: self._close(config))
                 kept = await self.graph.aget_state(config)
             run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
+            if before := await asyncio.to_thread(self._before_end, kept, config):
+                with suppress(JournalError):
+                    abandoned = (await self.graph.aget_state(before)).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -133,8 +139,21 @@ class CompiledRLM(NamedTuple):
         for seen in {*runs, *invocation.leave()}:
             self.components.close(seen)
 
+    def _before_end(self, kept: StateSnapshot | None, config: RunnableConfig) -> RunnableConfig | None:
+        """Return the checkpoint that names the run which has answered last on a thread, if receipts are left.
+
+        They are its own if its process was killed after it had written the answer.
+        """
+        if kept is None or kept.parent_config is None or "checkpoint_id" in config["configurable"]:
+            return None
+        folder = self.components.store.root / "receipts"
+        if not (standing_of(kept).has_ended and folder.is_dir() and any(folder.iterdir())):
+            return None
+        before = kept.parent_config["configurable"]["checkpoint_id"]
+        return {**config, "configurable": {**config["configurable"], "checkpoint_id": before}}
+
     def _forget(self, run: str, kept: StateSnapshot) -> None:
-        """Remove the receipts of an abandoned run, once its thread holds another one."""
+        """Remove the receipts of an abandoned run, or one that has ended, once its thread holds it no more."""
         if kept.values.get("run", run) != run:
             self.components.receipts_path(run).unlink(missing_ok=True)
 
