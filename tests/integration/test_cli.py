@@ -71,8 +71,8 @@ def test_quiet_shows_nothing_but_the_answer(command: Command, counting: Server, 
 @pytest.mark.parametrize(
     ("given", "options", "warning"),
     [
-        ("latin.txt", (), "in the context: 1 undecodable byte sequence replaced by U+FFFD"),
-        ("folder", (), "in the context: left out: 1 binary"),
+        ("latin.txt", (), "in the context: guessed: its encoding is cp1252, with little confidence"),
+        ("folder", (), 'in the context: left out: 1 damaged image ("b.bin")'),
         ("latin.txt", ("--encoding", "latin-1"), ""),
         ("left out; 1 replaced by U+FFFD", (), ""),
         (None, ("--calls", "5"), "no model calls were left; 17 calls were refused by a limit"),

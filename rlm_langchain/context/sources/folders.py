@@ -69,7 +69,10 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
                 )
             )
         blob = writer.commit()
-    return with_notes(json_reference(blob, "dict", reader.files, reader.about()), reader.said())
+    ref = with_notes(json_reference(blob, "dict", reader.files, reader.about()), reader.said())
+    if names := reader.left_out_by_name():  # the description has the names elsewhere
+        ref["notes"] = [names, *ref["notes"][1:]]
+    return ref
 
 
 class _FolderReader:
@@ -112,6 +115,15 @@ class _FolderReader:
             named and f"not read: {named}",
             f"{describe.keys_label(self.names)}: {describe.list_keys(self.names)}",
         )
+
+    def left_out_by_name(self) -> str:
+        """Return what was left out with the first names: `left out: 2 damaged PDF ("a.pdf", "b.pdf"), 3 hidden`."""
+        sorts = []
+        for reason, number in self.walk.left_out.most_common():
+            names = self.walk.names.get(reason, [])
+            more = ", ..." if number > len(names) > 0 else ""
+            sorts.append(f"{number:,} {reason}" + (f" ({', '.join(map(quoted, names))}{more})" if names else ""))
+        return f"left out: {', '.join(sorts)}" if sorts else ""
 
     def said(self) -> list[str]:
         """Return what was left out, replaced, guessed or repaired."""
@@ -286,6 +298,8 @@ class FolderWalk:
     def __init__(self, within: Path, root: Path, check: Callable[[], object] = lambda: None) -> None:
         self.within, self.root = within, root
         self.left_out: Counter[str] = Counter()
+        self.names: dict[str, list[str]] = {}
+        """The first names of files that were left out for a reason, by the reason, if it is uncommon."""
         self.named: list[str] = []
         """The first left-out files with an uncommon reason, each with the reason."""
         self._check = check
@@ -313,6 +327,8 @@ class FolderWalk:
     def leave_out(self, name: str, reason: str) -> None:
         """Count a file that is not read, with the reason."""
         self.left_out[reason] += 1
+        if reason not in _EXPECTED and len(names := self.names.setdefault(reason, [])) < _MAX_NAMED:
+            names.append(name)
         if reason not in _EXPECTED and len(self.named) < _MAX_NAMED:
             self.named.append(f"{quoted(name)} ({reason})")
 
