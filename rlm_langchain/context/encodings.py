@@ -15,6 +15,8 @@ _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _MULTIBYTE = re.compile(r"big5|cp9[345]\d|euc|gb|hz|iso2022|johab|shift|utf_8", re.IGNORECASE)
 _MIN_COHERENCE = 0.1
 """Share of what `charset-normalizer` takes for words of a language, from which its word is taken."""
+_MAX_WORD = 60
+"""Most letters of a word on average."""
 _MIN_BYTES = 20
 """Bytes from which it is asked: of less it makes anything."""
 _MAX_HIGH = 0.4
@@ -108,7 +110,7 @@ def _named(sample: bytes) -> Guess | None:
     if best is None or best.encoding.startswith(("utf", "ascii")):
         return None
     is_long = _MULTIBYTE.match(best.encoding) and best.chaos < _MIN_COHERENCE
-    if best.coherence < _MIN_COHERENCE and not is_long:
+    if not is_long and (best.coherence < _MIN_COHERENCE or len(str(best).split()) * _MAX_WORD < len(sample)):
         return None
     name = "cp1252" if "cp1252" in best.could_be_from_charset else best.encoding
     sure = round(100 * (1 - best.chaos) * (best.coherence or 0.5))
