@@ -164,18 +164,25 @@ def gc(
     print(gc.collect(older_than, dry_run=dry_run))
 
 
-@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full"))
+@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full", "rlm show deal --html run.html"))
 def show(
     what: Annotated[
         str, typer.Argument(metavar="NAME", help="Of a run that is kept, or of a file from `rlm ask --trace`.")
     ],
     *,
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page for a browser instead. It needs no network and no server."),
+    ] = None,
 ) -> None:
     """Show what a run did, step by step, child runs in their places."""
-    from rlm_langchain.cli.commands.show import show_run
+    from rlm_langchain.cli.commands.show import show_run, write_page
 
-    show_run(what, full=full)
+    if html is None:
+        show_run(what, full=full)
+    else:
+        write_page(what, html)
 
 
 @app.command(epilog=examples("rlm strategies", "rlm strategies show grep"))

@@ -1,4 +1,4 @@
-"""`rlm show`: a run from its first record to its last, each child run where it was asked for."""
+"""`rlm show`: a run from its first record to its last, each child run where it was asked for; or as a page."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.rendering.plain import Lines, spending
 from rlm_langchain.cli.rendering.records import narrate
 from rlm_langchain.cli.rendering.rich import ScrollView
-from rlm_langchain.cli.session.threads import Threads
+from rlm_langchain.cli.session.threads import SavedRun, Threads
+from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import Record
 from rlm_langchain.trajectory.jsonl import read_trace
@@ -22,6 +24,7 @@ from rlm_langchain.trajectory.tree import (
     Trajectory,
     TurnView,
 )
+from rlm_langchain.viewer.page import RunPage
 
 
 def show_run(what: str, *, full: bool) -> None:
@@ -37,14 +40,33 @@ def show_run(what: str, *, full: bool) -> None:
     print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
 
 
+def write_page(what: str, path: Path) -> None:
+    """Write the page of a trace, or of a thread. Raises `InputError` for what is neither, and for `path`."""
+    kept = None if _is_file(what) else _thread(what)
+    records = read_trace(Path(what)) if kept is None else kept.unbroken().records
+    RunPage(records, limits=_limits(kept), store=ContextStore()).to_html(path)
+    print(f"wrote {path}. It holds what models were asked and replied, and the text of a short context.")
+
+
 def _records(what: str) -> Iterable[Record]:
     """Those of a file; when there is none, of the thread of that name."""
-    if what and Path(what).exists():
-        return read_trace(Path(what))
-    kept = Threads().find(what)
-    if kept is None:
+    return read_trace(Path(what)) if _is_file(what) else _thread(what).unbroken().records
+
+
+def _is_file(what: str) -> bool:
+    return bool(what) and Path(what).exists()
+
+
+def _thread(what: str) -> SavedRun:
+    if (kept := Threads().find(what)) is None:
         raise InputError(f"there is no file and no kept run called {what!r}: `rlm runs` lists the runs")
-    return kept.unbroken().records
+    return kept
+
+
+def _limits(kept: SavedRun | None) -> dict[str, float]:
+    """The limits that a thread was begun with, as far as they were given as numbers."""
+    given = {limit.field: getattr(kept.setup, limit.option.name, None) for limit in LIMITS if limit.option and kept}
+    return {name: value for name, value in given.items() if isinstance(value, int | float)}
 
 
 def in_order(run: RunView) -> Iterator[Record]:
