@@ -81,12 +81,13 @@ class _Page:
     known_tokens: dict[str, list[int]] = field(default_factory=dict)
 
     def data(self) -> Json:
+        self.tree.runs.setdefault("", RunView(""))
         paths = sorted(self.tree.runs, key=_order)
         self.numbers = {path: number for number, path in enumerate(paths)}
         for path in sorted(paths, key=len, reverse=True):
             self.totals[path] = self._usage(self.tree.runs[path])
         runs = [self._run(self.tree.runs[path]) for path in paths]
-        top = self.tree.runs.get("", RunView(""))
+        top = self.tree.runs[""]
         return {
             "version": VERSION,
             "runs": runs,

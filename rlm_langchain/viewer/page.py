@@ -95,15 +95,14 @@ def _hash(text: str) -> str:
 
 
 def _title(data: Json) -> str:
-    top = data["runs"][0] if data["runs"] else {}
-    query = one_line(" ".join(top["question"]["query"].split())[:80]) if top.get("question") else "no question"
+    question = data["runs"][0]["question"]
+    query = one_line(" ".join(question["query"].split())[:80]) if question else "no question"
     return f"{query} · run"
 
 
 def _in_words(data: Json) -> str:
     """What a reader without a program is told."""
-    top = data["runs"][0] if data["runs"] else {}
-    end = top.get("answer")
+    end = data["runs"][0]["answer"]
     if not end:
         return "This run has not ended. The page needs JavaScript to show what it did."
     why = f"{end['status']}: {STOP_WORDS[end['reason']]}"

@@ -1,5 +1,5 @@
 // The account: how spending grew, by which model, where, what was refused, lost or reused, and where the run paused.
-import { el, put, $, fill, count, several, money, seconds, brief, when } from "./text.js";
+import { el, put, $, fill, count, several, money, seconds, brief, when, figure } from "./text.js";
 import { run, go, open, totalOf, tokensOf, costOf, nameOfRun, titleOf, placeOf, STATES } from "./model.js";
 import { chipOfState, modelName } from "./widgets.js";
 
@@ -65,7 +65,7 @@ function byModel(items) {
     if (!models.has(name)) models.set(name, []);
     if (item.usage[0] || item.usage[4]) add(models.get(name), item.usage);
   }
-  return table("By model", ["model", "calls", "read", "cached", "written", "cost"], [...models].filter(([, sums]) => sums.length).map(([name, sums]) => [name, ...sums.slice(0, 4).map((one) => count(one)), money(sums[4])]));
+  return table("By model", ["model", "calls", "read", "cached", "written", "cost"], [...models].filter(([, sums]) => sums.length).map(([name, sums]) => [name, ...sums.slice(0, 4).map((one) => figure(one, count(one))), figure(sums[4], money(sums[4]))]));
 }
 
 function byRun() {
@@ -76,7 +76,7 @@ function byRun() {
     add(level.turns, one.own.slice(0, 5));
     for (const call of one.calls) if (call.usage && call.it.run === undefined) add(level.calls, call.usage.slice(0, 5));
   }
-  return table("By level", ["level", "runs", "turns", "sub-calls"], levels.map((level, depth) => [depth ? `child runs, level ${depth}` : "top run", count(level.runs), money(level.turns[4]), money(level.calls[4])]));
+  return table("By level", ["level", "runs", "turns", "sub-calls"], levels.map((level, depth) => [depth ? `child runs, level ${depth}` : "top run", figure(level.runs, count(level.runs)), figure(level.turns[4], money(level.turns[4])), figure(level.calls[4], money(level.calls[4]))]));
 }
 
 function costliest() {

@@ -7,6 +7,7 @@ import { showSummary } from "./summary.js";
 import { showRun, showOutline, buildAll, mark } from "./run.js";
 import { showFound, markFound } from "./list.js";
 import { showTimeline, drawTimeline } from "./timeline.js";
+import { prepare } from "./query.js";
 import { showContext } from "./context.js";
 import { showAccount } from "./account.js";
 
@@ -147,7 +148,8 @@ async function start() {
   addEventListener("hashchange", moved);
   addEventListener("beforeprint", () => { if (state.view === "run") buildAll(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
-  document.documentElement.dataset.ready = "yes";
+  prepare();
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 
 start().catch((error) => {

@@ -30,6 +30,17 @@ function hay(item) {
   return item.hay;
 }
 
+/** Makes the texts of all items ready for the first search, a little at a time while nothing else is to do. */
+export function prepare(from = 0) {
+  const idle = globalThis.requestIdleCallback || ((then) => setTimeout(() => then({ timeRemaining: () => 8 }), 50));
+  idle((deadline) => {
+    let at = from;
+    do for (const end = Math.min(at + 200, run.items.length); at < end; at++) hay(run.items[at]);
+    while (at < run.items.length && deadline.timeRemaining() > 4);
+    if (at < run.items.length) prepare(at);
+  });
+}
+
 function term(name, relation, value) {
   if (name && NUMBERS[name] && relation && value !== "" && !Number.isNaN(Number(value))) {
     const [measure, compare, limit] = [NUMBERS[name], COMPARE[relation], Number(value)];

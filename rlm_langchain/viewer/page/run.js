@@ -1,5 +1,5 @@
 // One run: its turns, their code, and each fan-out as a grid at the line that made it. At the side, all runs.
-import { el, put, $, fill, count, several, money, seconds, brief } from "./text.js";
+import { el, put, $, fill, count, several, money, seconds, brief, figure } from "./text.js";
 import { run, state, go, open, nameOfRun, totalOf, costOf, STATES, PROBLEMS } from "./model.js";
 import { chip, grid, tally, tip, tipOfCall, fillOf, modelName, Rows } from "./widgets.js";
 
@@ -47,7 +47,7 @@ function runRow(one) {
   } }, folded.has(one.index) ? "▸" : "▾") : el("span.fold");
   const row = el("div.run", { onclick: () => go({ root: one.index, at: null, view: ["found", "account", "context"].includes(state.view) ? "run" : state.view }) },
     fold, el(`i.dot.${one.answer ? (bad ? (one.answer.status === "failed" ? "bad" : "cut") : "ok") : "open"}`),
-    el("span.name", one.path || "top"), el("span.what", brief(one.question?.query || "", 60)), el("span.sum", money(totalOf(one)[4])));
+    el("span.name", one.path || "top"), el("span.what", brief(one.question?.query || "", 60)), el("span.sum", figure(totalOf(one)[4], money(totalOf(one)[4]))));
   row.style.paddingLeft = `${4 + Math.min(one.depth, 6) * 12}px`;
   return row;
 }

@@ -1,5 +1,5 @@
 // The first thing on the page: what was the answer, why did it stop, what did it cost, what is missing.
-import { el, put, $, fill, count, several, money, seconds, percent, visible } from "./text.js";
+import { el, put, $, fill, count, several, money, seconds, percent, visible, figure } from "./text.js";
 import { run, go, open, totalOf, problemOf } from "./model.js";
 import { chip } from "./widgets.js";
 
@@ -65,11 +65,11 @@ function figures(top, end) {
   const limit = (name) => run.limits[name];
   const calls = run.items.filter((item) => item.kind === "call").length;
   const rows = [
-    ["cost", money(total[4]), limit("usd") !== undefined ? `of ${money(limit("usd"))} allowed` : split(top.own[4], top.below[4], money), total[4], limit("usd")],
-    ["model calls", count(total[0]), limit("calls") !== undefined ? `of ${count(limit("calls"))} allowed` : `${count(top.own[0])} own, ${count(top.below[0])} below`, total[0], limit("calls")],
-    ["tokens", count(total[1] + total[3]), limit("tokens") !== undefined ? `of ${count(limit("tokens"))} allowed` : `${count(total[1])} read${total[2] ? ` (${count(total[2])} cached)` : ""}, ${count(total[3])} written`, total[1] + total[3], limit("tokens")],
+    ["cost", figure(total[4], money(total[4])), limit("usd") !== undefined ? `of ${money(limit("usd"))} allowed` : split(top.own[4], top.below[4], money), total[4], limit("usd")],
+    ["model calls", figure(total[0], count(total[0])), limit("calls") !== undefined ? `of ${count(limit("calls"))} allowed` : `${count(top.own[0])} own, ${count(top.below[0])} below`, total[0], limit("calls")],
+    ["tokens", figure(total[1] + total[3], count(total[1] + total[3])), limit("tokens") !== undefined ? `of ${count(limit("tokens"))} allowed` : `${count(total[1])} read${total[2] ? ` (${count(total[2])} cached)` : ""}, ${count(total[3])} written`, total[1] + total[3], limit("tokens")],
     ["time", seconds(Math.max(0, top.end - top.start)), "from the question to the last record"],
-    ["turns", count(turns), limit("iterations") !== undefined ? `of ${count(limit("iterations"))} allowed` : `${several(calls, "call")} by code, ${several(run.runs.length - 1, "child run")}`, turns, limit("iterations")],
+    ["turns", figure(turns, count(turns)), limit("iterations") !== undefined ? `of ${count(limit("iterations"))} allowed` : `${several(calls, "call")} by code, ${several(run.runs.length - 1, "child run")}`, turns, limit("iterations")],
   ];
   return el("div.figures",
     el("dl", rows.map(([name, value, about, used, most]) => el(`div.figure.${name.replace(" ", "-")}`, el("dt", name), el("dd", value), about && el("dd.about", about), most ? meter(used / most, `${name} used`) : null))),
@@ -89,7 +89,7 @@ function meter(share, label) {
 function coverage(end) {
   const told = end?.coverage;
   if (!told) return run.contexts.length ? el("p.aside", "How much of the context was read is not known.") : null;
-  return el("div.figure.coverage", el("dt", "context read by models"), el("dd", percent(told.share)), meter(told.share, "context read"),
+  return el("div.figure.coverage", el("dt", "context read by models"), el("dd", figure(told.share, percent(told.share))), meter(told.share, "context read"),
     el("button.link", { type: "button", onclick: () => go({ view: "context" }) }, "See which parts"));
 }
 

@@ -90,6 +90,9 @@ export function bytes(number) {
   return number < 999_500_000 ? `${(number / 1e6).toPrecision(3)} MB` : `${(number / 1e9).toPrecision(3)} GB`;
 }
 
+/** A number with its value beside its text. */
+export const figure = (value, text) => el("data", { value: String(value) }, text);
+
 /** A share in percent; never 0% of something, never 100% of less than all. */
 export function percent(share) {
   if (share <= 0) return "0%";
