@@ -92,6 +92,12 @@ def tickets(number: int) -> str:
     )
 
 
+class Refused(Exception):
+    """What a provider answers to a prompt that it does not take. It is not asked again."""
+
+    status_code = 400
+
+
 class Slow(FunctionModel):
     """A model that takes a while, the same for the same prompt."""
 
@@ -118,7 +124,7 @@ def says(messages: list[BaseMessage]) -> str | AIMessage:
 def _leaf(prompt: str) -> str | AIMessage:
     number = zlib.crc32(prompt.encode())
     if number % 61 == 0:
-        raise RuntimeError("the provider said no")
+        raise Refused("no")
     if number % 53 == 0:
         return AIMessage(
             "yes, because",

@@ -94,7 +94,7 @@ def test_the_answer_comes_first(demo_page: Any, pages: Pages) -> None:
     summary = demo_page.locator("#summary")
     assert pages.output["answer"] in summary.inner_text()
     assert "partial" in demo_page.locator("#pill").inner_text()
-    for told in ("calls failed", "replies were cut off", "of $1.00 allowed", "Some figures are estimates"):
+    for told in ("calls failed", "replies were cut off", "of $1.00 allowed"):
         assert told in summary.inner_text()
     share = float(demo_page.locator(".coverage data").get_attribute("value"))
     assert share == pages.output["coverage"]["share"]
@@ -123,7 +123,7 @@ def test_a_fan_out_is_a_grid_at_its_line(demo_page: Any) -> None:
     grid.hover(position={"x": 5, "y": 5})
     assert "0 · answered" in demo_page.locator("#tip").inner_text()
     fan.get_by_role("button", name=re.compile("failed")).click()
-    assert "the model or its provider failed" in detail.inner_text()
+    assert "the provider rejected" in detail.inner_text()
     demo_page.keyboard.press("Escape")
     assert detail.is_hidden()
 
@@ -196,7 +196,7 @@ def test_search_filters_and_links_come_back(demo_page: Any, pages: Pages) -> Non
     ("query", "expected"),
     [
         ("state:failed kind:call", lambda item: item["type"] == "call" and item["error"]),
-        ("kind:call cost>0.008", lambda item: item["type"] == "call" and item["usage"]["cost"] > 0.008),
+        ("kind:call cost>0.00002", lambda item: item["type"] == "call" and item["usage"]["cost"] > 0.00002),
         ('"charged twice" kind:call -is', lambda item: False),
         ("kind:turn", lambda item: item["type"] == "turn"),
         ("kind:call state:cut", lambda item: item["type"] == "call" and item.get("flaw") == "cut"),
