@@ -60,6 +60,16 @@ def stored(store: ContextStore, text: str, preview: int = 0) -> ContextRef:
     return store.with_short_preview(ref, preview)
 
 
+def stored_list(store: ContextStore, texts: list[str]) -> ContextRef:
+    """Return a reference to a list of texts that is not empty. Halves of surrogate pairs become U+FFFD.
+
+    Raises `JournalError` when it cannot be stored.
+    """
+    ref = store.reference_from_repl([replace_surrogates(text)[0] for text in texts])
+    assert ref is not None  # noqa: S101 - only an empty list has none
+    return store.with_short_preview(ref, 0)
+
+
 def loaded(store: ContextStore, text: Any) -> Any:
     """Return the text behind a reference that a store of this home has signed; anything else as it is.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,10 @@ MOST_TEXT = 1_000_000
 """Bytes of a context that the page holds whole."""
 MOST_LOADED = 64 << 20
 """Bytes of a context that is read for the text around quotes."""
+LONGEST_PROMPT = 20_000
+"""Characters of one prompt that the page holds."""
+MOST_PROMPTS = 16_000_000
+"""Characters of all prompts together that the page holds whole. Of the others it holds the beginning."""
 AROUND = 400
 """Characters before and after a quote that the page holds."""
 STOP_WORDS: dict[StopReason, str] = {
@@ -77,6 +82,8 @@ class _Page:
     totals: dict[str, tuple[Usage, Usage]] = field(default_factory=dict)
     """Usage of runs by path: of their own turns, and of all below them."""
     highlighted: int = 0
+    prompted: int = 0
+    """Characters of whole prompts so far."""
     models: dict[str, int] = field(default_factory=dict)
     known_tokens: dict[str, list[int]] = field(default_factory=dict)
 
@@ -179,13 +186,17 @@ class _Page:
         calls = dict(sorted(cell.calls.items()))
         batches = [*_batches(cell)]
         asked = [_batch(calls, numbers) for numbers in batches]
-        places = lines.of(cell.record["code"], asked)
+        places, prompts = lines.of(cell.record["code"], asked), self._prompts(cell)
         return {
             "cell": cell.record["cell"],
             "time": cell.record["time"],
             **self._code(cell.record["code"]),
             "batches": [
-                {"lines": line, "kind": batch.kind, "calls": [self._call(run, n, calls.get(n)) for n in numbers]}
+                {
+                    "lines": line,
+                    "kind": batch.kind,
+                    "calls": [self._call(run, n, calls.get(n), prompts.get(n)) for n in numbers],
+                }
                 for numbers, line, batch in zip(batches, places, asked, strict=True)
             ],
             "output": _output(cell.output) if cell.output else None,
@@ -197,7 +208,21 @@ class _Page:
             self.known_tokens[code] = tokens(code) if self.highlighted <= MOST_HIGHLIGHTED else []
         return {"code": code, "tokens": self.known_tokens[code]}
 
-    def _call(self, run: RunView, number: int, view: CallView | None) -> Json:
+    def _prompts(self, cell: RanCell) -> dict[int, str]:
+        """The whole prompts of calls, as far as they were kept. Empty: one was kept, but is not for this page."""
+        found: dict[int, str] = {}
+        for wave in cell.waves:
+            if (ref := wave.get("prompts_ref")) is None:
+                continue
+            texts: Any = [""] * wave["count"]
+            if self.store is not None and self.prompted < MOST_PROMPTS:
+                with suppress(JournalError):  # it was collected: the page says that it has the beginning only
+                    texts = [text[:LONGEST_PROMPT] for text in self.store.load(ref)]
+            self.prompted += sum(map(len, texts))
+            found |= dict(enumerate(texts, wave["first"]))
+        return found
+
+    def _call(self, run: RunView, number: int, view: CallView | None, prompt: str | None) -> Json:
         record = view.record if view else None
         child = view.run if view else None
         found: Json = {"call": number, "state": _state(record, child)}
@@ -216,6 +241,8 @@ class _Page:
             "seconds": round(record["seconds"], 3),
             "time": round(record["time"], 3),
         }
+        if prompt is not None:
+            found |= {"kept": True, "prompt": prompt or record["preview"]}
         if record["model"]:
             found["model"] = self._model(record["model"])
         if record["value"] is not None:

@@ -28,7 +28,7 @@ HOSTILE = (
     "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>{{program}}</script><b>bold</b>"
     "\u202etxt.exe\u202c \x1b[31m javascript:alert(1) &lt;i&gt; '\"`${window.hacked=1}"
 )
-TREES = 6
+TREES = 4
 
 
 class Pages(NamedTuple):
@@ -324,18 +324,31 @@ def test_every_number_is_the_ledgers(pages: Pages) -> None:
 # --- Runs that are not whole ---
 
 
-@pytest.mark.parametrize("cut", [0, 1, 2, 4, 6])
-def test_a_run_that_was_interrupted_is_shown_as_far_as_it_came(pages: Pages, cut: int) -> None:
+def test_a_run_that_was_interrupted_is_shown_as_far_as_it_came(pages: Pages) -> None:
     top = Telling().question().turn(0, "```repl\nllm_query('x')\n```", "llm_query('x')").cell(0, "llm_query('x')")
-    top.wave(0, 0, 9).call(0, 0).call(0, 3, error="no").output(0, "x")
-    path = pages.write(f"cut-{cut}", top.records[:cut])
-    with pages.browser.showing(path) as page:
-        for name in ("Timeline", "Context", "Account", "Search", "Run"):
-            tab(page, name)
-        assert "No answer yet" in page.locator("#summary").inner_text()
-        if cut == 6:
-            assert "9 model calls" in page.locator(".fan").inner_text()
-            assert "7 not answered yet" in page.locator(".fan").inner_text()
+    top.wave(0, 0, 9).call(0, 0, preview="It is", prompt_chars=7_000).call(0, 3, error="no").output(0, "x")
+    for cut in (0, 1, 2, 6):
+        with pages.browser.showing(pages.write(f"cut-{cut}", top.records[:cut])) as page:
+            for name in ("Timeline", "Context", "Account", "Search", "Run"):
+                tab(page, name)
+            assert "No answer yet" in page.locator("#summary").inner_text()
+    with pages.browser.showing(pages.folder / "cut-6.html", "#at=call:0") as page:
+        assert "Only the first 5 of 7,000 characters were recorded" in page.locator("#detail").inner_text()
+        assert "9 model calls" in page.locator(".fan").inner_text()
+        assert "7 not answered yet" in page.locator(".fan").inner_text()
+
+
+def test_whole_prompts_are_shown_where_they_were_kept(pages: Pages) -> None:
+    top = Telling().question().turn(0, "", "llm_query(x)").cell(0, "llm_query(x)").wave(0, 0, 1)
+    ref = ContextStore(pages.folder).reference([f"It is {'so ' * 2_000}"])
+    top.records[-1].update(prompts_ref=ref)
+    top.call(0, 0, preview="It is", prompt_chars=6_006)
+    for store, shown in (
+        (ContextStore(pages.folder), "so so so so"),
+        (None, "The page holds the first 5 of 6,006"),
+    ):
+        with pages.browser.showing(pages.write("kept", top.records, store=store), "#at=call:0") as page:
+            assert shown in page.locator("#detail").inner_text()
 
 
 def test_a_pause_is_drawn_short_and_told(pages: Pages) -> None:

@@ -73,7 +73,7 @@ function call(item) {
     it.refused && el("p.warn", it.state === "declined" ? "A person declined this call." : `Refused: ${run.stops[it.refused] || it.refused}.`),
     it.error && block("Error", it.error, "bad"),
     prompt && block("Prompt", prompt),
-    !child && missing && prompt && el("p.aside", `Only the first ${count(prompt.length)} of ${count(it.chars)} characters were recorded.`),
+    !child && missing && prompt && el("p.aside", it.kept ? `The page holds the first ${count(prompt.length)} of ${count(it.chars)} characters.` : `Only the first ${count(prompt.length)} of ${count(it.chars)} characters were recorded.`),
     it.reply !== undefined && block(it.state === "cut" ? "Reply, cut off" : "Reply", it.reply),
     it.reply_chars && el("p.aside", `In short; the whole reply has ${count(it.reply_chars)} characters.`),
     it.read && readParts(it.read),
