@@ -167,8 +167,12 @@ def gc(
 @app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full", "rlm show deal --html run.html"))
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="NAME", help="Of a run that is kept, or of a file from `rlm ask --trace`.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Of a run that is kept, or of a file from `rlm ask --trace`. Default: the last run kept.",
+        ),
+    ] = None,
     *,
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
     html: Annotated[
@@ -183,6 +187,19 @@ def show(
         show_run(what, full=full)
     else:
         write_page(what, html)
+
+
+@app.command(epilog=examples("rlm compare deal deal-2", "rlm compare before.jsonl after.jsonl"))
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="A", help="Name of a run that is kept, or a file from `rlm ask --trace`.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+) -> None:
+    """Compare two runs: answers, cost and time, and where their code parts, turn by turn."""
+    from rlm_langchain.cli.commands.compare import compare_runs
+
+    print("\n".join(compare_runs(first, second)))
 
 
 @app.command(epilog=examples("rlm strategies", "rlm strategies show grep"))

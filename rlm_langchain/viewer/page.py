@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 from rlm_langchain.context.sanitize import one_line, visible
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
-from rlm_langchain.records import Record
+from rlm_langchain.records import Record, RLMOutput
 from rlm_langchain.viewer.data import STOP_WORDS, Json, page_data
 
 MODULES = (
@@ -38,8 +39,8 @@ class RunPage:
     It contains what models were asked and what they replied: protect it as you would protect the context.
     """
 
-    records: Iterable[Record]
-    """The trajectory of a result, or the records of a trace."""
+    run: RLMOutput | Iterable[Record]
+    """A result, its trajectory, or the records of a trace."""
     limits: Mapping[str, float] | None = None
     """Limits of the run, by their names in `Budget`. No record holds them."""
     store: ContextStore | None = None
@@ -48,7 +49,8 @@ class RunPage:
 
     def html(self) -> str:
         """Return the page."""
-        data = page_data(self.records, limits=self.limits, store=self.store)
+        records = cast(RLMOutput, self.run)["trajectory"] if isinstance(self.run, dict) else self.run
+        data = page_data(records, limits=self.limits, store=self.store)
         style, program = _part("page.css"), _program()
         packed = gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)
         parts = {

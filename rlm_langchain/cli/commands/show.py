@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rlm_langchain.cli.rendering.plain import Lines, spending
 from rlm_langchain.cli.rendering.records import narrate
 from rlm_langchain.cli.rendering.rich import ScrollView
 from rlm_langchain.cli.session.threads import SavedRun, Threads
+from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import Record
@@ -27,9 +28,9 @@ from rlm_langchain.trajectory.tree import (
 from rlm_langchain.viewer.page import RunPage
 
 
-def show_run(what: str, *, full: bool) -> None:
-    """Show the run of a trace, or of a thread. Raises `InputError` for what is neither."""
-    told = Trajectory.of(_records(what))
+def show_run(what: str | None, *, full: bool) -> None:
+    """Show the run of a trace, or of a thread; None: the last one. Raises `InputError` for what is neither."""
+    told = Trajectory.of(records_of(what))
     console = Console(highlight=False)
     view = ScrollView(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
     top = told.runs.get("", RunView(""))
@@ -40,24 +41,30 @@ def show_run(what: str, *, full: bool) -> None:
     print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
 
 
-def write_page(what: str, path: Path) -> None:
-    """Write the page of a trace, or of a thread. Raises `InputError` for what is neither, and for `path`."""
+def write_page(what: str | None, path: Path) -> None:
+    """Write the page of a trace, or of a thread; None: the last one. Raises `InputError` for what is neither, and
+    for a `path` that cannot be written."""
     kept = None if _is_file(what) else _thread(what)
-    records = read_trace(Path(what)) if kept is None else kept.unbroken().records
+    records = records_of(what) if kept is None else kept.unbroken().records
     RunPage(records, limits=_limits(kept), store=ContextStore()).to_html(path)
     print(f"wrote {path}. It holds what models were asked and replied, and the text of a short context.")
 
 
-def _records(what: str) -> Iterable[Record]:
-    """Those of a file; when there is none, of the thread of that name."""
-    return read_trace(Path(what)) if _is_file(what) else _thread(what).unbroken().records
+def records_of(what: str | None) -> list[Record]:
+    """The records of a file; when there is none, of the thread of that name; None: of the last thread."""
+    return read_trace(Path(what or "")) if _is_file(what) else _thread(what).unbroken().records
 
 
-def _is_file(what: str) -> bool:
-    return bool(what) and Path(what).exists()
+def _is_file(what: str | None) -> bool:
+    return bool(what) and Path(what or "").exists()
 
 
-def _thread(what: str) -> SavedRun:
+def _thread(what: str | None) -> SavedRun:
+    if what is None:
+        if not (all_kept := Threads().all()):
+            raise InputError("no run is kept: `rlm ask --thread NAME` keeps one")
+        print(f"the last run: {visible(all_kept[0].name)}", file=sys.stderr)
+        return all_kept[0]
     if (kept := Threads().find(what)) is None:
         raise InputError(f"there is no file and no kept run called {what!r}: `rlm runs` lists the runs")
     return kept
