@@ -37,10 +37,12 @@ MOST_TEXT = 1_000_000
 """Bytes of a context that the page holds whole."""
 MOST_LOADED = 64 << 20
 """Bytes of a context that is read for the text around quotes."""
-LONGEST_PROMPT = 20_000
-"""Characters of one prompt that the page holds."""
-MOST_PROMPTS = 16_000_000
-"""Characters of all prompts together that the page holds whole. Of the others it holds the beginning."""
+LONGEST = 100_000
+"""Characters of one prompt or reply that the page holds."""
+MOST_HELD = 40_000_000
+"""Characters of all prompts and replies together that the page holds, so that it stays below 25 MB."""
+BEGINNING = 500
+"""Characters that it holds of each of the others. It says so."""
 AROUND = 400
 """Characters before and after a quote that the page holds."""
 STOP_WORDS: dict[StopReason, str] = {
@@ -82,8 +84,8 @@ class _Page:
     totals: dict[str, tuple[Usage, Usage]] = field(default_factory=dict)
     """Usage of runs by path: of their own turns, and of all below them."""
     highlighted: int = 0
-    prompted: int = 0
-    """Characters of whole prompts so far."""
+    held: int = 0
+    """Characters of prompts and replies so far."""
     models: dict[str, int] = field(default_factory=dict)
     known_tokens: dict[str, list[int]] = field(default_factory=dict)
 
@@ -215,12 +217,17 @@ class _Page:
             if (ref := wave.get("prompts_ref")) is None:
                 continue
             texts: Any = [""] * wave["count"]
-            if self.store is not None and self.prompted < MOST_PROMPTS:
+            if self.store is not None:
                 with suppress(JournalError):  # it was collected: the page says that it has the beginning only
-                    texts = [text[:LONGEST_PROMPT] for text in self.store.load(ref)]
-            self.prompted += sum(map(len, texts))
+                    texts = map(self._held, self.store.load(ref))
             found |= dict(enumerate(texts, wave["first"]))
         return found
+
+    def _held(self, text: str) -> str:
+        """As much of a text as the page has room for."""
+        kept = text[: LONGEST if self.held < MOST_HELD else BEGINNING]
+        self.held += len(kept)
+        return kept
 
     def _call(self, run: RunView, number: int, view: CallView | None, prompt: str | None) -> Json:
         record = view.record if view else None
@@ -246,7 +253,10 @@ class _Page:
         if record["model"]:
             found["model"] = self._model(record["model"])
         if record["value"] is not None:
-            found["reply"] = _text(record["value"])
+            reply = _text(record["value"])
+            found["reply"] = self._held(reply)
+            if len(found["reply"]) < len(reply):
+                found["reply_of"] = len(reply)
         if record["error"] is not None:
             found["error"] = record["error"]
         if "value_ref" in record:

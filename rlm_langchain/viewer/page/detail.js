@@ -75,6 +75,7 @@ function call(item) {
     prompt && block("Prompt", prompt),
     !child && missing && prompt && el("p.aside", it.kept ? `The page holds the first ${count(prompt.length)} of ${count(it.chars)} characters.` : `Only the first ${count(prompt.length)} of ${count(it.chars)} characters were recorded.`),
     it.reply !== undefined && block(it.state === "cut" ? "Reply, cut off" : "Reply", it.reply),
+    it.reply_of && el("p.aside", `The page holds the first ${count(it.reply.length)} of ${count(it.reply_of)} characters.`),
     it.reply_chars && el("p.aside", `In short; the whole reply has ${count(it.reply_chars)} characters.`),
     it.read && readParts(it.read),
     facts([["model", modelName(item)], ...usageFacts(it.usage), ["took", it.seconds !== undefined && seconds(it.seconds)], ["ended", it.time && when(it.time)],

@@ -117,6 +117,16 @@ def test_the_same_code_again_is_marked() -> None:
     assert all(one["time"] < other["time"] for one, other in pairwise(turns))
 
 
+def test_a_page_has_room_for_so_much_text_and_says_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlm_langchain.viewer.data.MOST_HELD", 1_000)
+    top = Telling().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 3)
+    for number in range(3):
+        top.call(0, number, "y" * 800)
+    [batch] = page_data(top.records)["runs"][0]["steps"][0]["cells"][0]["batches"]
+    assert [len(call["reply"]) for call in batch["calls"]] == [800, 800, 500]
+    assert [call.get("reply_of") for call in batch["calls"]] == [None, None, 800]
+
+
 def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
