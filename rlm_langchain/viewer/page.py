@@ -28,6 +28,8 @@ MODULES = (
 """The parts of the program, each after those that it imports."""
 FRAME = 4_000_000
 """Characters of a page that a notebook shows. Of a larger one, it says how to write it to a file."""
+OURS = b'<meta name="generator" content="rlm_langchain">'
+"""Stands in the head of every page."""
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=const|let|function|class|async)", re.MULTILINE)
 
@@ -65,9 +67,15 @@ class RunPage:
         return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
 
     def to_html(self, path: Path | str) -> None:
-        """Write the page. Raises `InputError` for a file that cannot be written."""
+        """Write the page. An earlier page is replaced; any other file is not.
+
+        Raises `InputError` for a file that is something else, or cannot be written.
+        """
+        path = Path(path)
         try:
-            Path(path).write_text(self.html(), encoding="utf-8", newline="\n")
+            if path.is_file() and not _is_page(path):
+                raise InputError(f"{path} is not replaced, because it is not the page of a run. Give another file")
+            path.write_text(self.html(), encoding="utf-8", newline="\n")
         except OSError as error:
             raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
 
@@ -79,6 +87,13 @@ class RunPage:
             f'<iframe title="The page of a run" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
             'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
         )
+
+
+def _is_page(path: Path) -> bool:
+    """Return whether a file is one of our pages, or empty."""
+    with path.open("rb") as file:
+        head = file.read(4_000)
+    return not head or OURS in head
 
 
 @cache

@@ -153,6 +153,6 @@ async function start() {
 }
 
 start().catch((error) => {
-  $("wait").textContent = `The page could not be shown: ${error.message}. It needs a browser of 2023 or later.`;
+  $("wait").textContent = `The page could not be shown: ${error.message}. It needs a browser of 2024 or later.`;
   throw error;
 });

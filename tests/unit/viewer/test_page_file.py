@@ -59,6 +59,17 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         RunPage([]).to_html(tmp_path / "missing" / "run.html")
 
 
+def test_a_page_is_replaced_and_another_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    path.touch()
+    RunPage([]).to_html(path)
+    RunPage(nested()).to_html(path)
+    path.write_text("<!doctype html><title>mine</title>")
+    with pytest.raises(InputError, match="not replaced"):
+        RunPage([]).to_html(path)
+    assert "mine" in path.read_text()
+
+
 def test_a_large_page_is_not_put_into_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<iframe" in RunPage(nested())._repr_html_()
     monkeypatch.setattr("rlm_langchain.viewer.page.FRAME", 100)
