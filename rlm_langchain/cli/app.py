@@ -208,21 +208,43 @@ def gc(
     print(gc.collect(older_than, dry_run=dry_run))
 
 
-@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full"))
+@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full", "rlm show deal --html run.html"))
 def show(
     what: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="NAME", help="The name of a saved run, or the path of a file from `rlm ask --trace`."
+            metavar="NAME",
+            help="The name of a saved run, or the path of a file from `rlm ask --trace`. Default: the last run.",
         ),
-    ],
+    ] = None,
     *,
     full: Annotated[bool, typer.Option("--full", help="Show long code and output in full.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page for a browser instead. It needs no network and no server."),
+    ] = None,
 ) -> None:
     """Show the steps of a run."""
-    from rlm_langchain.cli.commands.show import show_run
+    from rlm_langchain.cli.commands.show import show_run, write_page
 
-    show_run(what, full=full)
+    if html is None:
+        show_run(what, full=full)
+    else:
+        write_page(what, html)
+
+
+@app.command(epilog=examples("rlm compare deal deal-2", "rlm compare before.jsonl after.jsonl"))
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="The name of a saved run, or the path of a file from `rlm ask --trace`."),
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
+) -> None:
+    """Compare two runs: their answers, cost and time, and the turns in which their code differs."""
+    from rlm_langchain.cli.commands.compare import compare_runs
+
+    print("\n".join(compare_runs(first, second)))
 
 
 @app.command(epilog=examples("rlm strategies", "rlm strategies show grep"))

@@ -42,6 +42,14 @@ class NumberedCall:
             return len(self.call.prompt) + context.stop - context.start
         return len(self.call.prompt) + (0 if context is None else len(to_prompt_text(context)))
 
+    @property
+    def prompt_text(self) -> str:
+        """Return prompt and context as a reader sees them. The context of a child run is in its own records."""
+        context = self.call.context
+        if context is None or isinstance(context, Excerpt) or self.call.kind == "rlm":
+            return self.call.prompt
+        return f"{self.call.prompt}\n\n{to_prompt_text(context)}"
+
 
 def _stream_of_this_node() -> Callable[[Any], None]:
     from langgraph.config import get_stream_writer  # imported late: reading records does not need LangGraph

@@ -12,7 +12,8 @@ from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.answers.fan_out import LeftOut, described, left_out
-from rlm_langchain.context.long_text import value_fields
+from rlm_langchain.context.long_text import store_texts, value_fields
+from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -29,12 +30,13 @@ from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.degradation import is_blank
 from rlm_langchain.trajectory.journal import Journal, fingerprint
 from rlm_langchain.trajectory.observation import format_observation
-from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
+from rlm_langchain.trajectory.recorder import PREVIEW, NumberedCall, Recorder
 from rlm_langchain.types import (
     Answered,
     Call,
     CallResult,
     Completed,
+    ContextRef,
     Died,
     Plain,
     Refusal,
@@ -290,16 +292,17 @@ class ExecuteStep:
         if asking := approval_needed(self.components, self.state, self.tree, missing):
             self.tree.close(self.state["path"])  # the answer may take days, so the worker is closed
             return self._go("approve", approval=asking)
-        self._write(
-            WaveRecord(
-                type="wave",
-                path=self.state["path"],
-                cell=self._cell,
-                first=self.repl.next_call,
-                count=len(calls),
-                time=time.time(),
-            )
+        record = WaveRecord(
+            type="wave",
+            path=self.state["path"],
+            cell=self._cell,
+            first=self.repl.next_call,
+            count=len(calls),
+            time=time.time(),
         )
+        if (prompts := self._kept_prompts(calls)) is not None:
+            record["prompts_ref"] = prompts
+        self._write(record)
         free = [call for call in missing if kind_of(call.call.kind).is_free]
         for call in free:
             if (reply := self._free_reply(call)) is not None:
@@ -315,6 +318,17 @@ class ExecuteStep:
         ]
         tasks = make_subcall_tasks(self.state["run"], sent, TreeInfo(agreed, tops))
         return self._go([Send("subcall", task) for task in tasks])
+
+    def _kept_prompts(self, calls: Sequence[NumberedCall]) -> ContextRef | None:
+        """Store the whole prompts of a batch, for readers of the trajectory; None when the records hold them whole,
+        or the run has no thread. Nothing of the run depends on them, so a store that is full does not end it."""
+        if self.tree.receipts is None or all(call.prompt_chars <= PREVIEW for call in calls):
+            return None
+        try:
+            return store_texts(self.components.store, [call.prompt_text for call in calls])
+        except JournalError as error:
+            self._note(f"the whole prompts of this batch could not be kept: {error}")
+            return None
 
     def _answered(self, value: Plain, stdout: str, error: str | None) -> Command[Any]:
         """Record the answer, and go to `finalise`. A long answer of a child run is stored by reference."""
