@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
-from rlm_langchain.answers.fan_out import LeftOut, described, left_out
+from rlm_langchain.answers.fan_out import LeftOut, parts_left_out, prompt_values
 from rlm_langchain.context.long_text import value_fields
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
@@ -341,7 +341,7 @@ class ExecuteStep:
             (self.state["path"], self._cell),
             outcome,
             format_observation(
-                self._model.profile, self._window, self.journal, stdout, error, [*map(described, missing)]
+                self._model.profile, self._window, self.journal, stdout, error, [*map(prompt_values, missing)]
             ),
             chars=len(stdout),
             is_error=error is not None,
@@ -352,10 +352,10 @@ class ExecuteStep:
 
     def _left_out(self) -> list[LeftOut]:
         """Return what the fan-out of the cell left out. The calls of a child run are measured by other contexts."""
-        reading = self.tree.coverage
-        if self.state["path"] or reading is None or not reading.contexts:
+        tracker = self.tree.coverage
+        if self.state["path"] or tracker is None or not tracker.contexts:
             return []
-        return left_out(reading, self.journal.calls_since_question, self._cell, self.journal.largest_batch)
+        return parts_left_out(tracker, self.journal.calls_since_question, self._cell, self.journal.largest_batch)
 
     def _died(self, stdout: str, error: str) -> None:
         self._output("died", stdout, render(self._model.profile, "died", error=error))

@@ -145,12 +145,14 @@ class SubcallNode:
     async def _ranges_read(self, call: Call) -> dict[str, Any]:
         """Return the field with the ranges of the contexts that were in the prompt. Only here is its text
         available."""
-        reading = self.tree.coverage
-        if reading is None or not reading.contexts:
+        tracker = self.tree.coverage
+        if tracker is None or not tracker.contexts:
             return {}
         text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"
         read = (
-            reading.find_read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.find_read, text)
+            tracker.ranges_in(text)
+            if tracker.is_quick_to_search(text)
+            else await asyncio.to_thread(tracker.ranges_in, text)
         )
         return {"read": read} if read else {}
 
