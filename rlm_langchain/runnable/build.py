@@ -15,7 +15,7 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.functions import functions_of
 from rlm_langchain.graph.calls.search import KIND
-from rlm_langchain.graph.calls.tools import tools_of
+from rlm_langchain.graph.calls.tools import tools_by_name
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import accepts_output_cap
 from rlm_langchain.models.model import Model, Price, Role
@@ -42,8 +42,8 @@ def assemble(options: Options) -> Components:
     strategies = strategies_of(options.strategies)
     named = options.tools or options.sub_tools or options.functions
     helpers = _helpers(strategies, auto=is_auto(options.strategies)) if named else frozenset()
-    tools = tools_of(options.tools, helpers)
-    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools, helpers)
+    tools = tools_by_name(options.tools, helpers)
+    sub_tools = tools if options.sub_tools is None else tools_by_name(options.sub_tools, helpers)
     if search and KIND in {**tools, **sub_tools}:
         raise ConfigurationError(
             f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"

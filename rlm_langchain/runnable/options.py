@@ -17,7 +17,7 @@ from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.durability import checkpointer
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.functions import functions_of
-from rlm_langchain.graph.calls.tools import tools_of
+from rlm_langchain.graph.calls.tools import tools_by_name
 from rlm_langchain.models.registry import check_kind
 from rlm_langchain.retrieval import option as retriever
 from rlm_langchain.sandboxes import choose
@@ -55,7 +55,7 @@ def _schema(given: Any) -> None:
 
 AModel = Annotated[Any, AfterValidator(check_kind)]
 Models = Annotated[Any, _checked_by(_models)]
-SomeTools = Annotated[Sequence[Any], _checked_by(tools_of)]
+SomeTools = Annotated[Sequence[Any], _checked_by(tools_by_name)]
 SomeFunctions = Annotated[Sequence[Any], _checked_by(functions_of)]
 ASandbox = Annotated[Any, _checked_by(choose.check)]
 ASchema = Annotated[Any, _checked_by(_schema)]

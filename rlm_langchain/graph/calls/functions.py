@@ -26,9 +26,15 @@ from rlm_langchain.context.sanitize import clip, quotable
 from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
-from rlm_langchain.graph.calls.host_code import MOST_TOLD, definitions, in_own_thread, result_of, what_failed
-from rlm_langchain.graph.calls.tool_names import REPL, is_python
-from rlm_langchain.graph.calls.tool_results import too_big
+from rlm_langchain.graph.calls.host_code import (
+    MAX_ERROR_CHARS,
+    definitions,
+    failure_message,
+    in_own_thread,
+    result_of,
+)
+from rlm_langchain.graph.calls.tool_names import REPL_NAMES, is_python_name
+from rlm_langchain.graph.calls.tool_results import too_big_message
 from rlm_langchain.graph.components import Components
 from rlm_langchain.plugins import load
 from rlm_langchain.protocols import HostFunction
@@ -105,8 +111,8 @@ def _problem(function: Any, others: Mapping[str, HostFunction]) -> str | None:
             return f"{field}={text!r}: give a text"
     faults = (
         (not name.isidentifier() or iskeyword(name), "that is not a valid name in Python. Rename it"),
-        (is_python(name), "it is a name of Python. Rename it"),
-        (name in RESERVED or name in REPL, "the REPL has a function of that name. Rename it"),
+        (is_python_name(name), "it is a name of Python. Rename it"),
+        (name in RESERVED or name in REPL_NAMES, "the REPL has a function of that name. Rename it"),
         (name in others, "there are two of that name. Rename one"),
         (not function.guidance.strip(), "it has no guidance: say what it is for and what it returns"),
         (
@@ -159,7 +165,7 @@ async def _run(site: CallSite) -> CallResult:
     try:
         bound = inspect.signature(function.function).bind(*args, **kwargs)
     except TypeError as error:  # raised by `bind`: the text is Python's, about names that code chose
-        return CallResult(None, f"{name} was called wrongly: {clip(str(error), MOST_TOLD)}")
+        return CallResult(None, f"{name} was called wrongly: {clip(str(error), MAX_ERROR_CHARS)}")
     try:
         async with asyncio.timeout(site.tree.ledger.seconds_left()), _paid_place(site, function):
             return await result_of(site.tree, _result(name, function, bound, site.components.limits.value))
@@ -168,7 +174,7 @@ async def _run(site: CallSite) -> CallResult:
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a function raises
-        return CallResult(None, f"{name} {what_failed(error)}")
+        return CallResult(None, f"{name} {failure_message(error)}")
 
 
 async def _result(name: str, function: HostFunction, bound: inspect.BoundArguments, most: int) -> CallResult:
@@ -187,7 +193,7 @@ def _as_json(name: str, result: Any, most: int) -> CallResult:
     try:
         text = json.dumps(result, allow_nan=False)
         if len(text) > most:
-            return CallResult(None, f"{name} ran, but {too_big(most)}")
+            return CallResult(None, f"{name} ran, but {too_big_message(most)}")
         json.dumps(result, ensure_ascii=False).encode()  # half of a surrogate pair would come to no sandbox
         if json.loads(text) == result:
             return CallResult(text)
