@@ -34,7 +34,7 @@ from rlm_langchain.validation import check_types
 
 def assemble(options: Options) -> Components:
     """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
-    check_types("create_rlm", Budget, budget=options.budget)  # set later, they have not been looked at
+    check_types("create_rlm", Budget, budget=options.budget)  # pydantic does not check options set later
     check_types("create_rlm", Limits, limits=options.limits)
     store = ContextStore(options.home)
     search = build_search(options.retriever, store.root, options.prices)
@@ -73,8 +73,8 @@ def assemble(options: Options) -> Components:
 
 def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
     """Return the names that strategies define in the REPL. Tools must not use them."""
-    others = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
-    trees = [parsed(one.prelude) for one in (*strategies, *others) if one.prelude]
+    every = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
+    trees = [parsed(one.prelude) for one in (*strategies, *every) if one.prelude]
     return frozenset(name for tree in trees if isinstance(tree, ast.Module) for _, name in bindings(tree))
 
 
@@ -120,8 +120,8 @@ def _check_caps(options: Options, models: list[Model]) -> None:
 def _check_prices(options: Options, prices: dict[str, bool]) -> None:
     """Raise `ConfigurationError` for a limit in dollars with a model whose price is unknown, because its cost
     cannot be counted."""
-    if strangers := sorted(set(options.prices) - set(prices)):
-        raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
+    if unknown_names := sorted(set(options.prices) - set(prices)):
+        raise ConfigurationError(f"there are prices for {unknown_names}, but the models are {sorted(prices)}")
     dollars = options.budget.usd is not None or options.budget.approve_above_usd is not None
     unknown = sorted(name for name, known in prices.items() if not known)
     if dollars and unknown:

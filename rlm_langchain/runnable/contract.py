@@ -40,7 +40,7 @@ class Options(Protocol):
     home: Path | None
 
 
-class Runs(Protocol):
+class RLMProtocol(Protocol):
     """Runs questions: the graph, and what a run needs in addition."""
 
     @property

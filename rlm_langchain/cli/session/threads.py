@@ -18,7 +18,7 @@ from rlm_langchain.durability.standing import Standing, standing_of
 from rlm_langchain.durability.thread_lock import is_held, thread_lock
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import Record, RLMOutput, output_of
-from rlm_langchain.runnable.fork import Graph, reader
+from rlm_langchain.runnable.fork import Graph, reading_graph
 from rlm_langchain.trajectory.journal import DAMAGED
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Threads:
         if not self.path.exists():
             return []
         with self.opened() as saver:
-            graph = reader(saver)
+            graph = reading_graph(saver)
             found = [saved for name in names(saver) if (saved := _read(graph, saver, name))]
         return sorted(found, key=lambda saved: saved.at, reverse=True)
 
@@ -87,7 +87,7 @@ class Threads:
         if not self.path.exists():
             return None
         with self.opened() as saver:
-            return _read(reader(saver), saver, name)
+            return _read(reading_graph(saver), saver, name)
 
     def need(self, name: str) -> SavedRun:
         """Return a thread. Raises `InputError` if there is none of that name."""

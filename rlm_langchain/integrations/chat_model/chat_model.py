@@ -38,7 +38,7 @@ from rlm_langchain.integrations.chat_model.reply import (
 from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of, traced_schema
 from rlm_langchain.integrations.chat_model.tools import ToolLike, bound_tools
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.runnable.options import OF_A_MODEL
+from rlm_langchain.runnable.options import MODEL_KEYWORDS
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.validation import option_errors
 
@@ -109,7 +109,7 @@ class ChatRLM(BaseChatModel):
                 ignored[0],
             )
         options = {name: value for name, value in options.items() if name not in PROVIDER_OPTIONS}
-        if misplaced := sorted(OF_A_MODEL & options.keys()):
+        if misplaced := sorted(MODEL_KEYWORDS & options.keys()):
             raise ConfigurationError(
                 f"a ChatRLM does not take {', '.join(misplaced)}: set that on the models of its RLM"
             )
