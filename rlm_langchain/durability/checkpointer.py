@@ -24,6 +24,7 @@ from functools import cache, wraps
 from typing import Any
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP, BaseCheckpointSaver
+from langgraph.checkpoint.base import id as checkpoint_ids
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
 
@@ -64,9 +65,7 @@ def check_checkpointer(saver: object) -> None:
     """Raise `ConfigurationError` unless this is a saver, None, True or False."""
     if saver is None or isinstance(saver, bool | BaseCheckpointSaver):
         return
-    may_be_shown = isinstance(saver, type) or (
-        isinstance(saver, str) and "://" not in saver
-    )  # that may hold a password
+    may_be_shown = isinstance(saver, type) or (isinstance(saver, str) and "://" not in saver)  # no password
     shown = repr(saver) if may_be_shown else f"a {type(saver).__name__}"
     raise ConfigurationError(f"checkpointer={shown} cannot be used: {_way_out(saver)}")
 
@@ -110,16 +109,47 @@ def _checked_class(kind: Any) -> Any:
 
 Method = Callable[..., Any]
 
+HELD_IN_DATABASE: dict[tuple[int, str], Any] = {}
+"""The connections that hold locks on threads in a database (`thread_lock.py`), by the `id` of the saver's
+connection and the thread."""
+
+
+def _lost_lock(saver: Any, config: Any) -> Callable[[], None] | None:
+    """Return a function that raises `JournalError` if the lock on the thread of a write is lost; None without one.
+
+    The database drops a lock when its connection ends, and tells nobody. Another process may have begun by then.
+    """
+    thread = str(config["configurable"].get("thread_id"))
+    holder = HELD_IN_DATABASE.get((id(getattr(saver, "conn", None)), thread))
+    if holder is None:
+        return None
+
+    def check() -> None:
+        try:
+            holder.execute("select 1")
+        except Exception as error:
+            raise JournalError(
+                "the lock is lost, because its connection to the database has ended "
+                f"({type(error).__name__}): another process may work here by now, so nothing more is written; "
+                "resume the run when no other process does"
+            ) from error
+
+    return check
+
 
 def _wrap_call(method: Method, what: str, verify: Callable[[Any], Any]) -> Method:
     @wraps(method)
     def call(saver: Any, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         with as_journal_error(what, config):
+            if what == "written" and (check := _lost_lock(saver, config)):
+                check()
             return verify(method(saver, config, *args, **kwargs))
 
     @wraps(method)
     async def acall(saver: Any, config: Any = None, *args: Any, **kwargs: Any) -> Any:
         with as_journal_error(what, config):
+            if what == "written" and (check := _lost_lock(saver, config)):
+                await asyncio.to_thread(check)
             return verify(await method(saver, config, *args, **kwargs))
 
     return acall if inspect.iscoroutinefunction(method) else call
@@ -234,8 +264,24 @@ def _verify_checkpoint(found: Any) -> Any:
             "a checkpoint is not what was written: it was changed, or rows of it are missing; go back to an "
             "earlier one with `rlm fork`, or ask again on a new thread"
         )
+    _come_after(found.checkpoint["id"])
     writes = _Verified(write for write in found.pending_writes or () if write[1] != WRITES_SEAL)
     return found._replace(pending_writes=writes)
+
+
+def _come_after(checkpoint: str) -> None:
+    """Have all checkpoints that this process makes from now on come after this one, whatever its clock says.
+
+    The latest checkpoint of a thread is the one with the highest id, and an id begins with the time. A clock that
+    was set back, or one of another machine that is behind, would make checkpoints that nobody ever finds.
+    """
+    try:
+        made = checkpoint_ids.UUID(checkpoint)
+    except ValueError:  # of another writer, who orders them in another way
+        return
+    last = checkpoint_ids._last_v6_timestamp
+    if made.version == 6 and (last is None or last < made.time):
+        checkpoint_ids._last_v6_timestamp = made.time  # type: ignore[assignment]
 
 
 class _Verified(list[tuple[str, str, Any]]):

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rlm_langchain.durability.checkpointer import as_journal_error
+from rlm_langchain.durability.checkpointer import HELD_IN_DATABASE, as_journal_error
 from rlm_langchain.errors import JournalError, ThreadBusy
 
 ACQUIRE_TIMEOUT = 0.2
@@ -143,6 +143,15 @@ LOCK_SETTINGS = (
 )
 
 
+KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
+}
+"""The same on this side: when the network is gone, both sides learn of it after about a minute."""
+
+
 @contextmanager
 def database_thread_lock(saver: Any, thread: str) -> Iterator[None]:
     """Lock a thread in the database of a Postgres saver. Does nothing for other savers.
@@ -154,11 +163,14 @@ def database_thread_lock(saver: Any, thread: str) -> Iterator[None]:
         return
     with as_journal_error("read"):
         connection = _new_connection(saver.conn)
+    key = (id(saver.conn), thread)
     try:
         with as_journal_error("read"):
             _take_advisory_lock(connection, thread)
+        HELD_IN_DATABASE[key] = connection
         yield
     finally:
+        HELD_IN_DATABASE.pop(key, None)
         connection.close()
 
 
@@ -182,6 +194,6 @@ def _new_connection(ours: Any) -> Any:
     from psycopg.conninfo import make_conninfo
 
     if isinstance(ours, psycopg.Connection | psycopg.AsyncConnection):
-        return psycopg.connect(make_conninfo(ours.info.dsn, password=ours.info.password or None))
+        return psycopg.connect(make_conninfo(ours.info.dsn, password=ours.info.password or None, **KEEPALIVES))
     options = {key: value for key, value in (ours.kwargs or {}).items() if key not in ("autocommit", "row_factory")}
-    return psycopg.connect(ours.conninfo, **options)
+    return psycopg.connect(make_conninfo(ours.conninfo, **KEEPALIVES), **options)

@@ -84,6 +84,9 @@ class CompiledRLM(NamedTuple):
                     self._close(config)
                 snapshot = self.graph.get_state(config)
             run, abandoned = self._run_of(state, snapshot), _abandoned_run(state, snapshot, config)
+            if before := self._before_end(snapshot, config):
+                with suppress(JournalError):  # an earlier checkpoint that is damaged does not matter to this run
+                    abandoned = self.graph.get_state(before).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -104,10 +107,11 @@ class CompiledRLM(NamedTuple):
                 finally:
                     await run_to_end(lambda: self._close(config))
                 snapshot = await self.graph.aget_state(config)
-            run, abandoned = (
-                await asyncio.to_thread(self._run_of, state, snapshot),
-                _abandoned_run(state, snapshot, config),
-            )
+            run = await asyncio.to_thread(self._run_of, state, snapshot)
+            abandoned = _abandoned_run(state, snapshot, config)
+            if before := await asyncio.to_thread(self._before_end, snapshot, config):
+                with suppress(JournalError):
+                    abandoned = (await self.graph.aget_state(before)).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -136,8 +140,22 @@ class CompiledRLM(NamedTuple):
         for seen in {*runs, *invocation.leave()}:
             self.components.close(seen)
 
+    def _before_end(self, snapshot: StateSnapshot | None, config: RunnableConfig) -> RunnableConfig | None:
+        """Return the checkpoint before the end of a thread's last run. None without receipts to remove.
+
+        The checkpoint has the id of that run. Its receipts are left if its process was killed after the answer was
+        written.
+        """
+        if snapshot is None or snapshot.parent_config is None or "checkpoint_id" in config["configurable"]:
+            return None
+        folder = self.components.store.root / "receipts"
+        if not (standing_of(snapshot).has_ended and folder.is_dir() and any(folder.iterdir())):
+            return None
+        before = snapshot.parent_config["configurable"]["checkpoint_id"]
+        return {**config, "configurable": {**config["configurable"], "checkpoint_id": before}}
+
     def _forget(self, run: str, snapshot: StateSnapshot) -> None:
-        """Remove the receipts of an abandoned run, once its thread holds another one."""
+        """Remove the receipts of a run that was abandoned or has ended, once its thread holds another one."""
         if snapshot.values.get("run", run) != run:
             self.components.receipts_path(run).unlink(missing_ok=True)
 

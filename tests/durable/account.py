@@ -85,6 +85,9 @@ class Process:
     def go_on(self) -> None:
         """Let everybody go on as far as they can."""
         self._loop.run_until_complete(_turns())
+        for one in self.held:
+            if one.task.done() and not one.task.cancelled():
+                one.task.exception()  # one that has waited may be refused
         self.held = [one for one in self.held if not one.task.done()]
 
     def close(self) -> None:

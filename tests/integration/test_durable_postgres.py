@@ -124,6 +124,47 @@ async def test_async_runs_hold_the_thread_too_and_the_loop_goes_on(database: str
         assert (await rlm.ainvoke("q", thread("asleep")))["answer"] == 1
 
 
+END_LOCKS = """
+select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_whose_lock_was_lost_writes_nothing_more_and_another_one_goes_on(
+    database: str, tmp_path: Any, mode: str
+) -> None:
+    """The lock's connection ends while a call is in flight, as it does when the network fails for a while."""
+    config, others = thread(f"lost {mode}"), []
+
+    def answer(prompt: str) -> str:
+        others.append(prompt)
+        if len(others) > 1:
+            return "asked by the other"
+        with PostgresSaver.from_conn_string(database) as other:
+            other.conn.execute(END_LOCKS)
+            twin = create_rlm(script(*cells, leaf=answer), checkpointer=other, home=tmp_path / "other")
+            assert twin.invoke(None, config)["answer"] == "asked by the other"
+        return "asked by the first"
+
+    def ask() -> Any:
+        with PostgresSaver.from_conn_string(database) as saver:
+            rlm = create_rlm(script(*cells, leaf=answer), checkpointer=saver, home=tmp_path / "one")
+            return rlm.invoke("q", config)
+
+    async def aask() -> Any:
+        async with AsyncPostgresSaver.from_conn_string(database) as saver:
+            rlm = create_rlm(script(*cells, leaf=answer), checkpointer=saver, home=tmp_path / "one")
+            return await rlm.ainvoke("q", config)
+
+    cells = ("word = llm_query('x')", "FINAL(word)")
+    with pytest.raises(JournalError, match=f"the lock is lost, .* \\(on the thread 'lost {mode}'\\)"):
+        asyncio.run(aask()) if mode == "async" else ask()
+    with PostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script(*cells, leaf=answer), checkpointer=saver, home=tmp_path / "other")
+        assert rlm.invoke(None, config)["answer"] == "asked by the other", "which is what the thread holds"
+    assert others == ["x", "x"]
+
+
 class _Other(PostgresSaver):
     """Somebody else's saver of the same database."""
 

@@ -36,7 +36,7 @@ from tests.random_run_trees import PRICES, PlannedRun, RunTreeGenerator, Scripte
 from tests.servers.scripted import serve
 from tests.servers.server import Request, Server
 
-TREES = int(os.environ.get("RLM_TREES", "80"))
+TREES = int(os.environ.get("RLM_TREES", "32"))
 """How many; the same ones in every run, unless their number is given."""
 
 

@@ -142,7 +142,7 @@ json_values = st.recursive(
     max_leaves=15,
 )
 tags = st.sampled_from(["ready", "out", "calls", "done", "answer", "open", ""])
-FUZZ = int(os.environ.get("RLM_FUZZ", "10000"))
+FUZZ = int(os.environ.get("RLM_FUZZ", "4000"))
 """Mutated frames."""
 
 PIECES = [
