@@ -47,7 +47,7 @@ def _records(what: str) -> Iterable[Record]:
             raise
         saved = None
     if saved is not None:
-        return saved.unbroken().records
+        return saved.check_intact().records
     if not is_file:
         raise InputError(f"there is no saved run and no file called {what!r}: `rlm runs` lists the saved runs")
     return read_trace(Path(what))

@@ -54,8 +54,8 @@ class SavedRun:
         """Return the records since its last question."""
         return since_question(self.records)
 
-    def unbroken(self) -> SavedRun:
-        """Return this thread. Raises `JournalError` if it is broken."""
+    def check_intact(self) -> SavedRun:
+        """Return this thread if it is intact. Raises `JournalError` if it is broken."""
         if self.damage is not None:
             raise self.damage
         return self
@@ -82,7 +82,7 @@ class Threads:
         return sorted(found, key=lambda saved: saved.at, reverse=True)
 
     def find(self, name: str) -> SavedRun | None:
-        """Return a thread, or None if there is none of that name. Raises `InputError` if no thread may have it."""
+        """Return the thread of this name, or None. Raises `InputError` for a name that no thread may have."""
         check_name(name)
         if not self.path.exists():
             return None

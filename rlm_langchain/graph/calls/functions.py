@@ -63,14 +63,14 @@ class FunctionHandler(CallHandler):
     def reservation(self, site: CallSite) -> Usage:
         """Return the price of a call, as the function states it."""
         try:
-            name = json.loads(site.asked.call.prompt)[0]
+            name = json.loads(site.numbered.call.prompt)[0]
             return Usage(cost=site.components.functions[name].usd)
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             return Usage()
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, at most once. Return its result as JSON, or an error message."""
-        place, prompt = site.asked.call_path, site.asked.call.prompt
+        place, prompt = site.numbered.call_path, site.numbered.call.prompt
         key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
         return await recorded(site.tree.receipts, key, place, lambda: _run_counted(site))
 
@@ -150,7 +150,7 @@ def _signature_problem(function: HostFunction) -> str | None:
 
 async def _run_counted(site: CallSite) -> CallResult:
     """Run the call if `Budget.tool_calls` allows one more."""
-    async with site.tree.tool_call(site.asked.call_path) as is_left:
+    async with site.tree.tool_call(site.numbered.call_path) as is_left:
         if not is_left:
             return CallResult(None, "not run: no tool calls are left", refused="calls")
         return await _run(site)
@@ -158,7 +158,7 @@ async def _run_counted(site: CallSite) -> CallResult:
 
 async def _run(site: CallSite) -> CallResult:
     try:
-        name, args, kwargs = json.loads(site.asked.call.prompt)
+        name, args, kwargs = json.loads(site.numbered.call.prompt)
         function = site.components.functions[name]
     except (ValueError, KeyError, TypeError, RecursionError):
         return CallResult(None, "there is no such function")
@@ -212,8 +212,8 @@ async def _paid_place(site: CallSite, function: HostFunction) -> AsyncIterator[N
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    async with tree.reserve(site.asked.call_path, cost) as entry:
-        tree.approval_limit.started(site.asked.call_path)
+    async with tree.reserve(site.numbered.call_path, cost) as entry:
+        tree.approval_limit.started(site.numbered.call_path)
         while True:
             await entry.renew()
             async with tree.tool_limiter:

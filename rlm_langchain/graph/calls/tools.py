@@ -100,11 +100,11 @@ class ToolHandler(CallHandler):
 
     def own_task(self, site: CallSite, tree: TreeInfo) -> dict[str, Any] | None:
         """Return a reference to the text of the call. With it, a paused tool can be resumed without the REPL."""
-        return {"tool": site.components.store.reference_from_repl(site.asked.call.prompt)}
+        return {"tool": site.components.store.reference_from_repl(site.numbered.call.prompt)}
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the tool that the call names, once. Return its result as JSON, or an error message."""
-        tree, call_path, call = site.tree, site.asked.call_path, site.asked.call
+        tree, call_path, call = site.tree, site.numbered.call_path, site.numbered.call
         key = f"{call_path} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
 
         async def run() -> CallResult:
@@ -120,8 +120,8 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
     """Check the arguments of a call, and run its tool. `key` identifies the call."""
     tree = site.tree
     try:
-        name, args, kwargs = json.loads(site.asked.call.prompt)
-        tool = site.components.tools_of(site.asked.path)[name]
+        name, args, kwargs = json.loads(site.numbered.call.prompt)
+        tool = site.components.tools_of(site.numbered.path)[name]
         names = [*argument_schemas(tool)]
         pairs = [*zip(names, args, strict=False)]
         pairs += [(aliases(tool).get(argument, argument), value) for argument, value in kwargs.items()]
