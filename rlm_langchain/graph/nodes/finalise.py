@@ -12,7 +12,7 @@ from rlm_langchain.answers.coverage import ReadRanges, recorded_ranges
 from rlm_langchain.answers.words import problem_in_words
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.long_text import value_fields
-from rlm_langchain.context.sanitize import fenced
+from rlm_langchain.context.sanitize import unfence
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.records import (
@@ -77,7 +77,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": ("\n".join(map(fenced, journal.last_outputs)) or None) if failed else None,
+        "found": ("\n".join(map(unfence, journal.last_outputs)) or None) if failed else None,
         "misfit": _schema_problem(components, state) if failed else None,
         # The next question on this thread starts a new run, with receipts of its own.
         "run": None,
