@@ -81,9 +81,9 @@ class CoverageTracker:
 
     def set_contexts(self, contexts: Iterable[ContextRef]) -> None:
         """Set the contexts to measure. A long one is indexed at once, in a thread."""
-        known = len(self.contexts)
+        count_before = len(self.contexts)
         self.contexts = [*contexts]
-        for ref in self.contexts[known:]:
+        for ref in self.contexts[count_before:]:
             if ref["size"] > INDEX_AHEAD_BYTES:
                 threading.Thread(target=lambda: [*self._indexes()], daemon=True).start()
                 return

@@ -148,48 +148,48 @@ def fences_in(text: str) -> Iterator[Fence]:
             opening = None
 
 
-def _adapter(wanted: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+def _adapter(type_: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     """Return the adapter and the JSON schema of a type. Raises `ConfigurationError` for anything else."""
-    is_type = isinstance(wanted, type) or get_origin(wanted) is not None or wanted is Any
-    is_type = is_type or isinstance(wanted, NewType | typing_extensions.TypeAliasType)
-    if not is_type or inspect.isroutine(wanted) or isinstance(wanted, partial):
+    is_type = isinstance(type_, type) or get_origin(type_) is not None or type_ is Any
+    is_type = is_type or isinstance(type_, NewType | typing_extensions.TypeAliasType)
+    if not is_type or inspect.isroutine(type_) or isinstance(type_, partial):
         raise ConfigurationError(
-            f"output_schema is {wanted!r}, which is not a type; give a pydantic model, another type such as "
+            f"output_schema is {type_!r}, which is not a type; give a pydantic model, another type such as "
             "list[int], or a JSON schema"
         )
     try:
-        adapter = TypeAdapter[Any](with_typing_extensions(wanted))
+        adapter = TypeAdapter[Any](with_typing_extensions(type_))
         return adapter, adapter.json_schema()
     except Exception as error:
         raise ConfigurationError(
-            f"output_schema is {wanted!r}, which pydantic cannot validate or convert to a JSON schema "
+            f"output_schema is {type_!r}, which pydantic cannot validate or convert to a JSON schema "
             f"({type(error).__name__}): give a pydantic model, another type such as list[int], or a JSON schema"
         ) from error
 
 
-def with_typing_extensions(wanted: Any) -> Any:
+def with_typing_extensions(type_: Any) -> Any:
     """Return a type with each TypedDict replaced by one of `typing_extensions`: pydantic accepts no other before
     Python 3.12."""
-    if typing_extensions.is_typeddict(wanted):
-        hints = typing_extensions.get_type_hints(wanted, include_extras=True)
+    if typing_extensions.is_typeddict(type_):
+        hints = typing_extensions.get_type_hints(type_, include_extras=True)
         marks: tuple[Any, ...] = (typing_extensions.Required, typing_extensions.NotRequired)
         fields: dict[str, Any] = {}
         for name, hint in hints.items():
             mark = get_origin(hint)
             inner = with_typing_extensions(get_args(hint)[0] if mark in marks else hint)
-            is_required = mark is not marks[1] and (mark is marks[0] or name in wanted.__required_keys__)
+            is_required = mark is not marks[1] and (mark is marks[0] or name in type_.__required_keys__)
             fields[name] = inner if is_required else typing_extensions.NotRequired[inner]
         make: Any = typing_extensions.TypedDict
-        replacement: Any = make(wanted.__name__, fields)
-        replacement.__doc__ = wanted.__doc__
+        replacement: Any = make(type_.__name__, fields)
+        replacement.__doc__ = type_.__doc__
         return replacement
-    arguments = get_args(wanted)
+    arguments = get_args(type_)
     if not arguments or not any(typing_extensions.is_typeddict(one) or get_args(one) for one in arguments):
-        return wanted
+        return type_
     replaced = tuple(with_typing_extensions(one) for one in arguments)
     if replaced == arguments:
-        return wanted
-    origin: Any = get_origin(wanted)
+        return type_
+    origin: Any = get_origin(type_)
     if origin is typing_extensions.Annotated:
         return typing_extensions.Annotated[replaced]
     if repr(origin) in ("typing.Union", "<class 'types.UnionType'>"):

@@ -184,9 +184,9 @@ class SubstringIndex:
             begin, stop = self.text_range(number)
             first, last = max(start, begin), min(end, stop)
             if first < last:
-                before = len(self.data[begin:first].decode("utf-8", "replace"))
+                first_character = len(self.data[begin:first].decode("utf-8", "replace"))
                 inside = len(self.data[first:last].decode("utf-8", "replace"))
-                yield Span(source=self.labels[number], start=before, end=before + inside)
+                yield Span(source=self.labels[number], start=first_character, end=first_character + inside)
             number += 1
 
 

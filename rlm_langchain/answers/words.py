@@ -29,16 +29,16 @@ def answer_in_words(text: str, schema: AnswerSchema | None, *, cites: bool) -> A
     """
     if schema is None and not cites:
         return text.strip() or None
-    whole = [*_whole_values(text)]
+    whole_values = [*_whole_values(text)]
     embedded = [*_embedded_values(text)][::-1]  # a reply ends with its answer
     if cites:
-        for value in (*whole, *embedded):
+        for value in (*whole_values, *embedded):
             if has_quotes(value) and (schema is None or schema.problem(answer_of(value)) is None):
                 return value
     words = text.strip() or None
     if schema is None:
         return words
-    candidates = (*whole, *_fenced_values(text), words, *embedded)
+    candidates = (*whole_values, *_fenced_values(text), words, *embedded)
     return next((value for value in candidates if schema.problem(value) is None), None)
 
 

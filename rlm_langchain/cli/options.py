@@ -23,14 +23,14 @@ T = TypeVar("T")
 def limit_options() -> dict[str, Any]:
     """Return the type and the flag of each parameter that sets a limit, by its name, in the order of `Budget`."""
     rows = {limit.field: limit for limit in LIMITS}
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for limit in (rows[field.name] for field in fields(Budget) if field.name in rows):
         if (option := limit.option) is not None:
             kind = str if option.text else int if limit.whole else float
             least = None if option.text else limit.least
             flag = typer.Option(option.flag, metavar=option.metavar, min=least, help=option.help)
-            found[option.name] = Annotated[kind | None, flag]
-    return found
+            options[option.name] = Annotated[kind | None, flag]
+    return options
 
 
 def _with_limits(cls: type[T]) -> type[T]:

@@ -66,13 +66,13 @@ def lenient() -> Iterator[None]:
     for stream, errors in ((sys.stdout, "rlm-escape"), (sys.stderr, "rlm-plain")):
         if getattr(stream, "errors", None) in ("strict", "surrogateescape", "backslashreplace"):
             stream.reconfigure(errors=errors)  # type: ignore[union-attr]
-    before = sys.stdout, sys.stderr
+    original = sys.stdout, sys.stderr
     sys.stderr = cast(TextIO, _ReaderOptional(sys.stderr))
     try:
         yield
     finally:
         sys.stderr.flush()
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = original
 
 
 def discard(stream: TextIO) -> None:
@@ -98,8 +98,8 @@ def for_stream(text: str, stream: TextIO) -> str:
         width = max(20, os.get_terminal_size(stream.fileno()).columns)
     except (OSError, ValueError):  # not a real terminal
         width = 80
-    whole = _COMMAND.sub(lambda found: found[0].replace(" ", "\0"), text)
-    return "\n".join(_filled(line, width) for line in whole.split("\n")).replace("\0", " ")
+    protected = _COMMAND.sub(lambda match: match[0].replace(" ", "\0"), text)
+    return "\n".join(_filled(line, width) for line in protected.split("\n")).replace("\0", " ")
 
 
 def _filled(line: str, width: int) -> str:

@@ -40,7 +40,7 @@ def has(profile: str, name: str) -> bool:
 
 @cache
 def _template(profile: str, name: str) -> Template:
-    here = files(__package__)
-    own = here.joinpath(profile, f"{name}.md")
-    file = own if own.is_file() else here.joinpath("default", f"{name}.md")
+    folder = files(__package__)
+    own = folder.joinpath(profile, f"{name}.md")
+    file = own if own.is_file() else folder.joinpath("default", f"{name}.md")
     return Template(file.read_text(encoding="utf-8").strip())

@@ -34,11 +34,11 @@ def strategies_of(option: StrategyOption) -> tuple[Strategy, ...]:
     Raises `ConfigurationError` for an unknown name, listing those that are installed, and for two strategies with
     the same name.
     """
-    found: dict[str, Strategy] = {}
+    strategies: dict[str, Strategy] = {}
     for strategy in (strategy for one in _as_list(option) for strategy in _strategies(one)):
-        if found.setdefault(strategy.name, strategy) != strategy:
+        if strategies.setdefault(strategy.name, strategy) != strategy:
             raise ConfigurationError(f"two different strategies are called {strategy.name!r}: rename one")
-    return tuple(found.values())
+    return tuple(strategies.values())
 
 
 def is_auto(option: StrategyOption) -> bool:
@@ -48,13 +48,13 @@ def is_auto(option: StrategyOption) -> bool:
 
 def installed() -> tuple[Strategy, ...]:
     """Return all installed strategies. A broken one is named in a warning and left out."""
-    found = []
+    strategies = []
     for name, strategy in each_installed():
         if isinstance(strategy, Exception):
             warnings.warn(f"the strategy {name!r} is broken and is left out: {strategy!r}", stacklevel=2)
         else:
-            found.append(strategy)
-    return tuple(found)
+            strategies.append(strategy)
+    return tuple(strategies)
 
 
 def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:

@@ -88,16 +88,16 @@ def _is_channels(value: Any) -> bool:
 def _check_keys(keys: Mapping[Any, str], state: Any, channels: frozenset[str] | None) -> None:
     """Raise `ConfigurationError` for a key that the parent's state does not have. LangGraph would read nothing from
     it, and drop what is written to it. The default key of the context may be missing."""
-    known = channels or frozenset()
+    parent_keys = channels or frozenset()
     for option, key in keys.items():
         if option in ("query", "context"):
-            exists = key in known or (key in state if isinstance(state, Mapping) else hasattr(state, key))
+            exists = key in parent_keys or (key in state if isinstance(state, Mapping) else hasattr(state, key))
             exists = exists or (option, key) == ("context", CONTEXT)
         else:
             exists = channels is None or key in channels
         if not exists:
-            own = [*state] if isinstance(state, Mapping) else [*getattr(type(state), "__annotations__", ())]
-            names = sorted(name for name in {*known, *map(str, own)} if not _INTERNAL.match(name))
+            own_keys = [*state] if isinstance(state, Mapping) else [*getattr(type(state), "__annotations__", ())]
+            names = sorted(name for name in {*parent_keys, *map(str, own_keys)} if not _INTERNAL.match(name))
             raise ConfigurationError(
                 f"as_node({option}={key!r}): the state has no such key; it has {', '.join(names) or 'none'}"
             )

@@ -81,8 +81,8 @@ def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
 def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     """Return the root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
-    several = below if isinstance(below, list | tuple) else [below]
-    roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
+    sub_models = below if isinstance(below, list | tuple) else [below]
+    roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in sub_models)]
     models = [resolve(model, role) for model, role in roles]
     priced = [_with_prices(model, options.prices) for model in models]
     prices = {one.name: has_price(one) for model in priced for one in model.chain}

@@ -64,13 +64,13 @@ def collect(home: Path, reachable: Reachable, *, older_than: float, dry_run: boo
 
     With `dry_run`, only report what would be removed.
     """
-    before = time.time() - max(older_than, GRACE)
+    cutoff = time.time() - max(older_than, GRACE)
     if (since := oldest_lock_time(home)) is not None:
-        before = min(before, since - GRACE)
-    age = time.time() - before
+        cutoff = min(cutoff, since - GRACE)
+    age = time.time() - cutoff
     contexts = ContextStore(home).collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
     indexes = IndexStore(home / "indexes").collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
-    receipts = list(_receipts(home, reachable.runs, before))
+    receipts = list(_receipts(home, reachable.runs, cutoff))
     size = sum(path.stat().st_size for path in receipts)
     for path in () if dry_run else receipts:
         path.unlink(missing_ok=True)
@@ -79,11 +79,11 @@ def collect(home: Path, reachable: Reachable, *, older_than: float, dry_run: boo
     )
 
 
-def _receipts(home: Path, runs: frozenset[str], before: float) -> Iterator[Path]:
+def _receipts(home: Path, runs: frozenset[str], cutoff: float) -> Iterator[Path]:
     """Yield receipts of runs that are in no checkpoint and have not been written for a while."""
     for path in (home / "receipts").glob("*.jsonl"):
         with suppress(OSError):
-            if path.stem not in runs and path.stat().st_mtime < before:
+            if path.stem not in runs and path.stat().st_mtime < cutoff:
                 yield path
 
 
@@ -97,10 +97,10 @@ def _values_in(checkpoints: Iterable[Any]) -> Iterator[Any]:
 def _reachable_in(values: Iterable[Any]) -> Reachable:
     """Return the contexts and runs that values refer to."""
     contexts, runs = set(), set()
-    for found in _dicts(values):
-        if isinstance(sha256 := found.get("sha256"), str) and "kind" in found:
+    for value_dict in _dicts(values):
+        if isinstance(sha256 := value_dict.get("sha256"), str) and "kind" in value_dict:
             contexts.add(sha256)
-        if isinstance(run := found.get("run"), str):
+        if isinstance(run := value_dict.get("run"), str):
             runs.add(run)
     return Reachable(frozenset(contexts), frozenset(runs))
 

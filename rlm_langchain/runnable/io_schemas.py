@@ -35,10 +35,10 @@ def output_model(answer: Any) -> type[BaseModel]:
 def add_chunks(parts: Iterable[Any]) -> Any:
     """Add up the parts that a chain's step yields, as LangChain does. If they cannot be added, return the last
     one."""
-    whole: Any = None
+    total: Any = None
     for part in parts:
         try:
-            whole = part if whole is None else whole + part
+            total = part if total is None else total + part
         except TypeError:
-            whole = part
-    return whole
+            total = part
+    return total

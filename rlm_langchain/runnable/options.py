@@ -65,13 +65,13 @@ CheckpointerOption = Annotated[Any, _checked_by(checkpointer.check_checkpointer)
 
 def known_options(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function raise `ConfigurationError` for an unknown keyword, suggesting the nearest one."""
-    known = inspect.signature(function).parameters.keys() - {"self"}
+    names = inspect.signature(function).parameters.keys() - {"self"}
 
     @wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:
         if SCHEMA_FIELD in options:  # LangChain passes it by the name of the field
             options[SCHEMA_ALIAS] = options.pop(SCHEMA_FIELD)
-        check_names(options, known)
+        check_names(options, names)
         return function(*args, **options)
 
     return checked
@@ -147,8 +147,8 @@ def check_batch(inputs: object, config: object) -> None:
 def check_configurable(config: RunnableConfig, options: Mapping[str, Any]) -> None:
     """Raise `ConfigurationError` for an option under `configurable` that has no effect, because this RLM does not
     leave it to its calls. Within a chain or a graph it is ignored, because it may be for another step."""
-    others = {name: value for name, value in config.items() if name not in RunnableConfig.__annotations__}
-    settings = {**others, **(config.get("configurable") or {})}  # LangChain moves other keys there, too
+    other_keys = {name: value for name, value in config.items() if name not in RunnableConfig.__annotations__}
+    settings = {**other_keys, **(config.get("configurable") or {})}  # LangChain moves other keys there, too
     callbacks = config.get("callbacks")
     is_within = isinstance(callbacks, BaseCallbackManager) and callbacks.parent_run_id is not None
     if CONFIGURED_KEY in settings or is_within:

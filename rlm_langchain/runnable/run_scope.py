@@ -84,9 +84,9 @@ class CompiledRLM(NamedTuple):
                     self._close(config)
                 snapshot = self.graph.get_state(config)
             run, abandoned = self._run_of(state, snapshot), _abandoned_run(state, snapshot, config)
-            if before := self._before_end(snapshot, config):
+            if parent := self._before_end(snapshot, config):
                 with suppress(JournalError):  # an earlier checkpoint that is damaged does not matter to this run
-                    abandoned = self.graph.get_state(before).values.get("run")
+                    abandoned = self.graph.get_state(parent).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -109,9 +109,9 @@ class CompiledRLM(NamedTuple):
                 snapshot = await self.graph.aget_state(config)
             run = await asyncio.to_thread(self._run_of, state, snapshot)
             abandoned = _abandoned_run(state, snapshot, config)
-            if before := await asyncio.to_thread(self._before_end, snapshot, config):
+            if parent := await asyncio.to_thread(self._before_end, snapshot, config):
                 with suppress(JournalError):
-                    abandoned = (await self.graph.aget_state(before)).values.get("run")
+                    abandoned = (await self.graph.aget_state(parent)).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -133,12 +133,13 @@ class CompiledRLM(NamedTuple):
         return None if CHECKPOINTER_KEY in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, config: RunnableConfig, *runs: str) -> None:
-        """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
+        """Close these runs, and all that joined this invocation. A resumed task of a parent graph has its old
+        run."""
         invocation = invocation_of(config)
         if invocation.cancelled:
             invocation.nested.wait()
-        for seen in {*runs, *invocation.leave()}:
-            self.components.close(seen)
+        for run_id in {*runs, *invocation.leave()}:
+            self.components.close(run_id)
 
     def _before_end(self, snapshot: StateSnapshot | None, config: RunnableConfig) -> RunnableConfig | None:
         """Return the checkpoint before the end of a thread's last run. None without receipts to remove.
@@ -151,8 +152,8 @@ class CompiledRLM(NamedTuple):
         folder = self.components.store.root / "receipts"
         if not (standing_of(snapshot).has_ended and folder.is_dir() and any(folder.iterdir())):
             return None
-        before = snapshot.parent_config["configurable"]["checkpoint_id"]
-        return {**config, "configurable": {**config["configurable"], "checkpoint_id": before}}
+        parent_id = snapshot.parent_config["configurable"]["checkpoint_id"]
+        return {**config, "configurable": {**config["configurable"], "checkpoint_id": parent_id}}
 
     def _forget(self, run: str, snapshot: StateSnapshot) -> None:
         """Remove the receipts of a run that was abandoned or has ended, once its thread holds another one."""

@@ -47,9 +47,9 @@ def stream_parts(
             with suppress(ValueError):  # another thread is waiting for a part at this moment
                 left.close()
 
-    found = close_at_exit(stream())
-    opened = ref(found)
-    return found
+    closing_stream = close_at_exit(stream())
+    opened = ref(closing_stream)
+    return closing_stream
 
 
 async def astream_parts(
@@ -62,8 +62,8 @@ async def astream_parts(
 
     async def stream() -> AsyncGenerator[Any]:
         async with built.arun_scope(input, settings) as (state, _):
-            found = built.graph.astream(state, settings, **built.options(options, settings))
-            async with aclosing(cast(AsyncGenerator[Any], found)) as parts:
+            graph_stream = built.graph.astream(state, settings, **built.options(options, settings))
+            async with aclosing(cast(AsyncGenerator[Any], graph_stream)) as parts:
                 async for part in parts:
                     yield part
 
@@ -75,9 +75,9 @@ async def astream_parts(
 def _check(options: dict[str, Any]) -> None:
     """Raise `ConfigurationError` for an unknown stream mode. LangGraph would stream nothing."""
     modes = options.get("stream_mode") or ()
-    strange = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
-    if strange:
-        raise ConfigurationError(f"there is no stream mode {strange[0]!r}; there are {', '.join(MODES)}")
+    unknown = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
+    if unknown:
+        raise ConfigurationError(f"there is no stream mode {unknown[0]!r}; there are {', '.join(MODES)}")
 
 
 def graph_with_own_stream(rlm: RLMProtocol) -> Any:

@@ -275,9 +275,9 @@ def _with_options(error: InputError, name: str) -> InputError:
     way_out = next((text for text in (CONVERT, NOT_STRICT) if str(error).endswith(text)), None)
     if way_out is None:
         return error
-    known = "convert it to UTF-8" if os.path.isdir(name) else "name its encoding (--encoding latin-1, for example)"
+    advice = "convert it to UTF-8" if os.path.isdir(name) else "name its encoding (--encoding latin-1, for example)"
     replacing = ", or leave out --strict to have such bytes replaced and counted" if way_out == NOT_STRICT else ""
-    return InputError(f"{str(error).removesuffix(way_out)}{known}{replacing}")
+    return InputError(f"{str(error).removesuffix(way_out)}{advice}{replacing}")
 
 
 def _joined(

@@ -106,16 +106,16 @@ class RunResult:
         return f"{effect}: {warnings}" if warnings else ""
 
     def _usage(self) -> list[str]:
-        whole = Progress(self.output["iterations"], self.output["sub_calls"], self.used.cost)
+        progress = Progress(self.output["iterations"], self.output["sub_calls"], self.used.cost)
         questions = sum(record["type"] == "question" for record in self.output["trajectory"])
         scope = "this question" if questions > 1 else "the whole run"
-        total = f"{whole}{{}}{cost_suffix(whole.cost)}"
+        total = f"{progress}{{}}{cost_suffix(progress.cost)}"
         if self.seconds is None:
             return [f"{scope}: {total.format('')}"]
         took = f" · {self.seconds:.1f} s"
         if self.before is None:
             return [f"{scope}: {total}".format(took) if questions > 1 else total.format(took)]
-        added = whole.since(self.before)
+        added = progress.since(self.before)
         return [
             f"{scope}: {total.format('')}",
             f"added by this command: {added}{took}{cost_suffix(added.cost)}",
@@ -139,14 +139,14 @@ class RunResult:
 
     def record(self) -> dict[str, Any]:
         """Return everything but the trajectory, as one JSON object."""
-        rest = {key: value for key, value in self.output.items() if key != "trajectory"}
+        output = {key: value for key, value in self.output.items() if key != "trajectory"}
         context: dict[str, Any] | None = None
         if self.context is not None:
             fields = ("sha256", "kind", "length", "size", "about")
             context = {key: value for key, value in self.context.items() if key in fields}
             context["tokens"] = self.context_tokens
         return {
-            **rest,
+            **output,
             "warnings": self.warnings(),
             "seconds": round(self.seconds or 0.0, 3),
             "context": context,

@@ -78,8 +78,8 @@ class Threads:
             return []
         with self.opened() as saver:
             graph = reading_graph(saver)
-            found = [saved for name in names(saver) if (saved := _read(graph, saver, name))]
-        return sorted(found, key=lambda saved: saved.at, reverse=True)
+            runs = [saved for name in names(saver) if (saved := _read(graph, saver, name))]
+        return sorted(runs, key=lambda saved: saved.at, reverse=True)
 
     def find(self, name: str) -> SavedRun | None:
         """Return the thread of this name, or None. Raises `InputError` for a name that no thread may have."""
@@ -182,14 +182,14 @@ def names(saver: SqliteSaver) -> list[str]:
 
 def config(name: str, setup: Setup | None = None) -> RunnableConfig:
     """Return the config of a thread. Checkpoints that are written with it hold the options."""
-    found: RunnableConfig = {"configurable": {"thread_id": name}}
-    return {**found, "metadata": {SETUP: write_setup(setup)}} if setup else found
+    base: RunnableConfig = {"configurable": {"thread_id": name}}
+    return {**base, "metadata": {SETUP: write_setup(setup)}} if setup else base
 
 
 def since_question(records: list[Record]) -> list[Record]:
     """Return the records from the last question of the root run on."""
-    asked = [i for i, record in enumerate(records) if record["type"] == "question"]
-    return records[asked[-1] :] if asked else []
+    questions = [i for i, record in enumerate(records) if record["type"] == "question"]
+    return records[questions[-1] :] if questions else []
 
 
 def _read(graph: Graph, saver: Any, name: str) -> SavedRun | None:

@@ -151,15 +151,15 @@ class _Converter:
         return [self.convert(item, depth + 1) for item in items]
 
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        converted: dict[str, Any] = {}
         for key, item in value.items():
             name = self._key(key)
-            if name in found:
+            if name in converted:
                 raise UnusableResult(
                     f"its result holds a dict with two keys that are {clip(repr(name), 60)} as text"
                 )
-            found[name] = self.convert(item, depth + 1)
-        return found
+            converted[name] = self.convert(item, depth + 1)
+        return converted
 
     def _key(self, key: Any) -> str:
         if isinstance(key, tuple):

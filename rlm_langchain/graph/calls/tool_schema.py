@@ -52,9 +52,9 @@ def argument_schemas(tool: BaseTool) -> dict[str, Any]:
         if not (isinstance(named, dict) and all(isinstance(name, str) for name in named)):
             raise _unreadable(tool, "its `properties` are no object")
         properties |= {name: of for name, of in named.items() if name not in properties}
-    known = aliases(tool)
+    by_alias = aliases(tool)
     unnamed = _variadic_names(tool)
-    return {known.get(name, name): schema for name, schema in properties.items() if name not in unnamed}
+    return {by_alias.get(name, name): schema for name, schema in properties.items() if name not in unnamed}
 
 
 def _properties_in(schema: Any, root: dict[str, Any], levels: int) -> Iterator[Any]:
@@ -251,9 +251,9 @@ def _unreadable(tool: BaseTool, why: str) -> ConfigurationError:
 
 def _describe_argument(name: str, schema: Any, root: dict[str, Any]) -> str:
     """Return the name of an argument for a prompt, with its type and default if the schema has them."""
-    known = schema if isinstance(schema, dict) else {}
-    kind = " | ".join(dict.fromkeys(islice(_types(known, root, 5), _MAX_LISTED)))
-    default = f" = {_SHORT_REPR.repr(known['default'])}" if "default" in known else ""
+    fields = schema if isinstance(schema, dict) else {}
+    kind = " | ".join(dict.fromkeys(islice(_types(fields, root, 5), _MAX_LISTED)))
+    default = f" = {_SHORT_REPR.repr(fields['default'])}" if "default" in fields else ""
     shown = name if name.isidentifier() and len(name) <= _MAX_CHARS else quoted(name)
     return quotable(f"{shown}{f': {kind}' if kind else ''}{default}").replace("\n", "\\n")
 

@@ -52,11 +52,11 @@ def _split_long_message(text: str, long: int) -> tuple[str, str]:
     if len(text) < long:
         return text, ""
     head, _, after = text.partition("\n\n")
-    before, _, tail = text.rpartition("\n\n")
+    beginning, _, tail = text.rpartition("\n\n")
     if after and len(head) < long and head.rstrip().endswith(("?", ":")):
         return head, after
-    if before and len(tail) < long:
-        return tail, before
+    if beginning and len(tail) < long:
+        return tail, beginning
     return "Do what the text in `context` asks for; it begins with its instructions or ends with them.", text
 
 

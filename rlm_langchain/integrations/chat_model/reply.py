@@ -38,9 +38,9 @@ class ChatReply(NamedTuple):
     def metadata(self) -> dict[str, Any]:
         """The `response_metadata` of the message."""
         output = self.output
-        ended = {key: output[key] for key in ("status", "stop_reason", "cost_usd", "degraded", "found")}
-        ended |= {"misfit": output["misfit"]} if output.get("misfit") else {}
-        return {"model_name": self.model, "finish_reason": "tool_calls" if self.calls else "stop", **ended}
+        details = {key: output[key] for key in ("status", "stop_reason", "cost_usd", "degraded", "found")}
+        details |= {"misfit": output["misfit"]} if output.get("misfit") else {}
+        return {"model_name": self.model, "finish_reason": "tool_calls" if self.calls else "stop", **details}
 
     def message(self, reasoning: str) -> AIMessage:
         """Return the whole reply as a message."""

@@ -19,31 +19,31 @@ from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.answers.words import answer_in_words, problem_in_words
 
 
-def answer_schema(wanted: Any) -> Any:
+def answer_schema(requested: Any) -> Any:
     """Return a type or schema in the form of the option `output_schema`. None if answers may be any text.
 
-    `wanted` is a type, a JSON schema, or a `response_format` of OpenAI. A pydantic model is returned as it is, to
-    keep its validators. Raises `ConfigurationError`.
+    `requested` is a type, a JSON schema, or a `response_format` of OpenAI. A pydantic model is returned as it is,
+    to keep its validators. Raises `ConfigurationError`.
     """
-    match wanted:
+    match requested:
         case None | {"type": "text"}:
             return None
         case {"type": "json_object", **rest} if not rest:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return schema
-        case type() if issubclass(wanted, BaseModel):
-            return wanted
-    if isinstance(wanted, Mapping) or is_typeddict(wanted) or _is_model(wanted):
+        case type() if issubclass(requested, BaseModel):
+            return requested
+    if isinstance(requested, Mapping) or is_typeddict(requested) or _is_model(requested):
         with suppress(TypeError, ValueError):  # LangChain requires a title, and an answer needs none
-            return convert_to_json_schema(wanted)
-    AnswerSchema(wanted)
-    return wanted
+            return convert_to_json_schema(requested)
+    AnswerSchema(requested)
+    return requested
 
 
-def _is_model(wanted: Any) -> bool:
+def _is_model(value: Any) -> bool:
     """Return whether this is a pydantic model, of version 1 or 2."""
-    return isinstance(wanted, type) and is_basemodel_subclass(wanted)
+    return isinstance(value, type) and is_basemodel_subclass(value)
 
 
 def traced_schema(schema: Any) -> Any:
@@ -64,18 +64,17 @@ def parser_of(schema: Any) -> BaseOutputParser[Any]:
         return PydanticOutputParser(pydantic_object=schema)
     if isinstance(schema, Mapping) or is_typeddict(schema):
         return JsonOutputParser()
-    return TypeParser(wanted=schema)
+    return TypeParser(target_type=schema)
 
 
 class TypeParser(BaseOutputParser[Any]):
     """Parses a reply into an instance of any type that pydantic can validate. The reply is JSON, or plain text."""
 
-    wanted: Any
-    """The type."""
+    target_type: Any
 
     def parse(self, text: str) -> Any:
         """Return the instance. Raises `OutputParserException` if the reply does not fit the type."""
-        schema = AnswerSchema(self.wanted)
+        schema = AnswerSchema(self.target_type)
         answer = answer_in_words(text, schema, cites=False)
         if answer is None and (problem := problem_in_words(text, schema)):
             raise OutputParserException(f"the reply does not fit: {problem}", llm_output=text)

@@ -76,16 +76,18 @@ def bound_tools(tools: Sequence[ToolLike], choice: Any, tools_in: Literal["repl"
     if choice_name != "auto" and not tools:
         raise ConfigurationError(f"tool_choice is {choice!r}, and no tool is bound: bind tools, or leave it out")
     in_repl = [] if tools_in == "reply" else [tool for tool in tools if can_run_in_repl(tool)]
-    rest = [tool for tool in tools if tools_in == "reply" or not can_run_in_repl(tool)]
+    returned = [tool for tool in tools if tools_in == "reply" or not can_run_in_repl(tool)]
     if choice_name == "auto":
-        return BoundTools(tuple(in_repl), tuple(map(_describe, rest)))
+        return BoundTools(tuple(in_repl), tuple(map(_describe, returned)))
     if choice_name == "any":
-        return BoundTools(tuple(in_repl if rest else ()), tuple(map(_describe, rest or tools)), required=True)
+        return BoundTools(
+            tuple(in_repl if returned else ()), tuple(map(_describe, returned or tools)), required=True
+        )
     named = [tool for tool in tools if _describe(tool)["name"] == choice_name]
     if not named:
         raise ConfigurationError(f"tool_choice is {choice_name!r}, and no tool of that name is bound")
-    others = tuple(tool for tool in in_repl if _describe(tool)["name"] != choice_name)
-    return BoundTools(others, (_describe(named[0]),), required=True)
+    other_tools = tuple(tool for tool in in_repl if _describe(tool)["name"] != choice_name)
+    return BoundTools(other_tools, (_describe(named[0]),), required=True)
 
 
 def can_run_in_repl(tool: ToolLike) -> bool:
@@ -103,8 +105,8 @@ def _has_injected_arguments(tool: BaseTool) -> bool:
     """Return whether a tool has injected arguments (state, store, `tool_call_id`), which need an agent's loop."""
     if isinstance(tool.args_schema, dict):
         return False
-    whole, called = tool.get_input_schema(), tool.tool_call_schema
-    return isinstance(called, type) and set(get_fields(whole)) != set(get_fields(called))
+    all_arguments, shown_arguments = tool.get_input_schema(), tool.tool_call_schema
+    return isinstance(shown_arguments, type) and set(get_fields(all_arguments)) != set(get_fields(shown_arguments))
 
 
 def _parse_choice(choice: Any) -> str:
@@ -190,5 +192,5 @@ def _inline_refs(schema: dict[str, Any]) -> dict[str, Any]:
     """Replace the references in a schema by what they refer to, so that it can be a part of another schema."""
     if "$ref" not in json.dumps(schema):
         return schema
-    whole = dereference_refs(schema)
-    return {key: value for key, value in whole.items() if key not in ("$defs", "definitions")}
+    inlined = dereference_refs(schema)
+    return {key: value for key, value in inlined.items() if key not in ("$defs", "definitions")}
