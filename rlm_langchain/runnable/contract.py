@@ -41,7 +41,7 @@ class Options(Protocol):
 
 
 class RLMProtocol(Protocol):
-    """Runs questions: the graph, and what a run needs in addition."""
+    """The parts of an `RLMRunnable` that nodes and streams use: its graph, and the config of a call."""
 
     @property
     def built(self) -> CompiledRLM:

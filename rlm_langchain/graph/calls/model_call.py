@@ -175,6 +175,6 @@ def _too_long(tokens: int, name: str, window: int | None, *, was_sent: bool = Fa
     """Return the error message for a prompt that is longer than the model's window."""
     most = "no text as long as that" if window is None else f"{window:,}"
     return (
-        f"{'too long' if was_sent else 'not numbered'}: about {tokens:,} tokens, and {name} reads {most}; "
+        f"{'too long' if was_sent else 'not asked'}: about {tokens:,} tokens, and {name} reads {most}; "
         "cut the text and ask about the parts with llm_query_batched"
     )
