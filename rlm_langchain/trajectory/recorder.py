@@ -81,7 +81,7 @@ class Recorder:
 
     def call(
         self,
-        asked: NumberedCall,
+        numbered: NumberedCall,
         reply: CallResult,
         *,
         prompt_chars: int,
@@ -95,17 +95,17 @@ class Recorder:
         `value` is the reply to the code if it is not a text. `more` holds the optional fields `read` and
         `child`.
         """
-        kind = kind_of(asked.call.kind)
+        kind = kind_of(numbered.call.kind)
         value = reply.text if value is None else value
         record = CallRecord(
             type="call",
-            path=asked.path,
-            cell=asked.cell,
-            call=asked.number,
-            kind=asked.call.kind,
-            prompt_sha256=asked.sha256,
+            path=numbered.path,
+            cell=numbered.cell,
+            call=numbered.number,
+            kind=numbered.call.kind,
+            prompt_sha256=numbered.sha256,
             prompt_chars=prompt_chars,
-            preview="" if kind.is_free else asked.call.prompt[:PREVIEW],
+            preview="" if kind.is_free else numbered.call.prompt[:PREVIEW],
             value=value if reply.error is None and not kind.is_derived else None,
             error=reply.error,
             usage=reply.used.record(),

@@ -58,7 +58,7 @@ def records_of(what: str | None) -> list[Record]:
 
 
 def _records(what: str | None, saved: SavedRun | None) -> list[Record]:
-    return read_trace(Path(what or "")) if saved is None else saved.unbroken().records
+    return read_trace(Path(what or "")) if saved is None else saved.check_intact().records
 
 
 def _saved_run(what: str | None) -> SavedRun | None:
@@ -105,11 +105,11 @@ def in_order(run: RunView) -> Iterator[Record]:
 
 def _of_cell(cell: RanCell) -> Iterator[Record]:
     yield cell.record
-    rest = dict(sorted(cell.calls.items()))
+    calls = dict(sorted(cell.calls.items()))
     for wave in cell.waves:
         yield wave
         for number in range(wave["first"], wave["first"] + wave["count"]):
-            call = rest.pop(number, CallView())
+            call = calls.pop(number, CallView())
             yield from in_order(call.run) if call.run else ()
             yield from [call.record] if call.record else []
     if cell.output:
