@@ -143,6 +143,9 @@ class WaveRecord(Checksummed):
     """Number of calls in the batch."""
     time: float
     """Seconds since the epoch."""
+    prompts_ref: NotRequired[ContextRef]
+    """Reference to a list of the whole prompts of the batch, of a run on a thread: records of calls hold only the
+    beginning of a long prompt."""
 
 
 class CallRecord(Checksummed):

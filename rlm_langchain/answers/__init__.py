@@ -1,1 +1,1 @@
-"""Answers: checked against a schema, with quotes found in the context and the share of it that was read."""
+"""Answers: the check against a schema, the search for quotes, and the share of the context that was read."""

@@ -1,7 +1,7 @@
-"""Quotes of an answer, looked up in the contexts.
+"""Citations: the quotes of an answer, with their positions in the contexts.
 
-A quote is found as it is written or as it looks (`context/folding.py`); what is not found is no citation. Places
-are those in the text as it is.
+A quote is searched for as it is written, then with characters folded that look alike (`context/folding.py`). Only
+quotes that are found become citations. Positions are those in the original text.
 """
 
 from __future__ import annotations
@@ -23,54 +23,57 @@ from rlm_langchain.types import ContextRef
 CITED_KEYS = {"answer", "quotes"}
 
 MAX_QUOTES = 200
-"""Quotes of one answer that are looked up."""
+"""The most quotes of one answer that are looked up."""
 
 MAX_REPORTED = 5
-"""Of those that are not there: how many the model is told."""
+"""The most quotes that a message to the model names as not found."""
 
 
 NO_QUOTES = (
     'it comes without a quote. Give the evidence with it, FINAL({"answer": ..., "quotes": [...]}), with quotes '
     "that code took from the context; if there is none in it, give the same answer again"
 )
-"""What the model is told of an answer without evidence."""
+"""The message to the model about an answer without quotes."""
 
 
 class Quote(NamedTuple):
-    """What a model says that it read, and where."""
+    """A quote of an answer, as the model wrote it."""
 
     text: str
     source: str | None
+    """The source that the model named, or None."""
 
 
 class CitedAnswer(NamedTuple):
-    """An answer and its evidence."""
+    """An answer and its citations."""
 
     answer: Any
     citations: list[Citation]
     not_found: list[str]
-    """Quotes that are not in the context, or are no quotes."""
+    """The quotes that were not found. "(no text)" stands for an item that is no quote, "(too many)" for one that
+    was not looked up."""
 
 
 def answer_of(value: Any) -> Any:
-    """The answer in what FINAL was given."""
+    """Return the answer in the argument of `FINAL`, without its quotes."""
     return value["answer"] if has_quotes(value) else value
 
 
 def cite(store: ContextStore, contexts: Mapping[str, ContextRef], value: Any) -> CitedAnswer:
-    """What FINAL was given, with its quotes looked up. Raises `JournalError` for a context that changed."""
-    given = value["quotes"] if has_quotes(value) else []
-    quotes = [_parse_quote(item) for item in given[:MAX_QUOTES]] if isinstance(given, list) else [None]
-    asked = [quote for quote in quotes if quote is not None]
-    found = dict(zip(asked, find_quotes(store, contexts, asked), strict=True)) if asked else {}
-    citations = [there for quote in quotes if quote and (there := found[quote])]
-    unfound = [quote.text if quote else "(no text)" for quote in quotes if not quote or not found[quote]]
-    more = max(0, len(given) - MAX_QUOTES) if isinstance(given, list) else 0
+    """Look up the quotes in the argument of `FINAL`. Raises `JournalError` for a context that changed."""
+    items = value["quotes"] if has_quotes(value) else []
+    parsed = [_parse_quote(item) for item in items[:MAX_QUOTES]] if isinstance(items, list) else [None]
+    quotes = [quote for quote in parsed if quote is not None]
+    found = dict(zip(quotes, find_quotes(store, contexts, quotes), strict=True)) if quotes else {}
+    citations = [citation for quote in quotes if (citation := found[quote])]
+    unfound = [quote.text if quote else "(no text)" for quote in parsed if not quote or not found[quote]]
+    more = max(0, len(items) - MAX_QUOTES) if isinstance(items, list) else 0
     return CitedAnswer(answer_of(value), citations, unfound + ["(too many)"] * more)
 
 
 def quotes_problem(cited: CitedAnswer, *, needed: bool) -> str | None:
-    """What the model is told of its quotes; None when each was found, and there is one where one is needed."""
+    """Return a message to the model about its quotes, or None if all were found. With `needed`, an answer without
+    quotes is a problem, too."""
     unfound = cited.not_found
     if not unfound:
         return NO_QUOTES if needed and not cited.citations else None
@@ -83,12 +86,12 @@ def quotes_problem(cited: CitedAnswer, *, needed: bool) -> str | None:
 
 
 def has_quotes(value: Any) -> bool:
-    """Whether this is an answer with quotes, as the model is asked for it."""
+    """Return whether a value has the form `{"answer": ..., "quotes": ...}`."""
     return isinstance(value, dict) and value.keys() == CITED_KEYS
 
 
 def _parse_quote(item: Any) -> Quote | None:
-    """A quote, as a text or as a dict of it and its source; None for anything else."""
+    """Read a quote from a text, or from a dict `{"quote": ..., "source": ...}`. None for anything else."""
     if isinstance(item, str):
         item = {"quote": item}
     text = item.get("quote") if isinstance(item, dict) else None
@@ -98,20 +101,20 @@ def _parse_quote(item: Any) -> Quote | None:
     return Quote(text, None if source is None else str(source))
 
 
-Place = tuple[int, int, str]
-"""Where a quote begins and ends, in characters, and the text there."""
+Match = tuple[int, int, str]
+"""Start and end of a match, in characters, and the text between them."""
 
 
 class _SearchableText(Protocol):
     @property
     def label(self) -> str:
-        """What the source is called."""
+        """The name of the source."""
 
-    def exact(self, quote: str) -> Place | None:
-        """The first place that has a quote, character for character."""
+    def find_exact(self, quote: str) -> Match | None:
+        """Return the first exact match of a quote, or None."""
 
     def windows(self) -> Iterator[tuple[int, str]]:
-        """The text, piece by piece, with the number of the first character of each."""
+        """Yield the text in pieces, each with the number of its first character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class _TextInMemory:
     label: str
     text: str
 
-    def exact(self, quote: str) -> Place | None:
+    def find_exact(self, quote: str) -> Match | None:
         start = self.text.find(quote)
         return None if start < 0 else (start, start + len(quote), quote)
 
@@ -136,13 +139,13 @@ class _TextOnDisk:
     label: str
     text: MappedText
 
-    def exact(self, quote: str) -> Place | None:
-        written = quote.encode("utf-8", "replace")
-        start = self.text.find(written)
+    def find_exact(self, quote: str) -> Match | None:
+        encoded = quote.encode("utf-8", "replace")
+        start = self.text.find(encoded)
         if start < 0:
             return None
         first = self.text.character(start)
-        return first, first + len(quote), written.decode()
+        return first, first + len(quote), encoded.decode()
 
     def windows(self) -> Iterator[tuple[int, str]]:
         return self.text.windows()
@@ -151,44 +154,48 @@ class _TextOnDisk:
 def find_quotes(
     store: ContextStore, contexts: Mapping[str, ContextRef], quotes: Sequence[Quote]
 ) -> list[Citation | None]:
-    """For each quote its first place: in the source that it names, else in any; None for one that is nowhere."""
+    """Return the first match of each quote, in the source that it names if it is there, else in any. None for a
+    quote that is not found."""
     with ExitStack() as stack:
-        haystacks = [hay for name, ref in contexts.items() for hay in _searchable_texts(stack, store, name, ref)]
+        sources = [
+            source for name, ref in contexts.items() for source in _searchable_texts(stack, store, name, ref)
+        ]
         found: dict[Quote, Citation] = {}
-        for hay in haystacks:
-            _look(hay, [quote for quote in quotes if quote.source == hay.label], found)
-        for hay in haystacks:
-            _look(hay, quotes, found)
+        for source in sources:
+            _find_in(source, [quote for quote in quotes if quote.source == source.label], found)
+        for source in sources:
+            _find_in(source, quotes, found)
         return [found.get(quote) for quote in quotes]
 
 
-def _look(hay: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Citation]) -> None:
-    """Look for those that were not found before: as they are written, then as they look."""
-    waiting = {quote: fold_quote(quote.text) for quote in quotes if quote not in found}
-    for quote in waiting:
-        if place := hay.exact(quote.text):
-            found[quote] = _citation(hay, *place)
-    looked_for = {quote: folded for quote, folded in waiting.items() if folded and quote not in found}
-    if not looked_for:
+def _find_in(source: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Citation]) -> None:
+    """Search a source for the quotes that are not in `found` yet, first as they are written, then folded, and add
+    the citations to `found`."""
+    remaining = {quote: fold_quote(quote.text) for quote in quotes if quote not in found}
+    for quote in remaining:
+        if match := source.find_exact(quote.text):
+            found[quote] = _citation(source, *match)
+    remaining = {quote: folded for quote, folded in remaining.items() if folded and quote not in found}
+    if not remaining:
         return
-    for first, text in hay.windows():
+    for first, text in source.windows():
         folded_text = FoldedText(text)
-        for quote, folded in looked_for.items():
-            if quote not in found and (at := folded_text.find(folded)):
-                start, end = at
-                found[quote] = _citation(hay, first + start, first + end, text[start:end])
-        if looked_for.keys() <= found.keys():
+        for quote, folded in remaining.items():
+            if quote not in found and (span := folded_text.find(folded)):
+                start, end = span
+                found[quote] = _citation(source, first + start, first + end, text[start:end])
+        if remaining.keys() <= found.keys():
             return
 
 
-def _citation(hay: _SearchableText, start: int, end: int, text: str) -> Citation:
-    return Citation(quote=text, source=hay.label, start=start, end=end)
+def _citation(source: _SearchableText, start: int, end: int, text: str) -> Citation:
+    return Citation(quote=text, source=source.label, start=start, end=end)
 
 
 def _searchable_texts(
     stack: ExitStack, store: ContextStore, name: str, ref: ContextRef
 ) -> Iterator[_SearchableText]:
-    """The texts of a context; those of further contexts are named after them."""
+    """Yield the texts of a context. The labels of further contexts begin with the name of the context."""
     file = store.open(ref)
     if file.kind == "text":
         yield _TextOnDisk(name, stack.enter_context(open_mapped(file)))

@@ -1,7 +1,8 @@
-"""Typed answers: what FINAL gives must fit, and the caller gets an instance.
+"""Typed answers: an answer must fit its type or JSON schema, and the caller gets an instance of the type.
 
-The check is made in the host. What does not fit goes back to the root model as an error of its cell. Values leave
-the sandbox as JSON, so they are read as JSON: `"2024-01-02"` is a date, a list may be a tuple or a set.
+The answer is validated in the host. The root model gets the faults of one that does not fit as an error of its
+cell. Values leave the sandbox as JSON and are validated as JSON: `"2024-01-02"` is a date, a list may be a tuple or
+a set.
 """
 
 from __future__ import annotations
@@ -22,73 +23,77 @@ from pydantic import TypeAdapter, ValidationError
 from rlm_langchain.errors import ConfigurationError
 
 SAMPLE_ANSWERS: tuple[Any, ...] = (None, "", 0, [], {})
-"""One answer of each type: a schema that leads to itself or to nowhere shows it with one of them."""
+"""One answer of each JSON type. Validating them shows whether a `$ref` of the schema is circular or
+unresolvable."""
 MAX_FAULTS = 5
-"""Faults of one answer that a model is told: the first ones, usually, explain the rest."""
+"""The most faults of one answer in a message to the model. The first ones usually explain the rest."""
 LONGEST_FAULT = 300
-"""Characters of one of them: some quote the answer."""
+"""The most characters of one fault, which may quote the answer."""
 MAX_FENCES = 100
-"""Fences of an answer that are read: the last ones."""
-_TELLING = frozenset(
+"""The most fenced blocks of a reply that are read, the last ones."""
+_RESTRICTING_KEYS = frozenset(
     {"type", "enum", "const", "$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if"}
     | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "pattern", "format"}
     | {"minLength", "maxLength", "items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"}
     | {"required", "additionalProperties"}
 )
-"""Keys of a JSON schema by which some answers do not fit. `properties` are none: a text has no properties."""
+"""Keys of a JSON schema that exclude some answers. `properties` alone does not: it allows any text or number."""
 _FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSchema:
-    """A type that pydantic knows (a model, `list[int]`, a dataclass, a TypedDict, ...), or a JSON schema.
+    """The type of an answer: one that pydantic can validate (a model, `list[int]`, a TypedDict), or a JSON schema.
 
-    Raises `ConfigurationError` for what is neither.
+    Raises `ConfigurationError` for anything else.
     """
 
     schema: Any
     adapter: TypeAdapter[Any] | None = field(init=False, repr=False, compare=False)
-    """What reads an answer of the type; None for a JSON schema."""
+    """Pydantic's adapter of the type. None for a JSON schema."""
     json: str = field(init=False, repr=False, compare=False)
-    """As the root model reads it."""
+    """The JSON schema, for the prompt of the root model."""
 
     def __post_init__(self) -> None:
         if isinstance(self.schema, Mapping):
             adapter: TypeAdapter[Any] | None = None
-            told: dict[str, Any] = dict(self.schema)
-            object.__setattr__(self, "schema", told)
-            _check_schema(told)
+            json_schema: dict[str, Any] = dict(self.schema)
+            object.__setattr__(self, "schema", json_schema)
+            _check_schema(json_schema)
         else:
-            adapter, told = _adapter(self.schema)
+            adapter, json_schema = _adapter(self.schema)
         object.__setattr__(self, "adapter", adapter)
-        object.__setattr__(self, "json", json.dumps(told, ensure_ascii=False))
+        object.__setattr__(self, "json", json.dumps(json_schema, ensure_ascii=False))
 
     def problem(self, answer: Any) -> str | None:
-        """What is wrong with an answer, for the model that gave it; None when it fits."""
+        """Return the faults of an answer in a sentence for the model, or None if it fits."""
         faults = self._read(answer)[1]
         return "; ".join(fault[:LONGEST_FAULT] for fault in faults[:MAX_FAULTS]) or None
 
     def instance(self, answer: Any) -> Any:
-        """The answer as the caller wants it: an instance of the type, or the plain value."""
+        """Return the answer as an instance of the type. For a JSON schema, return the plain value."""
         return self._read(answer)[0]
 
     def _read(self, answer: Any) -> tuple[Any, list[str]]:
-        """The answer and what of it does not fit. A text that does not, but holds JSON, is taken for that: for the
-        first that fits, the last fence first, else for the first list or dict.
+        """Return the answer and its faults.
+
+        If a text does not fit, the JSON in it is read instead: the first value that fits, with the last fenced
+        block first. If none fits, it is the first list or dict.
         """
-        value, faults = self._checked(answer)
+        value, faults = self._validate(answer)
         if not faults or not isinstance(answer, str):
             return value, faults
         likeliest: tuple[Any, list[str]] | None = None
-        for read in _json_in(answer):
-            value, of_json = self._checked(read)
-            if not of_json:
-                return value, of_json
-            if likeliest is None and isinstance(read, dict | list):
-                likeliest = value, of_json
+        for candidate in _json_values_in(answer):
+            value, faults_of_json = self._validate(candidate)
+            if not faults_of_json:
+                return value, faults_of_json
+            if likeliest is None and isinstance(candidate, dict | list):
+                likeliest = value, faults_of_json
         return likeliest or (answer, faults)
 
-    def _checked(self, answer: Any) -> tuple[Any, list[str]]:
+    def _validate(self, answer: Any) -> tuple[Any, list[str]]:
+        """Return the answer, as an instance if it has a type, and its faults."""
         if self.adapter is None:
             return answer, _json_faults(self.schema, answer)
         try:
@@ -102,9 +107,9 @@ class AnswerSchema:
             ) from error
 
 
-def _json_in(words: str) -> Iterator[Any]:
-    """The JSON values that a text is, or that stand in its fences, the last one first."""
-    for text in (words, *(fence.inside for fence in last_fences(words))):
+def _json_values_in(reply: str) -> Iterator[Any]:
+    """Yield the JSON values of a reply: the whole reply, then its fenced blocks, the last one first."""
+    for text in (reply, *(fence.inside for fence in last_fences(reply))):
         try:
             yield json.loads(text.strip().removeprefix("```json").strip("`\n "))
         except (ValueError, RecursionError):
@@ -112,20 +117,22 @@ def _json_in(words: str) -> Iterator[Any]:
 
 
 def last_fences(text: str) -> list[Fence]:
-    """Return the last closed fences of a text, `MAX_FENCES` at most, the last one first."""
+    """Return the last closed fenced blocks of a text, `MAX_FENCES` at most, the last one first."""
     return [*fences_in(text)][: -MAX_FENCES - 1 : -1]
 
 
 class Fence(NamedTuple):
-    """What stands between two fences of Markdown, and from where to where they are."""
+    """A fenced block of Markdown."""
 
     inside: str
     start: int
+    """Position of the opening fence."""
     end: int
+    """Position after the closing fence."""
 
 
 def fences_in(text: str) -> Iterator[Fence]:
-    """Yield what stands in the closed fences of a text, in order."""
+    """Yield the closed fenced blocks of a text, in order."""
     marks = [*_FENCE.finditer(text)]
     longest, is_closed = {"`": 0, "~": 0}, [False] * len(marks)
     for number in range(len(marks) - 1, -1, -1):
@@ -133,71 +140,73 @@ def fences_in(text: str) -> Iterator[Fence]:
         is_closed[number] = longest[fence[0]] >= len(fence)
         longest[fence[0]] = max(longest[fence[0]], len(fence))
     opening: re.Match[str] | None = None
-    for mark, is_one in zip(marks, is_closed, strict=True):
+    for mark, can_open in zip(marks, is_closed, strict=True):
         if opening is None:
-            opening = mark if is_one else None
+            opening = mark if can_open else None
         elif mark["fence"].startswith(opening["fence"]):
             yield Fence(text[opening.end() + 1 : mark.start()], opening.start(), mark.end("fence"))
             opening = None
 
 
-def _adapter(wanted: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+def _adapter(type_: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     """Return the adapter and the JSON schema of a type. Raises `ConfigurationError` for anything else."""
-    is_type = isinstance(wanted, type) or get_origin(wanted) is not None or wanted is Any
-    is_type = is_type or isinstance(wanted, NewType | typing_extensions.TypeAliasType)
-    if not is_type or inspect.isroutine(wanted) or isinstance(wanted, partial):
+    is_type = isinstance(type_, type) or get_origin(type_) is not None or type_ is Any
+    is_type = is_type or isinstance(type_, NewType | typing_extensions.TypeAliasType)
+    if not is_type or inspect.isroutine(type_) or isinstance(type_, partial):
         raise ConfigurationError(
-            f"output_schema is {wanted!r}, which is not a type; give a pydantic model, another type such as "
+            f"output_schema is {type_!r}, which is not a type; give a pydantic model, another type such as "
             "list[int], or a JSON schema"
         )
     try:
-        adapter = TypeAdapter[Any](readable_type(wanted))
+        adapter = TypeAdapter[Any](with_typing_extensions(type_))
         return adapter, adapter.json_schema()
     except Exception as error:
         raise ConfigurationError(
-            f"output_schema is {wanted!r}, which pydantic cannot validate or convert to a JSON schema "
+            f"output_schema is {type_!r}, which pydantic cannot validate or convert to a JSON schema "
             f"({type(error).__name__}): give a pydantic model, another type such as list[int], or a JSON schema"
         ) from error
 
 
-def readable_type(wanted: Any) -> Any:
-    """The type with each TypedDict as one of `typing_extensions`: before Python 3.12, pydantic takes no other."""
-    if typing_extensions.is_typeddict(wanted):
-        hints = typing_extensions.get_type_hints(wanted, include_extras=True)
+def with_typing_extensions(type_: Any) -> Any:
+    """Return a type with each TypedDict replaced by one of `typing_extensions`: pydantic accepts no other before
+    Python 3.12."""
+    if typing_extensions.is_typeddict(type_):
+        hints = typing_extensions.get_type_hints(type_, include_extras=True)
         marks: tuple[Any, ...] = (typing_extensions.Required, typing_extensions.NotRequired)
         fields: dict[str, Any] = {}
         for name, hint in hints.items():
-            known_hint = readable_type(get_args(hint)[0] if get_origin(hint) in marks else hint)
             mark = get_origin(hint)
-            is_needed = mark is not marks[1] and (mark is marks[0] or name in wanted.__required_keys__)
-            fields[name] = known_hint if is_needed else typing_extensions.NotRequired[known_hint]
+            inner = with_typing_extensions(get_args(hint)[0] if mark in marks else hint)
+            is_required = mark is not marks[1] and (mark is marks[0] or name in type_.__required_keys__)
+            fields[name] = inner if is_required else typing_extensions.NotRequired[inner]
         make: Any = typing_extensions.TypedDict
-        made: Any = make(wanted.__name__, fields)
-        made.__doc__ = wanted.__doc__
-        return made
-    arguments = get_args(wanted)
+        replacement: Any = make(type_.__name__, fields)
+        replacement.__doc__ = type_.__doc__
+        return replacement
+    arguments = get_args(type_)
     if not arguments or not any(typing_extensions.is_typeddict(one) or get_args(one) for one in arguments):
-        return wanted
-    known = tuple(readable_type(one) for one in arguments)
-    if known == arguments:
-        return wanted
-    origin: Any = get_origin(wanted)
+        return type_
+    replaced = tuple(with_typing_extensions(one) for one in arguments)
+    if replaced == arguments:
+        return type_
+    origin: Any = get_origin(type_)
     if origin is typing_extensions.Annotated:
-        return typing_extensions.Annotated[known]
+        return typing_extensions.Annotated[replaced]
     if repr(origin) in ("typing.Union", "<class 'types.UnionType'>"):
-        return Union[known]  # noqa: UP007 - of types that are known at run time
-    return origin[known]
+        return Union[replaced]  # noqa: UP007 - the types are known only at run time
+    return origin[replaced]
 
 
 def _json_faults(schema: dict[str, Any], answer: Any) -> list[str]:
-    """What of an answer does not fit. Nothing that the schema refers to is fetched. Raises `ConfigurationError`."""
+    """Return the faults of an answer by a JSON schema. No `$ref` is fetched. Raises `ConfigurationError` for a
+    schema that cannot be used."""
     from jsonschema import Draft202012Validator
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
     try:
         faults = Draft202012Validator(schema, registry=REGISTRY).iter_errors(answer)
         return [f"{_fault_path(fault.path)}: {fault.message}" for fault in islice(faults, MAX_FAULTS)]
-    except Exception as error:  # of the schema: a $ref to nowhere or to itself, a pattern that is none
+    except Exception as error:  # the schema is at fault: an unresolvable or circular $ref, an invalid pattern
         raise ConfigurationError(
             f"a JSON schema cannot be checked against ({type(error).__name__}): write it without a $ref that leads "
             "to itself or out of it, and with patterns that Python's `re` knows"
@@ -205,13 +214,13 @@ def _json_faults(schema: dict[str, Any], answer: Any) -> list[str]:
 
 
 def _check_schema(schema: dict[str, Any]) -> None:
-    """Raise `ConfigurationError` for a schema that is none, or that no answer could be checked against."""
+    """Raise `ConfigurationError` for an invalid schema, or one that no answer can be validated against."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
     for key in ("json_schema", "schema", "input_schema", "parameters"):
-        is_around = schema.get("type") == key or not schema.keys() & _TELLING
-        if isinstance(schema.get(key), Mapping) and is_around:
+        is_wrapper = schema.get("type") == key or not schema.keys() & _RESTRICTING_KEYS
+        if isinstance(schema.get(key), Mapping) and is_wrapper:
             raise ConfigurationError(f"output_schema holds a JSON schema under {key!r}: give that one alone")
     if any(isinstance(value, type) for value in schema.values()):
         raise ConfigurationError(
@@ -221,7 +230,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
     try:
         json.dumps(schema)
         Draft202012Validator.check_schema(schema)
-        if schema and not schema.keys() & _TELLING:
+        if schema and not schema.keys() & _RESTRICTING_KEYS:
             raise ConfigurationError(
                 f"output_schema={reprlib.repr(schema)} names no type, so that any answer would fit: give a JSON "
                 'schema, {"type": "object", "properties": ...}, or a type such as a TypedDict or a pydantic model'

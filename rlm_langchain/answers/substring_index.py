@@ -1,8 +1,8 @@
-"""Where in a context the words of a prompt stand: an index of its bytes, and the longest matches in it.
+"""An index of the bytes of a context, which finds the exact matches of a text in it.
 
-A stretch of a text is found that stands in the context byte for byte, when it is long enough to hold one of the
-marks whole. Marks are `MARK` bytes long and a step apart: 16 bytes up to 10 MB, 64 in 40 MB, 256 in 160 MB. Rules
-and padding bear none, and when the `Effort` for a text is used up no more of it is found: it is a lower bound.
+A match is found if it is long enough to contain a whole anchor. Anchors are `ANCHOR_BYTES` long, and one begins
+every 16 bytes in a context of up to 10 MB, every 64 in 40 MB, every 256 in 160 MB. Rules and padding get no anchor.
+When the `SearchBudget` of a text is used up, no more matches are found, so the result is a lower bound.
 """
 
 from __future__ import annotations
@@ -22,61 +22,63 @@ from rlm_langchain.records import Span
 from rlm_langchain.types import ContextFile
 
 ANCHOR_BYTES = 16
-"""Bytes of a mark."""
+"""Length of an anchor."""
 MIN_MATCH_BYTES = 32
-"""Bytes of the shortest match that counts: shorter ones are often chance."""
+"""Length of the shortest match that counts. Shorter ones are often chance."""
 MAX_ANCHORS = 655_360
-"""Of an index, at most: in a long context they lie further apart, and only longer matches are sure to be found."""
+"""The most anchors of an index. In a long context they lie further apart, and some short matches are missed."""
 BLOOM_BYTES = 1 << 20
-"""Bytes that tell, for most marks that are nowhere, that they are nowhere."""
-MAX_POSITIONS_TRIED = 8
-"""Places of one mark that are compared: of a text that stands at many, one is meant, and any of them will do."""
+"""Size of the bloom filter, which rules out most hashes that no anchor has."""
+MAX_POSITIONS_COMPARED = 8
+"""The most positions of one anchor that are compared. Of a text that occurs many times, any match will do."""
 
 MIN_DISTINCT_BYTES = 4
-"""Different bytes that a mark has at least: `--------` and `0,0,0,0,` stand everywhere, and say nothing."""
+"""Distinct bytes that an anchor has at least. Text like `--------` or `0,0,0,0,` occurs everywhere."""
 
 ByteRange = tuple[int, int]
-"""Where bytes begin and end."""
+"""Start and end, in bytes."""
 
 
 @dataclass(slots=True)
 class SearchBudget:
-    """How many places may still be compared with one text, in all contexts together."""
+    """The number of positions that may still be compared with one text, in all contexts together."""
 
     left: int
 
     @classmethod
     def for_text(cls, text: str) -> SearchBudget:
-        """Enough for one place in each 4 characters; of a long text less, so that its end is near too."""
+        """Return a budget of one position for each 4 characters of a text, and 65,536 at most."""
         return cls(min(64 + len(text) // 4, 65_536))
 
 
 @dataclass(slots=True)
 class SubstringIndex:
-    """The bytes of a context, with marks in them, and what its parts are called."""
+    """The bytes of a context with their anchors, and the labels of its texts."""
 
     data: bytes | mmap.mmap
     text: MappedText | None = None
-    """When it is one text."""
+    """The context if it is one text. None for a list or dict, which the next three fields describe."""
     labels: list[str] = field(default_factory=list)
+    """The label of each text."""
     starts: list[int] = field(default_factory=list)
-    """Of the texts in a list or dict: where each begins."""
+    """The number of the first byte of each text."""
     columns: array[int] = field(default_factory=lambda: array("L"))
-    """Numbers of their columns (`column_of`): texts of the same field of rows have the same."""
+    """The number of the column of each text (`column_of`). Texts in the same field of rows have the same number."""
     _anchors: array[int] = field(init=False)
-    """Hash and place of each in one number, in order."""
+    """Hash and position of each anchor in one number, sorted."""
     _bloom: bytearray = field(init=False)
     _step: int = field(init=False)
+    """The distance of two anchors, in bytes."""
 
     def __post_init__(self) -> None:
         data, step = self.data, ANCHOR_BYTES
         while len(data) // step > MAX_ANCHORS:
             step *= 2
         self._step = step
-        places = range(0, max(0, len(data) - ANCHOR_BYTES + 1), step)
-        marks = ((data[i : i + ANCHOR_BYTES], i) for i in places)
+        positions = range(0, max(0, len(data) - ANCHOR_BYTES + 1), step)
+        anchors = ((data[i : i + ANCHOR_BYTES], i) for i in positions)
         self._anchors = array(
-            "Q", sorted([crc32(mark) << 32 | i for mark, i in marks if len({*mark}) >= MIN_DISTINCT_BYTES])
+            "Q", sorted([crc32(anchor) << 32 | i for anchor, i in anchors if len({*anchor}) >= MIN_DISTINCT_BYTES])
         )
         self._bloom = bytearray(BLOOM_BYTES)
         for packed in self._anchors:
@@ -84,7 +86,8 @@ class SubstringIndex:
 
     @classmethod
     def of(cls, file: ContextFile, *, ours: bool) -> SubstringIndex:
-        """An index of a stored context. A file that is not ours may be cut off at any time, so it is copied."""
+        """Build the index of a stored context. A file that is not `ours` is read into memory, because its owner may
+        truncate it at any time."""
         if file.kind == "text":
             data: bytes | mmap.mmap
             if ours:
@@ -106,37 +109,37 @@ class SubstringIndex:
     def __len__(self) -> int:
         return len(self.data)
 
-    def repeats(self, stretch: ByteRange, within: list[ByteRange]) -> bool:
-        """Return whether a short stretch, as far as it is looked at, stands in these ranges too."""
-        said, effort = self.data[stretch[0] : stretch[1]], SearchBudget(256)
-        for at in range(min(self._step, len(said) - ANCHOR_BYTES + 1)):
-            for begin, length, _ in self._matches(said, at, crc32(said[at : at + ANCHOR_BYTES]), effort):
-                n = bisect_right(within, begin, key=lambda place: place[0]) - 1
+    def occurs_within(self, byte_range: ByteRange, within: list[ByteRange]) -> bool:
+        """Return whether the beginning of a short range occurs inside one of the ranges `within`, too."""
+        encoded, budget = self.data[byte_range[0] : byte_range[1]], SearchBudget(256)
+        for at in range(min(self._step, len(encoded) - ANCHOR_BYTES + 1)):
+            for begin, length, _ in self._matches(encoded, at, crc32(encoded[at : at + ANCHOR_BYTES]), budget):
+                n = bisect_right(within, begin, key=lambda position: position[0]) - 1
                 if length >= MIN_MATCH_BYTES and n >= 0 and begin + length <= within[n][1]:
                     return True
         return False
 
-    def characters(self, stretch: ByteRange) -> int:
-        """Return the number of characters of a stretch."""
-        start, end = stretch
+    def count_characters(self, byte_range: ByteRange) -> int:
+        """Return the number of characters in a range."""
+        start, end = byte_range
         if self.text is not None:
             return self.text.character(end) - self.text.character(start)
         return len(self.data[start:end].decode("utf-8", "replace"))
 
     def text_range(self, number: int) -> ByteRange:
-        """Return where a text of a list or dict begins and ends."""
+        """Return the range of the text with this number in a list or dict."""
         is_last = number + 1 == len(self.starts)
         return self.starts[number], len(self.data) if is_last else self.starts[number + 1]
 
-    def find(self, text: str, effort: SearchBudget) -> list[ByteRange]:
-        """The stretches of the context that stand in a text, as far as the effort goes."""
-        said, at, found, sieve = text.encode("utf-8", "replace"), 0, list[ByteRange](), self._bloom
-        while at <= len(said) - ANCHOR_BYTES and effort.left > 0:
-            key = crc32(said[at : at + ANCHOR_BYTES])
-            if not sieve[key >> 12] >> (key & 7) & 1:  # written out here: most of a prompt ends here
+    def find(self, text: str, budget: SearchBudget) -> list[ByteRange]:
+        """Return the ranges of the context that occur in a text, as far as the budget allows, merged and sorted."""
+        encoded, at, found, bloom = text.encode("utf-8", "replace"), 0, list[ByteRange](), self._bloom
+        while at <= len(encoded) - ANCHOR_BYTES and budget.left > 0:
+            key = crc32(encoded[at : at + ANCHOR_BYTES])
+            if not bloom[key >> 12] >> (key & 7) & 1:  # inlined, because most bytes of a prompt end here
                 at += 1
                 continue
-            matches = self._matches(said, at, key, effort)
+            matches = self._matches(encoded, at, key, budget)
             begin, length, right = max(matches, key=lambda match: match[1], default=(0, 0, 0))
             if length >= MIN_MATCH_BYTES:
                 found.append(self._trim_to_characters((begin, begin + length)))
@@ -145,59 +148,61 @@ class SubstringIndex:
                 at += 1
         return merge_ranges(found)
 
-    def _trim_to_characters(self, stretch: ByteRange) -> ByteRange:
-        """Without halves of characters at its ends."""
-        start, end = stretch
+    def _trim_to_characters(self, byte_range: ByteRange) -> ByteRange:
+        """Return a range without the incomplete characters at its ends."""
+        start, end = byte_range
         while start < end and self.data[start] & 0xC0 == 0x80:
             start += 1
         while start < end < len(self.data) and self.data[end] & 0xC0 == 0x80:
             end -= 1
         return start, end
 
-    def _matches(self, said: bytes, at: int, key: int, effort: SearchBudget) -> Iterator[tuple[int, int, int]]:
-        """For each place of the mark at `at`: where a match around it begins, its length, how much is ahead."""
-        mark = said[at : at + ANCHOR_BYTES]
+    def _matches(self, encoded: bytes, at: int, key: int, budget: SearchBudget) -> Iterator[tuple[int, int, int]]:
+        """Yield the matches around the anchor at `at`: start in the context, length, and length from `at` on."""
+        anchor = encoded[at : at + ANCHOR_BYTES]
         i = bisect_left(self._anchors, key << 32)
-        for packed in self._anchors[i : i + MAX_POSITIONS_TRIED]:
-            if packed >> 32 != key or effort.left <= 0:
+        for packed in self._anchors[i : i + MAX_POSITIONS_COMPARED]:
+            if packed >> 32 != key or budget.left <= 0:
                 return
-            effort.left -= 1
-            place = packed & 0xFFFFFFFF
-            if self.data[place : place + ANCHOR_BYTES] == mark:
-                right = ANCHOR_BYTES + _common_prefix(said, at + ANCHOR_BYTES, self.data, place + ANCHOR_BYTES)
-                left = _common_suffix(said, at, self.data, place)
-                yield place - left, left + right, right
+            budget.left -= 1
+            position = packed & 0xFFFFFFFF
+            if self.data[position : position + ANCHOR_BYTES] == anchor:
+                right = ANCHOR_BYTES + _common_prefix(
+                    encoded, at + ANCHOR_BYTES, self.data, position + ANCHOR_BYTES
+                )
+                left = _common_suffix(encoded, at, self.data, position)
+                yield position - left, left + right, right
 
-    def spans(self, stretch: ByteRange) -> Iterator[Span]:
-        """A stretch as places in the sources, in characters."""
-        start, end = stretch
+    def spans(self, byte_range: ByteRange) -> Iterator[Span]:
+        """Yield a range as spans of its sources, in characters."""
+        start, end = byte_range
         if self.text is not None:
             yield Span(source="context", start=self.text.character(start), end=self.text.character(end))
             return
         number = max(0, bisect_right(self.starts, start) - 1)
         while number < len(self.starts) and self.starts[number] < end:
-            begin, until = self.text_range(number)
-            first, last = max(start, begin), min(end, until)
+            begin, stop = self.text_range(number)
+            first, last = max(start, begin), min(end, stop)
             if first < last:
-                before = len(self.data[begin:first].decode("utf-8", "replace"))
+                first_character = len(self.data[begin:first].decode("utf-8", "replace"))
                 inside = len(self.data[first:last].decode("utf-8", "replace"))
-                yield Span(source=self.labels[number], start=before, end=before + inside)
+                yield Span(source=self.labels[number], start=first_character, end=first_character + inside)
             number += 1
 
 
-def merge_ranges(stretches: list[ByteRange]) -> list[ByteRange]:
-    """The same places, each once, in order."""
-    joined: list[ByteRange] = []
-    for start, end in sorted(stretches):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+def merge_ranges(ranges: list[ByteRange]) -> list[ByteRange]:
+    """Sort ranges, and join those that overlap or touch."""
+    merged: list[ByteRange] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            joined.append((start, end))
-    return joined
+            merged.append((start, end))
+    return merged
 
 
 def _common_prefix(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
-    """How many bytes from there on are the same."""
+    """Return the number of equal bytes from `one[i]` and `other[j]` on."""
     most, same, step = min(len(one) - i, len(other) - j), 0, 64
     while same < most:
         size = min(step, most - same)
@@ -207,12 +212,12 @@ def _common_prefix(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
             return same
         else:
             step = max(1, size // 2)
-            most = same + size  # the difference is in here
+            most = same + size  # the first difference is before this
     return same
 
 
 def _common_suffix(one: bytes, i: int, other: bytes | mmap.mmap, j: int) -> int:
-    """How many bytes before there are the same."""
+    """Return the number of equal bytes before `one[i]` and `other[j]`."""
     most, same, step = min(i, j), 0, 64
     while same < most:
         size = min(step, most - same)

@@ -1,7 +1,7 @@
-"""Answers in words: what a reply without code says for an answer, be it prose or JSON as it was asked for.
+"""Answers in words: the answer in a reply without code, as prose or as JSON.
 
-Such a reply ends a run as `FINAL` does: the last words at a limit, a message without code, the answer to a context
-that was read whole. Models write the JSON alone, in a fence, or below a sentence.
+Such a reply ends a run as `FINAL` does: in the final turn, as the second reply without code in a row, or if the
+model has the whole context in its prompt. Models write JSON alone, in a fenced block, or after a sentence.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from rlm_langchain.answers.citations import answer_of, has_quotes
 from rlm_langchain.answers.schema import AnswerSchema, fences_in, last_fences
 
 MAX_TRIED = 1_000
-"""Places in a reply at which JSON may begin that are tried."""
+"""The most positions of a reply from which JSON is decoded."""
 MAX_READ = 20
-"""How often a reply is read in all for them: many may begin what only its end shows to be no JSON."""
+"""The most characters that failed attempts to decode JSON may read, as a multiple of the reply's length."""
 _BEGIN = re.compile(r"[{\[]")
 
 
 def answer_in_words(text: str, schema: AnswerSchema | None, *, cites: bool) -> Any:
-    """Return what a reply without code says for an answer; None when it is none, or does not fit the schema.
+    """Return the answer in a reply without code. None if it has none, or none that fits the schema.
 
-    With `cites` that may be `{"answer": ..., "quotes": [...]}`, as `FINAL` takes it.
+    With `cites`, the answer may be `{"answer": ..., "quotes": [...]}`, as in `FINAL`.
     """
     if schema is None and not cites:
         return text.strip() or None
-    whole = [*_whole_values(text)]
+    whole_values = [*_whole_values(text)]
     embedded = [*_embedded_values(text)][::-1]  # a reply ends with its answer
     if cites:
-        for value in (*whole, *embedded):
+        for value in (*whole_values, *embedded):
             if has_quotes(value) and (schema is None or schema.problem(answer_of(value)) is None):
                 return value
     words = text.strip() or None
     if schema is None:
         return words
-    candidates = (*whole, *_fenced_values(text), words, *embedded)
+    candidates = (*whole_values, *_fenced_values(text), words, *embedded)
     return next((value for value in candidates if schema.problem(value) is None), None)
 
 
 def problem_in_words(text: str, schema: AnswerSchema) -> str | None:
-    """Return what is wrong with the surest answer in a reply without code; None when there is none, or one fits."""
+    """Return why the likeliest answer in a reply without code does not fit. None if one fits, or there is none."""
     if answer_in_words(text, schema, cites=False) is not None:
         return None
     embedded = [*_embedded_values(text)][::-1]
-    surest = [*_whole_values(text), *_fenced_values(text), *embedded, text.strip()][0]
-    return schema.problem(surest) if surest != "" else None
+    likeliest = [*_whole_values(text), *_fenced_values(text), *embedded, text.strip()][0]
+    return schema.problem(likeliest) if likeliest != "" else None
 
 
 def is_json_value(code: str) -> bool:
-    """Return whether this is one list or dict and no program, as JSON or as Python writes it."""
+    """Return whether a block of code is no program, but one list or dict, as JSON or as a Python literal."""
     return any(isinstance(value, dict | list) for value in _values(code))
 
 
 def _whole_values(text: str) -> Iterator[Any]:
-    """Yield the value that a reply is, if it is nothing else, be it in a fence."""
+    """Yield the value of a reply that is nothing but JSON, or nothing but one fenced block of it."""
     yield from _values(text)
     stripped = text.strip()
     if any((fence.start, fence.end) == (0, len(stripped)) for fence in fences_in(stripped)):
@@ -65,12 +65,13 @@ def _whole_values(text: str) -> Iterator[Any]:
 
 
 def _fenced_values(text: str) -> Iterator[Any]:
-    """Yield what stands in the fences of a reply, the last one first."""
+    """Yield the values in the fenced blocks of a reply, the last one first."""
     for fence in last_fences(text):
         yield from _values(fence.inside)
 
 
 def _values(text: str) -> Iterator[Any]:
+    """Yield the value of a text that is JSON, or a list or dict as a Python literal. Yield nothing for others."""
     try:
         yield _DECODER.decode(text.strip())
     except (ValueError, RecursionError):
@@ -83,7 +84,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _embedded_values(text: str) -> Iterator[Any]:
-    """Yield the lists and dicts in a reply, in order, and not those inside of others."""
+    """Yield the outermost lists and dicts in a reply, in order."""
     at, left = 0, MAX_READ * len(text)
     for _ in range(MAX_TRIED):
         if left < 0 or (begin := _BEGIN.search(text, at)) is None:
@@ -102,4 +103,4 @@ def _refuse(constant: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse)
-"""Takes newlines in texts, which models do not escape, and no NaN."""
+"""Accepts unescaped newlines in strings, which models write, and refuses NaN."""

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from rlm_langchain.cli.options import Setup, Shown, grouped
+from rlm_langchain.cli.options import DisplayOptions, Setup, grouped
 
-NARROWEST = 24
+MIN_COLUMNS = 24
 """Least width of the help, in columns."""
 
 
@@ -19,7 +19,7 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
-OF_RUN = {
+OVERRIDE_HELP = {
     "model": "Another model to write the code. Default: that of the run.",
     "sub_model": "Another model to answer sub-calls. Default: that of the run.",
     "schema": "Another JSON schema of the answer: a file, or the schema itself. Default: that of the run.",
@@ -35,7 +35,7 @@ app = typer.Typer(
     context_settings={
         "help_option_names": ["-h", "--help"],
         # Without this, click writes at least 50 columns, also in a narrower terminal.
-        "terminal_width": max(NARROWEST, min(shutil.get_terminal_size().columns, 80) - 2),
+        "terminal_width": max(MIN_COLUMNS, min(shutil.get_terminal_size().columns, 80) - 2),
     },
     no_args_is_help=True,
     add_completion=False,
@@ -91,7 +91,7 @@ def ask(
             metavar="NAME", help="Encoding of files and standard input that are not UTF-8, such as latin-1."
         ),
     ] = None,
-    shown: Shown,
+    display: DisplayOptions,
 ) -> None:
     """Ask a question, and show how it is answered.
 
@@ -101,12 +101,12 @@ def ask(
     """
     from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(ask.ask(query, context or (), thread, setup, shown, strict=strict, encoding=encoding))
+    raise typer.Exit(ask.ask(query, context or (), thread, setup, display, strict=strict, encoding=encoding))
 
 
 @app.command(epilog=examples("rlm resume deal", "rlm resume deal --calls 200"))
 @grouped(
-    OF_RUN
+    OVERRIDE_HELP
     | {
         "sandbox": "Cannot be changed: the code of the run may do something else in another sandbox.",
         "strategy": "Cannot be changed: the model has read its strategies. `rlm fork` can add one.",
@@ -116,7 +116,7 @@ def resume(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name given with `rlm ask --thread NAME`.")],
     *,
     setup: Setup,
-    shown: Shown,
+    display: DisplayOptions,
 ) -> None:
     """Continue a run that was interrupted or killed, or whose model failed.
 
@@ -126,12 +126,12 @@ def resume(
     """
     from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(ask.resume(name, setup, shown))
+    raise typer.Exit(ask.resume(name, setup, display))
 
 
 @app.command(epilog=examples("rlm fork deal --at 2 -m openai/gpt-4o --as deal-again"))
 @grouped(
-    OF_RUN
+    OVERRIDE_HELP
     | {
         "sandbox": "Cannot be changed: the code of the run may do something else in another sandbox.",
         "strategy": "Another strategy, in addition to those of the run. May be repeated.",
@@ -151,7 +151,7 @@ def fork(
         typer.Option("--as", metavar="NEW", help="The name of the new run. Default: NAME-2, NAME-3, ..."),
     ] = None,
     setup: Setup,
-    shown: Shown,
+    display: DisplayOptions,
 ) -> None:
     """Go back to a turn of a run, and continue from there as a new run.
 
@@ -161,7 +161,7 @@ def fork(
     """
     from rlm_langchain.cli.commands import ask
 
-    raise typer.Exit(ask.fork(name, at, new, setup, shown))
+    raise typer.Exit(ask.fork(name, at, new, setup, display))
 
 
 @app.command(epilog=examples("rlm runs", "rlm runs --json"))
@@ -209,21 +209,43 @@ def gc(
     print(gc.collect(older_than, dry_run=dry_run))
 
 
-@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full"))
+@app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full", "rlm show deal --html run.html"))
 def show(
     what: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="NAME", help="The name of a saved run, or the path of a file from `rlm ask --trace`."
+            metavar="NAME",
+            help="The name of a saved run, or the path of a file from `rlm ask --trace`. Default: the last run.",
         ),
-    ],
+    ] = None,
     *,
     full: Annotated[bool, typer.Option("--full", help="Show long code and output in full.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page for a browser instead. It needs no network and no server."),
+    ] = None,
 ) -> None:
     """Show the steps of a run."""
-    from rlm_langchain.cli.commands.show import show_run
+    from rlm_langchain.cli.commands.show import show_run, write_page
 
-    show_run(what, full=full)
+    if html is None:
+        show_run(what, full=full)
+    else:
+        write_page(what, html)
+
+
+@app.command(epilog=examples("rlm compare deal deal-2", "rlm compare before.jsonl after.jsonl"))
+def compare(
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="The name of a saved run, or the path of a file from `rlm ask --trace`."),
+    ],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
+) -> None:
+    """Compare two runs: their answers, cost and time, and the turns in which their code differs."""
+    from rlm_langchain.cli.commands.compare import compare_runs
+
+    print("\n".join(compare_runs(first, second)))
 
 
 @app.command(epilog=examples("rlm strategies", "rlm strategies show grep"))

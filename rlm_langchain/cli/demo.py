@@ -17,7 +17,7 @@ from rlm_langchain.records import RLMOutput
 
 WORD = "lambda"
 QUESTION = f"Which file contains the string '{WORD}' most often?"
-LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
+SKIPPED_FOLDERS = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 """Folders with other packages, or with tests of the library."""
 
 
@@ -28,25 +28,25 @@ def main() -> int:
     from rlm_langchain.cli.session.run import watch
 
     with tempfile.TemporaryDirectory(prefix="rlm-demo-") as folder, inputs.preparing():
-        library = copied(Path(sysconfig.get_path("stdlib")), Path(folder) / "library")
+        library = copy_library(Path(sysconfig.get_path("stdlib")), Path(folder) / "library")
         print(
             f"The standard library of Python {sysconfig.get_python_version()}, and a model of 1.5 billion", end=""
         )
         print(" parameters on this machine. The first time, the model is downloaded (1.1 GB).", flush=True)
         rlm = inputs.build(root_model="local")
-        ended = watch(rlm, {"query": QUESTION, "context": inputs.context([str(library)], strict=False)})
+        result = watch(rlm, {"query": QUESTION, "context": inputs.context([str(library)], strict=False)})
         truth = most_often(WORD, library)
-    finish(ended, json=False, quiet=False)
-    return compare(ended.output, truth)
+    finish(result, json=False, quiet=False)
+    return compare(result.output, truth)
 
 
-def copied(source: Path, target: Path) -> Path:
+def copy_library(source: Path, target: Path) -> Path:
     """Copy the Python files of a library to a folder, and return the folder."""
     for path in sorted(source.rglob("*.py")):
-        place = path.relative_to(source)
-        if not set(place.parts) & set(LEFT_OUT):
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / place)
+        relative = path.relative_to(source)
+        if not set(relative.parts) & set(SKIPPED_FOLDERS):
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
     return target
 
 
@@ -60,14 +60,14 @@ def most_often(word: str, folder: Path) -> list[str]:
 
 def compare(output: RLMOutput, truth: list[str]) -> int:
     """Print whether the answer is right. Return 0 if it is, else 1."""
-    right = str(output["answer"]).strip(" .'\"") in truth
+    is_right = str(output["answer"]).strip(" .'\"") in truth
     print(f"\ncounted without a model: {' or '.join(truth)}")
     print(
         "The answer is right."
-        if right
+        if is_right
         else "The answer is wrong, which happens with a small model. Try `--model openai/gpt-4o`."
     )
-    return 0 if right else 1
+    return 0 if is_right else 1
 
 
 if __name__ == "__main__":

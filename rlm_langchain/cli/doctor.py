@@ -48,8 +48,8 @@ def examine() -> Iterator[Finding]:
     for name in plugins.names("sandboxes"):
         yield from _sandbox(name)
     for key, models in KEYS.items():
-        there = bool(os.environ.get(key))
-        yield Finding("models", key, there or None, models if there else f"not set; for {models}")
+        exists = bool(os.environ.get(key))
+        yield Finding("models", key, exists or None, models if exists else f"not set; for {models}")
     yield from _plugin_providers()
     yield _local()
     for name in DEFAULTS:
@@ -86,10 +86,10 @@ def _plugin_providers() -> Iterator[Finding]:
             yield Finding("models", f"{name}:name", False, f"its plug-in cannot be used: {type(error).__name__}")
             continue
         key = found.key if found else ""
-        there = not key or bool(os.environ.get(key))
+        exists = not key or bool(os.environ.get(key))
         with_key = f", with the key of {key}" if key else ""
         yield Finding(
-            "models", f"{name}:name", there or None, f"a plug-in{with_key}" if there else f"{key} is not set"
+            "models", f"{name}:name", exists or None, f"a plug-in{with_key}" if exists else f"{key} is not set"
         )
 
 
@@ -101,15 +101,15 @@ def _local() -> Finding:
 
     chosen = os.environ.get("RLM_LOCAL_MODEL", "").strip()
     weights = Path(chosen).expanduser() if chosen else cached_file()
-    there = weights is not None and weights.exists()
+    exists = weights is not None and weights.exists()
     later = f"installed; its weights ({numbers.size(QWEN.size)}) are fetched when it is first used"
-    return Finding("models", "local", True, f"its weights are {weights}" if there else later)
+    return Finding("models", "local", True, f"its weights are {weights}" if exists else later)
 
 
 def _data() -> Finding:
     folder = home()
-    there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
+    exists = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
+    if not (exists.is_dir() and os.access(exists, os.W_OK)):
         return Finding("data", "RLM_HOME", False, f"{folder} cannot be written: set RLM_HOME to another folder")
     return Finding("data", "RLM_HOME", True, f"{folder}, {_size(folder)}")
 

@@ -23,18 +23,18 @@ T = TypeVar("T")
 def limit_options() -> dict[str, Any]:
     """Return the type and the flag of each parameter that sets a limit, by its name, in the order of `Budget`."""
     rows = {limit.field: limit for limit in LIMITS}
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for limit in (rows[field.name] for field in fields(Budget) if field.name in rows):
         if (option := limit.option) is not None:
             kind = str if option.text else int if limit.whole else float
             least = None if option.text else limit.least
             flag = typer.Option(option.flag, metavar=option.metavar, min=least, help=option.help)
-            found[option.name] = Annotated[kind | None, flag]
-    return found
+            options[option.name] = Annotated[kind | None, flag]
+    return options
 
 
 def _with_limits(cls: type[T]) -> type[T]:
-    """Give a dataclass a field for each parameter that sets a limit. None: it was not given."""
+    """Add to a dataclass a field for each parameter that sets a limit. None: the option was not used."""
     for name, hint in limit_options().items():
         cls.__annotations__.pop(name, None)
         cls.__annotations__[name] = hint
@@ -45,7 +45,7 @@ def _with_limits(cls: type[T]) -> type[T]:
 @dataclass(frozen=True, slots=True)
 @_with_limits
 class Setup:
-    """The options of an RLM, as they were given. They hold names and numbers only, so they are saved with a run."""
+    """The options of an RLM, as they were typed. They are names and numbers only, and are saved with a run."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
@@ -96,11 +96,11 @@ class Setup:
     approve_above_usd: str | None = None
     """A number or `off`, as it was typed. `_with_limits` adds a field for each of the other limits."""
 
-    def over(self, before: Setup) -> Setup:
-        """Return these options, completed by those of before. Strategies are added to those of before."""
-        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        strategies = list(dict.fromkeys([*(before.strategy or ()), *(self.strategy or ())]))
-        return replace(before, **{**given, "strategy": strategies or None})
+    def merged_with(self, saved: Setup) -> Setup:
+        """Return these options, with those of a saved run for what is not set. Strategies are added to its own."""
+        values = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        strategies = list(dict.fromkeys([*(saved.strategy or ()), *(self.strategy or ())]))
+        return replace(saved, **{**values, "strategy": strategies or None})
 
 
 def write_setup(setup: Setup) -> str:
@@ -117,7 +117,7 @@ def read_setup(text: str | None) -> Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DisplayOptions:
     """The options of the output of a run."""
 
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the answer.")] = False
@@ -147,13 +147,13 @@ def grouped(helps: Mapping[str, str] = {}) -> Callable[[Callable[..., Any]], Cal
         options = [option for p in own for option in (_options(groups[p.name], helps) if p.name in groups else [p])]
 
         @wraps(command)
-        def called(**given: Any) -> None:
+        def wrapper(**values: Any) -> None:
             for name, group in groups.items():
-                given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-            command(**given)
+                values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+            command(**values)
 
-        vars(called)["__signature__"] = inspect.Signature(options)  # read by typer
-        return called
+        vars(wrapper)["__signature__"] = inspect.Signature(options)  # read by typer
+        return wrapper
 
     return decorator
 

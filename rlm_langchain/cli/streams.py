@@ -1,4 +1,4 @@
-"""Makes standard output and standard error take whatever is printed.
+"""Makes standard output and standard error accept any text.
 
 Characters that a stream cannot encode are escaped, and counted on standard output. Standard error may lose its
 reader: what is printed there is then dropped, because a run that is paid for must not end with its progress report.
@@ -59,24 +59,24 @@ class _ReaderOptional:
 
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Let standard output and standard error take any text, and standard error lose its reader."""
+    """A context in which standard output and standard error accept any text. Standard error may lose its reader."""
     _escaped.clear()
     codecs.register_error("rlm-escape", _escape)
     codecs.register_error("rlm-plain", _plain)
     for stream, errors in ((sys.stdout, "rlm-escape"), (sys.stderr, "rlm-plain")):
         if getattr(stream, "errors", None) in ("strict", "surrogateescape", "backslashreplace"):
             stream.reconfigure(errors=errors)  # type: ignore[union-attr]
-    before = sys.stdout, sys.stderr
+    original = sys.stdout, sys.stderr
     sys.stderr = cast(TextIO, _ReaderOptional(sys.stderr))
     try:
         yield
     finally:
         sys.stderr.flush()
-        sys.stdout, sys.stderr = before
+        sys.stdout, sys.stderr = original
 
 
 def discard(stream: TextIO) -> None:
-    """Send a stream to nowhere: Python would try again at exit to write what is buffered in it."""
+    """Redirect a stream to the null device. At exit, Python would try to write its buffer again."""
     with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # it may be no file
         os.dup2(nowhere.fileno(), stream.fileno())
 
@@ -96,10 +96,10 @@ def for_stream(text: str, stream: TextIO) -> str:
         return text
     try:
         width = max(20, os.get_terminal_size(stream.fileno()).columns)
-    except (OSError, ValueError):  # it only says that it is a terminal
+    except (OSError, ValueError):  # not a real terminal
         width = 80
-    whole = _COMMAND.sub(lambda found: found[0].replace(" ", "\0"), text)
-    return "\n".join(_filled(line, width) for line in whole.split("\n")).replace("\0", " ")
+    protected = _COMMAND.sub(lambda match: match[0].replace(" ", "\0"), text)
+    return "\n".join(_filled(line, width) for line in protected.split("\n")).replace("\0", " ")
 
 
 def _filled(line: str, width: int) -> str:
@@ -118,7 +118,7 @@ def print_somewhere(text: str, end: str = "\n") -> None:
 
 
 def escape_note() -> str | None:
-    """Return what to say of characters that were escaped on standard output, or None if there were none."""
+    """Return a note about the characters that were escaped on standard output, or None if there were none."""
     if not _escaped:
         return None
     number = count(sum(map(len, _escaped)), "character")

@@ -60,6 +60,16 @@ def store_text(store: ContextStore, text: str, preview: int = 0) -> ContextRef:
     return store.with_short_preview(ref, preview)
 
 
+def store_texts(store: ContextStore, texts: list[str]) -> ContextRef:
+    """Return a reference to a list of texts that is not empty. Halves of surrogate pairs become U+FFFD.
+
+    Raises `JournalError` if it cannot be stored.
+    """
+    ref = store.reference_from_repl([replace_surrogates(text)[0] for text in texts])
+    assert ref is not None  # noqa: S101 - only an empty list has none
+    return store.with_short_preview(ref, 0)
+
+
 def load_text(store: ContextStore, text: Any) -> Any:
     """Return the text of a reference that a store of this home has signed. Anything else is returned unchanged.
 

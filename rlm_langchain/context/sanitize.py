@@ -59,17 +59,17 @@ def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
-def shown(text: str, most: int) -> str:
-    """Prepare printed text for a model: cut in the middle to `most` characters, visible, with marks of chat
-    templates broken up, and in a fence that it cannot close."""
+def fence(text: str, most: int) -> str:
+    """Put a text into a fenced block for a prompt, with a fence that the text cannot close. The text is cut in the
+    middle to `most` characters, visible, and has the marks of chat templates broken up."""
     cut = quotable(clip(text.rstrip("\n"), most))
     longest = max((len(run) for run in re.findall(r"`+", cut)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{cut}\n{fence}"
+    backquotes = "`" * max(3, longest + 1)
+    return f"{backquotes}\n{cut}\n{backquotes}"
 
 
-def fenced(text: str) -> str:
-    """Return the text inside the fence of `shown`."""
+def unfence(text: str) -> str:
+    """Return the text inside the fenced block that `fence` made, or the text itself if there is none."""
     found = re.search(r"^(`{3,})\n(.*?)\n\1$", text, re.DOTALL | re.MULTILINE)
     return found[2] if found else text
 

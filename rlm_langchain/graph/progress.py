@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from rlm_langchain.context.sanitize import fenced
+from rlm_langchain.context.sanitize import unfence
 from rlm_langchain.graph.nodes.parse_reply import program
 from rlm_langchain.records import (
     CallRecord,
@@ -184,7 +184,7 @@ class _RanCell:
         """Return a key of the error, with the output before it and the replies to calls. None without an error."""
         if not self.output["error"]:
             return None
-        shown = fenced(self.output["text"])
+        shown = unfence(self.output["text"])
         start = found.start() if (found := _FRAMES.search(shown)) else 0
         raised = _NUMBER.sub("0", _NOT_FOUND.sub("", self._comparable(shown[start:])))
         replies = {
@@ -226,7 +226,7 @@ class _RanCell:
 
     @property
     def _printed(self) -> str:
-        return self._comparable(fenced(self.output["text"]))
+        return self._comparable(unfence(self.output["text"]))
 
     def _comparable(self, shown: str) -> str:
         """Return a part of the output without what differs each time: addresses, times, white space."""

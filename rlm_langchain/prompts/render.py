@@ -22,15 +22,15 @@ def render(profile: str, name: str, **values: object) -> str:
 
 @cache
 def few_shot_messages(profile: str, examples: str | None = None) -> tuple[tuple[str, str], ...]:
-    """Return how conversations of a profile begin: the system prompt and examples, as (role, text).
+    """Return the first messages of a profile's conversations, the system prompt and examples, as (role, text).
 
-    `examples` is the name of the prompt with the examples. None: those in the system prompt.
+    `examples` is the name of the prompt with the examples. None: the examples in the system prompt.
     """
     system, *turns = _SPEAKER.split(render(profile, "system"))
     if examples is not None:
         _, *turns = _SPEAKER.split(render(profile, examples))
-    spoken = zip(turns[::2], turns[1::2], strict=True)
-    return (("system", system.strip()), *((role, text.strip()) for role, text in spoken))
+    examples_by_role = zip(turns[::2], turns[1::2], strict=True)
+    return (("system", system.strip()), *((role, text.strip()) for role, text in examples_by_role))
 
 
 def has(profile: str, name: str) -> bool:
@@ -40,7 +40,7 @@ def has(profile: str, name: str) -> bool:
 
 @cache
 def _template(profile: str, name: str) -> Template:
-    here = files(__package__)
-    own = here.joinpath(profile, f"{name}.md")
-    file = own if own.is_file() else here.joinpath("default", f"{name}.md")
+    folder = files(__package__)
+    own = folder.joinpath(profile, f"{name}.md")
+    file = own if own.is_file() else folder.joinpath("default", f"{name}.md")
     return Template(file.read_text(encoding="utf-8").strip())

@@ -20,53 +20,54 @@ from rlm_langchain.plugins import load, names
 from rlm_langchain.protocols import Strategy
 
 AUTO = "auto"
+"""The name that stands for the strategies that suit the context."""
 
 DIRECT = "direct"
 """The strategy for a context that fits into the root model's prompt."""
 
-Wanted = str | Path | Strategy | Iterable[str | Path | Strategy]
+StrategyOption = str | Path | Strategy | Iterable[str | Path | Strategy]
 
 
-def strategies_of(wanted: Wanted) -> tuple[Strategy, ...]:
+def strategies_of(option: StrategyOption) -> tuple[Strategy, ...]:
     """Return the strategies that `strategies=` names. A folder is a skill folder, or contains skill folders.
 
     Raises `ConfigurationError` for an unknown name, listing those that are installed, and for two strategies with
     the same name.
     """
-    found: dict[str, Strategy] = {}
-    for strategy in (strategy for one in _several(wanted) for strategy in _strategies(one)):
-        if found.setdefault(strategy.name, strategy) != strategy:
+    strategies: dict[str, Strategy] = {}
+    for strategy in (strategy for one in _as_list(option) for strategy in _strategies(one)):
+        if strategies.setdefault(strategy.name, strategy) != strategy:
             raise ConfigurationError(f"two different strategies are called {strategy.name!r}: rename one")
-    return tuple(found.values())
+    return tuple(strategies.values())
 
 
-def is_auto(wanted: Wanted) -> bool:
+def is_auto(option: StrategyOption) -> bool:
     """Return whether strategies are to be chosen by the context, in addition to those that are named."""
-    return AUTO in [one for one in _several(wanted) if isinstance(one, str)]
+    return AUTO in [one for one in _as_list(option) if isinstance(one, str)]
 
 
 def installed() -> tuple[Strategy, ...]:
     """Return all installed strategies. A broken one is named in a warning and left out."""
-    found = []
+    strategies = []
     for name, strategy in each_installed():
         if isinstance(strategy, Exception):
             warnings.warn(f"the strategy {name!r} is broken and is left out: {strategy!r}", stacklevel=2)
         else:
-            found.append(strategy)
-    return tuple(found)
+            strategies.append(strategy)
+    return tuple(strategies)
 
 
 def each_installed() -> Iterator[tuple[str, Strategy | Exception]]:
     """Yield the name of each installed strategy, with the strategy or with the error of loading it."""
     for name in names("strategies"):
         try:
-            yield name, _loaded(name)
+            yield name, _load(name)
         except Exception as error:  # noqa: BLE001 - whatever a plug-in raises when it is loaded
             yield name, error
 
 
 def read_skill(folder: Path) -> Strategy:
-    """Return the strategy in a skill folder. Raises `ConfigurationError` that says what is wrong with it."""
+    """Return the strategy in a skill folder. Raises `ConfigurationError` for a folder that is no valid skill."""
     file = folder / "SKILL.md"
     try:
         text = file.read_text(encoding="utf-8")
@@ -81,12 +82,12 @@ def read_skill(folder: Path) -> Strategy:
         description=str(head["description"]),
         guidance=body.strip(),
         prelude=_helpers(name, folder / "helpers.py"),
-        whole=_share(head.get("whole", 0.0), file),
+        whole=_window_share(head.get("whole", 0.0), file),
     )
 
 
 def _helpers(name: str, file: Path) -> str:
-    """The helpers of a skill; none where there is no file. Raises `ConfigurationError` for what is no Python."""
+    """Return the code of a skill's helpers, or "" without a file. Raises `ConfigurationError` for invalid code."""
     if not file.is_file():
         return ""
     try:
@@ -101,8 +102,8 @@ def _helpers(name: str, file: Path) -> str:
     return code
 
 
-def _several(wanted: Wanted) -> list[str | Path | Strategy]:
-    return [wanted] if isinstance(wanted, str | Path | Strategy) else [*wanted]
+def _as_list(option: StrategyOption) -> list[str | Path | Strategy]:
+    return [option] if isinstance(option, str | Path | Strategy) else [*option]
 
 
 def _strategies(one: str | Path | Strategy) -> list[Strategy]:
@@ -110,7 +111,7 @@ def _strategies(one: str | Path | Strategy) -> list[Strategy]:
         return [one]
     if isinstance(one, Path):
         return _in_folder(one)
-    return [] if one == AUTO else [_loaded(one)]
+    return [] if one == AUTO else [_load(one)]
 
 
 def _in_folder(folder: Path) -> list[Strategy]:
@@ -122,7 +123,7 @@ def _in_folder(folder: Path) -> list[Strategy]:
     return skills
 
 
-def _loaded(name: str) -> Strategy:
+def _load(name: str) -> Strategy:
     try:
         strategy = load("strategies", name)
     except UnknownPlugin as error:
@@ -133,7 +134,7 @@ def _loaded(name: str) -> Strategy:
     return strategy
 
 
-def _share(value: object, file: Path) -> float:
+def _window_share(value: object, file: Path) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigurationError(f"whole in {file} is {value!r}: give a share of the root model's window, 0 to 1")
     return float(value)

@@ -1,4 +1,4 @@
-"""An RLM in other people's programs: as a node of a graph, or a tool of an agent."""
+"""Makes a node for a parent graph from an RLM, behind `RLMRunnable.as_node`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.run.cancellation import run_supervised
 from rlm_langchain.run.event_loops import run_interruptible
-from rlm_langchain.runnable.contract import Runs
+from rlm_langchain.runnable.contract import RLMProtocol
 from rlm_langchain.runnable.run_scope import invocation_of
 
 CONTEXT = "context"
-"""The key of the context, unless another one is named."""
+"""The default key of the context."""
 _INTERNAL = re.compile("__|branch:|join:")
-"""How LangGraph's own channels begin."""
+"""Matches the names of LangGraph's internal channels."""
 MESSAGES = "messages"
 """The key of LangGraph's `MessagesState`."""
 
 
-def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
+def make_node(rlm: RLMProtocol, keys: Mapping[Literal["query", "context", "answer", "output"], str]) -> Any:
     """Return a node that reads a parent's state and writes the answer to it.
 
     `rlm` has no checkpointer of its own; its graph uses the parent's checkpointer, streams and interrupts. The
@@ -46,35 +46,36 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
             raise InputError(
                 f"as_node(query={keys['query']!r}): the state holds nothing there, so nothing is asked"
             )
-        return {"query": _question(query), "context": _read(state, keys["context"])}
+        return {"query": _question_in(query), "context": _read(state, keys["context"])}
 
-    def ask(state: Any, config: RunnableConfig) -> dict[str, Any]:
+    def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
         question = input_of(state, config)
         settings = rlm.settings(config, threads=True)
         with built.run_scope(question, settings) as (graph_input, _):
             invocation = invocation_of(settings)
-            found = run_interruptible(
+            output = run_interruptible(
                 lambda: graph.invoke(graph_input, settings), invocation.cancel, invocation.context()
             )
-            return _written(rlm.checked(cast(RLMOutput, found)), keys)
+            return _state_update(rlm.checked(cast(RLMOutput, output)), keys)
 
-    async def aask(state: Any, config: RunnableConfig) -> dict[str, Any]:
+    async def arun(state: Any, config: RunnableConfig) -> dict[str, Any]:
         question = input_of(state, config)
         settings = rlm.settings(config)
 
         async def work() -> dict[str, Any]:
             async with built.arun_scope(question, settings) as (graph_input, _):
-                return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
+                return _state_update(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
 
         return await run_supervised(invocation_of(settings), work())
 
-    found = Lambda(ask, aask, name="rlm")
-    found.deps.append(graph)
-    return found
+    node = Lambda(run, arun, name="rlm")
+    node.deps.append(graph)
+    return node
 
 
 def _channels(config: RunnableConfig) -> frozenset[str] | None:
-    """The keys of the parent's state: the channels that a task of LangGraph reads. None outside of a graph."""
+    """Return the keys of the parent's state, which are the channels of the running task. None outside of a
+    graph."""
     read = (config.get("configurable") or {}).get(READ_KEY)
     channels = next((one for one in getattr(read, "args", ()) if _is_channels(one)), None)
     return None if channels is None else frozenset(map(str, channels))
@@ -85,20 +86,20 @@ def _is_channels(value: Any) -> bool:
 
 
 def _check_keys(keys: Mapping[Any, str], state: Any, channels: frozenset[str] | None) -> None:
-    """Raise `ConfigurationError` for a key that the parent's state does not have: LangGraph reads nothing there,
-    and drops what is written. A context that was not named need not be there."""
-    known = channels or frozenset()
+    """Raise `ConfigurationError` for a key that the parent's state does not have. LangGraph would read nothing from
+    it, and drop what is written to it. The default key of the context may be missing."""
+    parent_keys = channels or frozenset()
     for option, key in keys.items():
         if option in ("query", "context"):
-            is_there = key in known or (key in state if isinstance(state, Mapping) else hasattr(state, key))
-            is_there = is_there or (option, key) == ("context", CONTEXT)
+            exists = key in parent_keys or (key in state if isinstance(state, Mapping) else hasattr(state, key))
+            exists = exists or (option, key) == ("context", CONTEXT)
         else:
-            is_there = channels is None or key in channels
-        if not is_there:
-            own = [*state] if isinstance(state, Mapping) else [*getattr(type(state), "__annotations__", ())]
-            there = sorted(name for name in {*known, *map(str, own)} if not _INTERNAL.match(name))
+            exists = channels is None or key in channels
+        if not exists:
+            own_keys = [*state] if isinstance(state, Mapping) else [*getattr(type(state), "__annotations__", ())]
+            names = sorted(name for name in {*parent_keys, *map(str, own_keys)} if not _INTERNAL.match(name))
             raise ConfigurationError(
-                f"as_node({option}={key!r}): the state has no such key; it has {', '.join(there) or 'none'}"
+                f"as_node({option}={key!r}): the state has no such key; it has {', '.join(names) or 'none'}"
             )
 
 
@@ -106,24 +107,30 @@ def _read(state: Any, key: str) -> Any:
     return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
 
 
-def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
-    whole = {keys["output"]: output} if "output" in keys else {}
-    said = [AIMessage(_text(output))] if keys["answer"] == keys["query"] else storable_in_parent(output["answer"])
-    return {keys["answer"]: said, **whole}
+def _state_update(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
+    """Return the update of the parent's state: the answer, or an `AIMessage` if the question was in messages."""
+    more = {keys["output"]: output} if "output" in keys else {}
+    answer = (
+        [AIMessage(_answer_text(output))]
+        if keys["answer"] == keys["query"]
+        else storable_in_parent(output["answer"])
+    )
+    return {keys["answer"]: answer, **more}
 
 
-def _question(given: Any) -> Any:
-    """Return the question in a state. In messages, it is the last message of a person."""
-    if not isinstance(given, list):
-        return given
-    said = [message for message in convert_to_messages(given) if message.type == "human"]
-    if not said:
+def _question_in(value: Any) -> Any:
+    """Return the question. In a list of messages, it is the last human message."""
+    if not isinstance(value, list):
+        return value
+    human = [message for message in convert_to_messages(value) if message.type == "human"]
+    if not human:
         raise InputError("there is no message of a person among the messages of the state: nothing is asked")
-    refuse_pictures(said[-1:])
-    return str(said[-1].text)
+    refuse_pictures(human[-1:])
+    return str(human[-1].text)
 
 
-def _text(output: RLMOutput) -> str:
+def _answer_text(output: RLMOutput) -> str:
+    """Return the answer as the content of a message, or a note with the reason why there is none."""
     answer = output["answer"]
     if isinstance(answer, BaseModel):
         return answer.model_dump_json()

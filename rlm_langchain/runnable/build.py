@@ -15,7 +15,7 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.functions import functions_of
 from rlm_langchain.graph.calls.search import KIND
-from rlm_langchain.graph.calls.tools import tools_of
+from rlm_langchain.graph.calls.tools import tools_by_name
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import accepts_output_cap
 from rlm_langchain.models.model import Model, Price, Role
@@ -34,7 +34,7 @@ from rlm_langchain.validation import check_types
 
 def assemble(options: Options) -> Components:
     """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
-    check_types("create_rlm", Budget, budget=options.budget)  # set later, they have not been looked at
+    check_types("create_rlm", Budget, budget=options.budget)  # pydantic does not check options set later
     check_types("create_rlm", Limits, limits=options.limits)
     store = ContextStore(options.home)
     search = build_search(options.retriever, store.root, options.prices)
@@ -42,8 +42,8 @@ def assemble(options: Options) -> Components:
     strategies = strategies_of(options.strategies)
     named = options.tools or options.sub_tools or options.functions
     helpers = _helpers(strategies, auto=is_auto(options.strategies)) if named else frozenset()
-    tools = tools_of(options.tools, helpers)
-    sub_tools = tools if options.sub_tools is None else tools_of(options.sub_tools, helpers)
+    tools = tools_by_name(options.tools, helpers)
+    sub_tools = tools if options.sub_tools is None else tools_by_name(options.sub_tools, helpers)
     if search and KIND in {**tools, **sub_tools}:
         raise ConfigurationError(
             f"a tool is called {KIND!r}, and a retriever brings a function of that name: rename one"
@@ -73,16 +73,16 @@ def assemble(options: Options) -> Components:
 
 def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:
     """Return the names that strategies define in the REPL. Tools must not use them."""
-    others = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
-    trees = [parsed(one.prelude) for one in (*strategies, *others) if one.prelude]
+    every = [one for _, one in each_installed() if isinstance(one, Strategy)] if auto else []
+    trees = [parsed(one.prelude) for one in (*strategies, *every) if one.prelude]
     return frozenset(name for tree in trees if isinstance(tree, ast.Module) for _, name in bindings(tree))
 
 
 def _models(options: Options, embedder: Embedder | None) -> list[Model]:
     """Return the root model and those for sub-calls, with their prices."""
     below = options.recursive_model or options.root_model
-    several = below if isinstance(below, list | tuple) else [below]
-    roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in several)]
+    sub_models = below if isinstance(below, list | tuple) else [below]
+    roles: list[tuple[Any, Role]] = [(options.root_model, "root"), *((model, "sub") for model in sub_models)]
     models = [resolve(model, role) for model, role in roles]
     priced = [_with_prices(model, options.prices) for model in models]
     prices = {one.name: has_price(one) for model in priced for one in model.chain}
@@ -120,8 +120,8 @@ def _check_caps(options: Options, models: list[Model]) -> None:
 def _check_prices(options: Options, prices: dict[str, bool]) -> None:
     """Raise `ConfigurationError` for a limit in dollars with a model whose price is unknown, because its cost
     cannot be counted."""
-    if strangers := sorted(set(options.prices) - set(prices)):
-        raise ConfigurationError(f"there are prices for {strangers}, but the models are {sorted(prices)}")
+    if unknown_names := sorted(set(options.prices) - set(prices)):
+        raise ConfigurationError(f"there are prices for {unknown_names}, but the models are {sorted(prices)}")
     dollars = options.budget.usd is not None or options.budget.approve_above_usd is not None
     unknown = sorted(name for name, known in prices.items() if not known)
     if dollars and unknown:

@@ -13,8 +13,7 @@ from langchain_core.runnables import RunnableParallel
 from rlm_langchain.errors import ConfigurationError
 
 TAKE_NO_DICT = (BaseLanguageModel, BaseOutputParser, BaseRetriever)
-
-
+"""Types of steps that accept no dict."""
 _WITHIN = ("first", "bound", "runnable", "mapper")
 """Attributes of LangChain's Runnables that hold the step which gets their input."""
 

@@ -40,8 +40,8 @@ class Options(Protocol):
     home: Path | None
 
 
-class Runs(Protocol):
-    """Runs questions: the graph, and what a run needs in addition."""
+class RLMProtocol(Protocol):
+    """The parts of an `RLMRunnable` that nodes and streams use: its graph, and the config of a call."""
 
     @property
     def built(self) -> CompiledRLM:

@@ -37,54 +37,59 @@ def fork(components: Components, graph: Graph, config: RunnableConfig, at: int |
     Turns are counted from 1. None: the last point between two turns, or after the end. Raises `InputError`, and
     `ConfigurationError` without a checkpointer.
     """
-    _must_keep(graph)
+    _check_checkpointer(graph)
     saver: Any = graph.checkpointer
-    with with_thread_name(_name(config)):
-        _must_be_new(graph.get_state(to))
-        search = _Search(config, at)
-        with search.looking():
-            search.head = graph.get_state(config)
-        for moment in [] if search.is_over else [kept.config for kept in saver.list_intact(search.all)]:
-            if search.wants(moment):
-                with search.looking():
-                    search.look(graph.get_state(moment))
-        values = cast(Any, Internal(_values(components, search.found, at)))
-        graph.update_state(to, values, as_node=_node(search.found))
+    with with_thread_name(_thread_id(config)):
+        _check_is_new(graph.get_state(to))
+        search = _CheckpointSearch(config, at)
+        with search.reading():
+            search.current = graph.get_state(config)
+        for checkpoint in (
+            [] if search.is_over else [saved.config for saved in saver.list_intact(search.thread_config)]
+        ):
+            if search.should_read(checkpoint):
+                with search.reading():
+                    search.consider(graph.get_state(checkpoint))
+        values = cast(Any, Internal(_initial_state(components, search.found, at)))
+        graph.update_state(to, values, as_node=_last_node(search.found))
 
 
 async def afork(
     components: Components, graph: Graph, config: RunnableConfig, at: int | None, to: RunnableConfig
 ) -> None:
     """Do what `fork` does, for async checkpointers."""
-    _must_keep(graph)
+    _check_checkpointer(graph)
     saver: Any = graph.checkpointer
-    with with_thread_name(_name(config)):
-        _must_be_new(await graph.aget_state(to))
-        search = _Search(config, at)
-        with search.looking():
-            search.head = await graph.aget_state(config)
-        for moment in [] if search.is_over else [kept.config async for kept in saver.alist_intact(search.all)]:
-            if search.wants(moment):
-                with search.looking():
-                    search.look(await graph.aget_state(moment))
-        values = cast(Any, Internal(_values(components, search.found, at)))
-        await graph.aupdate_state(to, values, as_node=_node(search.found))
+    with with_thread_name(_thread_id(config)):
+        _check_is_new(await graph.aget_state(to))
+        search = _CheckpointSearch(config, at)
+        with search.reading():
+            search.current = await graph.aget_state(config)
+        for checkpoint in (
+            [] if search.is_over else [saved.config async for saved in saver.alist_intact(search.thread_config)]
+        ):
+            if search.should_read(checkpoint):
+                with search.reading():
+                    search.consider(await graph.aget_state(checkpoint))
+        values = cast(Any, Internal(_initial_state(components, search.found, at)))
+        await graph.aupdate_state(to, values, as_node=_last_node(search.found))
 
 
 @dataclass(slots=True)
-class _Search:
-    """Looks for the latest checkpoint of a thread that a fork may start from. Damaged ones are skipped."""
+class _CheckpointSearch:
+    """A search for the latest checkpoint of a thread that a fork may start from. Damaged ones are skipped."""
 
     config: RunnableConfig
     at: int | None
-    head: StateSnapshot | None = None
-    """State of the thread now, or at the checkpoint that the config names; None if it is damaged."""
+    """The turn, counted from 1. None: the last point between two turns, or the end."""
+    current: StateSnapshot | None = None
+    """The state of the thread, or of the checkpoint that the config names. None if it is damaged."""
     damage: JournalError | None = None
     _found: StateSnapshot | None = None
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Surround the reading of one checkpoint. If no turn was named, a damaged one is not skipped."""
+    def reading(self) -> Iterator[None]:
+        """A context for reading one checkpoint. Skips a damaged one if a turn was named, else raises its error."""
         try:
             yield
         except JournalError as error:
@@ -94,22 +99,23 @@ class _Search:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the search is over."""
-        if self.head is not None and (not self.head.values or _is_before(self.head, self.at)):
-            self._found = self.head
+        """Return whether the current state, or an earlier checkpoint, was found to be a start for the fork."""
+        if self.current is not None and (not self.current.values or _is_before(self.current, self.at)):
+            self._found = self.current
         return self._found is not None
 
     @property
-    def all(self) -> RunnableConfig:
+    def thread_config(self) -> RunnableConfig:
         """The config for all checkpoints of the thread."""
-        return {"configurable": {"thread_id": _name(self.config), "checkpoint_ns": ""}}
+        return {"configurable": {"thread_id": _thread_id(self.config), "checkpoint_ns": ""}}
 
-    def wants(self, moment: RunnableConfig) -> bool:
-        """Return whether to read this checkpoint: none was found yet, and it is not later than the named one."""
-        last = (self.head.config if self.head else self.config)["configurable"].get("checkpoint_id")
-        return self._found is None and (last is None or moment["configurable"]["checkpoint_id"] <= last)
+    def should_read(self, checkpoint: RunnableConfig) -> bool:
+        """Return whether to read a checkpoint: none was found yet, and it is not later than the one in the
+        config."""
+        last = (self.current.config if self.current else self.config)["configurable"].get("checkpoint_id")
+        return self._found is None and (last is None or checkpoint["configurable"]["checkpoint_id"] <= last)
 
-    def look(self, state: StateSnapshot) -> None:
+    def consider(self, state: StateSnapshot) -> None:
         """Take this checkpoint if a fork may start from it."""
         if _is_before(state, self.at):
             self._found = state
@@ -119,10 +125,10 @@ class _Search:
         """Return the checkpoint. Raises the `JournalError` of a damaged one if there is no other."""
         if self._found is None and self.damage is not None:
             raise self.damage
-        return cast(StateSnapshot, self._found or self.head)
+        return cast(StateSnapshot, self._found or self.current)
 
 
-def reader(saver: Any) -> Graph:
+def reading_graph(saver: Any) -> Graph:
     """Return a graph for reading the threads of a checkpointer. It has no components and cannot run."""
     return rlm_graph(cast(Components, None)).compile(checkpointer=saver, name="rlm")
 
@@ -135,14 +141,15 @@ def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
 
 def _thread(config: RunnableConfig) -> RunnableConfig:
     """Return the config of a thread without a specific checkpoint."""
-    return {**config, "configurable": {"thread_id": _name(config)}}
+    return {**config, "configurable": {"thread_id": _thread_id(config)}}
 
 
-def _name(config: RunnableConfig) -> Any:
+def _thread_id(config: RunnableConfig) -> Any:
     return config.get("configurable", {}).get("thread_id")
 
 
 def _is_before(state: StateSnapshot, at: int | None) -> bool:
+    """Return whether a state is the one before turn `at`."""
     if at is None:
         return standing_of(state).has_ended or state.next == ("generate",)
     return state.next == ("generate",) and len(_journal(state).turns) == at - 1
@@ -152,23 +159,25 @@ def _journal(state: StateSnapshot) -> Journal:
     return Journal(state.values.get("trajectory", []))
 
 
-def _node(state: StateSnapshot) -> str:
+def _last_node(state: StateSnapshot) -> str:
     """Return the name of the node that ran before this state."""
     return "finalise" if standing_of(state).has_ended else "prepare"
 
 
-def _must_keep(graph: Graph) -> None:
+def _check_checkpointer(graph: Graph) -> None:
+    """Raise `ConfigurationError` for a graph without a checkpointer."""
     if not graph.checkpointer:
-        raise ConfigurationError("a fork goes back in what a checkpointer keeps: create_rlm(..., checkpointer=...)")
+        raise ConfigurationError("a fork needs a checkpointer: create_rlm(..., checkpointer=...)")
 
 
-def _must_be_new(state: StateSnapshot) -> None:
+def _check_is_new(state: StateSnapshot) -> None:
+    """Raise `InputError` for a thread that has a run."""
     if standing_of(state).state != "new":
         thread = state.config["configurable"]["thread_id"]
         raise InputError(f"there is a run on the thread {thread!r} already: give the fork another name")
 
 
-def _values(components: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
+def _initial_state(components: Components, state: StateSnapshot, at: int | None) -> dict[str, Any]:
     """Return the initial state of a fork."""
     if not state.values.get("trajectory"):
         raise InputError("there is nothing to fork: this thread has no run")

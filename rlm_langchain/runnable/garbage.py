@@ -1,11 +1,11 @@
 """Garbage collection of contexts, indexes and receipts on disk that no run needs any more.
 
-Everything that a thread refers to in any of its checkpoints is kept, so that going back in it works. The rest
-is removed if it was not used for a while. While runs hold threads of this home (`durability/thread_lock.py`),
-with any checkpointer, everything that was used since the first of them began is kept, too: they may have it
-open, and their checkpoints may not name it yet. A run that holds no thread, as a node of a parent graph or
-without a checkpointer, cannot be seen. What it uses counts as used when it was opened or stored, to the hour.
-So it is safe if the run takes at least an hour less than `older_than`.
+Everything that a checkpoint of a thread refers to is kept, so that the thread can be resumed from any of them. The
+rest is removed if it was not used for `older_than` seconds. While runs hold locks of threads in this home
+(`durability/thread_lock.py`), everything that was used since the first of them began is kept, too: they may have it
+open, and their checkpoints may not refer to it yet. A run without such a lock, because it is a node of a parent
+graph or has no checkpointer, is unknown here. What it uses was last used when it was opened or stored, to the hour.
+So the run loses nothing if it takes at least an hour less than `older_than`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ GRACE = 7_200.0
 
 
 class Reachable(NamedTuple):
-    """What must be kept."""
+    """Contexts and runs that checkpoints refer to, and that must be kept."""
 
     contexts: frozenset[str] = frozenset()
-    """Contexts by sha256."""
+    """The sha256 of each context."""
     runs: frozenset[str] = frozenset()
-    """Runs whose receipts may be needed."""
+    """The id of each run, whose receipts may be needed."""
 
     def plus(self, other: Reachable) -> Reachable:
         """Return the union."""
@@ -40,7 +40,7 @@ class Reachable(NamedTuple):
 
 
 class GarbageReport(NamedTuple):
-    """What was removed, or would be removed."""
+    """The numbers of files that were removed, or would be removed."""
 
     contexts: int
     indexes: int
@@ -50,28 +50,27 @@ class GarbageReport(NamedTuple):
 
 
 def references(saver: Any) -> Reachable:
-    """Return what the threads of a checkpointer refer to, in all their checkpoints. Errors of the checkpointer
-    are passed on."""
-    return _found(_parts(saver.list(None)))
+    """Return what all checkpoints of a checkpointer refer to. Raises the errors of the checkpointer."""
+    return _reachable_in(_values_in(saver.list(None)))
 
 
 async def areferences(saver: Any) -> Reachable:
     """Do what `references` does, for async checkpointers."""
-    return _found(_parts([kept async for kept in saver.alist(None)]))
+    return _reachable_in(_values_in([saved async for saved in saver.alist(None)]))
 
 
-def collect(home: Path, kept: Reachable, *, older_than: float, dry_run: bool = False) -> GarbageReport:
-    """Remove what was not used for `older_than` seconds and is not in `kept`.
+def collect(home: Path, reachable: Reachable, *, older_than: float, dry_run: bool = False) -> GarbageReport:
+    """Remove what was not used for `older_than` seconds and is not in `reachable`.
 
     With `dry_run`, only report what would be removed.
     """
-    before = time.time() - max(older_than, GRACE)
+    cutoff = time.time() - max(older_than, GRACE)
     if (since := oldest_lock_time(home)) is not None:
-        before = min(before, since - GRACE)
-    age = time.time() - before
-    contexts = ContextStore(home).collect(older_than=age, keep=kept.contexts, dry_run=dry_run)
-    indexes = IndexStore(home / "indexes").collect(older_than=age, keep=kept.contexts, dry_run=dry_run)
-    receipts = list(_receipts(home, kept.runs, before))
+        cutoff = min(cutoff, since - GRACE)
+    age = time.time() - cutoff
+    contexts = ContextStore(home).collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
+    indexes = IndexStore(home / "indexes").collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
+    receipts = list(_receipts(home, reachable.runs, cutoff))
     size = sum(path.stat().st_size for path in receipts)
     for path in () if dry_run else receipts:
         path.unlink(missing_ok=True)
@@ -80,42 +79,43 @@ def collect(home: Path, kept: Reachable, *, older_than: float, dry_run: bool = F
     )
 
 
-def _receipts(home: Path, runs: frozenset[str], before: float) -> Iterator[Path]:
+def _receipts(home: Path, runs: frozenset[str], cutoff: float) -> Iterator[Path]:
     """Yield receipts of runs that are in no checkpoint and have not been written for a while."""
     for path in (home / "receipts").glob("*.jsonl"):
         with suppress(OSError):
-            if path.stem not in runs and path.stat().st_mtime < before:
+            if path.stem not in runs and path.stat().st_mtime < cutoff:
                 yield path
 
 
-def _parts(checkpoints: Iterable[Any]) -> Iterator[Any]:
+def _values_in(checkpoints: Iterable[Any]) -> Iterator[Any]:
     """Yield all values in checkpoints."""
-    for kept in checkpoints:
-        yield kept.checkpoint["channel_values"]
-        yield [value for _, _, value in kept.pending_writes or ()]
+    for saved in checkpoints:
+        yield saved.checkpoint["channel_values"]
+        yield [value for _, _, value in saved.pending_writes or ()]
 
 
-def _found(parts: Iterable[Any]) -> Reachable:
+def _reachable_in(values: Iterable[Any]) -> Reachable:
+    """Return the contexts and runs that values refer to."""
     contexts, runs = set(), set()
-    for found in _dicts(parts):
-        if isinstance(sha256 := found.get("sha256"), str) and "kind" in found:
+    for value_dict in _dicts(values):
+        if isinstance(sha256 := value_dict.get("sha256"), str) and "kind" in value_dict:
             contexts.add(sha256)
-        if isinstance(run := found.get("run"), str):
+        if isinstance(run := value_dict.get("run"), str):
             runs.add(run)
     return Reachable(frozenset(contexts), frozenset(runs))
 
 
-def _dicts(parts: Iterable[Any]) -> Iterator[dict[str, Any]]:
+def _dicts(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Yield every dict in values, at any depth, including messages and LangGraph's wrappers: `Send`s, snapshots."""
-    waiting = [*parts]
-    while waiting:
-        value = waiting.pop()
+    pending = [*values]
+    while pending:
+        value = pending.pop()
         if isinstance(value, dict):
             yield value
-            waiting += value.values()
+            pending += value.values()
         elif isinstance(value, list | tuple | set):
-            waiting += value
+            pending += value
         elif isinstance(value, BaseModel):
-            waiting += [vars(value), value.model_extra]
+            pending += [vars(value), value.model_extra]
         elif hasattr(value, "arg"):
-            waiting.append(value.arg)
+            pending.append(value.arg)

@@ -8,7 +8,7 @@ from typing import Any, Optional, cast
 from pydantic import BaseModel, Field, create_model
 from typing_extensions import NotRequired, get_args, get_origin, get_type_hints
 
-from rlm_langchain.answers.schema import readable_type
+from rlm_langchain.answers.schema import with_typing_extensions
 from rlm_langchain.records import RLMOutput
 
 
@@ -28,17 +28,17 @@ def output_model(answer: Any) -> type[BaseModel]:
         optional: bool = get_origin(hint) is cast(Any, NotRequired)
         fields[name] = (get_args(hint)[0], None) if optional else (hint, ...)
     if answer is not None and not isinstance(answer, Mapping):
-        fields["answer"] = (Optional[readable_type(answer)], ...)  # noqa: UP045 - any type, not only a class
+        fields["answer"] = (Optional[with_typing_extensions(answer)], ...)  # noqa: UP045 - any type, not only a class
     return create_model("RLMOutput", **fields)
 
 
 def add_chunks(parts: Iterable[Any]) -> Any:
     """Add up the parts that a chain's step yields, as LangChain does. If they cannot be added, return the last
     one."""
-    whole: Any = None
+    total: Any = None
     for part in parts:
         try:
-            whole = part if whole is None else whole + part
+            total = part if total is None else total + part
         except TypeError:
-            whole = part
-    return whole
+            total = part
+    return total

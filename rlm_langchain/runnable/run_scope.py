@@ -66,7 +66,7 @@ class CompiledRLM(NamedTuple):
     graph: CompiledStateGraph[Any, Any, Any, Any]
 
     @contextmanager
-    def run_scope(self, asked: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
+    def run_scope(self, input: LangChainInput, config: RunnableConfig) -> Iterator[ActiveRun]:
         """Set up everything that a sync run needs, until the end of the block. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
@@ -75,18 +75,18 @@ class CompiledRLM(NamedTuple):
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
         ):
-            state = begin(self.components, asked)
-            kept = self.graph.get_state(config) if self._has_thread(config) else None
-            if _ends_unsaved(state, kept, config):
+            state = prepare_input(self.components, input)
+            snapshot = self.graph.get_state(config) if self._has_thread(config) else None
+            if _ends_unsaved(state, snapshot, config):
                 try:
                     self.graph.invoke(None, config, durability="sync")
                 finally:
                     self._close(config)
-                kept = self.graph.get_state(config)
-            run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
-            if before := self._before_end(kept, config):
-                with suppress(JournalError):  # damage to what came before is no matter of this run
-                    abandoned = self.graph.get_state(before).values.get("run")
+                snapshot = self.graph.get_state(config)
+            run, abandoned = self._run_of(state, snapshot), _abandoned_run(state, snapshot, config)
+            if parent := self._before_end(snapshot, config):
+                with suppress(JournalError):  # an earlier checkpoint that is damaged does not matter to this run
+                    abandoned = self.graph.get_state(parent).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -96,21 +96,22 @@ class CompiledRLM(NamedTuple):
                         self._forget(abandoned, self.graph.get_state(config))
 
     @asynccontextmanager
-    async def arun_scope(self, asked: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
+    async def arun_scope(self, input: LangChainInput, config: RunnableConfig) -> AsyncIterator[ActiveRun]:
         """Do what `run_scope` does on the event loop of the caller, without blocking it."""
-        async with _naming(_thread_name(config)), self.athread_scope(config), pool.keep_pool_open():
-            state = await asyncio.to_thread(begin, self.components, asked)
-            kept = await self.graph.aget_state(config) if self._has_thread(config) else None
-            if _ends_unsaved(state, kept, config):
+        async with _with_thread_name(_thread_name(config)), self.athread_scope(config), pool.keep_pool_open():
+            state = await asyncio.to_thread(prepare_input, self.components, input)
+            snapshot = await self.graph.aget_state(config) if self._has_thread(config) else None
+            if _ends_unsaved(state, snapshot, config):
                 try:
                     await self.graph.ainvoke(None, config, durability="sync")
                 finally:
                     await run_to_end(lambda: self._close(config))
-                kept = await self.graph.aget_state(config)
-            run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
-            if before := await asyncio.to_thread(self._before_end, kept, config):
+                snapshot = await self.graph.aget_state(config)
+            run = await asyncio.to_thread(self._run_of, state, snapshot)
+            abandoned = _abandoned_run(state, snapshot, config)
+            if parent := await asyncio.to_thread(self._before_end, snapshot, config):
                 with suppress(JournalError):
-                    abandoned = (await self.graph.aget_state(before)).values.get("run")
+                    abandoned = (await self.graph.aget_state(parent)).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -120,11 +121,11 @@ class CompiledRLM(NamedTuple):
                         now = await self.graph.aget_state(config)
                         await run_to_end(lambda: self._forget(abandoned, now))
 
-    def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
-        """Return LangGraph's options. Each checkpoint is written before the next step, so that a run is saved
-        before it pays."""
+    def options(self, keywords: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
+        """Return the keywords for LangGraph. With a checkpointer, each checkpoint is written before the next step,
+        so that a run is saved before it pays."""
         durable = self._saver(config) not in (None, False)
-        return {"durability": "sync", **given} if durable else given
+        return {"durability": "sync", **keywords} if durable else keywords
 
     def _saver(self, config: RunnableConfig) -> Any:
         """Return our own checkpointer, if it is used: a run inside another graph belongs to the thread of that
@@ -132,29 +133,31 @@ class CompiledRLM(NamedTuple):
         return None if CHECKPOINTER_KEY in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, config: RunnableConfig, *runs: str) -> None:
-        """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
+        """Close these runs, and all that joined this invocation. A resumed task of a parent graph has its old
+        run."""
         invocation = invocation_of(config)
         if invocation.cancelled:
             invocation.nested.wait()
-        for seen in {*runs, *invocation.leave()}:
-            self.components.close(seen)
+        for run_id in {*runs, *invocation.leave()}:
+            self.components.close(run_id)
 
-    def _before_end(self, kept: StateSnapshot | None, config: RunnableConfig) -> RunnableConfig | None:
-        """Return the checkpoint that names the run which has answered last on a thread, if receipts are left.
+    def _before_end(self, snapshot: StateSnapshot | None, config: RunnableConfig) -> RunnableConfig | None:
+        """Return the checkpoint before the end of a thread's last run. None without receipts to remove.
 
-        They are its own if its process was killed after it had written the answer.
+        The checkpoint has the id of that run. Its receipts are left if its process was killed after the answer was
+        written.
         """
-        if kept is None or kept.parent_config is None or "checkpoint_id" in config["configurable"]:
+        if snapshot is None or snapshot.parent_config is None or "checkpoint_id" in config["configurable"]:
             return None
         folder = self.components.store.root / "receipts"
-        if not (standing_of(kept).has_ended and folder.is_dir() and any(folder.iterdir())):
+        if not (standing_of(snapshot).has_ended and folder.is_dir() and any(folder.iterdir())):
             return None
-        before = kept.parent_config["configurable"]["checkpoint_id"]
-        return {**config, "configurable": {**config["configurable"], "checkpoint_id": before}}
+        parent_id = snapshot.parent_config["configurable"]["checkpoint_id"]
+        return {**config, "configurable": {**config["configurable"], "checkpoint_id": parent_id}}
 
-    def _forget(self, run: str, kept: StateSnapshot) -> None:
-        """Remove the receipts of an abandoned run, or one that has ended, once its thread holds it no more."""
-        if kept.values.get("run", run) != run:
+    def _forget(self, run: str, snapshot: StateSnapshot) -> None:
+        """Remove the receipts of a run that was abandoned or has ended, once its thread holds another one."""
+        if snapshot.values.get("run", run) != run:
             self.components.receipts_path(run).unlink(missing_ok=True)
 
     def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
@@ -175,22 +178,22 @@ class CompiledRLM(NamedTuple):
         """Return whether there may be a state to continue from."""
         return self._saver(config) not in (None, False)
 
-    def _run_of(self, graph_input: GraphInput, kept: StateSnapshot | None) -> str:
+    def _run_of(self, graph_input: GraphInput, snapshot: StateSnapshot | None) -> str:
         """Return the run of a new question, or the one that a thread holds.
 
         Raises `InputError` if there is none, `JournalError` if the thread's state is damaged, and the errors of
         `Components.check_resumable`: if a REPL cannot be rebuilt, that is reported before another turn is paid
         for.
         """
-        values = kept.values if kept else {}
+        values = snapshot.values if snapshot else {}
         check_state(values)
-        standing = standing_of(kept) if kept else NEW
-        if standing.is_open or (kept and isinstance(graph_input, Internal)):
+        standing = standing_of(snapshot) if snapshot else NEW
+        if standing.is_open or (snapshot and isinstance(graph_input, Internal)):
             self.components.check_resumable(Journal(values.get("trajectory", [])))
         if isinstance(graph_input, Internal):
             return str(graph_input.values["run"])
         if standing.state == "new":
-            if kept is None:
+            if snapshot is None:
                 raise InputError(
                     "there is nothing to resume: without a checkpointer no run is kept. Make the RLM with one, "
                     "create_rlm(..., checkpointer=...), and name the thread in the config"
@@ -207,27 +210,27 @@ def invocation_of(config: RunnableConfig) -> Invocation:
     return invocation
 
 
-def _abandoned_run(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> str | None:
+def _abandoned_run(graph_input: GraphInput, snapshot: StateSnapshot | None, config: RunnableConfig) -> str | None:
     """Return the unfinished run of a thread that gets another question, or None. With an earlier checkpoint it
     is None, because later checkpoints may continue that run."""
     if (
-        kept is None
-        or not standing_of(kept).is_open
+        snapshot is None
+        or not standing_of(snapshot).is_open
         or not isinstance(graph_input, Internal)
         or "checkpoint_id" in config["configurable"]
     ):
         return None
-    return kept.values.get("run")
+    return snapshot.values.get("run")
 
 
-def _ends_unsaved(graph_input: GraphInput, kept: StateSnapshot | None, config: RunnableConfig) -> bool:
+def _ends_unsaved(graph_input: GraphInput, snapshot: StateSnapshot | None, config: RunnableConfig) -> bool:
     """Return whether a thread that gets another question has answered the last one, but could not save that.
 
     LangGraph forgets the writes of a step if a question comes before the checkpoint of the step.
     """
-    if kept is None or not isinstance(graph_input, Internal) or "checkpoint_id" in config["configurable"]:
+    if snapshot is None or not isinstance(graph_input, Internal) or "checkpoint_id" in config["configurable"]:
         return False
-    return not standing_of(kept).is_saved
+    return not standing_of(snapshot).is_saved
 
 
 def _thread_name(config: RunnableConfig) -> Any:
@@ -235,7 +238,7 @@ def _thread_name(config: RunnableConfig) -> Any:
 
 
 @asynccontextmanager
-async def _naming(thread: Any) -> AsyncIterator[None]:
+async def _with_thread_name(thread: Any) -> AsyncIterator[None]:
     with with_thread_name(thread):
         yield
 
@@ -250,47 +253,47 @@ def _thread_locked(home: Path, saver: Any, thread: str, name: str) -> Iterator[N
 @asynccontextmanager
 async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[None]:
     """Enter and leave a context manager that blocks on a lock or a database, without blocking the loop."""
-    with_it = ExitStack()
+    stack = ExitStack()
     try:
-        await run_in_thread(lambda: with_it.enter_context(blocking), lambda: None)
+        await run_in_thread(lambda: stack.enter_context(blocking), lambda: None)
         yield
     finally:
-        await run_to_end(with_it.close)
+        await run_to_end(stack.close)
 
 
-def begin(components: Components, asked: LangChainInput) -> GraphInput:
-    """Return the graph's input: validated, and with the context stored, before anything else sees it.
+def prepare_input(components: Components, input: LangChainInput) -> GraphInput:
+    """Validate the input, store its context, and return the graph's input.
 
-    A question without a context is about the contexts that its thread has.
+    A question without a context is about the contexts of its thread. Raises `InputError`.
     """
-    if asked is None or isinstance(asked, Command):
-        return asked
-    question = _question(asked)
-    if problem := _unasked(question):
+    if input is None or isinstance(input, Command):
+        return input
+    question = _question(input)
+    if problem := _query_problem(question):
         raise InputError(f'{problem}: the input of an RLM is a question, or {{"query": ..., "context": ...}}')
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
         raise InputError(f"the input has no 'context', but {near[0]!r}: did you mean to call it 'context'?")
     context = question.get("context")
     warn_of_file_names(context, "the context")
     reference = components.store.reference(context, seconds=components.budget.seconds)
-    # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
-    given: Any = [] if reference is None and context is not None else reference
+    # An empty list stands for any empty context: the prompt tells the model that the context is empty.
+    stored: Any = [] if reference is None and context is not None else reference
     query = text_or_reference(components.store, question["query"], USER_QUESTION_CHARS)
-    return Internal({"query": query, "context": given, "run": uuid.uuid4().hex})
+    return Internal({"query": query, "context": stored, "run": uuid.uuid4().hex})
 
 
-def _question(asked: Any) -> dict[str, Any]:
-    """What is asked, as a dict. The state of a graph of messages, `{"messages": [...]}`, is those messages."""
-    if isinstance(asked, dict):
-        if "query" in asked or not isinstance(asked.get("messages"), list | tuple):
-            return asked
-        context = {"context": asked["context"]} if "context" in asked else {}
-        return {"query": _words(asked["messages"]), **context}
-    return {"query": _words(asked)}
+def _question(input: Any) -> dict[str, Any]:
+    """Return the input as a dict with `query`. A state `{"messages": [...]}` is treated like the messages alone."""
+    if isinstance(input, dict):
+        if "query" in input or not isinstance(input.get("messages"), list | tuple):
+            return input
+        context = {"context": input["context"]} if "context" in input else {}
+        return {"query": _query_from(input["messages"]), **context}
+    return {"query": _query_from(input)}
 
 
-def _unasked(question: dict[str, Any]) -> str | None:
-    """Why there is no question in this; None when there is one."""
+def _query_problem(question: dict[str, Any]) -> str | None:
+    """Return why an input has no question, or None if it has one."""
     if "query" not in question:
         return f"there is no 'query'; you gave {', '.join(map(repr, question)) or 'an empty dict'}"
     query = question["query"]
@@ -300,30 +303,31 @@ def _unasked(question: dict[str, Any]) -> str | None:
     return "the query is None" if query is None else f"the query is {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
-def _words(asked: Any) -> Any:
-    """A question as LangChain's prompts put it, or in whatever LangChain takes for messages.
+def _query_from(input: Any) -> Any:
+    """Return the text of a question that is a prompt value, or messages in any form that LangChain accepts.
 
-    Who says what is told when there is an exchange in it. Raises `InputError` for what are no messages.
+    If one of several messages is an AI or tool message, the text names the speakers. Raises `InputError` for a list
+    that LangChain cannot convert to messages.
     """
-    if isinstance(asked, PromptValue) and not isinstance(asked, ChatPromptValue):
-        return asked.to_string()
-    messages = asked.to_messages() if isinstance(asked, PromptValue) else asked
+    if isinstance(input, PromptValue) and not isinstance(input, ChatPromptValue):
+        return input.to_string()
+    messages = input.to_messages() if isinstance(input, PromptValue) else input
     is_one = isinstance(messages, BaseMessage) or _is_pair(messages)
     messages = [messages] if is_one else messages
     if not isinstance(messages, list | tuple) or not messages:
-        return asked
+        return input
     try:
         messages = convert_to_messages(messages)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise InputError(f"these are no messages, as LangChain knows them: {_first_line(error)}") from error
     refuse_pictures(messages)
-    told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
-    return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
+    only_people = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
+    return "\n\n".join(str(message.text) for message in messages) if only_people else get_buffer_string(messages)
 
 
-def _is_pair(given: Any) -> bool:
-    """Whether this is one message, as `("human", "Hello")`."""
-    return isinstance(given, tuple) and len(given) == 2 and all(isinstance(one, str) for one in given)
+def _is_pair(value: Any) -> bool:
+    """Return whether this is one message in the form `("human", "Hello")`."""
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(one, str) for one in value)
 
 
 def _first_line(error: Exception) -> str:

@@ -43,23 +43,23 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
-from rlm_langchain.runnable.as_node import CONTEXT, MESSAGES, node
+from rlm_langchain.runnable.as_node import CONTEXT, MESSAGES, make_node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
-    ALIAS,
-    FIELD,
-    AModel,
-    ARetriever,
-    ASandbox,
-    ASaver,
-    ASchema,
-    LeftToCalls,
-    Models,
-    SomeFunctions,
-    SomeTools,
+    SCHEMA_ALIAS,
+    SCHEMA_FIELD,
+    CheckpointerOption,
+    ConfigurableRLM,
+    FunctionsOption,
+    ModelOption,
+    RetrieverOption,
+    SandboxOption,
+    SchemaOption,
+    SubModelsOption,
+    ToolsOption,
     check_batch,
     check_call,
     check_config,
@@ -69,10 +69,10 @@ from rlm_langchain.runnable.options import (
 from rlm_langchain.runnable.run_scope import CompiledRLM, LangChainInput, invocation_of
 from rlm_langchain.runnable.safe_repr import safe_repr
 from rlm_langchain.runnable.streaming import (
-    EVENTFUL,
-    aparts,
-    parts,
-    streaming,
+    EVENT_OPTIONS,
+    astream_parts,
+    graph_with_own_stream,
+    stream_parts,
 )
 from rlm_langchain.types import Limits
 from rlm_langchain.validation import check_names, check_types, option_errors
@@ -92,7 +92,7 @@ if TYPE_CHECKING:
 
 SPARE_THREADS = 8
 _CONFIGURABLE = (ConfigurableField, ConfigurableFieldSingleOption, ConfigurableFieldMultiOption)
-"""What says how a call sets an option."""
+"""The types of the arguments of `configurable_fields`."""
 _BUILDING = threading.RLock()
 """Held while an RLM is built. All threads of a batch must share one, with its ledgers and thread locks."""
 
@@ -112,10 +112,10 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         arbitrary_types_allowed=True, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
     )
 
-    root_model: AModel
+    root_model: ModelOption
     """The model that writes the code: a name, such as "openai/gpt-4o", "openai:NAME", "ollama:NAME" or "local",
     or any LangChain chat model. A name of unknown form raises `ConfigurationError`."""
-    recursive_model: Models = None
+    recursive_model: SubModelsOption = None
     """The model that answers sub-calls, or a list with one model per depth. The first answers the calls of the
     top run, as a plain sub-call or as the root model of a child run, the second the calls of those child
     runs, and so on; the last one serves all deeper levels. None: the root model."""
@@ -123,7 +123,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """Dollars per million tokens, by model name, for models that are in no price list or for which you pay
     another price. On first use, a name of none of these models raises `ConfigurationError`, and so does a
     limit in dollars with an unknown price."""
-    sandbox: ASandbox = "auto"
+    sandbox: SandboxOption = "auto"
     """Where the code runs: "auto" for the first sandbox that works here, the name of one ("cpython", "monty"),
     or a `Sandbox`. A name that is not installed raises `UnknownPlugin`. One that cannot run here raises
     `SandboxError` on first use."""
@@ -139,20 +139,20 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     cell that exceeds a limit is stopped, and the model is informed."""
     memo: StrictBool = True
     """Whether identical sub-calls of a run are made only once. Use False to get several samples."""
-    answer_schema: ASchema = Field(default=None, alias="output_schema")
+    answer_schema: SchemaOption = Field(default=None, alias="output_schema")
     """The type of the answer, of which the answer is an instance: a type that pydantic knows (a model, `list[int]`,
     a dataclass, a TypedDict, ...), or a JSON schema as a dict. None: any answer. Anything else raises
     `ConfigurationError`."""
-    tools: SomeTools = ()
+    tools: ToolsOption = ()
     """LangChain tools and functions that code in the REPL may call. They run in the host without confinement.
     Something that cannot be a tool, such as a function without a docstring, raises `ConfigurationError`."""
-    sub_tools: SomeTools | None = None
+    sub_tools: ToolsOption | None = None
     """The tools of child runs. None: the same as `tools`."""
-    functions: SomeFunctions = ()
+    functions: FunctionsOption = ()
     """Plug-in functions that code in the REPL may call, at every depth: names of the entry point group
     `rlm_langchain.calls`, or `HostFunction` values. They run in the host without confinement. A name that is
     not installed raises `ConfigurationError`."""
-    retriever: ARetriever = None
+    retriever: RetrieverOption = None
     """What `search(query, k)` in the REPL ranks by. "bm25": words. A LangChain embedding model: words and
     meaning, fused. A LangChain retriever or vector store: whatever that one uses. None: there is no
     `search`. Anything else raises `ConfigurationError`; a missing extra raises `MissingDependency` on first
@@ -165,7 +165,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     on_failure: Literal["return", "raise"] = "return"
     """What happens when a run has no answer. "return": it returns an output that says so. "raise": it raises
     `NoAnswer`, whose `output` holds it."""
-    checkpointer: ASaver = None
+    checkpointer: CheckpointerOption = None
     """A LangGraph checkpointer, which makes runs durable. None: runs are not saved, except by a parent graph.
     Anything else raises `ConfigurationError`."""
     home: Path | None = None
@@ -258,8 +258,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         Records come in mode `custom`.
         """
         check_call(kwargs, _OPTIONS)
-        if kwargs.keys() & EVENTFUL:
-            yield from parts(self, input, config, kwargs)
+        if kwargs.keys() & EVENT_OPTIONS:
+            yield from stream_parts(self, input, config, kwargs)
         else:
             yield self.invoke(input, config, **kwargs)
 
@@ -268,8 +268,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> AsyncIterator[Any]:
         """Do what `stream` does, on this event loop."""
         check_call(kwargs, _OPTIONS)
-        if kwargs.keys() & EVENTFUL:
-            async with aclosing(aparts(self, input, config, kwargs)) as stream:
+        if kwargs.keys() & EVENT_OPTIONS:
+            async with aclosing(astream_parts(self, input, config, kwargs)) as stream:
                 async for part in stream:
                     yield part
         else:
@@ -280,18 +280,18 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> Iterator[RLMOutput]:
         """Yield the output once, as a step of a streaming chain. The next step could not handle our events."""
         check_call(kwargs, _OPTIONS)
-        asked = add_chunks(input)
-        if asked is not None:
-            yield self.invoke(asked, config, **kwargs)
+        whole_input = add_chunks(input)
+        if whole_input is not None:
+            yield self.invoke(whole_input, config, **kwargs)
 
     async def atransform(
         self, input: AsyncIterator[LangChainInput], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[RLMOutput]:
         """Do what `transform` does, on this event loop."""
         check_call(kwargs, _OPTIONS)
-        asked = add_chunks([part async for part in input])
-        if asked is not None:
-            yield await self.ainvoke(asked, config, **kwargs)
+        whole_input = add_chunks([part async for part in input])
+        if whole_input is not None:
+            yield await self.ainvoke(whole_input, config, **kwargs)
 
     def batch(
         self,
@@ -308,8 +308,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         group = Group()
 
         def work() -> list[RLMOutput]:
-            each = _Member(self, group, return_exceptions)
-            return each.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+            member = _Member(self, group, return_exceptions)
+            return member.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
         with group.raising_cause():
             return run_interruptible(work, group.cancel)
@@ -326,10 +326,10 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_call(kwargs, _OPTIONS)
         check_batch(inputs, config)
         group = Group()
-        each = _Member(self, group, return_exceptions)
+        member = _Member(self, group, return_exceptions)
         try:
             with group.raising_cause():
-                return await each.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+                return await member.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         except BaseException:
             group.cancel()
             await group.wait_ended()
@@ -340,19 +340,19 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         cancels the rest."""
         check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
-        each = _Member(self, group, kwargs.get("return_exceptions", False))
+        member = _Member(self, group, kwargs.get("return_exceptions", False))
         with group.raising_cause():
-            parts = each.batch_as_completed(inputs, config, **kwargs)
+            parts = member.batch_as_completed(inputs, config, **kwargs)
             yield from iterate_interruptible(parts, group.cancel, copy_context(), group.cancel)
 
     async def abatch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
         """Do what `batch_as_completed` does, on this event loop."""
         check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
-        each = _Member(self, group, kwargs.get("return_exceptions", False))
+        member = _Member(self, group, kwargs.get("return_exceptions", False))
         try:
             with group.raising_cause():
-                async for part in each.abatch_as_completed(inputs, config, **kwargs):
+                async for part in member.abatch_as_completed(inputs, config, **kwargs):
                     yield part
         except BaseException:
             group.cancel()
@@ -363,7 +363,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Return LangGraph's typed streams of a run, with `version="v3"`: `values`, `messages`, `subgraphs`, ..."""
         if kwargs.get("version") != "v3":
             return super().stream_events(input, config, **kwargs)
-        return streaming(self).stream_events(input, config, **kwargs)
+        return graph_with_own_stream(self).stream_events(input, config, **kwargs)
 
     def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Return LangChain's events. With `version="v3"` return an awaitable of LangGraph's typed streams."""
@@ -371,7 +371,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
             return super().astream_events(input, config, **{"stream_mode": "updates", **kwargs})
 
         async def events() -> Any:
-            graph = await asyncio.to_thread(streaming, self)
+            graph = await asyncio.to_thread(graph_with_own_stream, self)
             return await graph.astream_events(input, config, **kwargs)
 
         return events()
@@ -413,14 +413,14 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         same key, the answer is appended as an `AIMessage`. `answer=None` means "messages" if that is the key of the
         question, else "answer". `output` is a key for the whole `RLMOutput`. The checkpointer is the parent's;
         streams (with `subgraphs=True`), interrupts and time travel work through the parent. A key that the
-        state does not have is a `ConfigurationError` when the node runs, before anything is paid; "context" may be
-        absent.
+        state does not have raises `ConfigurationError` when the node runs, before anything is paid for. "context"
+        may be absent.
         """
         check_types("as_node", str, query=query, context=context)
         check_types("as_node", (str, NoneType), answer=answer, output=output)
         answer = answer or (MESSAGES if query == MESSAGES else "answer")
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
-        return node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
+        return make_node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
 
     def __or__(self, other: Any) -> Any:
         """Chain a step that gets the output, a dict. Raises `ConfigurationError` if the step accepts no dict."""
@@ -428,8 +428,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return super().__or__(other)
 
     def pick(self, keys: str | list[str]) -> Any:
-        """Return an RLM whose output is a part of an `RLMOutput`. Raises `ConfigurationError` for a part that there
-        is not."""
+        """Return an RLM whose output has only these keys of the `RLMOutput`. Raises `ConfigurationError` for an
+        unknown key."""
         check_names([keys] if isinstance(keys, str) else keys, RLMOutput.__annotations__)
         return super().pick(keys)
 
@@ -439,21 +439,26 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return super().pipe(*others, name=name)
 
     def bind(self, **kwargs: Any) -> Runnable[Any, RLMOutput]:
-        """LangChain's, of what a call takes. Raises `ConfigurationError` for anything else."""
+        """Return this RLM with keywords bound to its calls. Raises `ConfigurationError` for one that no call
+        accepts."""
         check_call(kwargs, _OPTIONS)
         return super().bind(**kwargs)
 
     def with_config(self, config: RunnableConfig | None = None, **kwargs: Any) -> Runnable[Any, RLMOutput]:
-        """LangChain's. Raises `ConfigurationError` for an option that this RLM does not leave to its calls."""
-        check_configurable(cast(RunnableConfig, {**(config or {}), **kwargs}), self._given)
+        """Return this RLM with a config bound to its calls.
+
+        Raises `ConfigurationError` for an option under `configurable` that this RLM does not leave to its calls.
+        """
+        check_configurable(cast(RunnableConfig, {**(config or {}), **kwargs}), self._options_by_name)
         return super().with_config(config, **kwargs)
 
-    def configurable_fields(self, **kwargs: Any) -> LeftToCalls:
-        """LangChain's: leave options to the calls. Raises `ConfigurationError` for an option that there is not."""
-        check_names([FIELD if name == ALIAS else name for name in kwargs], type(self).model_fields)
+    def configurable_fields(self, **kwargs: Any) -> ConfigurableRLM:
+        """Return this RLM with options that the config of a call may set. Raises `ConfigurationError` for an
+        unknown option."""
+        check_names([SCHEMA_FIELD if name == SCHEMA_ALIAS else name for name in kwargs], type(self).model_fields)
         check_types("configurable_fields", _CONFIGURABLE, **kwargs)
         found: Any = super().configurable_fields(**kwargs)
-        return LeftToCalls(default=found.default, fields=found.fields)
+        return ConfigurableRLM(default=found.default, fields=found.fields)
 
     def completion(self, query: str, context: Any = None, **options: Any) -> RLMOutput:
         """Answer a question about a context, under the name of the RLM paper. `options` are those of `invoke`."""
@@ -461,7 +466,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self.invoke({"query": query, "context": context}, **options)
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """Return the schema of a question and its context. A plain question is accept_input, too."""
+        """Return the schema of a question and its context. `invoke` accepts a plain question, too."""
         return input_model()
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
@@ -493,8 +498,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return output
 
     @property
-    def _given(self) -> dict[str, Any]:
-        """The options by the names that they are given by."""
+    def _options_by_name(self) -> dict[str, Any]:
+        """Return the options by the names that callers use for them."""
         fields = type(self).model_fields.items()
         return {field.alias or name: getattr(self, name) for name, field in fields if name != "name"}
 
@@ -521,7 +526,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         invocation = Invocation(self.built.components.trees)
         watch_parents(invocation, settings)
-        check_configurable(settings, self._given)
+        check_configurable(settings, self._options_by_name)
         settings["configurable"] = {**settings.get("configurable", {}), INVOCATION_KEY: invocation}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
@@ -572,15 +577,15 @@ _OPTIONS = frozenset(field.alias or name for name, field in RLMRunnable.model_fi
 RLMRunnable.__init__.__doc__ = _describe_options(RLMRunnable)
 
 
-def checked_rlm(given: Any) -> RLMRunnable:
+def checked_rlm(value: Any) -> RLMRunnable:
     """Return the argument if it is an RLM. Raises `ConfigurationError` for anything else."""
-    if not isinstance(given, RLMRunnable):
-        raise ConfigurationError(f"rlm={given!r} cannot be used: give an RLM, as `create_rlm` makes one")
-    return given
+    if not isinstance(value, RLMRunnable):
+        raise ConfigurationError(f"rlm={value!r} cannot be used: give an RLM, as `create_rlm` makes one")
+    return value
 
 
 class _Member(Runnable[Any, RLMOutput]):
-    """An RLM as one call of a batch, whose failure cancels the others."""
+    """One call of a batch. Its failure cancels the others, unless exceptions are returned."""
 
     def __init__(self, rlm: RLMRunnable, group: Group, return_exceptions: bool) -> None:
         self._rlm, self._group, self._return_exceptions = rlm, group, return_exceptions

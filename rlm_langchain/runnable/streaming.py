@@ -14,7 +14,7 @@ from langgraph.types import StreamMode
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.run.cancellation import stream_supervised
 from rlm_langchain.run.event_loops import close_at_exit, iterate_interruptible
-from rlm_langchain.runnable.contract import Runs
+from rlm_langchain.runnable.contract import RLMProtocol
 from rlm_langchain.runnable.run_scope import invocation_of
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from rlm_langchain.runnable.run_scope import LangChainInput
 
 MODES = get_args(StreamMode)
-EVENTFUL = {"stream_mode", "subgraphs"}
+EVENT_OPTIONS = {"stream_mode", "subgraphs"}
 """Options that make `stream` yield more than the output."""
 
 
-def parts(
-    rlm: Runs, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
+def stream_parts(
+    rlm: RLMProtocol, input: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> Iterator[Any]:
     """Yield the parts of a sync stream. A stream that is left open is closed at the latest when the process
     ends."""
@@ -38,32 +38,32 @@ def parts(
     def stream() -> Generator[Any]:
         built, settings = rlm.built, rlm.settings(config, threads=True)
         invocation = invocation_of(settings)
-        with built.run_scope(asked, settings) as (state, _):
+        with built.run_scope(input, settings) as (state, _):
             stream = built.graph.stream(state, settings, **built.options(options, settings))
             yield from iterate_interruptible(stream, invocation.cancel, invocation.context(), leave)
 
     def leave() -> None:
         if (left := opened()) is not None:
-            with suppress(ValueError):  # somebody asks it for a part at this moment
+            with suppress(ValueError):  # another thread is waiting for a part at this moment
                 left.close()
 
-    found = close_at_exit(stream())
-    opened = ref(found)
-    return found
+    closing_stream = close_at_exit(stream())
+    opened = ref(closing_stream)
+    return closing_stream
 
 
-async def aparts(
-    rlm: Runs, asked: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
+async def astream_parts(
+    rlm: RLMProtocol, input: LangChainInput, config: RunnableConfig | None, options: dict[str, Any]
 ) -> AsyncGenerator[Any]:
-    """Do what `parts` does, on this event loop."""
+    """Do what `stream_parts` does, on this event loop."""
     _check(options)
     built = await asyncio.to_thread(lambda: rlm.built)
     settings = rlm.settings(config)
 
     async def stream() -> AsyncGenerator[Any]:
-        async with built.arun_scope(asked, settings) as (state, _):
-            found = built.graph.astream(state, settings, **built.options(options, settings))
-            async with aclosing(cast(AsyncGenerator[Any], found)) as parts:
+        async with built.arun_scope(input, settings) as (state, _):
+            graph_stream = built.graph.astream(state, settings, **built.options(options, settings))
+            async with aclosing(cast(AsyncGenerator[Any], graph_stream)) as parts:
                 async for part in parts:
                     yield part
 
@@ -75,13 +75,14 @@ async def aparts(
 def _check(options: dict[str, Any]) -> None:
     """Raise `ConfigurationError` for an unknown stream mode. LangGraph would stream nothing."""
     modes = options.get("stream_mode") or ()
-    strange = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
-    if strange:
-        raise ConfigurationError(f"there is no stream mode {strange[0]!r}; there are {', '.join(MODES)}")
+    unknown = [mode for mode in ([modes] if isinstance(modes, str) else modes) if mode not in MODES]
+    if unknown:
+        raise ConfigurationError(f"there is no stream mode {unknown[0]!r}; there are {', '.join(MODES)}")
 
 
-def streaming(rlm: Runs) -> Any:
-    """Return the graph with our `stream`, from which LangGraph makes its typed streams."""
+def graph_with_own_stream(rlm: RLMProtocol) -> Any:
+    """Return a copy of the graph that streams with `RLMRunnable.stream`. LangGraph makes its typed streams from
+    it."""
     graph: Any = copy.copy(rlm.graph)
     graph.stream, graph.astream = rlm.stream, rlm.astream
     return graph

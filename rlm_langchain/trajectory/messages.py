@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from rlm_langchain.context.sanitize import shown
+from rlm_langchain.context.sanitize import fence
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.prompts.render import few_shot_messages, render
 from rlm_langchain.records import QuestionRecord, Record
@@ -83,7 +83,7 @@ def whole_text(store: ContextStore, question: QuestionRecord, profile: str) -> s
     context = question.get("context")
     assert context is not None  # noqa: S101 - a question with `whole` has a context
     text = _context_as_text(store.load(context))
-    return render(profile, "whole", text=shown(text, len(text)))
+    return render(profile, "whole", text=fence(text, len(text)))
 
 
 def _context_as_text(value: str | list[Any] | dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from rlm_langchain.context.sanitize import shown
+from rlm_langchain.context.sanitize import fence
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.trajectory.degradation import describe_shortfalls, shortfalls
 from rlm_langchain.trajectory.journal import Journal
@@ -37,7 +37,7 @@ def format_observation(
     block = sum(cell["turn"] == turn["turn"] for cell in journal.cells)
     printed = f"{stdout.rstrip()}\n{error}".strip() if error else stdout
     max_chars = _max_chars(profile, window, cells) // max(1, cells)
-    output = shown(printed, max_chars) if printed.strip() else render(profile, "silent")
+    output = fence(printed, max_chars) if printed.strip() else render(profile, "silent")
     which = f" of block {block}" if cells > 1 else ""
     text = render(profile, "cell", which=which, output=output)
     if error and _NO_PYTHON.search(error) and has(profile, "syntax"):

@@ -42,6 +42,14 @@ class NumberedCall:
             return len(self.call.prompt) + context.stop - context.start
         return len(self.call.prompt) + (0 if context is None else len(to_prompt_text(context)))
 
+    @property
+    def prompt_text(self) -> str:
+        """Return prompt and context as a reader sees them. The context of a child run is in its own records."""
+        context = self.call.context
+        if context is None or isinstance(context, Excerpt) or self.call.kind == "rlm":
+            return self.call.prompt
+        return f"{self.call.prompt}\n\n{to_prompt_text(context)}"
+
 
 def _stream_of_this_node() -> Callable[[Any], None]:
     from langgraph.config import get_stream_writer  # imported late: reading records does not need LangGraph
@@ -73,7 +81,7 @@ class Recorder:
 
     def call(
         self,
-        asked: NumberedCall,
+        numbered: NumberedCall,
         reply: CallResult,
         *,
         prompt_chars: int,
@@ -87,17 +95,17 @@ class Recorder:
         `value` is the reply to the code if it is not a text. `more` holds the optional fields `read` and
         `child`.
         """
-        kind = kind_of(asked.call.kind)
+        kind = kind_of(numbered.call.kind)
         value = reply.text if value is None else value
         record = CallRecord(
             type="call",
-            path=asked.path,
-            cell=asked.cell,
-            call=asked.number,
-            kind=asked.call.kind,
-            prompt_sha256=asked.sha256,
+            path=numbered.path,
+            cell=numbered.cell,
+            call=numbered.number,
+            kind=numbered.call.kind,
+            prompt_sha256=numbered.sha256,
             prompt_chars=prompt_chars,
-            preview="" if kind.is_free else asked.call.prompt[:PREVIEW],
+            preview="" if kind.is_free else numbered.call.prompt[:PREVIEW],
             value=value if reply.error is None and not kind.is_derived else None,
             error=reply.error,
             usage=reply.used.record(),

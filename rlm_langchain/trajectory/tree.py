@@ -116,6 +116,7 @@ class Trajectory:
                 self._add_cell(run, record)
             case "note":
                 run.steps.append(record)
+                self._add_usage(record)
             case "answer":
                 run.answer = record
             case _:
@@ -161,12 +162,14 @@ class Trajectory:
                 cell.calls.setdefault(int(number), CallView()).run = run
         return run
 
-    def _add_usage(self, record: TurnRecord | CallRecord) -> None:
+    def _add_usage(self, record: TurnRecord | CallRecord | NoteRecord) -> None:
         """Count every model call once: the cost of a child run is in its own records already."""
+        if "usage" not in record:
+            return
         used = Usage(**record["usage"])
-        if record["type"] == "turn" and not record["path"]:
+        if record["type"] != "call" and not record["path"]:
             self.spent = Spent(self.spent.root.plus(used), self.spent.sub)
-        elif record["type"] == "turn" or child_path(record["path"], record["call"]) not in self.runs:
+        elif record["type"] != "call" or child_path(record["path"], record["call"]) not in self.runs:
             self.spent = Spent(self.spent.root, self.spent.sub.plus(used))
 
 

@@ -1,6 +1,7 @@
-"""The strategies of the RLM literature, one folder each: `SKILL.md` for the root model, `helpers.py` for its REPL.
+"""The strategies of the RLM literature. Each is a folder with `SKILL.md` for the root model and `helpers.py` for
+the REPL.
 
-They are found by entry point, like anybody else's. `common.py` comes before the helpers of each.
+They are plug-ins, found by entry point. `common.py` is put before the helpers of each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ NAMES = tuple(sorted(folder.parent.name for folder in HERE.glob("*/SKILL.md")))
 
 
 def __getattr__(name: str) -> Strategy:
-    """The strategy of this name, read when it is asked for."""
+    """Return the strategy of this name. Its folder is read on each access."""
     if name not in NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     skill = read_skill(HERE / name)

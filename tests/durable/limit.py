@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tests.durable.arena import Arena, AtRequest
-from tests.durable.play import query
+from tests.durable.crash_harness import AtRequest, CrashHarness
+from tests.durable.scripted_run import query
 
 BUDGET = {"calls": 12, "concurrency": 8, "depth": 1}
 
 
-def check_limit(field: Arena, chance: random.Random, plans: int, **options: Any) -> None:
+def check_limit(harness: CrashHarness, chance: random.Random, plans: int, **options: Any) -> None:
     """Kill runs twice each, at random requests: the server never sees more requests than the budget allows.
 
     A request is on disk before it leaves. One whose reply never came counts after a resume, as an estimate.
@@ -19,10 +19,10 @@ def check_limit(field: Arena, chance: random.Random, plans: int, **options: Any)
     died = 0
     asked = {"query": query(40, "SCARCE"), "budget": BUDGET, **options}
     for _ in range(plans):
-        since = len(field.asked())
-        program = field.program(**asked, mode=chance.choice(["sync", "async"]), thread=f"scarce {field.runs}")
-        done = field.survive(program, *(AtRequest(chance.randint(1, 9)) for _ in range(2)))
-        output, sent = done.result["output"], len(field.asked(since))
+        since = len(harness.asked())
+        program = harness.program(**asked, mode=chance.choice(["sync", "async"]), thread=f"scarce {harness.runs}")
+        done = harness.run_with_kills(program, *(AtRequest(chance.randint(1, 9)) for _ in range(2)))
+        output, sent = done.result["output"], len(harness.asked(since))
         usage = output["usage"]
         lost = lost_in(output["trajectory"])
         died += sum(lost.values())
@@ -45,10 +45,10 @@ def lost_in(records: list[Any]) -> dict[str, int]:
     return lost
 
 
-def check_usage(output: dict[str, Any], whole: dict[str, Any], most: int) -> None:
+def check_usage(output: dict[str, Any], undisturbed: dict[str, Any], most: int) -> None:
     """A run used what one used that nobody killed, and no more than `most` requests that had no reply."""
     lost = lost_in(output["trajectory"])
     assert sum(lost.values()) <= most
     for part, count in lost.items():
-        assert output["usage"][part]["calls"] == whole["usage"][part]["calls"] + count
-        assert count or output["usage"][part] == whole["usage"][part]
+        assert output["usage"][part]["calls"] == undisturbed["usage"][part]["calls"] + count
+        assert count or output["usage"][part] == undisturbed["usage"][part]

@@ -221,8 +221,8 @@ MUTANTS = (
     Mutant(
         "receipts of a run that has ended are left",
         SCOPE,
-        "            if before := await asyncio.to_thread(self._before_end, kept, config):\n",
-        "            if before := None:\n",
+        "            if parent := await asyncio.to_thread(self._before_end, snapshot, config):\n",
+        "            if parent := None:\n",
     ),
     Mutant(
         "a clock that was set back hides checkpoints",

@@ -25,7 +25,7 @@ from rlm_langchain import (
     RLMError,
     create_rlm,
 )
-from tests.durable.play import CONTEXT, query
+from tests.durable.scripted_run import CONTEXT, query
 
 
 @dataclass

@@ -38,7 +38,7 @@ from rlm_langchain.models.model import Model, Price
 from rlm_langchain.run.run_tree import RunTreeRegistry
 from rlm_langchain.sandboxes.monty import MontySandbox
 from rlm_langchain.types import Usage, total_usage
-from tests.durable.arena import story
+from tests.durable.crash_harness import story
 from tests.durable.limit import lost_in
 from tests.durable.simulated_process import Disk, Fate, Killed, Postgres, PostgresDisk, Sqlite, run
 from tests.processes import children

@@ -64,7 +64,7 @@ def test_the_library_is_copied_without_its_tests(tmp_path: Path) -> None:
     for name in ("a.py", "json/b.py", "test/c.py", "site-packages/d.py", "idlelib/idle_test/e.py", "f.so"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(demo.WORD)
-    target = demo.copied(source, tmp_path / "target")
+    target = demo.copy_library(source, tmp_path / "target")
     copied = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     assert copied == ["a.py", "json/b.py"]
 

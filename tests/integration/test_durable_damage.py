@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.durable.arena import Arena, arena, story
+from tests.durable.crash_harness import CrashHarness, crash_harness, story
 from tests.durable.damage import copied, harm, harm_a_row
 from tests.durable.program import Program
 
@@ -22,22 +22,22 @@ TIMES = 3 * int(os.environ.get("RLM_KILLS", "4"))
 
 
 @pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    with arena(tmp_path_factory.mktemp("damage")) as opened:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarness]:
+    with crash_harness(tmp_path_factory.mktemp("damage")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def whole(field: Arena) -> dict[str, Any]:
-    return field.whole(field.program())
+def undisturbed(harness: CrashHarness) -> dict[str, Any]:
+    return harness.run_undisturbed(harness.program())
 
 
 @pytest.fixture(scope="module")
-def killed(field: Arena, whole: dict[str, Any]) -> list[Program]:
+def killed(harness: CrashHarness, undisturbed: dict[str, Any]) -> list[Program]:
     """Programs that were killed: while children were at work, after them, and near the end."""
-    programs = [field.program(mode=mode, kill_at=at) for mode, at in (("sync", 40), ("async", 75), ("sync", 100))]
+    programs = [harness.program(mode=mode, kill_at=at) for mode, at in (("sync", 40), ("async", 75), ("sync", 100))]
     for program in programs:
-        assert field.nursery.bear(program).wait()
+        assert harness.fork_server.start(program).wait()
     return [replace(program, kill_at=0, resume=True) for program in programs]
 
 
@@ -48,56 +48,56 @@ def chance() -> random.Random:
     return random.Random(seed)
 
 
-def check(result: dict[str, Any], whole: dict[str, Any]) -> None:
+def check(result: dict[str, Any], undisturbed: dict[str, Any]) -> None:
     """It is refused with our error, or it is what it would have been."""
     if "error" in result:
         assert result["error"] == "JournalError", result
     else:
-        assert story(result["output"]) == story(whole["output"])
-        assert result["output"]["answer"] == whole["output"]["answer"]
+        assert story(result["output"]) == story(undisturbed["output"])
+        assert result["output"]["answer"] == undisturbed["output"]["answer"]
 
 
-def test_a_damaged_row_of_the_database_never_makes_another_answer(field, whole, killed, chance, tmp_path):
+def test_a_damaged_row_of_the_database_never_makes_another_answer(harness, undisturbed, killed, chance, tmp_path):
     refused = 0
     for i in range(TIMES):
         program = copied(killed[i % len(killed)], tmp_path / str(i))
         print(harm_a_row(program, chance))
-        result = field.whole(program)
-        check(result, whole)
+        result = harness.run_undisturbed(program)
+        check(result, undisturbed)
         refused += "error" in result
     print(f"{refused} of {TIMES} were refused")
 
 
-def test_damaged_receipts_are_refused_and_a_torn_end_is_none(field, whole, killed, chance, tmp_path):
+def test_damaged_receipts_are_refused_and_a_torn_end_is_none(harness, undisturbed, killed, chance, tmp_path):
     for i in range(TIMES // 2):
         program = copied(killed[i % len(killed)], tmp_path / str(i))
         [path] = (program.keep / "receipts").glob("*.jsonl")
         path.write_bytes(harm(path.read_bytes().rstrip(b"\0"), chance))
-        check(field.whole(program), whole)
+        check(harness.run_undisturbed(program), undisturbed)
 
 
-def test_a_damaged_context_is_refused(field, killed, chance, tmp_path):
+def test_a_damaged_context_is_refused(harness, killed, chance, tmp_path):
     program = copied(killed[0], tmp_path / "copy")
     blob = max((path for path in (program.keep / "contexts").rglob("*") if path.is_file()), key=os.path.getsize)
     blob.chmod(0o600)
     blob.write_bytes(harm(blob.read_bytes(), chance))
-    result = field.whole(program)
+    result = harness.run_undisturbed(program)
     assert result["error"] == "JournalError"
     assert blob.name in result["text"]
 
 
-def test_a_context_that_was_removed_is_refused_by_its_name(field, killed, tmp_path):
+def test_a_context_that_was_removed_is_refused_by_its_name(harness, killed, tmp_path):
     program = copied(killed[0], tmp_path / "copy")
     blob = max((path for path in (program.keep / "contexts").rglob("*") if path.is_file()), key=os.path.getsize)
     blob.unlink()
-    result = field.whole(program)
+    result = harness.run_undisturbed(program)
     assert result["error"] == "JournalError"
     assert blob.name in result["text"]
 
 
-def test_what_is_no_database_is_refused(field, killed, tmp_path):
+def test_a_file_that_is_no_database_is_refused(harness, killed, tmp_path):
     program = copied(killed[0], tmp_path / "copy")
     for path in Path(program.folder).glob("threads.sqlite*"):
         path.unlink()
     program.database.write_bytes(b"this is no database" * 1000)
-    assert field.whole(program)["error"] == "JournalError"
+    assert harness.run_undisturbed(program)["error"] == "JournalError"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.durable.arena import Arena, Survived, arena, story
+from tests.durable.crash_harness import CrashHarness, CrashResult, crash_harness, story
 from tests.durable.limit import check_limit, check_usage
-from tests.durable.play import WIDE, query
+from tests.durable.scripted_run import WIDE, query
 
 KILLS = int(os.environ.get("RLM_KILLS", "4"))
 CONCURRENCY = 32
@@ -22,21 +22,21 @@ MODES = ("sync", "async")
 
 
 @pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    """One server, and one nursery, for all of them."""
-    with arena(tmp_path_factory.mktemp("durable")) as opened:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarness]:
+    """One model server and one fork server for all tests."""
+    with crash_harness(tmp_path_factory.mktemp("durable")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def whole(field: Arena) -> dict[int, dict[str, Any]]:
+def undisturbed(harness: CrashHarness) -> dict[int, dict[str, Any]]:
     """What runs say that nobody kills, by their width."""
-    return {wide: field.whole(field.program(query=query(wide))) for wide in (10, WIDE)}
+    return {wide: harness.run_undisturbed(harness.program(query=query(wide))) for wide in (10, WIDE)}
 
 
-def check(done: Survived, whole: dict[str, Any]) -> None:
+def check(done: CrashResult, undisturbed: dict[str, Any]) -> None:
     """It came to the same end by the same way at the same cost, and nothing was paid twice."""
-    output, expected = done.result["output"], whole["output"]
+    output, expected = done.result["output"], undisturbed["output"]
     assert output["answer"] == expected["answer"]
     assert story(output) == story(expected)
     check_usage(output, expected, CONCURRENCY * (len(done.asked) - 1))
@@ -47,10 +47,10 @@ def check(done: Survived, whole: dict[str, Any]) -> None:
     assert max(done.in_flight) <= CONCURRENCY
 
 
-def test_what_was_billed_is_what_the_output_says(field, whole):
-    before = dict(field.server.tokens)
-    output = field.whole(field.program())["output"]
-    billed = {name: count - before[name] for name, count in field.server.tokens.items()}
+def test_the_output_has_the_billed_tokens(harness, undisturbed):
+    before = dict(harness.server.tokens)
+    output = harness.run_undisturbed(harness.program())["output"]
+    billed = {name: count - before[name] for name, count in harness.server.tokens.items()}
     usage = output["usage"]
     for name in ("input", "output"):
         assert usage["root"][name] + usage["sub"][name] == billed[name]
@@ -72,35 +72,35 @@ def boundaries(puts: int, chance: random.Random) -> list[int]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 @pytest.mark.parametrize("what", ["put", "put_writes"])
-def test_killed_at_a_write_it_goes_on(field, whole, chance, mode, before, what):
-    expected = whole[10]
+def test_a_run_killed_at_a_write_is_resumed(harness, undisturbed, chance, mode, before, what):
+    expected = undisturbed[10]
     for at in boundaries(expected["puts" if what == "put" else "writes"], chance):
-        check(field.survive(field.program(mode=mode, kill_before=before, kill_what=what), at), expected)
+        check(harness.run_with_kills(harness.program(mode=mode, kill_before=before, kill_what=what), at), expected)
 
 
-def test_killed_before_its_first_node_has_ended_it_is_resumed(field, whole):
+def test_a_run_killed_before_the_end_of_its_first_node_is_resumed(harness, undisturbed):
     """Up to then the state has no record of the run: only its checkpoint knows that it was begun."""
     for at in (1, 2):
-        done = field.survive(field.program(kill_what="put_writes"), at)
-        check(done, whole[10])
+        done = harness.run_with_kills(harness.program(kill_what="put_writes"), at)
+        check(done, undisturbed[10])
         assert done.states == ["stopped"]
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("wide", [10, WIDE])
-def test_killed_at_any_moment_it_goes_on(field, whole, chance, mode, wide):
+def test_a_run_killed_at_any_moment_is_resumed(harness, undisturbed, chance, mode, wide):
     for _ in range(KILLS if wide == 10 else -(-KILLS // 4)):
-        at = chance.uniform(0, whole[wide]["seconds"])
-        check(field.survive(field.program(mode=mode, query=query(wide)), at), whole[wide])
+        at = chance.uniform(0, undisturbed[wide]["seconds"])
+        check(harness.run_with_kills(harness.program(mode=mode, query=query(wide)), at), undisturbed[wide])
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_killed_again_and_again_it_goes_on(field, whole, chance, mode):
+def test_a_run_killed_again_and_again_is_resumed(harness, undisturbed, chance, mode):
     for _ in range(-(-KILLS // 4)):
-        deaths = [chance.uniform(0, whole[10]["seconds"] / 2) for _ in range(4)]
-        check(field.survive(field.program(mode=mode), *deaths), whole[10])
+        deaths = [chance.uniform(0, undisturbed[10]["seconds"] / 2) for _ in range(4)]
+        check(harness.run_with_kills(harness.program(mode=mode), *deaths), undisturbed[10])
 
 
-def test_killed_with_calls_in_flight_it_never_sends_more_than_the_limit(tmp_path, chance):
-    with arena(tmp_path, latency=0.05) as slow:
+def test_a_run_killed_with_calls_in_flight_never_sends_more_than_the_limit(tmp_path, chance):
+    with crash_harness(tmp_path, latency=0.05) as slow:
         check_limit(slow, chance, KILLS)

@@ -24,7 +24,7 @@ from rlm_langchain import JournalError, ThreadBusy, create_rlm
 from rlm_langchain.durability.thread_lock import database_thread_lock
 from rlm_langchain.runnable.garbage import references
 from rlm_langchain.testing.models import script
-from tests.durable.arena import Arena, arena, story
+from tests.durable.crash_harness import CrashHarness, crash_harness, story
 from tests.durable.limit import check_limit, check_usage
 from tests.durable.postgres import postgres, tool
 from tests.durable.program import Program
@@ -47,23 +47,23 @@ def database() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    with arena(tmp_path_factory.mktemp("postgres")) as opened:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CrashHarness]:
+    with crash_harness(tmp_path_factory.mktemp("postgres")) as opened:
         yield opened
 
 
-def program(field: Arena, database: str, mode: str, **options: Any) -> Program:
-    return field.program(mode=mode, postgres=database, thread=f"{mode} {field.runs}", **options)
+def program(harness: CrashHarness, database: str, mode: str, **options: Any) -> Program:
+    return harness.program(mode=mode, postgres=database, thread=f"{mode} {harness.runs}", **options)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_killed_at_a_checkpoint_it_goes_on(field: Arena, database: str, mode: str) -> None:
-    expected = field.whole(program(field, database, mode))
+def test_a_run_killed_at_a_checkpoint_is_resumed(harness: CrashHarness, database: str, mode: str) -> None:
+    expected = harness.run_undisturbed(program(harness, database, mode))
     puts = expected["puts"]
     for i in range(KILLS):
         before = bool(i % 2)
         at = 1 + (i * puts // KILLS + puts // (2 * KILLS)) % puts
-        done = field.survive(program(field, database, mode, kill_before=before), at)
+        done = harness.run_with_kills(program(harness, database, mode, kill_before=before), at)
         output = done.result["output"]
         assert story(output) == story(expected["output"])
         assert output["answer"] == expected["output"]["answer"]
@@ -188,10 +188,10 @@ def test_pools_are_savers_too(database: str) -> None:
     assert asyncio.run(pooled())["answer"] == 1
 
 
-def test_killed_with_calls_in_flight_it_never_sends_more_than_the_limit(tmp_path, database):
+def test_a_run_killed_with_calls_in_flight_never_sends_more_than_the_limit(tmp_path, database):
     seed = os.environ.get("RLM_SEED") or str(random.randrange(10**6))
     print(f"RLM_SEED={seed}")
-    with arena(tmp_path, latency=0.05) as slow:
+    with crash_harness(tmp_path, latency=0.05) as slow:
         check_limit(slow, random.Random(seed), KILLS, postgres=database)
 
 

@@ -1,1 +1,1 @@
-"""The commands: one module for each, except for short ones."""
+"""The commands, each in a module of its own except for short ones."""

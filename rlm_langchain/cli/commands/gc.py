@@ -42,7 +42,7 @@ def report(freed: GarbageReport, *, dry_run: bool) -> str:
         (freed.indexes, "index", "indexes"),
         (freed.receipts, "file of receipts", "files of receipts"),
     )
-    parts = [f"{count:,} {one if count == 1 else several}" for count, one, several in counts if count]
+    parts = [f"{count:,} {singular if count == 1 else plural}" for count, singular, plural in counts if count]
     if not parts and not freed.size:
         return "nothing to remove"
     size = numbers.size(freed.size)

@@ -66,12 +66,12 @@ def with_models(setup: Setup) -> Setup:
     )
 
 
-def _schema_text(given: str | None) -> str | None:
+def _schema_text(schema: str | None) -> str | None:
     """Return the schema itself, so that a saved run keeps it when its file changes. Raises `InputError`."""
-    if given is None or given.lstrip().startswith("{"):
-        return given
-    with as_input_error(given):
-        return Path(given).read_text(encoding="utf-8")
+    if schema is None or schema.lstrip().startswith("{"):
+        return schema
+    with as_input_error(schema):
+        return Path(schema).read_text(encoding="utf-8")
 
 
 def _schema(text: str | None) -> dict[str, Any] | None:
@@ -111,20 +111,20 @@ def prices(setup: Setup) -> dict[str, Price]:
     from rlm_langchain.models.registry import resolve
 
     found: dict[str, Price] = {}
-    for given in setup.price or ():
-        name, _, pair = given.rpartition("=")
+    for price in setup.price or ():
+        name, _, pair = price.rpartition("=")
         models = [name] if name else [model for model in (setup.model, setup.sub_model) if model]
-        found |= {model: _price(given, pair) for model in models if name or not has_price(resolve(model, "root"))}
+        found |= {model: _price(price, pair) for model in models if name or not has_price(resolve(model, "root"))}
     return found
 
 
-def _price(given: str, pair: str) -> Price:
+def _price(price: str, pair: str) -> Price:
     read, _, written = pair.partition(":")
     try:
         return Price(float(read), float(written))
     except (ValueError, ConfigurationError) as error:
         raise ConfigurationError(
-            f"--price {visible(given)}: give dollars per million tokens read and written, as in 0.15:0.60"
+            f"--price {visible(price)}: give dollars per million tokens read and written, as in 0.15:0.60"
         ) from error
 
 
@@ -139,8 +139,8 @@ def build(**options: Any) -> RLMRunnable:
 
 def budget(limits: Mapping[str, float | int | None]) -> Budget:
     """Return a budget with the given limits, and the defaults of `Budget` for the others."""
-    given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-    return Budget(**given)
+    values: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    return Budget(**values)
 
 
 def strategy(name: str) -> str | Path:
@@ -154,18 +154,18 @@ def _absolute(name: str) -> str:
     return str(found.absolute()) if isinstance(found, Path) else name
 
 
-def _limit(limit: Limit, given: Any) -> Any:
+def _limit(limit: Limit, value: Any) -> Any:
     """Return the value of a limit. `off` removes the one that a thread has."""
-    if not isinstance(given, str) or given == OFF:
-        return None if given == OFF else given
+    if not isinstance(value, str) or value == OFF:
+        return None if value == OFF else value
     try:
-        number = int(given) if limit.whole else float(given.removeprefix("$"))
+        number = int(value) if limit.whole else float(value.removeprefix("$"))
     except ValueError:
         number = -1
     if not 0 <= number < inf:
         kind = "a number of calls (20)" if limit.whole else "dollars (0.50)"
         flag = limit.option.flag if limit.option else limit.field
-        raise ConfigurationError(f"{flag} {given}: give {kind}, or off")
+        raise ConfigurationError(f"{flag} {value}: give {kind}, or off")
     return number
 
 
@@ -215,16 +215,16 @@ def preparing() -> Iterator[None]:
 
 
 def context(
-    given: Sequence[str], *, strict: bool, seconds: float | None = None, encoding: str | None = None
+    names: Sequence[str], *, strict: bool, seconds: float | None = None, encoding: str | None = None
 ) -> ContextRef | None:
     """Return a reference to the context. Several files or folders become one dict. Raises `InputError`."""
     store = ContextStore()
-    if not given:
+    if not names:
         return None
-    if len(given) == 1 and not name_and_path(given[0])[0]:
-        return _reference(given[0], store, strict=strict, seconds=seconds, encoding=encoding)
+    if len(names) == 1 and not name_and_path(names[0])[0]:
+        return _reference(names[0], store, strict=strict, seconds=seconds, encoding=encoding)
     until = inf if seconds is None else time.monotonic() + seconds
-    return store.several_to_reference(_joined(given, store, strict=strict, until=until, encoding=encoding))
+    return store.several_to_reference(_joined(names, store, strict=strict, until=until, encoding=encoding))
 
 
 def name_and_path(given: str) -> tuple[str, str]:
@@ -234,7 +234,7 @@ def name_and_path(given: str) -> tuple[str, str]:
     return (name, path) if is_named else ("", given)
 
 
-def check_encoding(encoding: str | None, given: Sequence[str]) -> None:
+def check_encoding(encoding: str | None, names: Sequence[str]) -> None:
     """Raise `ConfigurationError` for an unknown encoding, and `InputError` for a folder to be read in one."""
     try:
         is_text = encoding is None or codecs.lookup(encoding)._is_text_encoding
@@ -244,7 +244,7 @@ def check_encoding(encoding: str | None, given: Sequence[str]) -> None:
         raise ConfigurationError(
             f"--encoding {visible(str(encoding))} is not known to Python: use latin-1, for example"
         )
-    if encoding and (folders := [path for _, path in map(name_and_path, given) if os.path.isdir(path)]):
+    if encoding and (folders := [path for _, path in map(name_and_path, names) if os.path.isdir(path)]):
         raise InputError(
             f"{visible(folders[0])} is a folder, and --encoding is for files: give its files one by one"
         )
@@ -283,24 +283,24 @@ def _with_options(error: InputError, name: str) -> InputError:
     way_out = next((text for text in (CONVERT, NOT_STRICT) if str(error).endswith(text)), None)
     if way_out is None:
         return error
-    known = "convert it to UTF-8" if os.path.isdir(name) else "name its encoding (--encoding latin-1, for example)"
+    advice = "convert it to UTF-8" if os.path.isdir(name) else "name its encoding (--encoding latin-1, for example)"
     replacing = ", or leave out --strict to have such bytes replaced and counted" if way_out == NOT_STRICT else ""
-    return InputError(f"{str(error).removesuffix(way_out)}{known}{replacing}")
+    return InputError(f"{str(error).removesuffix(way_out)}{advice}{replacing}")
 
 
 def _joined(
-    given: Sequence[str], store: ContextStore, *, strict: bool, until: float, encoding: str | None
+    names: Sequence[str], store: ContextStore, *, strict: bool, until: float, encoding: str | None
 ) -> Several:
     """Return what was given by name or path, and the files of a folder by their path in it.
 
     Raises `InputError` if they are more than a sandbox can hold in memory.
     """
     joined = Several()
-    keys = UniqueKeys(name for name in given if name != "-")
-    for one in given:
+    keys = UniqueKeys(name for name in names if name != "-")
+    for one in names:
         called, name = name_and_path(one)
         key = called or ("stdin" if name == "-" else keys.key(name))
-        if key in joined.values or given.count(one) > 1:
+        if key in joined.values or names.count(one) > 1:
             raise InputError(f"{visible(one)} was given twice: give it once")
         joined.names += [called] if called else []
         seconds = None if until == inf else max(0.0, until - time.monotonic())

@@ -17,8 +17,8 @@ def serve(setup: Setup, roots: Sequence[Path], http: str | None) -> None:
     """Run the server. Raises `ConfigurationError` for options that a server cannot have."""
     from rlm_langchain.integrations.mcp_server import create_mcp_server, serve_http, serve_stdio
 
-    for flag, given in (("calls", setup.approve_above_calls), ("usd", setup.approve_above_usd)):
-        if given is not None:
+    for flag, value in (("calls", setup.approve_above_calls), ("usd", setup.approve_above_usd)):
+        if value is not None:
             raise ConfigurationError(
                 f"--approve-above-{flag}: a server has no person to ask; limit it with --{flag}"
             )
@@ -39,9 +39,9 @@ def _log_errors_only() -> None:
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
 
 
-def address(given: str) -> tuple[str, int]:
+def address(value: str) -> tuple[str, int]:
     """Return the host and the port of `PORT` or `HOST:PORT`. Raises `ConfigurationError`."""
-    host, _, port = given.rpartition(":")
+    host, _, port = value.rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
-        raise ConfigurationError(f"--http {given}: give PORT, or HOST:PORT")
+        raise ConfigurationError(f"--http {value}: give PORT, or HOST:PORT")
     return host.strip("[]") or "127.0.0.1", int(port)

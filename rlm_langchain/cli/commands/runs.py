@@ -18,7 +18,7 @@ from rlm_langchain.trajectory.tree import Trajectory
 
 State = standing.ThreadState | Literal["running"]
 """`running`: a process works on it now."""
-NARROWEST = 20
+MIN_COLUMNS = 20
 """Columns of a terminal that names and questions have at least."""
 COLUMNS = ("thread", "state", "turns", "calls", "cost", "when", "question")
 
@@ -74,9 +74,9 @@ def table(lines: list[Line], width: int = 0) -> list[str]:
     """
     rows = [COLUMNS, *map(_cells, lines)]
     if width:
-        rows = [(_cut(name, max(NARROWEST, width // 3)), *rest) for name, *rest in rows]
+        rows = [(_cut(name, max(MIN_COLUMNS, width // 3)), *rest) for name, *rest in rows]
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
-    left = max(NARROWEST, width - sum(widths) - 2 * len(widths)) if width else 1_000
+    left = max(MIN_COLUMNS, width - sum(widths) - 2 * len(widths)) if width else 1_000
     return [
         "  ".join([*map(set_cell_size, row[:-1], widths), _cut(one_line(row[-1], 1_000), left)]) for row in rows
     ]

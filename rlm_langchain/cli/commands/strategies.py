@@ -28,16 +28,16 @@ def run(what: str | None, name: str | None) -> None:
 
 def _list() -> None:
     """Print a line for each. A broken one is reported on standard error, and the others are listed."""
-    found = list(each_installed())
+    installed = list(each_installed())
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000
-    for name, strategy in found:
+    for name, strategy in installed:
         if isinstance(strategy, Exception):
             streams.say(f"rlm: the strategy {name!r} is broken and is left out: {visible(repr(strategy))}")
         else:
             print(
                 fill(visible(strategy.description), width, initial_indent=f"{name:20} ", subsequent_indent=" " * 21)
             )
-    if not found:
+    if not installed:
         print("no strategies are installed")
 
 

@@ -54,7 +54,7 @@ class Lines:
 
     def show(self, part: Part) -> None:
         """Write one part of a record."""
-        lines = "\n".join(plain(part, full=self._full))
+        lines = "\n".join(plain_lines(part, full=self._full))
         self._file.write(f"{streams.for_stream(lines, self._file)}\n")
         self._file.flush()
 
@@ -77,7 +77,7 @@ class PlainWithTicker(Lines):
             self.show(Part("note", f"{wave.done:,} of {wave.count:,} are back", record["path"]))
 
 
-def plain(part: Part, *, full: bool = False) -> list[str]:
+def plain_lines(part: Part, *, full: bool = False) -> list[str]:
     """Return a part as lines. Those of a child run are indented and begin with its path."""
     indent = "  " * depth_of(part.path) + (f"[{part.path}] " if part.path else "")
     if part.kind == "heading":

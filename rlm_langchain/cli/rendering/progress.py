@@ -69,10 +69,10 @@ class Waves:
         if record["type"] not in ("wave", "output"):
             return []
         # A resumed wave asks only for what is missing, so it may end below its count.
-        before = self.open.pop(path, None)
+        previous = self.open.pop(path, None)
         if record["type"] == "wave":
             self.open[path] = Wave(record)
-        return [before.result()] if before and before.done else []
+        return [previous.result()] if previous and previous.done else []
 
     def _call(self, record: CallRecord) -> list[Part]:
         wave = self.open.get(record["path"])

@@ -23,7 +23,7 @@ from rlm_langchain.records import (
 from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.types import StopReason
 
-Kind = Literal["heading", "said", "code", "printed", "error", "note", "call", "answer"]
+Kind = Literal["heading", "prose", "code", "printed", "error", "note", "call", "answer"]
 
 STOPS: dict[StopReason, str] = {
     "answer": "the model gave its answer",
@@ -38,7 +38,7 @@ STOPS: dict[StopReason, str] = {
 """Why a run ended, for people."""
 
 LINES: dict[Kind, int] = {
-    "said": 12,
+    "prose": 12,
     "code": 60,
     "printed": 14,
     "error": 14,
@@ -132,7 +132,7 @@ def _turn(record: TurnRecord) -> list[Part]:
         f"read {used['input']:,} tokens, wrote {used['output']:,}"
     )
     again = f" · tried {record['retries'] + 1} times" if record["retries"] else ""
-    return [Part("heading", heading + again), Part("said", _prose(record))]
+    return [Part("heading", heading + again), Part("prose", _prose(record))]
 
 
 def _prose(record: TurnRecord) -> str:

@@ -33,9 +33,9 @@ ACTIVITIES = {
     "wave": "waiting for sub-calls",
     "output": "the model is writing",
 }
-"""What the run does after a record of the root run."""
+"""What the run does after a record of the root run, by the type of the record."""
 _ONE_LINE: Final[dict[str, Any]] = {"no_wrap": True, "overflow": "ellipsis"}
-"""How a line at the bottom is drawn: of one that takes two lines in a narrow terminal, rich leaves one behind."""
+"""Options of the lines at the bottom. If one wrapped in a narrow terminal, rich would not erase its second line."""
 BARS = 8
 """Most batches of calls that have a progress bar at the same time."""
 
@@ -54,7 +54,7 @@ class ScrollView:
 
     def show(self, part: Part) -> None:
         """Print one part of a record."""
-        self._console.print(drawn(part, full=self._full))
+        self._console.print(render_part(part, full=self._full))
 
     def close(self) -> None:
         """Do nothing."""
@@ -105,7 +105,7 @@ STYLES: dict[Kind, str] = {
 }
 
 
-def drawn(part: Part, *, full: bool = False) -> RenderableType:
+def render_part(part: Part, *, full: bool = False) -> RenderableType:
     """Return a part for rich to print. Its text is never parsed as markup."""
     indent = 2 * depth_of(part.path)
     if part.kind == "heading":

@@ -22,14 +22,14 @@ from rlm_langchain.types import ContextRef, Usage
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _CONTEXT_LOSS = re.compile(r"^(left out: .*|.* replaced by U\+FFFD)$")
-"""Parts of the description of a context that say what the model does not get of it."""
+"""Matches a part of a context's description about text that was left out or replaced."""
 _NOTE_LOSS = re.compile(r"U\+FFFD stands for|it is left out$")
-"""Notes that say what was changed in a question, or left out of a request."""
+"""Matches a note about text that was replaced in a question, or left out of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run has used up to some moment."""
+    """The usage of a run so far."""
 
     turns: int = 0
     sub_calls: int = 0
@@ -37,7 +37,7 @@ class Progress:
 
     @classmethod
     def of_records(cls, records: list[Record]) -> Progress:
-        """Return what these records of one question have used."""
+        """Return the usage in the records of one question."""
         spent = Trajectory.of(records).spent
         turns = [record for record in records if record["type"] == "turn" and not record["path"]]
         return cls(sum(not turn.get("summary") for turn in turns), spent.sub.calls, spent.total.cost)
@@ -64,7 +64,7 @@ class RunResult:
     thread: str | None = None
     """Name of the thread that keeps the run."""
     before: Progress | None = None
-    """What it had used before this process resumed it. None: this process began it."""
+    """The usage before this process resumed the run. None: this process began it."""
 
     @property
     def used(self) -> Usage:
@@ -106,16 +106,16 @@ class RunResult:
         return f"{effect}: {warnings}" if warnings else ""
 
     def _usage(self) -> list[str]:
-        whole = Progress(self.output["iterations"], self.output["sub_calls"], self.used.cost)
+        progress = Progress(self.output["iterations"], self.output["sub_calls"], self.used.cost)
         questions = sum(record["type"] == "question" for record in self.output["trajectory"])
         scope = "this question" if questions > 1 else "the whole run"
-        total = f"{whole}{{}}{cost_suffix(whole.cost)}"
+        total = f"{progress}{{}}{cost_suffix(progress.cost)}"
         if self.seconds is None:
             return [f"{scope}: {total.format('')}"]
         took = f" · {self.seconds:.1f} s"
         if self.before is None:
             return [f"{scope}: {total}".format(took) if questions > 1 else total.format(took)]
-        added = whole.since(self.before)
+        added = progress.since(self.before)
         return [
             f"{scope}: {total.format('')}",
             f"added by this command: {added}{took}{cost_suffix(added.cost)}",
@@ -139,14 +139,14 @@ class RunResult:
 
     def record(self) -> dict[str, Any]:
         """Return everything but the trajectory, as one JSON object."""
-        rest = {key: value for key, value in self.output.items() if key != "trajectory"}
+        output = {key: value for key, value in self.output.items() if key != "trajectory"}
         context: dict[str, Any] | None = None
         if self.context is not None:
-            kept = ("sha256", "kind", "length", "size", "about")
-            context = {key: value for key, value in self.context.items() if key in kept}
+            fields = ("sha256", "kind", "length", "size", "about")
+            context = {key: value for key, value in self.context.items() if key in fields}
             context["tokens"] = self.context_tokens
         return {
-            **rest,
+            **output,
             "warnings": self.warnings(),
             "seconds": round(self.seconds or 0.0, 3),
             "context": context,
@@ -159,47 +159,47 @@ class RunResult:
         return json.dumps(self.record())
 
 
-def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
+def finish(result: RunResult, *, json: bool, quiet: bool) -> int:
     """Print the answer on standard output and the rest on standard error, and return the exit code.
 
     With `quiet`, standard error gets the warnings only: one line, or nothing.
     """
-    failed = ended.output["status"] == "failed"
+    failed = result.output["status"] == "failed"
     terminal = sys.stdout.isatty()
     if json:
-        problem = _print_answer(ended.json(), ended)
+        problem = _print_answer(result.json(), result)
     elif failed:
         problem = None
-        _print_failure(ended, quiet=quiet)
+        _print_failure(result, quiet=quiet)
     else:
-        problem = _print_answer("\n" * (terminal and not quiet) + ended.answer(terminal=terminal), ended)
+        problem = _print_answer("\n" * (terminal and not quiet) + result.answer(terminal=terminal), result)
     if problem is not None:
         streams.print_somewhere(f"rlm: {problem}")
         return 2
     if not quiet:
-        streams.say("\n" + "\n".join(ended.lines()))
-    elif not failed and (warning := ended.warning()):
+        streams.say("\n" + "\n".join(result.lines()))
+    elif not failed and (warning := result.warning()):
         streams.say(f"rlm: {warning}")
     return 1 if failed else 0
 
 
-def _print_failure(ended: RunResult, *, quiet: bool) -> None:
-    streams.say(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}")
-    if misfit := ended.output.get("misfit"):
+def _print_failure(result: RunResult, *, quiet: bool) -> None:
+    streams.say(f"rlm: there is no answer: {STOPS[result.output['stop_reason']]}")
+    if misfit := result.output.get("misfit"):
         streams.say(f"The last answer does not fit the schema: {visible(misfit)}")
-    if not quiet and (found := ended.output.get("found")) is not None:
+    if not quiet and (found := result.output.get("found")) is not None:
         print(f"The code printed last:\n{visible(found)}", file=sys.stderr)
 
 
-def _print_answer(answer: str, ended: RunResult) -> str | None:
+def _print_answer(answer: str, result: RunResult) -> str | None:
     """Print on standard output. If that fails, return why, and where the answer is instead: it was paid for."""
     try:
         print(answer, flush=True)
     except BrokenPipeError:
         streams.discard(sys.stdout)
         closed = "standard output was closed before all of the answer was written"
-        if ended.thread:
-            return f"{closed}: `rlm resume {shlex.quote(ended.thread)}` prints it again"
+        if result.thread:
+            return f"{closed}: `rlm resume {shlex.quote(result.thread)}` prints it again"
         return f"{closed}. The answer is:\n{answer}"
     except OSError as error:
         streams.discard(sys.stdout)
@@ -208,7 +208,7 @@ def _print_answer(answer: str, ended: RunResult) -> str | None:
 
 
 def _losses(record: Record) -> list[str]:
-    """Return what a record says was replaced or left out before a model could read it."""
+    """Return the notes in a record on text that was replaced or left out before a model could read it."""
     if record["path"]:
         return []
     if record["type"] == "question" and (context := record.get("context")):

@@ -1,1 +1,1 @@
-"""One run of the command: asking, keeping, approving, interrupting."""
+"""One run of the command `rlm`: asks, saves, asks for approval, and handles Ctrl-C."""

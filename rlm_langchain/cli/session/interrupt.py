@@ -28,13 +28,13 @@ def interrupting(stop: Callable[[], object], report: Callable[[], object]) -> It
     guard = threading.Thread(target=_guard, args=(receiving, received, stop, report), daemon=True, name="interrupt")
     guard.start()
     # Python runs handlers in the main thread, which a signal does not always wake; this pipe is written at once.
-    before, wakeup = signal.signal(signal.SIGINT, _ignore), signal.set_wakeup_fd(sending)
+    handler, wakeup = signal.signal(signal.SIGINT, _ignore), signal.set_wakeup_fd(sending)
     try:
         yield
     finally:
         if not received.is_set():
             signal.set_wakeup_fd(wakeup)
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, handler)
             os.close(sending)
 
 

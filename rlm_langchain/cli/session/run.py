@@ -46,7 +46,7 @@ class _Run:
     trajectory: Trajectory = field(default_factory=Trajectory)
     """All records so far. The view may draw from it."""
     before: Progress | None = None
-    """What the question had used before this process resumed it."""
+    """The usage of the question before this process resumed it. None for a new question."""
     started: float = field(default_factory=time.monotonic)
     view: View = field(default_factory=NoView)
     _interrupted: bool = False
@@ -90,19 +90,21 @@ class _Run:
 
     async def _answer(self) -> RLMOutput:
         async with self.saving.opened(self.rlm) as (rlm, config):
-            given: RLMInput | Command[Any] | None = self.question
-            if given is None:
+            graph_input: RLMInput | Command[Any] | None = self.question
+            if graph_input is None:
                 await self._read_earlier(rlm, config)
-            values = await self._stream(rlm, given, config)
+            values = await self._stream(rlm, graph_input, config)
             while questions(values):
-                given = await self._decide(rlm, values)
-                values = await self._stream(rlm, given, config)
+                graph_input = await self._decide(rlm, values)
+                values = await self._stream(rlm, graph_input, config)
             return output_of(values)
 
-    async def _stream(self, rlm: RLMRunnable, given: Any, config: RunnableConfig | None) -> dict[str, Any]:
+    async def _stream(self, rlm: RLMRunnable, graph_input: Any, config: RunnableConfig | None) -> dict[str, Any]:
         """Work until the run ends or waits for a person, and return its state then."""
         values: dict[str, Any] = {}
-        async for path, mode, event in rlm.astream(given, config, stream_mode=["custom", "values"], subgraphs=True):
+        async for path, mode, event in rlm.astream(
+            graph_input, config, stream_mode=["custom", "values"], subgraphs=True
+        ):
             if mode == "custom":
                 self._show(event)
             elif not path:
@@ -110,7 +112,7 @@ class _Run:
         return values
 
     async def _read_earlier(self, rlm: RLMRunnable, config: RunnableConfig | None) -> None:
-        """Read what earlier processes have done: it belongs to the totals, and to the trace."""
+        """Read the records of earlier processes, which are part of the totals and of the trace."""
         state = await rlm.graph.aget_state(config or {})
         records = list(flatten(since_question(state.values.get("trajectory", []))))
         self.before = Progress.of_records(records)
@@ -118,7 +120,8 @@ class _Run:
             self._record(record)
 
     async def _decide(self, rlm: RLMRunnable, values: dict[str, Any]) -> Command[Any]:
-        """Return a person's decision on the calls that the run waits with. A yes, if it no longer has to ask."""
+        """Return a person's decision on the calls that wait for it. If the run no longer has to ask, it is a
+        yes."""
         if not rlm.budget.asks_person:
             return answered(values, lambda _: True)
         self.view.close()
@@ -185,12 +188,14 @@ def interrupt_message(trajectory: Trajectory, trace: Trace | None, thread: str |
         f"`rlm show {shlex.quote(saved)}` shows how far it came" if saved else "--trace FILE would have saved it"
     )
     if thread is None:
-        go_on = "The same command starts from the beginning. With --thread NAME, the run could have been resumed."
+        next_step = (
+            "The same command starts from the beginning. With --thread NAME, the run could have been resumed."
+        )
     else:
-        go_on = f"To go on from here: {resume_command(thread)}"
+        next_step = f"To go on from here: {resume_command(thread)}"
     return (
         f"\nInterrupted after {spending(trajectory.spent.total)}; no more calls are made or paid for.\n"
-        f"{go_on}\nTo look back: {steps}."
+        f"{next_step}\nTo look back: {steps}."
     )
 
 

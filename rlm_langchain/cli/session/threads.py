@@ -18,7 +18,7 @@ from rlm_langchain.durability.standing import Standing, standing_of
 from rlm_langchain.durability.thread_lock import is_held, thread_lock
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import Record, RLMOutput, output_of
-from rlm_langchain.runnable.fork import Graph, reader
+from rlm_langchain.runnable.fork import Graph, reading_graph
 from rlm_langchain.trajectory.journal import DAMAGED
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class SavedRun:
         """Return the records since its last question."""
         return since_question(self.records)
 
-    def unbroken(self) -> SavedRun:
-        """Return this thread. Raises `JournalError` if it is broken."""
+    def check_intact(self) -> SavedRun:
+        """Return this thread if it is intact. Raises `JournalError` if it is broken."""
         if self.damage is not None:
             raise self.damage
         return self
@@ -77,17 +77,17 @@ class Threads:
         if not self.path.exists():
             return []
         with self.opened() as saver:
-            graph = reader(saver)
-            found = [saved for name in names(saver) if (saved := _read(graph, saver, name))]
-        return sorted(found, key=lambda saved: saved.at, reverse=True)
+            graph = reading_graph(saver)
+            runs = [saved for name in names(saver) if (saved := _read(graph, saver, name))]
+        return sorted(runs, key=lambda saved: saved.at, reverse=True)
 
     def find(self, name: str) -> SavedRun | None:
-        """Return a thread, or None if there is none of that name. Raises `InputError` if no thread may have it."""
+        """Return the thread of this name, or None. Raises `InputError` for a name that no thread may have."""
         check_name(name)
         if not self.path.exists():
             return None
         with self.opened() as saver:
-            return _read(reader(saver), saver, name)
+            return _read(reading_graph(saver), saver, name)
 
     def need(self, name: str) -> SavedRun:
         """Return a thread. Raises `InputError` if there is none of that name."""
@@ -182,14 +182,14 @@ def names(saver: SqliteSaver) -> list[str]:
 
 def config(name: str, setup: Setup | None = None) -> RunnableConfig:
     """Return the config of a thread. Checkpoints that are written with it hold the options."""
-    found: RunnableConfig = {"configurable": {"thread_id": name}}
-    return {**found, "metadata": {SETUP: write_setup(setup)}} if setup else found
+    base: RunnableConfig = {"configurable": {"thread_id": name}}
+    return {**base, "metadata": {SETUP: write_setup(setup)}} if setup else base
 
 
 def since_question(records: list[Record]) -> list[Record]:
     """Return the records from the last question of the root run on."""
-    asked = [i for i, record in enumerate(records) if record["type"] == "question"]
-    return records[asked[-1] :] if asked else []
+    questions = [i for i, record in enumerate(records) if record["type"] == "question"]
+    return records[questions[-1] :] if questions else []
 
 
 def _read(graph: Graph, saver: Any, name: str) -> SavedRun | None:

@@ -40,18 +40,18 @@ class ChildRunHandler(ModelCallHandler):
             return super().free_reply(site, journal)
         if not site.components.memo:
             return None
-        answer = site.tree.child_runs.known(_single_flight_key(site.asked))
+        answer = site.tree.child_runs.known(_single_flight_key(site.numbered))
         return None if answer is None else Reply(answer)
 
     def own_task(self, site: CallSite, tree: TreeInfo) -> dict[str, Any] | None:
         """Return all that a child run needs, because it must be able to resume without the cell that asked."""
         if not _has_depth(site):
             return None
-        call = site.asked.call
+        call = site.numbered.call
         return {
             "query": text_or_reference(site.components.store, call.prompt, CODE_QUESTION_CHARS),
             "context": None if call.context is None else site.components.store.reference_from_repl(call.context),
-            "sha256": site.asked.sha256,
+            "sha256": site.numbered.sha256,
             "agreed": tree.agreed,
             "tops": tree.tops,
         }
@@ -80,7 +80,7 @@ class ChildRun:
         return depth_of(self.task["path"])
 
     @property
-    def asked(self) -> NumberedCall:
+    def numbered(self) -> NumberedCall:
         """Return the call. A long question is shortened to its beginning: the task has a reference to it."""
         [number] = self.task["calls"]
         call = Call("rlm", first_characters(self.task["query"]))
@@ -93,7 +93,7 @@ class ChildRun:
                 "query": self.task["query"],
                 "context": self.task["context"],
                 "run": self.task["run"],
-                "path": self.asked.call_path,
+                "path": self.numbered.call_path,
                 "agreed": self.task.get("agreed"),
                 "tops": self.task.get("tops", []),
             }
@@ -105,11 +105,11 @@ class ChildRun:
 
         None if there is none: then this one runs, and others wait for it.
         """
-        return self.tree.child_runs.join(_single_flight_key(self.asked)) if self.components.memo else None
+        return self.tree.child_runs.join(_single_flight_key(self.numbered)) if self.components.memo else None
 
     async def ajoin(self) -> str | None:
         """Do what `join` does, without blocking the event loop."""
-        return await self.tree.child_runs.ajoin(_single_flight_key(self.asked)) if self.components.memo else None
+        return await self.tree.child_runs.ajoin(_single_flight_key(self.numbered)) if self.components.memo else None
 
     def record_shared_answer(self, answer: str) -> dict[str, Any]:
         """Record the answer of another child run, and return the update of the state."""
@@ -132,9 +132,9 @@ class ChildRun:
         finally:
             self.seconds = time.monotonic() - before
             if self.components.memo:
-                key = _single_flight_key(self.asked)
+                key = _single_flight_key(self.numbered)
                 self.tree.child_runs.finish(key, self._shared_answer, remember_as=key)
-            self.tree.close(self.asked.call_path)
+            self.tree.close(self.numbered.call_path)
 
     def set_outcome(self, outcome: dict[str, Any]) -> None:
         """Store the output of the run, and read a long answer from the store. Raises `JournalError`."""
@@ -154,13 +154,13 @@ class ChildRun:
             reply = CallResult(self.answer, error, _total_usage(outcome))
             self._record(reply, **self.recorded, child=[*outcome["trajectory"]])
         elif self.error is not None:
-            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.call_path)))
+            self._record(CallResult(None, self.error, self.tree.spent_below(self.numbered.call_path)))
         return self.recorder.written()
 
     def _record(self, reply: CallResult, **more: Any) -> None:
-        asked = self.asked
+        numbered = self.numbered
         chars = length(self.task["query"])
-        self.recorder.call(asked, reply, prompt_chars=chars, seconds=self.seconds, **more)
+        self.recorder.call(numbered, reply, prompt_chars=chars, seconds=self.seconds, **more)
 
     @property
     def _shared_answer(self) -> str | None:
@@ -177,12 +177,12 @@ def child_config(config: RunnableConfig) -> RunnableConfig:
 
 
 def _has_depth(site: CallSite) -> bool:
-    return depth_of(site.asked.path) + 1 < site.components.budget.depth
+    return depth_of(site.numbered.path) + 1 < site.components.budget.depth
 
 
-def _single_flight_key(asked: NumberedCall) -> str:
+def _single_flight_key(numbered: NumberedCall) -> str:
     """Return the key that child runs with the same question, context and depth share."""
-    return child_run_key(depth_of(asked.path) + 1, asked.sha256)
+    return child_run_key(depth_of(numbered.path) + 1, numbered.sha256)
 
 
 def _total_usage(outcome: dict[str, Any]) -> Usage:

@@ -14,7 +14,7 @@ class BudgetHandler(CallHandler):
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
         """Return what is left of the budget."""
-        key = f"{site.asked.call_path} budget"
+        key = f"{site.numbered.call_path} budget"
         return Reply(recorded_value(site.tree.receipts, key, lambda: _remaining(site, journal)))
 
 
@@ -27,7 +27,7 @@ class HistoryHandler(CallHandler):
 
 
 def _remaining(site: CallSite, journal: Journal) -> Plain:
-    components, depth = site.components, depth_of(site.asked.path)
+    components, depth = site.components, depth_of(site.numbered.path)
     turns = max(0, components.max_iterations(depth) - journal.iterations)
     levels = components.budget.depth - 1 - depth
     return {**site.tree.ledger.remaining(), "iterations": turns, "depth": levels}

@@ -26,9 +26,15 @@ from rlm_langchain.context.sanitize import clip, quotable
 from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
-from rlm_langchain.graph.calls.host_code import MOST_TOLD, definitions, in_own_thread, result_of, what_failed
-from rlm_langchain.graph.calls.tool_names import REPL, is_python
-from rlm_langchain.graph.calls.tool_results import too_big
+from rlm_langchain.graph.calls.host_code import (
+    MAX_ERROR_CHARS,
+    definitions,
+    failure_message,
+    in_own_thread,
+    result_of,
+)
+from rlm_langchain.graph.calls.tool_names import REPL_NAMES, is_python_name
+from rlm_langchain.graph.calls.tool_results import too_big_message
 from rlm_langchain.graph.components import Components
 from rlm_langchain.plugins import load
 from rlm_langchain.protocols import HostFunction
@@ -57,14 +63,14 @@ class FunctionHandler(CallHandler):
     def reservation(self, site: CallSite) -> Usage:
         """Return the price of a call, as the function states it."""
         try:
-            name = json.loads(site.asked.call.prompt)[0]
+            name = json.loads(site.numbered.call.prompt)[0]
             return Usage(cost=site.components.functions[name].usd)
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             return Usage()
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the function that the call names, at most once. Return its result as JSON, or an error message."""
-        place, prompt = site.asked.call_path, site.asked.call.prompt
+        place, prompt = site.numbered.call_path, site.numbered.call.prompt
         key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
         return await recorded(site.tree.receipts, key, place, lambda: _run_counted(site))
 
@@ -105,8 +111,8 @@ def _problem(function: Any, others: Mapping[str, HostFunction]) -> str | None:
             return f"{field}={text!r}: give a text"
     faults = (
         (not name.isidentifier() or iskeyword(name), "that is not a valid name in Python. Rename it"),
-        (is_python(name), "it is a name of Python. Rename it"),
-        (name in RESERVED or name in REPL, "the REPL has a function of that name. Rename it"),
+        (is_python_name(name), "it is a name of Python. Rename it"),
+        (name in RESERVED or name in REPL_NAMES, "the REPL has a function of that name. Rename it"),
         (name in others, "there are two of that name. Rename one"),
         (not function.guidance.strip(), "it has no guidance: say what it is for and what it returns"),
         (
@@ -144,7 +150,7 @@ def _signature_problem(function: HostFunction) -> str | None:
 
 async def _run_counted(site: CallSite) -> CallResult:
     """Run the call if `Budget.tool_calls` allows one more."""
-    async with site.tree.tool_call(site.asked.call_path) as is_left:
+    async with site.tree.tool_call(site.numbered.call_path) as is_left:
         if not is_left:
             return CallResult(None, "not run: no tool calls are left", refused="calls")
         return await _run(site)
@@ -152,14 +158,14 @@ async def _run_counted(site: CallSite) -> CallResult:
 
 async def _run(site: CallSite) -> CallResult:
     try:
-        name, args, kwargs = json.loads(site.asked.call.prompt)
+        name, args, kwargs = json.loads(site.numbered.call.prompt)
         function = site.components.functions[name]
     except (ValueError, KeyError, TypeError, RecursionError):
         return CallResult(None, "there is no such function")
     try:
         bound = inspect.signature(function.function).bind(*args, **kwargs)
     except TypeError as error:  # raised by `bind`: the text is Python's, about names that code chose
-        return CallResult(None, f"{name} was called wrongly: {clip(str(error), MOST_TOLD)}")
+        return CallResult(None, f"{name} was called wrongly: {clip(str(error), MAX_ERROR_CHARS)}")
     try:
         async with asyncio.timeout(site.tree.ledger.seconds_left()), _paid_place(site, function):
             return await result_of(site.tree, _result(name, function, bound, site.components.limits.value))
@@ -168,7 +174,7 @@ async def _run(site: CallSite) -> CallResult:
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a function raises
-        return CallResult(None, f"{name} {what_failed(error)}")
+        return CallResult(None, f"{name} {failure_message(error)}")
 
 
 async def _result(name: str, function: HostFunction, bound: inspect.BoundArguments, most: int) -> CallResult:
@@ -187,7 +193,7 @@ def _as_json(name: str, result: Any, most: int) -> CallResult:
     try:
         text = json.dumps(result, allow_nan=False)
         if len(text) > most:
-            return CallResult(None, f"{name} ran, but {too_big(most)}")
+            return CallResult(None, f"{name} ran, but {too_big_message(most)}")
         json.dumps(result, ensure_ascii=False).encode()  # half of a surrogate pair would come to no sandbox
         if json.loads(text) == result:
             return CallResult(text)
@@ -206,8 +212,8 @@ async def _paid_place(site: CallSite, function: HostFunction) -> AsyncIterator[N
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    async with tree.reserve(site.asked.call_path, cost) as entry:
-        tree.approval_limit.started(site.asked.call_path)
+    async with tree.reserve(site.numbered.call_path, cost) as entry:
+        tree.approval_limit.started(site.numbered.call_path)
         while True:
             await entry.renew()
             async with tree.tool_limiter:

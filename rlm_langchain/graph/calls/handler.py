@@ -19,7 +19,8 @@ class CallSite(NamedTuple):
 
     components: Components
     tree: RunTree
-    asked: NumberedCall
+    numbered: NumberedCall
+    """The call, with its path and its number."""
     context: ContextRef | None = None
     """The context of the calling run, for a handler that `needs_context`."""
 
@@ -66,4 +67,4 @@ class CallHandler(Protocol):
 
 def unhandled(site: CallSite) -> CallResult:
     """Return the result of a call whose kind has no handler."""
-    return CallResult(None, f"there is nothing here that answers {site.asked.call.kind!r}")
+    return CallResult(None, f"there is nothing here that answers {site.numbered.call.kind!r}")

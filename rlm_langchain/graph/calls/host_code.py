@@ -15,7 +15,7 @@ from rlm_langchain.run.event_loops import run_in_new_thread
 from rlm_langchain.run.run_tree import RunTree
 
 T = TypeVar("T")
-MOST_TOLD = 4_000
+MAX_ERROR_CHARS = 4_000
 """Longest error message that the program and the journal get, in characters. A longer one is clipped."""
 
 
@@ -70,13 +70,13 @@ async def in_own_thread(do: Callable[[], T]) -> T:
     return await run_in_new_thread(work)
 
 
-def what_failed(error: Exception) -> str:
+def failure_message(error: Exception) -> str:
     """Log an error, and return a message for the program. It has only texts that cannot contain a key."""
     log_failure("a tool or a function of the REPL failed", error)
-    return clip(_what_failed(error), MOST_TOLD)
+    return clip(_failure_text(error), MAX_ERROR_CHARS)
 
 
-def _what_failed(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     match error:
         case Failed():
             return str(error)

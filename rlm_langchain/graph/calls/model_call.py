@@ -41,7 +41,7 @@ class ModelCallHandler(CallHandler):
     def reservation(self, site: CallSite) -> Usage:
         """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
         approval for its own calls."""
-        model = site.components.sub_model(depth_of(site.asked.path))
+        model = site.components.sub_model(depth_of(site.numbered.path))
         return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(_estimated_prompt(site))]))
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
@@ -50,19 +50,19 @@ class ModelCallHandler(CallHandler):
 
     def model(self, site: CallSite) -> str:
         """Return the name of the model for sub-calls."""
-        return site.components.sub_model(depth_of(site.asked.path)).name
+        return site.components.sub_model(depth_of(site.numbered.path)).name
 
 
 def _model_call(site: CallSite) -> ModelCall:
-    components, tree, asked, _ = site
-    repl = tree.repls.get(asked.path)
-    batch = asked.call_path if repl is None else child_path(asked.path, repl.next_call)
-    return ModelCall(components, tree, components.sub_model(depth_of(asked.path)), asked, batch)
+    components, tree, numbered, _ = site
+    repl = tree.repls.get(numbered.path)
+    batch = numbered.call_path if repl is None else child_path(numbered.path, repl.next_call)
+    return ModelCall(components, tree, components.sub_model(depth_of(numbered.path)), numbered, batch)
 
 
 def _estimated_prompt(site: CallSite) -> str:
     """Return the prompt for the estimate of the cost, without a context that is too long for any prompt."""
-    call = site.asked.call
+    call = site.numbered.call
     if call.context is None or _excerpt_bytes(call) > site.components.limits.value:
         return call.prompt
     return call.prompt + to_prompt_text(call.context)
@@ -80,13 +80,13 @@ class ModelCall:
     components: Components
     tree: RunTree
     model: Model
-    asked: NumberedCall
+    numbered: NumberedCall
     batch: str
     """The batch that the call is in. Equal calls of a batch share a flawed reply; those of later batches do not."""
 
     async def reply(self, config: RunnableConfig) -> CallResult:
         """Return the model's answer, or that of an equal call in this tree, waiting for it if it is being made."""
-        size = _excerpt_bytes(self.asked.call)
+        size = _excerpt_bytes(self.numbered.call)
         if size > self.components.limits.value:
             return CallResult(None, _too_long(size // BYTES_PER_TOKEN, self.model.name, self._window))
         request = self._request()
@@ -104,7 +104,7 @@ class ModelCall:
 
     @property
     def _memo_key(self) -> str:
-        return f"{self.model.name} {self.asked.sha256}"
+        return f"{self.model.name} {self.numbered.sha256}"
 
     @property
     def _batch_key(self) -> str:
@@ -144,7 +144,7 @@ class ModelCall:
             if failed.code == "too_long":
                 at_fault = failed.fallback or self.model.name
                 learned_window = self.tree.learned.too_long(at_fault, size, failed.words)
-                error = f"{_too_long(size, at_fault, learned_window, asked=True)} ({failed})"
+                error = f"{_too_long(size, at_fault, learned_window, was_sent=True)} ({failed})"
             return CallResult(None, error, retries=failed.retries)
         except TimeoutError:
             return CallResult(None, "the time of the run is over", refused="seconds")
@@ -156,25 +156,25 @@ class ModelCall:
 
     def _request(self) -> ModelRequest:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.asked.call_path)
+        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.numbered.call_path)
         own = f"{self.batch} wave{key}" if self.components.memo else None
-        return ModelRequest(self.model, messages, self.asked.call_path, key, own)
+        return ModelRequest(self.model, messages, self.numbered.call_path, key, own)
 
     def _prompt(self) -> str:
-        if self.asked.call.context is None:
-            return self.asked.call.prompt
-        context = to_prompt_text(self.asked.call.context)
-        return render(self.model.profile, "subcall", prompt=self.asked.call.prompt, context=context)
+        if self.numbered.call.context is None:
+            return self.numbered.call.prompt
+        context = to_prompt_text(self.numbered.call.context)
+        return render(self.model.profile, "subcall", prompt=self.numbered.call.prompt, context=context)
 
     @property
     def _window(self) -> int | None:
         return self.tree.learned.window(self.model.name, self.model.window)
 
 
-def _too_long(tokens: int, name: str, window: int | None, *, asked: bool = False) -> str:
+def _too_long(tokens: int, name: str, window: int | None, *, was_sent: bool = False) -> str:
     """Return the error message for a prompt that is longer than the model's window."""
     most = "no text as long as that" if window is None else f"{window:,}"
     return (
-        f"{'too long' if asked else 'not asked'}: about {tokens:,} tokens, and {name} reads {most}; "
+        f"{'too long' if was_sent else 'not asked'}: about {tokens:,} tokens, and {name} reads {most}; "
         "cut the text and ask about the parts with llm_query_batched"
     )

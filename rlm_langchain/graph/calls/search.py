@@ -102,8 +102,8 @@ class SearchHandler(CallHandler):
         search = site.components.search
         if search is None:
             return unhandled(site)
-        search_call = SearchCall(search, site.components.store, site.tree, site.asked.call_path)
-        return await search_call.reply(site.asked.call, site.context, config)
+        search_call = SearchCall(search, site.components.store, site.tree, site.numbered.call_path)
+        return await search_call.reply(site.numbered.call, site.context, config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The names by which code in the REPL calls tools: their own, or, where Python could not use one, the nearest."""
+"""The names of tools in the REPL: their own names, or similar ones if Python could not use these."""
 
 from __future__ import annotations
 
@@ -12,59 +12,62 @@ from unicodedata import normalize
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.sandboxes.reserved_names import RESERVED
 
-LONGEST = 128
-"""Characters of a name: as many as MCP recommends at most."""
-PYTHON = frozenset(dir(builtins)) | sys.stdlib_module_names
-"""Names that mean something: a tool would take the place of the function, or lose its name to an `import`."""
-REPL = frozenset({"answer", "history"})
-"""What cells and the host assign in the REPL, besides the reserved names."""
+MAX_NAME_CHARS = 128
+"""The most characters of a name, as recommended by MCP."""
+PYTHON_NAMES = frozenset(dir(builtins)) | sys.stdlib_module_names
+"""Names that a tool must not have: it would hide a builtin function, or an `import` would hide the tool."""
+REPL_NAMES = frozenset({"answer", "history"})
+"""Variables that cells and the host assign in the REPL, besides `RESERVED`."""
 
 
-def repl_names(names: Sequence[str], taken: Collection[str] = ()) -> list[str]:
-    """Return what code calls each of these: its own name where that is free, else one like it, which no other has.
+def repl_names(names: Sequence[str], in_use: Collection[str] = ()) -> list[str]:
+    """Return the name of each tool in the REPL: its own name if code can use it, else a similar one that is unique.
 
-    `taken` are names that the REPL has besides its own, such as the helpers of strategies. Raises
-    `ConfigurationError` for two of one name, and for a reserved name of the REPL.
+    `in_use` are further names, such as the helpers of strategies. Raises `ConfigurationError` for
+    two tools with the same name, and for a name in `RESERVED`.
     """
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if name in RESERVED:
-            raise _refused(name, "the REPL has a function of that name")
-        if name in names[:place]:
-            raise _refused(name, "there are two of that name")
-    own = {name for name in names if _is_free(name, taken)}
-    used = set(own)
-    found = []
+            raise _refusal(name, "the REPL has a function of that name")
+        if name in names[:index]:
+            raise _refusal(name, "there are two of that name")
+    unchanged = {name for name in names if _is_free(name, in_use)}
+    used, result = set(unchanged), list[str]()
     for name in names:
-        called = name if name in own else _like(name, taken, used)
-        used.add(called)
-        found.append(called)
-    return found
+        repl_name = name if name in unchanged else _similar_name(name, in_use, used)
+        used.add(repl_name)
+        result.append(repl_name)
+    return result
 
 
-def is_python(name: str) -> bool:
-    """Return whether Python uses this name itself."""
-    return iskeyword(name) or name in PYTHON
+def is_python_name(name: str) -> bool:
+    """Return whether a name is a keyword, a builtin or a module of the standard library."""
+    return iskeyword(name) or name in PYTHON_NAMES
 
 
-def _is_free(name: str, taken: Collection[str]) -> bool:
-    """Return whether code can call something by this name, and nothing else is lost."""
-    is_name = name.isidentifier() and name == normalize("NFKC", name) and len(name) <= LONGEST
-    return is_name and not (name[0] == "_" or is_python(name) or name in RESERVED | REPL or name in taken)
+def _is_free(name: str, in_use: Collection[str]) -> bool:
+    """Return whether code can use this name for a tool, and the tool hides nothing else."""
+    is_name = name.isidentifier() and name == normalize("NFKC", name) and len(name) <= MAX_NAME_CHARS
+    return is_name and not (
+        name[0] == "_" or is_python_name(name) or name in RESERVED | REPL_NAMES or name in in_use
+    )
 
 
-def _like(name: str, taken: Collection[str], used: Collection[str]) -> str:
-    letters = (letter if f"_{letter}".isidentifier() else "_" for letter in normalize("NFKC", name))
-    base = re.sub("_+", "_", "".join(letters)).strip("_")[: LONGEST - len("tool_9999")] or "tool"
-    if not _is_free(base, taken):
+def _similar_name(name: str, in_use: Collection[str], used: Collection[str]) -> str:
+    """Return a free name that resembles this one: `_` for each character that Python does not allow, and if that is
+    not free either, `tool_` before or a number after it."""
+    characters = (character if f"_{character}".isidentifier() else "_" for character in normalize("NFKC", name))
+    base = re.sub("_+", "_", "".join(characters)).strip("_")[: MAX_NAME_CHARS - len("tool_9999")] or "tool"
+    if not _is_free(base, in_use):
         base = f"tool_{base}"
-    called, number = base, 1
-    while called in used or not _is_free(called, taken):
+    candidate, number = base, 1
+    while candidate in used or not _is_free(candidate, in_use):
         number += 1
-        called = f"{base}_{number}"
-    return called
+        candidate = f"{base}_{number}"
+    return candidate
 
 
-def _refused(name: str, why: str) -> ConfigurationError:
+def _refusal(name: str, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"a tool cannot be called {name!r}: {why}. Rename it, as in tool.model_copy(update={{'name': 'my_{name}'}})"
     )

@@ -1,7 +1,8 @@
 """Custom tools: LangChain tools and plain functions, called by code in the REPL and run in the host.
 
-A call of a tool is a task of the graph like a call of a model: journaled, bounded, kept on disk before its result
-is used, so that no crash runs it again. What a tool may do is its author's choice: it is not confined.
+A tool call is a task of the graph like a call to a model. It is recorded in the journal, counts towards the budget,
+and its result is written to disk before it is used, so that no crash repeats the call. A tool is not sandboxed: it
+may do whatever its author wrote.
 """
 
 from __future__ import annotations
@@ -25,84 +26,85 @@ from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import ConfigurationError, RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.calls.host_code import (
-    MOST_TOLD,
+    MAX_ERROR_CHARS,
     definitions,
     exits_as_failures,
+    failure_message,
     in_own_thread,
     result_of,
-    what_failed,
 )
 from rlm_langchain.graph.calls.tool_names import repl_names
-from rlm_langchain.graph.calls.tool_results import Unusable, as_json, of_blocks
+from rlm_langchain.graph.calls.tool_results import UnusableResult, as_json, text_of_blocks
 from rlm_langchain.graph.calls.tool_schema import (
     aliases,
-    arguments,
+    argument_schemas,
     check_injected,
-    injected,
+    injected_arguments,
     needs_call_id,
     signature,
-    takes_more,
-    unpassable,
+    takes_other_arguments,
+    unpassable_argument,
 )
 from rlm_langchain.graph.components import Components, Tools
 from rlm_langchain.graph.state import TreeInfo
 from rlm_langchain.types import CallResult, ContextRef
 
-_DESCRIBED = 4_000
-"""Characters of a description that a prompt holds."""
+_MAX_DESCRIPTION_CHARS = 4_000
+"""The most characters of a tool's description in a prompt."""
 
 
-def tools_of(given: Iterable[BaseTool | Callable[..., Any]], taken: Collection[str] = ()) -> Tools:
-    """Return tools by the names that code calls them by: their own, or near ones, see `repl_names`.
+def tools_by_name(options: Iterable[BaseTool | Callable[..., Any]], in_use: Collection[str] = ()) -> Tools:
+    """Return tools by their names in the REPL: their own names, or similar ones (`repl_names`).
 
-    `taken` are names that the strategies bring. Raises `ConfigurationError` for a name or a schema that cannot be
+    `in_use` are names that strategies define. Raises `ConfigurationError` for a name or a schema that cannot be
     used, and for an argument that only the graph of an agent could fill in.
     """
-    tools = [one if isinstance(one, BaseTool) else _from_function(one) for one in given]
+    tools = [one if isinstance(one, BaseTool) else _from_function(one) for one in options]
     for tool in tools:
-        arguments(tool)
+        argument_schemas(tool)
         check_injected(tool)
-    return dict(zip(repl_names([tool.name for tool in tools], taken), tools, strict=True))
+    return dict(zip(repl_names([tool.name for tool in tools], in_use), tools, strict=True))
 
 
 def guidance(tools: Tools) -> str:
-    """Return what the root model reads of tools."""
+    """Return the description of tools for the root model's prompt."""
     if not tools:
         return ""
     lines = [
-        f"- `{name}({signature(tool)})`: {_own_name(name, tool)}{described(tool)}" for name, tool in tools.items()
+        f"- `{name}({signature(tool)})`: {_original_name(name, tool)}{description_of(tool)}"
+        for name, tool in tools.items()
     ]
     return "\n".join(["More functions in the REPL, which are run outside it:", *lines])
 
 
-def _own_name(name: str, tool: BaseTool) -> str:
-    """Return a word on what a tool is called itself, where code has to call it otherwise."""
+def _original_name(name: str, tool: BaseTool) -> str:
+    """Return a note with the tool's own name, if its name in the REPL is another one."""
     return "" if name == tool.name else f"(the tool {quoted(tool.name)}) "
 
 
-def described(tool: BaseTool) -> str:
-    """Return what a tool says of itself, as a prompt may hold it: it may be the text of somebody's server."""
-    return quotable(clip(str(tool.description), _DESCRIBED))
+def description_of(tool: BaseTool) -> str:
+    """Return a tool's description, clipped and escaped for a prompt: it may come from somebody else's server."""
+    return quotable(clip(str(tool.description), _MAX_DESCRIPTION_CHARS))
 
 
 class ToolHandler(CallHandler):
-    """Handles `tool`: each call is a task of its own, since a tool may pause for a person, as a child run may."""
+    """Handles `tool`. Each call is a separate task, because a tool may pause for a person, like a child run."""
 
     def prelude(self, components: Components, path: str) -> str:
-        """Return the code that defines the tools of this run."""
+        """Return the code that defines the tools of this run in the REPL."""
         return definitions("tool", components.tools_of(path))
 
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
-        """Return what the root model reads of the tools of this run."""
+        """Return the description of this run's tools for the root model's prompt."""
         return guidance(components.tools_of(path))
 
     def own_task(self, site: CallSite, tree: TreeInfo) -> dict[str, Any] | None:
-        """Return the text of the call, by reference: a tool that has paused goes on without the cell."""
-        return {"tool": site.components.store.reference_from_repl(site.asked.call.prompt)}
+        """Return a reference to the text of the call. With it, a paused tool can be resumed without the REPL."""
+        return {"tool": site.components.store.reference_from_repl(site.numbered.call.prompt)}
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
-        """Run the tool that the call names, once: its result as JSON, or the sentence of what went wrong."""
-        tree, call_path, call = site.tree, site.asked.call_path, site.asked.call
+        """Run the tool that the call names, once. Return its result as JSON, or an error message."""
+        tree, call_path, call = site.tree, site.numbered.call_path, site.numbered.call
         key = f"{call_path} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
 
         async def run() -> CallResult:
@@ -115,74 +117,82 @@ class ToolHandler(CallHandler):
 
 
 async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
+    """Check the arguments of a call, and run its tool. `key` identifies the call."""
     tree = site.tree
     try:
-        name, args, kwargs = json.loads(site.asked.call.prompt)
-        tool = site.components.tools_of(site.asked.path)[name]
-        known = arguments(tool)
-        given = [*zip(known, args, strict=False)]
-        given += [(aliases(tool).get(argument, argument), value) for argument, value in kwargs.items()]
-        named = dict(given)
+        name, args, kwargs = json.loads(site.numbered.call.prompt)
+        tool = site.components.tools_of(site.numbered.path)[name]
+        names = [*argument_schemas(tool)]
+        pairs = [*zip(names, args, strict=False)]
+        pairs += [(aliases(tool).get(argument, argument), value) for argument, value in kwargs.items()]
+        arguments = dict(pairs)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return CallResult(None, "there is no such tool")
-    if len(args) > len(known):
-        return CallResult(None, f"{name} takes {len(known)} arguments, not {len(args)}")
-    if wrong := _misnamed(tool, [argument for argument, _ in given]):
-        return CallResult(None, f"{name} {clip(wrong, MOST_TOLD)}")
+    if len(args) > len(names):
+        return CallResult(None, f"{name} takes {len(names)} arguments, not {len(args)}")
+    if problem := _argument_problem(tool, [argument for argument, _ in pairs]):
+        return CallResult(None, f"{name} {clip(problem, MAX_ERROR_CHARS)}")
     most = site.components.limits.value
     try:
         async with tree.tool_limiter, asyncio.timeout(tree.ledger.seconds_left()):
-            return CallResult(await result_of(tree, _result(tool, named, key, config, most)))
-    except Unusable as error:
-        return CallResult(None, f"{name} ran, but {clip(str(error), MOST_TOLD)}")
+            return CallResult(await result_of(tree, _result(tool, arguments, key, config, most)))
+    except UnusableResult as error:
+        return CallResult(None, f"{name} ran, but {clip(str(error), MAX_ERROR_CHARS)}")
     except (RLMError, GraphBubbleUp):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a tool raises
-        return CallResult(None, f"{name} {what_failed(error)}")
+        return CallResult(None, f"{name} {failure_message(error)}")
 
 
-def _misnamed(tool: BaseTool, given: Sequence[str]) -> str | None:
-    """Return what is wrong with the names of arguments, as the end of a sentence about the tool."""
-    known = arguments(tool)
-    if len(set(given)) < len(given):
-        return f"got multiple values for argument {clip(repr(Counter(given).most_common(1)[0][0]), 200)}"
-    strange = sorted(set(given) - set(known))
-    if strange and (not takes_more(tool) or strange[0] in injected(tool)):  # that is not for code to set
-        return f"takes no argument {clip(repr(strange[0]), 200)}; it takes {', '.join(known) or 'none'}"
+def _argument_problem(tool: BaseTool, names: Sequence[str]) -> str | None:
+    """Return why a tool cannot be called with arguments of these names, as the end of a sentence about the tool.
+    None if it can."""
+    if len(set(names)) < len(names):
+        return f"got multiple values for argument {clip(repr(Counter(names).most_common(1)[0][0]), 200)}"
+    accepted = argument_schemas(tool)
+    unknown = sorted(set(names) - set(accepted))
+    # Code must not set injected arguments.
+    if unknown and (not takes_other_arguments(tool) or unknown[0] in injected_arguments(tool)):
+        return f"takes no argument {clip(repr(unknown[0]), 200)}; it takes {', '.join(accepted) or 'none'}"
     return None
 
 
-async def _result(tool: BaseTool, named: dict[str, Any], key: str, config: RunnableConfig, most: int) -> str:
-    """Return the result as JSON. A plain function has a thread of its own: it may use tools, and wait for them."""
-    kept: list[Any] = []
-    called, given = _keeping(tool, kept), cast(Any, named)
+async def _result(tool: BaseTool, arguments: dict[str, Any], key: str, config: RunnableConfig, most: int) -> str:
+    """Call a tool, and return its result as JSON of at most `most` bytes.
+
+    A plain function runs in a new thread: it may call tools and wait for them. Raises `UnusableResult`, and the
+    errors of the tool.
+    """
+    results: list[Any] = []
+    capturing, tool_input = _capturing(tool, results), cast(Any, arguments)
     if tool.response_format == "content_and_artifact" or needs_call_id(tool):
         call_id = f"call_{hashlib.sha256(key.encode()).hexdigest()[:24]}"
-        given = ToolCall(name=tool.name, args=named, id=call_id, type="tool_call")
+        tool_input = ToolCall(name=tool.name, args=arguments, id=call_id, type="tool_call")
 
-    def told(result: Any) -> str:
-        data = _of_message(tool, result, kept)
+    def to_json(result: Any) -> str:
+        data = _data_of(tool, result, results)
         is_content = isinstance(result, ToolMessage) and data is result.content
-        return as_json(of_blocks(data, is_content=is_content), most)
+        return as_json(text_of_blocks(data, is_content=is_content), most)
 
     if _is_sync(tool):
-        return await in_own_thread(lambda: told(called.invoke(given, config)))
-    result = await called.ainvoke(given, config)
-    return await in_own_thread(lambda: told(result))
+        return await in_own_thread(lambda: to_json(capturing.invoke(tool_input, config)))
+    result = await capturing.ainvoke(tool_input, config)
+    return await in_own_thread(lambda: to_json(result))
 
 
 def _is_sync(tool: BaseTool) -> bool:
-    """Return whether a tool has no async form but a thread."""
+    """Return whether a tool has only a synchronous function."""
     if isinstance(tool, StructuredTool | Tool):
         return tool.coroutine is None
     return type(tool)._arun is BaseTool._arun
 
 
-def _keeping(tool: BaseTool, kept: list[Any]) -> BaseTool:
-    """Return a tool that keeps what its function returns, since the message that LangChain makes of it is text.
+def _capturing(tool: BaseTool, results: list[Any]) -> BaseTool:
+    """Return a copy of a tool that appends what its function returns to `results`. LangChain's message has only
+    text.
 
-    An exit of its function is an error right there: LangChain runs a coroutine as a task of its own, from which an
-    exit gets to the event loop.
+    The copy raises `Failed` for an exit of its function, because LangChain runs a coroutine as a separate task, and
+    an exit of that task would end the event loop.
     """
     if not isinstance(tool, StructuredTool | Tool):
         return tool
@@ -190,26 +200,27 @@ def _keeping(tool: BaseTool, kept: list[Any]) -> BaseTool:
     if (function := tool.func) is not None:
 
         @wraps(function)
-        def called(*args: Any, **kwargs: Any) -> Any:
+        def captured(*args: Any, **kwargs: Any) -> Any:
             with exits_as_failures():
-                kept.append(function(*args, **kwargs))
-            return kept[-1]
+                results.append(function(*args, **kwargs))
+            return results[-1]
 
-        update["func"] = called
+        update["func"] = captured
     if (coroutine := tool.coroutine) is not None:
 
         @wraps(coroutine)
-        async def acalled(*args: Any, **kwargs: Any) -> Any:
+        async def acaptured(*args: Any, **kwargs: Any) -> Any:
             with exits_as_failures():
-                kept.append(await coroutine(*args, **kwargs))
-            return kept[-1]
+                results.append(await coroutine(*args, **kwargs))
+            return results[-1]
 
-        update["coroutine"] = acalled
+        update["coroutine"] = acaptured
     return tool.model_copy(update=update)
 
 
-def _of_message(tool: BaseTool, result: Any, kept: list[Any]) -> Any:
-    """Return what a tool has for code: the data that MCP servers send beside the text, else its content."""
+def _data_of(tool: BaseTool, result: Any, results: list[Any]) -> Any:
+    """Return a tool's result as data: the structured content of an MCP server, or what the function returned, or
+    the content of the message. Raises `ToolException` for a message with an error."""
     if not isinstance(result, ToolMessage):
         return result
     if result.status == "error":
@@ -217,12 +228,13 @@ def _of_message(tool: BaseTool, result: Any, kept: list[Any]) -> Any:
     data = result.artifact.get("structured_content") if isinstance(result.artifact, dict) else None
     if isinstance(data, dict):
         return data["result"] if data.keys() == {"result"} else data
-    if not kept or isinstance(kept[-1], ToolMessage):
+    if not results or isinstance(results[-1], ToolMessage):
         return result.content
-    return kept[-1][0] if tool.response_format == "content_and_artifact" else kept[-1]
+    return results[-1][0] if tool.response_format == "content_and_artifact" else results[-1]
 
 
 def _from_function(function: Callable[..., Any]) -> BaseTool:
+    """Make a tool from a function. Raises `ConfigurationError`."""
     if not callable(function):
         raise ConfigurationError(f"a tool is a LangChain tool or a function, not {type(function).__name__}")
     if isinstance(function, type) and issubclass(function, BaseTool):
@@ -235,7 +247,7 @@ def _from_function(function: Callable[..., Any]) -> BaseTool:
             "StructuredTool.from_function(..., name=..., description=...)"
         )
     try:
-        if argument := unpassable(function):
+        if argument := unpassable_argument(function):
             raise ValueError(f"its argument `{argument}` cannot be passed by name; name each of its arguments")
         if asyncio.iscoroutinefunction(function):
             return StructuredTool.from_function(coroutine=function)

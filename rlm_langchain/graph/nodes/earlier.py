@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.context.long_text import load_text
 from rlm_langchain.context.prompt_text import to_prompt_text
-from rlm_langchain.context.sanitize import shown
+from rlm_langchain.context.sanitize import fence
 from rlm_langchain.context.sources.json_values import why_not_json
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
@@ -56,11 +56,11 @@ def describe_earlier(profile: str, name: str, before: Sequence[Exchange]) -> str
 
 
 def _describe(profile: str, place: str, one: Exchange, is_last: bool) -> str:
-    question = shown(one["question"], QUESTION_CHARS)
+    question = fence(one["question"], QUESTION_CHARS)
     if one["answer"] is None:
         return render(profile, "earlier_without", place=place, question=question, status=one["status"])
     text = to_prompt_text(one["answer"])
-    answer = shown(text, LAST_ANSWER_CHARS if is_last else ANSWER_CHARS)
+    answer = fence(text, LAST_ANSWER_CHARS if is_last else ANSWER_CHARS)
     kind, chars = type(one["answer"]).__name__, f"{len(text):,}"
     return render(
         profile,

@@ -11,8 +11,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
-from rlm_langchain.answers.fan_out import LeftOut, described, left_out
-from rlm_langchain.context.long_text import value_fields
+from rlm_langchain.answers.fan_out import LeftOut, parts_left_out, prompt_values
+from rlm_langchain.context.long_text import store_texts, value_fields
+from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -29,12 +30,13 @@ from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.degradation import is_blank
 from rlm_langchain.trajectory.journal import Journal, fingerprint
 from rlm_langchain.trajectory.observation import format_observation
-from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
+from rlm_langchain.trajectory.recorder import PREVIEW, NumberedCall, Recorder
 from rlm_langchain.types import (
     Answered,
     Call,
     CallResult,
     Completed,
+    ContextRef,
     Died,
     Plain,
     Refusal,
@@ -54,10 +56,11 @@ MAX_FLAWED = 5
 BLANK_PROBLEM = (
     "it is None, or a text without words. If there is no answer, give FINAL a sentence that says so and why."
 )
+"""The message to the model about a blank answer."""
 GRACE_AFTER_DEADLINE = 2.0
-"""Most seconds that a cell may compute after the deadline, to make an answer of its replies."""
+"""The most seconds that a cell may compute after the deadline, to make an answer from its replies."""
 REPLAY_NOTE_SECONDS = 3.0
-"""Seconds of computing for a replay from which a note reports it."""
+"""Seconds of computing from which a note reports a replay."""
 
 
 def open_repl(components: Components, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
@@ -142,10 +145,10 @@ class ExecuteStep:
                     self._died("", loop)
                     step = None
                 case Suspended(calls):
-                    asked = self._numbered(calls)
-                    replies = self._answer_free_calls(asked)
+                    numbered_calls = self._numbered(calls)
+                    replies = self._answer_free_calls(numbered_calls)
                     if replies is None:
-                        return self._fan_out(asked)
+                        return self._fan_out(numbered_calls)
                     step = self.repl.answer(replies)
                 case Completed(stdout, error):
                     self._output("completed", stdout, error)
@@ -180,10 +183,8 @@ class ExecuteStep:
     def _answer_problem(self, value: Plain) -> str | None:
         """Return why an answer is sent back, or None. One that does not fit the schema always is; a blank one, or
         one with wrong quotes, is only once a run."""
-        schema, cites = (
-            self.components.answer_schema(self.state["path"]),
-            self.components.wants_citations(self.state["path"]),
-        )
+        path = self.state["path"]
+        schema, cites = self.components.answer_schema(path), self.components.wants_citations(path)
         answer = answer_of(value) if cites else value
         problem = None if schema is None else schema.problem(answer)
         if problem:
@@ -206,9 +207,9 @@ class ExecuteStep:
     @property
     def _declined(self) -> bool:
         """Return whether a person declined the calls that the cell waits for."""
-        asked = self.state.get("approval")
+        approval = self.state.get("approval")
         pending = range(self.repl.next_call, self.repl.next_call + len(self.repl.pending_calls))
-        return asked is not None and asked["granted"] is False and asked["first"] in pending
+        return approval is not None and approval["granted"] is False and approval["first"] in pending
 
     @property
     def _cell(self) -> int:
@@ -226,6 +227,7 @@ class ExecuteStep:
         return step
 
     def _start(self, code: str) -> Step:
+        """Record a cell, and run it until it ends or makes a call."""
         self._write(
             CellRecord(
                 type="cell",
@@ -239,6 +241,7 @@ class ExecuteStep:
         return self.repl.run(code, self.journal.setup(self._cell))
 
     def _numbered(self, calls: Sequence[Call]) -> list[NumberedCall]:
+        """Number the calls that the cell waits for."""
         path, cell, first = self.state["path"], self._cell, self.repl.next_call
         return [NumberedCall(path, cell, first + i, call, fingerprint(call)) for i, call in enumerate(calls)]
 
@@ -257,34 +260,34 @@ class ExecuteStep:
             self._record_reply(call, reply)
         return ready
 
-    def _refused(self, asked: NumberedCall, refusal: Refusal) -> Reply:
-        """Return a refusal, or the recorded reply if the call was answered before."""
-        known = self.journal.reply(asked.number, asked.call)
-        if known is not None:
-            return known
+    def _refused(self, numbered: NumberedCall, refusal: Refusal) -> Reply:
+        """Refuse a call. If it was answered before, return the recorded reply instead."""
+        recorded = self.journal.reply(numbered.number, numbered.call)
+        if recorded is not None:
+            return recorded
         why = "a person declined this call" if refusal == "declined" else "the run is ending: no more calls"
         reply = Reply(error=why)
-        self._record_reply(asked, reply, refusal)
+        self._record_reply(numbered, reply, refusal)
         return reply
 
-    def _free_reply(self, asked: NumberedCall) -> Reply | None:
+    def _free_reply(self, numbered: NumberedCall) -> Reply | None:
         """Return the reply to a free call, or None for a call that must be sent."""
-        site = CallSite(self.components, self.tree, asked)
-        return handler_of(asked.call.kind).free_reply(site, self.journal)
+        site = CallSite(self.components, self.tree, numbered)
+        return handler_of(numbered.call.kind).free_reply(site, self.journal)
 
-    def _record_reply(self, asked: NumberedCall, reply: Reply, refusal: Refusal | None = None) -> None:
+    def _record_reply(self, numbered: NumberedCall, reply: Reply, refusal: Refusal | None = None) -> None:
         """Record the reply to a call that was answered or refused without a task."""
-        is_free = kind_of(asked.call.kind).is_free
+        is_free = kind_of(numbered.call.kind).is_free
         result = CallResult(
             None,
             reply.error,
             memo=not is_free and reply.error is None,
             refused=None if is_free else refusal,
         )
-        prompt_chars = len(asked.call.prompt)
-        result = self.tree.charged(asked.call_path, result)
+        prompt_chars = len(numbered.call.prompt)
+        result = self.tree.charged(numbered.call_path, result)
         more = {"value": reply.value} if is_free else value_fields(self.components.store, reply.value)
-        self.journal.add(self.recorder.call(asked, result, prompt_chars=prompt_chars, **more))
+        self.journal.add(self.recorder.call(numbered, result, prompt_chars=prompt_chars, **more))
 
     def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:
         """Send the calls that have no recorded reply as tasks, or go to `approve` if a person must be asked first.
@@ -292,34 +295,46 @@ class ExecuteStep:
         Threads of a cell may make calls of different kinds at once. Those that are free are answered here.
         """
         missing = [call for call in calls if self.journal.reply(call.number, call.call) is None]
-        if asking := approval_needed(self.components, self.state, self.tree, missing):
+        if approval := approval_needed(self.components, self.state, self.tree, missing):
             self.tree.close(self.state["path"])  # the answer may take days, so the worker is closed
-            return self._go("approve", approval=asking)
-        self._write(
-            WaveRecord(
-                type="wave",
-                path=self.state["path"],
-                cell=self._cell,
-                first=self.repl.next_call,
-                count=len(calls),
-                time=time.time(),
-            )
+            return self._go("approve", approval=approval)
+        record = WaveRecord(
+            type="wave",
+            path=self.state["path"],
+            cell=self._cell,
+            first=self.repl.next_call,
+            count=len(calls),
+            time=time.time(),
         )
+        if (prompts := self._kept_prompts(calls)) is not None:
+            record["prompts_ref"] = prompts
+        self._write(record)
         free = [call for call in missing if kind_of(call.call.kind).is_free]
         for call in free:
             if (reply := self._free_reply(call)) is not None:
                 self._record_reply(call, reply)
-        agreed = self.tree.approval_limit.approved_up_to
-        read = self.tree.coverage.contexts if self.tree.coverage else []
+        approved = self.tree.approval_limit.approved_up_to
+        measured = self.tree.coverage.contexts if self.tree.coverage else []
         # Child runs need no previews, and each of their checkpoints would contain them.
-        tops = [self.components.store.with_short_preview(ref, 0) for ref in read]
-        sent = [
+        root_contexts = [self.components.store.with_short_preview(ref, 0) for ref in measured]
+        sites = [
             CallSite(self.components, self.tree, call, self.journal.contexts.get("context"))
             for call in missing
             if call not in free
         ]
-        tasks = make_subcall_tasks(self.state["run"], sent, TreeInfo(agreed, tops))
+        tasks = make_subcall_tasks(self.state["run"], sites, TreeInfo(approved, root_contexts))
         return self._go([Send("subcall", task) for task in tasks])
+
+    def _kept_prompts(self, calls: Sequence[NumberedCall]) -> ContextRef | None:
+        """Store the whole prompts of a batch, for readers of the trajectory; None when the records hold them whole,
+        or the run has no thread. Nothing of the run depends on them, so a store that is full does not end it."""
+        if self.tree.receipts is None or all(call.prompt_chars <= PREVIEW for call in calls):
+            return None
+        try:
+            return store_texts(self.components.store, [call.prompt_text for call in calls])
+        except JournalError as error:
+            self._note(f"the whole prompts of this batch could not be kept: {error}")
+            return None
 
     def _answered(self, value: Plain, stdout: str, error: str | None) -> Command[Any]:
         """Record the answer, and go to `finalise`. A long answer of a child run is stored by reference."""
@@ -332,6 +347,7 @@ class ExecuteStep:
     def _output(
         self, outcome: Literal["completed", "answered", "died"], stdout: str, error: str | None, **answer: Any
     ) -> None:
+        """Record the output of a cell, and reset the reasons why its answer was sent back."""
         more: dict[str, Any] = {**answer}
         if self.blank:
             more["blank"], self.blank = True, False
@@ -346,7 +362,7 @@ class ExecuteStep:
             (self.state["path"], self._cell),
             outcome,
             format_observation(
-                self._model.profile, self._window, self.journal, stdout, error, [*map(described, missing)]
+                self._model.profile, self._window, self.journal, stdout, error, [*map(prompt_values, missing)]
             ),
             chars=len(stdout),
             is_error=error is not None,
@@ -356,16 +372,19 @@ class ExecuteStep:
         self.journal.add(record)
 
     def _left_out(self) -> list[LeftOut]:
-        """Return what the fan-out of the cell left out. The calls of a child run are measured by other contexts."""
-        reading = self.tree.coverage
-        if self.state["path"] or reading is None or not reading.contexts:
+        """Return what a fan-out of the cell left out. Empty in a child run: only contexts of the top run are
+        measured."""
+        tracker = self.tree.coverage
+        if self.state["path"] or tracker is None or not tracker.contexts:
             return []
-        return left_out(reading, self.journal.calls_since_question, self._cell, self.journal.largest_batch)
+        return parts_left_out(tracker, self.journal.calls_since_question, self._cell, self.journal.largest_batch)
 
     def _died(self, stdout: str, error: str) -> None:
+        """Record the output of a cell that was ended before it had finished."""
         self._output("died", stdout, render(self._model.profile, "died", error=error))
 
     def _out_of_time(self, stdout: str) -> Command[Any]:
+        """End the cell because no time is left."""
         if self.journal.cells and not self.journal.finished(self._cell):
             self._died(stdout, "There is no time left.")
         return self._after_last_cell()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from typing_extensions import TypedDict
 
 from rlm_langchain.answers.citations import cite
-from rlm_langchain.answers.coverage import ReadRanges, read_in_records
+from rlm_langchain.answers.coverage import ReadRanges, recorded_ranges
 from rlm_langchain.answers.words import problem_in_words
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.long_text import value_fields
-from rlm_langchain.context.sanitize import fenced
+from rlm_langchain.context.sanitize import unfence
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.records import (
@@ -77,7 +77,7 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": ("\n".join(map(fenced, journal.last_outputs)) or None) if failed else None,
+        "found": ("\n".join(map(unfence, journal.last_outputs)) or None) if failed else None,
         "misfit": _schema_problem(components, state) if failed else None,
         # The next question on this thread starts a new run, with receipts of its own.
         "run": None,
@@ -178,21 +178,21 @@ def _take_out_quotes(
 def _read_ranges(components: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
     """Return the ranges of the contexts that this run's root model has read, and for the top run the coverage by
     all models of the tree."""
-    reading = components.coverage_tracker(components.trees.get(state["run"], components.budget), state, journal)
-    if not reading.contexts:
+    tracker = components.coverage_tracker(components.trees.get(state["run"], components.budget), state, journal)
+    if not tracker.contexts:
         return [], None
     records, read = state["trajectory"], ReadRanges()
     profile = components.root_model(depth_of(state["path"])).profile
     for record in records:
         if record["type"] == "output":
-            read += reading.find_read(record["text"])
+            read += tracker.ranges_in(record["text"])
         if record["type"] == "question":
-            read += reading.find_read(prompt_of(components.store, record))
+            read += tracker.ranges_in(prompt_of(components.store, record))
         if record["type"] == "question" and record.get("whole"):
-            read += reading.whole_context(record["context"]) or reading.find_read(
+            read += tracker.range_of(record["context"]) or tracker.ranges_in(
                 whole_text(components.store, record, profile)
             )
-    return read, None if state["path"] else reading.coverage([*read, *read_in_records(records)])
+    return read, None if state["path"] else tracker.coverage([*read, *recorded_ranges(records)])
 
 
 def _verdict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlm_langchain.context.describe import find_table, without_size
-from rlm_langchain.context.sanitize import quotable, shown
+from rlm_langchain.context.sanitize import fence, quotable
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import describe_earlier, exchanges
@@ -87,7 +87,7 @@ def _describe_context(profile: str, name: str, context: ContextRef) -> str:
         called=name,
         about=line,
         kind=without_size(line),
-        preview=shown(preview, 2_000),
+        preview=fence(preview, 2_000),
         glimpse=preview[:GLIMPSE].removeprefix("["),
         **(found.words() if found else {}),
     )

@@ -45,12 +45,12 @@ def make_subcall_tasks(run: str, calls: Sequence[CallSite], tree: TreeInfo) -> l
     shared: list[CallSite] = []
     own: list[tuple[CallSite, dict[str, Any]]] = []
     for site in calls:
-        more = handler_of(site.asked.call.kind).own_task(site, tree)
+        more = handler_of(site.numbered.call.kind).own_task(site, tree)
         if more is None:
             shared.append(site)
         else:
             own.append((site, more))
-    own.sort(key=lambda task: _ORDER[task[0].asked.call.kind])
+    own.sort(key=lambda task: _ORDER[task[0].numbered.call.kind])
     size = 1 if len(shared) <= SINGLE_SENDS else -(-len(shared) // (SINGLE_SENDS // 2))
     chunks = [shared[i : i + size] for i in range(0, len(shared), size)]
     return [_task(run, chunk, _context_for(chunk)) for chunk in chunks] + [
@@ -59,16 +59,16 @@ def make_subcall_tasks(run: str, calls: Sequence[CallSite], tree: TreeInfo) -> l
 
 
 def _task(run: str, sites: Sequence[CallSite], more: dict[str, Any]) -> SubcallTask:
-    asked = sites[0].asked
-    numbers = [site.asked.number for site in sites]
-    task = cast(SubcallTask, {"run": run, "path": asked.path, "cell": asked.cell, "calls": numbers, **more})
+    numbered = sites[0].numbered
+    numbers = [site.numbered.number for site in sites]
+    task = cast(SubcallTask, {"run": run, "path": numbered.path, "cell": numbered.cell, "calls": numbers, **more})
     task["seal"] = checksum(task)
     return task
 
 
 def _context_for(sites: Sequence[CallSite]) -> dict[str, Any]:
     """Return the payload field with the run's context, if a call of the task needs it."""
-    is_needed = any(handler_of(site.asked.call.kind).needs_context for site in sites)
+    is_needed = any(handler_of(site.numbered.call.kind).needs_context for site in sites)
     return {"context": sites[0].context} if is_needed else {}
 
 
@@ -116,8 +116,8 @@ class SubcallNode:
 
     async def _answer(self, number: int, call: Call, config: RunnableConfig) -> None:
         before = time.monotonic()
-        asked = NumberedCall(self.task["path"], self.task["cell"], number, call, fingerprint(call))
-        site = CallSite(self.components, self.tree, asked, self.task.get("context"))
+        numbered = NumberedCall(self.task["path"], self.task["cell"], number, call, fingerprint(call))
+        site = CallSite(self.components, self.tree, numbered, self.task.get("context"))
         handler = handler_of(call.kind)
         more: dict[str, Any] = {}
         try:
@@ -132,11 +132,11 @@ class SubcallNode:
         if kind_of(call.kind).is_answered_by_model and reply.error is None and not reply.memo:
             more = await self._ranges_read(call)
         self.recorder.call(
-            asked,
-            self.tree.charged(asked.call_path, reply)._replace(
+            numbered,
+            self.tree.charged(numbered.call_path, reply)._replace(
                 text=text, error=_clip_error(_storable(reply.error))
             ),
-            prompt_chars=asked.prompt_chars,
+            prompt_chars=numbered.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
             **more,
@@ -145,12 +145,14 @@ class SubcallNode:
     async def _ranges_read(self, call: Call) -> dict[str, Any]:
         """Return the field with the ranges of the contexts that were in the prompt. Only here is its text
         available."""
-        reading = self.tree.coverage
-        if reading is None or not reading.contexts:
+        tracker = self.tree.coverage
+        if tracker is None or not tracker.contexts:
             return {}
         text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"
         read = (
-            reading.find_read(text) if reading.is_quick(text) else await asyncio.to_thread(reading.find_read, text)
+            tracker.ranges_in(text)
+            if tracker.is_quick_to_search(text)
+            else await asyncio.to_thread(tracker.ranges_in, text)
         )
         return {"read": read} if read else {}
 

@@ -1,1 +1,1 @@
-"""An RLM as a chat model of LangChain."""
+"""`ChatRLM`, an RLM with the interface of a LangChain chat model."""

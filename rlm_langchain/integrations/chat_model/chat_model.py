@@ -1,7 +1,7 @@
-"""`ChatRLM`: a language model that is an RLM, the paper's own view of it.
+"""`ChatRLM`: an RLM with the interface of a LangChain chat model, as the RLM paper describes it.
 
-Whatever is long in the messages becomes the context, in the REPL; the last short thing that a person said is the
-question. So a chain or an agent that takes a chat model can be given contexts of any length, unchanged.
+The last human message is the question. The other messages, and the rest of a long question, become the context in
+the REPL. So any chain or agent that takes a chat model can work on contexts of any length, without changes.
 """
 
 from __future__ import annotations
@@ -29,44 +29,51 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.integrations.chat_model.per_call import RLMCache, RLMCall, model_name
-from rlm_langchain.integrations.chat_model.reply import checked_stop, thinking, thought, thoughts
+from rlm_langchain.integrations.chat_model.reply import (
+    checked_stop,
+    reasoning_chunk,
+    reasoning_of,
+    reasoning_of_run,
+)
 from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of, traced_schema
-from rlm_langchain.integrations.chat_model.tools import Given, bound_tools
+from rlm_langchain.integrations.chat_model.tools import ToolLike, bound_tools
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.runnable.options import OF_A_MODEL
+from rlm_langchain.runnable.options import MODEL_KEYWORDS
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.validation import option_errors
 
-PROVIDERS_OPTIONS = frozenset(
+PROVIDER_OPTIONS = frozenset(
     {"temperature", "max_tokens", "timeout", "max_retries", "api_key", "base_url", "streaming"}
 )
-"""Standard parameters of LangChain that its own tests give to every chat model. Ours has no provider."""
-EVENTS: dict[str, Any] = {"stream_mode": ["custom", "values"]}
+"""LangChain's standard parameters of providers. A `ChatRLM` has no provider, so they change nothing. They are
+accepted because LangChain's standard tests pass them to every chat model."""
+STREAM_OPTIONS: dict[str, Any] = {"stream_mode": ["custom", "values"]}
 
 
 class ChatRLM(BaseChatModel):
-    """An RLM behind LangChain's chat model interface. Each call is a question of its own, durable where it is asked
-    within a graph that is: a checkpointer of the RLM is not used.
+    """An RLM behind LangChain's chat model interface. Each call is a new question.
 
-    Raises what its RLM raises, and `InputError` for messages that ask nothing or hold pictures.
+    A call is durable if it is made inside a graph with a checkpointer. A checkpointer of the RLM is not used.
+    Raises what its RLM raises, and `InputError` for messages without a question or with pictures.
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     rlm: RLMRunnable
-    """What answers, as `create_rlm` makes it. Anything else is a `ConfigurationError`."""
+    """The RLM that answers, from `create_rlm`. Raises `ConfigurationError` for anything else."""
     long: int = Field(default=4_000, ge=1)
-    """Characters from which on a message is context rather than conversation."""
+    """Characters from which a message becomes context and is no longer part of the question."""
     tools_in: Literal["repl", "reply"] = "repl"
-    """Where bound tools are called. `repl`: by code, which keeps their results out of prompts; what only the caller
-    can run is handed back. `reply`: all are handed back, for an agent's own loop with its approvals and hooks."""
+    """Where bound tools are called. `repl`: by code in the REPL, which keeps their results out of prompts. Calls of
+    tools that only the caller can run are returned in the reply. `reply`: all calls are returned in the reply, for
+    an agent's own loop with its approvals and hooks."""
     reasoning: bool = True
-    """Whether replies hold what the RLM did, as reasoning. A stream shows it while it happens."""
+    """Whether replies contain the turns of the RLM as reasoning. A stream yields them while they happen."""
     stop: list[str] | None = None
-    """Words that end a reply, unless a call brings its own."""
+    """Words that end a reply. The `stop` of a call replaces them."""
 
-    _are_words = field_validator("stop", mode="before")(checked_stop)
-    _is_rlm = field_validator("rlm", mode="before")(checked_rlm)
+    _check_stop = field_validator("stop", mode="before")(checked_stop)
+    _check_rlm = field_validator("rlm", mode="before")(checked_rlm)
 
     def __init__(
         self,
@@ -81,35 +88,36 @@ class ChatRLM(BaseChatModel):
         """Make a chat model of an RLM.
 
         Args:
-            rlm: What answers, as `create_rlm` makes it.
-            long: Characters from which on a message is context rather than conversation.
-            tools_in: Where bound tools are called: "repl", by code; "reply", by the caller.
-            reasoning: Whether replies hold what the RLM did, as reasoning.
-            stop: Words that end a reply, unless a call brings its own.
-            options: Those that every chat model of LangChain has, such as `tags` and `rate_limiter`. LangChain's
-                standard parameters of providers (`temperature`, `max_tokens`, `timeout`, `max_retries`, `api_key`,
-                `base_url`, `streaming`) are taken, logged, and change nothing: set them on its RLM's models.
+            rlm: The RLM that answers, from `create_rlm`.
+            long: Characters from which a message becomes context and is no longer part of the question.
+            tools_in: Where bound tools are called: "repl", by code in the REPL; "reply", by the caller.
+            reasoning: Whether replies contain the turns of the RLM as reasoning.
+            stop: Words that end a reply. The `stop` of a call replaces them.
+            options: Options of every LangChain chat model, such as `tags` and `rate_limiter`. The standard
+            parameters
+                of providers (`temperature`, `max_tokens`, `timeout`, `max_retries`, `api_key`, `base_url`,
+                `streaming`) change nothing, and a warning is logged: set them on the models of the RLM.
 
         Raises:
-            ConfigurationError: For an option that there is not, or whose value is of another kind.
+            ConfigurationError: For an unknown option, or a value of the wrong type.
         """
-        if useless := sorted(PROVIDERS_OPTIONS & options.keys()):
+        if ignored := sorted(PROVIDER_OPTIONS & options.keys()):
             logging.getLogger(__name__).warning(
                 "%s of a ChatRLM: it changes nothing; set it on the models of the RLM, as in "
                 "create_rlm(init_chat_model(..., %s=...))",
-                ", ".join(useless),
-                useless[0],
+                ", ".join(ignored),
+                ignored[0],
             )
-        options = {name: value for name, value in options.items() if name not in PROVIDERS_OPTIONS}
-        if theirs := sorted(OF_A_MODEL & options.keys()):
+        options = {name: value for name, value in options.items() if name not in PROVIDER_OPTIONS}
+        if misplaced := sorted(MODEL_KEYWORDS & options.keys()):
             raise ConfigurationError(
-                f"a ChatRLM does not take {', '.join(theirs)}: set that on the models of its RLM"
+                f"a ChatRLM does not take {', '.join(misplaced)}: set that on the models of its RLM"
             )
         options |= {"rlm": rlm, "long": long, "tools_in": tools_in, "reasoning": reasoning, "stop": stop}
         with option_errors(type(self)):
             super().__init__(**options)
 
-    _memory: RLMCache = PrivateAttr(default_factory=RLMCache)
+    _rlms: RLMCache = PrivateAttr(default_factory=RLMCache)
 
     @property
     def _llm_type(self) -> str:
@@ -121,17 +129,17 @@ class ChatRLM(BaseChatModel):
 
     @property
     def model_name(self) -> str:
-        """The name of the root model, with "rlm" and a colon before it."""
+        """The name of the root model, after "rlm:"."""
         return model_name(self.rlm.root_model)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        named = kwargs.get("model") or self.model_name
-        told = LangSmithParams(ls_provider="rlm", ls_model_name=named, ls_model_type="chat")
-        return {**told, "ls_stop": stop} if stop else told
+        name = kwargs.get("model") or self.model_name
+        params = LangSmithParams(ls_provider="rlm", ls_model_name=name, ls_model_type="chat")
+        return {**params, "ls_stop": stop} if stop else params
 
     def _resolve_model_profile(self) -> ModelProfile:
-        able = ("text_inputs", "text_outputs", "tool_calling", "tool_choice", "structured_output")
-        return cast(ModelProfile, {**dict.fromkeys(able, True), "reasoning_output": self.reasoning})
+        abilities = ("text_inputs", "text_outputs", "tool_calling", "tool_choice", "structured_output")
+        return cast(ModelProfile, {**dict.fromkeys(abilities, True), "reasoning_output": self.reasoning})
 
     def _generate(
         self,
@@ -140,9 +148,9 @@ class ChatRLM(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        asked = self._asked(kwargs, stop)
-        output = asked.rlm.invoke(asked.input(messages, self.long), _below(CallbackManager, run_manager))
-        return self._result(asked, output, stop)
+        call = self._rlm_call(kwargs, stop)
+        output = call.rlm.invoke(call.input(messages, self.long), _child_config(CallbackManager, run_manager))
+        return self._result(call, output, stop)
 
     async def _agenerate(
         self,
@@ -151,9 +159,9 @@ class ChatRLM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        asked = self._asked(kwargs, stop)
-        config = _below(AsyncCallbackManager, run_manager)
-        return self._result(asked, await asked.rlm.ainvoke(asked.input(messages, self.long), config), stop)
+        call = self._rlm_call(kwargs, stop)
+        config = _child_config(AsyncCallbackManager, run_manager)
+        return self._result(call, await call.rlm.ainvoke(call.input(messages, self.long), config), stop)
 
     def _stream(
         self,
@@ -162,16 +170,16 @@ class ChatRLM(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        asked, state = self._asked(kwargs, stop), dict[str, Any]()
-        config = _below(CallbackManager, run_manager)
-        stream = asked.rlm.stream(asked.input(messages, self.long), config, **EVENTS)
+        call, state = self._rlm_call(kwargs, stop), dict[str, Any]()
+        config = _child_config(CallbackManager, run_manager)
+        stream = call.rlm.stream(call.input(messages, self.long), config, **STREAM_OPTIONS)
         with closing(cast(Generator[Any], stream)) as parts:
             for part in parts:
                 for chunk in self._chunks(part, state):
                     if run_manager:
                         run_manager.on_llm_new_token("", chunk=chunk)
                     yield chunk
-        for chunk in asked.end(state, stop or self.stop):
+        for chunk in call.final_chunks(state, stop or self.stop):
             if run_manager:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
@@ -183,25 +191,28 @@ class ChatRLM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        asked, state = self._asked(kwargs, stop), dict[str, Any]()
-        config = _below(AsyncCallbackManager, run_manager)
-        stream = asked.rlm.astream(asked.input(messages, self.long), config, **EVENTS)
+        call, state = self._rlm_call(kwargs, stop), dict[str, Any]()
+        config = _child_config(AsyncCallbackManager, run_manager)
+        stream = call.rlm.astream(call.input(messages, self.long), config, **STREAM_OPTIONS)
         async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
             async for part in parts:
                 for chunk in self._chunks(part, state):
                     if run_manager:
                         await run_manager.on_llm_new_token("", chunk=chunk)
                     yield chunk
-        for chunk in asked.end(state, stop or self.stop):
+        for chunk in call.final_chunks(state, stop or self.stop):
             if run_manager:
                 await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
 
     def bind_tools(
-        self, tools: Sequence[Given], *, tool_choice: Any = None, **kwargs: Any
+        self, tools: Sequence[ToolLike], *, tool_choice: Any = None, **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Let replies use tools, as `tools_in` says. A `tool_choice` of `any`, or of a name, asks for a reply that
-        is a call. Raises `ConfigurationError` for one that names no tool."""
+        """Return this model with tools, which are called where `tools_in` says.
+
+        With a `tool_choice` of `any`, or of the name of a tool, the reply is a tool call. Raises
+        `ConfigurationError` for a name that no tool has.
+        """
         bound_tools(tools, tool_choice, self.tools_in)
         choice = {} if tool_choice is None else {"tool_choice": tool_choice}
         return self.bind(tools=list(tools), **choice, **kwargs)
@@ -209,9 +220,12 @@ class ChatRLM(BaseChatModel):
     def with_structured_output(
         self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """Answers that fit a type that pydantic knows, or a JSON schema: the host checks them, and the root model
-        is told what does not fit. None that fits is `NoAnswer`; with `include_raw`, a `parsing_error`. `method` and
-        `strict`, which other models need, make no difference."""
+        """Return this model with answers of a type that pydantic can validate, or that fit a JSON schema.
+
+        The host validates them, and the root model gets the faults. If no answer fits, `NoAnswer` is raised, or
+        with `include_raw` returned as `parsing_error`. `method` and `strict`, which other models need, change
+        nothing.
+        """
         if unknown := set(kwargs) - {"method", "strict", "tools"}:
             raise ConfigurationError(f"with_structured_output does not take {', '.join(sorted(unknown))}")
         format_ = {"kwargs": {"method": kwargs.get("method", "json_schema")}, "schema": traced_schema(schema)}
@@ -223,29 +237,29 @@ class ChatRLM(BaseChatModel):
             return model | parse
         parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parse, parsing_error=lambda _: None)
         failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        either = parsed.with_fallbacks([failed], exception_key="parsing_error")
-        return cast(Runnable[LanguageModelInput, Any], RunnableMap(raw=model) | either)
+        with_error = parsed.with_fallbacks([failed], exception_key="parsing_error")
+        return cast(Runnable[LanguageModelInput, Any], RunnableMap(raw=model) | with_error)
 
-    def _asked(self, kwargs: dict[str, Any], stop: Any) -> RLMCall:
+    def _rlm_call(self, kwargs: dict[str, Any], stop: Any) -> RLMCall:
         checked_stop(stop)
-        return self._memory.asked(self.rlm, kwargs, self.tools_in)
+        return self._rlms.call_for(self.rlm, kwargs, self.tools_in)
 
-    def _result(self, asked: RLMCall, output: RLMOutput, stop: list[str] | None) -> ChatResult:
-        reasoning = thoughts(output["trajectory"]) if self.reasoning else ""
-        message = asked.told(output, stop or self.stop).message(reasoning)
+    def _result(self, call: RLMCall, output: RLMOutput, stop: list[str] | None) -> ChatResult:
+        reasoning = reasoning_of_run(output["trajectory"]) if self.reasoning else ""
+        message = call.reply(output, stop or self.stop).message(reasoning)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _chunks(self, part: Any, state: dict[str, Any]) -> Iterator[ChatGenerationChunk]:
-        """What a part of the graph's stream adds to the reply; the graph's state is noted."""
+        """Yield the chunks of reasoning in a part of the graph's stream. A part with values updates `state`."""
         mode, event = part
         if mode == "values":
             state.update(event)
-        elif self.reasoning and (text := thought(event)):
-            yield ChatGenerationChunk(message=thinking(text))
+        elif self.reasoning and (text := reasoning_of(event)):
+            yield ChatGenerationChunk(message=reasoning_chunk(text))
 
 
-def _below(kind: type[BaseCallbackManager], run: BaseRunManager | None) -> RunnableConfig:
-    """The config of a run below a model's own: chat models' run managers, unlike others', make no children."""
+def _child_config(kind: type[BaseCallbackManager], run: BaseRunManager | None) -> RunnableConfig:
+    """Return the config of a run below the model's own. Run managers of chat models have no `get_child`."""
     if run is None:
         return {}
     manager = kind(handlers=[], parent_run_id=run.run_id)

@@ -1,4 +1,4 @@
-"""Out of the messages that a chat model is given: the question that an RLM is asked, and its context."""
+"""Splits the messages to a chat model into a question for an RLM and its context."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from rlm_langchain.errors import InputError
 
 
 class Question(NamedTuple):
-    """What a conversation asks of an RLM."""
+    """The question in a conversation, with its context."""
 
     query: str
     context: str | list[BaseMessage] | None
-    """One text, or the messages; None when there are no others."""
+    """The other messages, or the text of the only one. None if there are no others."""
 
 
-def question(messages: Sequence[BaseMessage], long: int) -> Question:
-    """The question and the context in a conversation. Raises `InputError` when nobody asks anything.
+def question_of(messages: Sequence[BaseMessage], long: int) -> Question:
+    """Return the question and the context in a conversation. Raises `InputError` if no human message has text.
 
-    Short system messages are instructions and go with the question; everything else can be read in the REPL.
+    Short system messages are instructions and become part of the question. All other messages become the context.
     """
     refuse_pictures(messages)
     asking = next((i for i in reversed(range(len(messages))) if messages[i].type == "human"), None)
     if asking is None or not messages[asking].text.strip():
         raise InputError("there is no human message to answer")
-    query, rest = _split_long_message(messages[asking].text, long)
-    told: list[str] = []
-    read: list[BaseMessage] = []
+    query, rest_of_question = _split_long_message(messages[asking].text, long)
+    instructions: list[str] = []
+    rest: list[BaseMessage] = []
     for i, message in enumerate(messages):
         if i == asking:
-            read += [message.model_copy(update={"content": rest})] if rest else []
+            rest += [message.model_copy(update={"content": rest_of_question})] if rest_of_question else []
         elif message.type == "system" and len(message.text) < long:
-            told.append(message.text)
-        elif message.text.strip() or _calls(message):
-            read.append(message)
-    return Question("\n\n".join(text for text in [*told, query] if text.strip()), _context(read))
+            instructions.append(message.text)
+        elif message.text.strip() or _tool_calls(message):
+            rest.append(message)
+    return Question("\n\n".join(text for text in [*instructions, query] if text.strip()), _context(rest))
 
 
-def _context(read: list[BaseMessage]) -> str | list[BaseMessage] | None:
-    if len(read) == 1 and not _calls(read[0]):
-        return str(read[0].text)
-    return read or None
+def _context(rest: list[BaseMessage]) -> str | list[BaseMessage] | None:
+    if len(rest) == 1 and not _tool_calls(rest[0]):
+        return str(rest[0].text)
+    return rest or None
 
 
 def _split_long_message(text: str, long: int) -> tuple[str, str]:
-    """A long message is a question and what it is about: the question is its first or its last paragraph."""
+    """Split a long message into its question, which is the first or the last paragraph, and the rest."""
     if len(text) < long:
         return text, ""
     head, _, after = text.partition("\n\n")
-    before, _, tail = text.rpartition("\n\n")
+    beginning, _, tail = text.rpartition("\n\n")
     if after and len(head) < long and head.rstrip().endswith(("?", ":")):
         return head, after
-    if before and len(tail) < long:
-        return tail, before
+    if beginning and len(tail) < long:
+        return tail, beginning
     return "Do what the text in `context` asks for; it begins with its instructions or ends with them.", text
 
 
-def _calls(message: BaseMessage) -> list[Any]:
+def _tool_calls(message: BaseMessage) -> list[Any]:
     return list(message.tool_calls) if isinstance(message, AIMessage) else []

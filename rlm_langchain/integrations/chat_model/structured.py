@@ -1,4 +1,4 @@
-"""Typed replies of a `ChatRLM`: the ways to ask for a schema, and what reads a reply that fits one."""
+"""Typed replies of a `ChatRLM`: reads the requested schema, and parses replies that fit it."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.answers.words import answer_in_words, problem_in_words
 
 
-def answer_schema(wanted: Any) -> Any:
-    """What an answer has to fit, as `output_schema` takes it, from any of the ways to say it; None for nothing.
+def answer_schema(requested: Any) -> Any:
+    """Return a type or schema in the form of the option `output_schema`. None if answers may be any text.
 
-    A pydantic model stays one, with its validators. Raises `ConfigurationError`.
+    `requested` is a type, a JSON schema, or a `response_format` of OpenAI. A pydantic model is returned as it is,
+    to keep its validators. Raises `ConfigurationError`.
     """
-    match wanted:
+    match requested:
         case None | {"type": "text"}:
             return None
         case {"type": "json_object", **rest} if not rest:
             return {"type": "object"}
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return schema
-        case type() if issubclass(wanted, BaseModel):
-            return wanted
-    if isinstance(wanted, Mapping) or is_typeddict(wanted) or _is_model(wanted):
-        with suppress(TypeError, ValueError):  # it wants a name, which an answer needs not
-            return convert_to_json_schema(wanted)
-    AnswerSchema(wanted)
-    return wanted
+        case type() if issubclass(requested, BaseModel):
+            return requested
+    if isinstance(requested, Mapping) or is_typeddict(requested) or _is_model(requested):
+        with suppress(TypeError, ValueError):  # LangChain requires a title, and an answer needs none
+            return convert_to_json_schema(requested)
+    AnswerSchema(requested)
+    return requested
 
 
-def _is_model(wanted: Any) -> bool:
-    """Return whether this is a model of pydantic, be it of its first version."""
-    return isinstance(wanted, type) and is_basemodel_subclass(wanted)
+def _is_model(value: Any) -> bool:
+    """Return whether this is a pydantic model, of version 1 or 2."""
+    return isinstance(value, type) and is_basemodel_subclass(value)
 
 
 def traced_schema(schema: Any) -> Any:
-    """The schema as LangChain shows it to tracers, which it makes JSON of."""
+    """Return a schema in a form that LangChain can convert to JSON, for tracers."""
     if isinstance(schema, Mapping) or _is_model(schema):
         return schema
-    with suppress(Exception):  # of what it cannot read, in as many ways as there are
+    with suppress(Exception):  # LangChain raises errors of many types for a schema that it cannot convert
         convert_to_json_schema(schema)
         return schema
     name = getattr(schema, "__name__", None) or "answer"
@@ -57,22 +58,23 @@ def traced_schema(schema: Any) -> Any:
 
 
 def parser_of(schema: Any) -> BaseOutputParser[Any]:
-    """What makes a value of a reply: an instance of a type, or for a TypedDict and a JSON schema what is in it."""
-    if isinstance(schema, type) and is_basemodel_subclass(schema):
+    """Return the parser that turns a reply into an instance of a type. For a TypedDict or a JSON schema, that is a
+    plain dict or list."""
+    if _is_model(schema):
         return PydanticOutputParser(pydantic_object=schema)
     if isinstance(schema, Mapping) or is_typeddict(schema):
         return JsonOutputParser()
-    return TypeParser(wanted=schema)
+    return TypeParser(target_type=schema)
 
 
 class TypeParser(BaseOutputParser[Any]):
-    """Makes an instance of any type out of a reply that holds it as JSON, or is it as a text."""
+    """Parses a reply into an instance of any type that pydantic can validate. The reply is JSON, or plain text."""
 
-    wanted: Any
+    target_type: Any
 
     def parse(self, text: str) -> Any:
-        """The instance. Raises `OutputParserException`, as every parser does."""
-        schema = AnswerSchema(self.wanted)
+        """Return the instance. Raises `OutputParserException` if the reply does not fit the type."""
+        schema = AnswerSchema(self.target_type)
         answer = answer_in_words(text, schema, cites=False)
         if answer is None and (problem := problem_in_words(text, schema)):
             raise OutputParserException(f"the reply does not fit: {problem}", llm_output=text)

@@ -1,8 +1,9 @@
-"""What is bound to a `ChatRLM`: functions of its REPL, and functions that whoever asks has to call.
+"""Tools bound to a `ChatRLM`: functions in its REPL, and tools that the caller runs.
 
-A tool becomes a function of the REPL: code can call it a thousand times, and what it gives back stays out of every
-prompt. Some cannot: a schema has no code behind it, a tool with injected arguments needs the agent's own loop, and
-`return_direct` speaks to that loop. Those are handed back as `tool_calls` of the reply, as other chat models do.
+Most tools become functions in the REPL: code can call them any number of times, and their results stay out of all
+prompts. Calls of the others are returned as `tool_calls` of the reply, as other chat models do: a schema without a
+function, a tool with injected arguments, which needs an agent's loop, and one with `return_direct`, which ends that
+loop.
 """
 
 from __future__ import annotations
@@ -22,91 +23,94 @@ from rlm_langchain.answers.schema import AnswerSchema
 from rlm_langchain.context.sanitize import quotable
 from rlm_langchain.errors import ConfigurationError, RLMError
 
-Given = dict[str, Any] | type | Callable[..., Any] | BaseTool
-MOST = 50
-"""Arguments of a tool that a model is told."""
+ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
+MAX_ARGUMENTS = 50
+"""The most arguments of a tool that a prompt names."""
 CALLS = "tool_calls"
-"""The key under which an answer asks for calls."""
+"""The key of an answer that consists of tool calls."""
 
 
 class BoundTools(NamedTuple):
-    """The tools that a reply may use, each in its way."""
+    """The tools of a call, by where they run."""
 
     in_repl: tuple[Any, ...] = ()
-    """Functions of the REPL."""
+    """Tools that become functions in the REPL."""
     returned: tuple[dict[str, Any], ...] = ()
-    """Handed back: name, description and parameters of each."""
+    """Name, description and parameters of the tools whose calls are returned to the caller."""
     required: bool = False
-    """Whether the reply has to be such calls."""
+    """Whether the reply must be tool calls."""
 
-    def told(self, query: str) -> str:
-        """The question, and what its answer may be besides words."""
+    def with_tools(self, query: str) -> str:
+        """Return a question, followed by the tools whose calls may be its answer."""
         if not self.returned:
             return query
         lines = [
             quotable(f"- `{f['name']}({', '.join(_properties(f))})`: {f['description']}") for f in self.returned
         ]
-        how = f'FINAL({{"{CALLS}": [{{"name": "...", "args": {{...}}}}]}})'
+        example = f'FINAL({{"{CALLS}": [{{"name": "...", "args": {{...}}}}]}})'
         then = "That is what is asked for here." if self.required else "Else give the answer itself, as text."
-        about = "These functions are not in the REPL; whoever asks you calls them, and tells you the results later:"
-        return "\n".join([query, "", about, *lines, f"To have some called, end with `{how}`. {then}"])
+        intro = "These functions are not in the REPL; whoever asks you calls them, and tells you the results later:"
+        return "\n".join([query, "", intro, *lines, f"To have some called, end with `{example}`. {then}"])
 
     def schema(self, answer: Any) -> Any:
-        """What the answer has to fit; `answer` is what it would have to fit without these."""
+        """Return the schema of the answer: tool calls, or the type or schema `answer` of an answer without them."""
         if not self.returned:
             return answer
         calls = _calls_schema(self.returned)
         return calls if self.required else {"anyOf": [calls, _json_schema(answer)]}
 
     def calls(self, answer: Any) -> list[ToolCall]:
-        """The calls that an answer asks for."""
-        asked = answer.get(CALLS) if self.returned and isinstance(answer, dict) else None
-        if not isinstance(asked, list):
+        """Return the tool calls in an answer."""
+        requested = answer.get(CALLS) if self.returned and isinstance(answer, dict) else None
+        if not isinstance(requested, list):
             return []
-        return [ToolCall(name=c["name"], args=c["args"], id=f"call_{uuid.uuid4().hex[:24]}") for c in asked]
+        return [ToolCall(name=c["name"], args=c["args"], id=f"call_{uuid.uuid4().hex[:24]}") for c in requested]
 
 
-def bound_tools(tools: Sequence[Given], choice: Any, where: Literal["repl", "reply"]) -> BoundTools:
-    """What to do with bound tools. Raises `ConfigurationError` for a choice that names none of them."""
-    wanted = _choice(choice)
-    if wanted == "none":
+def bound_tools(tools: Sequence[ToolLike], choice: Any, tools_in: Literal["repl", "reply"]) -> BoundTools:
+    """Sort tools by where they run. `choice` is a `tool_choice`. Raises `ConfigurationError` if it names no
+    tool."""
+    choice_name = _parse_choice(choice)
+    if choice_name == "none":
         return BoundTools()
-    if wanted != "auto" and not tools:
+    if choice_name != "auto" and not tools:
         raise ConfigurationError(f"tool_choice is {choice!r}, and no tool is bound: bind tools, or leave it out")
-    runs = [] if where == "reply" else [tool for tool in tools if runs_here(tool)]
-    rest = [tool for tool in tools if where == "reply" or not runs_here(tool)]
-    if wanted == "auto":
-        return BoundTools(tuple(runs), tuple(map(_described, rest)))
-    if wanted == "any":
-        return BoundTools(tuple(runs if rest else ()), tuple(map(_described, rest or tools)), required=True)
-    named = [tool for tool in tools if _described(tool)["name"] == wanted]
+    in_repl = [] if tools_in == "reply" else [tool for tool in tools if can_run_in_repl(tool)]
+    returned = [tool for tool in tools if tools_in == "reply" or not can_run_in_repl(tool)]
+    if choice_name == "auto":
+        return BoundTools(tuple(in_repl), tuple(map(_describe, returned)))
+    if choice_name == "any":
+        return BoundTools(
+            tuple(in_repl if returned else ()), tuple(map(_describe, returned or tools)), required=True
+        )
+    named = [tool for tool in tools if _describe(tool)["name"] == choice_name]
     if not named:
-        raise ConfigurationError(f"tool_choice is {wanted!r}, and no tool of that name is bound")
-    others = tuple(tool for tool in runs if _described(tool)["name"] != wanted)
-    return BoundTools(others, (_described(named[0]),), required=True)
+        raise ConfigurationError(f"tool_choice is {choice_name!r}, and no tool of that name is bound")
+    other_tools = tuple(tool for tool in in_repl if _describe(tool)["name"] != choice_name)
+    return BoundTools(other_tools, (_describe(named[0]),), required=True)
 
 
-def runs_here(tool: Given) -> bool:
-    """Whether the REPL can have this tool as a function."""
+def can_run_in_repl(tool: ToolLike) -> bool:
+    """Return whether a tool can be a function in the REPL."""
     if isinstance(tool, dict | type):
         return False
     if not isinstance(tool, BaseTool):
         return callable(tool)
     if isinstance(tool, StructuredTool | Tool) and tool.func is None and tool.coroutine is None:
         return False
-    return not tool.return_direct and not _injected(tool)
+    return not tool.return_direct and not _has_injected_arguments(tool)
 
 
-def _injected(tool: BaseTool) -> bool:
-    """Whether it wants what only an agent's loop has: its state, its store, the number of the call."""
+def _has_injected_arguments(tool: BaseTool) -> bool:
+    """Return whether a tool has injected arguments (state, store, `tool_call_id`), which need an agent's loop."""
     if isinstance(tool.args_schema, dict):
         return False
-    whole, called = tool.get_input_schema(), tool.tool_call_schema
-    return isinstance(called, type) and set(get_fields(whole)) != set(get_fields(called))
+    all_arguments, shown_arguments = tool.get_input_schema(), tool.tool_call_schema
+    return isinstance(shown_arguments, type) and set(get_fields(all_arguments)) != set(get_fields(shown_arguments))
 
 
-def _choice(choice: Any) -> str:
-    """`auto`, `none`, `any`, or the name of a tool, from the ways in which providers say it."""
+def _parse_choice(choice: Any) -> str:
+    """Return `auto`, `none`, `any` or the name of a tool, from a `tool_choice` in the form of any provider."""
     match choice:
         case None | False | "auto":
             return "auto"
@@ -117,17 +121,18 @@ def _choice(choice: Any) -> str:
         case {"function": {"name": str(name)}} | {"name": str(name)}:
             return name
         case {"type": str(kind)}:
-            return _choice(kind)
+            return _parse_choice(kind)
     raise ConfigurationError(f"tool_choice is {choice!r}; give 'auto', 'any', 'none' or the name of a tool")
 
 
-def _described(tool: Given) -> dict[str, Any]:
-    """Name, description and parameters of a tool. Raises `ConfigurationError` where its schema cannot be read."""
+def _describe(tool: ToolLike) -> dict[str, Any]:
+    """Return name, description and parameters of a tool. Raises `ConfigurationError` for a schema that cannot be
+    read."""
     try:
-        return _read(tool)
+        return _convert(tool)
     except RLMError:
         raise
-    except Exception as error:  # whatever LangChain makes of a schema that may be a server's
+    except Exception as error:  # the schema may be a server's, and LangChain raises errors of many types for it
         name = tool.get("name") if isinstance(tool, dict) else getattr(tool, "name", None)
         raise ConfigurationError(
             f"the schema of the tool {str(name or type(tool).__name__)[:60]!r} cannot be read "
@@ -135,27 +140,31 @@ def _described(tool: Given) -> dict[str, Any]:
         ) from error
 
 
-def _read(tool: Given) -> dict[str, Any]:
+def _convert(tool: ToolLike) -> dict[str, Any]:
     function = convert_to_openai_tool(tool).get("function")
     if function is None:
         raise ConfigurationError(
             f"{json.dumps(tool, default=str)} is a tool that some provider runs on its servers, not one for an RLM"
         )
-    parameters = _flat(function.get("parameters") or {"type": "object", "properties": {}})
+    parameters = _inline_refs(function.get("parameters") or {"type": "object", "properties": {}})
     name, properties = str(function["name"]), parameters.get("properties", {})
     if not all(isinstance(one, str) for one in properties):
         raise ConfigurationError(f"the schema of the tool {name!r} cannot be read: its `properties` are no object")
     try:
-        AnswerSchema(parameters)  # what it calls for is checked against it
+        AnswerSchema(parameters)  # the arguments of calls are validated against it
     except ConfigurationError as error:
         raise ConfigurationError(f"the schema of the tool {name!r} cannot be read: {error}") from error
     return {"name": name, "description": str(function.get("description", "")), "parameters": parameters}
 
 
 def _properties(function: dict[str, Any]) -> list[str]:
-    """The names of its arguments: of very many, the first, and how many more there are."""
+    """Return the names of a tool's arguments: the first `MAX_ARGUMENTS`, and how many more there are."""
     names = list(function["parameters"].get("properties", {}))
-    return names if len(names) <= MOST else [*names[:MOST], f"... {len(names) - MOST:,} more"]
+    return (
+        names
+        if len(names) <= MAX_ARGUMENTS
+        else [*names[:MAX_ARGUMENTS], f"... {len(names) - MAX_ARGUMENTS:,} more"]
+    )
 
 
 def _calls_schema(functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -168,20 +177,20 @@ def _calls_schema(functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for f in functions
     ]
     items = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    listed = {"type": "array", "minItems": 1, "items": items}
-    return {"type": "object", "properties": {CALLS: listed}, "required": [CALLS]}
+    array = {"type": "array", "minItems": 1, "items": items}
+    return {"type": "object", "properties": {CALLS: array}, "required": [CALLS]}
 
 
 def _json_schema(answer: Any) -> dict[str, Any]:
-    """The schema of an answer that is no call: text, unless something else was asked for."""
+    """Return the JSON schema of an answer without tool calls. It is text by default."""
     if answer is None:
         return {"type": "string"}
-    return _flat(json.loads(AnswerSchema(answer).json))
+    return _inline_refs(json.loads(AnswerSchema(answer).json))
 
 
-def _flat(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without references: they would point nowhere from inside another schema."""
+def _inline_refs(schema: dict[str, Any]) -> dict[str, Any]:
+    """Replace the references in a schema by what they refer to, so that it can be a part of another schema."""
     if "$ref" not in json.dumps(schema):
         return schema
-    whole = dereference_refs(schema)
-    return {key: value for key, value in whole.items() if key not in ("$defs", "definitions")}
+    inlined = dereference_refs(schema)
+    return {key: value for key, value in inlined.items() if key not in ("$defs", "definitions")}

@@ -16,7 +16,7 @@ from langgraph.types import Command
 
 from rlm_langchain import Budget, Limits, create_rlm
 from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
-from rlm_langchain.answers.fan_out import left_out
+from rlm_langchain.answers.fan_out import parts_left_out
 from rlm_langchain.answers.substring_index import (
     ANCHOR_BYTES,
     MIN_DISTINCT_BYTES,
@@ -197,29 +197,29 @@ def test_every_stretch_that_is_long_enough_is_found_and_nothing_else(data):
     start = data.draw(some.integers(0, len(text) - 60))
     end = data.draw(some.integers(start + 50, len(text)))
     said = data.draw(letters) + "§" + text[start:end] + "§" + data.draw(letters)
-    places = SubstringIndex(text.encode())
-    found = places.find(said, SearchBudget(1_000))
+    index = SubstringIndex(text.encode())
+    found = index.find(said, SearchBudget(1_000))
     first, last = len(text[:start].encode()), len(text[:end].encode())
     marks = [
-        places.data[i : i + ANCHOR_BYTES]
+        index.data[i : i + ANCHOR_BYTES]
         for i in range(-(-first // ANCHOR_BYTES) * ANCHOR_BYTES, last - ANCHOR_BYTES + 1, ANCHOR_BYTES)
     ]
     is_plain = all(len(set(mark)) < MIN_DISTINCT_BYTES for mark in marks)
     assert sum(e - s for s, e in found) >= last - first or text.count(text[start:end]) > 1 or is_plain
     for s, e in found:
-        assert places.data[s:e].decode() in said
+        assert index.data[s:e].decode() in said
 
 
 def test_a_long_context_has_marks_further_apart_and_long_pieces_are_still_found(home, monkeypatch):
     monkeypatch.setattr("rlm_langchain.answers.substring_index.MAX_ANCHORS", 4_000)
     text = "".join(f"{n:05} is the number of a line that is like all the others.\n" for n in range(4_000))
-    store, reading = ContextStore(), CoverageTracker(ContextStore(), IndexCache())
-    reading.set_contexts([ref := store.reference(text)])
-    places = reading.index_cache.index(store, ref)
-    assert round(len(places) / len(places._anchors)) == 4 * ANCHOR_BYTES
-    got = [reading.find_read(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
-    assert reading.coverage(chain.from_iterable(got))["share"] == 1.0
-    assert reading.coverage(chain.from_iterable(got[:3]))["share"] == pytest.approx(30_000 / len(text), abs=0.005)
+    store, tracker = ContextStore(), CoverageTracker(ContextStore(), IndexCache())
+    tracker.set_contexts([ref := store.reference(text)])
+    index = tracker.index_cache.index(store, ref)
+    assert round(len(index) / len(index._anchors)) == 4 * ANCHOR_BYTES
+    got = [tracker.ranges_in(f"So?\n{text[i : i + 10_000]}") for i in range(0, len(text), 10_000)]
+    assert tracker.coverage(chain.from_iterable(got))["share"] == 1.0
+    assert tracker.coverage(chain.from_iterable(got[:3]))["share"] == pytest.approx(30_000 / len(text), abs=0.005)
 
 
 def test_an_answer_names_the_longest_pieces_and_says_how_many_more_there_are(home, monkeypatch):
@@ -235,9 +235,9 @@ RULES = ["|" + "-" * 20, "-" * 31 + "|", "-|" * 15 + "+"]
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_that_stand_everywhere_are_compared_with_nothing(rule):
-    places, effort = SubstringIndex(f"{'-' * 80}\n{'-|' * 40}\n".encode() * 160), SearchBudget(1_000)
-    assert places.find(rule * 700, effort) == []
-    assert effort.left == 1_000
+    index, budget = SubstringIndex(f"{'-' * 80}\n{'-|' * 40}\n".encode() * 160), SearchBudget(1_000)
+    assert index.find(rule * 700, budget) == []
+    assert budget.left == 1_000
 
 
 def test_one_prompt_is_compared_with_so_many_places_and_no_more(home):
@@ -245,18 +245,18 @@ def test_one_prompt_is_compared_with_so_many_places_and_no_more(home):
     some_words = [f"{n:04}abcdefghijkl" for n in range(1_000)]
     text = "".join(word + "#" * 16 for word in some_words)
     said = "".join(word + "?" for word in some_words)
-    effort = SearchBudget(50)
-    assert SubstringIndex(text.encode()).find(said + text, effort) == []
-    assert effort.left == 0
+    budget = SearchBudget(50)
+    assert SubstringIndex(text.encode()).find(said + text, budget) == []
+    assert budget.left == 0
     assert SubstringIndex(text.encode()).find(said + text, SearchBudget(2_000)) == [(0, len(text))]
 
 
 def test_all_contexts_together_get_the_compares_of_one_prompt(home, monkeypatch):
     given = []
-    monkeypatch.setattr(SubstringIndex, "find", lambda _, text, effort: given.append(effort) or [])
-    reading = CoverageTracker(store := ContextStore(), IndexCache())
-    reading.set_contexts([store.reference(TEXT), store.reference(TEXT[::-1])])
-    reading.find_read(TEXT)
+    monkeypatch.setattr(SubstringIndex, "find", lambda _, text, budget: given.append(budget) or [])
+    tracker = CoverageTracker(store := ContextStore(), IndexCache())
+    tracker.set_contexts([store.reference(TEXT), store.reference(TEXT[::-1])])
+    tracker.ranges_in(TEXT)
     assert given[0] is given[1]
     assert SearchBudget.for_text("x" * 16_384).left < 4_200
     assert SearchBudget.for_text("x" * 10_000_000).left == 65_536
@@ -266,10 +266,10 @@ def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
     built, of = [], SubstringIndex.of
     monkeypatch.setattr(SubstringIndex, "of", lambda file, *, ours: built.append(file) or of(file, ours=ours))
     texts = [TEXT, TEXT[::-1], TEXT.upper(), TEXT.swapcase()]
-    reading = CoverageTracker(store := ContextStore(), IndexCache())
-    reading.set_contexts([store.reference(text) for text in texts])
-    read = [stretch for text in texts for stretch in reading.find_read(text)]
-    assert reading.coverage(read)["share"] == 1.0
+    tracker = CoverageTracker(store := ContextStore(), IndexCache())
+    tracker.set_contexts([store.reference(text) for text in texts])
+    read = [byte_range for text in texts for byte_range in tracker.ranges_in(text)]
+    assert tracker.coverage(read)["share"] == 1.0
     assert len(built) == len(texts)
 
 
@@ -456,12 +456,12 @@ def test_what_is_said_is_what_the_prompts_lack(tracker, size, data):
         {
             "kind": "llm", "call": n, "cell": 0, "model": "m", "error": None, "prompt_sha256": str(n),
             "preview": f"A question, is it? {piece}"[:200], "prompt_chars": 19 + len(piece),
-            "read": tracker.find_read(f"A question, is it? {piece}"),
+            "read": tracker.ranges_in(f"A question, is it? {piece}"),
         }
         for n, (_, piece) in enumerate(pieces)
         if n not in gone
     ]  # fmt: skip
-    found = left_out(tracker, calls, 0, len(calls))
+    found = parts_left_out(tracker, calls, 0, len(calls))
     if not gone:
         assert found == []
         return
@@ -477,6 +477,6 @@ def test_what_is_said_is_what_the_prompts_lack(tracker, size, data):
 def tracker(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLM_HOME", str(tmp_path_factory.mktemp("home")))
-        reading = CoverageTracker(store := ContextStore(), IndexCache())
-        reading.set_contexts([store.reference(WORDY)])
-        yield reading
+        tracker = CoverageTracker(store := ContextStore(), IndexCache())
+        tracker.set_contexts([store.reference(WORDY)])
+        yield tracker

@@ -23,7 +23,7 @@ from rlm_langchain.cli.rendering.records import (
     narrate,
     one_line,
 )
-from rlm_langchain.cli.rendering.rich import Drawing, ScrollView, drawn
+from rlm_langchain.cli.rendering.rich import Drawing, ScrollView, render_part
 from rlm_langchain.records import Record
 from rlm_langchain.trajectory.tree import Trajectory, flatten
 from rlm_langchain.types import Usage
@@ -58,7 +58,7 @@ def test_a_turn_is_shown_without_the_code_that_is_shown_when_it_runs() -> None:
     text = "I count.\n\n```repl\nprint(1)\n```\n\nThen:\n~~~python\nprint(2)\n~~~\nDone."
     parts = narrate(RecordBuilder().turn(0, text, "print(1)\n", "print(2)\n").records[0])
     assert parts[0].text == "turn 1 · root · 2.0 s · read 100 tokens, wrote 10"
-    assert parts[1] == Part("said", "I count.\n\nThen:\n\nDone.")
+    assert parts[1] == Part("prose", "I count.\n\nThen:\n\nDone.")
 
 
 def test_a_turn_says_how_often_it_was_tried() -> None:
@@ -73,14 +73,14 @@ def test_output_is_shown_without_its_fence() -> None:
     assert narrate(record) == [Part("printed", "a\n``\nb")]
 
 
-def test_what_was_not_run_is_told_below_the_output() -> None:
+def test_the_note_on_blocks_that_were_not_run_follows_the_output() -> None:
     [record] = RecordBuilder().output(0, "Traceback", error=True).records
     assert record["type"] == "output"
     record["text"] += "\n\nSo 2 later blocks were not run."
     assert narrate(record) == [Part("error", "Traceback"), Part("note", "So 2 later blocks were not run.")]
 
 
-def test_silence_is_told_unless_the_cell_answered() -> None:
+def test_empty_output_is_noted_unless_the_cell_answered() -> None:
     assert narrate(RecordBuilder().output(0, "").records[0]) == [Part("note", "(nothing was printed)")]
     assert narrate(RecordBuilder().output(0, "", outcome="answered").records[0]) == []
 
@@ -110,13 +110,13 @@ def test_no_escape_sequence_and_no_markup_reaches_a_terminal(record: Record) -> 
     assert not any(set(part.text) & set("\x1b\x07\r\u202e") for part in parts)
     console = terminal(color_system=None)
     for part in parts:
-        console.print(drawn(part))
+        console.print(render_part(part))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in shown
     assert "[bold]not bold[/bold][/] :smile:" in shown.replace("\n", "")
 
 
-def test_failures_and_values_of_calls_are_made_visible_too() -> None:
+def test_invisible_characters_in_failures_and_values_are_escaped() -> None:
     told = RecordBuilder().cell(0, "c").wave(0, 0, 2).call(0, 0, HOSTILE, preview=HOSTILE).call(0, 1, error=HOSTILE)
     text = lines_of(told.records)
     assert not set(text) & set("\x1b\x07\r\u202e")
@@ -128,7 +128,7 @@ def test_a_long_part_is_cut_in_the_middle_and_says_how_much_is_left_out() -> Non
     assert clip(Part("printed", "x" * 5_000)) == "x" * 1_000 + " …"
 
 
-def test_one_line_cuts_and_joins() -> None:
+def test_one_line_joins_and_cuts_a_text() -> None:
     assert one_line("a\n  b\tc") == "a b c"
     assert one_line("x" * 300, 10) == "x" * 9 + "…"
 
@@ -151,13 +151,13 @@ def test_the_answer_of_the_top_run_is_left_to_the_caller() -> None:
     assert lines_of(RecordBuilder().answer("42").records) == ""
 
 
-def test_full_cuts_nothing() -> None:
+def test_full_lines_are_not_cut() -> None:
     records = RecordBuilder().output(0, "\n".join(map(str, range(100)))).records
     assert "more lines" in lines_of(records)
     assert "more lines" not in lines_of(records, full=True)
 
 
-def test_a_few_calls_are_told_one_by_one_and_many_are_counted() -> None:
+def test_a_few_calls_are_shown_one_by_one_and_many_are_counted() -> None:
     few = RecordBuilder().cell(0, "c").wave(0, 0, 1).call(0, 0, "yes")
     assert "→ yes" in lines_of(few.records)
     many = RecordBuilder().cell(0, "c").wave(0, 0, 20)
@@ -169,7 +169,7 @@ def test_a_few_calls_are_told_one_by_one_and_many_are_counted() -> None:
     assert "→" not in text
 
 
-def test_without_a_terminal_each_quarter_of_a_fan_out_is_told() -> None:
+def test_without_a_terminal_each_quarter_of_a_fan_out_is_reported() -> None:
     told = RecordBuilder().cell(0, "c").wave(0, 0, 100)
     for number in range(100):
         told.call(0, number)
@@ -191,14 +191,14 @@ def test_a_resumed_fan_out_that_asks_only_for_the_rest_ends_with_its_cell() -> N
     assert not waves.open
 
 
-def test_what_came_from_memory_is_said() -> None:
+def test_replies_from_memory_are_counted() -> None:
     told = RecordBuilder().cell(0, "c").wave(0, 0, 5)
     for number in range(5):
         told.call(0, number, memo=number > 2)
     assert "5 sub-calls: answered, 2 from memory" in lines_of(told.records)
 
 
-def test_a_summary_is_not_told_as_a_turn() -> None:
+def test_a_summary_is_not_shown_as_a_turn() -> None:
     [record] = RecordBuilder().turn(3, "So far: nothing.").records
     assert record["type"] == "turn"
     record["summary"] = True
@@ -208,14 +208,14 @@ def test_a_summary_is_not_told_as_a_turn() -> None:
     ]
 
 
-def test_calls_that_cost_nothing_are_not_told() -> None:
+def test_free_calls_are_not_shown() -> None:
     assert (
         lines_of(RecordBuilder().cell(0, "budget()").call(0, 0, {"calls": 3}, kind="budget").records).count("\n")
         == 1
     )
 
 
-def test_a_drawing_shows_what_goes_on_below_what_happened() -> None:
+def test_a_drawing_shows_the_activity_below_the_steps() -> None:
     console, told, now = terminal(color_system=None), Trajectory(), iter(range(100))
     view = Drawing(console, told, clock=lambda: float(next(now)))
     for record in RecordBuilder().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).call(0, 0).records:
@@ -250,7 +250,7 @@ def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
     assert "│ 7" in shown
 
 
-def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_view_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     view = NoView()
     view.write(RecordBuilder().note("n").records[0])
     view.close()
@@ -280,7 +280,7 @@ def test_no_line_at_the_bottom_of_a_drawing_takes_two() -> None:
     view.close()
 
 
-def test_spending_in_a_few_words() -> None:
+def test_spending_names_calls_tokens_and_cost() -> None:
     assert spending(Usage(1, 1_000, 0, 234, 0.0)) == "1 model call · 1,234 tokens"
     assert spending(Usage(2, 0, 0, 0, 1.5)) == "2 model calls · 0 tokens · $1.5000"
     assert cost_suffix(None) == " · price unknown"
@@ -299,7 +299,7 @@ def test_spending_in_a_few_words() -> None:
         (1, "100 %"),
     ],
 )
-def test_a_share_is_told_in_plain_figures(share: float, shown: str) -> None:
+def test_a_share_is_shown_as_a_percentage(share: float, shown: str) -> None:
     assert numbers.percent(share) == shown
 
 
@@ -314,11 +314,11 @@ def test_a_share_is_told_in_plain_figures(share: float, shown: str) -> None:
         (2.5e12, "2,500.0 GB"),
     ],
 )
-def test_a_size_is_told_in_a_unit_that_suits_it(number: float, shown: str) -> None:
+def test_a_size_is_shown_in_a_unit_that_suits_it(number: float, shown: str) -> None:
     assert numbers.size(number) == shown
 
 
-def test_what_was_paid_is_never_nothing() -> None:
+def test_a_small_cost_is_never_shown_as_zero() -> None:
     assert [numbers.dollars(cost) for cost in (0.00001, 0.0012, 1_234.5)] == [
         "less than $0.0001",
         "$0.0012",

@@ -38,7 +38,7 @@ from rlm_langchain import (
     ModelError,
     create_rlm,
 )
-from rlm_langchain.graph.calls.tools import tools_of
+from rlm_langchain.graph.calls.tools import tools_by_name
 from rlm_langchain.testing.models import FunctionModel, script
 
 ran: list[Any] = []
@@ -270,7 +270,7 @@ NAMES = {
 @pytest.mark.parametrize("sandbox", ["cpython", "monty"])
 def test_any_name_of_a_tool_has_a_name_in_python_that_takes_no_others_place(sandbox):
     tools = [named(name) for name in NAMES]
-    called = list(tools_of(tools))
+    called = list(tools_by_name(tools))
     assert called == [{"import_": "tool_import"}.get(name, name) for name in NAMES.values()]
     code = (
         f"import json\nlist = print = 0\nFINAL([{', '.join(f'{name}(7)' for name in called)}, str(llm_query('x'))])"
@@ -284,9 +284,9 @@ def test_any_name_of_a_tool_has_a_name_in_python_that_takes_no_others_place(sand
 
 def test_names_that_become_the_same_are_told_apart_and_two_of_one_name_refused():
     names = ["a-b", "a.b", "a_b", "a b"]
-    assert list(tools_of([named(name) for name in names])) == ["a_b_2", "a_b_3", "a_b", "a_b_4"]
+    assert list(tools_by_name([named(name) for name in names])) == ["a_b_2", "a_b_3", "a_b", "a_b_4"]
     with pytest.raises(ConfigurationError, match="two of that name"):
-        tools_of([named("a-b"), named("a-b")])
+        tools_by_name([named("a-b"), named("a-b")])
 
 
 @pytest.mark.parametrize("strategies", ["grep", "auto"])

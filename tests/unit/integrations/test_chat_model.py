@@ -25,9 +25,9 @@ from rlm_langchain import (
     NoAnswer,
     create_rlm,
 )
-from rlm_langchain.integrations.chat_model.chat_model import PROVIDERS_OPTIONS
+from rlm_langchain.integrations.chat_model.chat_model import PROVIDER_OPTIONS
 from rlm_langchain.integrations.chat_model.per_call import RLMCache
-from rlm_langchain.integrations.chat_model.question import question
+from rlm_langchain.integrations.chat_model.question import question_of
 from rlm_langchain.integrations.chat_model.tools import bound_tools
 from rlm_langchain.testing.models import script
 
@@ -61,14 +61,14 @@ def chat(*cells: str) -> ChatRLM:
 
 def test_a_long_message_is_the_context_and_the_last_short_one_the_question():
     messages = [HumanMessage(LONG), AIMessage("I have read it."), HumanMessage("How many words?")]
-    asked = question(messages, 4000)
+    asked = question_of(messages, 4000)
     assert asked.query == "How many words?"
     assert asked.context == messages[:2]
 
 
 @pytest.mark.parametrize("text", [f"How long is it?\n\n{LONG}", f"{LONG}\n\nHow long is it?"])
 def test_a_question_and_its_text_in_one_message_are_taken_apart(text):
-    asked = question([SystemMessage("Be brief."), HumanMessage(text)], 4000)
+    asked = question_of([SystemMessage("Be brief."), HumanMessage(text)], 4000)
     assert asked.query == "Be brief.\n\nHow long is it?"
     assert asked.context.strip() == LONG.strip()
 
@@ -92,12 +92,12 @@ def test_what_a_conversation_held_before_is_read_in_order_calls_and_results_too(
 def test_a_picture_is_refused_not_overlooked():
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
     with pytest.raises(InputError, match="reads text"):
-        question([HumanMessage([{"type": "text", "text": "What is this?"}, picture])], 4000)
+        question_of([HumanMessage([{"type": "text", "text": "What is this?"}, picture])], 4000)
 
 
 def test_nobody_asking_is_an_error():
     with pytest.raises(InputError):
-        question([SystemMessage("x")], 4000)
+        question_of([SystemMessage("x")], 4000)
 
 
 def test_it_answers_in_a_chain_with_usage():
@@ -161,7 +161,7 @@ async def test_a_reply_without_an_answer_says_why_there_is_none():
         assert reply.response_metadata["status"] == "failed"
 
 
-@pytest.mark.parametrize("option", sorted(PROVIDERS_OPTIONS))
+@pytest.mark.parametrize("option", sorted(PROVIDER_OPTIONS))
 def test_an_option_of_providers_is_taken_and_logged_with_where_it_belongs(option, caplog):
     ChatRLM(create_rlm(script("FINAL(1)")), **{option: 0})
     assert f"{option} of a ChatRLM: it changes nothing; set it on the models of the RLM" in caplog.text
@@ -291,7 +291,7 @@ def test_an_rlm_is_built_once_for_calls_that_are_alike():
     bound_model = model.bind_tools([double])
     bound_model.invoke("q")
     bound_model.invoke("q")
-    assert len(model._memory) == 1
+    assert len(model._rlms) == 1
 
 
 def sum_of(chunks):
@@ -319,8 +319,8 @@ def test_a_bound_model_goes_by_the_options_that_its_rlm_has_now():
 
 def test_a_call_whose_rlm_another_thread_forgets_has_it_all_the_same():
     class Forgetful(RLMCache):
-        def __setitem__(self, key, asked):
-            """Another thread has filled the memory since."""
+        def __setitem__(self, key, call):
+            """Drop the call, as if another thread had filled the cache meanwhile."""
 
     rlm = create_rlm(script("FINAL('hello')"), sandbox="monty")
-    assert Forgetful().asked(rlm, {}, "repl").rlm is rlm
+    assert Forgetful().call_for(rlm, {}, "repl").rlm is rlm

@@ -52,6 +52,31 @@ def stored(text: str) -> str:
     return ref["sha256"]
 
 
+def test_whole_prompts_of_a_thread_are_kept_and_stay(home: Path) -> None:
+    code = "llm_query_batched(['long ' * 100 + str(i) for i in range(3)])\nllm_query('short')\nFINAL(1)"
+    saver = InMemorySaver()
+    output = create_rlm(script(code), checkpointer=saver).invoke({"query": "q"}, THREAD)
+    waves = [record for record in output["trajectory"] if record["type"] == "wave"]
+    assert ["prompts_ref" in wave for wave in waves] == [True, False]
+    age(home)
+    collect(home, references(saver), older_than=30 * DAY)
+    assert ContextStore().load(waves[0]["prompts_ref"]) == ["long " * 100 + str(i) for i in range(3)]
+    unsaved = create_rlm(script(code)).completion("q")
+    assert not any("prompts_ref" in record for record in unsaved["trajectory"])
+
+
+def test_prompts_that_cannot_be_kept_do_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.store_texts", full)
+    rlm = create_rlm(script("FINAL(llm_query('long ' * 100)[:5])"), checkpointer=InMemorySaver())
+    output = rlm.invoke({"query": "q"}, THREAD)
+    assert (output["answer"], output["status"]) == ("<long", "complete")
+    notes = [record["text"] for record in output["trajectory"] if record["type"] == "note"]
+    assert notes == ["the whole prompts of this batch could not be kept: the disk is full"]
+
+
 def test_what_a_thread_refers_to_stays_and_what_is_old_and_nobodys_goes(home: Path) -> None:
     saver = InMemorySaver()
     rlm = create_rlm(script("FINAL(len(context))"), checkpointer=saver)

@@ -293,7 +293,7 @@ def test_a_stream_mode_that_there_is_not_is_told() -> None:
 
 
 def test_a_fork_needs_something_to_go_back_in() -> None:
-    with pytest.raises(ConfigurationError, match="a fork goes back in what a checkpointer keeps"):
+    with pytest.raises(ConfigurationError, match="a fork needs a checkpointer"):
         create_rlm(MODEL).fork({"configurable": {"thread_id": "a"}})
 
 

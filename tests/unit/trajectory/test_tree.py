@@ -33,6 +33,12 @@ def test_records_of_a_child_run_are_taken_out_before_the_call_they_answered() ->
     assert list(flatten(told)) == told
 
 
+def test_a_turn_that_was_lost_is_spent() -> None:
+    top = RecordBuilder().question().turn(0, "x").note("no reply came", "reader")
+    top.records[-1].update(usage=Usage(1, 9, 0, 1, 0.25).record())
+    assert Trajectory.of(top.records).spent.root == Usage(2, 109, 0, 11, 0.75)
+
+
 def test_flattening_leaves_the_result_as_it_was() -> None:
     records = nested()
     list(flatten(records))

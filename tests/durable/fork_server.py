@@ -1,11 +1,10 @@
-"""Where processes are born: one that has imported everything, and forks for each program.
+"""A process that has imported everything, and forks for each program, because imports take longer than a run.
 
-To import takes seconds, and a run takes one. A child shares nothing with its siblings but what was imported, and
-leads a process group of its own.
+Children share only what was imported. Each leads a process group of its own.
 
-    python -m tests.durable.nursery
+    python -m tests.durable.fork_server
 
-reads the path of a program a line, and says the number of the process that runs it.
+reads the path of a program from each line, and prints the id of the process that runs it.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from tests.durable.program import Program, main
 
 
 def warm() -> None:
-    """What every child would do first."""
+    """Do what every child would have to do first."""
     asyncio.run(_ask())
     early_modules(), late_modules()
 
 
 async def _ask() -> None:
-    """The OpenAI SDK imports most of itself when it is first used."""
+    """Ask a model once, because the OpenAI SDK imports most of its modules on first use."""
     await complete(resolve("openai:scripted", "root"), [HumanMessage("hello")])
 
 
 def serve() -> None:
-    """Fork for every line, until there are no more."""
+    """Fork for each line of standard input, until its end."""
     warm()
     assert threading.active_count() == 1, "a process with threads must not fork"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
@@ -45,12 +44,12 @@ def serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            live(line.strip())
+            run_child(line.strip())
         print(child, flush=True)
 
 
-def live(path: str) -> None:
-    """A child's whole life."""
+def run_child(path: str) -> None:
+    """Run a program in the child, and end the process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     out = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

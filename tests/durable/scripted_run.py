@@ -1,7 +1,7 @@
-"""What the scripted models say to the program that is killed: a run with every kind of call.
+"""The replies of the scripted models to the programs that are killed: a run with every kind of call.
 
-Every reply ends in a mark that is a hash of what was asked. So what a process has received can be read from its
-files, and compared with what it asks afterwards.
+Every reply ends with a mark, a hash of its request. So the replies that a process has received can be read from its
+files, and compared with the requests of a later process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from tests.servers.openai import Message
 
 WIDE = 230
-"""Calls of the widest wave of a wide run: more than 200, so that tasks have several."""
+"""Calls in the largest batch of a wide run: more than 200, so that a task has several."""
 CONTEXT = "".join(f"piece {i:03} of a text that is looked at; " for i in range(100))
 
 ROOT = (
@@ -93,33 +93,33 @@ FINAL(f"{sum(reply is not None for reply in replies)} of {len(replies)}")
 """,
 )
 """More calls than there is budget for."""
-PLAYS = {"MID": MID, "LOW": LOW, "ROOT": ROOT, "SPIN": SPIN, "SCARCE": SCARCE}
+SCRIPTS = {"MID": MID, "LOW": LOW, "ROOT": ROOT, "SPIN": SPIN, "SCARCE": SCARCE}
 WIDTH = re.compile(r"all of it\? (\d+)")
 MARK = re.compile(r"r-[0-9a-f]{16}")
 
 
 def query(wide: int = 10, word: str = "ROOT") -> str:
-    """The question of a run whose widest wave has so many calls."""
+    """Return the question of a run whose largest batch has so many calls."""
     return f"{word}: what is in all of it? {wide}"
 
 
 def mark(messages: list[Message]) -> str:
-    """What the reply to these messages ends in, and no other reply."""
+    """Return the mark of the reply to these messages."""
     asked = json.dumps([[m["role"], m["content"]] for m in messages])
     return "r-" + hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
-def play(messages: list[Message]) -> str:
-    """The reply: the next cell for a run, a word for a sub-call."""
+def scripted_reply(messages: list[Message]) -> str:
+    """Return the reply to a request: the next cell for a run, a word for a sub-call."""
     if messages[0]["role"] not in ("system", "developer"):
         return f"<{messages[0]['content'][:12]} {mark(messages)}>"
     question = str(messages[1]["content"])
-    cells = next(cells for word, cells in PLAYS.items() if f"{word}:" in question or f"{word} " in question)
+    cells = next(cells for word, cells in SCRIPTS.items() if f"{word}:" in question or f"{word} " in question)
     turn = sum(m["role"] == "assistant" for m in messages)
     cell = cells[min(turn, len(cells) - 1)].replace("WIDE", (WIDTH.search(question) or ["", "0"])[1])
     return f"```repl{cell}# {mark(messages)}\n```"
 
 
 def marks(text: Any) -> set[str]:
-    """The marks in a text or in bytes."""
+    """Return the marks in a text or in bytes."""
     return set(MARK.findall(text if isinstance(text, str) else text.decode("latin-1")))

@@ -1,4 +1,5 @@
-"""Runs programs, kills them, resumes them, and compares what they had with what they ask."""
+"""Runs programs, kills them, resumes them, and compares the replies that they had with the requests that they
+send."""
 
 from __future__ import annotations
 
@@ -21,59 +22,59 @@ from typing import Any
 import psycopg
 
 from rlm_langchain.cli.session.threads import Threads
-from tests.durable.play import mark, marks, play
 from tests.durable.program import Program
+from tests.durable.scripted_run import mark, marks, scripted_reply
 from tests.servers.scripted import serve
 from tests.servers.server import Rule, Server
 
 PATIENCE = 120
-"""Seconds after which a program hangs, for certain."""
+"""Seconds after which a program is taken to hang."""
 
 
 @dataclass
-class Nursery:
-    """The process that forks."""
+class ForkServer:
+    """The process of `tests/durable/fork_server.py`, which forks for each program."""
 
     process: subprocess.Popen[str]
 
-    def bear(self, program: Program) -> Life:
-        """A new process that runs a program."""
+    def start(self, program: Program) -> RunProcess:
+        """Start a process that runs a program."""
         program.result.unlink(missing_ok=True)
         assert self.process.stdin
         assert self.process.stdout
         path = program.save(Path(program.folder, f"program-{time.monotonic_ns()}.json"))
         self.process.stdin.write(f"{path}\n")
         self.process.stdin.flush()
-        return Life(program, int(self.process.stdout.readline()), path)
+        return RunProcess(program, int(self.process.stdout.readline()), path)
 
 
 @contextmanager
-def nursery(url: str) -> Iterator[Nursery]:
-    """A nursery whose children ask the models at `url`."""
+def fork_server(url: str) -> Iterator[ForkServer]:
+    """Yield a fork server whose children call the models at `url`."""
     environment = {**os.environ, "OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none"}
-    command = [sys.executable, "-m", "tests.durable.nursery"]
+    command = [sys.executable, "-m", "tests.durable.fork_server"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     with process:
         assert process.stdin
         assert process.stdout
         try:
             assert process.stdout.readline() == "ready\n"
-            yield Nursery(process)
+            yield ForkServer(process)
         finally:
             process.stdin.close()
 
 
 @dataclass
-class Life:
-    """A process from its birth to its end."""
+class RunProcess:
+    """A process that runs a program."""
 
     program: Program
     pid: int
     path: Path
-    born: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
 
     def wait(self, seconds: float = PATIENCE) -> bool:
-        """Whether it has ended within so many seconds."""
+        """Return whether the process has ended within so many seconds."""
         try:
             handle = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -84,18 +85,18 @@ class Life:
             os.close(handle)
 
     def kill(self) -> None:
-        """SIGKILL to the whole group."""
+        """Send SIGKILL to the process group."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         assert self.wait()
 
     @property
     def log(self) -> str:
-        """What it said."""
+        """The output of the process."""
         return Path(f"{self.path}.log").read_text()
 
     def end(self) -> dict[str, Any]:
-        """Its result. Fails when it hangs, or ended without one."""
+        """Wait, and return the result. Fails if the process hangs, or has no result."""
         if not self.wait():
             self.kill()
         assert self.program.result.exists(), self.log
@@ -103,7 +104,7 @@ class Life:
 
 
 def received(program: Program) -> set[str]:
-    """The marks of all replies that are on disk: in whole receipts, and in committed checkpoints."""
+    """Return the marks of all replies on disk, in complete receipts and in committed checkpoints."""
     found: set[str] = set()
     for path in (program.keep / "receipts").glob("*.jsonl"):
         found |= marks(path.read_bytes().rpartition(b"\n")[0])
@@ -144,89 +145,91 @@ def _in_postgres(program: Program) -> set[str]:
 
 @dataclass(frozen=True)
 class AtRequest:
-    """A process is killed when the server has received so many of its requests."""
+    """The process is killed when the server has received so many of its requests."""
 
     number: int
 
 
-Death = int | float | AtRequest
-"""When a process is killed: at this checkpoint write, after so many seconds, or at a request."""
+KillTime = int | float | AtRequest
+"""When a process is killed: at the checkpoint write of this number, after so many seconds, or at a request."""
 
 
 @dataclass
-class Survived:
-    """How a program came through, and what it paid twice."""
+class CrashResult:
+    """The result of a program that was killed and resumed, and the requests that it paid for twice."""
 
     result: dict[str, Any] = field(default_factory=dict)
     asked: list[set[str]] = field(default_factory=list)
-    """By process."""
+    """The marks of the requests of each process."""
     paid_twice: set[str] = field(default_factory=set)
-    """Asked although the reply was on disk, or twice by one process."""
+    """Marks of requests that were sent although the reply was on disk, or twice by one process."""
     states: list[str] = field(default_factory=list)
-    """After each death: how the thread stands, as `rlm runs` says; "none" when it does not know the thread."""
+    """The state of the thread after each kill, as in `rlm runs`. "none" for an unknown thread."""
     in_flight: list[int] = field(default_factory=list)
-    """By process that was resumed: what an earlier one had asked, and not received."""
+    """For each process, the number of its requests that an earlier process had sent without receiving the reply."""
 
-    def lived(self, had: set[str], asked: list[str]) -> None:
-        """A process has ended: it had these replies when it began, and asked these."""
+    def add_process(self, known: set[str], asked: list[str]) -> None:
+        """Add a process that has ended, with the marks of the replies on disk when it started and of its
+        requests."""
         twice = {mark for mark in asked if asked.count(mark) > 1}
-        self.paid_twice |= twice | (had & set(asked))
+        self.paid_twice |= twice | (known & set(asked))
         self.in_flight.append(len(set(asked).intersection(*[set().union(*self.asked)])))
         self.asked.append(set(asked))
 
 
 @dataclass
-class Arena:
-    """A server, and a nursery whose children ask it."""
+class CrashHarness:
+    """A model server, and a fork server whose children call it."""
 
     server: Server
-    nursery: Nursery
+    fork_server: ForkServer
     folder: Path
     runs: int = 0
 
     def program(self, **options: Any) -> Program:
-        """A program in a folder of its own."""
+        """Return a program with a folder of its own."""
         self.runs += 1
         folder = self.folder / str(self.runs)
         folder.mkdir()
         return Program(str(folder), **options)
 
-    def whole(self, program: Program) -> dict[str, Any]:
-        """Its result when nobody kills it, and the `seconds` it took."""
-        life = self.nursery.bear(program)
-        return {**life.end(), "seconds": time.monotonic() - life.born}
+    def run_undisturbed(self, program: Program) -> dict[str, Any]:
+        """Run a program without a kill, and return its result with the `seconds` that it took."""
+        process = self.fork_server.start(program)
+        return {**process.end(), "seconds": time.monotonic() - process.started}
 
     def asked(self, since: int = 0) -> list[str]:
-        """The marks of what was asked, in order, also by processes that are dead."""
+        """Return the marks of all requests, in order, including those of killed processes."""
         self.server.wait(lambda server: not server.connections)
         return [mark(request.messages) for request in self.server.requests[since:]]
 
-    def survive(self, program: Program, *deaths: Death) -> Survived:
-        """Run it, let each of `deaths` end it once, resume it after each, and watch what it asks again."""
-        done, resume = Survived(), program.resume
+    def run_with_kills(self, program: Program, *deaths: KillTime) -> CrashResult:
+        """Run a program, kill it at each of `deaths`, resume it after each, and record which requests are
+        repeated."""
+        done, resume = CrashResult(), program.resume
         for death in (*deaths, None):
-            had, since = received(program), len(self.asked())
+            known, since = received(program), len(self.asked())
             kill_at = death if isinstance(death, int) else 0
-            life = self.nursery.bear(replace(program, resume=resume, kill_at=kill_at))
+            process = self.fork_server.start(replace(program, resume=resume, kill_at=kill_at))
             if isinstance(death, AtRequest):
-                while self.server.calls < since + death.number and not life.wait(0.002):
+                while self.server.calls < since + death.number and not process.wait(0.002):
                     pass
-                life.kill()
+                process.kill()
             elif death is not None:
-                life.wait(PATIENCE if kill_at else death)
+                process.wait(PATIENCE if kill_at else death)
                 assert not kill_at or not program.result.exists(), "nobody killed it"
-                life.kill()
+                process.kill()
                 done.states.append(state(program))
-            elif not life.wait():
-                life.kill()
-            done.lived(had, self.asked(since))
+            elif not process.wait():
+                process.kill()
+            done.add_process(known, self.asked(since))
             resume = True
-        done.result = life.end()
+        done.result = process.end()
         return done
 
 
 def state(program: Program) -> str:
-    """How the thread of a program stands, as `rlm runs` says. With Postgres it is not looked at."""
+    """Return the state of a program's thread, as in `rlm runs`. With Postgres it is always "stopped"."""
     if program.postgres:
         return "stopped"
     threads = {kept.name: kept.standing.state for kept in Threads(program.database).all()}
@@ -234,14 +237,14 @@ def state(program: Program) -> str:
 
 
 @contextmanager
-def arena(folder: Path, latency: float = 0.004, rule: Rule = lambda _: None) -> Iterator[Arena]:
-    """Where programs live and die."""
-    with serve(play, latency=latency, rule=rule) as server, nursery(server.url) as born:
-        yield Arena(server, born, folder)
+def crash_harness(folder: Path, latency: float = 0.004, rule: Rule = lambda _: None) -> Iterator[CrashHarness]:
+    """Yield a harness with a new model server and a new fork server."""
+    with serve(scripted_reply, latency=latency, rule=rule) as server, fork_server(server.url) as started:
+        yield CrashHarness(server, started, folder)
 
 
 def story(output: dict[str, Any]) -> list[Any]:
-    """What happened in a run, without the times, and without what only a resumed run notes."""
+    """Return the events of a run without times, and without the notes of a resumed run."""
     parts: list[Any] = []
     calls: dict[int, Any] = {}
     for record in output["trajectory"]:
@@ -256,5 +259,5 @@ def story(output: dict[str, Any]) -> list[Any]:
 
 
 def story_of(call: dict[str, Any]) -> list[Any]:
-    """The story of a child run."""
+    """Return the events of a child run."""
     return story({"trajectory": call["child"]})

@@ -1,0 +1,126 @@
+"""Writes the page of a run: HTML, style, program and data in one file that opens from disk."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+from rlm_langchain.context.sanitize import one_line, visible
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import InputError
+from rlm_langchain.records import Record, RLMOutput
+from rlm_langchain.viewer.data import STOP_WORDS, Json, page_data
+
+MODULES = (
+    "text.js", "model.js", "query.js", "widgets.js", "detail.js", "summary.js", "run.js", "list.js", "timeline.js",
+    "context.js", "account.js", "main.js",
+)  # fmt: skip
+"""The parts of the program, each after those that it imports."""
+FRAME = 4_000_000
+"""Characters of a page that a notebook shows. Of a larger one, it says how to write it to a file."""
+OURS = b'<meta name="generator" content="rlm_langchain">'
+"""Stands in the head of every page."""
+_IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=const|let|function|class|async)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """The page of a run, to be written to a file, or shown by a notebook when it is the last value of a cell.
+
+    It contains what models were asked and what they replied: protect it as you would protect the context.
+    """
+
+    run: RLMOutput | Iterable[Record]
+    """A result, its trajectory, or the records of a trace."""
+    limits: Mapping[str, float] | None = None
+    """Limits of the run, by their names in `Budget`. No record holds them."""
+    store: ContextStore | None = None
+    """Where the contexts are, for the text around quotes. None: the page holds no text of a context but what models
+    wrote and code printed."""
+
+    def html(self) -> str:
+        """Return the page."""
+        records = cast(RLMOutput, self.run)["trajectory"] if isinstance(self.run, dict) else self.run
+        data = page_data(records, limits=self.limits, store=self.store)
+        style, program = _part("page.css"), _program()
+        packed = gzip.compress(json.dumps(data, separators=(",", ":")).encode(), 6, mtime=0)
+        parts = {
+            "title": html.escape(_title(data)),
+            "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(program)}'; "
+            "base-uri 'none'; form-action 'none'",
+            "style": style,
+            "summary": html.escape(_in_words(data)),
+            "data": base64.b64encode(packed).decode(),
+            "program": program,
+        }
+        return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
+
+    def to_html(self, path: Path | str) -> None:
+        """Write the page. An earlier page is replaced; any other file is not.
+
+        Raises `InputError` for a file that is something else, or cannot be written.
+        """
+        path = Path(path)
+        try:
+            if path.is_file() and not _is_page(path):
+                raise InputError(f"{path} is not replaced, because it is not the page of a run. Give another file")
+            path.write_text(self.html(), encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
+
+    def _repr_html_(self) -> str:
+        page = self.html()
+        if len(page) > FRAME:
+            return f"<p>The page of this run has {len(page):,} characters: write it with to_html(path).</p>"
+        return (
+            f'<iframe title="The page of a run" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
+            'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
+        )
+
+
+def _is_page(path: Path) -> bool:
+    """Return whether a file is one of our pages, or empty."""
+    with path.open("rb") as file:
+        head = file.read(4_000)
+    return not head or OURS in head
+
+
+@cache
+def _part(name: str) -> str:
+    return files(__package__).joinpath("page", name).read_text(encoding="utf-8")
+
+
+@cache
+def _program() -> str:
+    """The modules as one: what they import from each other is there already."""
+    return "\n".join(_EXPORT.sub("", _IMPORT.sub("", _part(name))) for name in MODULES)
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _title(data: Json) -> str:
+    question = data["runs"][0]["question"]
+    query = one_line(" ".join(question["query"].split())[:80]) if question else "no question"
+    return f"{query} · run"
+
+
+def _in_words(data: Json) -> str:
+    """What a reader without a program is told."""
+    end = data["runs"][0]["answer"]
+    if not end:
+        return "This run has not ended. The page needs JavaScript to show what it did."
+    why = f"{end['status']}: {STOP_WORDS[end['reason']]}"
+    return visible(f"{why}\n\n{end['answer'] or ''}\n\nThe page needs JavaScript to show what the run did.")
