@@ -336,6 +336,15 @@ class RLMInput(TypedDict):
     """The context: text, list, dict, path or object. Without one, a conversation keeps its earlier context."""
 
 
+class ContextReport(TypedDict):
+    """A context as it was read."""
+
+    about: str
+    """What it is, as the root model was told."""
+    notes: list[str]
+    """What was left out, replaced, guessed or repaired. Empty if nothing was."""
+
+
 class RLMOutput(TypedDict):
     """Result of a run, whatever ended it."""
 
@@ -368,8 +377,20 @@ class RLMOutput(TypedDict):
     """Number of quotes that were dropped from the answer because they are not in the context."""
     coverage: NotRequired[Coverage]
     """Share of the context that models read. Absent without a context, or for one of more than 256 MB."""
+    context: NotRequired[list[ContextReport]]
+    """What each context of the run was read as, and what was left out, replaced, guessed or repaired. Not in the
+    output of the compiled graph, where a parent may have a key of this name."""
 
 
 def output_of(state: Mapping[str, Any]) -> RLMOutput:
     """Return the output of a run from its final state."""
-    return cast(RLMOutput, {key: state.get(key) for key in RLMOutput.__annotations__})
+    output = {key: state.get(key) for key in RLMOutput.__annotations__}
+    return with_contexts(cast(RLMOutput, output))
+
+
+def with_contexts(output: RLMOutput) -> RLMOutput:
+    """Return the output with what its contexts were read as, which its records say."""
+    questions = (record for record in output.get("trajectory") or () if record["type"] == "question")
+    given = (question.get("context") for question in questions if not question["path"])
+    reports = [ContextReport(about=ref["about"], notes=ref.get("notes", [])) for ref in given if ref]
+    return {**output, "context": reports}

@@ -288,6 +288,10 @@ class ContextRef(TypedDict):
     """The first characters, with control characters made visible."""
     path: NotRequired[str]
     """Path of a file that is referenced in place. The store then holds no copy."""
+    notes: NotRequired[list[str]]
+    """What was left out, replaced, guessed or repaired. Absent if nothing was."""
+    names: NotRequired[list[str]]
+    """Keys of a dict of named contexts, which are variables of the REPL, too."""
     signature: NotRequired[str]
     """Proof that a context store of this home made the reference (`context/signing.py`). Without a valid one, a
     dict that looks like a reference is treated as data."""

@@ -69,7 +69,8 @@ def ask(
         list[str] | None,
         typer.Argument(
             metavar="CONTEXT",
-            help="Files or folders to ask about, or - for standard input. Several become one dict.",
+            help="Files or folders to ask about, or - for standard input. Several become one dict. "
+            "NAME=PATH makes one a variable.",
         ),
     ] = None,
     *,

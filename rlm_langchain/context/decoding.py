@@ -7,9 +7,11 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
 from rlm_langchain.context.describe import count
+from rlm_langchain.context.encodings import guessed, is_binary
 from rlm_langchain.errors import InputError
 
 CONVERT = "if it is text in another encoding, convert it first, for example with `iconv`"
@@ -28,22 +30,42 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_FORMATS = (
-    (b"%PDF-", "a PDF: extract its text first, for example with `pdftotext`"),
-    (b"PK\x03\x04", "a ZIP archive or an Office document: unpack it, or save it as text, first"),
-    (b"\x1f\x8b", "compressed: unpack it first, for example with `gunzip`"),
-    (b"\x89PNG", "an image: only text can be a context"),
-    (b"\xff\xd8\xff", "an image: only text can be a context"),
-)
 _REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+_AROUND = re.compile(rb"[\x00-\x7f]{0,60}[\x80-\xff]+[\x00-\x7f]{0,60}")
+_MAX_SEARCHED = 64 << 20
+"""Bytes of a text in which they are looked for."""
+_MAX_PLACES = 200
+"""Number of places in a text that are not ASCII and by which its encoding is told."""
 
 
 def read_blocks(file: BinaryIO) -> Iterator[bytes]:
     """Yield the rest of a file, block by block."""
     while block := file.read(BLOCK_BYTES):
         yield block
+
+
+def odd_sample(file: BinaryIO, size: int, head: bytes) -> bytes:
+    """Return bytes of a file by which its encoding can be told: its first ones, or those around the first after
+    them that are not UTF-8. The file is left where it was.
+    """
+    if encoding_of(head) != "utf-8" or size <= len(head) or not _is_utf8(head):
+        return head
+    at, decoder, left = file.tell(), codecs.getincrementaldecoder("utf-8")(), min(size, _MAX_SEARCHED)
+    file.seek(0)
+    try:
+        while left > 0 and (block := file.read(min(BLOCK_BYTES, left))):
+            left -= len(block)
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError:
+                return b"".join(islice(_AROUND.findall(block), _MAX_PLACES)) or head
+        return head
+    finally:
+        file.seek(at)
 
 
 def encoding_of(sample: bytes) -> str:
@@ -57,16 +79,24 @@ def why_not_text(sample: bytes) -> str | None:
 
     A NUL alone does not make a text binary: logs contain them after a crash.
     """
-    for magic, name in _FORMATS:
-        if sample.startswith(magic):
-            return name
-    if sample.isascii() or not encoding_of(sample).startswith("utf-8"):
+    if encoding_of(sample) == "utf-8" and is_binary(sample):
+        return "not text: export what you need of it as text first"
+    if sample.isascii() or guessed(sample) or not encoding_of(sample).startswith("utf-8"):
         return None
     wrong = sample.decode("utf-8", "replace").count(_REPLACEMENT) - sample.count(_REPLACEMENT.encode())
     # Up to three may be the beginning of a character that the end of the sample has cut.
     if wrong > 3 and (wrong > len(sample) * 0.3 or b"\0" in sample):
         return f"not text in UTF-8: {CONVERT}"
     return None
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Return whether bytes are UTF-8, though their end may cut a character, and none of them NUL."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample, len(sample) < SAMPLE_BYTES)
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in sample
 
 
 def replace_surrogates(text: str) -> tuple[str, int]:
@@ -133,7 +163,12 @@ class Decoder:
 
     def __init__(self, name: str, sample: bytes, *, strict: bool) -> None:
         self.name, self.strict, self.replaced = name, strict, 0
-        encoding = encoding_of(sample)
+        encoding, self.note = encoding_of(sample), ""
+        guess = guessed(sample) if encoding == "utf-8" and not _is_utf8(sample) else None
+        if guess is not None and not strict:
+            encoding, self.note = guess
+        elif guess is not None and b"\0" in sample:  # of others the first byte that is not UTF-8 is named
+            raise InputError(f"{name} names no encoding ({guess.note}): give it, or leave out `strict`")
         self.is_utf8 = encoding.startswith("utf-8")
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._offset = 0
@@ -164,3 +199,7 @@ class Decoder:
         before = (pending + block)[:decoded].count(_REPLACEMENT.encode()) if self.is_utf8 else 0
         self.replaced += text.count(_REPLACEMENT) - before
         return text
+
+    def notes(self) -> list[str]:
+        """Return what was guessed and replaced so far."""
+        return [*filter(None, (self.note, replacement_note(self.replaced)))]

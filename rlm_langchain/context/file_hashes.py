@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -143,4 +144,12 @@ def hash_open_file(file: BinaryIO) -> str:
         digest.update(block)
         left -= len(block)
     file.seek(0)
+    return digest.hexdigest()
+
+
+def hash_stream(blocks: Iterable[bytes]) -> str:
+    """Return the sha256 of bytes that come in blocks."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, Protocol
@@ -51,18 +52,41 @@ class Source(Protocol):
         """Return the reference, or None for an empty value. Raises `InputError`."""
 
 
-def text_reference(blob: Blob, characters: int, *notes: str) -> ContextRef:
-    """Return the reference of a text: UTF-8 in the store, or in a file that is used in place."""
+MAX_NOTES, MAX_NOTE_CHARS, MAX_NOTES_CHARS = 20, 300, 2_000
+"""Most notes in a reference, characters of each, and characters of all in its description."""
+
+
+def with_notes(ref: ContextRef, notes: Sequence[str]) -> ContextRef:
+    """Return the reference with notes of what was left out, replaced, guessed or repaired, also in its
+    description."""
+    notes = [*filter(None, notes)]
+    if not notes:
+        return ref
+    line = describe.join_parts(*notes)
+    cut = line if len(line) <= MAX_NOTES_CHARS else f"{line[:MAX_NOTES_CHARS]}…"
+    kept = [note if len(note) <= MAX_NOTE_CHARS else f"{note[:MAX_NOTE_CHARS]}…" for note in notes[:MAX_NOTES]]
+    more = [f"... and {len(notes) - MAX_NOTES:,} more"] if len(notes) > MAX_NOTES else []
+    return {
+        **ref,
+        "about": describe.join_parts(ref["about"][:MAX_NOTES_CHARS], cut),
+        "notes": [*ref.get("notes", ()), *kept, *more],
+    }
+
+
+def text_reference(blob: Blob, characters: int, note: str = "", *notes: str) -> ContextRef:
+    """Return the reference of a text: UTF-8 in the store, or in a file that is used in place. `note` says where it
+    came from, `notes` what was replaced or guessed."""
     preview = describe.preview_of_bytes(blob.head)
-    return ContextRef(
+    ref = ContextRef(
         sha256=blob.sha256,
         kind="text",
         type=describe.type_of_text(preview),
         length=characters,
         size=blob.size,
-        about=describe.describe_text(characters, blob.size, *notes),
+        about=describe.describe_text(characters, blob.size, note),
         preview=preview,
     )
+    return with_notes(ref, notes)
 
 
 def json_reference(

@@ -26,10 +26,13 @@ from rlm_langchain.context.sources import (
     files,
     folders,
     foreign_objects,
+    frames,
     json_values,
+    loaders,
     messages,
     plugins,
     references,
+    several,
     streams,
     subtext,
     text,
@@ -47,6 +50,8 @@ SOURCES: tuple[Source, ...] = (
     documents,
     messages,
     json_values,
+    loaders,
+    frames,
     foreign_objects,
 )
 """All kinds of context, in the order in which they are asked. Each is a module that satisfies `Source`."""
@@ -105,8 +110,27 @@ class ContextStore:
         if references.accepts(context):
             return references.to_reference(context, self._blobs, self.root)
         store_writer = self._store_writer(strict=strict, seconds=seconds)
+        if several.accepts(context):
+            return self.several_to_reference(self._several(context, store_writer))
         source = next((source for source in SOURCES if source.accepts(context)), None)
         return self._signed(source.to_reference(context, store_writer) if source else None)
+
+    def several_to_reference(self, contexts: several.Several) -> ContextRef | None:
+        """Return a reference to a dict of several contexts."""
+        return self._signed(contexts.to_reference(self._store_writer()))
+
+    def _several(self, context: Any, store_writer: StoreWriter) -> several.Several:
+        """Read the paths in a dict or a list."""
+        found = several.Several(names=[*context] if isinstance(context, dict) else [])
+        for key, item in several.named(context):
+            if not isinstance(item, os.PathLike):
+                found.add(key, item, None)
+                continue
+            left = None if store_writer.deadline == inf else store_writer.seconds_left(os.fsdecode(item))
+            ref = self.reference(item, strict=store_writer.strict, seconds=left)
+            is_folder = not found.names and os.path.isdir(item)
+            found.add(key, "" if ref is None else self.load(ref), ref, is_folder=is_folder)
+        return found
 
     def verified(self, ref: Any) -> ContextRef:
         """Return a reference from an untrusted place, such as a message, after verifying it.

@@ -19,6 +19,7 @@ from typing import Any, cast
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph import END, START
 from langgraph.types import Command
+from typing_extensions import TypedDict, get_type_hints
 
 from rlm_langchain.graph.boundary import GuardedStateGraph
 from rlm_langchain.graph.calls.child_run import child_config
@@ -32,6 +33,12 @@ from rlm_langchain.graph.nodes.subcall import SubcallNode
 from rlm_langchain.graph.state import RLMRun, RLMState, SubcallTask
 from rlm_langchain.records import RLMOutput
 from rlm_langchain.run.event_loops import run_in_thread, run_sync
+
+_OUTPUT = TypedDict(  # type: ignore[misc] # mypy wants each key in the source
+    "RLMOutput",
+    {name: hint for name, hint in get_type_hints(RLMOutput, include_extras=True).items() if name != "context"},
+)
+"""What the graph returns. `context` would overwrite that of a parent graph."""
 
 
 class Lambda(RunnableLambda[Any, Any]):
@@ -119,7 +126,7 @@ def rlm_graph(components: Components) -> GuardedStateGraph:
     def finalise(state: RLMState) -> dict[str, Any]:
         return finalise_run(components, state)
 
-    graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
+    graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=_OUTPUT)
     graph.components = components
     graph.add_node("prepare", prepare, input_schema=RLMState)
     graph.add_node("generate", Node(generate, agenerate), destinations=("generate", "execute", "finalise"))

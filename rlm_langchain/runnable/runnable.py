@@ -35,7 +35,7 @@ from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.parent_graphs import watch_parents
 from rlm_langchain.models.model import Price
 from rlm_langchain.protocols import HostFunction, Strategy
-from rlm_langchain.records import RLMInput, RLMOutput
+from rlm_langchain.records import RLMInput, RLMOutput, with_contexts
 from rlm_langchain.run.cancellation import Group, Invocation, run_supervised
 from rlm_langchain.run.event_loops import (
     IN_SYNC_RUN,
@@ -486,6 +486,8 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """
         if not isinstance(output, dict):
             return output
+        if "trajectory" in output:
+            output = with_contexts(output)
         if self.on_budget == "raise" and output.get("stop_reason") in STOPS:
             raise BudgetExhausted(output)
         if self.on_failure == "raise" and output.get("status") == "failed":

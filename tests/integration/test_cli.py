@@ -71,8 +71,8 @@ def test_quiet_shows_nothing_but_the_answer(command: Command, counting: Server, 
 @pytest.mark.parametrize(
     ("given", "options", "warning"),
     [
-        ("latin.txt", (), "in the context: 1 undecodable byte sequence replaced by U+FFFD"),
-        ("folder", (), "in the context: left out: 1 binary"),
+        ("latin.txt", (), "in the context: guessed: its encoding is cp1252, with little confidence"),
+        ("folder", (), 'in the context: left out: 1 damaged image ("b.bin")'),
         ("latin.txt", ("--encoding", "latin-1"), ""),
         ("left out; 1 replaced by U+FFFD", (), ""),
         (None, ("--calls", "5"), "no model calls were left; 17 calls were refused by a limit"),
@@ -257,7 +257,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("no such file", ["ask", "q", "nowhere.txt", *MODEL], "nowhere.txt"),
         wrong("no such file, and no model", ["ask", "q", "nowhere.txt", "--model", "a/b"], "nowhere.txt"),
         wrong("empty file", ["ask", "q", "empty.txt", *MODEL], "empty.txt"),
-        wrong("binary file", ["ask", "q", "image.png", *MODEL], "an image"),
+        wrong("binary file", ["ask", "q", "image.png", *MODEL], "a damaged image"),
         wrong("empty folder", ["ask", "q", "folder", *MODEL], "no readable text"),
         wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "decoded at byte 3", "--encoding"),
         wrong("undecodable in a folder", ["ask", "q", "old", "--strict", *MODEL], "convert it", "leave out"),
@@ -315,7 +315,7 @@ def test_a_mistake_is_a_sentence_before_any_model_is_asked(
 def test_bytes_that_cannot_be_decoded_are_replaced_and_counted(
     command: Command, counting: Server, tmp_path: Path
 ) -> None:
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "latin.txt").write_bytes(b"caf\x81")
     done = command(*ASK, tmp_path / "latin.txt", *MODEL)
     assert done.out == "4\n"
     assert "1 undecodable byte sequence replaced" in done.err

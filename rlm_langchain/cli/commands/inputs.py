@@ -24,7 +24,8 @@ from rlm_langchain.cli import streams
 from rlm_langchain.cli.session.approve import OFF
 from rlm_langchain.context.decoding import CONVERT, NOT_STRICT, replace_surrogates
 from rlm_langchain.context.sanitize import visible
-from rlm_langchain.context.sources.folders import MAX_TEXT_BYTES, UniqueKeys
+from rlm_langchain.context.sources.folders import UniqueKeys
+from rlm_langchain.context.sources.several import Several
 from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError
@@ -183,7 +184,7 @@ def check(query: str, context: Sequence[str]) -> str:
             f"{shlex.quote(visible(query))}"
         )
     # Checked before the model is built, because the local one may be downloaded then.
-    for name in [name for name in context if name != "-"]:
+    for name in [path for _, path in map(name_and_path, context) if path != "-"]:
         if "://" in name and not os.path.exists(name):
             raise InputError(f"{name} is an address: curl -s {shlex.quote(name)} | rlm ask QUERY -")
         if not os.path.exists(name) and os.path.isfile(query):
@@ -220,10 +221,17 @@ def context(
     store = ContextStore()
     if not names:
         return None
-    if len(names) == 1:
+    if len(names) == 1 and not name_and_path(names[0])[0]:
         return _reference(names[0], store, strict=strict, seconds=seconds, encoding=encoding)
     until = inf if seconds is None else time.monotonic() + seconds
-    return store.reference(_joined(names, store, strict=strict, until=until, encoding=encoding))
+    return store.several_to_reference(_joined(names, store, strict=strict, until=until, encoding=encoding))
+
+
+def name_and_path(given: str) -> tuple[str, str]:
+    """Return the name and the path in `contract=a.pdf`; of a path alone, an empty name."""
+    name, equals, path = given.partition("=")
+    is_named = equals and name.isidentifier() and path and not os.path.exists(given)
+    return (name, path) if is_named else ("", given)
 
 
 def check_encoding(encoding: str | None, names: Sequence[str]) -> None:
@@ -236,7 +244,7 @@ def check_encoding(encoding: str | None, names: Sequence[str]) -> None:
         raise ConfigurationError(
             f"--encoding {visible(str(encoding))} is not known to Python: use latin-1, for example"
         )
-    if encoding and (folders := [name for name in names if os.path.isdir(name)]):
+    if encoding and (folders := [path for _, path in map(name_and_path, names) if os.path.isdir(path)]):
         raise InputError(
             f"{visible(folders[0])} is a folder, and --encoding is for files: give its files one by one"
         )
@@ -282,28 +290,21 @@ def _with_options(error: InputError, name: str) -> InputError:
 
 def _joined(
     names: Sequence[str], store: ContextStore, *, strict: bool, until: float, encoding: str | None
-) -> dict[str, Any]:
-    """Return the texts by name, and the files of a folder by their path in it.
+) -> Several:
+    """Return what was given by name or path, and the files of a folder by their path in it.
 
     Raises `InputError` if they are more than a sandbox can hold in memory.
     """
-    joined: dict[str, Any] = {}
-    keys, size = UniqueKeys(name for name in names if name != "-"), 0
-    for name in names:
-        key = "stdin" if name == "-" else keys.key(name)
-        if key in joined or names.count(name) > 1:
-            raise InputError(f"{visible(name)} was given twice: give it once")
+    joined = Several()
+    keys = UniqueKeys(name for name in names if name != "-")
+    for one in names:
+        called, name = name_and_path(one)
+        key = called or ("stdin" if name == "-" else keys.key(name))
+        if key in joined.values or names.count(one) > 1:
+            raise InputError(f"{visible(one)} was given twice: give it once")
+        joined.names += [called] if called else []
         seconds = None if until == inf else max(0.0, until - time.monotonic())
         reference = _reference(name, store, strict=strict, seconds=seconds, encoding=encoding)
-        size += reference["size"] if reference else 0
-        if size > MAX_TEXT_BYTES:
-            raise InputError(
-                f"the context has more than {MAX_TEXT_BYTES >> 30} GB of text: give fewer files at "
-                "once, or join them into one, which may be of any size"
-            )
         value = store.load(reference) if reference else ""
-        if isinstance(value, dict):
-            joined |= {f"{key.rstrip('/')}/{path}": text for path, text in value.items()}
-        else:
-            joined[key] = value
+        joined.add(key, value, reference, is_folder=not called and os.path.isdir(name))
     return joined

@@ -212,6 +212,8 @@ def _losses(record: Record) -> list[str]:
     if record["path"]:
         return []
     if record["type"] == "question" and (context := record.get("context")):
+        if notes := context.get("notes"):
+            return [f"in the context: {visible(note)}" for note in notes]
         # Names of files are quoted, and may hold anything.
         parts = _QUOTED.sub('""', context["about"]).split("; ")
         return [f"in the context: {part}" for part in parts if _CONTEXT_LOSS.match(part)]

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
 from rlm_langchain.context.sources.json_values import store_json
 from rlm_langchain.types import ContextRef
 
@@ -32,16 +32,15 @@ def accepts(value: Any) -> bool:
 
 def to_reference(value: Document | Sequence[Document], store_writer: StoreWriter) -> ContextRef:
     """Return a reference to the documents in their order. Metadata that is not JSON becomes text."""
-    items = [_item(document) for document in as_sequence(value)]
+    items = [to_item(document) for document in as_sequence(value)]
     blob, note = store_json(items, store_writer)
     characters = sum(len(item["page_content"]) for item in items)
     line = describe.join_parts(
         f"list of {describe.count(len(items), 'document')}, dicts with 'page_content' and 'metadata'",
         f"{characters:,} characters of page_content in all ({describe.tokens(blob.size)} as JSON)",
         f"metadata of the first: {describe.list_keys(items[0]['metadata'])}",
-        note,
     )
-    return json_reference(blob, "list", len(items), line)
+    return with_notes(json_reference(blob, "list", len(items), line), [note])
 
 
 def as_sequence(value: Any) -> Sequence[Any]:
@@ -54,7 +53,8 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bytes | list | tuple | dict | NoneType)
 
 
-def _item(document: Document) -> dict[str, Any]:
+def to_item(document: Document) -> dict[str, Any]:
+    """Return a document as code sees it."""
     return {"page_content": document.page_content, "metadata": _to_json_value(document.metadata)}
 
 

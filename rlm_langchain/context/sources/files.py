@@ -24,10 +24,14 @@ from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
     SAMPLE_BYTES,
     encoding_of,
+    odd_sample,
     why_not_text,
 )
 from rlm_langchain.context.describe import PREVIEW_BYTES, quoted
+from rlm_langchain.context.encodings import guessed
 from rlm_langchain.context.file_hashes import FileStat
+from rlm_langchain.context.formats.parsed import AsText, SourceFile
+from rlm_langchain.context.formats.storing import file_reference, reading
 from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import NamedPipe
@@ -101,21 +105,33 @@ def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter
     sample = file.read(SAMPLE_BYTES)
     if sample is None:  # some kernel files block until an event
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    if wrong := why_not_text(sample) or _why_sparse(file.fileno(), stamp.size):
+    if wrong := _why_sparse(file.fileno(), stamp.size):
+        raise InputError(f"{shown} is {wrong}")
+    said = ""
+    if stamp.size:
+        source = SourceFile(file, path.name, stamp.size, reading(store_writer, shown), sample, str(path))
+        found = file_reference(source, shown, note, store_writer)
+        if not isinstance(found, AsText):
+            _refuse_changed(path, stamp)
+            return found
+        said = found.note
+    if wrong := why_not_text(sample):
         raise InputError(f"{shown} is {wrong}")
     file.seek(0)
     if sample and not stamp.size:  # kernel files (/proc, /sys) have no size, and may not end
         return copy_stream(file, shown, store_writer, note, max_bytes=store_writer.max_stream_bytes)
-    plain = sample and encoding_of(sample) == "utf-8" and _is_utf8(path)
+    is_plain = encoding_of(sample) == "utf-8" and guessed(sample) is None
+    plain = sample and is_plain and _is_utf8(path)
     scanned = scan(file, stamp.size, lambda: store_writer.seconds_left(path)) if plain else None
     if scanned is None:
         file.seek(0)
-        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note)
+        odd = odd_sample(file, stamp.size, sample)
+        ref = copy_stream(_FirstBytes(file, stamp.size), shown, store_writer, note, said, sample=odd)
         _refuse_changed(path, stamp)
         return ref
     _refuse_changed(path, stamp)
     store_writer.blobs.file_hashes.save(path, scanned.sha256, stamp, at)
-    ref = text_reference(Blob(scanned.sha256, stamp.size, sample[:PREVIEW_BYTES]), scanned.characters, note)
+    ref = text_reference(Blob(scanned.sha256, stamp.size, sample[:PREVIEW_BYTES]), scanned.characters, note, said)
     return {**ref, "path": str(path)}
 
 

@@ -22,17 +22,20 @@ from rlm_langchain.context.decoding import (
     BLOCK_BYTES,
     SAMPLE_BYTES,
     Decoder,
+    odd_sample,
     replace_surrogates,
     replacement_note,
     why_not_text,
 )
 from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.file_hashes import FileStat
-from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.formats.parsed import AsText, Parsed, Reading, SourceFile, TooLong, Unreadable
+from rlm_langchain.context.formats.table import parsed_of
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
 from rlm_langchain.context.sources.streams import as_input_error
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import InputError, MissingDependency
 from rlm_langchain.types import ContextRef
 
 MAX_TEXT_BYTES = 1 << 30
@@ -59,14 +62,17 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
     reader = _FolderReader(within, root, store_writer)
     with store_writer.blobs.writer() as writer:
         reader.write(writer)
-        if not reader.characters:
+        if not (reader.characters or reader.kinds):
             raise InputError(
                 describe.join_parts(
                     f"the folder {one_line(reader.root)} contains no readable text", reader.left_out()
                 )
             )
         blob = writer.commit()
-    return json_reference(blob, "dict", reader.files, reader.about())
+    ref = with_notes(json_reference(blob, "dict", reader.files, reader.about()), reader.said())
+    if names := reader.left_out_by_name():  # the description has the names elsewhere
+        ref["notes"] = [names, *ref["notes"][1:]]
+    return ref
 
 
 class _FolderReader:
@@ -77,6 +83,10 @@ class _FolderReader:
         self.walk = FolderWalk(within, root, self._check)
         self.names: list[str] = []
         self.files = self.characters = self.size = self.replaced = self.changed = 0
+        self.kinds: Counter[str] = Counter()
+        """The files that are no text, by what they are."""
+        self.notes: list[str] = []
+        self._reading = Reading(strict=store_writer.strict, check=self._check)
 
     def write(self, writer: BlobWriter) -> None:
         """Write all files, in the format in which the store keeps JSON."""
@@ -89,7 +99,7 @@ class _FolderReader:
                 with self.walk.open(path) as file:
                     self._write_file(writer, file, name, path, keys)
             except OSError as error:
-                self.walk.leave_out(name, error_reason(error))
+                self._leave_out(name, error_reason(error))
         writer.write(b"}")
 
     def about(self) -> str:
@@ -97,14 +107,32 @@ class _FolderReader:
         more = sum(self.walk.left_out.values()) > len(self.walk.named) > 0
         named = ", ".join(self.walk.named) + (", ..." if more else "")
         return describe.join_parts(
-            f"dict of {describe.count(self.files, 'file')}: path -> text, "
-            f"{self.characters:,} characters in all ({describe.tokens(self.size)})",
+            f"dict of {describe.count(self.files, 'file')}: path -> {'value' if self.kinds else 'text'}, "
+            f"{self.characters:,} characters{' of text' if self.kinds else ''} in all "
+            f"({describe.tokens(self.size)})",
+            self._values(),
             f"{describe.count(self.changed, 'file')} changed while being read" if self.changed else "",
             named and f"not read: {named}",
             f"{describe.keys_label(self.names)}: {describe.list_keys(self.names)}",
-            self.left_out(),
-            replacement_note(self.replaced),
         )
+
+    def left_out_by_name(self) -> str:
+        """Return what was left out with the first names: `left out: 2 damaged PDF ("a.pdf", "b.pdf"), 3 hidden`."""
+        sorts = []
+        for reason, number in self.walk.left_out.most_common():
+            names = self.walk.names.get(reason, [])
+            more = ", ..." if number > len(names) > 0 else ""
+            sorts.append(f"{number:,} {reason}" + (f" ({', '.join(map(quoted, names))}{more})" if names else ""))
+        return f"left out: {', '.join(sorts)}" if sorts else ""
+
+    def said(self) -> list[str]:
+        """Return what was left out, replaced, guessed or repaired."""
+        return [self.left_out(), replacement_note(self.replaced), *self.notes]
+
+    def _values(self) -> str:
+        """Return `3 text, 2 PDF, 1 CSV table`, or nothing if all are texts."""
+        texts = self.files - sum(self.kinds.values())
+        return describe.list_counts(Counter({"text": texts} if texts else {}) + self.kinds) if self.kinds else ""
 
     def left_out(self) -> str:
         """Return how many entries of each kind were not read, most frequent first."""
@@ -121,14 +149,27 @@ class _FolderReader:
         stamp = FileStat.of_stat(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE_BYTES, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
-            self.walk.leave_out(name, "special")  # a kernel file, which has no size and may not end
+            self._leave_out(name, "special")  # a kernel file, which has no size and may not end
             return
-        decoder = Decoder(one_line(path), sample, strict=self._store_writer.strict)
-        if why_not_text(sample) or (decoder.is_utf8 and b"\0" in sample):
-            self.walk.leave_out(name, "binary")
+        source = SourceFile(file, name.rpartition("/")[2], stamp.size, self._reading, sample, path)
+        value = self._value(source, name)
+        if value is None:
+            return
+        if not isinstance(value, AsText):
+            self._write_value(writer, value, name, keys)
+            return
+        if value.note:
+            self._refuse(name, [value.note])
+            self.notes.append(f"{quoted(name)}: {value.note}")
+        file.seek(len(sample))
+        if why_not_text(sample):
+            self._leave_out(name, "binary")
             return
         self._add_size(name, stamp.size)
+        strict = self._store_writer.strict
+        decoder = Decoder(one_line(path), odd_sample(file, stamp.size, sample), strict=strict)
         self._begin_item(writer, keys.key(name))
+        writer.write(b'"')
         with as_input_error(path):
             left, block = stamp.size - len(sample), sample
             while True:
@@ -143,9 +184,54 @@ class _FolderReader:
             self.changed += FileStat.of_stat(os.fstat(file.fileno())) != stamp
         writer.write(b'"')
         self.replaced += decoder.replaced
+        if decoder.note:
+            self.notes.append(f"{quoted(name)}: {decoder.note}")
+
+    def _value(self, file: SourceFile, name: str) -> tuple[Parsed, list[bytes]] | AsText | None:
+        """Return what a file becomes and its JSON, or that it is a text, or None if it is left out."""
+        try:
+            parsed = parsed_of(file)
+            return parsed if isinstance(parsed, AsText) else (parsed, [*parsed.json()])
+        except TooLong:
+            return AsText("it is too long as a value, so it is read as text")
+        except Unreadable as error:
+            if self._store_writer.strict:
+                raise error.named(one_line(file.path)) from error
+            self._leave_out(name, error.reason)
+        except MissingDependency as error:
+            if self._store_writer.strict:
+                raise
+            self._leave_out(name, f"needs {str(error).partition('pip install ')[2]}")
+        return None
+
+    def _refuse(self, name: str, notes: list[str]) -> None:
+        """Raise `InputError` if there are notes, and nothing may be left out, replaced, guessed or repaired."""
+        if notes and self._store_writer.strict:
+            raise InputError(
+                f"{quoted(name)}: {notes[0]}, which `strict` refuses: put it right, or leave out `strict`"
+            )
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        """Leave a file out. Raises `InputError` if nothing may be."""
+        if self._store_writer.strict:
+            raise InputError(f"{quoted(name)} would be left out ({reason}): take it away, or leave out `strict`")
+        self.walk.leave_out(name, reason)
+
+    def _write_value(
+        self, writer: BlobWriter, value: tuple[Parsed, list[bytes]], name: str, keys: UniqueKeys
+    ) -> None:
+        """Write what a file that is no text became."""
+        parsed, pieces = value
+        self._refuse(name, parsed.notes)
+        self._add_size(name, sum(map(len, pieces)))
+        self._begin_item(writer, keys.key(name))
+        for piece in pieces:
+            writer.write(piece)
+        self.kinds[parsed.kind] += 1
+        self.notes += [f"{quoted(name)}: {note}" for note in parsed.notes]
 
     def _begin_item(self, writer: BlobWriter, key: str) -> None:
-        writer.write(f'{"," if self.files else ""}{dumps(key)}:"'.encode())
+        writer.write(f"{',' if self.files else ''}{dumps(key)}:".encode())
         self.files += 1
         if len(self.names) < _MAX_NAMES:
             self.names.append(key)
@@ -212,6 +298,8 @@ class FolderWalk:
     def __init__(self, within: Path, root: Path, check: Callable[[], object] = lambda: None) -> None:
         self.within, self.root = within, root
         self.left_out: Counter[str] = Counter()
+        self.names: dict[str, list[str]] = {}
+        """The first names of files that were left out for a reason, by the reason, if it is uncommon."""
         self.named: list[str] = []
         """The first left-out files with an uncommon reason, each with the reason."""
         self._check = check
@@ -239,6 +327,8 @@ class FolderWalk:
     def leave_out(self, name: str, reason: str) -> None:
         """Count a file that is not read, with the reason."""
         self.left_out[reason] += 1
+        if reason not in _EXPECTED and len(names := self.names.setdefault(reason, [])) < _MAX_NAMED:
+            names.append(name)
         if reason not in _EXPECTED and len(self.named) < _MAX_NAMED:
             self.named.append(f"{quoted(name)} ({reason})")
 

@@ -13,7 +13,7 @@ from typing import Any
 from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob
 from rlm_langchain.context.decoding import replacement_note
-from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
 from rlm_langchain.context.sources.text import encode_text
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
@@ -37,12 +37,11 @@ def to_reference(
         return None
     blob, note = store_json(value, store_writer)
     if isinstance(value, dict):
-        return json_reference(
-            blob, "dict", len(value), describe.join_parts(describe.describe_dict(value, blob.size), note)
-        )
+        line = describe.describe_dict(value, blob.size)
+        return with_notes(json_reference(blob, "dict", len(value), line), [note])
     preview = describe.preview(value[0]) if isinstance(value[0], str) else None
-    line = describe.join_parts(describe.describe_list(value, blob.size), note)
-    return json_reference(blob, "list", len(value), line, preview)
+    line = describe.describe_list(value, blob.size)
+    return with_notes(json_reference(blob, "list", len(value), line, preview), [note])
 
 
 def store_json(value: Any, store_writer: StoreWriter) -> tuple[Blob, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.context import describe
-from rlm_langchain.context.reference import StoreWriter, json_reference
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
 from rlm_langchain.context.sources.documents import as_sequence, is_plain
 from rlm_langchain.context.sources.json_values import store_json
 from rlm_langchain.errors import InputError
@@ -61,9 +61,8 @@ def to_reference(value: BaseMessage | Sequence[BaseMessage], store_writer: Store
         f"{describe.tokens(blob.size)} as JSON",
         describe.list_counts(roles),
         f"parts that are no text are left out: {describe.list_counts(left_out)}" if left_out else "",
-        note,
     )
-    return json_reference(blob, "list", len(items), line)
+    return with_notes(json_reference(blob, "list", len(items), line), [note])
 
 
 def _item(message: BaseMessage) -> dict[str, Any]:

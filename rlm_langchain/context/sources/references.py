@@ -13,7 +13,7 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextRef
 
 _KEYS = frozenset(ContextRef.__annotations__)
-_REQUIRED = _KEYS - {"path", "type"}
+_REQUIRED = _KEYS - {"path", "type", "notes", "names"}
 """Required keys. `type` is newer than the others; a reference without it is refused, and not treated as data."""
 _WORDS = {"kind": ("text", "json"), "type": ("str", "list", "dict", "table")}
 _MAX_TEXT = 4000
@@ -53,7 +53,7 @@ def reference_fault(ref: dict[str, Any]) -> str | None:
     return next((f"its {key!r} is not valid" for key in sorted(_KEYS) if not _is_valid(key, ref.get(key))), None)
 
 
-def _is_valid(key: str, value: Any) -> bool:
+def _is_valid(key: str, value: Any) -> bool:  # noqa: PLR0911 - one for each key
     match key:
         case "sha256":
             return _is_hash(value)
@@ -63,6 +63,8 @@ def _is_valid(key: str, value: Any) -> bool:
             return value in _WORDS[key]
         case "length" | "size":
             return type(value) is int and value >= 0
+        case "notes" | "names":
+            return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
         case "path":
             return value is None or (isinstance(value, str) and "\0" not in value and Path(value).is_absolute())
         case _:

@@ -17,6 +17,9 @@ from rlm_langchain.context.decoding import (
     replacement_note,
     why_not_text,
 )
+from rlm_langchain.context.formats.detect import has_signature
+from rlm_langchain.context.formats.parsed import MAX_UNPACKED_BYTES, AsText, SourceFile
+from rlm_langchain.context.formats.storing import file_reference, reading
 from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import block_reader
@@ -39,6 +42,8 @@ class EncodedBlock(NamedTuple):
     characters: int
     replaced: int
     """Number of undecodable bytes or lone surrogates that were replaced."""
+    guess: str = ""
+    """What was guessed of the encoding."""
 
 
 def accepts(value: Any) -> bool:
@@ -54,15 +59,29 @@ def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef:
 
 
 def copy_stream(
-    file: Any, name: str, store_writer: StoreWriter, note: str = "", *, max_bytes: float = inf
+    file: Any,
+    name: str,
+    store_writer: StoreWriter,
+    note: str = "",
+    *notes: str,
+    max_bytes: float = inf,
+    sample: bytes = b"",
 ) -> ContextRef:
-    """Copy the rest of `file` to the store as a text. `note` says where it came from.
+    """Copy the rest of `file` to the store as a text. `note` says where it came from, and its encoding is told from
+    `sample`, by default its first bytes.
 
     Raises `InputError` if it has more than `max_bytes` bytes.
     """
     characters = wrong = size = 0
+    guesses = dict[str, None]()
     with store_writer.blobs.writer() as writer:
-        for piece in _encoded_blocks(_checked_reader(file, name, store_writer), name, strict=store_writer.strict):
+        read = _checked_reader(file, name, store_writer)
+        begun = _begun(read)
+        if isinstance(begun, bytes) and has_signature(begun):
+            found = _file_in_stream(begun, read, name, note, store_writer, max_bytes)
+            if found is not None:
+                return found
+        for piece in _encoded_blocks(read, begun, name, sample, strict=store_writer.strict):
             size += len(piece.data)
             if size > max_bytes:
                 raise InputError(
@@ -73,9 +92,10 @@ def copy_stream(
             writer.write(piece.data)
             characters += piece.characters
             wrong += piece.replaced
+            guesses.update(dict.fromkeys(filter(None, (piece.guess,))))
         if not characters:
             raise InputError(f"{name} is empty: there is nothing to ask about")
-        return text_reference(writer.commit(), characters, note, replacement_note(wrong))
+        return text_reference(writer.commit(), characters, note, *notes, *guesses, replacement_note(wrong))
 
 
 @contextmanager
@@ -98,11 +118,36 @@ ReadBlock = Callable[[], Any]
 """Returns the next block of a stream, text or bytes; an empty one at the end."""
 
 
-def _encoded_blocks(read: ReadBlock, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
-    first = read()
+def _begun(read: ReadBlock) -> str | bytes:
+    """Return the first block: of bytes, enough of them to tell what they are."""
+    first: str | bytes = read()
+    while isinstance(first, bytes) and first and len(first) < SAMPLE_BYTES and (more := read()):
+        first += more  # a pipe may give a few bytes at first
+    return first
+
+
+def _file_in_stream(
+    first: bytes, read: ReadBlock, name: str, note: str, store_writer: StoreWriter, max_bytes: float
+) -> ContextRef | None:
+    """Return a reference to what a stream becomes that is a file of some format: it is read whole, into memory."""
+    parts, size = [first], len(first)
+    while block := read():
+        store_writer.seconds_left(name)
+        size += len(block)
+        if size > min(max_bytes, MAX_UNPACKED_BYTES):
+            raise InputError(f"{name} is a file that is too long to be read from a stream: give its path")
+        parts.append(block)
+    file = SourceFile.of_bytes(b"".join(parts), "", reading(store_writer, name))
+    found = file_reference(file, name, note, store_writer)
+    return None if isinstance(found, AsText) else found
+
+
+def _encoded_blocks(
+    read: ReadBlock, first: str | bytes, name: str, sample: bytes, *, strict: bool
+) -> Iterator[EncodedBlock]:
     if isinstance(first, str):
         return _encode_text(read, first, name, strict=strict)
-    return _decode_bytes(read, first, name, strict=strict)
+    return _decode_bytes(read, first, name, sample or first[:SAMPLE_BYTES], strict=strict)
 
 
 def _encode_text(read: ReadBlock, block: str, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
@@ -114,17 +159,16 @@ def _encode_text(read: ReadBlock, block: str, name: str, *, strict: bool) -> Ite
         block = read()
 
 
-def _decode_bytes(read: ReadBlock, block: bytes, name: str, *, strict: bool) -> Iterator[EncodedBlock]:
-    while len(block) < SAMPLE_BYTES and (more := read()):  # a pipe may give a few bytes at first
-        block += more
-    sample = block[:SAMPLE_BYTES]
-    if wrong := why_not_text(sample):
+def _decode_bytes(
+    read: ReadBlock, block: bytes, name: str, sample: bytes, *, strict: bool
+) -> Iterator[EncodedBlock]:
+    if wrong := why_not_text(block[:SAMPLE_BYTES]):
         raise InputError(f"{name} is {wrong}")
     decoder = Decoder(name, sample, strict=strict)
     while True:
         before = decoder.replaced
         text = decoder.decode(block, final=not block)
-        yield EncodedBlock(text.encode(), len(text), decoder.replaced - before)
+        yield EncodedBlock(text.encode(), len(text), decoder.replaced - before, decoder.note)
         if not block:
             return
         block = read()

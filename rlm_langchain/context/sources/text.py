@@ -44,7 +44,7 @@ def to_reference(value: str, store_writer: StoreWriter) -> ContextRef | None:
     """Return a reference, or None for the empty text."""
     data, count = encode_text(value, strict=store_writer.strict)
     note = replacement_note(count, "lone surrogate")
-    return text_reference(store_writer.blobs.put(data), len(value), note) if data else None
+    return text_reference(store_writer.blobs.put(data), len(value), "", note) if data else None
 
 
 def encode_text(text: str, *, strict: bool, name: str = "the context", offset: int = 0) -> tuple[bytes, int]:

@@ -74,6 +74,11 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
     seconds = most if left is None else min(most, max(left, 1.0))
     preludes = [strategy.prelude for strategy in components.strategies_for_cells(journal)]
     preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
+    preludes += [
+        f"{name} = {variable}[{name!r}]"
+        for variable, ref in journal.contexts.items()
+        for name in (ref or {}).get("names", ())
+    ]
     code = "\n\n".join(text for text in preludes if text)
     limits = replace(components.limits, seconds=seconds)
     return components.sandbox.open(context, code, limits, *([files] if files else []))

