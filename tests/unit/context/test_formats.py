@@ -334,3 +334,15 @@ def test_one_endless_line_stays_a_text(store, tmp_path, monkeypatch):
     ref = store.reference(path)
     assert ref["path"] == str(path)
     assert "so it is read as text" in ref["about"]
+
+
+def test_files_of_the_command_that_have_a_name_are_variables(tmp_path):
+    from rlm_langchain.cli.commands import inputs
+
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "x=1.txt").write_text("text")
+    names = [f"rows={tmp_path / 'a.csv'}", str(tmp_path / "x=1.txt")]
+    inputs.check("How many?", names)
+    ref = inputs.context(names, strict=False)
+    assert ref["names"] == ["rows"]
+    assert ContextStore().load(ref) == {"rows": [{"a": "1", "b": "2"}], names[1]: "text"}
