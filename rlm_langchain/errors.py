@@ -1,4 +1,4 @@
-"""The errors that this library raises on purpose.
+"""The exceptions that this library raises.
 
 RLMError
 ├── ConfigurationError      the options of the RLM are wrong
@@ -36,6 +36,8 @@ class UnknownPlugin(ConfigurationError):
     """No plug-in of this name is installed."""
 
     def __init__(self, group: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        from difflib import get_close_matches  # only now: `import rlm_langchain` is quick
+
         self.group, self.name, self.known = group, name, tuple(sorted(known))
         there = ", ".join(self.known) or "none"
         kind = group.rpartition(".")[2]
@@ -46,7 +48,10 @@ class UnknownPlugin(ConfigurationError):
             "providers": "provider",
             "calls": "function",
         }.get(kind, kind)
-        super().__init__(f"no {one} is called {name!r}; installed: {there}{hint}")
+
+        near = get_close_matches(name.lower(), self.known, 1) if isinstance(name, str) else []
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"no {one} is called {name!r}; installed: {there}{meant}{hint}")
 
 
 class MissingDependency(ConfigurationError):
@@ -96,7 +101,7 @@ class ThreadBusy(RLMError):
 
 
 class ForeignExit(RLMError):
-    """A callback, a model or a tool raised what ends a process, such as `SystemExit` or `KeyboardInterrupt`."""
+    """A callback, a model or a tool raised an exception that ends processes: `SystemExit`, `KeyboardInterrupt`."""
 
     def __init__(self, error: BaseException) -> None:
         self.raised = type(error).__name__
@@ -111,14 +116,14 @@ class JournalError(RLMError):
 
 
 def _misfit(output: Mapping[str, Any]) -> str:
-    """Why the last answer of a run was none, if it was given one."""
+    """Return a sentence with the reason why the last answer was refused; empty if there was none."""
     return f". The last answer does not fit the schema: {output['misfit']}" if output.get("misfit") else ""
 
 
 def is_exit(error: BaseException) -> bool:
-    """Return whether foreign code raised this to end a process: `SystemExit`, say, or `KeyboardInterrupt`.
+    """Return whether foreign code raised this to end the process, such as `SystemExit` or `KeyboardInterrupt`.
 
-    A cancel is none, nor is Ctrl-C, which Python raises in the midst of whatever the main thread does.
+    False for a cancellation and for Ctrl-C, which Python raises in whatever code the main thread is running.
     """
     import asyncio
     import signal

@@ -19,7 +19,7 @@ class Sandbox(Protocol):
 
     name: str
     guidance: str
-    """What the root model must know about this sandbox's Python; empty when all of Python is available."""
+    """Instructions for the root model about this sandbox's Python; empty when all of Python is available."""
 
     def missing(self) -> str | None:
         """Return None when this computer can confine the sandbox fully, else what is missing and what to do."""
@@ -56,7 +56,7 @@ class Strategy:
     description: str
     """One line: when to use it."""
     guidance: str = field(repr=False)
-    """What the root model reads: a few lines with a code example."""
+    """Instructions for the root model: a few lines with a code example."""
     prelude: str = field(default="", repr=False)
     """Python that runs in the sandbox before the first cell and defines helpers."""
     whole: float = 0.0
@@ -77,14 +77,14 @@ class ContextSource(Protocol):
 @checked_arguments
 @dataclass(frozen=True, slots=True)
 class HostFunction:
-    """A function of the REPL that runs in the host: journaled, kept on disk, counted by `Budget.tool_calls`."""
+    """A function of the REPL that runs in the host: journaled, stored on disk, counted by `Budget.tool_calls`."""
 
     name: str
     signature: str
-    """The parameters, written as between the parentheses of a `def`. The model reads them as they are."""
+    """The parameters, written as between the parentheses of a `def`. The model reads them unchanged."""
     guidance: str = field(repr=False)
-    """What the root model reads of it: what it is for, what it returns, when it fails."""
+    """Instructions for the root model: what the function is for, what it returns, when it fails."""
     function: Callable[..., Plain | Awaitable[Plain]]
-    """Takes and returns JSON values. A `ToolException` tells code why; of other errors it learns the class only."""
+    """Takes and returns JSON values. Code sees the message of a `ToolException`; of other errors only the class."""
     usd: float = 0.0
     """Dollars of each call: reserved in the budget before it, booked after it, also when it fails."""

@@ -71,7 +71,7 @@ class QuestionRecord(Checksummed):
     examples: NotRequired[str]
     """Name of the prompt with the few-shot examples that the conversation begins with."""
     follows: NotRequired[bool]
-    """True when the question has no context of its own and uses those of earlier questions, still in the REPL."""
+    """True when the question came without a context and uses those of earlier questions, still in the REPL."""
     empty: NotRequired[bool]
     """True when a context was given that holds nothing: an empty list, or a retriever that found no document."""
     whole: NotRequired[bool]
@@ -102,7 +102,7 @@ class TurnRecord(Checksummed):
     seconds: float
     """Seconds from the first request to the reply, waits between retries included."""
     retries: int
-    """How many times the request was sent again."""
+    """Number of times that the request was sent again."""
     time: float
     """Seconds since the epoch."""
     lost: NotRequired[int]
@@ -160,7 +160,7 @@ class CallRecord(Checksummed):
     call: int
     """Number of the call, from 0 over the whole run. The path of its child run is `path/call`."""
     kind: str
-    """What was called: `llm` (a model), `rlm` (a child run), `tool`, `search`, or a kind that a plug-in adds."""
+    """Kind of the call: `llm` (a model), `rlm` (a child run), `tool`, `search`, or a kind that a plug-in adds."""
     prompt_sha256: str
     """SHA-256 of everything that decides the answer: kind, prompt and context."""
     prompt_chars: int
@@ -178,7 +178,7 @@ class CallRecord(Checksummed):
     seconds: float
     """Seconds from the first request to the reply, waits between retries included."""
     retries: int
-    """How many times the request was sent again."""
+    """Number of times that the request was sent again."""
     time: float
     """Seconds since the epoch."""
     lost: NotRequired[int]
@@ -209,7 +209,7 @@ class OutputRecord(Checksummed):
     cell: int
     """Number of the cell."""
     outcome: Literal["completed", "answered", "died"]
-    """How the cell ended: it ran to its end or raised an error, it gave an answer, or its worker process ended."""
+    """End of the cell: it ran to its end or raised an error, it gave an answer, or its worker process ended."""
     text: str
     """The observation that the root model reads: printed text and error, shortened and sanitized."""
     chars: int
@@ -231,6 +231,8 @@ class OutputRecord(Checksummed):
     unfound: NotRequired[int]
     """Number of quotes that are not in the context. The answer was sent back because of them; 0: because it had
     none."""
+    covered: NotRequired[float]
+    """Share of the context in the prompts of this cell, when they asked about pieces that leave out some of it."""
 
 
 class NoteRecord(Checksummed):
@@ -241,7 +243,7 @@ class NoteRecord(Checksummed):
     path: str
     """Path of the run in the tree, as in `question`."""
     to: Literal["model", "reader"]
-    """Who reads the note: the root model, or only a reader of the trajectory."""
+    """Reader of the note: the root model, or only a reader of the trajectory."""
     text: str
     """The message."""
     time: float
@@ -282,7 +284,7 @@ class Span(TypedDict):
 
 
 class Coverage(TypedDict):
-    """How much of a context appeared in prompts or outputs that models read, and where."""
+    """The share of a context that appeared in prompts or outputs that models read, and its pieces."""
 
     share: float
     """Share of the context's text, from 0 to 1. A lower bound: short pieces and changed words are not counted."""
@@ -312,7 +314,7 @@ class AnswerRecord(Checksummed):
     citations: NotRequired[list[Citation]]
     """The quotes of the answer that were found in the context, with `citations=True`."""
     degraded: NotRequired[dict[Shortfall, int]]
-    """What the answer may be missing, counted by kind. Absent when nothing is known to be missing."""
+    """Possible gaps in the answer, counted by kind. Absent when nothing is known to be missing."""
     read: NotRequired[list[list[int]]]
     """Parts of the root run's contexts that the root model of this run read itself, as in `call`."""
     coverage: NotRequired[Coverage]
@@ -354,18 +356,18 @@ class RLMOutput(TypedDict):
     trajectory: list[Record]
     """The records of the run, in order."""
     degraded: dict[Shortfall, int]
-    """What the answer may be missing, counted by kind. Empty when nothing is known to be missing."""
+    """Possible gaps in the answer, counted by kind. Empty when nothing is known to be missing."""
     found: NotRequired[str | None]
     """The last output that the model read, and the last error after it, when the run failed. It is no answer, but
     it may help."""
     misfit: NotRequired[str | None]
-    """In a failed run, why the last answer was refused: how it differs from the schema."""
+    """In a failed run, the reason why the last answer was refused: its difference from the schema."""
     citations: NotRequired[list[Citation]]
     """The quotes of the answer, each found in the context, with `citations=True`."""
     dropped_citations: NotRequired[int]
     """Number of quotes that were dropped from the answer because they are not in the context."""
     coverage: NotRequired[Coverage]
-    """How much of the context models read. Absent without a context, or for one of more than 256 MB."""
+    """Share of the context that models read. Absent without a context, or for one of more than 256 MB."""
 
 
 def output_of(state: Mapping[str, Any]) -> RLMOutput:

@@ -68,7 +68,7 @@ Shortfall = Literal[
     "empty_context",
     "found_nothing",
 ]
-"""What an answer may be missing: calls that a limit refused, that a person declined, or that failed after their
+"""Possible gaps in an answer: calls that a limit refused, that a person declined, or that failed after their
 retries; replies that were cut, filtered or empty; child runs that ended early or without an answer; quotes that
 were dropped; an answer without a quote, where quotes were wanted; a context that was given and held nothing;
 searches that found nothing."""
@@ -145,7 +145,7 @@ class Call:
     """A request from code in the sandbox to the host."""
 
     kind: str
-    """`llm`: one model call. `rlm`: a child run. `budget`: what is left of it. Plug-ins may add kinds."""
+    """`llm`: one model call. `rlm`: a child run. `budget`: the rest of the budget. Plug-ins may add kinds."""
     prompt: str
     context: str | list[Any] | dict[str, Any] | Excerpt | None = None
     """The context of a child run."""
@@ -277,7 +277,7 @@ class ContextRef(TypedDict):
     """SHA-256 of the bytes in the context store, or of the file that is referenced in place."""
     kind: Literal["text", "json"]
     type: ContextType
-    """What it is in the REPL; "table" is a str whose first lines are rows with the same number of cells."""
+    """Type in the REPL; "table" is a str whose first lines are rows with the same number of cells."""
     length: int
     """Characters of a text, items of a list or dict."""
     size: int

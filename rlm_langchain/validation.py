@@ -1,4 +1,4 @@
-"""Validation of numeric options. NaN is refused: a NaN limit would never trigger."""
+"""Validates options: their names, their types, and numbers. NaN is refused, because a NaN limit never triggers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rlm_langchain.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
 
 
 class NumberRule(NamedTuple):
-    """What is allowed for one numeric field of a dataclass."""
+    """The rule for one numeric field of a dataclass."""
 
     field: str
     least: float = 0
@@ -29,7 +29,7 @@ class NumberRule(NamedTuple):
 
 
 def check_numbers(options: Any, rules: Iterable[NumberRule]) -> None:
-    """Validate the numeric fields of a dataclass. None is allowed where the annotation allows it.
+    """Check the numeric fields of a dataclass. None is allowed where the annotation allows it.
 
     Raises `ConfigurationError` for a value that is not a finite number of at least `least`. Booleans are refused.
     """
@@ -51,7 +51,10 @@ def _problem(value: object, rule: NumberRule) -> str | None:
 
 
 def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> None:
-    """Raise `ConfigurationError` for the first of these options of `what` that is of none of these types."""
+    """Raise `ConfigurationError` for the first of the `given` options that has none of the types `kinds`.
+
+    `what` names the object with these options in the message.
+    """
     for name, value in given.items():
         if not isinstance(value, kinds):
             named = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
@@ -60,8 +63,8 @@ def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> N
 
 
 def check_names(given: Iterable[str], known: Collection[str]) -> None:
-    """Raise `ConfigurationError` for the first option that there is not, with the nearest one."""
-    from difflib import get_close_matches  # at the first mistake: `import rlm_langchain` is quick
+    """Raise `ConfigurationError` for the first unknown option. The message suggests the nearest known one."""
+    from difflib import get_close_matches  # imported at the first mistake, to keep `import rlm_langchain` fast
 
     for name in given:
         if name not in known:
@@ -71,16 +74,13 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
 
 
 def checked_arguments(cls: type[T]) -> type[T]:
-    """Let a dataclass raise `ConfigurationError` for arguments that it does not have, or that are of another type.
-
-    Of its fields, texts and numbers are checked.
-    """
+    """Make a dataclass raise `ConfigurationError` for unknown arguments and texts and numbers of a wrong type."""
     check_keywords(cls)
     return cls
 
 
 def check_keywords(cls: type[Any], replaced: Mapping[str, str] = {}) -> None:
-    """Do the same. `replaced` says what has taken the place of arguments that there are no more."""
+    """Do what `checked_arguments` does. `replaced` maps removed arguments to what to give instead."""
     make: Any = cls.__init__
     known = {field.name: str(field.type) for field in fields(cls)}
 
@@ -101,12 +101,12 @@ def check_keywords(cls: type[Any], replaced: Mapping[str, str] = {}) -> None:
 
 
 _KINDS: Mapping[str, tuple[type, ...]] = {"str": (str,), "float": (int, float)}
-"""What is checked of fields, by their annotations."""
+"""The accepted types of a field, by its annotation. Fields with other annotations are not checked."""
 
 
 @contextmanager
 def option_errors(model: type[BaseModel]) -> Iterator[None]:
-    """Raise `ConfigurationError` for what pydantic finds wrong with the options of this class, in a sentence."""
+    """Turn a `ValidationError` of pydantic about the options of `model` into a `ConfigurationError`."""
     from pydantic import ValidationError
 
     try:
@@ -118,4 +118,17 @@ def option_errors(model: type[BaseModel]) -> Iterator[None]:
             check_names([name], {field.alias or name for name, field in model.model_fields.items()})
         if fault["type"] == "missing":
             raise ConfigurationError(f"{model.__name__} needs the option {name!r}") from None
-        raise ConfigurationError(f"{name}={fault['input']!r} cannot be used: {fault['msg']}") from None
+        given, alone = fault["input"], fault["type"] == "is_instance_of" and "Sequence" in fault["msg"]
+        raise ConfigurationError(
+            f"{name}={given.__name__} is a class: give one of it, {given.__name__}(...)"
+            if isinstance(given, type)
+            else f"{name}={given!r} cannot be used: give a list, {name}=[...]"
+            if alone
+            else f"{name}={given!r} cannot be used: {_wanted(error, name)}"
+        ) from None
+
+
+def _wanted(error: ValidationError, name: str) -> str:
+    """Return what pydantic says of an option. Where it may be of several types, it says something of each."""
+    told = [fault["msg"] for fault in error.errors(include_url=False) if str(fault["loc"][:1]) == f"({name!r},)"]
+    return " or: ".join(dict.fromkeys(told)) or error.errors(include_url=False)[0]["msg"]

@@ -40,7 +40,7 @@ def _sockets(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end of a run what its programs, texts and cells came to, in numbers."""
-    from tests.counts import sections
+    from tests.terminal_summary import sections
 
     for title, lines in sections(terminalreporter.stats):
         terminalreporter.section(title)

@@ -1,4 +1,4 @@
-"""The processes below one, by what the kernel says."""
+"""Finds the processes below another one, and their states, through /proc."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rlm_langchain.testing.conformance import lifecycle
 
 
 def descendants(parent: int | str = "self") -> list[int]:
-    """All that still run."""
+    """Return all descendants that are still running."""
     return [int(pid) for pid in lifecycle.children(str(parent))]
 
 
 def children(parent: int | str = "self") -> list[int]:
-    """The sandboxes and other programs. What starts sandboxes and watches over them lives as long as its host."""
+    """Return the descendants except the launcher and the watchdog of sandboxes, which live as long as the host."""
     return [pid for pid in descendants(parent) if not (is_starter(pid) or is_watchdog(pid))]
 
 
 def state(process: int) -> str:
-    """What it does, in the kernel's letter: R runs, S sleeps, T was stopped, Z waits to be buried or is gone."""
+    """Return the state of a process as the kernel's letter: R runs, S sleeps, T is stopped, Z has ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -29,12 +29,12 @@ def state(process: int) -> str:
 
 
 def alive(process: int) -> bool:
-    """Whether a process still runs; one that only waits to be buried does not."""
+    """Return whether a process is still running. A zombie is not."""
     return state(process) != "Z"
 
 
 def stopped(process: int, seconds: float = 10) -> bool:
-    """Whether all threads of a process that have not ended are stopped within that time."""
+    """Return whether all living threads of a process are stopped within this time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if {state(int(task)) for task in os.listdir(f"/proc/{process}/task")} - {"Z"} == {"T"}:
@@ -44,7 +44,7 @@ def stopped(process: int, seconds: float = 10) -> bool:
 
 
 def gone(process: int, seconds: float = 5) -> bool:
-    """Whether a process ends within that time."""
+    """Return whether a process ends within this time."""
     try:
         handle = os.pidfd_open(process)
     except ProcessLookupError:
@@ -58,12 +58,12 @@ def gone(process: int, seconds: float = 5) -> bool:
 
 
 def is_starter(pid: int) -> bool:
-    """Whether this is what starts the `cpython` workers of a host."""
+    """Return whether this is the launcher of `cpython` workers."""
     return b"from launcher_process import main" in _command(pid)
 
 
 def is_watchdog(pid: int) -> bool:
-    """Whether this is what ends the workers of a host that is gone."""
+    """Return whether this is the watchdog, which ends the workers of a host that has ended."""
     return b"watchdog_process.py" in _command(pid)
 
 

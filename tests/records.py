@@ -1,4 +1,4 @@
-"""Records made by hand, for tests of what is done with them."""
+"""Builds records by hand, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ CONTEXT = ContextRef(
 )
 
 
-class Telling:
-    """Tells what a run did, one record after the other; a second passes between them."""
+class RecordBuilder:
+    """Builds the records of a run one after the other. A second passes between two of them."""
 
     def __init__(self, path: str = "", clock: count[int] | None = None) -> None:
         self.path = path
         self.records: list[Record] = []
         self._clock = clock or count(1_000)
 
-    def question(self, query: str = "How many?", context: ContextRef | None = CONTEXT) -> Telling:
+    def question(self, query: str = "How many?", context: ContextRef | None = CONTEXT) -> RecordBuilder:
         return self._add(
             QuestionRecord(
                 type="question", path=self.path, query=query, text=query, time=self._now(), context=context
             )
         )
 
-    def turn(self, turn: int, text: str, *cells: str, used: Usage = Usage(1, 100, 0, 10, 0.5)) -> Telling:
+    def turn(self, turn: int, text: str, *cells: str, used: Usage = Usage(1, 100, 0, 10, 0.5)) -> RecordBuilder:
         return self._add(
             TurnRecord(
                 type="turn",
@@ -61,15 +61,17 @@ class Telling:
             )
         )
 
-    def cell(self, cell: int, code: str, turn: int = 0) -> Telling:
+    def cell(self, cell: int, code: str, turn: int = 0) -> RecordBuilder:
         return self._add(CellRecord(type="cell", path=self.path, turn=turn, cell=cell, code=code, time=self._now()))
 
-    def wave(self, cell: int, first: int, number: int) -> Telling:
+    def wave(self, cell: int, first: int, number: int) -> RecordBuilder:
         return self._add(
             WaveRecord(type="wave", path=self.path, cell=cell, first=first, count=number, time=self._now())
         )
 
-    def call(self, cell: int, call: int, value: Any = "yes", error: str | None = None, **more: Any) -> Telling:
+    def call(
+        self, cell: int, call: int, value: Any = "yes", error: str | None = None, **more: Any
+    ) -> RecordBuilder:
         record = CallRecord(
             type="call",
             path=self.path,
@@ -90,7 +92,7 @@ class Telling:
         record.update(more)  # type: ignore[typeddict-item]
         return self._add(record)
 
-    def output(self, cell: int, text: str, error: bool = False, outcome: Any = "completed") -> Telling:
+    def output(self, cell: int, text: str, error: bool = False, outcome: Any = "completed") -> RecordBuilder:
         return self._add(
             OutputRecord(
                 type="output",
@@ -105,10 +107,10 @@ class Telling:
             )
         )
 
-    def note(self, text: str, to: Any = "model") -> Telling:
+    def note(self, text: str, to: Any = "model") -> RecordBuilder:
         return self._add(NoteRecord(type="note", path=self.path, to=to, text=text, time=self._now()))
 
-    def answer(self, answer: Any, status: Any = "complete", reason: Any = "answer") -> Telling:
+    def answer(self, answer: Any, status: Any = "complete", reason: Any = "answer") -> RecordBuilder:
         return self._add(
             AnswerRecord(
                 type="answer",
@@ -120,11 +122,11 @@ class Telling:
             )
         )
 
-    def below(self, call: int) -> Telling:
-        """The child run of a call, told by the same clock."""
-        return Telling(f"{self.path}/{call}" if self.path else str(call), self._clock)
+    def below(self, call: int) -> RecordBuilder:
+        """Return the builder of a call's child run, with the same clock."""
+        return RecordBuilder(f"{self.path}/{call}" if self.path else str(call), self._clock)
 
-    def _add(self, record: Record) -> Telling:
+    def _add(self, record: Record) -> RecordBuilder:
         self.records.append(record)
         return self
 
@@ -133,8 +135,14 @@ class Telling:
 
 
 def nested() -> list[Record]:
-    """A run whose call 1 was answered by a child run, as a result holds it."""
-    top = Telling().question().turn(0, "Two calls.\n```repl\nask()\n```", "ask()\n").cell(0, "ask()").wave(0, 0, 2)
+    """Return the records of a run whose call 1 was answered by a child run, as in a result."""
+    top = (
+        RecordBuilder()
+        .question()
+        .turn(0, "Two calls.\n```repl\nask()\n```", "ask()\n")
+        .cell(0, "ask()")
+        .wave(0, 0, 2)
+    )
     child = top.below(1).question("Below?").turn(0, "```\nFINAL(7)\n```", "FINAL(7)\n").cell(0, "FINAL(7)")
     child.wave(0, 0, 1).call(0, 0, "leaf").output(0, "", outcome="answered").answer(7)
     top.call(0, 0)

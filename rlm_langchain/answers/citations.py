@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from rlm_langchain.context.folding import Folded, folded_quote
+from rlm_langchain.context.folding import FoldedText, fold_quote
 from rlm_langchain.context.mapped_text import MappedText, open_mapped
 from rlm_langchain.context.opening import read_context
 from rlm_langchain.context.store import ContextStore
@@ -164,7 +164,7 @@ def find_quotes(
 
 def _look(hay: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Citation]) -> None:
     """Look for those that were not found before: as they are written, then as they look."""
-    waiting = {quote: folded_quote(quote.text) for quote in quotes if quote not in found}
+    waiting = {quote: fold_quote(quote.text) for quote in quotes if quote not in found}
     for quote in waiting:
         if place := hay.exact(quote.text):
             found[quote] = _citation(hay, *place)
@@ -172,7 +172,7 @@ def _look(hay: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Cita
     if not looked_for:
         return
     for first, text in hay.windows():
-        folded_text = Folded(text)
+        folded_text = FoldedText(text)
         for quote, folded in looked_for.items():
             if quote not in found and (at := folded_text.find(folded)):
                 start, end = at

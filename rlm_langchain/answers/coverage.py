@@ -92,6 +92,17 @@ class CoverageTracker:
         """Return whether `find_read` is quick enough to run on an event loop."""
         return len(text) <= QUICK_LENGTH and all(ref["size"] <= QUICK_LENGTH for ref in self.contexts)
 
+    def index(self, number: int) -> SubstringIndex | None:
+        """The index of a context by its number; None when it is too long, is gone, or was changed."""
+        ref = self.contexts[number]
+        in_store = ref["kind"] == "text" and "path" not in ref
+        if ref["size"] > (MAX_MAPPED_BYTES if in_store else MAX_LOADED_BYTES):
+            return None
+        try:
+            return self._index(ref)
+        except JournalError:  # who needs the text itself says so; an answer needs no figure
+            return None
+
     def find_read(self, text: str) -> ReadRanges:
         """Return the ranges of the contexts that occur word for word in a text."""
         if len(text) < MIN_MATCH_BYTES // 4:
@@ -122,15 +133,10 @@ class CoverageTracker:
         return Coverage(share=round(covered / size, 6), where=spans[:MAX_SPANS], left_out=left_out)
 
     def _indexes(self) -> Iterator[tuple[int, SubstringIndex]]:
-        """The indexes of what is measured. A context that is gone, or was changed, is measured no more."""
-        for number, ref in enumerate(self.contexts):
-            if ref["size"] <= (
-                MAX_MAPPED_BYTES if ref["kind"] == "text" and "path" not in ref else MAX_LOADED_BYTES
-            ):
-                try:
-                    yield number, self._index(ref)
-                except JournalError:  # who needs the text itself says so; an answer needs no figure
-                    continue
+        """The indexes of what is measured."""
+        for number in range(len(self.contexts)):
+            if (index := self.index(number)) is not None:
+                yield number, index
 
     def _index(self, ref: ContextRef) -> SubstringIndex:
         key = _context_key(ref)

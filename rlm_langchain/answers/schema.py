@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,13 @@ LONGEST_FAULT = 300
 """Characters of one of them: some quote the answer."""
 MAX_FENCES = 100
 """Fences of an answer that are read: the last ones."""
+_TELLING = frozenset(
+    {"type", "enum", "const", "$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if"}
+    | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "pattern", "format"}
+    | {"minLength", "maxLength", "items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"}
+    | {"required", "additionalProperties"}
+)
+"""Keys of a JSON schema by which some answers do not fit. `properties` are none: a text has no properties."""
 _FENCE = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 
 
@@ -201,9 +209,25 @@ def _check_schema(schema: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
+    for key in ("json_schema", "schema", "input_schema", "parameters"):
+        is_around = schema.get("type") == key or not schema.keys() & _TELLING
+        if isinstance(schema.get(key), Mapping) and is_around:
+            raise ConfigurationError(f"output_schema holds a JSON schema under {key!r}: give that one alone")
+    if any(isinstance(value, type) for value in schema.values()):
+        raise ConfigurationError(
+            f"output_schema={reprlib.repr(schema)} is a dict of types, which is no JSON schema: "
+            "give a TypedDict or a pydantic model with these fields"
+        )
     try:
         json.dumps(schema)
         Draft202012Validator.check_schema(schema)
+        if schema and not schema.keys() & _TELLING:
+            raise ConfigurationError(
+                f"output_schema={reprlib.repr(schema)} names no type, so that any answer would fit: give a JSON "
+                'schema, {"type": "object", "properties": ...}, or a type such as a TypedDict or a pydantic model'
+            )
+    except ConfigurationError:
+        raise
     except SchemaError as error:
         raise ConfigurationError(f"output_schema is not a JSON schema: {error.message}") from error
     except Exception as error:

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from rlm_langchain.context.mapped_text import MappedText
 from rlm_langchain.context.opening import open_context, read_context
-from rlm_langchain.context.text_units import labelled_strings
+from rlm_langchain.context.text_units import column_of, label_of, strings_at
 from rlm_langchain.records import Span
 from rlm_langchain.types import ContextFile
 
@@ -61,14 +61,18 @@ class SubstringIndex:
     labels: list[str] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     """Of the texts in a list or dict: where each begins."""
+    columns: array[int] = field(default_factory=lambda: array("L"))
+    """Numbers of their columns (`column_of`): texts of the same field of rows have the same."""
     _anchors: array[int] = field(init=False)
     """Hash and place of each in one number, in order."""
     _bloom: bytearray = field(init=False)
+    _step: int = field(init=False)
 
     def __post_init__(self) -> None:
         data, step = self.data, ANCHOR_BYTES
         while len(data) // step > MAX_ANCHORS:
             step *= 2
+        self._step = step
         places = range(0, max(0, len(data) - ANCHOR_BYTES + 1), step)
         marks = ((data[i : i + ANCHOR_BYTES], i) for i in places)
         self._anchors = array(
@@ -90,15 +94,39 @@ class SubstringIndex:
                 data = read_context(file)
             return cls(data, MappedText(data, file))
         labels, starts, parts, size = list[str](), list[int](), list[bytes](), 0
-        for label, text in labelled_strings(json.loads(read_context(file))):
-            labels.append(label)
+        columns, numbers = array("L"), dict[tuple[str, ...], int]()
+        for path, text in strings_at(json.loads(read_context(file))):
+            labels.append(label_of(path))
             starts.append(size)
+            columns.append(numbers.setdefault(column_of(path), len(numbers)))
             parts.append(text.encode("utf-8", "replace"))
             size += len(parts[-1])
-        return cls(b"".join(parts), None, labels, starts)
+        return cls(b"".join(parts), None, labels, starts, columns)
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def repeats(self, stretch: ByteRange, within: list[ByteRange]) -> bool:
+        """Return whether a short stretch, as far as it is looked at, stands in these ranges too."""
+        said, effort = self.data[stretch[0] : stretch[1]], SearchBudget(256)
+        for at in range(min(self._step, len(said) - ANCHOR_BYTES + 1)):
+            for begin, length, _ in self._matches(said, at, crc32(said[at : at + ANCHOR_BYTES]), effort):
+                n = bisect_right(within, begin, key=lambda place: place[0]) - 1
+                if length >= MIN_MATCH_BYTES and n >= 0 and begin + length <= within[n][1]:
+                    return True
+        return False
+
+    def characters(self, stretch: ByteRange) -> int:
+        """Return the number of characters of a stretch."""
+        start, end = stretch
+        if self.text is not None:
+            return self.text.character(end) - self.text.character(start)
+        return len(self.data[start:end].decode("utf-8", "replace"))
+
+    def text_range(self, number: int) -> ByteRange:
+        """Return where a text of a list or dict begins and ends."""
+        is_last = number + 1 == len(self.starts)
+        return self.starts[number], len(self.data) if is_last else self.starts[number + 1]
 
     def find(self, text: str, effort: SearchBudget) -> list[ByteRange]:
         """The stretches of the context that stand in a text, as far as the effort goes."""
@@ -148,8 +176,7 @@ class SubstringIndex:
             return
         number = max(0, bisect_right(self.starts, start) - 1)
         while number < len(self.starts) and self.starts[number] < end:
-            begin = self.starts[number]
-            until = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.data)
+            begin, until = self.text_range(number)
             first, last = max(start, begin), min(end, until)
             if first < last:
                 before = len(self.data[begin:first].decode("utf-8", "replace"))

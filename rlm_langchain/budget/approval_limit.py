@@ -1,4 +1,4 @@
-"""How far a tree of runs may go without asking a person.
+"""Decides how far a tree of runs may go before a person is asked.
 
 The calls of an approved fan-out count at once, until each of them has been made and is in the ledger. Otherwise
 several runs that fan out at the same time could each claim the same room.
@@ -72,16 +72,16 @@ class ApprovalLimit:
         with self._lock:
             self._promised.update(calls)
 
-    def started(self, place: str) -> None:
+    def started(self, call_path: str) -> None:
         """Forget the allowance of a call, or of the child run at this path: the ledger counts it from now on."""
         with self._lock:
-            self._promised.pop(place.partition(" ")[0], None)
+            self._promised.pop(call_path.partition(" ")[0], None)
 
     def forget_run(self, path: str) -> None:
         """Drop the allowances of a run whose fan-out has finished."""
         with self._lock:
-            for place in [place for place in self._promised if place.rpartition("/")[0] == path]:
-                del self._promised[place]
+            for call_path in [call_path for call_path in self._promised if call_path.rpartition("/")[0] == path]:
+                del self._promised[call_path]
 
 
 def _more(approved: T | None, until: T | None) -> T | None:

@@ -49,7 +49,7 @@ class BudgetRefused(RLMError):
 
 @dataclass(frozen=True, slots=True)
 class Overrun:
-    """How far a model exceeded the reservations of its calls. Its next calls reserve that much more."""
+    """The excess of a model over the reservations of its calls. Its next calls reserve that much more."""
 
     input: int = 0
     """Input tokens beyond our upper bound. Some providers add text of their own."""
@@ -68,16 +68,18 @@ class Overrun:
         """Return the cost that this model may bill for a call with this price."""
         return None if cost is None else max(cost * self.price, self.cost)
 
-    def seen(self, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None) -> Overrun:
+    def updated(
+        self, wanted: Usage, used: Usage, expected: float | None, known_overrun: Overrun | None = None
+    ) -> Overrun:
         """Return the overrun after a call that had reserved `wanted` and should have cost `expected` dollars.
 
-        `then` is the overrun that was known when the call was reserved; None means this one. Calls that were in
-        flight at once each exceed their reservation by the same words, so these do not add up.
+        `known_overrun` is the overrun that was known when the call was reserved; None means this one. Calls that
+        were in flight at once each exceed their reservation by the same words, so these do not add up.
         """
         billed = used.cost if used.cost is not None and expected is not None else 0.0
         price = billed / expected if expected else 1.0
         return Overrun(
-            max(self.input, (then or self).input + max(0, used.input - wanted.input)),
+            max(self.input, (known_overrun or self).input + max(0, used.input - wanted.input)),
             max(self.output, used.output if used.output > wanted.output else 0),
             max(self.price, price if price > 1 + ROUNDING else 1.0),
             max(self.cost, billed if expected == 0 else 0.0),
@@ -87,14 +89,16 @@ class Overrun:
 class RequestLog(Protocol):
     """Records which requests were sent, and what each has used, so that a killed process can be accounted for."""
 
-    def sent(self, place: str, most: Usage) -> str:
-        """Record that a request is about to be sent from `place`, and may use up to `most`. Return its key. Raises
-        if it cannot be recorded; then nothing may be sent."""
+    def sent(self, call_path: str, most: Usage) -> str:
+        """Record that a request is about to be sent from `call_path`, and may use up to `most`. Return its key.
 
-    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+        Raises if it cannot be recorded; then nothing may be sent.
+        """
+
+    def booked(self, call_path: str, key: str, used: Usage, reply: Receipt | None) -> None:
         """Record what a request has used, and with `reply` its reply as well."""
 
-    def lost(self, place: str, most: Usage) -> None:
+    def lost(self, call_path: str, most: Usage) -> None:
         """Record that the reply to a request never came."""
 
 
@@ -116,7 +120,7 @@ class Reservation:
     wanted: Usage
     last: bool
     estimate: Callable[[], Usage]
-    place: str = ""
+    call_path: str = ""
     """Path of the call in the tree."""
     log: RequestLog | None = None
     key: str = ""
@@ -139,35 +143,35 @@ class Reservation:
             return False
         if self.log:
             try:
-                self.key = self.log.sent(self.place, self.wanted)
+                self.key = self.log.sent(self.call_path, self.wanted)
             except BaseException:
                 self.ledger.withdraw(self)
                 raise
         return True
 
     def overrun(self, model: str) -> Overrun:
-        """How far this model was known to go beyond its reservations when this one was made."""
+        """Return the overrun of this model that was known when the reservation was made."""
         return self.overruns.get(model, Overrun())
 
     def book(self, used: Usage, reply: Receipt | None = None) -> None:
         """Add the usage of a request to the spending at once, so that other calls take it into account."""
         self.ledger.settle(self, used)
         if self.log:
-            self.log.booked(self.place, self.key, used, reply)
+            self.log.booked(self.call_path, self.key, used, reply)
 
     def lose(self) -> None:
         """Book all that was reserved, as an estimate, for a request that was sent and whose reply never came."""
         lost = self.wanted._replace(estimated=True)
         self.ledger.settle(self, lost)
         if self.log:
-            self.log.lost(self.place, lost)
+            self.log.lost(self.call_path, lost)
 
     def withdraw(self) -> None:
         """Record that the request failed without any cost. The reservation stays, for the next attempt."""
         was_in_flight = self.in_flight
         self.ledger.withdraw(self)
         if self.log and was_in_flight:
-            self.log.booked(self.place, self.key, Usage(), None)
+            self.log.booked(self.call_path, self.key, Usage(), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -224,16 +228,16 @@ class Ledger:
         *,
         last: bool = False,
         estimate: Callable[[], Usage] | None = None,
-        place: str = "",
+        call_path: str = "",
         log: RequestLog | None = None,
     ) -> AsyncIterator[Reservation]:
         """Reserve `wanted` while a call is made. A request that an error or a cancellation cuts off in flight is
         booked as lost.
 
         `last` may use what is held back for the last call. `estimate` is called again before each request. `log`
-        stores the requests, sent from `place`. Raises `BudgetRefused`.
+        stores the requests, sent from `call_path`. Raises `BudgetRefused`.
         """
-        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), place, log, admitted=False)
+        entry = Reservation(self, wanted, last, estimate or (lambda: wanted), call_path, log, admitted=False)
         await self.admit(entry)
         try:
             yield entry
@@ -264,8 +268,8 @@ class Ledger:
         too."""
         overruns, wanted = self.overruns, entry.estimate()
         with self._lock:
-            gone = self.spent.plus(self._in_flight)
-            fits = entry.admitted and self._refusal(gone, wanted, entry.last) is None
+            used_so_far = self.spent.plus(self._in_flight)
+            fits = entry.admitted and self._refusal(used_so_far, wanted, entry.last) is None
             self._release(entry)
             if fits:
                 entry.wanted, entry.overruns = wanted, overruns
@@ -301,12 +305,12 @@ class Ledger:
         self.elapsed = max(self.elapsed, seconds)
 
     def learn(
-        self, model: str, wanted: Usage, used: Usage, expected: float | None, then: Overrun | None = None
+        self, model: str, wanted: Usage, used: Usage, expected: float | None, known_overrun: Overrun | None = None
     ) -> None:
         """Record whether a call exceeded its reservation. `expected` is what its tokens should have cost, and
-        `then` is as in `Overrun.seen`."""
+        `known_overrun` is as in `Overrun.updated`."""
         with self._lock:
-            found = self.overrun(model).seen(wanted, used, expected, then)
+            found = self.overrun(model).updated(wanted, used, expected, known_overrun)
             self.overruns = {**self.overruns, model: found}  # reservations keep the old one
 
     def limit_reached(self, wanted: Usage) -> StopReason | None:
@@ -332,13 +336,13 @@ class Ledger:
         limit = self.budget.seconds
         if limit is None:
             return None
-        held = 0.0 if last else min(limit * LAST_CALL_TIME_SHARE, LAST_CALL_SECONDS)
-        return max(0.0, limit - held - self.seconds)
+        held_back_amount = 0.0 if last else min(limit * LAST_CALL_TIME_SHARE, LAST_CALL_SECONDS)
+        return max(0.0, limit - held_back_amount - self.seconds)
 
     def remaining(self) -> dict[str, float | int | None]:
         """Return what is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
-        gone = self.committed
-        return {limit.field: self._left(limit, stop, gone) for limit, stop in TREE_LIMITS}
+        used_so_far = self.committed
+        return {limit.field: self._left(limit, stop, used_so_far) for limit, stop in TREE_LIMITS}
 
     def running_low(self) -> dict[str, float | int]:
         """Return the limits of which less than a quarter is left, with what is left."""
@@ -348,11 +352,11 @@ class Ledger:
             if rest is not None and rest < getattr(self.budget, name) / 4
         }
 
-    def _left(self, limit: Limit, stop: Stop, gone: Usage) -> float | int | None:
+    def _left(self, limit: Limit, stop: Stop, used_so_far: Usage) -> float | int | None:
         most: float | int | None = getattr(self.budget, limit.field)
         if most is None:
             return None
-        rest = most - (stop.measure(gone) or 0 if stop.measure else self.seconds)
+        rest = most - (stop.measure(used_so_far) or 0 if stop.measure else self.seconds)
         return max(0, rest) if limit.whole else _rounded_down(rest, stop.parts)
 
     def _admit(self, entry: Reservation) -> None:
@@ -392,19 +396,21 @@ class Ledger:
     def _fits(self, entry: Reservation) -> bool:
         return self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last) is None
 
-    def _refusal(self, gone: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
-        """Return why a call does not fit next to `gone`, or None."""
-        after = gone.plus(wanted)
+    def _refusal(self, used_so_far: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
+        """Return why a call does not fit next to `used_so_far`, or None."""
+        after = used_so_far.plus(wanted)
         for limit, stop in TREE_LIMITS:
             most: float | int | None = getattr(self.budget, limit.field)
             if most is None or stop.measure is None:
                 continue
             used = stop.measure(after)
             all_of_it = inf if used is None else used
-            held = 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
-            held = min(held, most * LAST_CALL_SHARE)
-            if all_of_it > most - held + ROUNDING:
-                spare = "" if last else f", with {held:,.6g} held back for a last call"
+            held_back_amount = (
+                0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
+            )
+            held_back_amount = min(held_back_amount, most * LAST_CALL_SHARE)
+            if all_of_it > most - held_back_amount + ROUNDING:
+                spare = "" if last else f", with {held_back_amount:,.6g} held back for a last call"
                 return BudgetRefused(
                     stop.reason, f"{all_of_it:,.6g} {limit.field} do not fit into {most:,.6g}{spare}"
                 )

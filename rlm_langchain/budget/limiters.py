@@ -38,7 +38,7 @@ class PerEventLoop(Generic[T]):
         self._make = make
         self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
 
-    def here(self) -> T:
+    def of_this_loop(self) -> T:
         """Return the object of the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._made:
@@ -49,8 +49,8 @@ class PerEventLoop(Generic[T]):
 class RequestLimiter:
     """Held while a request is in flight, but not between attempts and not across recursion."""
 
-    room: ReplyStore | None = None
-    """Where space for the reply is reserved before a request starts."""
+    reply_store: ReplyStore | None = None
+    """Store in which space for the reply is reserved before a request starts."""
     check: Callable[[], None] = staticmethod(lambda: None)
     """Raises if nothing may start any more. Called last, after all waiting, because the request is in flight
     afterwards."""
@@ -62,24 +62,24 @@ class RequestLimiter:
         self._rate = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
 
     async def __aenter__(self) -> None:
-        await self._semaphores.here().acquire()
+        await self._semaphores.of_this_loop().acquire()
         try:
             if self._rate is not None:
-                await self._rate.turn()
-            if self.room is not None:
-                await self.room.open()
-                self.room.reserve_space()
+                await self._rate.wait_turn()
+            if self.reply_store is not None:
+                await self.reply_store.open()
+                self.reply_store.reserve_space()
             self.check()
         except BaseException:
-            self._semaphores.here().release()
+            self._semaphores.of_this_loop().release()
             raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.room is not None:
-            self.room.release()
-        self._semaphores.here().release()
+        if self.reply_store is not None:
+            self.reply_store.release()
+        self._semaphores.of_this_loop().release()
 
 
 class RateLimiter:
@@ -90,10 +90,10 @@ class RateLimiter:
         """Start times of the latest requests, by the event loop's clock."""
         self._next: PerEventLoop[asyncio.Lock] = PerEventLoop(asyncio.Lock)
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Return when the next request may start."""
         loop = asyncio.get_running_loop()
-        async with self._next.here():
+        async with self._next.of_this_loop():
             if len(self._starts) == self._starts.maxlen:
                 await asyncio.sleep(self._starts[0] + MINUTE - loop.time())
             self._starts.append(loop.time())
@@ -114,17 +114,17 @@ class ChildRunLimiter:
         self._threads: dict[int, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(width))
         self._lock = threading.Lock()
 
-    def place(self, depth: int) -> asyncio.Semaphore:
+    def task_semaphore(self, depth: int) -> asyncio.Semaphore:
         """Return the semaphore for tasks of an event loop. Hold it while a run at this depth works."""
-        return self._tasks.here()[depth]
+        return self._tasks.of_this_loop()[depth]
 
-    def place_of_thread(self, depth: int) -> threading.Semaphore:
+    def thread_semaphore(self, depth: int) -> threading.Semaphore:
         """Return the semaphore for threads."""
         with self._lock:
             return self._threads[depth]
 
-    def open(self) -> None:
-        """Let all waiting threads through. The tree is cancelled, and they only have to end."""
+    def release_all(self) -> None:
+        """Release all waiting threads, because the tree is cancelled and they only have to end."""
         with self._lock:
-            for places in self._threads.values():
-                places.release(1_000_000)
+            for semaphores in self._threads.values():
+                semaphores.release(1_000_000)

@@ -34,7 +34,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """How a limit ends a run."""
+    """The way in which a limit ends a run."""
 
     reason: StopReason
     for_model: str
@@ -48,7 +48,7 @@ class Stop:
     held_back: bool = True
     """Whether a part of it is held back for the last call."""
     parts: float = 1
-    """What is left is rounded down to a multiple of 1/`parts`."""
+    """The rest is rounded down to a multiple of 1/`parts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Limit:
     field: str
     """Name of the field of `Budget`."""
     outcome: str
-    """What happens at the limit, for the manual."""
+    """Effect of reaching the limit, for the manual."""
     least: float = 0
     whole: bool = False
     """Whether it is a whole number."""
@@ -68,7 +68,8 @@ class Limit:
 
 _LAST_CALL: Final = (
     'the run makes one last call, for which budget was reserved, and ends with `status="partial"` and the limit '
-    "as `stop_reason`; with `complete`, if code in that call gives a whole answer"
+    "as `stop_reason`; with `complete`, if code in that call gives a whole answer, and with `failed`, if none "
+    "comes"
 )
 _WAIT: Final = "calls wait for their turn"
 _ASK: Final = "the run pauses and asks a person"

@@ -1,4 +1,4 @@
-"""The commands. Each says what it is asked for in its signature, and leaves the work to its neighbours."""
+"""The commands of `rlm`, with their arguments, options and help. Other modules do the work."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ import typer
 from rlm_langchain.cli.options import Setup, Shown, grouped
 
 NARROWEST = 24
-"""Columns that help is never narrower than."""
+"""Least width of the help, in columns."""
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: commands to copy, each on its line."""
+    """Return the end of a command's help: examples, one a line."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
+OF_RUN = {
+    "model": "Another model to write the code. Default: that of the run.",
+    "sub_model": "Another model to answer sub-calls. Default: that of the run.",
+    "schema": "Another JSON schema of the answer: a file, or the schema itself. Default: that of the run.",
+    "price": "Another price, in dollars per million input and output tokens. Default: that of the run.",
+}
+"""Help of options that replace those of a saved run."""
+
 app = typer.Typer(
     name="rlm",
-    help="Ask questions over contexts that no model can read whole.",
-    epilog="Environment: RLM_MODEL, RLM_SUB_MODEL, RLM_HOME; keys and addresses as `rlm doctor` lists them.",
+    help="Ask questions about texts that are too long for a model to read whole.",
+    epilog="Environment variables: RLM_MODEL and RLM_SUB_MODEL name the models, RLM_HOME is the data folder. "
+    "`rlm doctor` lists those for keys and addresses of providers.",
     context_settings={
         "help_option_names": ["-h", "--help"],
-        # Given to click, which takes no terminal for narrower than 50 columns.
+        # Without this, click writes at least 50 columns, also in a narrower terminal.
         "terminal_width": max(NARROWEST, min(shutil.get_terminal_size().columns, 80) - 2),
     },
     no_args_is_help=True,
@@ -37,7 +46,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _main(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -53,33 +62,41 @@ def _main(
         'rlm ask "Who signed?" contracts/ --usd 0.50 --thread deal',
     )
 )
-@grouped
+@grouped()
 def ask(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
     context: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="CONTEXT", help="Files or folders to ask about; - is standard input; several become one dict."
+            metavar="CONTEXT",
+            help="Files or folders to ask about, or - for standard input. Several become one dict.",
         ),
     ] = None,
     *,
     thread: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Keep the run under this name, or go on with the conversation there."),
+        typer.Option(
+            metavar="NAME", help="Save the run under this name. If there is one, ask it the next question."
+        ),
     ] = None,
     setup: Setup,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse undecodable bytes.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse bytes that cannot be decoded. Default: replace and count them."),
+    ] = False,
     encoding: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Encoding of input that is not UTF-8: latin-1, cp1252, ..."),
+        typer.Option(
+            metavar="NAME", help="Encoding of files and standard input that are not UTF-8, such as latin-1."
+        ),
     ] = None,
     shown: Shown,
 ) -> None:
-    """Ask a question, and watch it being answered.
+    """Ask a question, and show how it is answered.
 
-    The answer goes to standard output, everything else to standard error. The exit status is 0 for an answer,
-    complete or partial, 1 if there is none, 2 if the usage or the configuration is wrong, or standard output cannot
-    be written, 130 after Ctrl-C.
+    The answer goes to standard output, everything else to standard error. The exit code is 0 if there is an answer,
+    complete or partial; 1 if there is none; 2 if the arguments or the configuration are wrong, or the answer cannot
+    be written to standard output; 130 after Ctrl-C.
     """
     from rlm_langchain.cli.commands import ask
 
@@ -87,12 +104,24 @@ def ask(
 
 
 @app.command(epilog=examples("rlm resume deal", "rlm resume deal --calls 200"))
-@grouped
-def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup, shown: Shown) -> None:
-    """Go on with a run that was stopped, killed, or lost its model.
+@grouped(
+    OF_RUN
+    | {
+        "sandbox": "Cannot be changed: the code of the run may do something else in another sandbox.",
+        "strategy": "Cannot be changed: the model has read its strategies. `rlm fork` can add one.",
+    }
+)
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name given with `rlm ask --thread NAME`.")],
+    *,
+    setup: Setup,
+    shown: Shown,
+) -> None:
+    """Continue a run that was interrupted or killed, or whose model failed.
 
-    NAME is that of `rlm ask --thread NAME`. Nothing that was answered is asked, or paid, again. The run has the
-    options that it was begun with; others that are given here take their place.
+    Calls that were answered are not made or paid for again. The run keeps its options and limits; one that is given
+    here replaces that of the run. A limit counts everything that the run uses, before and after. A run that has
+    ended prints its answer again and cannot be continued: see `rlm fork`.
     """
     from rlm_langchain.cli.commands import ask
 
@@ -100,24 +129,34 @@ def resume(name: Annotated[str, typer.Argument(metavar="NAME")], *, setup: Setup
 
 
 @app.command(epilog=examples("rlm fork deal --at 2 -m openai/gpt-4o --as deal-again"))
-@grouped
+@grouped(
+    OF_RUN
+    | {
+        "sandbox": "Cannot be changed: the code of the run may do something else in another sandbox.",
+        "strategy": "Another strategy, in addition to those of the run. May be repeated.",
+    }
+)
 def fork(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the run to go back in.")],
     *,
     at: Annotated[
         int | None,
-        typer.Option(metavar="TURN", min=1, help="Go back to before this turn. Default: to its end."),
+        typer.Option(
+            metavar="TURN", min=1, help="Continue from before this turn. Default: from where the run is now."
+        ),
     ] = None,
     new: Annotated[
-        str | None, typer.Option("--as", metavar="NEW", help="The name of the new thread. Default: NAME-2, ...")
+        str | None,
+        typer.Option("--as", metavar="NEW", help="The name of the new run. Default: NAME-2, NAME-3, ..."),
     ] = None,
     setup: Setup,
     shown: Shown,
 ) -> None:
-    """Go back to a turn of a run, and on from there in a new thread.
+    """Go back to a turn of a run, and continue from there as a new run.
 
-    It may have other models, strategies or limits. The turns before are not paid again. The old thread stays as it
-    is.
+    Calls that were answered before that turn are not made or paid for again. The new run has the options and limits
+    of the old one; one that is given here replaces it. A limit counts all that was used for the last question, also
+    before that turn. The old run stays as it is.
     """
     from rlm_langchain.cli.commands import ask
 
@@ -128,15 +167,17 @@ def fork(
 def runs(
     *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
 ) -> None:
-    """List the runs that are kept: how far each came, at what cost."""
+    """List the saved runs, with their states, turns, model calls and costs."""
     from rlm_langchain.cli.commands import runs
 
     runs.show(json=json)
 
 
 @app.command(epilog=examples("rlm forget deal deal-2"))
-def forget(names: Annotated[list[str], typer.Argument(metavar="NAME")]) -> None:
-    """Remove runs that are kept, for good. `rlm gc` then frees what only they referred to."""
+def forget(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="The names of the runs.")],
+) -> None:
+    """Delete saved runs. `rlm gc` later deletes the data that only they needed."""
     from rlm_langchain.cli.session.threads import Threads
 
     threads = Threads()
@@ -151,13 +192,16 @@ def forget(names: Annotated[list[str], typer.Argument(metavar="NAME")]) -> None:
 def gc(
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="What was used since stays: 30d, 12h, 90m.")
+        str, typer.Option(metavar="AGE", help="Keep what was used more recently: 90m, 12h, 30d, 4w.")
     ] = "30d",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report what would be deleted, and delete nothing.")
+    ] = False,
 ) -> None:
-    """Free the disk of what no run that is kept refers to.
+    """Delete data that no saved run needs, to free disk space.
 
-    Those are contexts, indexes and receipts. What a run at work may need is never removed.
+    This deletes copies of contexts, search indexes and stored replies. Saved runs, and what a running process may
+    need, are never deleted.
     """
     from rlm_langchain.cli.commands import gc
 
@@ -170,17 +214,17 @@ def show(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Of a run that is kept, or of a file from `rlm ask --trace`. Default: the last run kept.",
+            help="The name of a saved run, or the path of a file from `rlm ask --trace`. Default: the last run.",
         ),
     ] = None,
     *,
-    full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show long code and output in full.")] = False,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a page for a browser instead. It needs no network and no server."),
     ] = None,
 ) -> None:
-    """Show what a run did, step by step, child runs in their places."""
+    """Show the steps of a run."""
     from rlm_langchain.cli.commands.show import show_run, write_page
 
     if html is None:
@@ -192,7 +236,8 @@ def show(
 @app.command(epilog=examples("rlm compare deal deal-2", "rlm compare before.jsonl after.jsonl"))
 def compare(
     first: Annotated[
-        str, typer.Argument(metavar="A", help="Name of a run that is kept, or a file from `rlm ask --trace`.")
+        str,
+        typer.Argument(metavar="A", help="The name of a saved run, or the path of a file from `rlm ask --trace`."),
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
 ) -> None:
@@ -204,22 +249,20 @@ def compare(
 
 @app.command(epilog=examples("rlm strategies", "rlm strategies show grep"))
 def strategies(
-    what: Annotated[
-        str | None, typer.Argument(metavar="show", help="With a name: what it says and defines.")
-    ] = None,
+    what: Annotated[str | None, typer.Argument(metavar="show", help="The word `show`: print one strategy.")] = None,
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Of a strategy, or a folder of skills.")
+        str | None, typer.Argument(metavar="NAME", help="The name of the strategy, or a folder of skills.")
     ] = None,
 ) -> None:
-    """List the strategies and their uses; `show NAME` prints one."""
-    from rlm_langchain.cli.commands import strategies as shelf
+    """List the strategies, or print one with `show NAME`."""
+    from rlm_langchain.cli.commands import strategies
 
-    shelf.run(what, name)
+    strategies.run(what, name)
 
 
 @app.command(epilog=examples("rlm doctor"))
 def doctor() -> None:
-    """Say what this machine can run, what is missing, where data is."""
+    """Report what this machine can run, what is missing, and where data is."""
     from rlm_langchain.cli.doctor import examine, report, usable
 
     findings = list(examine())
@@ -232,23 +275,29 @@ def doctor() -> None:
         "rlm mcp -m openai/gpt-4o --root ~/papers", "RLM_MCP_TOKEN=secret rlm mcp --http 8000 --usd 0.50"
     )
 )
-@grouped
+@grouped()
 def mcp(
     *,
     setup: Setup,
     root: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="What may be read. Default: the current folder. May be given often."),
+        typer.Option(
+            metavar="FOLDER",
+            help="A folder whose files clients may ask about. Default: the current one. May be repeated.",
+        ),
     ] = None,
     http: Annotated[
         str | None,
-        typer.Option(metavar="[HOST:]PORT", help="Serve over HTTP, at /mcp, not stdio; 0: any port."),
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Serve over HTTP, at the path /mcp. Port 0 is any free port. Default: stdio.",
+        ),
     ] = None,
 ) -> None:
-    """Serve the RLM to clients of the Model Context Protocol.
+    """Run a server for the Model Context Protocol (MCP).
 
-    They can call `ask`, `load_context` and `search`. The limits hold for each question. With RLM_MCP_TOKEN set,
-    HTTP clients have to send it.
+    Clients can call three tools: `ask`, `load_context` and `search`. The limits apply to each question. If
+    RLM_MCP_TOKEN is set, HTTP clients must send its value as a bearer token.
     """
     from rlm_langchain.cli.commands.mcp import serve
 

@@ -1,7 +1,7 @@
 """`make demo`: a small local model answers a question about the whole Python standard library.
 
-The library has about three million tokens; the model can read sixteen thousand at once. What is right is counted
-here as well, without a model, and shown beside the answer. Ends with 0 only when the two are the same.
+The library has about three million tokens; the model can read sixteen thousand at once. The right answer is counted
+without a model and shown beside that of the model. The exit code is 0 only if they are equal.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from rlm_langchain.cli import sentences
+from rlm_langchain.cli import run_safely
 from rlm_langchain.records import RLMOutput
 
 WORD = "lambda"
 QUESTION = f"Which file contains the string '{WORD}' most often?"
 LEFT_OUT = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
-"""Folders that are not the library, or that test it."""
+"""Folders with other packages, or with tests of the library."""
 
 
 def main() -> int:
-    """Ask, and compare; the exit code."""
+    """Ask the model, compare its answer, and return the exit code."""
     from rlm_langchain.cli.commands import inputs
     from rlm_langchain.cli.rendering.summary import finish
     from rlm_langchain.cli.session.run import watch
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def copied(source: Path, target: Path) -> Path:
-    """The Python files of a library, in a folder of their own."""
+    """Copy the Python files of a library to a folder, and return the folder."""
     for path in sorted(source.rglob("*.py")):
         place = path.relative_to(source)
         if not set(place.parts) & set(LEFT_OUT):
@@ -51,7 +51,7 @@ def copied(source: Path, target: Path) -> Path:
 
 
 def most_often(word: str, folder: Path) -> list[str]:
-    """The file that holds a word most often, counted without a model; more than one when they are even."""
+    """Return the file that contains a word most often, or several with equal counts, counted without a model."""
     files = (path for path in folder.rglob("*") if path.is_file())
     counts = {str(path.relative_to(folder)): path.read_text("utf-8", "replace").count(word) for path in files}
     most = max(counts.values())
@@ -59,16 +59,16 @@ def most_often(word: str, folder: Path) -> list[str]:
 
 
 def compare(output: RLMOutput, truth: list[str]) -> int:
-    """Show what is right beside the answer; 0 when it is the answer."""
+    """Print whether the answer is right. Return 0 if it is, else 1."""
     right = str(output["answer"]).strip(" .'\"") in truth
     print(f"\ncounted without a model: {' or '.join(truth)}")
     print(
         "The answer is right."
         if right
-        else "The answer is wrong: a small model sometimes is. Try `--model openai/gpt-4o`."
+        else "The answer is wrong, which happens with a small model. Try `--model openai/gpt-4o`."
     )
     return 0 if right else 1
 
 
 if __name__ == "__main__":
-    sys.exit(sentences(main))
+    sys.exit(run_safely(main))

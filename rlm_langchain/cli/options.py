@@ -1,9 +1,10 @@
-"""The options that several commands share: what an RLM is made of, and what is shown of its work."""
+"""The options that several commands share: those of the RLM, and those of the output."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -20,20 +21,20 @@ T = TypeVar("T")
 
 
 def limit_options() -> dict[str, Any]:
-    """Return the type and the flag of each parameter that sets limits, by its name, in the order of `Budget`."""
+    """Return the type and the flag of each parameter that sets a limit, by its name, in the order of `Budget`."""
     rows = {limit.field: limit for limit in LIMITS}
     found: dict[str, Any] = {}
     for limit in (rows[field.name] for field in fields(Budget) if field.name in rows):
         if (option := limit.option) is not None:
             kind = str if option.text else int if limit.whole else float
             least = None if option.text else limit.least
-            told = typer.Option(option.flag, metavar=option.metavar, min=least, help=option.help)
-            found[option.name] = Annotated[kind | None, told]
+            flag = typer.Option(option.flag, metavar=option.metavar, min=least, help=option.help)
+            found[option.name] = Annotated[kind | None, flag]
     return found
 
 
 def _with_limits(cls: type[T]) -> type[T]:
-    """Give a class that becomes a dataclass a field for each parameter that sets limits; None: it was not given."""
+    """Give a dataclass a field for each parameter that sets a limit. None: it was not given."""
     for name, hint in limit_options().items():
         cls.__annotations__.pop(name, None)
         cls.__annotations__[name] = hint
@@ -44,60 +45,71 @@ def _with_limits(cls: type[T]) -> type[T]:
 @dataclass(frozen=True, slots=True)
 @_with_limits
 class Setup:
-    """What an RLM is made of, as far as it was said. It holds names only, so it may be kept beside a run."""
+    """The options of an RLM, as they were given. They hold names and numbers only, so they are saved with a run."""
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
 
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="NAME", help="The model that writes the code. Default: RLM_MODEL."),
+        typer.Option(
+            "--model", "-m", metavar="NAME", help="The model that writes the code. Default: the one in RLM_MODEL."
+        ),
     ] = None
     sub_model: Annotated[
         str | None,
         typer.Option(
-            "--sub-model", metavar="NAME", help="Answers sub-calls. Default: RLM_SUB_MODEL, else the same model."
+            "--sub-model",
+            metavar="NAME",
+            help="The model that answers sub-calls. Default: the one in RLM_SUB_MODEL, else the same model.",
         ),
     ] = None
     sandbox: Annotated[
         str | None,
-        typer.Option("--sandbox", metavar="NAME", help="Where the code runs: auto (the default), cpython, monty."),
+        typer.Option(
+            "--sandbox", metavar="NAME", help="Where the code runs: auto, cpython or monty. Default: auto."
+        ),
     ] = None
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", metavar="NAME", help="A way to work, see `rlm strategies`; auto, or a folder of skills."
+            "--strategy",
+            metavar="NAME",
+            help="A strategy from `rlm strategies`, a folder of skills, or auto. May be repeated.",
         ),
     ] = None
     schema: Annotated[
         str | None,
-        typer.Option("--schema", metavar="FILE", help="JSON schema of the answer: a file, or the schema itself."),
+        typer.Option(
+            "--schema", metavar="FILE", help="The answer must fit this JSON schema: a file, or the schema itself."
+        ),
     ] = None
     price: Annotated[
         list[str] | None,
         typer.Option(
             "--price",
             metavar="IN:OUT",
-            help="Dollars per million input and output tokens, if no price is known; NAME=IN:OUT for one model.",
+            help="Dollars per million input and output tokens, for models whose price is unknown. NAME=IN:OUT sets "
+            "the price of one model. May be repeated.",
         ),
     ] = None
     approve_above_calls: str | None = None
     approve_above_usd: str | None = None
-    """A number or `off`, as it was typed. The other limits are fields, too, without being written here."""
+    """A number or `off`, as it was typed. `_with_limits` adds a field for each of the other limits."""
 
     def over(self, before: Setup) -> Setup:
-        """These options, and for what they leave open those of before. Strategies come beside those of before."""
+        """Return these options, completed by those of before. Strategies are added to those of before."""
         given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        ways = list(dict.fromkeys([*(before.strategy or ()), *(self.strategy or ())]))
-        return replace(before, **{**given, "strategy": ways or None})
+        strategies = list(dict.fromkeys([*(before.strategy or ()), *(self.strategy or ())]))
+        return replace(before, **{**given, "strategy": strategies or None})
 
 
 def write_setup(setup: Setup) -> str:
-    """As a checkpoint keeps it."""
+    """Return options as text, for a checkpoint."""
     return TypeAdapter(Setup).dump_json(setup, exclude_none=True).decode()
 
 
 def read_setup(text: str | None) -> Setup:
-    """As a checkpoint kept it; None for a run that another program began. Raises `JournalError`."""
+    """Return options from the text in a checkpoint. None: another program began the run. Raises `JournalError`."""
     try:
         return Setup() if text is None else TypeAdapter(Setup).validate_json(text)
     except ValidationError as error:
@@ -106,36 +118,64 @@ def read_setup(text: str | None) -> Setup:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a command shows, and keeps, of a run."""
+    """The options of the output of a run."""
 
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the answer.")] = False
     trace: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE", help="Keep every step in this file, as JSON Lines.")
+        Path | None, typer.Option("--trace", metavar="FILE", help="Write every step to this file, as JSON Lines.")
     ] = None
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but the answer.")] = False
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="Show no progress, only the answer, errors, and a warning if it may be wrong or incomplete.",
+        ),
+    ] = False
 
 
-def grouped(command: Callable[..., Any]) -> Callable[..., None]:
-    """Give a command the options of its parameters that are dataclasses like those above, each in its place."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
-    options = [one for p in own for one in (_options(groups[p.name]) if p.name in groups else [p])]
+def grouped(helps: Mapping[str, str] = {}) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """Return a decorator that replaces each parameter of a command that is a dataclass by its fields, as options.
 
-    @wraps(command)
-    def called(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
+    `helps` has other help texts, by the name of the field.
+    """
 
-    vars(called)["__signature__"] = inspect.Signature(options)  # what typer reads
-    return called
+    def decorator(command: Callable[..., Any]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+        own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()]
+        options = [option for p in own for option in (_options(groups[p.name], helps) if p.name in groups else [p])]
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            for name, group in groups.items():
+                given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+            command(**given)
+
+        vars(called)["__signature__"] = inspect.Signature(options)  # read by typer
+        return called
+
+    return decorator
 
 
-def _options(group: Any) -> list[inspect.Parameter]:
+def _options(group: Any, helps: Mapping[str, str]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     return [
-        inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+        inspect.Parameter(
+            field.name,
+            keyword,
+            default=field.default,
+            annotation=_with_help(hints[field.name], helps.get(field.name)),
+        )
         for field in fields(group)
     ]
+
+
+def _with_help(hint: Any, text: str | None) -> Any:
+    """Return the annotation of an option with another help text. None: as it is."""
+    if text is None:
+        return hint
+    option = copy(hint.__metadata__[0])
+    option.help = text
+    return Annotated[hint.__origin__, option]

@@ -12,6 +12,10 @@ from typing import Any, BinaryIO
 from rlm_langchain.context.describe import count
 from rlm_langchain.errors import InputError
 
+CONVERT = "if it is text in another encoding, convert it first, for example with `iconv`"
+NOT_STRICT = "fix it, or have undecodable bytes replaced (without `strict`)"
+"""What to do about bytes that are not UTF-8. The command has other ways out."""
+
 BLOCK_BYTES = 1 << 18
 """Bytes per read: large enough to be fast, small enough for the processor's cache."""
 SAMPLE_BYTES = 1 << 13
@@ -33,7 +37,7 @@ _FORMATS = (
 )
 _REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NOT_KEPT = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -61,7 +65,7 @@ def why_not_text(sample: bytes) -> str | None:
     wrong = sample.decode("utf-8", "replace").count(_REPLACEMENT) - sample.count(_REPLACEMENT.encode())
     # Up to three may be the beginning of a character that the end of the sample has cut.
     if wrong > 3 and (wrong > len(sample) * 0.3 or b"\0" in sample):
-        return "not text in UTF-8: if it is text in another encoding, convert it first, for example with `iconv`"
+        return f"not text in UTF-8: {CONVERT}"
     return None
 
 
@@ -71,48 +75,49 @@ def replace_surrogates(text: str) -> tuple[str, int]:
     return _SURROGATE.subn(_REPLACEMENT, text)
 
 
-def replace_unkept(text: str) -> tuple[str, int]:
-    """The text with each NUL and lone surrogate replaced by U+FFFD, and how many there were.
+def replace_unstorable(text: str) -> tuple[str, int]:
+    """Replace each NUL and lone surrogate by U+FFFD. Return the text and the number of replacements.
 
-    No UTF-8 holds half of a surrogate pair, and Postgres keeps no NUL.
+    UTF-8 cannot encode a lone surrogate, and Postgres cannot store a NUL.
     """
-    return _NOT_KEPT.subn(_REPLACEMENT, text)
+    return _UNSTORABLE.subn(_REPLACEMENT, text)
 
 
 def replace_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
-    """A value of dicts, lists and texts with each text replaced, keys too, and how many characters that took.
+    """Apply `replace` to all texts in a value of dicts and lists, keys included. Return the value and the number of
+    replaced characters.
 
-    One that holds nothing to replace is not copied.
+    A value without anything to replace is returned unchanged, and not copied.
     """
-    return _replaced_each(value, replace) if _is_replaced(value, replace) else (value, 0)
+    return _replace_in(value, replace) if _needs_replacing(value, replace) else (value, 0)
 
 
-def _is_replaced(value: Any, replace: Callable[[str], tuple[str, int]]) -> bool:
-    """Whether there is anything to replace. Makes no objects that stay: a large value has many."""
+def _needs_replacing(value: Any, replace: Callable[[str], tuple[str, int]]) -> bool:
+    """Return whether there is anything to replace. Nothing is copied, because the value may be large."""
     if isinstance(value, str):
         return replace(value)[1] > 0
     if isinstance(value, dict):
-        return any(_is_replaced(key, replace) or _is_replaced(one, replace) for key, one in value.items())
-    return isinstance(value, list | tuple) and any(_is_replaced(one, replace) for one in value)
+        return any(_needs_replacing(key, replace) or _needs_replacing(one, replace) for key, one in value.items())
+    return isinstance(value, list | tuple) and any(_needs_replacing(one, replace) for one in value)
 
 
-def _replaced_each(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
+def _replace_in(value: Any, replace: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:
     if isinstance(value, str):
         return replace(value)
     if isinstance(value, dict):
-        keys = [_replaced_each(key, replace) for key in value]
-        values = [_replaced_each(one, replace) for one in value.values()]
+        keys = [_replace_in(key, replace) for key in value]
+        values = [_replace_in(one, replace) for one in value.values()]
         clean = {key: one for (key, _), (one, _) in zip(keys, values, strict=True)}
         return clean, sum(number for _, number in [*keys, *values])
     if isinstance(value, list | tuple):
-        items = [_replaced_each(one, replace) for one in value]
+        items = [_replace_in(one, replace) for one in value]
         return [one for one, _ in items], sum(number for _, number in items)
     return value, 0
 
 
-def unkept(number: int) -> str:
-    """What `replace_unkept` has replaced, in words."""
-    return f"{count(number, 'character')} that cannot be kept (NUL, or half of a surrogate pair)"
+def describe_unstorable(number: int) -> str:
+    """Return a phrase for the characters that `replace_unstorable` has replaced."""
+    return f"{count(number, 'character')} that cannot be stored (NUL, or half of a surrogate pair)"
 
 
 def replacement_note(number: int, what: str = "undecodable byte sequence") -> str:
@@ -148,17 +153,14 @@ class Decoder:
 
     def _error_message(self, error: UnicodeDecodeError, size: int) -> str:
         at = self._offset + size - len(error.object) + error.start
-        return (
-            f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): "
-            "fix it, or have undecodable bytes replaced (without `strict`)"
-        )
+        return f"{self.name} cannot be decoded at byte {at:,} ({error.reason}): {NOT_STRICT}"
 
     def _decode_with_replacement(self, pending: bytes, block: bytes, final: bool) -> str:
         self._decoder.errors = "replace"
         text = self._decoder.decode(block, final)
         self._decoder.errors = "strict"
         decoded = len(pending) + len(block) - len(self._decoder.getstate()[0])
-        # In UTF-8 a mark that was there before is always these three bytes; elsewhere all count as new.
+        # In UTF-8 an existing U+FFFD is always these three bytes. In other encodings all of them count as new.
         before = (pending + block)[:decoded].count(_REPLACEMENT.encode()) if self.is_utf8 else 0
         self.replaced += text.count(_REPLACEMENT) - before
         return text

@@ -19,7 +19,7 @@ PREVIEW_CHARS = 300
 """Length of a preview in characters."""
 
 PREVIEW_BYTES = 4 * PREVIEW_CHARS
-"""Bytes that are enough for so many characters in any script."""
+"""Bytes that contain at least `PREVIEW_CHARS` characters in any script."""
 
 _MAX_KEYS = 6
 """Number of keys that a line names; each is cut to `_MAX_KEY_CHARS` characters."""
@@ -30,7 +30,7 @@ _TEXT_SIZE = re.compile(r", [\d,]+ characters")
 
 
 def approximate_tokens(text: str | int) -> int:
-    """Return the approximate number of tokens of a text, or of so many UTF-8 bytes: the bytes divided by four.
+    """Return the approximate number of tokens of a text, or of a number of UTF-8 bytes: the bytes divided by four.
 
     Measured with o200k_base: code and prose in Latin script have 4 to 5 bytes per token, Chinese and Japanese 3
     to 3.5, Arabic and Cyrillic 5 to 7, lines of digits 2. Dividing characters by four would give a quarter of

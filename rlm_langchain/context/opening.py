@@ -133,8 +133,8 @@ class WatchedFiles:
     def identity(self, file: ContextFile) -> list[int]:
         """Return device and inode of a watched file, by which a worker verifies that it opened the same one.
         Empty for other files."""
-        for held, stream in self._open:
-            if held is file:
+        for watched, stream in self._open:
+            if watched is file:
                 found = os.fstat(stream.fileno())
                 return [found.st_dev, found.st_ino]
         return []
@@ -181,17 +181,17 @@ def _stored_path(ref: ContextRef, blobs: BlobStore) -> Path:
     return blobs.open(ref["sha256"], ref["size"])
 
 
-def _verified_path(path: Path, ref: ContextRef, seals: FileHashCache) -> Path:
+def _verified_path(path: Path, ref: ContextRef, hashes: FileHashCache) -> Path:
     file = ContextFile(path, ref["kind"], ref["length"], ref["size"], ref["sha256"])
     at = time.time_ns()
     with _as_journal_error(file):
         stamp = FileStat.of_path(path)
-        if not seals.is_known(path, ref["sha256"], stamp):
+        if not hashes.is_known(path, ref["sha256"], stamp):
             with open_regular(path) as stream:
                 stamp = FileStat.of_stat(os.fstat(stream.fileno()))
                 if stamp.size != ref["size"] or hash_open_file(stream) != ref["sha256"]:
                     raise _changed_error(file)
-    seals.save(path, ref["sha256"], stamp, at)
+    hashes.save(path, ref["sha256"], stamp, at)
     return path
 
 

@@ -52,7 +52,7 @@ SOURCES: tuple[Source, ...] = (
 """All kinds of context, in the order in which they are asked. Each is a module that satisfies `Source`."""
 
 REPL_SOURCES: tuple[Source, ...] = (subtext, text, json_values)
-"""What a program in a sandbox can turn into a context."""
+"""The kinds of context that a program in a sandbox can create."""
 
 
 def home() -> Path:
@@ -63,7 +63,7 @@ def home() -> Path:
 
 
 def default_home() -> Path:
-    """The folder that is used where `RLM_HOME` names none: the user's data folder."""
+    """Return the folder that is used without `RLM_HOME`: the user's data folder."""
     from platformdirs import user_data_path
 
     return user_data_path("rlm_langchain", appauthor=False)
@@ -120,7 +120,7 @@ class ContextStore:
     def with_short_preview(self, ref: ContextRef, preview: int) -> ContextRef:
         """Return the same reference with at most `preview` characters of its preview."""
         cut: ContextRef = {**ref, "preview": ref["preview"][:preview]}
-        if cut["type"] == "table":  # which may begin with fewer rows now than make one
+        if cut["type"] == "table":  # the shorter preview may have too few rows for a table
             cut["type"] = type_of_text(cut["preview"])
         return sign(cut, self.root)
 
@@ -150,7 +150,7 @@ class ContextStore:
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
             if not plugins.accepts(path):
                 return files.open_file_to_reference(file, path, store_writer)
-            # A plug-in reads by a path: that of a copy which nobody else can write to.
+            # A plug-in needs a path. It gets that of a private copy, because others may replace the file.
             with TemporaryDirectory() as folder:
                 copied = Path(folder, path.name)
                 with copied.open("wb") as copy:

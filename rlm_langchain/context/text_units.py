@@ -57,14 +57,33 @@ def units_of(context: Any) -> Iterator[tuple[TextUnit, str]]:
 
 def labelled_strings(context: Any) -> Iterator[tuple[str, str]]:
     """Yield every text in a list or dict unchanged, including short ones, with its label."""
+    return ((label_of(path), text) for path, text in strings_at(context))
+
+
+def strings_at(context: Any) -> Iterator[tuple[tuple[PathStep, ...], str]]:
+    """Yield every text in a list or dict unchanged, including short ones, with its path."""
     waiting: list[tuple[tuple[PathStep, ...], Any]] = [((key,), item) for key, item in _items(context)]
     waiting.reverse()
     while waiting:
         at, item = waiting.pop()
         if isinstance(item, str):
-            yield _label(at[:-1] if len(at) > 1 and at[-1] == "page_content" else at), item
+            yield at, item
         elif isinstance(item, dict | list):
             waiting += reversed([((*at, key), inner) for key, inner in _items(item)])
+
+
+def label_of(path: tuple[PathStep, ...]) -> str:
+    """Return the label of the text at this path: that of a document is its own."""
+    return _label(path[:-1] if len(path) > 1 and path[-1] == "page_content" else path)
+
+
+def column_of(path: tuple[PathStep, ...]) -> tuple[str, ...]:
+    """Return what texts of the same kind have in common: the keys inside an item of a list.
+
+    Numbers, and the keys outside of lists, such as the names of files, tell texts of a kind apart.
+    """
+    first = next((i for i, step in enumerate(path) if isinstance(step, int)), len(path))
+    return tuple("" if i <= first or isinstance(step, int) else step for i, step in enumerate(path))
 
 
 def as_text(item: Any) -> str:

@@ -1,1 +1,1 @@
-"""What survives the process: receipts, locks on threads, checked checkpoints."""
+"""Everything that outlives a process: receipts of replies, locks on threads, verified checkpoints."""

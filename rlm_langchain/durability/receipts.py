@@ -1,13 +1,13 @@
 """Receipts: every reply of a model is on disk before it is used, so that no crash makes us ask, and pay, again.
 
-A checkpoint is written when a node ends; a node may be a hundred calls. What a model replied in between is here:
-one file of JSON lines per run, each a reply and its key, sealed together. Room for a reply is allocated before it
-is asked for, so that a full disk refuses the call and does not lose its answer. The files survive the end of the
-process, however it comes; against a loss of power they are as safe as the disk's cache.
+A checkpoint is written when a node ends, and a node may make a hundred calls. The replies that arrive in between
+are stored here: one file of JSON lines for each run. A line holds a reply, its key and a checksum of both. Space
+for a reply is allocated before the request, so that a full disk refuses the call and does not lose its answer. The
+files survive any end of the process; after a power failure they are as complete as the disk's cache was.
 
 A request has a line of its own before it is sent, with the most that it may use. The line of its reply settles it.
-What is not settled when the file is read was in flight when a process ended: the provider may have billed it, so
-it counts as spent, at the most that it may have used.
+A request that is unsettled when the file is read was in flight when a process ended. The provider may have billed
+it, so it counts as spent, with the most that it may have used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REPLY_SPACE = 64 * 1024
 class SentRequest(NamedTuple):
     """A request that an earlier process sent."""
 
-    place: str
+    call_path: str
     """Path of the call in the tree."""
     used: Usage
     """Its usage. If that is not known: the most that it may have used, as an estimate."""
@@ -44,7 +44,7 @@ class SentRequest(NamedTuple):
 
 
 class Receipts:
-    """The receipts of one run. One process writes them at a time; threads and tasks of it may share."""
+    """The receipts of one run. Only one process may write them at a time; its threads and tasks may share them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class Receipts:
         self._requests: dict[str, Any] = {}
         """The latest record of each request by key, without the requests that a reply has settled."""
         self._settled: dict[str, Any] = {}
-        """Receipts of replies that were paid for, by request: a line that is there twice counts once."""
+        """Receipts of replies that were paid for, by request, so that a line that is stored twice counts once."""
         self._file = -1
         self._end = 0
         self._allocated = 0
@@ -60,7 +60,7 @@ class Receipts:
         self._lock = threading.Lock()
 
     def find(self, key: str) -> Any | None:
-        """Return the reply that was received under a key before this file was opened: by an earlier process."""
+        """Return the reply that an earlier process stored under this key, or None."""
         with self._lock:
             if self._replies is None:
                 self._replies = self._read()
@@ -80,7 +80,7 @@ class Receipts:
         return max((reply.get("worked", 0.0) for reply in (self._replies or {}).values()), default=0.0)
 
     async def open(self) -> None:
-        """Open the file, off the event loop, since a disk may take a while. Raises `JournalError`."""
+        """Open the file in a thread, because a slow disk would block the event loop. Raises `JournalError`."""
         if self._file < 0:
             await asyncio.to_thread(self._open_locked)
 
@@ -91,7 +91,7 @@ class Receipts:
             self._in_flight += 1
 
     def write(self, key: str, reply: dict[str, Any]) -> None:
-        """Keep a reply. Raises `JournalError` when it cannot be written."""
+        """Store a reply. Raises `JournalError` if it cannot be written."""
         with self._lock:
             self._append(key, reply)
 
@@ -133,7 +133,7 @@ class Receipts:
         if wanted <= self._allocated:
             return
         self._open()
-        for size in (max(wanted, 2 * self._allocated), wanted):  # in large steps while the disk has room for them
+        for size in (max(wanted, 2 * self._allocated), wanted):  # large steps, while the disk has room for them
             try:
                 _allocate(self._file, self._allocated, size - self._allocated)
             except OSError as error:
@@ -157,11 +157,11 @@ class Receipts:
             raise self._write_error(error) from error
         if self._replies is None:
             self._replies = self._read()
-        os.ftruncate(self._file, self._end)  # what a killed process had allocated, or half written
+        os.ftruncate(self._file, self._end)  # removes what a killed process had allocated or half written
         self._allocated = self._end
 
     def _read(self) -> dict[str, Any]:
-        """Return all receipts by key. A last line that was cut off by the end of its process is no receipt."""
+        """Return all receipts by key. An incomplete last line, left by a process that was killed, is ignored."""
         if not self.path.exists():
             return {}
         data = self.path.read_bytes().rstrip(b"\0")
@@ -183,24 +183,24 @@ class Receipts:
 
     def _damaged_error(self) -> JournalError:
         return JournalError(
-            f"the receipts in {self.path} are damaged: move the file away to go on without them; "
-            "then replies since the last checkpoint are asked, and paid, again"
+            f"the receipts in {self.path} are damaged: move the file away to continue without them; "
+            "then calls since the last checkpoint are made, and paid for, again"
         )
 
     def _write_error(self, error: OSError) -> JournalError:
         return JournalError(
-            f"replies cannot be kept in {self.path.parent}: {error.strerror}. Make room and resume the run; "
-            "nothing that was paid is lost"
+            f"replies cannot be stored in {self.path.parent}: {error.strerror}. Make room and resume the run; "
+            "nothing that was paid for is lost"
         )
 
 
 async def recorded(
-    receipts: Receipts | None, key: str, place: str, make: Callable[[], Awaitable[CallResult]]
+    receipts: Receipts | None, key: str, call_path: str, make: Callable[[], Awaitable[CallResult]]
 ) -> CallResult:
-    """Return the reply whose receipt an earlier process wrote under this key; else make it, and write its receipt.
+    """Return the reply that an earlier process stored under this key, or else make it and write its receipt.
 
-    The receipt is on disk before the reply is used. A failure has none: it is made again. Raises `JournalError`
-    when a reply could not be kept.
+    The receipt is on disk before the reply is used. A failed call has no receipt, so it is made again. Raises
+    `JournalError` if a reply cannot be stored.
     """
     known = receipts.find(key) if receipts else None
     if known is not None:
@@ -208,12 +208,15 @@ async def recorded(
     reply = await make()
     if receipts and reply.text is not None:
         await receipts.open()
-        receipts.write(key, {"place": place, "text": reply.text})
+        receipts.write(key, {"place": call_path, "text": reply.text})
     return reply
 
 
 def recorded_value(receipts: Receipts | None, key: str, make: Callable[[], Plain]) -> Plain:
-    """Return the value in the receipt of an earlier process; else make it, and write it: another would differ."""
+    """Return the value that an earlier process stored under this key, or else make and store it.
+
+    For values that would be different if they were made again, such as the time.
+    """
     if receipts is None:
         return make()
     known = receipts.find(key)
@@ -225,7 +228,7 @@ def recorded_value(receipts: Receipts | None, key: str, make: Callable[[], Plain
 
 
 def _allocate(file: int, offset: int, size: int) -> None:
-    """Make a file longer such that later writes into it cannot find the disk full."""
+    """Extend a file, and reserve the disk space, so that later writes cannot fail because the disk is full."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, offset, size)
     else:
@@ -233,7 +236,7 @@ def _allocate(file: int, offset: int, size: int) -> None:
 
 
 def _write(file: int, data: bytes, offset: int) -> None:
-    """Write all of it: a disk that fills up meanwhile takes a part without a word, and says so at the next try."""
+    """Write all of `data`. A disk that fills up takes only a part, and raises at the next attempt."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(file, rest, offset)

@@ -12,13 +12,13 @@ from rlm_langchain.errors import JournalError
 from rlm_langchain.trajectory.journal import check_state
 from rlm_langchain.types import Status
 
-State = Status | Literal["new", "stopped", "waiting", "broken"]
+ThreadState = Status | Literal["new", "stopped", "waiting", "broken"]
 
 
 class Standing(NamedTuple):
     """The state of a thread."""
 
-    state: State
+    state: ThreadState
     """`complete`, `partial` or `failed`: the status of its last answer. `new`: there was no question yet.
     `waiting`: for a person. `stopped`: it can be resumed. `broken`: its data in the checkpointer is damaged."""
     is_saved: bool = True

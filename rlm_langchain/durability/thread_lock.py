@@ -1,4 +1,4 @@
-"""Locks on threads: one process at a time works on a thread."""
+"""Locks on threads, so that only one process at a time works on a thread."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rlm_langchain.durability.checkpointer import as_journal_error
+from rlm_langchain.durability.checkpointer import HELD_IN_DATABASE, as_journal_error
 from rlm_langchain.errors import JournalError, ThreadBusy
 
 ACQUIRE_TIMEOUT = 0.2
-"""Seconds for which somebody who only looks whether a thread is held may hold it."""
+"""Seconds to wait for a lock: a process that only checks whether a thread is locked holds its lock for a moment."""
 
 
 @contextmanager
 def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[None]:
-    """Lock a thread while working on it. `name` is what its user calls it; None means `thread`.
+    """Lock a thread within the block. `name` is the thread's name in messages; None means `thread`.
 
     Raises `ThreadBusy`, or `JournalError` if the disk is full.
     """
@@ -33,47 +33,47 @@ def thread_lock(home: Path, thread: str, name: str | None = None) -> Iterator[No
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_abandoned(lock.parent, os.getpid())
-        held = _acquire(lock)
+        file_lock = _acquire(lock)
     except Timeout as busy:
         who = _describe_holder(holder)
         raise ThreadBusy(f"{who[0]} works on the thread {name or thread!r}{who[1]}; wait for it") from busy
     except OSError as error:
-        raise _no_place(lock, error) from error
+        raise _unwritable_error(lock, error) from error
     try:
         try:
             holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
         except OSError as error:
-            raise _no_place(holder, error) from error
+            raise _unwritable_error(holder, error) from error
         yield
     finally:
-        _release(lock, held)
+        _release(lock, file_lock)
 
 
-def _no_place(path: Path, error: OSError) -> JournalError:
+def _unwritable_error(path: Path, error: OSError) -> JournalError:
     return JournalError(
-        f"no thread can be worked on: {path} cannot be written ({error.strerror}): make room, or set RLM_HOME to "
+        f"no thread can be locked: {path} cannot be written ({error.strerror}): make room, or set RLM_HOME to "
         "another folder"
     )
 
 
 def _acquire(lock: Path) -> FileLock:
-    """The lock on a file that is there. Raises `Timeout`."""
+    """Lock a file, and return the lock once the file exists. Raises `Timeout`."""
     while True:
-        held = FileLock(lock, timeout=ACQUIRE_TIMEOUT, poll_interval=ACQUIRE_TIMEOUT / 4, thread_local=False)
-        held.acquire()
+        file_lock = FileLock(lock, timeout=ACQUIRE_TIMEOUT, poll_interval=ACQUIRE_TIMEOUT / 4, thread_local=False)
+        file_lock.acquire()
         if lock.exists():
-            return held
-        held.release()  # of a file that was removed between its opening and its locking
+            return file_lock
+        file_lock.release()  # the file was removed after it was opened and before it was locked
 
 
-def _release(lock: Path, held: FileLock) -> None:
+def _release(lock: Path, file_lock: FileLock) -> None:
     """Release a lock and delete its files. On Windows an open file stays, and the lock removes it by itself."""
     try:
         for path in (lock.with_suffix(".json"), lock):
             with suppress(OSError):
                 path.unlink()
     finally:
-        held.release()
+        file_lock.release()
 
 
 @cache
@@ -103,17 +103,17 @@ def _lock_path(home: Path, thread: str) -> Path:
 def _is_locked(lock: Path) -> bool:
     if not lock.exists():
         return False
-    held = FileLock(lock, blocking=False, thread_local=False)
+    file_lock = FileLock(lock, blocking=False, thread_local=False)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout:
         return True
-    _release(lock, held)
+    _release(lock, file_lock)
     return False
 
 
 def _locked_at(holder: Path) -> float:
-    """When a lease was taken, as its note says; a note that cannot be read is as old as may be."""
+    """Return when a lock was taken (Unix time), or 0 if its note cannot be read."""
     try:
         return float(json.loads(holder.read_text())["since"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -121,12 +121,12 @@ def _locked_at(holder: Path) -> float:
 
 
 def _describe_holder(holder: Path) -> tuple[str, str]:
-    """Who says to hold it, and more on it. A note for people: only the lock decides."""
+    """Return who holds a lock, and details in parentheses, for messages. The note may be wrong."""
     try:
-        said = json.loads(holder.read_text())
-        minutes = (time.time() - said["since"]) / 60
-        is_this = (said["pid"], said["host"]) == (os.getpid(), socket.gethostname())
-        more = f" (process {said['pid']} on {said['host']}, for {minutes:.0f} min)"
+        note = json.loads(holder.read_text())
+        minutes = (time.time() - note["since"]) / 60
+        is_this = (note["pid"], note["host"]) == (os.getpid(), socket.gethostname())
+        more = f" (process {note['pid']} on {note['host']}, for {minutes:.0f} min)"
         return ("another call in this process" if is_this else "another process"), more
     except (OSError, ValueError, TypeError, KeyError):
         return "another process", ""
@@ -143,22 +143,34 @@ LOCK_SETTINGS = (
 )
 
 
+KEEPALIVES: dict[str, Any] = {
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
+}
+"""The same on this side: when the network is gone, both sides learn of it after about a minute."""
+
+
 @contextmanager
 def database_thread_lock(saver: Any, thread: str) -> Iterator[None]:
-    """Hold a thread in the database of a Postgres saver; for another saver there is nothing to do.
+    """Lock a thread in the database of a Postgres saver. Does nothing for other savers.
 
-    Raises `ThreadBusy` when somebody else holds it, `JournalError` when the database cannot be reached.
+    Raises `ThreadBusy` if the thread is locked, `JournalError` if the database cannot be reached.
     """
     if not any(kind.__module__.startswith(POSTGRES_MODULE) for kind in type(saver).__mro__):
         yield
         return
     with as_journal_error("read"):
         connection = _new_connection(saver.conn)
+    key = (id(saver.conn), thread)
     try:
         with as_journal_error("read"):
             _take_advisory_lock(connection, thread)
+        HELD_IN_DATABASE[key] = connection
         yield
     finally:
+        HELD_IN_DATABASE.pop(key, None)
         connection.close()
 
 
@@ -177,11 +189,11 @@ def _take_advisory_lock(connection: Any, thread: str) -> None:
 
 
 def _new_connection(ours: Any) -> Any:
-    """One connection more to the database of a connection, or of a pool."""
+    """Open another connection to the database of a connection or a pool."""
     import psycopg
     from psycopg.conninfo import make_conninfo
 
     if isinstance(ours, psycopg.Connection | psycopg.AsyncConnection):
-        return psycopg.connect(make_conninfo(ours.info.dsn, password=ours.info.password or None))
+        return psycopg.connect(make_conninfo(ours.info.dsn, password=ours.info.password or None, **KEEPALIVES))
     options = {key: value for key, value in (ours.kwargs or {}).items() if key not in ("autocommit", "row_factory")}
-    return psycopg.connect(ours.conninfo, **options)
+    return psycopg.connect(make_conninfo(ours.conninfo, **KEEPALIVES), **options)

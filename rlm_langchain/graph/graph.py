@@ -1,13 +1,13 @@
 """The graph of a run. Read this module first.
 
-    START -> prepare -> generate -> execute -> finalise -> END
-                        ^    |  ^     |    ^
-                        +----+  +-----+    +- approve, subcall x n
+START -> prepare -> generate -> execute -> finalise -> END
+^    |  ^     |    ^
++----+  +-----+    +- approve, subcall x n
 
 `prepare` records the question. `generate` asks the root model for cells, and `execute` runs them. `subcall` answers
 the calls of a cell, each by a model, a tool, a search or a child run of this graph; `approve` asks a person first.
-`finalise` closes the run. State holds only the journal, and no live objects; everything else that a node needs was
-captured when the graph was built.
+`finalise` closes the run. The state holds plain values only, no live objects. Everything else that a node needs is
+in the `Components` that the graph was built from.
 """
 
 from __future__ import annotations
@@ -31,92 +31,96 @@ from rlm_langchain.graph.nodes.prepare import prepare_run
 from rlm_langchain.graph.nodes.subcall import SubcallNode
 from rlm_langchain.graph.state import RLMRun, RLMState, SubcallTask
 from rlm_langchain.records import RLMOutput
-from rlm_langchain.run.event_loops import in_thread, run_sync
+from rlm_langchain.run.event_loops import run_in_thread, run_sync
 
 
 class Lambda(RunnableLambda[Any, Any]):
-    """A function in a sync and an async form. The subgraphs that it runs are named, not searched for.
+    """A function in a sync and an async form that lists the subgraphs it runs.
 
-    LangChain finds it by looking through closures, and keeps the last 256 that it has looked through: each would
-    hold its machine, and all that this holds, long after an RLM was dropped.
+    Without a list, LangChain searches the closures of the function, and caches the last 256 functions that it has
+    searched. The cache would keep an RLM and all that it holds in memory long after it was dropped.
     """
 
     @cached_property
     def deps(self) -> list[Runnable[Any, Any]]:
-        """What the function runs: LangGraph looks for subgraphs in it."""
+        """Return the runnables that the function calls. LangGraph looks for subgraphs among them."""
         return []
 
 
 class Node(Lambda):
-    """A node, called as it is. LangGraph has begun a run for it: a lambda would begin another inside it, half a
-    millisecond and a line in every trace. In lambdas LangGraph finds subgraphs."""
+    """A node of the graph, whose function is called directly.
+
+    LangGraph has started a traced run for the node already. A `RunnableLambda` would start another one inside it,
+    which costs half a millisecond and a line in every trace. It is a subclass all the same, because LangGraph finds
+    subgraphs only in `RunnableLambda`s.
+    """
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Return what the function makes of this."""
+        """Call the sync function."""
         return cast(Any, self.func)(input, config)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Return what the async form makes of it."""
+        """Call the async function."""
         return await cast(Any, self.afunc)(input, config)
 
     stream, astream = Runnable.stream, Runnable.astream
 
 
 def rlm_graph(components: Components) -> GuardedStateGraph:
-    """The machine over these parts, not yet compiled: bring a checkpointer of your own, or be a subgraph."""
+    """Return the graph over these components, not compiled: compile it with a checkpointer, or as a subgraph."""
 
     def prepare(state: RLMState, config: RunnableConfig) -> dict[str, Any]:
         check_saver(components, config)
         return prepare_run(components, state)
 
     def generate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        turn = GenerateStep.begin(components, state, config)
-        return turn.end(run_sync(turn.tree, turn.ask, config))
+        step = GenerateStep.begin(components, state, config)
+        return step.end(run_sync(step.tree, step.ask, config))
 
     async def agenerate(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        await components.ready(state["run"], config)
-        turn = await asyncio.to_thread(GenerateStep.begin, components, state, config)  # it may read the store
-        return turn.end(await turn.ask(config))
+        await components.load_tree(state["run"], config)
+        step = await asyncio.to_thread(GenerateStep.begin, components, state, config)  # it may read the store
+        return step.end(await step.ask(config))
 
     def execute(state: RLMState, config: RunnableConfig) -> Command[Any]:
         return ExecuteStep.begin(components, state, config).run()
 
     async def aexecute(state: RLMState, config: RunnableConfig) -> Command[Any]:
-        await components.ready(state["run"], config)
-        work = ExecuteStep.begin(components, state, config)
-        return await in_thread(work.run, work.repl.close)
+        await components.load_tree(state["run"], config)
+        step = ExecuteStep.begin(components, state, config)
+        return await run_in_thread(step.run, step.repl.close)
 
     def approve(state: RLMState) -> dict[str, Any]:
         return ask_person(state)
 
     def subcall(task: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
-        work = SubcallNode.begin(components, task, config)
-        if (run := work.child_run()) is None:
-            return run_sync(work.tree, work.answer_calls, config)
+        node = SubcallNode.begin(components, task, config)
+        if (run := node.child_run()) is None:
+            return run_sync(node.tree, node.answer_calls, config)
         if (answer := run.join()) is not None:
-            return run.shared(answer)
-        with run.running(), work.tree.levels.place_of_thread(run.depth):
-            run.ended(child.invoke(run.input(), child_config(config)))
+            return run.record_shared_answer(answer)
+        with run.running(), node.tree.child_run_limiter.thread_semaphore(run.depth):
+            run.set_outcome(child.invoke(run.input(), child_config(config)))
         return run.update()
 
     async def asubcall(task: SubcallTask, config: RunnableConfig) -> dict[str, Any]:
-        await components.ready(task["run"], config)
-        work = SubcallNode.begin(components, task, config)
-        if (run := work.child_run()) is None:
-            return await work.answer_calls(config)
+        await components.load_tree(task["run"], config)
+        node = SubcallNode.begin(components, task, config)
+        if (run := node.child_run()) is None:
+            return await node.answer_calls(config)
         if (answer := await run.ajoin()) is not None:
-            return await asyncio.to_thread(run.shared, answer)
+            return await asyncio.to_thread(run.record_shared_answer, answer)
         with run.running():
-            async with work.tree.levels.place(run.depth):
+            async with node.tree.child_run_limiter.task_semaphore(run.depth):
                 outcome = await child.ainvoke(run.input(), child_config(config))
-            await asyncio.to_thread(run.ended, outcome)
+            await asyncio.to_thread(run.set_outcome, outcome)
         return run.update()
 
     def finalise(state: RLMState) -> dict[str, Any]:
         return finalise_run(components, state)
 
     graph = GuardedStateGraph(RLMState, input_schema=RLMRun, output_schema=RLMOutput)
-    graph.machine = components
+    graph.components = components
     graph.add_node("prepare", prepare, input_schema=RLMState)
     graph.add_node("generate", Node(generate, agenerate), destinations=("generate", "execute", "finalise"))
     graph.add_node(

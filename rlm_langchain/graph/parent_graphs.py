@@ -1,10 +1,10 @@
-"""The graphs of others around a call: they end in order, and the call with them, however they are cancelled.
+"""Cancels a call when a LangGraph graph that it runs in is cancelled, and lets that graph end its tasks in order.
 
-LangGraph cleans up after a graph in a task that a second cancel ends, be it before its first step: then the tasks
-of its nodes go on, and nobody knows them. Frameworks cancel again and again (anyio, and so Starlette and MCP). And
-its sync graphs wait for their threads, which nobody has told. So the exits of the graphs around a call are watched.
-LangGraph has no handle for that: where its own parts are not as they are known here, nothing is watched, and
-`tests/integration/test_cancel_ways.py` fails.
+LangGraph cleans up after a cancelled graph in a task, which a second cancel ends, even before its first step. Then
+the tasks of the graph's nodes continue, and nothing refers to them. Frameworks do cancel repeatedly: anyio, and
+therefore Starlette and MCP. A sync graph waits for its threads, but does not tell them to stop. Therefore the exit
+of each graph around a call is wrapped here. LangGraph has no hook for that: if its internals change, nothing is
+wrapped, and `tests/integration/test_cancel_ways.py` fails.
 """
 
 from __future__ import annotations
@@ -22,90 +22,94 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.errors import GraphBubbleUp
 
-from rlm_langchain.run.cancellation import Group, Invocation, ended
+from rlm_langchain.run.cancellation import Group, Invocation, wait_ended
 
-_CALL = "__pregel_call"
-"""Under `configurable`, LangGraph's: what begins another task of the graph that a node belongs to."""
+_CALL_KEY = "__pregel_call"
+"""LangGraph's key under `configurable` for the function that starts another task of the graph of this node."""
 _Stack = ExitStack | AsyncExitStack
-_CALLS: WeakKeyDictionary[_Stack, Group] = WeakKeyDictionary()
-"""The calls within a graph, by what LangGraph closes at its end."""
+_CALLS_BY_STACK: WeakKeyDictionary[_Stack, Group] = WeakKeyDictionary()
+"""The calls within each graph, by the exit stack that LangGraph closes at the end of the graph."""
 _LOCK = threading.Lock()
 
 
 def watch_parents(invocation: Invocation, config: RunnableConfig | None) -> None:
-    """Cancel the call when a graph ends that it works within, by its config or by its context."""
+    """Have the call cancelled when a graph around it is cancelled. The graphs are found by `config` and by the
+    context variable of the config."""
     for around in (config, ambient_config()):
-        for graph in _graphs_around(around):
-            _calls_within(graph.stack).add(invocation)
+        for loop in _loops_around(around):
+            _calls_within(loop.stack).add(invocation)
 
 
 def ambient_config() -> RunnableConfig | None:
-    """The config of the node that this code runs in, whether or not the node hands it on."""
+    """Return the config of the node that this code runs in, whether or not the node passes it on."""
     return var_child_runnable_config.get()
 
 
-def _graphs_around(config: Mapping[str, Any] | None) -> Iterator[Any]:
-    """Yield what works on the graphs around, from the innermost."""
-    while config and (call := (config.get("configurable") or {}).get(_CALL)) is not None:
-        if not isinstance(call, partial):  # a node with a timeout has a function around it
-            within = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
-            call = next((one for one in within if isinstance(one, partial)), partial(call))
-        graph: Any = getattr(call.keywords.get("schedule_task"), "__self__", None)
-        if not isinstance(getattr(graph, "stack", None), _Stack):
+def _loops_around(config: Mapping[str, Any] | None) -> Iterator[Any]:
+    """Yield the LangGraph loops of the graphs around a config, the innermost first."""
+    while config and (call := (config.get("configurable") or {}).get(_CALL_KEY)) is not None:
+        if not isinstance(call, partial):  # LangGraph wraps it in a function for a node with a timeout
+            wrapped = [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
+            call = next((one for one in wrapped if isinstance(one, partial)), partial(call))
+        loop: Any = getattr(call.keywords.get("schedule_task"), "__self__", None)
+        if not isinstance(getattr(loop, "stack", None), _Stack):
             return
-        yield graph
-        config = graph.config
+        yield loop
+        config = loop.config
 
 
 def _calls_within(stack: _Stack) -> Group:
+    """Return the calls within the graph of this exit stack, and wrap the exit on first use."""
     with _LOCK:
-        if (calls := _CALLS.get(stack)) is None:
-            calls = _CALLS[stack] = Group()
-            leave: Any = stack
+        if (calls := _CALLS_BY_STACK.get(stack)) is None:
+            calls = _CALLS_BY_STACK[stack] = Group()
+            patched: Any = stack
             if isinstance(stack, AsyncExitStack):
-                leave.__aexit__ = partial(_aleave, calls, stack.__aexit__)
+                patched.__aexit__ = partial(_aexit_graph, calls, stack.__aexit__)
             else:
-                leave.__exit__ = partial(_leave, calls, stack.__exit__)
+                patched.__exit__ = partial(_exit_graph, calls, stack.__exit__)
         return calls
 
 
-def _leave(
+def _exit_graph(
     calls: Group,
-    leave: Callable[..., bool | None],
+    do_exit: Callable[..., bool | None],
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> bool | None:
-    """End a sync graph. When one of its nodes has failed, the others are let end, as LangGraph has it."""
+    """Exit a sync graph. If it is cancelled, cancel its calls first; if a node failed, LangGraph lets the others
+    end."""
     if error is not None and not isinstance(error, Exception):
         calls.cancel()
-    return leave(kind, error, trace)
+    return do_exit(kind, error, trace)
 
 
-def _aleave(
+def _aexit_graph(
     calls: Group,
-    leave: Callable[..., Coroutine[Any, Any, bool | None]],
+    do_exit: Callable[..., Coroutine[Any, Any, bool | None]],
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> Coroutine[Any, Any, bool | None]:
-    """End an async graph. What is returned has begun: no cancel comes too early for it."""
+    """Exit an async graph. The returned coroutine has been started, so that no cancel can come before it starts."""
     if error is None or isinstance(error, GraphBubbleUp):
-        return leave(kind, error, trace)
+        return do_exit(kind, error, trace)
     calls.cancel()
-    leaving = _in_order(calls, leave(kind, error, trace))
-    leaving.send(None)
-    return leaving
+    exiting = _exit_after_cancel(calls, do_exit(kind, error, trace))
+    exiting.send(None)
+    return exiting
 
 
-async def _in_order(calls: Group, leave: Coroutine[Any, Any, bool | None]) -> bool | None:
-    task = asyncio.create_task(leave)
+async def _exit_after_cancel(calls: Group, exiting: Coroutine[Any, Any, bool | None]) -> bool | None:
+    """Run LangGraph's exit to its end, whatever is cancelled meanwhile, and wait for the cancelled calls."""
+    task = asyncio.create_task(exiting)
     try:
-        await asyncio.sleep(0)  # until here it is run by whoever calls it
+        await asyncio.sleep(0)  # `_aexit_graph` runs the coroutine up to here
         await asyncio.wait([task])
     except asyncio.CancelledError:
-        await ended([task])
+        await wait_ended([task])
         raise
     finally:
-        await calls.ended()
+        await calls.wait_ended()
     return task.result()

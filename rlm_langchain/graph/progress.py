@@ -1,14 +1,13 @@
-"""Tells whether a run still gets anywhere: a root model that only repeats itself is warned, and then stopped.
+"""Detects a run without progress: a root model that only repeats itself is warned, and then the run is ended.
 
-No budget but the turns would end such a run, and each turn is paid for. A turn repeats when every cell of it had
-been run before, as the same program, with the same output and the same replies to its calls; so does a reply
-without code that follows another one. Several such turns in a row bring nothing that the model does not know,
-whether it runs one cell over and over or several by turns.
+Otherwise only the limit on turns would end such a run, and each turn costs money. A turn is a repeat if each of its
+cells has run before: the same program, with the same output and the same replies to its calls. A reply without code
+that follows another one is a repeat, too. The model may repeat one cell, or several in turn.
 
-What differs without a meaning is left out of the comparison: addresses, white space, the times that a clock shows,
-and in errors numbers and the names that were not found. Programs are alike when only the names that they bind
-differ, or numbers in programs that look at nothing by them. Such turns have more patience: each may be an attempt.
-Everything else that is printed or asked is progress: a run may page through its context.
+Differences without a meaning are ignored: addresses, white space, the times that a clock shows, and in errors also
+numbers and the names that were not found. Two programs are similar if they differ only in the names that they bind,
+or in numbers that do not choose what to look at. More similar turns than repeats are allowed, because each may be
+an attempt. Any other output or call is progress: a run may page through its context.
 """
 
 from __future__ import annotations
@@ -30,78 +29,78 @@ from rlm_langchain.records import (
 from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.trajectory.journal import Journal
 
-REPEATS_END = 3
-"""Repeating turns in a row after which a run is ended: with what they repeat, four. The first brings a word."""
-SILENT_REPEATS_END = 7
-"""The same, for cells that may move something on that their output does not show, as `i += 1` does, or that ask a
-tool, whose reply may yet change."""
-SAME_ERROR_TOLD = 3
-"""Turns in a row that end in the same error, though their code differs, and bring nothing else: then the model is
-warned. A weaker sign than repeating, since each of them may be another attempt."""
-SAME_ERROR_END = 8
-"""The same, after which the run is ended."""
-ALIKE_TOLD = 5
-"""Turns in a row whose programs are alike, with the same output and replies: then the model is warned."""
-ALIKE_END = 12
-"""The same, after which the run is ended."""
+MAX_REPEATS = 3
+"""Repeats in a row that end a run. The first one brings a warning."""
+MAX_SILENT_REPEATS = 7
+"""Repeats in a row that end a run, if a cell may make progress that its output does not show, as `i += 1` does, or
+calls a tool, whose reply may change."""
+SAME_ERRORS_TO_WARN = 3
+"""Turns in a row with different code but the same error and nothing else, after which the model is warned. It is a
+weaker sign than a repeat, because each of them may be another attempt."""
+MAX_SAME_ERRORS = 8
+"""Turns in a row with the same error that end a run."""
+SIMILAR_TURNS_TO_WARN = 5
+"""Turns in a row of similar programs with the same output and replies, after which the model is warned."""
+MAX_SIMILAR_TURNS = 12
+"""Similar turns in a row that end a run."""
 
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+")
 _CLOCK = re.compile(r"\b(?:time|datetime|perf_counter|monotonic|now|today)\b")
-"""Of a program: that it may look at a clock."""
+"""A name in a program that may read a clock."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?|\d\d?:\d\d:\d\d(?:\.\d+)?|\d+\.\d+(?:e-?\d+)?|\b1\d{9,12}\b")
 _NUMBER = re.compile(r"[-+]?\d[\d_.,]*")
 _NOT_FOUND = re.compile(r"(?:(?<=name ')|(?<=named ')|(?<=variable ')|(?<=attribute '))[^'\n]+(?=')")
-"""Of an error: the name that nothing has."""
+"""The name in an error that was not found."""
 _CELL = re.compile(r"<cell \d+>")
 _FRAMES = re.compile(
     r'^(?:Traceback \(most recent call last\):|[ \t]*File "<cell.*)\n(?:[ \t]+.*\n)*', re.MULTILINE
 )
-"""Of a traceback, what tells where it was: numbers of cells and lines, and their text."""
-_BLIND = {"FINAL", "float", "int", "len", "print", "repr", "round", "str"} | {
+"""The frames of a traceback: cells, line numbers, and the text of the lines."""
+_UNREVEALING = {"FINAL", "float", "int", "len", "print", "repr", "round", "str"} | {
     "llm_query",
     "llm_query_batched",
     "recursive_lm",
     "rlm_query",
     "rlm_query_batched",
 }
-"""Functions whose results tell nothing of the context that is not in what is printed or in their replies."""
+"""Functions that reveal nothing of the context except by what they print, or by their replies."""
 _COMMENT = re.compile(r"#[^\n]*")
 _MUTATING = re.compile(
     "add|append|appendleft|clear|discard|extend|extendleft|insert|pop|popitem|popleft|read|readline|remove|reverse"
     "|rotate|send|setdefault|shuffle|sort|update|write"
 )
-"""Methods after which an object may not be what it was."""
+"""Methods that may change their object."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How the latest turns of a run went."""
+    """The repeats, errors and similar turns at the end of a run."""
 
     repeats: int = 0
-    """Turns in a row, up to now, that only repeated earlier ones."""
-    patience: int = REPEATS_END
-    """How many of those there may be."""
-    same_error: int = 0
-    """Turns in a row, up to now, that ended in the same error and brought nothing else."""
-    alike: int = 0
-    """Turns in a row, up to now, that did the same as earlier ones, by programs that are alike."""
+    """Number of the last turns that only repeat earlier ones."""
+    max_repeats: int = MAX_REPEATS
+    """Repeats that end the run."""
+    same_errors: int = 0
+    """Number of the last turns that ended in the same error and brought nothing else."""
+    similar_turns: int = 0
+    """Number of the last turns whose programs are similar to earlier ones, with the same output and replies."""
     _error: Hashable = None
-    _alike_seen: set[Hashable] = field(default_factory=set)
+    _similar_seen: set[Hashable] = field(default_factory=set)
     _seen: set[Hashable] = field(default_factory=set)
     _streak: set[Hashable] = field(default_factory=set)
-    """What the repeating turns have done."""
-    _spoke: bool = False
+    """The signatures of the repeats in a row."""
+    _was_prose: bool = False
     """Whether the last turn had no code."""
     _functions: set[str] = field(default_factory=set)
     """Names of functions that earlier cells have defined."""
 
     @classmethod
     def of(cls, journal: Journal) -> Progress:
-        """How a run has gone since its question."""
+        """Return the progress of a run since its last question."""
         progress, calls = cls(), _calls_by_cell(journal)
         for turn in journal.turns_since_question:
             cells = [
-                _Ran(cell, output, calls.get(cell["cell"], []))
+                _RanCell(cell, output, calls.get(cell["cell"], []))
                 for cell in journal.cells
                 if cell["turn"] == turn["turn"] and (output := journal.outputs.get(cell["cell"])) is not None
             ]
@@ -110,101 +109,114 @@ class Progress:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing new is to be expected of this run."""
-        return self.repeats >= self.patience or self.same_error >= SAME_ERROR_END or self.alike >= ALIKE_END
+        """Return whether the run is to be ended."""
+        return (
+            self.repeats >= self.max_repeats
+            or self.same_errors >= MAX_SAME_ERRORS
+            or self.similar_turns >= MAX_SIMILAR_TURNS
+        )
 
     @property
-    def is_warned(self) -> bool:
-        """Whether a word is due."""
-        return bool(self.repeats) or self.fails_alike or self.alike >= ALIKE_TOLD
+    def is_warning_due(self) -> bool:
+        """Return whether the model is to be warned."""
+        return bool(self.repeats) or self.repeats_error or self.similar_turns >= SIMILAR_TURNS_TO_WARN
 
     @property
-    def fails_alike(self) -> bool:
-        """Whether different code has run into the same error so often that a word is due."""
-        return not self.repeats and self.same_error >= SAME_ERROR_TOLD
+    def repeats_error(self) -> bool:
+        """Return whether the model is to be warned because different code ended in the same error."""
+        return not self.repeats and self.same_errors >= SAME_ERRORS_TO_WARN
 
     @property
-    def left(self) -> int:
-        """How many more turns like the last ones the run may take."""
-        return min(self.patience - self.repeats, SAME_ERROR_END - self.same_error, ALIKE_END - self.alike)
+    def turns_left(self) -> int:
+        """Return how many more turns like the last ones the run may take."""
+        return min(
+            self.max_repeats - self.repeats,
+            MAX_SAME_ERRORS - self.same_errors,
+            MAX_SIMILAR_TURNS - self.similar_turns,
+        )
 
-    def _add(self, turn: TurnRecord, cells: list[_Ran]) -> None:
+    def _add(self, turn: TurnRecord, cells: list[_RanCell]) -> None:
         if turn.get("summary"):
-            # The model no longer sees what it did, and may well look again; but a loop is not broken by it.
+            # The model no longer sees its earlier turns, so it may look again. But a summary does not end a loop.
             self._seen = set(self._streak)
             return
-        if alike := {cell.alike for cell in cells}:
-            self.alike = self.alike + 1 if alike <= self._alike_seen else 0
-            self._alike_seen |= alike
-        done = {cell.signature for cell in cells} or {turn["text"].strip()}
-        is_speech = not turn["cells"]
-        if (is_speech and self._spoke) or done <= self._seen:
+        if skeletons := {cell.skeleton for cell in cells}:
+            self.similar_turns = self.similar_turns + 1 if skeletons <= self._similar_seen else 0
+            self._similar_seen |= skeletons
+        signatures = {cell.signature for cell in cells} or {turn["text"].strip()}
+        is_prose = not turn["cells"]
+        if (is_prose and self._was_prose) or signatures <= self._seen:
             self.repeats += 1
-            self._streak |= done
-            if any(cell.may_move_on(self._functions) for cell in cells):
-                self.patience = SILENT_REPEATS_END
+            self._streak |= signatures
+            if any(cell.may_progress_silently(self._functions) for cell in cells):
+                self.max_repeats = MAX_SILENT_REPEATS
         else:
-            self.repeats, self.patience, self._streak = 0, REPEATS_END, set()
-        self._seen |= done
-        self._spoke = is_speech
+            self.repeats, self.max_repeats, self._streak = 0, MAX_REPEATS, set()
+        self._seen |= signatures
+        self._was_prose = is_prose
         error = cells[-1].error if cells else None
-        self.same_error = 0 if error is None else self.same_error + 1 if error == self._error else 1
+        self.same_errors = 0 if error is None else self.same_errors + 1 if error == self._error else 1
         self._error = error
         self._functions.update(name for cell in cells for name in cell.functions)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ran:
-    """A cell that has ended."""
+class _RanCell:
+    """A cell that has ended, with its output and calls."""
 
     cell: CellRecord
     output: OutputRecord
     calls: list[CallRecord]
-    """Those of its calls whose replies tell something."""
+    """Its calls, without those that are free, such as `budget()`."""
 
     @property
     def signature(self) -> Hashable:
-        """What is the same when the same cell does the same once more."""
-        return _normal(self.cell["code"]), self._printed, self._replies
+        """Return a key that is equal for cells with the same program, output and replies."""
+        return _normalised(self.cell["code"]), self._printed, self._replies
 
     @property
-    def alike(self) -> Hashable:
-        """What is the same when a program that is alike does the same once more."""
+    def skeleton(self) -> Hashable:
+        """Return a key that is equal for cells with similar programs, and the same output and replies."""
         return _skeleton(self.cell["code"]), self._printed, self._replies
 
     @property
     def error(self) -> Hashable:
-        """The error of a cell, with what it printed before it and what its calls brought; None without an error."""
+        """Return a key of the error, with the output before it and the replies to calls. None without an error."""
         if not self.output["error"]:
             return None
         shown = fenced(self.output["text"])
         start = found.start() if (found := _FRAMES.search(shown)) else 0
-        raised = _NUMBER.sub("0", _NOT_FOUND.sub("", self._told(shown[start:])))
-        told = tuple(reply for call, reply in zip(self.calls, self._values, strict=True) if call["error"] is None)
-        return self._told(shown[:start]), raised, tuple(sorted(set(told)))
+        raised = _NUMBER.sub("0", _NOT_FOUND.sub("", self._comparable(shown[start:])))
+        replies = {
+            reply for call, reply in zip(self.calls, self._replies_in_order, strict=True) if call["error"] is None
+        }
+        return self._comparable(shown[:start]), raised, tuple(sorted(replies))
 
     @property
     def _replies(self) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted(set(self._values)))
+        return tuple(sorted(set(self._replies_in_order)))
 
     @property
-    def _values(self) -> list[tuple[str, str]]:
+    def _replies_in_order(self) -> list[tuple[str, str]]:
         return [
             (call["prompt_sha256"], ref["sha256"] if (ref := call.get("value_ref")) else repr(call["value"]))
             for call in self.calls
         ]
 
-    def may_move_on(self, functions: set[str]) -> bool:
-        """Whether to run it again may lead on although it looks the same. A cell that fails has led nowhere."""
+    def may_progress_silently(self, functions: set[str]) -> bool:
+        """Return whether running the cell again may make progress though all looks the same. Not if it failed.
+
+        `functions` are the names of functions that earlier cells have defined.
+        """
         if self.output["error"]:
             return False
-        return any(kind_of(call["kind"]).is_counted for call in self.calls) or _carries(
+        return any(kind_of(call["kind"]).is_counted for call in self.calls) or _changes_its_start(
             self.cell["code"], functions
         )
 
     @property
     def functions(self) -> Iterator[str]:
-        """The names of the functions that it defines."""
+        """Yield the names of the functions that the cell defines."""
         tree = program(self.cell["code"])
         for node in tree.body if tree else ():
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -214,16 +226,17 @@ class _Ran:
 
     @property
     def _printed(self) -> str:
-        return self._told(fenced(self.output["text"]))
+        return self._comparable(fenced(self.output["text"]))
 
-    def _told(self, shown: str) -> str:
-        """A part of what it showed, without what is another each time."""
+    def _comparable(self, shown: str) -> str:
+        """Return a part of the output without what differs each time: addresses, times, white space."""
         text = _CELL.sub("<cell>", _ADDRESS.sub("0x", shown))
         text = _FRAMES.sub("", text) if self.output["error"] else text
         return " ".join((_TIME.sub("", text) if _CLOCK.search(self.cell["code"]) else text).split())
 
 
 def _calls_by_cell(journal: Journal) -> dict[int, list[CallRecord]]:
+    """Return the calls that are not free, by the number of their cell."""
     found: dict[int, list[CallRecord]] = {}
     for call in journal.calls.values():
         if not kind_of(call["kind"]).is_free:
@@ -232,17 +245,17 @@ def _calls_by_cell(journal: Journal) -> dict[int, list[CallRecord]]:
 
 
 @lru_cache(maxsize=256)
-def _normal(code: str) -> str:
-    """A program without its comments and its layout."""
+def _normalised(code: str) -> str:
+    """Return a program without comments and layout."""
     tree = program(code)
     return " ".join(_COMMENT.sub("", code).split()) if tree is None else ast.dump(tree)
 
 
 @lru_cache(maxsize=256)
 def _skeleton(code: str) -> str:
-    """A program without the names that it binds, and without numbers where these choose nothing to look at."""
+    """Return a program without the names that it binds, and without numbers unless they choose what to look at."""
     tree = program(code)
-    return _normal(code) if tree is None else ast.dump(_Skeleton(tree).visit(tree))
+    return _normalised(code) if tree is None else ast.dump(_Skeleton(tree).visit(tree))
 
 
 class _Skeleton(ast.NodeTransformer):
@@ -252,41 +265,44 @@ class _Skeleton(ast.NodeTransformer):
             node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         )
         self._names = {name: f"_{number}" for number, name in enumerate(bound)}
-        self._is_blind = not any(_looks(node) for node in nodes)
+        self._inspects_nothing = not any(_may_inspect(node) for node in nodes)
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return ast.Name(self._names.get(node.id, node.id), node.ctx)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if not self._is_blind or isinstance(node.value, bool | bytes | None):
+        if not self._inspects_nothing or isinstance(node.value, bool | bytes | None):
             return node
         return ast.Constant(_NUMBER.sub("0", node.value) if isinstance(node.value, str) else 0)
 
 
-def _looks(node: ast.AST) -> bool:
-    """Whether a part of a program may look at something that depends on a number."""
+def _may_inspect(node: ast.AST) -> bool:
+    """Return whether a part of a program may look at something that a number chooses."""
     if isinstance(node, ast.Call):
-        return not (isinstance(node.func, ast.Name) and node.func.id in _BLIND)
+        return not (isinstance(node.func, ast.Name) and node.func.id in _UNREVEALING)
     return isinstance(node, ast.Subscript) or (isinstance(node, ast.Name) and node.id == "context")
 
 
-def _carries(code: str, functions: set[str]) -> bool:
-    """Whether a program changes what it begins with when it is run again: by itself, or by earlier functions."""
+def _changes_its_start(code: str, functions: set[str]) -> bool:
+    """Return whether a program changes values that it starts with when it is run again.
+
+    `functions` are the names of functions of earlier cells, which may change values, too.
+    """
     tree = program(code)
     if tree is None:
         return False
     nodes = [*ast.walk(tree)]
-    fresh = {name for node in nodes for name in _bound_anew(node)}
-    return any(_changes(node, functions) - fresh for node in nodes)
+    fresh = {name for node in nodes for name in _rebound_names(node)}
+    return any(_changed_names(node, functions) - fresh for node in nodes)
 
 
-def _bound_anew(node: ast.AST) -> set[str]:
-    """Names to which a statement gives a value that does not depend on the one that they had."""
+def _rebound_names(node: ast.AST) -> set[str]:
+    """Return the names to which a statement assigns a value that does not depend on their old value."""
     match node:
         case ast.Assign(targets=targets, value=value):
-            return {target.id for target in targets if isinstance(target, ast.Name)} - _loaded(value)
+            return {target.id for target in targets if isinstance(target, ast.Name)} - _names_in(value)
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-            return {name} - _loaded(value)
+            return {name} - _names_in(value)
         case ast.For(target=target) | ast.comprehension(target=target):
             return {name.id for name in ast.walk(target) if isinstance(name, ast.Name)}
         case ast.arg(arg=name) | ast.withitem(optional_vars=ast.Name(id=name)):
@@ -295,30 +311,30 @@ def _bound_anew(node: ast.AST) -> set[str]:
             return set()
 
 
-def _changes(node: ast.AST, functions: set[str]) -> set[str]:
-    """Names whose values may be others after a statement or a call than before it."""
+def _changed_names(node: ast.AST, functions: set[str]) -> set[str]:
+    """Return the names whose values a statement or a call may change."""
     match node:
         case ast.Call(func=ast.Attribute(value=value, attr=method)) if _MUTATING.fullmatch(method):
-            return _loaded(value)
+            return _names_in(value)
         case ast.AugAssign(target=value) | ast.Call(func=ast.Name(id="next"), args=[value, *_]):
-            return _loaded(value)
+            return _names_in(value)
         case ast.Call(func=ast.Name(id=name)):
             return {name} & functions
         case ast.Assign(targets=targets, value=value):
-            stored = {name for target in targets for name in _loaded(target)}
-            read = {name for target in targets for name in _indexes(target)} | _loaded(value)
+            stored = {name for target in targets for name in _names_in(target)}
+            read = {name for target in targets for name in _index_names(target)} | _names_in(value)
             return stored & read
         case ast.Delete(targets=targets):
-            return {name for target in targets for name in _loaded(target)}
+            return {name for target in targets for name in _names_in(target)}
         case _:
             return set(getattr(node, "names", ())) if isinstance(node, ast.Global | ast.Nonlocal) else set()
 
 
-def _loaded(node: ast.AST) -> set[str]:
-    """The names in an expression, or in a target."""
+def _names_in(node: ast.AST) -> set[str]:
+    """Return the names in an expression or a target."""
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
-def _indexes(target: ast.AST) -> set[str]:
-    """The names in the index of a target like `found[len(found)]`."""
-    return _loaded(target.slice) if isinstance(target, ast.Subscript) else set()
+def _index_names(target: ast.AST) -> set[str]:
+    """Return the names in the index of a target like `found[len(found)]`."""
+    return _names_in(target.slice) if isinstance(target, ast.Subscript) else set()

@@ -1,4 +1,4 @@
-"""The state of the graph, its input, and the payload of its tasks."""
+"""The state of the graph, its input, and the payload of `subcall` tasks."""
 
 from __future__ import annotations
 
@@ -29,41 +29,44 @@ from rlm_langchain.types import (
 
 
 class Approval(TypedDict):
-    """A question to a person, and the answer. `graph/nodes/approve.py` says what a run may be resumed with."""
+    """A question to a person about a batch of calls, and the answer. For the values that answer it, see
+    `is_approval` in `graph/nodes/approve.py`."""
 
     first: int
-    """The number of the first call of the fan-out."""
+    """The number of the first call of the batch."""
     calls: int
+    """How many calls need an approval."""
     about: list[dict[str, str]]
-    """The first of the calls: `kind`, and `prompt`, or `name` and `arguments` of a function of the REPL. Cut."""
+    """The first of the calls, clipped: the `kind` of each, with its `prompt`, or the `name` and `arguments` of a
+    function of the REPL."""
     estimated_usd: float | None
-    """For this fan-out, if each reply is as long as may be; None when the price is unknown."""
+    """The most that the batch may cost: each reply as long as it may be. None if a price is unknown."""
     spent_calls: int
     spent_usd: float | None
     until: Reach
-    """What the run may reach without asking again, once this is granted."""
+    """The spending that the run may reach without asking again, once this is granted."""
     granted: bool | None
-    """None: not answered yet."""
+    """The answer, or None if there is none yet."""
 
 
-def append(records: list[Record], writes: list[list[Record]]) -> list[Record]:
-    """The reducer of the trajectory: records are only ever added, and a checkpoint stores only the new ones.
+def append_records(records: list[Record], writes: list[list[Record]]) -> list[Record]:
+    """Append new records to the trajectory: its reducer, so that a checkpoint stores only the new ones.
 
-    Raises `JournalError` for a write that is none: what LangGraph makes of a row whose class it does not allow.
+    Raises `JournalError` for a write that is no list, as LangGraph returns for a row that it may not deserialise.
     """
     if not all(type(write) is list for write in writes):
         raise JournalError(DAMAGED)
     return [*records, *(record for write in writes for record in write)]
 
 
-SNAPSHOT = 1_000
-"""Steps after which a checkpoint holds the whole trajectory again. Until then reading it is to walk back: 0.1 s."""
+SNAPSHOT_FREQUENCY = 1_000
+"""Steps after which a checkpoint stores the whole trajectory again. Reading so many increments takes 0.1 s."""
 
 
 class RLMRun(RLMInput):
-    """What the graph is given: a question and its context, and for a child run its place in the tree.
+    """The input of the graph: a question and its context, and for a child run also its place in the run tree.
 
-    All but the first two come from our own code only, see `boundary.py`.
+    Callers may set `query` and `context` only. Our own code sets the other keys, see `boundary.py`.
     """
 
     run: NotRequired[str]
@@ -73,27 +76,27 @@ class RLMRun(RLMInput):
 
 
 class RLMState(TypedDict, total=False):
-    """What changes during a run, and nothing else. Plain JSON types."""
+    """The state of a run: only what changes during the run, in plain JSON types."""
 
     query: Annotated[str | ContextRef, TextChannel]
-    """The question. A reference is for `prepare`, which leaves the text, or of a long one its beginning and end."""
+    """The question. `prepare` replaces a reference by the text; of a long text, by its beginning and end."""
     context: Annotated[ContextRef | Any, TextChannel]
-    """A reference. Only `prepare` may find something else here, and stores it."""
+    """A reference to the context. `prepare` stores any other value, and replaces it by a reference."""
     run: str
-    """Names the tree of runs in this process; children carry their root's."""
+    """The name of the run tree. Child runs have the name of their top run."""
     path: str
-    """The place in the tree, as in the records."""
-    trajectory: Annotated[list[Record], DeltaChannel(append, snapshot_frequency=SNAPSHOT)]
+    """The run's place in the tree, as in the records."""
+    trajectory: Annotated[list[Record], DeltaChannel(append_records, snapshot_frequency=SNAPSHOT_FREQUENCY)]
     recorded: Annotated[int, add]
-    """How many records the trajectory has: by this a saver is found out that has lost some of them."""
+    """How many records the trajectory has, to notice a checkpointer that has lost some."""
     approval: Approval | None
-    """What a person was asked last, and said."""
+    """The last question to a person, and the answer."""
     agreed: Reach | None
-    """How far a person lets the tree go without being asked: what a child run is told when it begins."""
+    """The spending that a person has approved for the run tree, as it was when this child run began."""
     tops: list[ContextRef] | None
     """The contexts of the top run, in a child run."""
     answer: Annotated[Any, TextChannel]
-    """The answer. Of a long one of a child run, the beginning and the end: its record has a reference."""
+    """The answer. Of a child run's long answer, the beginning and the end; its record has a reference to all."""
     status: Status
     stop_reason: StopReason
     usage: dict[str, UsageRecord]
@@ -109,27 +112,28 @@ class RLMState(TypedDict, total=False):
 
 
 class SubcallTask(Checksummed):
-    """What one `subcall` task is sent: the numbers of its calls. Their text is where the cell waits."""
+    """The payload of one `Send("subcall")`: the numbers of its calls. Their prompts are in the suspended REPL."""
 
     run: str
     path: str
     cell: int
     calls: list[int]
     query: NotRequired[str | ContextRef]
-    """For a child run, which must be able to resume without the cell that asked. A long one by reference."""
+    """The question for a child run, which must be able to resume without the cell that asked. A long one is a
+    reference."""
     context: NotRequired[ContextRef | None]
-    """That of a child run, or what its parent searches."""
+    """The context of a child run, or the context that a `search` is about."""
     sha256: NotRequired[str]
     tool: NotRequired[ContextRef]
-    """The call of a tool, which may pause as a child run may: it goes on without the cell too."""
+    """The call of a tool. A tool may interrupt, as a child run may, and resumes without the cell."""
     agreed: NotRequired[Reach | None]
-    """How far a person lets the tree go without being asked."""
+    """The spending that a person has approved for the run tree."""
     tops: NotRequired[list[ContextRef]]
     """The contexts of the top run."""
 
 
 class TreeInfo(NamedTuple):
-    """What a child run has to know of the tree that it is in."""
+    """Values of the run tree that are handed to a child run: the approved spending, the top run's contexts."""
 
     agreed: Reach | None
     tops: list[ContextRef]

@@ -1,8 +1,9 @@
 """An RLM as an MCP server: `load_context`, `ask` and `search`, for any client of the Model Context Protocol.
 
-A client names contexts; the texts stay here, and never go through its model. Who may connect may ask, on the budget
-of the server's RLM, about the files below its roots and what was loaded: over stdio that is who started it, over
-HTTP everybody on this machine, or whoever has the token.
+A client refers to contexts by name; their texts stay in the server, and never pass through the client's model.
+Every client that can connect may ask, on the budget of the server's RLM, about files below its roots and about
+loaded texts: over stdio the process that started the server, over HTTP every process on this machine, or everyone
+who has the token.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rlm_langchain.errors import (
 )
 from rlm_langchain.records import Record, RLMInput, output_of
 from rlm_langchain.retrieval.retriever import RLMRetriever
-from rlm_langchain.run.cancellation import ended
+from rlm_langchain.run.cancellation import wait_ended
 from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import ContextRef
@@ -53,17 +54,18 @@ except ImportError as error:
     ) from error
 
 T = TypeVar("T")
-CONTEXTS = 1_000
-"""Contexts that have names at once. One more, and the one that was not used for longest loses its name."""
+MAX_CONTEXTS = 1_000
+"""Most named contexts. With one more, the least recently used one loses its name."""
 CONTEXT_HOURS = 12
-"""After which a context that was not used loses its name. Its bytes are collected as those of any other."""
-NAME = 200
-"""Characters of a name that a client gives."""
-NAMED = 50
-"""Names that a mistake is answered with."""
-KEPT = f"until nobody uses it for {CONTEXT_HOURS} hours, or {CONTEXTS:,} others were used since"
-SESSIONS, SESSION_MINUTES = 1_000, 30
-"""Sessions over HTTP at once, and how long one is kept that asks nothing: each takes some 60 kB."""
+"""Hours after which an unused context loses its name. Then its text can be garbage-collected."""
+NAME_CHARS = 200
+"""Longest name that a client may give, in characters."""
+MAX_ITEMS_LISTED = 50
+"""Most names or problems that an error message lists."""
+NAME_LIFETIME = f"until nobody uses it for {CONTEXT_HOURS} hours, or {MAX_CONTEXTS:,} others were used since"
+"""How long a context keeps its name, as the end of a sentence."""
+MAX_SESSIONS, SESSION_MINUTES = 1_000, 30
+"""Most sessions over HTTP, and the minutes after which an idle one is closed. Each takes about 60 kB."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 INSTRUCTIONS = """\
 Answers questions over texts, files and folders that are too long to read. First `load_context`, which gives the \
@@ -74,27 +76,27 @@ Name = Annotated[str, Field(description="The name of a context that `load_contex
 
 
 class Loaded(TypedDict):
-    """A context that has a name now."""
+    """The output of `load_context`."""
 
     name: str
     about: str
     begins: str
     kept: str
-    """For how long it has that name."""
+    """How long the context keeps its name."""
 
 
 class Answer(TypedDict):
-    """What an RLM found, and what it took."""
+    """The output of `ask`: the answer, the status and the usage."""
 
     answer: Any
     status: str
     stop_reason: str
     degraded: dict[str, int]
-    """How many calls, replies and child runs it lacks, by kind."""
+    """How many calls, replies and child runs the answer lacks, by kind."""
     found: str | None
-    """What was seen last, when there is no answer."""
+    """The last output of the REPL, if there is no answer."""
     misfit: str | None
-    """What of the last answer does not fit the schema, when there is none that does."""
+    """Why the last answer does not fit the schema, if no answer does."""
     iterations: int
     sub_calls: int
     tokens: int
@@ -102,7 +104,7 @@ class Answer(TypedDict):
 
 
 class Passage(TypedDict):
-    """A piece of a context."""
+    """A passage that `search` found."""
 
     text: str
     source: str
@@ -113,40 +115,42 @@ class Passage(TypedDict):
 
 @dataclass
 class ContextRegistry:
-    """The contexts that clients have named, and the RLM that is asked about them."""
+    """The named contexts, and the RLM that answers questions about them. Safe with threads."""
 
     rlm: RLMRunnable
     roots: Sequence[Path]
     clock: Callable[[], float] = time.monotonic
     contexts: OrderedDict[str, ContextRef] = field(default_factory=OrderedDict)
-    """By name, in the order of their last use."""
+    """Contexts by name, the least recently used first."""
     searches: dict[str, RLMRetriever] = field(default_factory=dict)
+    """Retrievers by the checksum of their context."""
     _used: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, path: str | None, text: str | None, name: str | None) -> Loaded:
-        """Give a file, a folder or a text a name. Raises `InputError`."""
+        """Name a file, a folder or a text. Raises `InputError`."""
         if (path is None) == (text is None):
             raise InputError("give either a path or a text")
         store = ContextStore(self.rlm.home)
-        ref = store.reference(text) if path is None else self._read(store, Path(path).expanduser())
+        ref = store.reference(text) if path is None else self._read_path(store, Path(path).expanduser())
         if ref is None:
-            raise InputError("there is nothing in it")
-        if name is not None and not 0 < len(name.strip()) <= NAME:
-            raise InputError(f"a name has 1 to {NAME} characters, not {len(name.strip()):,}")
-        known = name or (Path(path).absolute().name if path else f"text-{ref['sha256'][:8]}")
-        with self._tidied():
-            self.contexts[known] = ref
-            self._use(known)
-        return {"name": known, "about": ref["about"], "begins": ref["preview"], "kept": KEPT}
+            raise InputError("there is nothing in it: give a file, a folder or a text that is not empty")
+        if name is not None and not 0 < len(name.strip()) <= NAME_CHARS:
+            raise InputError(f"a name has 1 to {NAME_CHARS} characters, not {len(name.strip()):,}")
+        name = name or (Path(path).absolute().name if path else f"text-{ref['sha256'][:8]}")
+        with self._locked():
+            self.contexts[name] = ref
+            self._use(name)
+        return {"name": name, "about": ref["about"], "begins": ref["preview"], "kept": NAME_LIFETIME}
 
     def find(self, names: Sequence[str]) -> Any:
-        """The context of these names; of several, a dict. Raises `InputError` that says which there are."""
-        with self._tidied():
+        """Return the context with this name, or a dict of several. Raises `InputError`, which lists the names."""
+        with self._locked():
             if missing := [name for name in names if name not in self.contexts]:
-                known = ", ".join(sorted(self.contexts)[:NAMED]) or "none yet: call load_context first"
+                known = ", ".join(sorted(self.contexts)[:MAX_ITEMS_LISTED]) or "none yet: call load_context first"
                 raise InputError(
-                    f"no context is called {', '.join(missing)}; loaded: {known}. A context has its name {KEPT}"
+                    f"no context is called {', '.join(missing)}; loaded: {known}. A context has its name "
+                    f"{NAME_LIFETIME}"
                 )
             found = {name: self.contexts[name] for name in names}
             for name in names:
@@ -157,33 +161,33 @@ class ContextRegistry:
         return {name: store.load(ref) for name, ref in found.items()} or None
 
     def retriever(self, name: str) -> RLMRetriever:
-        """What searches a context; its index is made once."""
+        """Return the retriever of a context, whose index is built once. Raises `InputError`."""
         ref = self.find([name])
         with self._lock:
             if ref["sha256"] not in self.searches:
                 self.searches[ref["sha256"]] = RLMRetriever(corpus=ref, home=self.rlm.home)
             return self.searches[ref["sha256"]]
 
-    def _read(self, store: ContextStore, path: Path) -> ContextRef | None:
-        """What is below one of the roots, with all links followed."""
+    def _read_path(self, store: ContextStore, path: Path) -> ContextRef | None:
+        """Return a reference to a path below one of the roots, with all links followed. Raises `InputError`."""
         try:
             return store.reference_beneath(path, self.roots)
         except InputError as error:
             if not isinstance(error.__cause__, OutsideRoot):
                 raise
             raise InputError(
-                f"{path} is outside of what this server may read; it may read: {_list(self.roots)}"
+                f"{path} is outside of what this server may read; it may read: {_join_paths(self.roots)}"
             ) from error
 
     @contextmanager
-    def _tidied(self) -> Iterator[None]:
-        """The names, for one thread: without those that were not used for too long, and not too many of them."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the registry. Drop expired names before, and if there are too many the least recently used after."""
         with self._lock:
-            before = self.clock() - CONTEXT_HOURS * 3600
-            for name in [name for name in self.contexts if self._used[name] < before]:
+            oldest = self.clock() - CONTEXT_HOURS * 3600
+            for name in [name for name in self.contexts if self._used[name] < oldest]:
                 self._forget(name)
             yield
-            while len(self.contexts) > CONTEXTS:
+            while len(self.contexts) > MAX_CONTEXTS:
                 self._forget(next(iter(self.contexts)))
 
     def _use(self, name: str) -> None:
@@ -198,32 +202,35 @@ class ContextRegistry:
 
 
 class _Server(FastMCP[Any]):
-    """FastMCP, which tells in a sentence what is wrong with a call, also what it would ignore."""
+    """A FastMCP server that describes invalid calls in one sentence, and refuses unknown arguments."""
 
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
         """Run a tool. Raises `ToolError`."""
         tools = {tool.name: tool.inputSchema.get("properties", {}) for tool in await self.list_tools()}
         if name not in tools:
-            raise ToolError(f"there is no tool {clip(repr(name), NAME)}; there are {', '.join(tools)}")
-        if strange := [argument for argument in arguments if argument not in tools[name]]:
+            raise ToolError(f"there is no tool {clip(repr(name), NAME_CHARS)}; there are {', '.join(tools)}")
+        if unknown := [argument for argument in arguments if argument not in tools[name]]:
             takes = ", ".join(tools[name])
-            raise ToolError(f"{name} takes no argument {clip(repr(strange[0]), NAME)}; it takes {takes}")
+            raise ToolError(f"{name} takes no argument {clip(repr(unknown[0]), NAME_CHARS)}; it takes {takes}")
         try:
             return await super().call_tool(name, arguments)
         except ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
             faults = error.__cause__.errors(include_input=False, include_url=False)
-            said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:NAMED])
-            raise ToolError(f"{name} was called wrongly: {said}") from None
+            problems = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults[:MAX_ITEMS_LISTED]
+            )
+            raise ToolError(f"{name} was called wrongly: {problems}") from None
 
 
 @known_options
 def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str = "127.0.0.1") -> FastMCP[Any]:
-    """An MCP server that is not running yet. Files are read below `roots` only.
+    """Create an MCP server, without running it. It reads files below `roots` only.
 
-    Its contexts have names, the same for all its clients, until they are not used for `CONTEXT_HOURS`. Each call is
-    a question of its own: a checkpointer of the RLM is not used. A call ends when its client cancels it or is gone.
+    All clients share the named contexts. A name is dropped if it is not used for `CONTEXT_HOURS`. Each call is a
+    separate run, so a checkpointer of the RLM is not used. A run is cancelled if its client cancels the call or
+    disconnects.
     """
     rlm = checked_rlm(rlm)
     check_types("create_mcp_server", str, host=host)
@@ -231,27 +238,27 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
     for root in roots:
         check_types("create_mcp_server", Path, root=root)
     rlm = rlm.model_copy(update={"checkpointer": None}) if rlm.checkpointer else rlm
-    desk = ContextRegistry(rlm, tuple(roots))
-    limits: Any = {"max_sessions": SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
+    registry = ContextRegistry(rlm, tuple(roots))
+    limits: Any = {"max_sessions": MAX_SESSIONS, "session_idle_timeout": SESSION_MINUTES * 60}
     server = _Server("rlm", instructions=INSTRUCTIONS, host=host, log_level="WARNING", **limits)
-    server._mcp_server.version = version("rlm-langchain")  # FastMCP takes none, and would tell its own
+    server._mcp_server.version = version("rlm-langchain")  # FastMCP has no parameter for it
 
     async def load_context(
         path: Annotated[str | None, Field(description="A file or folder on the server's machine.")] = None,
         text: Annotated[str | None, Field(description="The text itself.")] = None,
         name: Annotated[str | None, Field(description="What to call it. Default: the name of the file.")] = None,
     ) -> Loaded:
-        return await told(asyncio.to_thread(desk.load, path, text, name))
+        return await reporting_errors(asyncio.to_thread(registry.load, path, text, name))
 
     async def ask(
         query: Annotated[str, Field(description="The question, complete in itself.")],
         contexts: Annotated[list[str], Field(description="Names of contexts; several are read together.")],
         ctx: Context[Any, Any, Any],
     ) -> Answer:
-        return await told(while_connected(_answer(desk, query, contexts, ctx), ctx))
+        return await reporting_errors(while_connected(_answer(registry, query, contexts, ctx), ctx))
 
     async def search(query: str, context: Name, k: Annotated[int, Field(ge=1, le=100)] = 10) -> list[Passage]:
-        return await told(_search(desk, query, context, k))
+        return await reporting_errors(_search(registry, query, context, k))
 
     server.add_tool(load_context, description="Load a file, a folder or a text, to ask about it by its name.")
     for tool, what in (
@@ -263,12 +270,12 @@ def create_mcp_server(rlm: RLMRunnable, *, roots: Sequence[Path] = (), host: str
 
 
 async def serve_stdio(server: FastMCP[Any]) -> None:
-    """Speak MCP on standard input and output, until the client goes away."""
+    """Serve MCP on standard input and output until the client disconnects."""
     await server.run_stdio_async()
 
 
 async def serve_http(server: FastMCP[Any], port: int, token: str | None) -> None:
-    """Speak MCP over HTTP at `/mcp`, until this task is cancelled. Raises `ConfigurationError`."""
+    """Serve MCP over HTTP at `/mcp` until this task is cancelled. Raises `ConfigurationError`."""
     import socket
 
     import uvicorn
@@ -283,15 +290,15 @@ async def serve_http(server: FastMCP[Any], port: int, token: str | None) -> None
     except OSError as error:
         raise ConfigurationError(f"nothing can listen at {host}, port {port}: {error.strerror}") from error
     app = server.streamable_http_app()
-    config = uvicorn.Config(guarded(app, token) if token else app, log_level="warning", lifespan="on")
+    config = uvicorn.Config(require_token(app, token) if token else app, log_level="warning", lifespan="on")
     where = f"[{host}]" if ":" in host else host
     print(f"serving MCP at http://{where}:{listener.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
     with listener:
         await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def guarded(app: Callable[..., Awaitable[None]], token: str) -> Callable[..., Awaitable[None]]:
-    """An ASGI app for those only who send the token."""
+def require_token(app: Callable[..., Awaitable[None]], token: str) -> Callable[..., Awaitable[None]]:
+    """Wrap an ASGI app so that it answers 401 to requests without the token."""
     wanted = f"Bearer {token}".encode()
 
     async def guard(scope: Any, receive: Any, send: Any) -> None:
@@ -305,8 +312,9 @@ def guarded(app: Callable[..., Awaitable[None]], token: str) -> Callable[..., Aw
     return guard
 
 
-async def told(work: Awaitable[T]) -> T:
-    """Its result; our errors reach the client as they are, others by their type: their text could hold a key."""
+async def reporting_errors(work: Awaitable[T]) -> T:
+    """Await `work`, and raise its errors as `ToolError`. Of errors that are not ours only the type is passed on,
+    because their text could contain a key; they are logged."""
     try:
         return await work
     except RLMError as error:
@@ -317,38 +325,40 @@ async def told(work: Awaitable[T]) -> T:
 
 
 async def while_connected(work: Coroutine[Any, Any, T], ctx: Context[Any, Any, Any]) -> T:
-    """The result of `work`, which is cancelled when its client hangs up.
+    """Return the result of `work`, which is cancelled if the client disconnects.
 
-    Over stdio and SSE the server itself notices that. Over streamable HTTP it does not: there the request stays
-    open until its answer is sent, and there is no way to fetch the answer later.
+    Over stdio and SSE the MCP library does that itself. Over streamable HTTP it does not: there the request is open
+    until the answer is sent, and a client cannot fetch the answer later.
     """
     request = ctx.request_context.request
-    if request is None or "session_id" in request.query_params:  # SSE: its requests are over before their answers
+    if request is None or "session_id" in request.query_params:  # SSE: a request ends before its answer is sent
         return await work
-    asked = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hung_up(request))
+    task = asyncio.ensure_future(work)
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait([asked, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
+        await asyncio.wait([task, disconnected], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
             raise InputError("the client has hung up")
-        return asked.result()
+        return task.result()
     finally:
-        gone.cancel()
-        asked.cancel()
-        await ended([asked])
+        disconnected.cancel()
+        task.cancel()
+        await wait_ended([task])
 
 
-async def _hung_up(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _answer(desk: ContextRegistry, query: str, names: Sequence[str], ctx: Context[Any, Any, Any]) -> Answer:
-    context = await asyncio.to_thread(desk.find, names)
+async def _answer(
+    registry: ContextRegistry, query: str, names: Sequence[str], ctx: Context[Any, Any, Any]
+) -> Answer:
+    context = await asyncio.to_thread(registry.find, names)
     state: dict[str, Any] = {}
     turns = 0
-    asked = RLMInput(query=query, context=context)
-    parts = cast(AsyncGenerator[Any], desk.rlm.astream(asked, stream_mode=["custom", "values"]))
+    rlm_input = RLMInput(query=query, context=context)
+    parts = cast(AsyncGenerator[Any], registry.rlm.astream(rlm_input, stream_mode=["custom", "values"]))
     async with aclosing(parts) as stream:
         async for mode, event in stream:
             if mode == "values":
@@ -356,7 +366,7 @@ async def _answer(desk: ContextRegistry, query: str, names: Sequence[str], ctx: 
             elif progress := _progress(event):
                 turns += 1
                 await ctx.report_progress(turns, None, progress)
-    output = desk.rlm.checked(output_of(state))
+    output = registry.rlm.checked(output_of(state))
     usage = output["usage"]
     return Answer(
         answer=to_jsonable_python(output["answer"]),
@@ -373,6 +383,7 @@ async def _answer(desk: ContextRegistry, query: str, names: Sequence[str], ctx: 
 
 
 def _progress(record: Record) -> str | None:
+    """Return the progress message for a record, or None."""
     match record["type"]:
         case "turn":
             return f"turn {record['turn'] + 1} is written"
@@ -381,12 +392,12 @@ def _progress(record: Record) -> str | None:
     return None
 
 
-async def _search(desk: ContextRegistry, query: str, name: str, k: int) -> list[Passage]:
-    retriever = await asyncio.to_thread(desk.retriever, name)
+async def _search(registry: ContextRegistry, query: str, name: str, k: int) -> list[Passage]:
+    retriever = await asyncio.to_thread(registry.retriever, name)
     found = await retriever.ainvoke(query, k=k)
     keys = ("source", "start", "end", "score")
     return [cast(Passage, {"text": one.page_content, **{key: one.metadata[key] for key in keys}}) for one in found]
 
 
-def _list(paths: Sequence[Path]) -> str:
+def _join_paths(paths: Sequence[Path]) -> str:
     return ", ".join(str(path.resolve()) for path in paths) or "no files at all"

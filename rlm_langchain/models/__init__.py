@@ -1,1 +1,1 @@
-"""Models: how they are named, reached, asked once, and priced."""
+"""Models: finding them by name, calling them, and computing the usage and price of each call."""

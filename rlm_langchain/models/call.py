@@ -24,9 +24,9 @@ from langchain_core.runnables.config import merge_configs
 
 from rlm_langchain.budget.ledger import Reservation
 from rlm_langchain.errors import ForeignExit, RLMError, ends_more_than_its_work
-from rlm_langchain.models.http.adopt_client import sends_through_us
-from rlm_langchain.models.http.renamed import RENAMED
-from rlm_langchain.models.learned import CAP_NAMES, NEEDED, OTHER_CAP, Learned, refused_parameter
+from rlm_langchain.models.http.adopt_client import uses_shared_http
+from rlm_langchain.models.http.renamed import RENAMED_PARAMETERS
+from rlm_langchain.models.learned import CAP_NAMES, NEVER_DROPPED, OTHER_CAP_NAME, Learned, refused_parameter
 from rlm_langchain.models.messages import (
     count_tokens,
     finish_of,
@@ -43,7 +43,7 @@ from rlm_langchain.models.provider_errors import (
     classify_error,
     is_graph_signal,
 )
-from rlm_langchain.models.provider_words import log_failure, secrets_of, shown_words
+from rlm_langchain.models.provider_words import displayed_words, log_failure, secrets_of
 from rlm_langchain.models.usage import StreamedUsage, usage_in_error, worst_case_usage
 from rlm_langchain.types import Usage
 
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
 """Names under which chat model classes take a cap on the output tokens."""
-MOST_LOWERED = 4
-"""Times that the cap on the output of one call is lowered. A provider may mean the prompt, whatever it says."""
-REPORTS_ITS_END = frozenset({"langchain_openai", "langchain_anthropic"})
-"""Packages whose chat models say why a reply has ended, if the provider does: one that says nothing broke off."""
+MAX_CAP_REDUCTIONS = 4
+"""Most times that the cap on the output of one call is lowered: the error may in fact be about the prompt."""
+REPORTS_FINISH_REASON = frozenset({"langchain_openai", "langchain_anthropic"})
+"""Packages whose chat models pass on the finish reason. A streamed reply of theirs without one was cut off."""
 
 
 class CallFailed(RLMError):
-    """A model call failed, after its retries. What the message quotes of the provider's error is without keys."""
+    """A model call failed, after its retries. The message quotes the provider's error, without keys."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class CallFailed(RLMError):
     ) -> None:
         self.code: ErrorCode = code
         self.fallback = fallback
-        """The name of the fallback that `code` and `words` are about; None: the model itself."""
+        """Name of the fallback model that `code` and `words` are about. None: the model itself."""
         self.words = words
-        """What the provider said, as it said it: to be read here, and never to be shown."""
+        """The provider's message, unchanged. It may contain a key, so it is never displayed."""
         self.sentence, self.retries, self.seconds = sentence, retries, seconds
         tries = f", tried {retries + 1} times" if retries else ""
         super().__init__(f"{sentence}{tries}")
@@ -119,14 +119,14 @@ class Completion:
     from_cache: bool = False
     """Whether LangChain's cache had the reply. Nothing was sent then, so it costs nothing."""
     raw_of: str | None = None
-    """The name of the model whose steps behind it have still to read the text; None: it is as they left it."""
+    """Name of the model whose parser has yet to parse `text`. None: it was parsed, or there is no parser."""
     failed: Literal["unread", "lost"] | None = None
-    """Set when there is no usable reply. `unread`: it could not be parsed, or it was an error that was billed.
+    """Set when there is no usable reply. `unread`: it could not be read, or it was an error that was billed.
     `lost`: it did not arrive, or not completely, and `usage` is what it may have cost."""
 
 
 class Account(NamedTuple):
-    """Where the cost of a call is booked."""
+    """The reservation of a call, and the function that books its cost."""
 
     entry: Reservation
     """The reservation of the call. It is checked before each request: other calls may have cost more than
@@ -141,18 +141,18 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
     messages: Sequence[BaseMessage],
     *,
     config: RunnableConfig | None = None,
-    gate: AbstractAsyncContextManager[Any] | None = None,
+    limiter: AbstractAsyncContextManager[Any] | None = None,
     output_tokens: int | None = None,
     retry: RetryPolicy = RetryPolicy(),
     account: Account | None = None,
     learned: Learned | None = None,
     cacheable: bool = False,
 ) -> Completion:
-    """Call a model, and retry after temporary errors. `gate` is held while a request is in flight, not between.
+    """Call a model, and retry after temporary errors. `limiter` is held while a request is in flight, not between.
 
-    When it fails, its fallbacks are asked, each once, before anything is retried. A parameter of ours that the
-    provider does not take is sent by its other name, or left out. `learned` is what a run knows of that, and what
-    it learns is put there. `cacheable`: later prompts begin with this one.
+    When the model fails, each of its fallbacks is called once before anything is retried. A parameter of ours that
+    the provider refuses is sent under its other name, or left out. `learned` holds what a run knows about such
+    parameters, and is updated. `cacheable`: later prompts begin with this one.
 
     Raises `CallFailed`, and `BudgetRefused` when the budget has nothing left for a request. Cancellation, the
     errors of this library, LangGraph's signals and errors raised by callbacks (`raise_error`) pass through
@@ -163,7 +163,7 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
         if account is not None:
             await account.entry.renew()
         try:
-            async with gate or nullcontext():
+            async with limiter or nullcontext():
                 await call.pace()
                 if account is not None and not account.entry.begin():
                     continue
@@ -177,21 +177,21 @@ async def complete(  # noqa: PLR0913 - a keyword for each part of a call
             await retry.sleep(wait)
 
 
-async def text_behind(model: Model, reply: BaseMessage, config: RunnableConfig | None) -> str:
-    """Return the text that the steps behind a model make of its reply.
+async def parsed_text(model: Model, reply: BaseMessage, config: RunnableConfig | None) -> str:
+    """Return the text of a reply, after the parsers that follow the model in its chain.
 
-    Raises `CallFailed` when they fail: the reply has come and is paid for, so this is no error of the provider, and
-    no reason to ask again, or to ask another model.
+    Raises `CallFailed` if a parser fails. The reply has arrived and is paid for, so the call is neither repeated
+    nor passed to a fallback.
     """
     if model.wrapped is None or not model.wrapped.after:
         return text_of(reply)
     try:
-        return text_of(await model.wrapped.text_after(reply, config))
+        return text_of(await model.wrapped.parse_reply(reply, config))
     except Exception as error:
         if isinstance(error, RLMError) or is_graph_signal(error) or _is_from_callback(error):
             raise
-        said = shown_words(str(error), secrets_of(model.chat))
-        sentence = f"what stands behind the model could not read its reply ({type(error).__name__}: {said})"
+        said = displayed_words(str(error), secrets_of(model.chat))
+        sentence = f"the parser after the model could not read its reply ({type(error).__name__}: {said})"
         raise CallFailed("unknown", sentence, 0, 0.0) from error
 
 
@@ -200,7 +200,7 @@ class _Attempts:
     """State of one call over all its attempts."""
 
     chain: tuple[Model, ...]
-    """The model, and those that are asked when it fails."""
+    """The model and its fallbacks."""
     messages: Sequence[BaseMessage]
     config: RunnableConfig | None
     output_tokens: int | None
@@ -208,33 +208,32 @@ class _Attempts:
     learned: Learned
     cacheable: bool
     attempt: int = 0
-    """Requests, of all models."""
-    rounds: int = 1
-    """How often the chain has been gone through."""
-    place: int = 0
-    """In the chain."""
+    """Number of requests so far, to all models of the chain."""
+    chain_passes: int = 1
+    """Number of the pass through the chain, from 1."""
+    chain_index: int = 0
+    """Index of the current model in the chain."""
     waited: float = 0.0
     began: float = 0.0
     booked: bool = False
     """Whether the cost of the latest request has been booked."""
     capture: _ReplyCapture | None = None
-    sent: Mapping[str, str | None] = field(default_factory=dict)
-    """Parameters that the latest request has sent by another name, or not at all."""
-    prompt: int = 0
+    renamed_in_request: Mapping[str, str | None] = field(default_factory=dict)
+    """Parameters that the latest request sent under another name, or not at all (None)."""
+    prompt_tokens: int = 0
     """Tokens of the latest request, by our count."""
     cap: int | None = None
-    """On the output of the latest request."""
-    lower: dict[str, int] = field(default_factory=dict)
-    """By the name of the model: the cap that this prompt leaves room for, when its provider has refused a higher
-    one."""
-    lowered: int = 0
-    """How often a cap was lowered."""
+    """Cap on the output of the latest request."""
+    lowered_caps: dict[str, int] = field(default_factory=dict)
+    """Lowered caps by the name of the model, for providers that refused a higher cap after this prompt."""
+    cap_reductions: int = 0
+    """Number of times that a cap was lowered."""
     faults: list[ProviderError] = field(default_factory=list)
-    """Of this round, one of each model that has failed."""
+    """The error of each model that has failed in this pass."""
 
     @property
     def model(self) -> Model:
-        return self.chain[self.place]
+        return self.chain[self.chain_index]
 
     async def pace(self) -> None:
         """Wait for the chat model's own rate limiter. This comes before the budget check, which must be current
@@ -248,18 +247,18 @@ class _Attempts:
         self.began = self.began or time.monotonic()
         model, wrapped = self.model, self.model.wrapped
         self.capture = capture = _ReplyCapture()
-        self.sent = dict(self.learned.of(model.name).renamed)
+        self.renamed_in_request = dict(self.learned.of(model.name).renamed)
         bound = {} if wrapped is None else dict(wrapped.bound)
         config = self.config if wrapped is None else wrapped.config(self.config)
-        messages = self.messages if wrapped is None else await wrapped.prepared(self.messages, config)
-        self.prompt = count_tokens(messages)
+        messages = self.messages if wrapped is None else await wrapped.prepare_messages(self.messages, config)
+        self.prompt_tokens = count_tokens(messages)
         options = bound | self._cap()
         if self.cacheable and model.needs_cache_control:
             messages = with_cache_control(messages)
         chat, config = model.chat, _with_callback(config, capture)
-        if chat.rate_limiter is not None:  # `pace` has waited for it already
+        if chat.rate_limiter is not None:  # `pace` has already waited for it
             chat = chat.model_copy(update={"rate_limiter": None})
-        renamed = RENAMED.set(self.sent)
+        renamed = RENAMED_PARAMETERS.set(self.renamed_in_request)
         try:
             reply: BaseMessage = await chat.ainvoke(list(messages), config, **options)
         except BaseException as error:
@@ -268,19 +267,19 @@ class _Attempts:
             elif capture.is_without_choices and isinstance(error, Exception):
                 raise UnusableReply("holds no choices", capture.body) from error
             if isinstance(error, ForeignExit) or ends_more_than_its_work(error):
-                raise self._exited(error) from error
+                raise self._exit_error(error) from error
             raise
         finally:
-            RENAMED.reset(renamed)
+            RENAMED_PARAMETERS.reset(renamed)
         completion = self._accept(reply, capture)
         if wrapped is not None and wrapped.after:
-            completion = replace(completion, text=await self._text_behind(reply), raw_of=None)
+            completion = replace(completion, text=await self._parsed_text(reply), raw_of=None)
         return completion
 
     def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
         text, from_cache = text_of(reply), _is_from_cache(self.model.chat, reply)
         finish = finish_of(reply)
-        if finish is None and capture.is_streamed and _reports_its_end(self.model.chat):
+        if finish is None and capture.is_streamed and _reports_finish_reason(self.model.chat):
             if not text and not getattr(reply, "tool_calls", None) and not getattr(reply, "usage_metadata", None):
                 raise UnusableReply("broke off before its first word")
             finish = "incomplete"
@@ -293,14 +292,14 @@ class _Attempts:
             self.account.received(completion)
         return completion
 
-    async def _text_behind(self, reply: BaseMessage) -> str:
+    async def _parsed_text(self, reply: BaseMessage) -> str:
         try:
-            return await text_behind(self.model, reply, self.config)
+            return await parsed_text(self.model, reply, self.config)
         except CallFailed as failed:
             failed.retries, failed.seconds = self.attempt - 1, self.seconds
             raise
 
-    def _exited(self, error: BaseException) -> RLMError:
+    def _exit_error(self, error: BaseException) -> RLMError:
         """Return the error for a model, or a callback, that tried to end the process."""
         cause = (error.__cause__ or error) if isinstance(error, ForeignExit) else error
         if _is_from_callback(cause):
@@ -309,7 +308,7 @@ class _Attempts:
         return CallFailed("unknown", f"the model raised {type(cause).__name__}", self.attempt - 1, self.seconds)
 
     def withdraw(self) -> None:
-        """Note that the latest request has cost nothing."""
+        """Record that the latest request cost nothing."""
         if self.account is not None and not self.booked:
             self.account.entry.withdraw()
 
@@ -329,96 +328,102 @@ class _Attempts:
         self.account.received(Completion("", used, self.seconds, self.attempt - 1, None, failed=failed))
 
     def failed(self, error: Exception, retry: RetryPolicy) -> float | None:
-        """Return the seconds to wait before the next attempt; None to make it at once. Raises `CallFailed` when
-        there is none."""
+        """Return the seconds to wait before the next attempt; None: none. Raises `CallFailed` if there will be no
+        further attempt."""
         secrets = secrets_of(self.model.chat)
         log_failure(f"{self.model.name} raised an error", error, secrets)
         fault = classify_error(error, secrets)
         self._book(fault)
         if (parameter := refused_parameter(fault)) is not None:
-            if self._does_without(parameter):
+            if self._rename_or_drop(parameter):
                 return None
-            fault = replace(fault, message=f"{fault.message}; {self._whose(parameter)}")
-        elif self._is_capped_lower(fault):
+            fault = replace(fault, message=f"{fault.message}; {self._parameter_advice(parameter)}")
+        elif self._lower_cap(fault):
             return None
         self.faults.append(fault)
-        if self.place + 1 < len(self.chain) and isinstance(error, self.chain[0].handled):
-            self.place += 1
-            self.learned.tell(
-                f"{self.chain[self.place - 1].name} failed ({fault.message}): {self.model.name} was asked"
+        if self.chain_index + 1 < len(self.chain) and isinstance(error, self.chain[0].handled):
+            self.chain_index += 1
+            self.learned.add_note(
+                f"{self.chain[self.chain_index - 1].name} failed ({fault.message}): {self.model.name} was asked"
             )
             return None
         return self._wait(retry)
 
     def _wait(self, retry: RetryPolicy) -> float:
-        """Return the seconds to wait before the next round."""
+        """Return the seconds to wait before the next pass through the chain. Raises `CallFailed` after the last."""
         fault = next((fault for fault in self.faults if fault.retryable), self.faults[-1])
-        wait = retry.wait(self.rounds, fault)
+        wait = retry.wait(self.chain_passes, fault)
         self.waited += wait
-        if not fault.retryable or retry.gives_up(self.rounds, self.waited):
+        if not fault.retryable or retry.gives_up(self.chain_passes, self.waited):
             several = "; ".join(
                 f"{model.name}: {one.message}" for model, one in zip(self.chain, self.faults, strict=False)
             )
             message = several if len(self.faults) > 1 else fault.message
-            # That is the one that the caller can do something about: a shorter prompt may be answered.
+            # Of several errors, the caller can do something about this one: send a shorter prompt.
             fault = next((one for one in self.faults if one.code == "too_long"), fault)
-            at = next(place for place, one in enumerate(self.faults) if one is fault)
+            at = next(index for index, one in enumerate(self.faults) if one is fault)
             fallback = self.chain[at].name if at else None
-            # A chained error would print the provider's words as they are, which may hold a key.
+            # A chained error would print the provider's words unchanged, and they may contain a key.
             raise CallFailed(fault.code, message, self.attempt - 1, self.seconds, fault.words, fallback) from None
-        self.rounds += 1
-        self.place, self.faults = 0, []
+        self.chain_passes += 1
+        self.chain_index, self.faults = 0, []
         return wait
 
     def _cap(self) -> dict[str, int]:
-        """Return the cap on the output as a keyword argument; nothing where what the model was given stands."""
+        """Return the cap on the output as a keyword argument; empty if the model's own cap applies."""
         name, own = accepts_output_cap(self.model.chat), own_cap(self.model)
-        asked = [cap for cap in (own, self.output_tokens, self.lower.get(self.model.name)) if cap is not None]
+        asked = [
+            cap for cap in (own, self.output_tokens, self.lowered_caps.get(self.model.name)) if cap is not None
+        ]
         facts, self.cap = self.learned.of(self.model.name), None
         if name is None or not asked:
             return {}
-        self.cap = facts.most_output(min(asked), self.model.window, self.prompt)
+        self.cap = facts.most_output(min(asked), self.model.window, self.prompt_tokens)
         return {} if self.output_tokens is None and self.cap == own else {name: self.cap}
 
-    def _is_capped_lower(self, fault: ProviderError) -> bool:
-        """Have the next request leave the model less room for its reply, when the provider has refused the cap."""
-        if self.cap is None or self.lowered == MOST_LOWERED:
+    def _lower_cap(self, fault: ProviderError) -> bool:
+        """Lower the cap of the next request if the provider has refused it. Return whether it was lowered."""
+        if self.cap is None or self.cap_reductions == MAX_CAP_REDUCTIONS:
             return False
-        lower = self.learned.cap_refused(self.model.name, fault, self.cap, self.prompt)
+        lower = self.learned.cap_refused(self.model.name, fault, self.cap, self.prompt_tokens)
         if lower is None:
             return False
-        self.lower[self.model.name] = lower
-        self.lowered += 1
+        self.lowered_caps[self.model.name] = lower
+        self.cap_reductions += 1
         return True
 
-    def _does_without(self, parameter: str) -> bool:
-        """Have the next request say it by another name, or leave it out. False: that may not be, or was tried."""
+    def _rename_or_drop(self, parameter: str) -> bool:
+        """Rename or leave out a parameter in the next request. False: that is not allowed, or was tried already."""
         name, renamed = self.model.name, self.learned.of(self.model.name).renamed
-        if parameter in self.sent or parameter in NEEDED or not sends_through_us(self.model.chat):
+        if (
+            parameter in self.renamed_in_request
+            or parameter in NEVER_DROPPED
+            or not uses_shared_http(self.model.chat)
+        ):
             return False
         if parameter in CAP_NAMES:
-            other = OTHER_CAP.get(parameter)
-            if other is None or other in self.sent:
+            other = OTHER_CAP_NAME.get(parameter)
+            if other is None or other in self.renamed_in_request:
                 return False
             renamed[parameter] = other
-            self.learned.tell(f"{name} does not accept {parameter!r}: the output limit is sent as {other!r}")
+            self.learned.add_note(f"{name} does not accept {parameter!r}: the output limit is sent as {other!r}")
             return True
-        if is_given(self.model, parameter):
+        if is_set_by_user(self.model, parameter):
             return False
         renamed[parameter] = None
-        self.learned.tell(f"{name} does not accept {parameter!r}: it is left out")
+        self.learned.add_note(f"{name} does not accept {parameter!r}: it is left out")
         return True
 
-    def _whose(self, parameter: str) -> str:
-        """Return what to do about a parameter that cannot be left out."""
-        if parameter in CAP_NAMES and is_given(self.model, parameter):
+    def _parameter_advice(self, parameter: str) -> str:
+        """Return what the user can do about a parameter that cannot be left out, for an error message."""
+        if parameter in CAP_NAMES and is_set_by_user(self.model, parameter):
             return f"you have set {parameter!r} on the model: remove it, or set it under the accepted name"
         if parameter in CAP_NAMES:
             return (
                 "it accepts no name for the output limit, and without one the limits on tokens and dollars cannot "
                 "be guaranteed: limit `calls` or `seconds` instead, or use another model"
             )
-        if is_given(self.model, parameter):
+        if is_set_by_user(self.model, parameter):
             return f"you have set {parameter!r} on the model: remove it"
         return f"its class sends {parameter!r}: use another class, or another model"
 
@@ -444,10 +449,10 @@ class _ReplyCapture(AsyncCallbackHandler):
         self.streamed: list[StreamedUsage] = []
         self.is_streamed = False
         self.has_text = False
-        """Whether a part of the reply has come."""
+        """Whether a part of the reply has arrived."""
         self.is_without_choices = False
         self.body: Any = None
-        """What is known of a reply without choices."""
+        """The known part of the body of a reply without choices: its `usage`."""
         self._tokens_since_report = 0
 
     async def on_llm_new_token(self, token: Any, *, chunk: Any = None, **kwargs: Any) -> None:
@@ -499,15 +504,15 @@ def accepts_output_cap(chat: BaseChatModel) -> str | None:
 
 
 def own_cap(model: Model) -> int | None:
-    """Return the lowest cap on its output that a model was built with, or was bound."""
+    """Return the lowest cap on the output that a user has set on a model or bound to it, or None."""
     name, bound = accepts_output_cap(model.chat), {} if model.wrapped is None else model.wrapped.bound
     own = [None if name is None else getattr(model.chat, name), *(bound.get(cap) for cap in _CAPS)]
     # LangChain's Ollama class uses -1 for "no cap".
     return min((cap for cap in own if isinstance(cap, int) and cap > 0), default=None)
 
 
-def is_given(model: Model, parameter: str) -> bool:
-    """Return whether a user has set this parameter of a model, rather than its class or we."""
+def is_set_by_user(model: Model, parameter: str) -> bool:
+    """Return whether a user has set this parameter of a model, rather than its class or this library."""
     chat, bound = model.chat, {} if model.wrapped is None else model.wrapped.bound
     if parameter == "stream_options":
         return "stream_options" in bound
@@ -521,8 +526,8 @@ def is_given(model: Model, parameter: str) -> bool:
     )
 
 
-def _reports_its_end(chat: BaseChatModel) -> bool:
-    return not REPORTS_ITS_END.isdisjoint(kind.__module__.partition(".")[0] for kind in type(chat).__mro__)
+def _reports_finish_reason(chat: BaseChatModel) -> bool:
+    return not REPORTS_FINISH_REASON.isdisjoint(kind.__module__.partition(".")[0] for kind in type(chat).__mro__)
 
 
 def _is_from_callback(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The chat model for servers that speak OpenAI's protocol."""
+"""A chat model for servers that are compatible with OpenAI's API."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from urllib.parse import urlsplit
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
-from rlm_langchain.models.usage import is_readable, readable
+from rlm_langchain.models.usage import is_valid_usage, valid_usage
 
 
 class CompatibleChat(ChatOpenAI):
-    """Caps output by the old name, which all of them know, and keeps the cost of a streamed reply."""
+    """`ChatOpenAI` for other servers: caps output with `max_tokens`, and keeps the cost of a streamed reply.
+
+    All compatible servers accept `max_tokens`, but only some of them its successor `max_completion_tokens`.
+    """
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Its settings, and of its URL the server only: the rest may hold a password."""
+        """Yield the settings. Of the URL only the host name is shown, because the rest may contain a password."""
         for name, value in super().__repr_args__():
             yield name, urlsplit(value).hostname if name == "openai_api_base" and value else value
 
@@ -25,44 +28,46 @@ class CompatibleChat(ChatOpenAI):
         if "max_completion_tokens" in payload:
             payload["max_tokens"] = payload.pop("max_completion_tokens")
         if messages := payload.get("messages"):
-            # The SDK looks through every part of every message for what it would have to rename: a sixth of what a
-            # call computes. What is in `extra_body` takes the place of what is named the same, just as it is.
-            more = payload.get("extra_body") or {}
-            payload["extra_body"] = {**self._extensions(messages), **more, "messages": messages}
+            # The SDK searches every part of every message for fields to rename, a sixth of the CPU time of a call.
+            # Fields in `extra_body` replace fields of the same name without being searched.
+            extra = payload.get("extra_body") or {}
+            payload["extra_body"] = {**self._extra_fields(messages), **extra, "messages": messages}
             payload["messages"] = []
         return payload
 
-    def _extensions(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
-        """What else this server is told, that OpenAI's API has no name for."""
+    def _extra_fields(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return additional request fields for this server that OpenAI's API does not have."""
         return {}
 
     def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
-        """The reply, also when its usage cannot be read: what is told of that is looked at later."""
+        """Return the reply even if its usage is invalid. The reported usage is kept and checked later."""
         usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
-        whole = usage if isinstance(usage, dict | None) else _plain(usage)
+        reported = usage if isinstance(usage, dict | None) else _as_dict(usage)
         error = response.get("error") if isinstance(response, dict) else getattr(response, "error", None)
-        if error and whole:
-            raise BilledError(error, whole)
+        if error and reported:
+            raise BilledError(error, reported)
         if isinstance(response, dict):
-            response = {**response, "usage": readable(whole)}
+            response = {**response, "usage": valid_usage(reported)}
         else:
-            response.usage = readable(whole)
-        made: ChatResult = super()._create_chat_result(response, generation_info)
-        if made.llm_output is not None:
-            made.llm_output["token_usage"] = whole
-        return made
+            response.usage = valid_usage(reported)
+        result: ChatResult = super()._create_chat_result(response, generation_info)
+        if result.llm_output is not None:
+            result.llm_output["token_usage"] = reported
+        return result
 
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
         usage = chunk.get("usage")
-        readable_chunk = {**chunk, "usage": readable(usage)} if usage else chunk
-        made = super()._convert_chunk_to_generation_chunk(readable_chunk, default_chunk_class, base_generation_info)
-        if made is not None and isinstance(usage, dict) and ("cost" in usage or not is_readable(usage)):
-            # ChatOpenAI keeps the token counts of a stream only. In a list, since LangChain adds up the numbers
-            # of all chunks, and fails where it cannot.
-            made.message.response_metadata["token_usages"] = [usage]
-        return made
+        readable_chunk = {**chunk, "usage": valid_usage(usage)} if usage else chunk
+        result = super()._convert_chunk_to_generation_chunk(
+            readable_chunk, default_chunk_class, base_generation_info
+        )
+        if result is not None and isinstance(usage, dict) and ("cost" in usage or not is_valid_usage(usage)):
+            # ChatOpenAI keeps only the token counts of a stream. They are put into a list because LangChain adds up
+            # the numbers of all chunks, and fails for values that it cannot add.
+            result.message.response_metadata["token_usages"] = [usage]
+        return result
 
 
 class BilledError(ValueError):
@@ -73,6 +78,6 @@ class BilledError(ValueError):
         self.body = {"usage": usage}
 
 
-def _plain(usage: Any) -> Any:
-    """What the SDK has made of it, as it was sent."""
+def _as_dict(usage: Any) -> Any:
+    """Return a usage object of the SDK as the dict that was received."""
     return usage.to_dict(mode="python", warnings=False) if hasattr(usage, "to_dict") else usage

@@ -1,6 +1,6 @@
-"""Learns from providers' refusals which parameters models do not accept, and how much they can read.
+"""Learns from providers' errors which parameters models do not accept, and how many tokens they can read.
 
-It lives as long as the run does in this process, and nothing of it is kept: a server may be another one tomorrow.
+This is known for as long as the run is in this process. Nothing is stored, because a server may be replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rlm_langchain.models.provider_errors import ProviderError, window_in
 
 CAP_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 """Names of the output limit in requests."""
-OTHER_CAP: Mapping[str, str] = MappingProxyType(
+OTHER_CAP_NAME: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
 """The other name under which a server may know the limit."""
@@ -53,7 +53,7 @@ PARAMETERS = (
     "tools",
 )
 """Parameters that servers are known to refuse."""
-NEEDED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
+NEVER_DROPPED = frozenset({"tools", "tool_choice", "response_format", "cache_control"})
 """Parameters that change the reply, or do not belong to the request itself. They are never left out."""
 _REFUSAL = re.compile(
     r"unsupported|not (supported|recogni[sz]ed)|n[o']t support|no support|unrecogni[sz]ed|unknown|unexpected"
@@ -65,19 +65,17 @@ _REFUSAL = re.compile(
     r"|additional propert|must not be",
     re.IGNORECASE,
 )
-_TOO_MUCH = re.compile(
+_VALUE_OUT_OF_RANGE = re.compile(
     r"too (large|big|high|small|low)|at (most|least)|between|greater than|less than", re.IGNORECASE
 )
-SURE = 0.8
-"""The share of a prompt that was too long, by our count of tokens, that the model may be given next."""
-
-
-LEAST_CAP = 256
-"""Tokens: a reply that has no room for so many is of no use, and it is the prompt that has to be shorter."""
-ROOM = 1_024
-"""Tokens of output that are asked for though a window seems to have no room for them: we may have counted too much
-in the prompt."""
-_OF_CAP = re.compile(
+RETRY_SHARE = 0.8
+"""After a prompt was too long: the share of its tokens, by our count, that the next prompt may have."""
+MIN_CAP = 256
+"""Smallest useful cap on a reply, in tokens. If there is less room, the prompt has to be shorter."""
+MIN_OUTPUT = 1_024
+"""Tokens of output that are requested even if the window seems to have no room for them, because our count of the
+prompt may be too high."""
+_MENTIONS_CAP = re.compile(
     r"max(imum)?[_ ]?((completion|output|new)[_ ]?)?tokens|num_predict|completion|in the output"
     r"|output (tokens|length)",
     re.IGNORECASE,
@@ -90,69 +88,70 @@ _OUT_OF_RANGE = re.compile(
 
 @dataclass(slots=True)
 class ModelFacts:
-    """What was learned about one model."""
+    """Facts about one model, learned from its provider's errors."""
 
     renamed: dict[str, str | None] = field(default_factory=dict)
     """Parameters that are sent under another name, or not at all (None)."""
     window: int | None = None
-    """Tokens that it can read at once, by our count, if its provider has found a prompt too long."""
+    """Tokens that the model can read, by our count, if its provider has refused a prompt as too long."""
     context: int | None = None
-    """Tokens that it reads and writes in one call, when its provider has found both together too many."""
+    """Tokens that the model can read and write in one call, if its provider has refused their sum as too large."""
     cap: int | None = None
-    """The highest cap on its output that it takes, when its provider has refused a higher one."""
+    """Highest accepted cap on the output, if the provider has refused a higher one."""
 
     def most_output(self, most: int, window: int | None, prompt: int = 0) -> int:
-        """Return the cap on the output after a prompt of so many tokens: no more than its window has room for."""
+        """Return the cap on the output after a prompt of `prompt` tokens: at most `most`, and what the window
+        leaves."""
         caps = [most] if self.cap is None else [most, self.cap]
         window = self.context or window
-        return min(caps if window is None else [*caps, max(ROOM, window - prompt)])
+        return min(caps if window is None else [*caps, max(MIN_OUTPUT, window - prompt)])
 
 
 @dataclass(slots=True)
 class Learned:
-    """What a run has learned about all its models, and what is still to be reported."""
+    """Facts that a run has learned about its models, and notes about them that are still to be reported."""
 
     _facts: dict[str, ModelFacts] = field(default_factory=dict)
     _notes: list[str] = field(default_factory=list)
-    _told: set[str] = field(default_factory=set)
+    _reported: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, model: str) -> ModelFacts:
-        """Return what is known about the model with this name."""
+        """Return the facts about the model with this name."""
         with self._lock:
             return self._facts.setdefault(model, ModelFacts())
 
-    def tell(self, note: str) -> None:
-        """Have something reported to a person, once."""
+    def add_note(self, note: str) -> None:
+        """Add a note for the reader of the trajectory. Each note is reported once."""
         with self._lock:
-            if note not in self._told:
-                self._told.add(note)
+            if note not in self._reported:
+                self._reported.add(note)
                 self._notes.append(note)
 
     def take_notes(self) -> list[str]:
-        """Return what is to be reported, and forget it."""
+        """Return the notes that are still to be reported, and remove them."""
         with self._lock:
             notes, self._notes = self._notes, []
             return notes
 
     def too_long(self, model: str, tokens: int, words: str) -> int:
-        """Record that a prompt of this many tokens, by our count, was too long; return what the model can read.
+        """Record that a prompt of `tokens`, by our count, was too long. Return how many the model can read.
 
-        Its provider may count otherwise than we do: when it says that it reads as many, it is given fewer.
+        The provider may count differently: if the window that it states is not below our count, it is ignored.
         """
         facts, said = self.of(model), window_in(words)
         with self._lock:
-            reads = said if said is not None and said < tokens else int(tokens * SURE)
+            reads = said if said is not None and said < tokens else int(tokens * RETRY_SHARE)
             facts.window = reads if facts.window is None else min(facts.window, reads)
-        by_it = f" It says that it reads {said:,}." if said is not None else ""
-        self.tell(
-            f"a prompt of about {tokens:,} tokens was too long for {model}.{by_it} What it is given is cut to that."
+        stated = f" Its provider says that it reads {said:,}." if said is not None else ""
+        self.add_note(
+            f"a prompt of about {tokens:,} tokens was too long for {model}.{stated} Its prompts are cut to fit."
         )
         return facts.window
 
     def cap_refused(self, model: str, fault: ProviderError, cap: int, prompt: int) -> int | None:
-        """Note that this cap on the output was too high, after a prompt of so many tokens by our count; return a
-        lower one. None: the fault is about something else."""
+        """Record that this cap on the output was refused after a prompt of `prompt` tokens, by our count. Return a
+        lower cap, or None if the error has another cause."""
         facts, lower = self.of(model), lower_cap(fault, cap, prompt)
         if lower is None:
             return None
@@ -161,36 +160,39 @@ class Learned:
                 facts.cap = lower if facts.cap is None else min(facts.cap, lower)
             elif (said := window_in(fault.words)) is not None:
                 facts.context = said
-        self.tell(f"{model} has no room for {cap:,} tokens of output: its replies are capped at what it takes")
+        self.add_note(
+            f"{model} has no room for {cap:,} tokens of output: its replies are capped at what it accepts"
+        )
         return lower
 
     def window(self, model: str, listed: int | None) -> int | None:
-        """Return how many tokens a model can read, as its provider has shown, or else according to lists."""
+        """Return how many tokens a model can read: as learned from its provider, or else `listed`."""
         return self.of(model).window or listed
 
 
 def lower_cap(fault: ProviderError, cap: int, prompt: int) -> int | None:
-    """Return the cap on the output that a provider would take, when its error is about `cap`.
+    """Return a cap on the output that the provider would accept, if its error is about `cap`.
 
-    `prompt` is our count. None: it is about something else, or there is no room for a reply of use.
+    `prompt` is our count of the prompt's tokens. None: the error has another cause, or there is no room for a
+    useful reply.
     """
     words = fault.words
     numbers = [int(re.sub(r"\D", "", number)) for number in re.findall(r"\d[\d,_]{0,11}", words)]
     if fault.code == "too_long":
-        lower = _room(words, numbers, cap, prompt)
-    elif fault.code == "bad_request" and _OF_CAP.search(words) and _OUT_OF_RANGE.search(words):
+        lower = _room_for_output(words, numbers, cap, prompt)
+    elif fault.code == "bad_request" and _MENTIONS_CAP.search(words) and _OUT_OF_RANGE.search(words):
         lower = max((number for number in numbers if number < cap), default=0)
     else:
         return None
-    return lower if LEAST_CAP <= lower < cap else None
+    return lower if MIN_CAP <= lower < cap else None
 
 
-def _room(words: str, numbers: list[int], cap: int, prompt: int) -> int:
-    """Return how many tokens a window has left for the output, by what a provider says of a request that was too
-    long for it: the window, and the prompt, or the prompt and the cap together."""
+def _room_for_output(words: str, numbers: list[int], cap: int, prompt: int) -> int:
+    """Return how many tokens of the window are left for the output, from the numbers in a provider's error: the
+    window, and the prompt or the sum of prompt and cap."""
     window, names_cap = window_in(words), cap in numbers
     if window is None:
-        return cap // 2 if _OF_CAP.search(words) else 0
+        return cap // 2 if _MENTIONS_CAP.search(words) else 0
     if names_cap:
         numbers.remove(cap)
     more = [number for number in numbers if number > window]
@@ -199,7 +201,7 @@ def _room(words: str, numbers: list[int], cap: int, prompt: int) -> int:
     if both:
         return window - (max(both) - cap)
     if more:
-        return 0  # the prompt alone
+        return 0  # the prompt alone is too long
     if not names_cap or not fitting:
         return window - prompt
     return window - max(fitting, key=lambda number: (number != cap, number))  # the cap may be named twice
@@ -209,19 +211,19 @@ def refused_parameter(fault: ProviderError) -> str | None:
     """Return the parameter that a provider refuses, from its error; None if the error has another cause."""
     if fault.code != "bad_request" or not _REFUSAL.search(fault.words) or _is_about_its_value(fault.words):
         return None
-    found = [(match.start(), name) for name in PARAMETERS if (match := _mention(name).search(fault.words))]
+    found = [(match.start(), name) for name in PARAMETERS if (match := _mention_pattern(name).search(fault.words))]
     return min(found)[1] if found else None
 
 
 def _is_about_its_value(words: str) -> bool:
     """Return whether only the value was refused, because it is out of range."""
-    return bool(_TOO_MUCH.search(words)) and not re.search(
+    return bool(_VALUE_OUT_OF_RANGE.search(words)) and not re.search(
         r"unsupported|not (supported|recogni[sz]ed)|only the default", words, re.I
     )
 
 
-def _mention(name: str) -> re.Pattern[str]:
-    """Return where a text names a parameter. A name that is also an English word must be marked as a name."""
+def _mention_pattern(name: str) -> re.Pattern[str]:
+    """Return a pattern that matches where a text names a parameter. An English word must be marked as a name."""
     if "_" in name:
         return re.compile(rf"(?<![\w-]){name}(?![\w-])")
     return re.compile(

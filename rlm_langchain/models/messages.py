@@ -14,7 +14,7 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.models.usage import (
     OwnCounts,
     StreamedUsage,
-    usage_by,
+    usage_from_report,
 )
 from rlm_langchain.types import Flaw, Usage
 
@@ -100,7 +100,7 @@ def usage_of(
     `text` is the text of all replies to the request, `streamed` the usage that chunks of a stream reported.
     """
     own = OwnCounts(count_tokens(messages), tokens_in(text), streamed)
-    return usage_by(model, getattr(reply, "usage_metadata", None), reply.response_metadata, own)
+    return usage_from_report(model, getattr(reply, "usage_metadata", None), reply.response_metadata, own)
 
 
 def count_tokens(messages: Sequence[BaseMessage]) -> int:

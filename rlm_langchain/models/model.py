@@ -1,4 +1,4 @@
-"""A chat model, and what must be known of it: its window, its price, its profile."""
+"""A chat model with its properties: context window, price, prompt profile, fallbacks."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Price:
     input: float
     output: float
     cached: float | None = None
-    """For input that the provider had in its cache; None: as other input."""
+    """Price of input read from the provider's prompt cache. None: the price of other input."""
     written: float | None = None
-    """For input that is put into the cache; None: as other input."""
+    """Price of input written to the prompt cache. None: the price of other input."""
 
     def __post_init__(self) -> None:
-        """Raises `ConfigurationError` for what is no price: it would make a limit in dollars one in words only."""
+        """Raise `ConfigurationError` for an invalid price, with which a limit in dollars would have no effect."""
         check_numbers(self, map(NumberRule, ("input", "output", "cached", "written")))
 
     def of(self, usage: Usage, written: int = 0) -> float:
-        """Dollars for this usage, of whose input `written` tokens went into the cache."""
+        """Return the dollars for this usage. `written` of its input tokens were written to the prompt cache."""
         cached = self.input if self.cached is None else self.cached
         storing = self.input if self.written is None else self.written
         plain = max(0, usage.input - usage.cached - written)
@@ -46,12 +46,12 @@ check_keywords(Price)
 
 
 class PriceListEntry(NamedTuple):
-    """Where a model stands in the price lists."""
+    """The key of a model in the price lists."""
 
     provider: str
-    """Its name ("openai"), or the URL that it is asked at."""
+    """Name of the provider ("openai"), or the URL of its API."""
     model: str
-    """As the provider calls it."""
+    """The provider's name for the model."""
 
 
 class PriceTier(NamedTuple):
@@ -70,35 +70,35 @@ FREE = Price(0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A chat model, and what must be known of it to use it well."""
+    """A chat model with the properties that a run needs to know."""
 
     name: str
-    """As it was asked for; in records and messages."""
+    """Name in records and messages, as the user gave it."""
     chat: BaseChatModel = field(repr=False)
     profile: Profile = "default"
-    """Which prompts it is given."""
+    """The set of prompts for this model."""
     window: int | None = None
-    """Tokens that it can read at once, when that is known."""
+    """Tokens that the model can read at once. None: unknown."""
     price: Price | None = None
-    """What it costs, instead of what price lists say."""
+    """Price of the model, which replaces that of the price lists. None: as listed."""
     listing: PriceListEntry | None = None
-    """Where to find it in price lists; None: in none of them."""
+    """Key of the model in the price lists. None: it is not listed."""
     needs_cache_control: bool = False
-    """Whether its provider caches only what is marked in a prompt."""
+    """Whether the provider caches only prompts that are marked with `cache_control`."""
     wrapped: WrappedChat | None = field(default=None, repr=False)
-    """What is done around each of its calls: bound arguments, a prompt; None: nothing."""
+    """Everything that LangChain wraps around each call: bound arguments, prompts, parsers. None: nothing."""
     fallbacks: tuple[Model, ...] = ()
-    """Models that are asked, in order, when it fails."""
+    """Models that are called, in order, when this one fails."""
     handled: tuple[type[BaseException], ...] = (Exception,)
-    """Errors after which the next of them is asked."""
+    """Errors after which the next fallback is called."""
     choose: Callable[[RunnableConfig], Model] | None = field(default=None, repr=False)
-    """Returns the model that the config of a call chooses; None: always this one."""
+    """Returns the model for the config of a call. None: always this one."""
 
     @property
     def chain(self) -> tuple[Model, ...]:
-        """The model and its fallbacks."""
+        """Return the model and its fallbacks."""
         return (self, *self.fallbacks)
 
     def chosen(self, config: RunnableConfig | None) -> Model:
-        """The model that answers a call with this config."""
+        """Return the model that answers a call with this config."""
         return self if self.choose is None else self.choose(config or {})

@@ -15,7 +15,7 @@ from rlm_langchain.types import Usage
 if TYPE_CHECKING:
     from rlm_langchain.models.model import Model
 
-FRESH = 900
+PRICE_SECONDS = 900
 """Seconds for which a looked-up price is reused: some providers charge less at night."""
 
 
@@ -42,7 +42,7 @@ def embedding_price(listing: PriceListEntry) -> Price | None:
 
     entry = _entry(listing)
     listed = None if entry is None else entry.get_prices(datetime.now(UTC)).input_mtok
-    return None if listed is None else Price(_at(listed, -1), 0.0)
+    return None if listed is None else Price(_price_above(listed, -1), 0.0)
 
 
 def window(listing: PriceListEntry) -> int | None:
@@ -52,7 +52,7 @@ def window(listing: PriceListEntry) -> int | None:
 
 
 def _tiers(listing: PriceListEntry) -> tuple[PriceTier, ...]:
-    return _tiers_now(listing, int(time.time() // FRESH))
+    return _tiers_now(listing, int(time.time() // PRICE_SECONDS))
 
 
 @lru_cache
@@ -63,16 +63,18 @@ def _tiers_now(listing: PriceListEntry, now: int) -> tuple[PriceTier, ...]:
     entry = _entry(listing)
     if entry is None:
         return ()
-    listed = entry.get_prices(datetime.fromtimestamp(now * FRESH, UTC))
+    listed = entry.get_prices(datetime.fromtimestamp(now * PRICE_SECONDS, UTC))
     if listed.input_mtok is None or listed.output_mtok is None:
         return ()
     kinds = (listed.input_mtok, listed.output_mtok, listed.cache_read_mtok, listed.cache_write_mtok)
     starts = {tier.start for kind in kinds for tier in getattr(kind, "tiers", ())}
     # The lowest tier begins above -1, so that a request of no tokens has a price too.
-    return tuple(PriceTier(above, Price(*(_at(kind, above) for kind in kinds))) for above in [-1, *sorted(starts)])
+    return tuple(
+        PriceTier(above, Price(*(_price_above(kind, above) for kind in kinds))) for above in [-1, *sorted(starts)]
+    )
 
 
-def _at(kind: Any, above: int) -> Any:
+def _price_above(kind: Any, above: int) -> Any:
     """Return one price of a list entry, for requests with more than `above` input tokens."""
     if kind is None:
         return None

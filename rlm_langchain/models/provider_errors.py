@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from rlm_langchain.models.provider_words import shown_words, start_of, words_of_body
+from rlm_langchain.models.provider_words import displayed_words, message_in_body, start_of
 
 ErrorCode = Literal[
     "rate_limited",
@@ -103,7 +103,7 @@ _BODY_STATUS: tuple[tuple[int, re.Pattern[str]], ...] = tuple(
         (500, r"server[ _]?(had an )?error|internal|api[ _]error"),
     )
 )
-"""Which status an error in the body of a reply stands for, by its identifiers or else by its words."""
+"""The HTTP status that an error in the body of a reply stands for, by its identifiers or else by its words."""
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size|limit)|maximum (context|prompt|input)|reduce the length|n_ctx|max_model_len"
     r"|(prompt|inputs?|messages?|request)\b[^.]{0,60}\btoo (long|large)|exceed(s|ed)? max(imum)? (length|context)"
@@ -116,10 +116,10 @@ _TOO_LONG = re.compile(
     r"|context (the )?(overflow|exceed)|too long for",
     re.IGNORECASE,
 )
-_READS = tuple(
+_WINDOW_PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # the prompt and the cap
+        r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # prompt + cap > window
         r"[\"']?(?:n_ctx|max_model_len)[\"']?\s*[:=]\s*(\d[\d,_]*)",
         r"(?:context (?:length|window|size|limit)|(?:maximum|max) (?:context|prompt|input|model"
         r"|sequence)[\w ]{0,16}length"
@@ -136,19 +136,19 @@ _READS = tuple(
         r"range of input length should be \[\d+, ?(\d[\d,_]*)\]",
     )
 )
-"""How providers say how many tokens a model reads. The surest come first."""
-MOST_WORDS = 200
-"""Characters of an exception's own text that is read for what it means. A longer one may quote a reply."""
-FEWEST_READ = 256
-"""Tokens: a smaller number in such a message is no window."""
+"""Patterns for the context window in error messages. The most reliable come first."""
+MAX_OWN_TEXT = 200
+"""Longest text of an exception, in characters, that is interpreted. A longer one may quote a reply."""
+MIN_WINDOW = 256
+"""Smallest number of tokens in an error message that is taken for a context window."""
 _IDENTIFIER = re.compile(r"(?=.{1,40}$)[a-z]+(_[a-z]+)*")
 _NO_REPLY = re.compile(
     r"null value for .?choices|No generation chunks were returned|No generations found in stream"
     r"|Unexpected response type|'(str|list|NoneType)' object has no attribute '(usage|choices|model_dump|content)'"
 )
-"""What integrations raise at a reply that holds none."""
+"""Errors that integrations raise for a response that contains no reply."""
 _LOST_LOOP = re.compile(r"event loop is closed|attached to a different loop", re.IGNORECASE)
-"""Errors of a client that kept a connection of an event loop that has ended."""
+"""Errors of a client that has kept a connection of a closed event loop."""
 _NO_CREDIT = re.compile(r"insufficient[ _](quota|credit|balance|funds)|credit balance is too low", re.IGNORECASE)
 _REFUSED = re.compile(
     r"content[ _]?(filter|policy|management)|moderation|flagged|ResponsibleAI|safety", re.IGNORECASE
@@ -171,35 +171,35 @@ class ProviderError:
     usage: Any = None
     """The `usage` object in the body of the error, if it has one."""
     words: str = ""
-    """What the provider says, as it said it: to be read here, and never to be shown."""
+    """The provider's message, unchanged. It may contain a key, so it is never displayed."""
 
 
 class UnusableReply(Exception):
-    """A reply with status 200 that holds none: an error, a web page, nothing. It may have been billed."""
+    """A response with status 200 that contains no reply: an error, a web page, nothing. It may have been billed."""
 
     def __init__(self, what: str, body: Any = None, code: ErrorCode = "server_error") -> None:
         self.what, self.code = what, code
-        """What it is, in our words, after "its reply"."""
+        """Completes the sentence "its reply ..."."""
         self.body = body
         super().__init__(what)
 
 
 def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> ProviderError:
     """Return the classification of an exception and its causes. `secrets` are left out of the provider's words."""
-    causes = list(_causes(error))
-    said = next((words for cause in causes if (words := _said(cause))), "")
+    causes = list(_chain_of_causes(error))
+    said = next((words for cause in causes if (words := _provider_message(cause))), "")
     status = next((found for cause in causes if (found := _status(cause)) is not None), None)
     after = next((wait for cause in causes if (wait := _retry_after(cause)) is not None), None)
     code = _code(causes, status)
     shown_status = [f"status {status}"] if status else []
-    details = ", ".join([*shown_status, type(error).__name__, *(_provider_codes(causes) if status else ())])
+    details = ", ".join([*shown_status, type(error).__name__, *(_body_identifiers(causes) if status else ())])
     # OpenRouter sends 402 with a time to wait when other requests in flight have reserved the money.
     retryable = code in RETRYABLE or (code == "no_credit" and status == 402 and after is not None)
     address = _address(causes) if code == "connection" else ""
     sentence = NOT_FOUND if status == 404 and code == "bad_request" else SENTENCES[code]
     unusable = next((f": its reply {cause.what}" for cause in causes if isinstance(cause, UnusableReply)), "")
     words = said or " ".join(start_of(str(cause)) for cause in causes if _status(cause) is not None)
-    shown = f'; it says: "{shown_words(said, secrets)}"' if said else ""
+    shown = f'; it says: "{displayed_words(said, secrets)}"' if said else ""
     return ProviderError(
         code,
         f"{sentence}{unusable}{address} ({details}){shown}",
@@ -212,11 +212,11 @@ def classify_error(error: BaseException, secrets: Iterable[str] = ()) -> Provide
 
 
 def window_in(words: str) -> int | None:
-    """Return how many tokens a model reads, when a provider that found a prompt too long says so."""
-    for pattern in _READS:
+    """Return the context window that a provider's message states, in tokens, or None."""
+    for pattern in _WINDOW_PATTERNS:
         for found in pattern.finditer(start_of(words)):
             tokens = int(re.sub(r"\D", "", found[1]))
-            if tokens >= FEWEST_READ:
+            if tokens >= MIN_WINDOW:
                 return tokens
     return None
 
@@ -228,11 +228,13 @@ def _arrival(causes: list[BaseException], status: int | None) -> Arrival:
     if any(isinstance(cause, UnusableReply) and cause.code == "bad_request" for cause in causes):
         return "none"
     if status is not None:
-        refused = status < 500 or any(map(_is_status, (place for cause in causes for place in _of_response(cause))))
+        refused = status < 500 or any(
+            map(_is_status, (place for cause in causes for place in _response_statuses(cause)))
+        )
         return "none" if refused else "unread"
     if any(isinstance(cause, UnusableReply) for cause in causes):
         return "unread"
-    named = next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
+    named = next((code for cause in causes if (code := _code_by_class(cause)) != "unknown"), "unknown")
     if named in _LOST:
         return "lost"
     return "unread" if named in ("unknown", "refused_by_provider") else "none"  # a refusal may be a billed reply
@@ -254,14 +256,14 @@ def _bodies(cause: BaseException) -> Iterator[Any]:
     yield from (argument for argument in cause.args[:1] if isinstance(argument, dict))
 
 
-def _said(cause: BaseException) -> str:
-    """Return what the provider says in words, as far as it is known to be its message; nothing for other errors."""
-    if said := next((words for body in _bodies(cause) if (words := words_of_body(body))), ""):
+def _provider_message(cause: BaseException) -> str:
+    """Return the provider's message, if an exception certainly contains one; empty for other exceptions."""
+    if said := next((words for body in _bodies(cause) if (words := message_in_body(body))), ""):
         return said
     if isinstance(cause, UnusableReply) or _status(cause) is None:
         return ""
-    held = vars(cause)
-    texts = (getattr(held.get("response"), "text", None), held.get("error"), held.get("message"))
+    attributes = vars(cause)
+    texts = (getattr(attributes.get("response"), "text", None), attributes.get("error"), attributes.get("message"))
     return next((start_of(text) for text in texts if isinstance(text, str) and text.strip()), "")
 
 
@@ -273,8 +275,8 @@ def _body(response: Any) -> Any:
         return None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those it was raised from: integrations wrap what their SDK raised."""
+def _chain_of_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and those that it was raised from. Integrations wrap the exceptions of their SDK."""
     cause: BaseException | None = error
     for _ in range(5):
         if cause is None:
@@ -292,7 +294,7 @@ def _address(causes: list[BaseException]) -> str:
     return f", at {found.scheme}://{found.netloc.rpartition('@')[2]}"
 
 
-def _provider_codes(causes: list[BaseException]) -> list[str]:
+def _body_identifiers(causes: list[BaseException]) -> list[str]:
     """Return `code` and `param` of an error body in OpenAI's format. Only identifiers are passed on, so no key
     is."""
     for cause in causes:
@@ -308,8 +310,8 @@ def _provider_codes(causes: list[BaseException]) -> list[str]:
 def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa: PLR0911 - one for each kind
     texts = " ".join(start_of(str(cause)) for cause in causes)
     words = texts if status is not None else " ".join(text for cause in causes if (text := _own_text(cause)))
-    kept = (str(vars(cause).get(name)) for cause in causes for name in ("code", "body"))
-    words = " ".join([words, *map(start_of, kept)])
+    codes_and_bodies = (str(vars(cause).get(name)) for cause in causes for name in ("code", "body"))
+    words = " ".join([words, *map(start_of, codes_and_bodies)])
     said = status if status is not None else _status_in_words(causes)
     if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
@@ -326,41 +328,47 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
     if said is None and _NO_REPLY.search(texts):
         return "server_error"
     if said is None:
-        return next((code for cause in causes if (code := _named(cause)) != "unknown"), "unknown")
+        return next((code for cause in causes if (code := _code_by_class(cause)) != "unknown"), "unknown")
     return _STATUS.get(said, "server_error" if said >= 500 else "bad_request")
 
 
 def _status_in_words(causes: list[BaseException]) -> int | None:
-    """Return the status that an error without one stands for, by the message in its body, or by its own text when
-    its class tells nothing."""
+    """Return the HTTP status that an error without one stands for.
+
+    It is judged by the message in the error's body, or by the error's own text if its class is not informative.
+    """
     for cause in causes:
-        words = [said for body in _bodies(cause) if (said := words_of_body(body))]
-        if not words and _named(cause) == "unknown":
+        words = [said for body in _bodies(cause) if (said := message_in_body(body))]
+        if not words and _code_by_class(cause) == "unknown":
             words = [_own_text(cause)]
-        if (found := next((status for said in words if (status := _meant(said))), None)) is not None:
+        if (found := next((status for said in words if (status := _status_of_words(said))), None)) is not None:
             return found
     return None
 
 
 def _own_text(cause: BaseException) -> str:
-    """Return the text of an exception as far as it may be what the provider says: a long one of a class that tells
-    nothing may quote a reply, and so may a fault in a program."""
+    """Return the text of an exception if it may be the provider's message, else an empty text.
+
+    A long text of an uninformative class, or of an error in a program, may quote a reply.
+    """
     text = str(cause)
-    if isinstance(cause, UnusableReply) or (_named(cause) != "unknown" and type(cause).__module__ != "builtins"):
+    if isinstance(cause, UnusableReply) or (
+        _code_by_class(cause) != "unknown" and type(cause).__module__ != "builtins"
+    ):
         return start_of(text)
-    return text if len(text) <= MOST_WORDS and not _is_of_python(cause) else ""
+    return text if len(text) <= MAX_OWN_TEXT and not _is_bug(cause) else ""
 
 
-def _is_of_python(cause: BaseException) -> bool:
-    """Return whether a cause is a fault in a program, rather than an error that integrations raise."""
+def _is_bug(cause: BaseException) -> bool:
+    """Return whether an exception shows a bug, such as `TypeError`. Integrations do not raise these."""
     return type(cause).__module__ == "builtins" and type(cause) not in (ValueError, RuntimeError, Exception)
 
 
-def _meant(text: str) -> int | None:
+def _status_of_words(text: str) -> int | None:
     return next((status for status, pattern in _BODY_STATUS if pattern.search(text)), None)
 
 
-def _named(error: BaseException) -> ErrorCode:
+def _code_by_class(error: BaseException) -> ErrorCode:
     """Return the code that the names of an exception's classes imply, the most derived class first."""
     for kind in type(error).__mro__:
         for pattern, code in _NAMES:
@@ -376,8 +384,8 @@ def _status(error: BaseException) -> int | None:
 
 def _status_candidates(error: BaseException) -> Iterator[Any]:
     if type(error).__module__ == "aiohttp.http_exceptions":
-        return  # a stream that broke off: its code is aiohttp's own, and no server has sent it
-    yield from _of_response(error)
+        return  # a stream that broke off: aiohttp sets the code itself, no server sent it
+    yield from _response_statuses(error)
     for body in _bodies(error):
         yield _status_of_body(body)
     yield getattr(error, "code", None)
@@ -393,12 +401,12 @@ def _status_of_body(body: Any) -> int | None:
     named: list[Any] = [body.get(key) for key in ("code", "status", "error_code", "type")]
     for value in named:
         if _is_status(value) or (isinstance(value, str) and re.fullmatch("[45][0-9][0-9]", value)):
-            return int(value)  # gateways give it as a text, too
-    return next((status for value in named if isinstance(value, str) and (status := _meant(value))), None)
+            return int(value)  # some gateways send it as a text
+    return next((status for value in named if isinstance(value, str) and (status := _status_of_words(value))), None)
 
 
-def _of_response(error: BaseException) -> Iterator[Any]:
-    """Yield the places for the status of the response itself, rather than for one that is named in its body."""
+def _response_statuses(error: BaseException) -> Iterator[Any]:
+    """Yield all values that may be the HTTP status of the response. A status in its body is not included."""
     response = getattr(error, "response", None)
     for holder in (error, response):
         for name in ("status_code", "http_status", "status"):
@@ -436,5 +444,6 @@ def _server_time(headers: Mapping[str, Any]) -> float:
 
 
 def is_graph_signal(error: BaseException) -> bool:
-    """Whether LangGraph is at work: a model or retriever that is itself a graph may pause, which is no failure."""
+    """Return whether this is a signal of LangGraph. A model or retriever that is a graph may pause, and that is
+    not a failure."""
     return any(kind.__name__ == "GraphBubbleUp" for kind in type(error).__mro__)

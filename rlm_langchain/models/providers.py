@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -27,20 +28,35 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 
 REPLY_SECONDS = 600.0
-"""Of silence. Models that think long send nothing until they are done."""
+"""Seconds without a byte after which a request times out. Models that reason for long send nothing meanwhile."""
 
 OPENROUTER = "https://openrouter.ai/api/v1"
 
 OLLAMA = "http://127.0.0.1:11434"
 
+OF_LANGCHAIN = (
+    "anthropic",
+    "azure_openai",
+    "bedrock",
+    "cohere",
+    "deepseek",
+    "google_genai",
+    "groq",
+    "mistralai",
+    "xai",
+)
+"""Some of the providers that `langchain` knows, for suggestions."""
+
 NO_KEY = "none"
-"""What a server that wants no key is sent, since the SDK insists on one."""
+"""The key for servers that need none, because the SDK requires one."""
 
 
 def openrouter(name: str) -> BaseChatModel:
-    """A model at OpenRouter, by its `vendor/name`. Reports what each call has cost."""
+    """Build a model at OpenRouter from its `vendor/name`. OpenRouter reports the cost of each call."""
     hint = f"; with a key of OpenAI itself, write openai:{name[7:]}" if name.startswith("openai/") else ""
-    key = _needed("OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}")
+    key = _required_key(
+        "OPENROUTER_API_KEY", f"OpenRouter's models need one, from https://openrouter.ai/keys{hint}"
+    )
     return _compatible(
         name,
         os.environ.get("OPENROUTER_BASE_URL") or OPENROUTER,
@@ -55,36 +71,37 @@ def openrouter(name: str) -> BaseChatModel:
 
 
 def openai(name: str) -> BaseChatModel:
-    """A model of OpenAI, or of the compatible server at `OPENAI_BASE_URL`, which may want no key."""
+    """Build a model of OpenAI, or of the compatible server at `OPENAI_BASE_URL`, which may need no key."""
     url = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
     if url and urlsplit(url).hostname != "api.openai.com":
         return _compatible(name, url, os.environ.get("OPENAI_API_KEY") or NO_KEY, "OPENAI_BASE_URL")
-    key = _needed("OPENAI_API_KEY", "OpenAI's models need one; for another server, set OPENAI_BASE_URL")
+    key = _required_key("OPENAI_API_KEY", "OpenAI's models need one; for another server, set OPENAI_BASE_URL")
     from langchain_openai import ChatOpenAI
 
-    return ChatOpenAI(model=name, base_url=url, api_key=SecretStr(key), stream_usage=True, **_common())
+    return ChatOpenAI(model=name, base_url=url, api_key=SecretStr(key), stream_usage=True, **_common_options())
 
 
 def ollama(name: str) -> BaseChatModel:
-    """A model that Ollama serves, at `OLLAMA_HOST`."""
+    """Build a model of the Ollama server at `OLLAMA_HOST`."""
     return _compatible(name, _ollama_url(), os.environ.get("OLLAMA_API_KEY") or NO_KEY, "OLLAMA_HOST")
 
 
 def other(provider: str, name: str) -> BaseChatModel:
-    """A model of any other provider that `langchain` knows."""
+    """Build a model of any other provider that `langchain` knows."""
     try:
         init_chat_model = import_module("langchain.chat_models").init_chat_model
     except ImportError as error:
         package = f"langchain-{provider.replace('_', '-')}"
         raise MissingDependency(
-            f"{provider}:{name} needs `langchain` and its provider's package: pip install langchain {package}"
+            f"{provider}:{name} needs `langchain` and its provider's package: pip install langchain "
+            f"{package}.{_meant(provider, name)}"
         ) from error
     try:
         chat: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0)
     except ImportError as error:
         raise MissingDependency(f"{provider}:{name} needs a package: {error}") from error
-    except Exception as error:  # noqa: BLE001 - whose words could hold a key
-        raise _refusal(provider, name, error) from None
+    except Exception as error:  # noqa: BLE001 - its message could contain a key
+        raise _build_error(provider, name, error) from None
     _check_keys(chat)
     return chat
 
@@ -104,11 +121,11 @@ def _compatible(name: str, url: str, key: str, variable: str, **more: Any) -> Ba
         stream_usage=True,
         use_responses_api=False,
         **more,
-        **_common(),
+        **_common_options(),
     )
 
 
-def _common() -> dict[str, Any]:
+def _common_options() -> dict[str, Any]:
     import httpx2
 
     from rlm_langchain.models.http.transport import async_client, sync_client
@@ -119,12 +136,12 @@ def _common() -> dict[str, Any]:
         "stream_chunk_timeout": REPLY_SECONDS,
         "http_client": sync_client(),
         "http_async_client": async_client(),
-        # For LangChain's own clients, which are not used; unset, it warns of proxies that they would not use.
+        # For LangChain's own clients, which are not used. Without it, LangChain warns about ignored proxies.
         "http_socket_options": (),
     }
 
 
-def _needed(variable: str, why: str) -> str:
+def _required_key(variable: str, why: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise MissingDependency(f"{variable} is not set: {why}")
@@ -132,19 +149,19 @@ def _needed(variable: str, why: str) -> str:
 
 
 def _ollama_url() -> str:
-    """`OLLAMA_HOST` as Ollama itself reads it: the scheme and the port may be left out."""
+    """Return the URL in `OLLAMA_HOST`, read as Ollama does: scheme and port may be missing."""
     host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/") or OLLAMA
     if "://" not in host:
         host = f"http://{host}"
     scheme, _, rest = host.partition("://")
     if not re.search(r":\d+$", rest):
         rest += ":443" if scheme == "https" else ":11434"
-    # A server told to listen on all addresses is reached at this one.
+    # 0.0.0.0 makes a server listen on all addresses; clients connect to this one.
     return f"{scheme}://{rest.replace('0.0.0.0', '127.0.0.1')}/v1"  # noqa: S104
 
 
 def _check_keys(chat: BaseChatModel) -> None:
-    """Raise `MissingDependency` for a key that is not there: some classes find out by their first request."""
+    """Raise `MissingDependency` for a missing key. Some classes would only notice at their first request."""
     for field, variable in chat.lc_secrets.items():
         value = getattr(chat, field, None)
         secret = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -152,34 +169,42 @@ def _check_keys(chat: BaseChatModel) -> None:
             raise MissingDependency(f"{variable} is not set: {type(chat).__name__} needs it")
 
 
-def _refusal(provider: str, name: str, error: Exception) -> ConfigurationError:
-    """Why a provider's class would not be built, without its own words: they could hold a key."""
+def _meant(provider: str, name: str) -> str:
+    """Return a question whether the user meant a provider with a similar name; empty if there is none."""
+    near = get_close_matches(provider.lower(), [*PROVIDERS, *plugins.names("providers"), *OF_LANGCHAIN], 1, 0.75)
+    return f" Did you mean {near[0]}:{name}?" if near and near[0] != provider else ""
+
+
+def _build_error(provider: str, name: str, error: Exception) -> ConfigurationError:
+    """Return our error for a provider's class that cannot be built. Its own message could contain a key."""
     if variable := re.search(r"\b[A-Z][A-Z0-9]*_(?:API_)?(?:KEY|TOKEN)\b", str(error)):
         return MissingDependency(f"{variable[0]} is not set: {provider}:{name} needs it")
     return ConfigurationError(
         f"{provider}:{name} cannot be built ({type(error).__name__}); does langchain know {provider!r}?"
+        f"{_meant(provider, name)}"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider of chat models, known by the prefix of their names."""
+    """A provider of chat models, identified by the prefix of their names."""
 
     make: Callable[[str], BaseChatModel]
-    """Builds the chat model from the name behind the prefix. Sends nothing, and leaves retries to us."""
+    """Builds the chat model from the name after the prefix. It must send nothing, and must not retry."""
     key: str = ""
-    """The environment variable that holds its key: named where the key is missing or refused."""
+    """Environment variable with the key. Messages name it when the key is missing or refused."""
     prices: str | None = None
-    """What the price lists of `genai-prices` call it; empty: it is in none; None: told by the chat model itself."""
+    """Name of the provider in the price lists of `genai-prices`. Empty: it is not listed. None: taken from the chat
+    model."""
     price: Callable[[str], Price | None] = lambda name: None
-    """What a model costs, whatever the lists say; None: what they say."""
+    """Returns the price of a model, which replaces that of the lists. None: as listed."""
     needs_cache_control: Callable[[str], bool] | None = None
-    """Whether a model caches only what is marked in a prompt; None: told by the chat model itself."""
+    """Returns whether a model caches only marked prompts. None: judged by the class of the chat model."""
     ways_out: Mapping[ErrorCode, str] | None = None
-    """What to look at, by what went wrong."""
+    """Advice for the user, by error."""
 
     def way_out(self, code: ErrorCode) -> str:
-        """What to look at when this went wrong, if anything can be said."""
+        """Return advice for the user about this error; empty if there is none."""
         of_key = f"the key is that of {self.key}" if code == "auth" and self.key else ""
         return (self.ways_out or {}).get(code, of_key)
 
@@ -212,17 +237,17 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
         ),
     }
 )
-"""Those that come along. A plug-in adds a prefix, and cannot take over one of these."""
+"""The built-in providers by prefix. A plug-in adds a prefix, and cannot replace one of these."""
 
 
 def provider(prefix: str) -> Provider | None:
-    """Return the provider with this prefix, ours or a plug-in's; None for one that only `langchain` may know."""
+    """Return the provider with this prefix, built-in or of a plug-in, or None."""
     if (ours := PROVIDERS.get(prefix)) is not None:
         return ours
-    return _plugged_in(prefix) if prefix in plugins.names("providers") else None
+    return _plugin_provider(prefix) if prefix in plugins.names("providers") else None
 
 
-def _plugged_in(prefix: str) -> Provider:
+def _plugin_provider(prefix: str) -> Provider:
     found = plugins.load("providers", prefix)
     if not isinstance(found, Provider):
         raise ConfigurationError(
@@ -231,20 +256,21 @@ def _plugged_in(prefix: str) -> Provider:
         )
 
     def make(name: str) -> BaseChatModel:
-        return _made_by_plugin(found, prefix, name)
+        return _build_from_plugin(found, prefix, name)
 
     return replace(found, make=make)
 
 
-def _made_by_plugin(found: Provider, prefix: str, name: str) -> BaseChatModel:
-    """What the plug-in builds. Its errors become ours, and a chat model is checked to be one."""
+def _build_from_plugin(found: Provider, prefix: str, name: str) -> BaseChatModel:
+    """Return the chat model that a plug-in builds. Raises `ConfigurationError` if it fails or returns anything
+    else."""
     from langchain_core.language_models import BaseChatModel
 
     try:
         chat = found.make(name)
     except RLMError:
         raise
-    except Exception as error:  # noqa: BLE001 - whose words could hold a key
+    except Exception as error:  # noqa: BLE001 - its message could contain a key
         if found.key and not os.environ.get(found.key, "").strip():
             raise MissingDependency(f"{found.key} is not set: {prefix}:{name} needs it") from None
         raise ConfigurationError(
@@ -252,6 +278,7 @@ def _made_by_plugin(found: Provider, prefix: str, name: str) -> BaseChatModel:
         ) from None
     if not isinstance(chat, BaseChatModel):
         raise ConfigurationError(
-            f"{prefix}:{name} cannot be used: the provider's plug-in made a {type(chat).__name__}, no chat model"
+            f"{prefix}:{name} cannot be used: the provider's plug-in returned a {type(chat).__name__}, which is no "
+            "chat model"
         )
     return chat

@@ -1,12 +1,14 @@
-"""Models by name (`"vendor/name"`, `"openai:name"`, `"local"`, ...), or any LangChain chat model."""
+"""Finds models by name (`"vendor/name"`, `"openai:name"`, `"local"`, ...), and takes any LangChain chat model."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from rlm_langchain.errors import ConfigurationError
@@ -26,11 +28,11 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import Runnable, RunnableConfig
 
-SMALL = 4.0
-"""Up to this many billion parameters, as its name tells, a model is given the compact prompts."""
+SMALL_MODEL_BILLIONS = 4.0
+"""Billions of parameters up to which a model gets the compact prompts, judged by its name."""
 
-OF_LANGGRAPH = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "checkpoint_during"})
-"""Keys of `configurable` that are no setting of a model, also of one that takes any."""
+LANGGRAPH_KEYS = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "checkpoint_during"})
+"""Keys of `configurable` that belong to LangGraph and are never passed to a model."""
 
 FORMS = """\
 vendor/name       through OpenRouter, as openrouter:vendor/name
@@ -40,62 +42,106 @@ local             the small model that comes along
 provider:name     a provider of a plug-in, or any other that `langchain` knows (anthropic:..., google_genai:...)"""
 
 
-def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
-    """The model that a user means.
+class Vendor(NamedTuple):
+    """A vendor whose models have recognisable names."""
 
-    Raises `MissingDependency` when it needs a key or a package that is not there, `ConfigurationError` for a
-    name of no known form. Nothing is sent anywhere.
+    names: str
+    """Pattern of the beginnings of their names, in lower case."""
+    provider: str
+    openrouter: str
+    variables: tuple[str, ...]
+    """Environment variables of the provider: a key, or a server."""
+
+
+VENDORS = (
+    Vendor(r"gpt|chatgpt|o\d", "openai", "openai", ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
+    Vendor("claude", "anthropic", "anthropic", ("ANTHROPIC_API_KEY",)),
+    Vendor("gemini", "google_genai", "google", ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
+    Vendor("m[ia][sx]tral|codestral|magistral", "mistralai", "mistralai", ("MISTRAL_API_KEY",)),
+    Vendor("deepseek", "deepseek", "deepseek", ("DEEPSEEK_API_KEY",)),
+    Vendor("grok", "xai", "x-ai", ("XAI_API_KEY",)),
+)
+
+
+def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
+    """Return the model for a name or a LangChain object. Sends nothing.
+
+    Raises `MissingDependency` if a key or a package is missing, `ConfigurationError` for a name of unknown form.
     """
     if isinstance(spec, Model):
         return spec
     if isinstance(spec, str):
-        return _named(spec.strip(), role)
-    return _given(spec)
+        return _model_by_name(spec.strip(), role)
+    return _model_of_object(spec)
 
 
 def check_kind(spec: Any) -> Any:
-    """What is given as a model, if it may be one. Raises `ConfigurationError`, as `resolve` would."""
+    """Return `spec` if `resolve` may accept it, without building anything. Raises `ConfigurationError`."""
     from langchain_core.runnables import Runnable
 
     if isinstance(spec, str):
-        _parts(spec.strip())
+        _split_name(spec.strip())
     elif isinstance(spec, Runnable):
         unwrap(spec)
     elif not isinstance(spec, Model):
+        if isinstance(spec, type):
+            raise ConfigurationError(
+                f"{spec.__name__} is a class, and no chat model: give an instance of one, such as ChatOpenAI(...)"
+            )
         raise ConfigurationError(
             f"a model is a name or a LangChain chat model, not {type(spec).__name__}. The names are:\n{FORMS}"
         )
     return spec
 
 
-def _named(name: str, role: Role) -> Model:
+def _model_by_name(name: str, role: Role) -> Model:
     if name == "local":
         bundled: Model = import_module("rlm_langchain.models.local").model(role)
         return bundled
-    return _provided(name, *_parts(name))
+    return _model_of_provider(name, *_split_name(name))
 
 
-def _parts(name: str) -> tuple[str, str]:
-    """The provider, and what the model is called there."""
+def _split_name(name: str) -> tuple[str, str]:
+    """Split a name into the prefix of the provider and the provider's name for the model."""
     provider, colon, rest = name.partition(":")
     if "/" in provider:
         return "openrouter", name
     if name != "local" and not (colon and provider and rest):
-        raise ConfigurationError(f"{name!r} is no model name that can be used. The forms are:\n{FORMS}")
+        meant = _meant(name)
+        hint = f": did you mean {meant}?" if meant else "."
+        raise ConfigurationError(f"{name!r} is not a valid model name{hint} The forms are:\n{FORMS}")
     return provider, rest
 
 
-def _provided(name: str, prefix: str, rest: str) -> Model:
+def _meant(name: str) -> str | None:
+    """Return the model name that a name without a provider may stand for, by the keys and servers that are set."""
+    if not name.strip(":/") or get_close_matches(name.lower(), ["local"], 1, 0.7):
+        return "local" if name.strip(":/") else None
+    name = name.strip(":/")
+    is_set = {variable for variable, value in os.environ.items() if value.strip()}
+    vendor = next((one for one in VENDORS if re.match(one.names, name.lower())), None)
+    if vendor is not None and is_set.intersection(vendor.variables):
+        return f"{vendor.provider}:{name}"
+    if vendor is not None and "OPENROUTER_API_KEY" in is_set:
+        return f"{vendor.openrouter}/{name}"
+    if "OPENAI_BASE_URL" in is_set:
+        return f"openai:{name}"
+    if "OLLAMA_HOST" in is_set:
+        return f"ollama:{name}"
+    return f"{vendor.provider}:{name}" if vendor else None
+
+
+def _model_of_provider(name: str, prefix: str, rest: str) -> Model:
     from rlm_langchain.models import providers
 
     known = providers.provider(prefix)
     if known is None:
-        return _described(name, use_shared_http(providers.other(prefix, rest)), _profile(rest))
+        return _build_model(name, use_shared_http(providers.other(prefix, rest)), _profile(rest))
     chat = known.make(rest)
     if prefix not in providers.PROVIDERS:
         chat = use_shared_http(chat)
     if known.prices is None:
-        model = _described(name, chat, _profile(rest))
+        model = _build_model(name, chat, _profile(rest))
     else:
         listing = PriceListEntry(known.prices, rest) if known.prices else None
         window = pricing.window(listing) if listing else None
@@ -109,7 +155,7 @@ def _provided(name: str, prefix: str, rest: str) -> Model:
 
 
 def way_out(model: Model, code: ErrorCode) -> str:
-    """What to look at when a call of this model went wrong, if anything can be said."""
+    """Return advice for the user about an error of this model; empty if there is none."""
     from rlm_langchain.models.providers import provider
 
     prefix, colon, _ = model.name.partition(":")
@@ -119,42 +165,42 @@ def way_out(model: Model, code: ErrorCode) -> str:
     return "" if known is None else known.way_out(code)
 
 
-def _given(chat: Any) -> Model:
+def _model_of_object(chat: Any) -> Model:
     from langchain_core.language_models import BaseChatModel
 
     check_kind(chat)
     if isinstance(chat, BaseChatModel):
-        return _of_chat(chat)
+        return _model_of_chat(chat)
     found = unwrap(chat)
-    return replace(_of_chain(found), choose=_chooser(chat) if found.dynamic else None)
+    return replace(_model_with_fallbacks(found), choose=_chooser(chat) if found.dynamic else None)
 
 
-def _of_chat(chat: BaseChatModel) -> Model:
-    name = _own_name(chat)
-    return _described(name, use_shared_http(chat), _profile(name))
+def _model_of_chat(chat: BaseChatModel) -> Model:
+    name = _model_name(chat)
+    return _build_model(name, use_shared_http(chat), _profile(name))
 
 
-def _of_chain(found: Unwrapped) -> Model:
-    """A model with its fallbacks. It reads what the one with the largest window reads."""
-    first, *others = map(_of_wrapped, found.chats)
+def _model_with_fallbacks(found: Unwrapped) -> Model:
+    """Return a model with its fallbacks. Its window is the largest of theirs, because one of them can answer."""
+    first, *others = map(_model_of_wrapped, found.chats)
     windows = [model.window for model in (first, *others)]
     known = [window for window in windows if window is not None]
     window = max(known) if len(known) == len(windows) else None
     return replace(first, window=window, fallbacks=tuple(others), handled=found.handled)
 
 
-def _of_wrapped(wrapped: WrappedChat) -> Model:
-    """A chat model by what is bound to it: that may name another model of its provider."""
+def _model_of_wrapped(wrapped: WrappedChat) -> Model:
+    """Return the model for a wrapped chat. A bound `model` argument names another model of the same provider."""
     chat, named = wrapped.chat, wrapped.bound.get("model") or wrapped.bound.get("model_name")
     own = "model_name" if "model_name" in type(chat).model_fields else "model"
     if isinstance(named, str) and own in type(chat).model_fields:
         chat = chat.model_copy(update={own: named, "profile": None})
-    model = _of_chat(chat)
+    model = _model_of_chat(chat)
     return replace(model, wrapped=replace(wrapped, chat=model.chat))
 
 
 def _chooser(given: Any) -> Callable[[RunnableConfig], Model]:
-    """Return what finds the model that a config chooses. What a config says of fields is a model's name for it."""
+    """Return a function that finds the model for a config, and caches models by their settings."""
     known: dict[str, Model] = {}
 
     def choose(config: RunnableConfig) -> Model:
@@ -162,42 +208,43 @@ def _chooser(given: Any) -> Callable[[RunnableConfig], Model]:
         plain = {
             name: value
             for name, value in settings.items()
-            if not name.startswith("__") and name not in OF_LANGGRAPH
+            if not name.startswith("__") and name not in LANGGRAPH_KEYS
         }
         key = repr(sorted(plain.items(), key=lambda item: item[0]))
         if key not in known:
-            known[key] = _of_chain(unwrap(given, {"configurable": plain}))
+            known[key] = _model_with_fallbacks(unwrap(given, {"configurable": plain}))
         return known[key]
 
     return choose
 
 
-def _described(name: str, chat: BaseChatModel, profile: Profile) -> Model:
-    listing = _listing(chat)
+def _build_model(name: str, chat: BaseChatModel, profile: Profile) -> Model:
+    listing = _price_list_entry(chat)
     window = (chat.profile or {}).get("max_input_tokens") or (pricing.window(listing) if listing else None)
     return Model(name, chat, profile, window, None, listing, needs_cache_control(chat))
 
 
-def _own_name(chat: BaseChatModel) -> str:
+def _model_name(chat: BaseChatModel) -> str:
     own = getattr(chat, "model_name", None) or getattr(chat, "model", None)
     return own if isinstance(own, str) else type(chat).__name__
 
 
-def _listing(chat: BaseChatModel) -> PriceListEntry | None:
-    """Where its prices are listed: at the URL that it asks, or else by what tracing calls its provider."""
+def _price_list_entry(chat: BaseChatModel) -> PriceListEntry | None:
+    """Return the key of a chat model in the price lists: by the URL of its API, or else by LangSmith's provider
+    name."""
     url = str(getattr(getattr(chat, "root_async_client", None), "base_url", ""))
-    provider = url or (chat._get_ls_params().get("ls_provider") if _is_published(chat) else None)
-    return None if not provider or _is_near(url) else PriceListEntry(provider, _own_name(chat))
+    provider = url or (chat._get_ls_params().get("ls_provider") if _is_from_provider_package(chat) else None)
+    return None if not provider or _is_local_address(url) else PriceListEntry(provider, _model_name(chat))
 
 
-def _is_published(chat: BaseChatModel) -> bool:
-    """Whether its class is from a provider's package; others have no provider but their own name."""
+def _is_from_provider_package(chat: BaseChatModel) -> bool:
+    """Return whether the class comes from a `langchain_...` package. The provider name of others means nothing."""
     packages = {kind.__module__.partition(".")[0] for kind in type(chat).__mro__}
     return any(package.startswith("langchain_") for package in packages - {"langchain_core"})
 
 
-def _is_near(url: str) -> bool:
-    """Whether a server is on this machine or in this network, where no price list applies."""
+def _is_local_address(url: str) -> bool:
+    """Return whether a server is on this machine or in a private network, where no price list applies."""
     host = urlsplit(url).hostname or ""
     near = r"localhost|127\..*|0\.0\.0\.0|::1|10\..*|192\.168\..*|172\.(1[6-9]|2\d|3[01])\..*|[^.]*|.*\.local"
     return bool(host) and re.fullmatch(near, host) is not None
@@ -205,4 +252,4 @@ def _is_near(url: str) -> bool:
 
 def _profile(name: str) -> Profile:
     sizes = [float(size) for size in re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name.lower())]
-    return "compact" if sizes and max(sizes) <= SMALL else "default"
+    return "compact" if sizes and max(sizes) <= SMALL_MODEL_BILLIONS else "default"

@@ -21,7 +21,7 @@ OUTPUT_TOKENS = 4_096
 """Tokens reserved for the output of a call without a cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
 """Tokens reserved for the output of a run's last call if its tokens or dollars are used up."""
-MESSAGE_TOKENS = 8
+MAX_MESSAGE_TOKENS = 8
 """Most tokens that providers add around each message."""
 
 
@@ -48,12 +48,12 @@ def reservation_for(
 
 def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return an upper bound of the tokens of these messages, for any model."""
-    return sum(most_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+    return sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
 
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return the approximate number of tokens of these messages, to compare with a model's window."""
-    return sum(approximate_tokens(str(message.content)) + MESSAGE_TOKENS for message in messages)
+    return sum(approximate_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
@@ -66,8 +66,10 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
 
 
 def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return the highest cost of so many tokens at the known prices: those of the most expensive model that may be
-    called, as if all input were written to a cache."""
+    """Return the highest cost of this usage, or None if a price is unknown.
+
+    The prices are those of the most expensive model that may be called, as if all input were written to a cache.
+    """
     costs = [
         pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0)
         for one in model.chain

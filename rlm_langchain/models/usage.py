@@ -1,8 +1,8 @@
-"""Usage of a call from the figures that its provider reports. Every figure is checked before it is used.
+"""Computes the usage of a call from the figures that its provider reports. Every figure is checked first.
 
-Impossible figures are ignored: values that are no numbers, negative, absurdly large, smaller than their own parts,
-or next to nothing for a long text. The tokens are then counted here, and the usage is marked as estimated. So it is
-when a provider reports a cost of 0 for tokens that have a price: the price is booked.
+Impossible figures are ignored: values that are not numbers, negative, absurdly large, smaller than their own parts,
+or far too small for the text. The tokens are then counted here, and the usage is marked as estimated. It is also
+marked if a provider reports a cost of 0 for tokens that have a price; then the price is booked.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rlm_langchain.models import pricing
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
 
-MOST_TOKENS = 2**53
+MAX_TOKENS = 2**53
 """Most tokens of one call. A larger count is treated as invalid."""
-MOST_DOLLARS = 1e6
+MAX_DOLLARS = 1e6
 """Most dollars of one call. A larger cost is treated as invalid."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _PARTS = ("prompt_tokens_details", "completion_tokens_details")
@@ -60,17 +60,17 @@ class OwnCounts(NamedTuple):
     """Usage reported in the chunks of a stream."""
 
 
-def usage_by(model: Model, reported: Any, metadata: Any, own: OwnCounts) -> Usage:
+def usage_from_report(model: Model, reported: Any, metadata: Any, own: OwnCounts) -> Usage:
     """Return the usage of a call from `usage_metadata` (`reported`) and `response_metadata` of its reply, where
     these are plausible, else from our own counts."""
     series = [chunk for chunk in own.streamed if chunk.reported]
-    figures = _of_stream(series) if len(series) > 1 else _figures(reported)
+    figures = _combine_stream(series) if len(series) > 1 else _figures(reported)
     cost, cost_is_invalid = reported_cost(metadata)
     figures.cached = min(figures.cached, figures.input or 0)
     figures.doubtful = figures.doubtful or not (
         _is_plausible(figures.input, own.read)
         and _is_plausible(figures.output, own.wrote)
-        and all(map(is_readable, _usages(metadata)))
+        and all(map(is_valid_usage, _usages(metadata)))
     )
     if figures.doubtful:
         figures.input = max(figures.input or 0, own.read)
@@ -121,38 +121,38 @@ def _as_metadata(reported: Any) -> Any:
     }
 
 
-def readable(usage: Any) -> dict[str, Any] | None:
+def valid_usage(usage: Any) -> dict[str, Any] | None:
     """Return the valid parts of a reply's `usage` in OpenAI's format, or None if there are none."""
     if not isinstance(usage, Mapping):
         return None
-    found: dict[str, Any] = {name: usage[name] for name in _COUNTS if count(usage.get(name)) is not None}
+    found: dict[str, Any] = {name: usage[name] for name in _COUNTS if valid_count(usage.get(name)) is not None}
     for name in _PARTS:
         if isinstance(parts := usage.get(name), Mapping):
-            found[name] = {part: value for part, value in parts.items() if count(value) is not None}
+            found[name] = {part: value for part, value in parts.items() if valid_count(value) is not None}
     return found or None
 
 
-def is_readable(usage: Mapping[str, Any]) -> bool:
+def is_valid_usage(usage: Mapping[str, Any]) -> bool:
     """Return whether every figure in a `usage` of OpenAI's format is valid."""
     values = [usage.get(name) for name in _COUNTS]
     for parts in (usage.get(name) or {} for name in _PARTS):
         values += parts.values() if isinstance(parts, Mapping) else [parts]
-    return all(value is None or count(value) is not None for value in values)
+    return all(value is None or valid_count(value) is not None for value in values)
 
 
-def count(value: object) -> int | None:
+def valid_count(value: object) -> int | None:
     """Return the value if it is a valid token count, else None."""
-    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 def _figures(reported: Any) -> _Figures:
     """Return the valid figures of a `usage_metadata`."""
     if not isinstance(reported, Mapping):
         return _Figures(doubtful=reported is not None)
-    figures = _Figures(count(reported.get("input_tokens")), count(reported.get("output_tokens")))
+    figures = _Figures(valid_count(reported.get("input_tokens")), valid_count(reported.get("output_tokens")))
     figures.cached, figures.written = _cache(reported.get("input_token_details"), figures)
     _raise_to_parts(figures, reported.get("output_token_details"))
-    total = count(reported.get("total_tokens"))
+    total = valid_count(reported.get("total_tokens"))
     if figures.input and figures.output is not None and total is not None:
         hidden = total - figures.input - figures.output  # reasoning tokens that only the total includes
         if hidden > 0:
@@ -167,7 +167,10 @@ def _cache(details: Any, figures: _Figures) -> tuple[int, int | None]:
     if not isinstance(details, Mapping):
         figures.doubtful = True
         return 0, None
-    cached, written = _sum(details, "cache_read"), _sum(details, "cache_creation", "_input_tokens")
+    cached, written = (
+        _sum_of_counts(details, "cache_read"),
+        _sum_of_counts(details, "cache_creation", "_input_tokens"),
+    )
     if cached is None or written is None:
         figures.doubtful = True
         return 0, written
@@ -180,39 +183,39 @@ def _raise_to_parts(figures: _Figures, details: Any) -> None:
     """Raise the output count to its reasoning tokens, which are a part of it."""
     if not details:
         return
-    thoughts = _sum(details, "reasoning") if isinstance(details, Mapping) else None
+    thoughts = _sum_of_counts(details, "reasoning") if isinstance(details, Mapping) else None
     if thoughts is None or (figures.output is not None and thoughts > figures.output):
         figures.doubtful = True
     if thoughts is not None and figures.output is not None:
         figures.output = max(figures.output, thoughts)
 
 
-def _sum(details: Mapping[Any, Any], *endings: str) -> int | None:
+def _sum_of_counts(details: Mapping[Any, Any], *endings: str) -> int | None:
     """Return the sum of the counts whose names have one of these endings, or None if one of them is invalid.
 
     Providers prefix the names with service tiers and cache lifetimes.
     """
     named = [value for name, value in details.items() if str(name).endswith(endings) and value is not None]
-    counts = [counted for value in named if (counted := count(value)) is not None]
+    counts = [counted for value in named if (counted := valid_count(value)) is not None]
     return sum(counts) if len(counts) == len(named) else None
 
 
-def _of_stream(series: Sequence[StreamedUsage]) -> _Figures:
+def _combine_stream(series: Sequence[StreamedUsage]) -> _Figures:
     """Combine the reports of several chunks: some providers report the usage since the last chunk, some all so
     far."""
     each = [_figures(chunk.reported) for chunk in series]
     reads = [figures.input for figures in each if figures.input]
     wrote = [figures.output for figures in each if figures.output is not None]
+    # The prompt is read once, so input counts that grow are totals so far.
     repeats = len(reads) > 1 and reads == sorted(reads)
-    """The prompt is read once, so growing input counts are totals so far."""
     so_far = wrote == sorted(wrote) and (repeats or _grows_with_the_text(series, each))
     doubtful = any(figures.doubtful or figures.input is None or figures.output is None for figures in each)
     combine = max if repeats else sum
     return _Figures(
-        min(combine(reads), MOST_TOKENS) if reads else None,
-        min((max if so_far else sum)(wrote), MOST_TOKENS) if wrote else None,
-        min(combine(figures.cached for figures in each), MOST_TOKENS),
-        min(combine(figures.written or 0 for figures in each), MOST_TOKENS),
+        min(combine(reads), MAX_TOKENS) if reads else None,
+        min((max if so_far else sum)(wrote), MAX_TOKENS) if wrote else None,
+        min(combine(figures.cached for figures in each), MAX_TOKENS),
+        min(combine(figures.written or 0 for figures in each), MAX_TOKENS),
         doubtful or so_far is not repeats,
     )
 
@@ -236,7 +239,7 @@ def reported_cost(metadata: Any) -> tuple[float | None, bool]:
     usages = _usages(metadata)
     top_level = [metadata["cost"]] if isinstance(metadata, Mapping) and "cost" in metadata else []
     costs = [cost for cost in top_level or (usage.get("cost") for usage in usages) if cost is not None]
-    dollars = [found for cost in costs if (found := _dollars(cost)) is not None]
+    dollars = [found for cost in costs if (found := _valid_dollars(cost)) is not None]
     upstream = [found for usage in usages if (found := _upstream_cost(usage)) is not None]
     invalid = len(dollars) < len(costs) or len(upstream) < len(usages)
     if not dollars or invalid:
@@ -246,7 +249,7 @@ def reported_cost(metadata: Any) -> tuple[float | None, bool]:
 
 def _combined(dollars: list[float]) -> float:
     """Combine the costs reported by the chunks of a stream: growing ones are totals so far."""
-    return max(dollars, default=0.0) if dollars == sorted(dollars) else min(sum(dollars), MOST_DOLLARS)
+    return max(dollars, default=0.0) if dollars == sorted(dollars) else min(sum(dollars), MAX_DOLLARS)
 
 
 def _usages(metadata: Any) -> list[Mapping[str, Any]]:
@@ -266,10 +269,10 @@ def _upstream_cost(usage: Mapping[str, Any]) -> float | None:
     if not isinstance(details, Mapping):
         return 0.0 if details is None else None
     upstream = details.get("upstream_inference_cost")
-    return 0.0 if upstream is None else _dollars(upstream)
+    return 0.0 if upstream is None else _valid_dollars(upstream)
 
 
-def _dollars(value: object) -> float | None:
+def _valid_dollars(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value <= MOST_DOLLARS and isfinite(value) else None
+    return float(value) if 0 <= value <= MAX_DOLLARS and isfinite(value) else None

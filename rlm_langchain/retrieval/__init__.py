@@ -1,5 +1,5 @@
-"""Retrieval: any context cut into passages, found by words (BM25) and by meaning (FAISS), fused by rank.
+"""Retrieval: splits a context into passages and finds them by words (BM25) and by meaning (FAISS), fused by rank.
 
-Indexes are made when they are first needed, once for each context, and kept in the store. The libraries for it are
-an extra, `pip install "rlm-langchain[retrieval]"`, and are imported when they are first needed too.
+An index is built when it is first needed, once for each context, and stored. The libraries are an extra,
+`pip install "rlm-langchain[retrieval]"`, and are imported when they are first needed.
 """

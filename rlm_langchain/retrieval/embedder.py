@@ -1,7 +1,7 @@
-"""An embedding model: asked in batches, never for a text that it has embedded, paid for like any model.
+"""Calls an embedding model in batches, never twice for the same text, and on the budget of the run.
 
-Its sync method is called, in threads: the clients behind it then belong to no event loop, and any loop may wait.
-What a request has used is estimated: LangChain's interface does not tell it.
+Its sync methods are called in threads, because its clients then belong to no event loop and work on all of them.
+The usage of a request is estimated, because LangChain's interface does not report it.
 """
 
 from __future__ import annotations
@@ -30,81 +30,82 @@ from rlm_langchain.types import Usage
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-BATCH = 64
-"""Texts of one request."""
-FLIGHT = 4
-"""Requests at once."""
+BATCH_SIZE = 64
+"""Number of texts in one request."""
+MAX_PARALLEL_REQUESTS = 4
+"""Most requests in flight at once."""
 
 _SECRET = re.compile("key|token|secret|password|header", re.IGNORECASE)
 
-Paying = Callable[[Usage], AbstractAsyncContextManager[Any]]
-"""Around a request: what it will use."""
+ReserveUsage = Callable[[Usage], AbstractAsyncContextManager[Any]]
+"""Takes the usage of a request, and returns a context manager that reserves it while the request is made."""
 
 
-def unpaid(wanted: Usage) -> AbstractAsyncContextManager[Any]:
-    """For those who keep no account."""
+def no_reservation(wanted: Usage) -> AbstractAsyncContextManager[Any]:
+    """Reserve nothing: for callers without a budget."""
     return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """A LangChain embedding model, and what must be known of it."""
+    """A LangChain embedding model with its cache and its price."""
 
     model: Embeddings = field(repr=False)
     folder: Path
-    """Where its vectors are kept."""
+    """Folder of the cached vectors."""
     identity: str
-    """From `identity_of`."""
+    """Hash of the model and its settings, from `identity_of`."""
     price: Price | None = None
-    """None: not known."""
+    """Price of input tokens. None: unknown."""
     retry: RetryPolicy = RetryPolicy()
 
-    async def documents(self, texts: Sequence[str], paying: Paying = unpaid) -> Any:
-        """A row for each text. Raises `CallFailed`, and what `paying` raises."""
-        from rlm_langchain.retrieval.cache.embedding_cache import VectorCache, key_of
-        from rlm_langchain.retrieval.index.vectors import checked, unit
+    async def embed_documents(self, texts: Sequence[str], reserve: ReserveUsage = no_reservation) -> Any:
+        """Return a row of length one for each text. Raises `CallFailed`, and whatever `reserve` raises."""
+        from rlm_langchain.retrieval.cache.embedding_cache import EmbeddingCache, cache_key
+        from rlm_langchain.retrieval.index.vectors import checked_vectors, normalized
 
         texts = [normalize("NFC", text) for text in texts]
-        cache = VectorCache(self.folder / f"{self.identity}.sqlite")
-        keys = [key_of(text) for text in texts]
+        cache = EmbeddingCache(self.folder / f"{self.identity}.sqlite")
+        keys = [cache_key(text) for text in texts]
         known = await asyncio.to_thread(cache.get, keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         waiting = [*missing.items()]
-        turn = asyncio.Semaphore(FLIGHT)
+        slots = asyncio.Semaphore(MAX_PARALLEL_REQUESTS)
 
         async def ask(some: list[tuple[bytes, str]]) -> None:
             def embed() -> None:
-                rows = checked(self.model.embed_documents([text for _, text in some]), len(some))
+                rows = checked_vectors(self.model.embed_documents([text for _, text in some]), len(some))
                 fresh = dict(zip((key for key, _ in some), rows, strict=True))
                 cache.put(fresh)
                 known.update(fresh)
 
-            async with turn:
-                await self._asked(embed, [text for _, text in some], paying)
+            async with slots:
+                await self._call_model(embed, [text for _, text in some], reserve)
 
-        await _all(ask(waiting[i : i + BATCH]) for i in range(0, len(waiting), BATCH))
+        await _gather(ask(waiting[i : i + BATCH_SIZE]) for i in range(0, len(waiting), BATCH_SIZE))
         widths = sorted({len(row) for row in known.values()})
         if len(widths) > 1:
-            raise CallFailed("unknown", f"the embedding model gave vectors of other widths: {widths}", 0, 0.0)
-        return unit([known[key] for key in keys])
+            message = f"the embedding model returned vectors of different widths: {widths}"
+            raise CallFailed("unknown", message, 0, 0.0)
+        return normalized([known[key] for key in keys])
 
-    async def query(self, text: str, paying: Paying = unpaid) -> Any:
-        """The row of a question, which some models embed in another way. Raises as `documents` does."""
-        from rlm_langchain.retrieval.index.vectors import checked
+    async def embed_query(self, text: str, reserve: ReserveUsage = no_reservation) -> Any:
+        """Return the row of a query, which some models embed differently. Raises as `embed_documents` does."""
+        from rlm_langchain.retrieval.index.vectors import checked_vectors
 
         text = normalize("NFC", text)
-        return await self._asked(lambda: checked([self.model.embed_query(text)], 1), [text], paying)
+        return await self._call_model(lambda: checked_vectors([self.model.embed_query(text)], 1), [text], reserve)
 
-    async def _asked(self, embed: Callable[[], Any], texts: Sequence[str], paying: Paying) -> Any:
-        """What `embed` gives, in a thread, again when a fault may pass."""
+    async def _call_model(self, embed: Callable[[], Any], texts: Sequence[str], reserve: ReserveUsage) -> Any:
+        """Return the result of `embed`, called in a thread, and again after temporary errors."""
         attempt, waited, began = 0, 0.0, time.monotonic()
         wanted = self._usage(texts)
         while True:
             attempt += 1
             try:
-                async with paying(wanted):
+                async with reserve(wanted):
                     return await _in_thread(embed)
-            except _Failed as failed:
+            except _EmbeddingFailed as failed:
                 log_failure("the embedding model failed", failed.error, secrets_of(self.model))
                 fault = classify_error(failed.error)
                 wait = self.retry.wait(attempt, fault)
@@ -120,15 +121,18 @@ class Embedder:
         return used._replace(cost=self.price.of(used) if self.price else None)
 
 
-class _Failed(Exception):
-    """The model, or what is behind it, raised something."""
+class _EmbeddingFailed(Exception):
+    """Wraps an exception of the embedding model."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 async def _in_thread(embed: Callable[[], Any]) -> Any:
-    """What a model gives; what it raises, marked: a time limit of the run is not its fault."""
+    """Return the result of `embed`, called in a thread.
+
+    Exceptions of the model are raised as `_EmbeddingFailed`, to tell them from those of the run.
+    """
     try:
         return await asyncio.to_thread(embed)
     except InputError as error:
@@ -136,11 +140,11 @@ async def _in_thread(embed: Callable[[], Any]) -> Any:
     except RLMError:
         raise
     except Exception as error:
-        raise _Failed(error) from error
+        raise _EmbeddingFailed(error) from error
 
 
-async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do these at once; when one fails, none goes on."""
+async def _gather(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all coroutines at once. If one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.gather(*tasks)
@@ -152,22 +156,24 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 def identity_of(model: Any) -> str:
-    """A hash of its class and its settings, without secrets: vectors of another one do not compare with its own."""
+    """Return a hash of the class and settings of a model, without secrets. It changes when the vectors would."""
     kind = type(model)
     settings = getattr(model, "__dict__", {})
-    told = {name: value for name, value in settings.items() if not _SECRET.search(name) and _is_plain(value)}
-    text = json.dumps([kind.__module__, kind.__qualname__, told], sort_keys=True)
+    without_secrets = {
+        name: value for name, value in settings.items() if not _SECRET.search(name) and _is_plain(value)
+    }
+    text = json.dumps([kind.__module__, kind.__qualname__, without_secrets], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def name_of(model: Any) -> str:
-    """What an embedding model calls itself."""
+    """Return the name of an embedding model."""
     names = (getattr(model, name, None) for name in ("model", "model_name", "model_id"))
     return next((name for name in names if isinstance(name, str) and name), type(model).__name__)
 
 
 def price_of(model: Any) -> Price | None:
-    """What it costs: nothing on this machine, else what price lists say; None when they say nothing."""
+    """Return the price of an embedding model: 0 on this machine, else as listed, or None if it is not listed."""
     package = type(model).__module__.partition(".")[0]
     if package in ("langchain_core", "langchain_huggingface", "langchain_ollama"):
         return Price(0.0, 0.0)

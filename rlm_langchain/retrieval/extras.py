@@ -1,4 +1,4 @@
-"""The libraries of the extra, found when they are needed."""
+"""Imports the libraries of the extra `retrieval` when they are needed."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from rlm_langchain.errors import MissingDependency
 
 PACKAGES = {"numpy": "numpy", "bm25s": "bm25s", "faiss": "faiss-cpu"}
-"""By module, the package that it comes in."""
+"""The package on PyPI that contains each module."""
 
 
-def check() -> None:
-    """Raise `MissingDependency` unless everything is there. Imports nothing."""
+def check_installed() -> None:
+    """Raise `MissingDependency` unless all libraries are installed. Imports nothing."""
     for module in PACKAGES:
         if find_spec(module) is None:
-            raise MissingDependency(_sentence(module))
+            raise MissingDependency(_missing_message(module))
 
 
-def library(module: str) -> Any:
-    """One of the libraries. Raises `MissingDependency`."""
+def import_library(module: str) -> Any:
+    """Import and return one of the libraries. Raises `MissingDependency`."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingDependency(_sentence(module)) from error
+        raise MissingDependency(_missing_message(module)) from error
 
 
-def _sentence(module: str) -> str:
+def _missing_message(module: str) -> str:
     package = PACKAGES.get(module, module)
     return f'retrieval needs {package}, which is not installed: pip install "rlm-langchain[retrieval]"'

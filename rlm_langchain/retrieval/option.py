@@ -1,4 +1,4 @@
-"""The option `retriever=`: what was given becomes what answers `search` in the REPL."""
+"""The option `retriever=`: builds the object that answers `search` in the REPL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models.model import Price
 from rlm_langchain.prompts.render import render
 from rlm_langchain.retrieval import extras
-from rlm_langchain.retrieval.cache.index_cache import IndexCache
+from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
 from rlm_langchain.retrieval.embedder import (
     Embedder,
     identity_of,
@@ -19,24 +19,24 @@ from rlm_langchain.retrieval.embedder import (
     price_of,
 )
 
-WORDS = "bm25"
-"""What asks for search by words alone."""
+BM25 = "bm25"
+"""Value of the option for search by words alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What `search` searches: our indexes of the context, or a retriever or vector store of the user's own."""
+    """The target of `search`: our indexes of the context, or a user's own retriever or vector store."""
 
-    indexes: IndexCache | None = None
-    outside: Any = None
+    indexes: SearchIndexes | None = None
+    external: Any = None
 
     @property
     def embedder(self) -> Embedder | None:
-        """The embedding model that is paid for, if there is one."""
+        """Return the embedding model that is called on the run's budget, or None."""
         return self.indexes.embedder if self.indexes else None
 
     def guidance(self, profile: str) -> str:
-        """What the root model reads of it."""
+        """Return the instructions about `search` for the root model."""
         if self.indexes is None:
             return render(profile, "search", what="an index that was made before", how="what it goes by")
         how = (
@@ -47,28 +47,28 @@ class Search:
         return render(profile, "search", what="the context", how=how)
 
 
-def search_of(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | None:
-    """The search that an option names; None for none.
+def build_search(given: Any, home: Path, prices: Mapping[str, Price]) -> Search | None:
+    """Return the search for the value of `retriever=`; None for None.
 
-    Raises `ConfigurationError` for what cannot search, `MissingDependency` without the extra.
+    Raises `ConfigurationError` for a value that cannot search, `MissingDependency` without the extra.
     """
-    check(given)
+    check_option(given)
     if given is None:
         return None
     if isinstance(given, str):
-        extras.check()
-        return Search(IndexCache(home / "indexes", None))
+        extras.check_installed()
+        return Search(SearchIndexes(home / "indexes", None))
     from langchain_core.embeddings import Embeddings
 
     if isinstance(given, Embeddings):
-        extras.check()
-        return Search(IndexCache(home / "indexes", embedder_of(given, home, prices)))
-    return Search(outside=given)
+        extras.check_installed()
+        return Search(SearchIndexes(home / "indexes", build_embedder(given, home, prices)))
+    return Search(external=given)
 
 
-def check(given: object) -> None:
-    """Raise `ConfigurationError` for what cannot search."""
-    if given is None or (isinstance(given, str) and given == WORDS):
+def check_option(given: object) -> None:
+    """Raise `ConfigurationError` if this is not a valid value of `retriever=`."""
+    if given is None or (isinstance(given, str) and given == BM25):
         return
     from langchain_core.embeddings import Embeddings
     from langchain_core.retrievers import BaseRetriever
@@ -76,11 +76,11 @@ def check(given: object) -> None:
 
     if not isinstance(given, Embeddings | BaseRetriever | VectorStore):
         raise ConfigurationError(
-            f"retriever is {given!r}; give {WORDS!r}, a LangChain embedding model, retriever or vector store"
+            f"retriever is {given!r}; give {BM25!r}, a LangChain embedding model, retriever or vector store"
         )
 
 
-def embedder_of(model: Any, home: Path, prices: Mapping[str, Price]) -> Embedder:
-    """An embedding model with its price, and the folder of its vectors."""
+def build_embedder(model: Any, home: Path, prices: Mapping[str, Price]) -> Embedder:
+    """Return an embedding model with its price and its cache in `home`."""
     price = prices.get(name_of(model)) or price_of(model)
     return Embedder(model, home / "vectors", identity_of(model), price)

@@ -1,6 +1,4 @@
-"""The only place that calls models. `ask_model` reuses a recorded reply, reserves budget, calls, and writes a
-receipt.
-"""
+"""The only place that calls models: it reuses recorded replies, reserves budget, and writes receipts."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Receipt, Reservation
-from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, text_behind
+from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, parsed_text
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.reservation import (
@@ -60,74 +58,78 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
     """
     known = recorded_reply(tree, request)
     if known is not None:
-        return await _read(tree, request, known, config)
+        return await _parse_recorded(tree, request, known, config)
     tree.check()
     model = request.model.chosen(config)
     if model is not request.model:
         check_limits_hold(tree.ledger.budget, model)
         request = replace(request, model=model)
-    ledger, held = tree.ledger, request.may_use_reserve
+    ledger, may_use_reserve = tree.ledger, request.may_use_reserve
     prompt = await _most_prompt_tokens(model, request.messages, config)
 
     def estimate() -> Usage:
         return reservation_for(ledger, model, prompt, last=request.last, learned=tree.learned)
 
-    reservation = tree.reserve(request.path, estimate(), last=held, estimate=estimate)
-    async with asyncio.timeout(ledger.seconds_left(last=held)), reservation as entry:
-        tree.agreement.started(request.path)
+    reservation = tree.reserve(request.path, estimate(), last=may_use_reserve, estimate=estimate)
+    async with asyncio.timeout(ledger.seconds_left(last=may_use_reserve)), reservation as entry:
+        tree.approval_limit.started(request.path)
         completion = await complete(
             model,
             request.messages,
             config=config,
-            gate=tree.gate,
+            limiter=tree.limiter,
             output_tokens=max_output_tokens(ledger.budget, last=request.last),
             retry=retry,
-            account=Account(entry, lambda completion: _keep(tree, request, entry, completion)),
+            account=Account(entry, lambda completion: _book_reply(tree, request, entry, completion)),
             learned=tree.learned,
             cacheable=request.cacheable,
         )
         if any(one.wrapped is not None and one.wrapped.after for one in model.chain):
-            _keep_text(tree, request, completion)
+            _write_parsed_text(tree, request, completion)
         return completion
 
 
-async def _read(tree: RunTree, request: ModelRequest, known: Completion, config: RunnableConfig) -> Completion:
-    """Return a recorded reply as the steps behind its model leave it. They read it now when the process that
-    received it ended before they did, or they failed in it."""
+async def _parse_recorded(
+    tree: RunTree, request: ModelRequest, known: Completion, config: RunnableConfig
+) -> Completion:
+    """Return a recorded reply after the parsers of its model.
+
+    They run now if the process that received the reply ended before they did, or if they failed in it.
+    """
     if known.raw_of is None:
         return known
     model = request.model.chosen(config)
     by = next((one for one in model.chain if one.name == known.raw_of), model)
-    text = await text_behind(by, AIMessage(known.text), config)
+    text = await parsed_text(by, AIMessage(known.text), config)
     completion = replace(known, text=text, raw_of=None)
-    _keep_text(tree, request, completion)
+    _write_parsed_text(tree, request, completion)
     return completion
 
 
-def _keep_text(tree: RunTree, request: ModelRequest, completion: Completion) -> None:
-    """Write what the steps behind the model have made of a reply. The raw text has settled it."""
+def _write_parsed_text(tree: RunTree, request: ModelRequest, completion: Completion) -> None:
+    """Write the parsed text of a reply. The receipt of the raw text has already settled the request."""
     if tree.receipts is not None:
         reply = _receipt(request, completion)
         tree.receipts.write(
-            _key(request, completion), {**reply, "place": request.path, "usage": completion.usage._asdict()}
+            _receipt_key_of(request, completion),
+            {**reply, "place": request.path, "usage": completion.usage._asdict()},
         )
 
 
-def _key(request: ModelRequest, completion: Completion) -> str:
-    """Return the key of a receipt. A flawed reply, and one still to be read, are for who has asked alone."""
+def _receipt_key_of(request: ModelRequest, completion: Completion) -> str:
+    """Return the key of a receipt. A reply that is flawed or not yet parsed is not shared with equal requests."""
     alone = completion.raw_of is not None or flaw_of(completion.text, completion.finish)
     return request.own_key if alone and request.own_key is not None else request.key
 
 
 async def _most_prompt_tokens(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> int:
-    """Return the most tokens that any of the models that may be called reads: prompts of users add to the
-    messages."""
+    """Return the most tokens that any model that may be called reads. Its own prompt may add to the messages."""
     wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
-    ready = [messages, *[await one.prepared(messages, one.config(config)) for one in wrapped]]
+    ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
     return max(map(most_prompt_tokens, ready))
 
 
-def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
+def _book_reply(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
     """Add the cost of a reply to the ledger at once, and write its receipt."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
@@ -136,21 +138,21 @@ def _keep(tree: RunTree, request: ModelRequest, entry: Reservation, completion: 
     if completion.failed:
         entry.book(used)
         return
-    entry.book(used, Receipt(_key(request, completion), _receipt(request, completion)))
+    entry.book(used, Receipt(_receipt_key_of(request, completion), _receipt(request, completion)))
     if not completion.from_cache:
         name = request.model.name
         tree.ledger.learn(name, wanted, used, expected_cost(request.model, used), entry.overrun(name))
 
 
-def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], place: str = "") -> str:
-    """Return the receipt key of a request. Without `place`, equal requests in this tree share one reply.
+def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], call_path: str = "") -> str:
+    """Return the receipt key of a request. Without `call_path`, equal requests in this tree share one reply.
 
     Empty for a tree without receipts, because hashing a long prompt takes milliseconds of the event loop.
     """
     if tree.receipts is None:
         return ""
-    asked = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
-    return f"{place} {hashlib.sha256(asked.encode()).hexdigest()}"
+    described = json.dumps([model.name, *([m.type, m.content] for m in messages)], ensure_ascii=True)
+    return f"{call_path} {hashlib.sha256(described.encode()).hexdigest()}"
 
 
 def recorded_reply(tree: RunTree, request: ModelRequest) -> Completion | None:

@@ -26,7 +26,7 @@ from weakref import WeakSet
 from anyio import CancelScope
 
 T = TypeVar("T")
-PATIENCE = 30.0
+CLOSE_TIMEOUT = 30.0
 """Seconds that a cancelled run has to close its resources before its caller continues without it."""
 
 
@@ -80,7 +80,7 @@ class Group:
             _GROUP.reset(token)
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
+    def raising_cause(self) -> Iterator[None]:
         """Wrap the whole group, so that it raises the error that ended it, not a consequence of that error."""
         try:
             yield
@@ -93,21 +93,21 @@ class Group:
         """Wait until its sync calls have ended, even those in abandoned threads."""
         with self._lock:
             working = [member.ending for member in self._members if member.ending is not None]
-        wait(working, PATIENCE)
+        wait(working, CLOSE_TIMEOUT)
 
-    async def ended(self) -> None:
-        """Wait until all its calls have cleaned up, but for those on other event loops."""
+    async def wait_ended(self) -> None:
+        """Wait until all its calls have cleaned up, except async calls on other event loops."""
         with self._lock:
             members, loop = list(self._members), asyncio.get_running_loop()
         tasks = [one.task for one in members if one.task is not None and one.task.get_loop() is loop]
-        await ended([*tasks, *(asyncio.wrap_future(one.ending) for one in members if one.ending is not None)])
+        await wait_ended([*tasks, *(asyncio.wrap_future(one.ending) for one in members if one.ending is not None)])
 
 
 class CancelsRuns(Protocol):
     """Cancels trees of runs by name, as `RunTreeRegistry` does."""
 
     def cancel(self, run: str) -> Callable[[], None]:
-        """Admit nothing more of a run. Returns at once, with what ends that which works for it."""
+        """Admit nothing more of a run. Return at once, with a function that ends the work for it."""
 
 
 _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
@@ -138,7 +138,7 @@ class Invocation:
             self.runs.add(run)
 
     def leave(self) -> set[str]:
-        """Returns the runs, for whoever closes them: a cancel that comes later is none of theirs."""
+        """Remove and return the runs, which the caller will close. A later cancellation does not affect them."""
         with self._lock:
             runs, self.runs = self.runs, set()
         return runs
@@ -146,7 +146,7 @@ class Invocation:
     def cancel(self) -> None:
         """Admit nothing more, and start to end the work. Returns at once; safe from any thread, and to call
         twice."""
-        with self._lock:  # so that no run is closed between the two: it would stay cancelled for good
+        with self._lock:  # a run that was closed between the two steps would stay cancelled for good
             if self.cancelled:
                 return
             self.cancelled = True
@@ -187,7 +187,7 @@ def _cancel(task: asyncio.Task[Any]) -> None:
         loop.call_soon_threadsafe(task.cancel)
 
 
-async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
+async def run_supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, run in a separate task that is cancelled once, however its caller is
     cancelled."""
     task = asyncio.create_task(work, context=invocation.context())
@@ -196,12 +196,12 @@ async def supervised(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait([task])
     except BaseException:
         invocation.cancel()
-        await ended([task])
+        await wait_ended([task])
         raise
     return task.result()
 
 
-async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
+async def stream_supervised(invocation: Invocation, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """Yield `parts`, each computed on demand in a separate task. If the stream is left early, it is closed
     properly."""
     loop = asyncio.get_running_loop()
@@ -228,21 +228,24 @@ async def supervised_parts(invocation: Invocation, parts: AsyncGenerator[T]) -> 
             await _first_of(part, task)
             if not part.done():
                 break
-            with task_reading(invocation.cancel):
+            with cancel_with_reader(invocation.cancel):
                 yield part.result()
     except BaseException:
         invocation.cancel()
-        await ended([task])
+        await wait_ended([task])
         raise
     task.result()
 
 
 @contextmanager
-def task_reading(cancel: Callable[[], None]) -> Iterator[None]:
-    """Around the `yield` of a stream, which belongs to the task that reads it: cancelled between two parts, it asks
-    for no more. Frameworks leave the stream behind, and only a collection of garbage would close it."""
+def cancel_with_reader(cancel: Callable[[], None]) -> Iterator[None]:
+    """Wrap the `yield` of a stream: call `cancel` if the task that reads the stream is cancelled within the block.
 
-    def left(reader: asyncio.Task[Any]) -> None:
+    A cancelled reader asks for no further part. Frameworks then abandon the stream, and it would only be closed
+    when Python collects its garbage.
+    """
+
+    def on_reader_done(reader: asyncio.Task[Any]) -> None:
         if reader.cancelled():
             cancel()
 
@@ -250,11 +253,11 @@ def task_reading(cancel: Callable[[], None]) -> Iterator[None]:
     if reader is None:
         yield
         return
-    reader.add_done_callback(left)
+    reader.add_done_callback(on_reader_done)
     try:
         yield
     finally:
-        reader.remove_done_callback(left)
+        reader.remove_done_callback(on_reader_done)
 
 
 _STREAMING: set[asyncio.Task[Any]] = set()
@@ -265,19 +268,19 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIENCE) -> None:
+async def wait_ended(futures: Collection[asyncio.Future[Any]], seconds: float = CLOSE_TIMEOUT) -> None:
     """Wait until cancelled futures have ended, even if the wait itself is cancelled repeatedly."""
     loop = asyncio.get_running_loop()
     pending, until = {one for one in futures if not one.done()}, loop.time() + seconds
     with CancelScope(shield=True):
-        while pending and (left := until - loop.time()) > 0:
+        while pending and (on_reader_done := until - loop.time()) > 0:
             try:
-                _, pending = await asyncio.wait(pending, timeout=left)
+                _, pending = await asyncio.wait(pending, timeout=on_reader_done)
             except asyncio.CancelledError:
                 pending = {one for one in pending if not one.done()}
     if pending:
         logging.getLogger(__name__).warning(
-            "a cancelled run has not ended after %g s; it asks no model any more, but what it waits for goes on",
+            "a cancelled run has not ended after %g s; it makes no more calls, but what it waits for goes on",
             seconds,
         )
     for one in futures:
@@ -285,7 +288,7 @@ async def ended(futures: Collection[asyncio.Future[Any]], seconds: float = PATIE
             one.exception()  # marked as retrieved, so that asyncio logs no warning
 
 
-def in_new_thread(do: Callable[[], object]) -> Future[None]:
+def start_thread(do: Callable[[], object]) -> Future[None]:
     """Run `do` at once in a new thread, whatever happens to the caller. If the process is ending, run it in
     this thread."""
     future: Future[None] = Future()
@@ -293,7 +296,7 @@ def in_new_thread(do: Callable[[], object]) -> Future[None]:
     def work() -> None:
         try:
             do()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+        except BaseException as error:  # noqa: BLE001 - raised to the caller that waits for the future
             future.set_exception(error)
         else:
             future.set_result(None)

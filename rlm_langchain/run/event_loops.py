@@ -21,7 +21,7 @@ from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
 from rlm_langchain.errors import ForeignExit, is_exit
 from rlm_langchain.models.provider_errors import is_graph_signal
-from rlm_langchain.run.cancellation import ended, in_new_thread
+from rlm_langchain.run.cancellation import start_thread, wait_ended
 
 if TYPE_CHECKING:
     from rlm_langchain.run.run_tree import RunTree
@@ -35,40 +35,42 @@ not exist here, and closing them would wait for threads that do not exist either
 
 
 @cache
-def _kept(provider: int) -> BlockingPortalProvider:
+def _open_provider(provider: int) -> BlockingPortalProvider:
     """Return the provider, whose loop stays open until the process ends. Clients cached by other packages hold
     connections that belong to this loop and would fail on another one."""
-    kept = _providers[provider]
-    loop = kept.__enter__()
-    loop.call(lambda: asyncio.get_running_loop().set_task_factory(_survivable_task))
-    atexit.register(_end, provider)
-    return kept
+    opened = _providers[provider]
+    loop = opened.__enter__()
+    loop.call(lambda: asyncio.get_running_loop().set_task_factory(_task_without_exits))
+    atexit.register(_close_provider, provider)
+    return opened
 
 
-class _Survivable(Coroutine[Any, Any, T]):
-    """A coroutine whose exits, such as a callback's `sys.exit()`, are errors of its own: asyncio lets an exit of a
-    task end the loop, which all sync runs of the process share."""
+class _WithoutExits(Coroutine[Any, Any, T]):
+    """A coroutine that raises `ForeignExit` in place of an exit, such as a callback's `sys.exit()`.
+
+    An exit in a task would make asyncio end the event loop, which all sync runs of the process share.
+    """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._work = work
 
     def send(self, value: Any) -> Any:
-        """Continue."""
+        """Continue the coroutine."""
         return self._step(self._work.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Continue with an error."""
+        """Continue the coroutine with an error."""
         return self._step(self._work.throw, *error)
 
     def close(self) -> None:
-        """End."""
+        """Close the coroutine."""
         self._work.close()
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._work.__await__()
 
     def __getattr__(self, name: str) -> Any:
-        """What is asked of a coroutine: its frame, where it waits."""
+        """Return an attribute of the wrapped coroutine, such as its frame."""
         return getattr(self._work, name)
 
     def _step(self, step: Callable[..., Any], *given: Any) -> Any:
@@ -80,30 +82,30 @@ class _Survivable(Coroutine[Any, Any, T]):
             raise ForeignExit(error) from error
 
 
-def _survivable_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
-    return asyncio.Task(_Survivable(work) if isinstance(work, Coroutine) else work, loop=loop, **options)
+def _task_without_exits(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(_WithoutExits(work) if isinstance(work, Coroutine) else work, loop=loop, **options)
 
 
-def _end(provider: int) -> None:
+def _close_provider(provider: int) -> None:
     if provider == len(_providers) - 1:
         _providers[provider].__exit__(None, None, None)
 
 
-def _forked() -> None:
+def _add_provider() -> None:
     _providers.append(BlockingPortalProvider())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_add_provider)
 
-_OPEN: WeakSet[Generator[Any]] = WeakSet()
+_OPEN_STREAMS: WeakSet[Generator[Any]] = WeakSet()
 _ENDING = threading.Event()
 """Set when the process is ending, and thread pools accept no more work."""
 
 IN_SYNC_RUN: ContextVar[bool] = ContextVar("in_sync_run", default=False)
 """Whether a sync run waits for the current code. Its checkpointer, which runs below share, may be sync only."""
 
-GLANCE = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two checks of a worker thread whether its caller was cancelled."""
 
 SANDBOX_THREADS = ThreadPoolExecutor(256, thread_name_prefix="rlm-cell")
@@ -115,7 +117,7 @@ cores: too few for many child runs, and it is used by others, too."""
 def shared_loop() -> Iterator[BlockingPortal]:
     """Yield the private event loop that all sync runs share. Hold it during a run, so that its connections stay
     open."""
-    with _kept(len(_providers) - 1) as loop:
+    with _open_provider(len(_providers) - 1) as loop:
         yield loop
 
 
@@ -129,7 +131,7 @@ def run_sync(tree: RunTree, function: Callable[[A], Awaitable[T]], given: A) -> 
         except BaseException as error:
             if not is_exit(error):
                 raise
-            raise ForeignExit(error) from error  # here, since a task of the loop that fails ends the others
+            raise ForeignExit(error) from error  # raised here, because an exit of a task would end the loop
 
     with shared_loop() as loop:
         future = loop.start_task_soon(called)
@@ -145,7 +147,7 @@ async def run_in_new_thread(do: Callable[[], T], *, abandon: bool = True) -> T:
     return await to_thread.run_sync(do, abandon_on_cancel=abandon, limiter=CapacityLimiter(math.inf))
 
 
-async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
+async def run_in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
     """Run `do` in a thread. If cancelled, call `stop` and wait for the thread, so that no work continues
     unnoticed."""
     loop = asyncio.get_running_loop()
@@ -154,18 +156,18 @@ async def in_thread(do: Callable[[], T], stop: Callable[[], None]) -> T:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         # Not in the pool: all its threads may be busy, and this call is what ends them.
-        await ended([asyncio.wrap_future(in_new_thread(stop)), work])
+        await wait_ended([asyncio.wrap_future(start_thread(stop)), work])
         raise
 
 
-async def finished(do: Callable[[], object]) -> None:
+async def run_to_end(do: Callable[[], object]) -> None:
     """Wait until `do`, which blocks, has finished. It runs to its end even if the caller is cancelled; the
     cancellation is raised afterwards."""
-    work = asyncio.wrap_future(in_new_thread(do))
+    work = asyncio.wrap_future(start_thread(do))
     try:
         await asyncio.shield(work)
     except asyncio.CancelledError:
-        await ended([work])
+        await wait_ended([work])
         raise
 
 
@@ -180,7 +182,7 @@ def run_interruptible(do: Callable[[], T], stop: Callable[[], None], context: Co
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         work = pool.submit(context.run, do)
         try:
-            return _awaited(work)
+            return _wait_result(work)
         except BaseException:
             if not work.done():  # otherwise the work itself raised or paused
                 stop()
@@ -197,10 +199,10 @@ def _without_exits(do: Callable[[], T]) -> T:
         raise ForeignExit(error) from error
 
 
-def _awaited(work: Future[T]) -> T:
+def _wait_result(work: Future[T]) -> T:
     """Return the result of `work`. Raises `CancelledError` in an anyio worker thread whose caller is cancelled."""
-    glance = GLANCE if _is_cancellable() else None  # a stream may be read from several threads
-    while not wait_for([work], glance).done:
+    seconds = POLL_SECONDS if _is_cancellable() else None  # a stream may be read from several threads
+    while not wait_for([work], seconds).done:
         from_thread.check_cancelled()
     return work.result()
 
@@ -227,7 +229,9 @@ def iterate_interruptible(
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="rlm") as pool:
         try:
-            while (part := _awaited(pool.submit(context.run, _without_exits, lambda: next(parts, end)))) is not end:
+            while (
+                part := _wait_result(pool.submit(context.run, _without_exits, lambda: next(parts, end)))
+            ) is not end:
                 with _watched_reader(leave):
                     yield cast(T, part)
         except BaseException as error:
@@ -244,11 +248,11 @@ def iterate_interruptible(
 
 @contextmanager
 def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
-    """In an anyio worker thread, call `leave` once if the caller of the thread is cancelled within the block."""
+    """Call `leave` once if this is an anyio worker thread whose caller is cancelled within the block."""
     if not _is_cancellable():
         yield
         return
-    reader = from_thread.run(_reader)
+    reader = from_thread.run(_reading_task)
     with shared_loop() as loop:
         watching = loop.start_task_soon(_watch, reader, leave)
         try:
@@ -257,27 +261,27 @@ def _watched_reader(leave: Callable[[], None]) -> Iterator[None]:
             watching.cancel()
 
 
-async def _reader() -> tuple[TaskInfo, object]:
+async def _reading_task() -> tuple[TaskInfo, object]:
     """Return what signals the cancel scope of this worker thread's caller, and the task that keeps it alive."""
     return get_current_task(), asyncio.current_task()
 
 
 async def _watch(reader: tuple[TaskInfo, object], leave: Callable[[], None]) -> None:
     while not reader[0].has_pending_cancellation():  # noqa: ASYNC110 - anyio tells nobody
-        await asyncio.sleep(GLANCE)
-    in_new_thread(leave)
+        await asyncio.sleep(POLL_SECONDS)
+    start_thread(leave)
 
 
-def closed_at_exit(stream: Generator[T]) -> Generator[T]:
+def close_at_exit(stream: Generator[T]) -> Generator[T]:
     """Return `stream`, which is closed at exit if it is still open. Later there would be no loop to close it
     on, and it would wait for ever."""
-    _OPEN.add(stream)
+    _OPEN_STREAMS.add(stream)
     return stream
 
 
 @atexit.register
 def _close_all() -> None:
     _ENDING.set()
-    for stream in list(_OPEN):
+    for stream in list(_OPEN_STREAMS):
         with suppress(ValueError):  # a daemon thread is at work in it
             stream.close()

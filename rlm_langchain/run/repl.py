@@ -96,7 +96,7 @@ class Repl:
 
     @contextmanager
     def deadline(self, seconds: float | None) -> Iterator[None]:
-        """Limit the computing inside the block to so many seconds. A cell that exceeds them ends in `Died`."""
+        """Limit the computing inside the block to `seconds`. A cell that exceeds them ends in `Died`."""
         self.timed_out = False
         if seconds is None:
             yield
@@ -173,18 +173,18 @@ class Repl:
         self.seconds = 0.0
         if setup != self._setup:
             self._setup = setup
-            if isinstance(step := self._timed(session.run, setup), Died):
+            if isinstance(step := self._run_step(session.run, setup), Died):
                 return step
-        return self._timed(session.run, code)
+        return self._run_step(session.run, code)
 
     def _resume(self, replies: Sequence[Reply]) -> Step:
         session = self._session
         if session is None:
             return Died("crash", "", "the REPL was closed.")
         self.next_call += len(self.pending_calls)
-        return self._timed(session.resume, replies)
+        return self._run_step(session.resume, replies)
 
-    def _timed(self, do: Callable[[T], Step], given: T) -> Step:
+    def _run_step(self, do: Callable[[T], Step], given: T) -> Step:
         """Run one step of the sandbox, measure its time, and remember the calls that it waits for."""
         before = time.perf_counter()
         step = do(given)

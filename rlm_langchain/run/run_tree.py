@@ -22,7 +22,7 @@ from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.protocols import SandboxSession
 from rlm_langchain.records import Record, child_path
-from rlm_langchain.run.cancellation import Cancelled, in_new_thread
+from rlm_langchain.run.cancellation import Cancelled, start_thread
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.single_flight import SingleFlight
 from rlm_langchain.trajectory.call_kinds import kind_of
@@ -35,11 +35,11 @@ class RunTree:
 
     def __init__(self, budget: Budget) -> None:
         self.ledger = Ledger(budget)
-        self.agreement = ApprovalLimit(budget, self.ledger)
-        self.gate = RequestLimiter(budget)
-        self.tool_gate = RequestLimiter(replace(budget, requests_per_minute=None))
+        self.approval_limit = ApprovalLimit(budget, self.ledger)
+        self.limiter = RequestLimiter(budget)
+        self.tool_limiter = RequestLimiter(replace(budget, requests_per_minute=None))
         """Limits custom tools separately, so that they do not compete with models."""
-        self.levels = ChildRunLimiter(budget)
+        self.child_run_limiter = ChildRunLimiter(budget)
         self.answers = SingleFlight[CallResult]()
         """Replies of models, by model and fingerprint. A key with a batch number belongs to a flawed reply,
         which only that batch may use."""
@@ -51,15 +51,15 @@ class RunTree:
         self._cancelled = False
         self.receipts: Receipts | None = None
         """The receipts of a run that can be resumed."""
-        self.reading: CoverageTracker | None = None
+        self.coverage: CoverageTracker | None = None
         """Tracks which parts of the contexts models have read. None until a run of the tree starts to work here."""
         self.store: ContextStore | None = None
-        """Has the long replies that records refer to. None for a tree that is only looked at."""
-        self.broken: RLMError | None = None
+        """Has the long replies that records refer to. None for a tree that is only inspected."""
+        self.stopped_by: RLMError | None = None
         """The reason why no more calls may be made. Replies in flight still arrive and are stored; then this is
         raised."""
         self.learned = Learned()
-        """What the providers of its models do not accept, and how many tokens the models can read."""
+        """Parameters that the providers of its models refuse, and numbers of tokens that the models can read."""
         self._spent: dict[str, Usage] = {}
         """Usage by call path."""
         self._lost: dict[str, int] = {}
@@ -70,50 +70,50 @@ class RunTree:
         self._journals: dict[str, Journal] = {}
         """Journals by path of the run, as far as they were read."""
         self._tools: dict[str, int] = {}
-        """How many times a tool was run, by call path, in this process and before."""
-        self.gate.check = self.tool_gate.check = self.check_cancelled
-        self._keeping = threading.Lock()
+        """Number of tool calls by call path, in this process and earlier ones."""
+        self.limiter.check = self.tool_limiter.check = self.check_cancelled
+        self._opening_receipts = threading.Lock()
         self._closing = threading.Lock()
         self._lock = threading.Lock()
 
-    def keep(self, path: Path) -> None:
+    def open_receipts(self, path: Path) -> None:
         """Store receipts at `path`, and count those that exist: replies of earlier processes, whether or not
         they are in the records. Other callers wait until it is done."""
-        with self._keeping:
+        with self._opening_receipts:
             if self.receipts is not None:
                 return
             receipts = Receipts(path)
-            for place, used, tools, is_lost in receipts.requests():
+            for call_path, used, tools, is_lost in receipts.requests():
                 self.ledger.add_spent(used)
                 if tools:
-                    self._tools[place] = self._tools.get(place, 0) + tools
+                    self._tools[call_path] = self._tools.get(call_path, 0) + tools
                 if is_lost:
-                    self.lost(place, used)
+                    self.lost(call_path, used)
                 else:
-                    self.note(place, used)
+                    self.note(call_path, used)
             self.ledger.worked(receipts.seconds_worked())
-            self.gate.room = self.receipts = receipts
+            self.limiter.reply_store = self.receipts = receipts
 
-    def breaks(self, error: RLMError) -> None:
-        """Make no more calls, for this reason. The first reason is kept."""
-        self.broken = self.broken or error
+    def stop_calls(self, error: RLMError) -> None:
+        """Make no more calls because of this error. The first such error is kept."""
+        self.stopped_by = self.stopped_by or error
 
     def check(self) -> None:
         """Raise the error that has stopped this tree, if there is one, or `Cancelled`."""
         self.check_cancelled()
-        if self.broken is not None:
-            raise self.broken
+        if self.stopped_by is not None:
+            raise self.stopped_by
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if the tree is cancelled and nothing may start any more."""
         if self._cancelled:
             raise Cancelled
 
-    def note(self, place: str, usage: Usage) -> None:
+    def note(self, call_path: str, usage: Usage) -> None:
         """Add usage to a call path."""
         with self._lock:
-            self._spent[place] = self._spent.get(place, Usage()).plus(usage)
-            for path in _runs_above(place):
+            self._spent[call_path] = self._spent.get(call_path, Usage()).plus(usage)
+            for path in _runs_above(call_path):
                 self._below[path] = self._below.get(path, Usage()).plus(usage)
 
     def spent_below(self, path: str) -> Usage:
@@ -121,58 +121,60 @@ class RunTree:
         with self._lock:
             return self._below.get(path, Usage())
 
-    def spent_at(self, place: str) -> Usage:
+    def spent_at(self, call_path: str) -> Usage:
         """Return the usage of exactly this call path."""
         with self._lock:
-            return self._spent.get(place, Usage())
+            return self._spent.get(call_path, Usage())
 
-    def lost_at(self, place: str) -> int:
-        """Return how many requests were sent to models from exactly this place whose reply never came."""
+    def lost_at(self, call_path: str) -> int:
+        """Return the number of requests of exactly this call path whose reply never came."""
         with self._lock:
-            return self._lost.get(place, 0)
+            return self._lost.get(call_path, 0)
 
-    def charged(self, place: str, reply: CallResult) -> CallResult:
-        """Return the reply to a call with all usage at its place in the tree, in this process and before."""
-        return reply._replace(used=self.spent_at(place).plus(self.spent_below(place)), lost=self.lost_at(place))
+    def charged(self, call_path: str, reply: CallResult) -> CallResult:
+        """Return the reply to a call with all usage of its call path, in this process and earlier ones."""
+        return reply._replace(
+            used=self.spent_at(call_path).plus(self.spent_below(call_path)), lost=self.lost_at(call_path)
+        )
 
     def reserve(
-        self, place: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
+        self, call_path: str, wanted: Usage, *, last: bool = False, estimate: Callable[[], Usage] | None = None
     ) -> AbstractAsyncContextManager[Reservation]:
         """Reserve a call in the ledger, as `Ledger.reserve` does, and record its requests and usage on disk."""
-        return self.ledger.reserve(wanted, last=last, estimate=estimate, place=place, log=self)
+        return self.ledger.reserve(wanted, last=last, estimate=estimate, call_path=call_path, log=self)
 
-    def sent(self, place: str, most: Usage) -> str:
+    def sent(self, call_path: str, most: Usage) -> str:
         """Record on disk that a request is about to be sent. Raises `JournalError` if that fails."""
         if self.receipts is None:
             return ""
-        return self.receipts.write_sent(self._request(place, most._replace(estimated=True)))
+        return self.receipts.write_sent(self._request(call_path, most._replace(estimated=True)))
 
-    def booked(self, place: str, key: str, used: Usage, reply: Receipt | None) -> None:
+    def booked(self, call_path: str, key: str, used: Usage, reply: Receipt | None) -> None:
         """Record on disk what a request has used, and its reply."""
-        self.note(place, used)
+        self.note(call_path, used)
         if self.receipts is None:
             return
         if reply is None:
-            self.receipts.write(key, self._request(place, used))
+            self.receipts.write(key, self._request(call_path, used))
         else:
-            self.receipts.write(reply.key, {**self._request(place, used), **reply.fields, "settles": key})
+            self.receipts.write(reply.key, {**self._request(call_path, used), **reply.fields, "settles": key})
 
-    def lost(self, place: str, most: Usage) -> None:
+    def lost(self, call_path: str, most: Usage) -> None:
         """Record that a reply never came. On disk, an unsettled request already means that.
 
         A tool or a function that was cut off reads no tokens, so it is not a lost request. Its price and its call
         are counted all the same.
         """
-        self.note(place, most)
+        self.note(call_path, most)
         if most.calls or most.input:
             with self._lock:
-                self._lost[place] = self._lost.get(place, 0) + 1
+                self._lost[call_path] = self._lost.get(call_path, 0) + 1
 
-    def _request(self, place: str, used: Usage) -> dict[str, Any]:
-        return {"place": place, "usage": used.record(), "worked": self.ledger.seconds}
+    def _request(self, call_path: str, used: Usage) -> dict[str, Any]:
+        return {"place": call_path, "usage": used.record(), "worked": self.ledger.seconds}
 
     @asynccontextmanager
-    async def tool_call(self, place: str) -> AsyncIterator[bool]:
+    async def tool_call(self, call_path: str) -> AsyncIterator[bool]:
         """Run a tool or a function within the block, unless it yields False: then no call is left.
 
         The call is counted before it runs, also on disk, so that it counts if the process is killed meanwhile. A
@@ -181,28 +183,28 @@ class RunTree:
         with self._lock:
             is_left = sum(self._tools.values()) < self.ledger.budget.tool_calls
             if is_left:
-                self._tools[place] = self._tools.get(place, 0) + 1
+                self._tools[call_path] = self._tools.get(call_path, 0) + 1
         if not is_left:
             yield False
             return
         key = ""
         if self.receipts is not None:
             await self.receipts.open()
-            key = self.receipts.write_sent({**self._request(place, Usage()), "tool": 1})
+            key = self.receipts.write_sent({**self._request(call_path, Usage()), "tool": 1})
         try:
             yield True
         except Exception as error:
-            self._tool_ended(place, key, counts=not is_graph_signal(error))
+            self._tool_ended(call_path, key, counts=not is_graph_signal(error))
             raise
         else:
-            self._tool_ended(place, key)
+            self._tool_ended(call_path, key)
 
-    def _tool_ended(self, place: str, key: str, *, counts: bool = True) -> None:
+    def _tool_ended(self, call_path: str, key: str, *, counts: bool = True) -> None:
         if not counts:
             with self._lock:
-                self._tools[place] -= 1
+                self._tools[call_path] -= 1
         if self.receipts is not None:
-            self.receipts.write(key, {**self._request(place, Usage()), "tool": int(counts)})
+            self.receipts.write(key, {**self._request(call_path, Usage()), "tool": int(counts)})
 
     def repl(self, path: str, open: Callable[[], SandboxSession]) -> Repl:
         """Return the REPL of the run at `path`. It is opened when it runs its first cell. Raises `Cancelled`."""
@@ -231,13 +233,15 @@ class RunTree:
         spendings = [*_spendings(journal)]
         with self._lock:
             new = [
-                (place, used) for place, used in spendings if place not in self._spent and place not in self._below
+                (call_path, used)
+                for call_path, used in spendings
+                if call_path not in self._spent and call_path not in self._below
             ]
-        for place, usage in new:
-            self.note(place, usage)
+        for call_path, usage in new:
+            self.note(call_path, usage)
             self.ledger.add_spent(usage)
-        for place in _tools_of(journal):
-            self._tools.setdefault(place, 1)
+        for call_path in _tool_call_paths(journal):
+            self._tools.setdefault(call_path, 1)
         self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
         self.child_runs.remember(journal.runs())
         if not path:
@@ -284,13 +288,13 @@ class RunTree:
             ending = [*self._waiting]
         for future in ending:
             future.cancel()
-        self.levels.open()
-        in_new_thread(self.close)
+        self.child_run_limiter.release_all()
+        start_thread(self.close)
 
 
-def _runs_above(place: str) -> Iterator[str]:
+def _runs_above(call_path: str) -> Iterator[str]:
     """Yield the paths of the runs that contain a call path, from the top run down."""
-    path, asked_by_it, _ = place.partition(" ")
+    path, asked_by_it, _ = call_path.partition(" ")
     parts = path.split("/") if path else []
     yield ""
     yield from ("/".join(parts[:count]) for count in range(1, len(parts) + bool(asked_by_it)))
@@ -300,25 +304,25 @@ def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
     """Yield each call path of a journal with its usage since the question."""
     for record in journal.account:
         if record["type"] == "turn":
-            yield turn_place(record["path"], record["turn"]), Usage(**record["usage"])
+            yield turn_path(record["path"], record["turn"]), Usage(**record["usage"])
         elif record["type"] == "note":
-            yield turn_place(record["path"], len(journal.turns)), Usage(**record["usage"])
+            yield turn_path(record["path"], len(journal.turns)), Usage(**record["usage"])
         elif record["type"] == "call" and "child" in record:
             yield from _spendings(Journal(record["child"]))
         elif record["type"] == "call":
             yield child_path(record["path"], record["call"]), Usage(**record["usage"])
 
 
-def _tools_of(journal: Journal) -> Iterator[str]:
+def _tool_call_paths(journal: Journal) -> Iterator[str]:
     """Yield the paths of the calls of tools and functions since the question."""
     for record in journal.account:
         if record["type"] == "call" and "child" in record:
-            yield from _tools_of(Journal(record["child"]))
+            yield from _tool_call_paths(Journal(record["child"]))
         elif record["type"] == "call" and kind_of(record["kind"]).is_counted:
             yield child_path(record["path"], record["call"])
 
 
-def turn_place(path: str, turn: int) -> str:
+def turn_path(path: str, turn: int) -> str:
     """Return the call path of a root turn."""
     return f"{path} turn {turn}"
 
@@ -341,10 +345,12 @@ class RunTreeRegistry:
                 self._alive[run] = RunTree(budget)
             tree = self._alive[run]
         if receipts is not None:
-            tree.keep(receipts)  # there may be many, and other runs must not wait for them
+            tree.open_receipts(
+                receipts
+            )  # outside the lock: reading many receipts takes time, and other runs must not wait
         return tree
 
-    def has_read(self, run: str) -> bool:
+    def has_receipts(self, run: str) -> bool:
         """Return whether there is a live tree of this run, with its receipts."""
         with self._lock:
             tree = self._alive.get(run)
@@ -379,4 +385,4 @@ class RunTreeRegistry:
 
 
 def _nothing() -> None:
-    """Nothing works for a run that has no tree."""
+    """Do nothing: no work is done for a run without a tree."""

@@ -12,18 +12,18 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.channels.base import BaseChannel
 from pydantic import BaseModel
 
+from rlm_langchain.context.sources.messages import refuse_pictures
 from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.graph.boundary import READ_KEY, storable_in_parent
 from rlm_langchain.graph.graph import Lambda
 from rlm_langchain.records import RLMInput, RLMOutput
-from rlm_langchain.run.cancellation import supervised
+from rlm_langchain.run.cancellation import run_supervised
 from rlm_langchain.run.event_loops import run_interruptible
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
 CONTEXT = "context"
 """The key of the context, unless another one is named."""
-READ = "__pregel_read"
-"""Under `configurable`, LangGraph's: the function by which a task reads the channels of its graph."""
 _INTERNAL = re.compile("__|branch:|join:")
 """How LangGraph's own channels begin."""
 MESSAGES = "messages"
@@ -66,7 +66,7 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
             async with built.arun_scope(question, settings) as (graph_input, _):
                 return _written(rlm.checked(cast(RLMOutput, await graph.ainvoke(graph_input, settings))), keys)
 
-        return await supervised(invocation_of(settings), work())
+        return await run_supervised(invocation_of(settings), work())
 
     found = Lambda(ask, aask, name="rlm")
     found.deps.append(graph)
@@ -75,7 +75,7 @@ def node(rlm: Runs, keys: Mapping[Literal["query", "context", "answer", "output"
 
 def _channels(config: RunnableConfig) -> frozenset[str] | None:
     """The keys of the parent's state: the channels that a task of LangGraph reads. None outside of a graph."""
-    read = (config.get("configurable") or {}).get(READ)
+    read = (config.get("configurable") or {}).get(READ_KEY)
     channels = next((one for one in getattr(read, "args", ()) if _is_channels(one)), None)
     return None if channels is None else frozenset(map(str, channels))
 
@@ -108,7 +108,7 @@ def _read(state: Any, key: str) -> Any:
 
 def _written(output: RLMOutput, keys: Mapping[Any, str]) -> dict[str, Any]:
     whole = {keys["output"]: output} if "output" in keys else {}
-    said = [AIMessage(_text(output))] if keys["answer"] == keys["query"] else output["answer"]
+    said = [AIMessage(_text(output))] if keys["answer"] == keys["query"] else storable_in_parent(output["answer"])
     return {keys["answer"]: said, **whole}
 
 
@@ -116,10 +116,11 @@ def _question(given: Any) -> Any:
     """Return the question in a state. In messages, it is the last message of a person."""
     if not isinstance(given, list):
         return given
-    said = [message.text for message in convert_to_messages(given) if message.type == "human"]
+    said = [message for message in convert_to_messages(given) if message.type == "human"]
     if not said:
         raise InputError("there is no message of a person among the messages of the state: nothing is asked")
-    return str(said[-1])
+    refuse_pictures(said[-1:])
+    return str(said[-1].text)
 
 
 def _text(output: RLMOutput) -> str:

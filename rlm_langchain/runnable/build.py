@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_langchain.answers.schema import AnswerSchema
+from rlm_langchain.budget.budget import Budget
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.graph.calls.functions import functions_of
@@ -23,16 +24,20 @@ from rlm_langchain.models.registry import resolve
 from rlm_langchain.prompts.strategies import each_installed, is_auto, strategies_of
 from rlm_langchain.protocols import Strategy
 from rlm_langchain.retrieval.embedder import Embedder, name_of
-from rlm_langchain.retrieval.option import search_of
+from rlm_langchain.retrieval.option import build_search
 from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
 from rlm_langchain.sandboxes.reserved_names import bindings, parsed
+from rlm_langchain.types import Limits
+from rlm_langchain.validation import check_types
 
 
 def assemble(options: Options) -> Components:
     """Return the components that the options name. Raises `ConfigurationError` or `SandboxError`."""
+    check_types("create_rlm", Budget, budget=options.budget)  # set later, they have not been looked at
+    check_types("create_rlm", Limits, limits=options.limits)
     store = ContextStore(options.home)
-    search = search_of(options.retriever, store.root, options.prices)
+    search = build_search(options.retriever, store.root, options.prices)
     root, *subs = _models(options, search.embedder if search else None)
     strategies = strategies_of(options.strategies)
     named = options.tools or options.sub_tools or options.functions

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableParallel
 
 from rlm_langchain.errors import ConfigurationError
 
 TAKE_NO_DICT = (BaseLanguageModel, BaseOutputParser, BaseRetriever)
 
 
+_WITHIN = ("first", "bound", "runnable", "mapper")
+"""Attributes of LangChain's Runnables that hold the step which gets their input."""
+
+
 def check_next(step: Any) -> None:
     """Raise `ConfigurationError` if the next step accepts only the answer, and say how to pass just that."""
     first = step
-    while (inner := getattr(first, "first", None) or getattr(first, "bound", None)) is not None:
+    while (inner := next(filter(None, (getattr(first, name, None) for name in _WITHIN)), None)) is not None:
         first = inner
+    branches = first.steps__ if isinstance(first, RunnableParallel) else first
+    for branch in branches.values() if isinstance(branches, Mapping) else ():
+        check_next(branch)
     if isinstance(first, TAKE_NO_DICT):
         name = type(first).__name__
         raise ConfigurationError(

@@ -16,7 +16,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
-from rlm_langchain.durability.checkpointer import naming
+from rlm_langchain.durability.checkpointer import with_thread_name
 from rlm_langchain.durability.standing import standing_of
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import Internal
@@ -24,6 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.nodes.prepare import note_new_strategies
 from rlm_langchain.records import Record
+from rlm_langchain.runnable.options import check_config
 from rlm_langchain.trajectory.journal import Journal, check_state
 from rlm_langchain.trajectory.recorder import Recorder
 
@@ -38,12 +39,12 @@ def fork(components: Components, graph: Graph, config: RunnableConfig, at: int |
     """
     _must_keep(graph)
     saver: Any = graph.checkpointer
-    with naming(_name(config)):
+    with with_thread_name(_name(config)):
         _must_be_new(graph.get_state(to))
         search = _Search(config, at)
         with search.looking():
             search.head = graph.get_state(config)
-        for moment in [] if search.is_over else [kept.config for kept in saver.sound(search.all)]:
+        for moment in [] if search.is_over else [kept.config for kept in saver.list_intact(search.all)]:
             if search.wants(moment):
                 with search.looking():
                     search.look(graph.get_state(moment))
@@ -57,12 +58,12 @@ async def afork(
     """Do what `fork` does, for async checkpointers."""
     _must_keep(graph)
     saver: Any = graph.checkpointer
-    with naming(_name(config)):
+    with with_thread_name(_name(config)):
         _must_be_new(await graph.aget_state(to))
         search = _Search(config, at)
         with search.looking():
             search.head = await graph.aget_state(config)
-        for moment in [] if search.is_over else [kept.config async for kept in saver.asound(search.all)]:
+        for moment in [] if search.is_over else [kept.config async for kept in saver.alist_intact(search.all)]:
             if search.wants(moment):
                 with search.looking():
                     search.look(await graph.aget_state(moment))
@@ -128,7 +129,8 @@ def reader(saver: Any) -> Graph:
 
 def other_thread(config: RunnableConfig, thread: str | None) -> RunnableConfig:
     """Return the same config for another thread. None: a thread with a new, unique name."""
-    return _thread({**config, "configurable": {"thread_id": thread or uuid.uuid4().hex}})
+    check_config(config)
+    return _thread({**(config or {}), "configurable": {"thread_id": thread or uuid.uuid4().hex}})
 
 
 def _thread(config: RunnableConfig) -> RunnableConfig:
@@ -181,7 +183,7 @@ def _values(components: Components, state: StateSnapshot, at: int | None) -> dic
     if is_open:
         components.check_resumable(_journal(state))
     run = uuid.uuid4().hex if is_open else None
-    recorder = Recorder.unwatched()
+    recorder = Recorder.without_stream()
     note_new_strategies(components, _journal(state), "", recorder)
     records: list[Record] = [*state.values["trajectory"], *recorder.records]
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -58,8 +59,8 @@ SomeTools = Annotated[Sequence[Any], _checked_by(tools_of)]
 SomeFunctions = Annotated[Sequence[Any], _checked_by(functions_of)]
 ASandbox = Annotated[Any, _checked_by(choose.check)]
 ASchema = Annotated[Any, _checked_by(_schema)]
-ARetriever = Annotated[Any, _checked_by(retriever.check)]
-ASaver = Annotated[Any, _checked_by(checkpointer.check)]
+ARetriever = Annotated[Any, _checked_by(retriever.check_option)]
+ASaver = Annotated[Any, _checked_by(checkpointer.check_checkpointer)]
 
 
 def known_options(function: Callable[P, R]) -> Callable[P, R]:
@@ -83,6 +84,12 @@ OF_A_CALL = frozenset(
     | {"subgraphs", "debug", "version", "checkpoint_during"}
 )
 """The keywords of LangGraph's `stream` and `invoke`, which a call of an RLM takes as well."""
+OF_A_MODEL = frozenset(
+    {"stop", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "n", "logprobs"}
+    | {"tool_choice", "response_format", "reasoning", "reasoning_effort", "timeout", "max_retries", "model"}
+    | {"frequency_penalty", "presence_penalty", "extra_body", "model_kwargs", "parallel_tool_calls"}
+)
+"""Keywords that people bind to chat models, and so perhaps to an RLM."""
 _LEFT_TO_CALL = (
     "give it to create_rlm({0}=...), or leave it to the call with rlm.configurable_fields({1}="
     "ConfigurableField(id={0!r})) and a config of {{'configurable': {{{0!r}: ...}}}}"
@@ -106,7 +113,31 @@ def check_call(given: Iterable[str], options: Iterable[str]) -> None:
             raise ConfigurationError(
                 f'a call takes no {name!r}: give it with the question, {{"query": ..., "context": ...}}'
             )
+        if name in OF_A_MODEL:
+            raise ConfigurationError(
+                f"a call takes no {name!r}, which is for a model: give it to those of the RLM, as in "
+                f"create_rlm(model.bind({name}=...))"
+            )
         check_names([name], OF_A_CALL | {*options} | {*RunnableConfig.__annotations__})
+
+
+def check_config(config: object) -> None:
+    """Raise `ConfigurationError` for a config that is none, such as the bare name of a thread."""
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigurationError(
+            f"config={reprlib.repr(config)} cannot be used: give a dict, such as "
+            "{'configurable': {'thread_id': 'a name'}}"
+        )
+
+
+def check_batch(inputs: object, config: object) -> None:
+    """Raise `ConfigurationError` for a batch that is no list, such as a text, whose letters would be asked."""
+    if not isinstance(inputs, list | tuple):
+        raise ConfigurationError(f"a batch takes a list of inputs, not a {type(inputs).__name__}")
+    if isinstance(config, Sequence) and len(config) != len(inputs):
+        raise ConfigurationError(
+            f"a batch of {len(inputs)} inputs was given {len(config)} configs: give one for all, or one for each"
+        )
 
 
 def check_configurable(config: RunnableConfig, given: Mapping[str, Any]) -> None:

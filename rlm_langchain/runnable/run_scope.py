@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -27,14 +26,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot
 
-from rlm_langchain.context.long_text import ASKED_CHARS, by_reference
-from rlm_langchain.durability.checkpointer import naming
+from rlm_langchain.context.long_text import USER_QUESTION_CHARS, text_or_reference
+from rlm_langchain.context.sources.messages import refuse_pictures
+from rlm_langchain.context.sources.text import warn_of_file_names
+from rlm_langchain.durability.checkpointer import with_thread_name
 from rlm_langchain.durability.standing import NEW, standing_of
 from rlm_langchain.durability.thread_lock import database_thread_lock, thread_lock
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import (
-    SAVER,
-    SEEN,
+    CHECKPOINTER_KEY,
+    INVOCATION_KEY,
     Internal,
     check_config,
 )
@@ -42,13 +43,11 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.http import pool
 from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import Invocation
-from rlm_langchain.run.event_loops import finished, in_thread, shared_loop
+from rlm_langchain.run.event_loops import run_in_thread, run_to_end, shared_loop
 from rlm_langchain.trajectory.journal import DAMAGED, Journal, check_state
 
 LangChainInput = RLMInput | str | PromptValue | BaseMessage | Sequence[BaseMessage] | Command[Any] | None
 """A question; None to resume a thread; or `Command(resume=...)` to answer an interrupt."""
-LONGEST_NAME = 300
-"""Longest text, in characters, that may be a file name."""
 GraphInput = Internal | Command[Any] | None
 
 
@@ -71,7 +70,7 @@ class CompiledRLM(NamedTuple):
         """Set up everything that a sync run needs, until the end of the block. Raises `ThreadBusy`."""
         with (
             invocation_of(config).working(),
-            naming(_thread_name(config)),
+            with_thread_name(_thread_name(config)),
             self.thread_scope(config),
             shared_loop() as loop,
             loop.wrap_async_context_manager(pool.keep_pool_open()),
@@ -85,6 +84,9 @@ class CompiledRLM(NamedTuple):
                     self._close(config)
                 kept = self.graph.get_state(config)
             run, abandoned = self._run_of(state, kept), _abandoned_run(state, kept, config)
+            if before := self._before_end(kept, config):
+                with suppress(JournalError):  # damage to what came before is no matter of this run
+                    abandoned = self.graph.get_state(before).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
@@ -103,17 +105,20 @@ class CompiledRLM(NamedTuple):
                 try:
                     await self.graph.ainvoke(None, config, durability="sync")
                 finally:
-                    await finished(lambda: self._close(config))
+                    await run_to_end(lambda: self._close(config))
                 kept = await self.graph.aget_state(config)
             run, abandoned = await asyncio.to_thread(self._run_of, state, kept), _abandoned_run(state, kept, config)
+            if before := await asyncio.to_thread(self._before_end, kept, config):
+                with suppress(JournalError):
+                    abandoned = (await self.graph.aget_state(before)).values.get("run")
             try:
                 yield ActiveRun(state, run)
             finally:
-                await finished(lambda: self._close(config, run))
+                await run_to_end(lambda: self._close(config, run))
                 if abandoned is not None:
                     with suppress(JournalError):
                         now = await self.graph.aget_state(config)
-                        await finished(lambda: self._forget(abandoned, now))
+                        await run_to_end(lambda: self._forget(abandoned, now))
 
     def options(self, given: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Return LangGraph's options. Each checkpoint is written before the next step, so that a run is saved
@@ -124,7 +129,7 @@ class CompiledRLM(NamedTuple):
     def _saver(self, config: RunnableConfig) -> Any:
         """Return our own checkpointer, if it is used: a run inside another graph belongs to the thread of that
         graph."""
-        return None if SAVER in config.get("configurable", {}) else self.graph.checkpointer
+        return None if CHECKPOINTER_KEY in config.get("configurable", {}) else self.graph.checkpointer
 
     def _close(self, config: RunnableConfig, *runs: str) -> None:
         """Close all runs that were seen. A resumed task of a parent continues with the run it had."""
@@ -134,10 +139,23 @@ class CompiledRLM(NamedTuple):
         for seen in {*runs, *invocation.leave()}:
             self.components.close(seen)
 
+    def _before_end(self, kept: StateSnapshot | None, config: RunnableConfig) -> RunnableConfig | None:
+        """Return the checkpoint that names the run which has answered last on a thread, if receipts are left.
+
+        They are its own if its process was killed after it had written the answer.
+        """
+        if kept is None or kept.parent_config is None or "checkpoint_id" in config["configurable"]:
+            return None
+        folder = self.components.store.root / "receipts"
+        if not (standing_of(kept).has_ended and folder.is_dir() and any(folder.iterdir())):
+            return None
+        before = kept.parent_config["configurable"]["checkpoint_id"]
+        return {**config, "configurable": {**config["configurable"], "checkpoint_id": before}}
+
     def _forget(self, run: str, kept: StateSnapshot) -> None:
-        """Remove the receipts of an abandoned run, once its thread holds another one."""
+        """Remove the receipts of an abandoned run, or one that has ended, once its thread holds it no more."""
         if kept.values.get("run", run) != run:
-            self.components.receipts(run).unlink(missing_ok=True)
+            self.components.receipts_path(run).unlink(missing_ok=True)
 
     def thread_scope(self, config: RunnableConfig) -> AbstractContextManager[None]:
         """Lock the thread that `config` names, if there is a shared checkpointer.
@@ -185,7 +203,7 @@ class CompiledRLM(NamedTuple):
 
 def invocation_of(config: RunnableConfig) -> Invocation:
     """Return the invocation that a config, made by `RLMRunnable.settings`, belongs to."""
-    invocation: Invocation = config["configurable"][SEEN]
+    invocation: Invocation = config["configurable"][INVOCATION_KEY]
     return invocation
 
 
@@ -218,7 +236,7 @@ def _thread_name(config: RunnableConfig) -> Any:
 
 @asynccontextmanager
 async def _naming(thread: Any) -> AsyncIterator[None]:
-    with naming(thread):
+    with with_thread_name(thread):
         yield
 
 
@@ -234,10 +252,10 @@ async def _in_threads(blocking: AbstractContextManager[None]) -> AsyncIterator[N
     """Enter and leave a context manager that blocks on a lock or a database, without blocking the loop."""
     with_it = ExitStack()
     try:
-        await in_thread(lambda: with_it.enter_context(blocking), lambda: None)
+        await run_in_thread(lambda: with_it.enter_context(blocking), lambda: None)
         yield
     finally:
-        await finished(with_it.close)
+        await run_to_end(with_it.close)
 
 
 def begin(components: Components, asked: LangChainInput) -> GraphInput:
@@ -253,21 +271,12 @@ def begin(components: Components, asked: LangChainInput) -> GraphInput:
     if "context" not in question and (near := get_close_matches("context", map(str, question), 1)):
         raise InputError(f"the input has no 'context', but {near[0]!r}: did you mean to call it 'context'?")
     context = question.get("context")
-    if isinstance(context, str) and _names_a_file(context):
-        warnings.warn(f"the context is the text {context!r}: for the file, give Path({context!r})", stacklevel=2)
+    warn_of_file_names(context, "the context")
     reference = components.store.reference(context, seconds=components.budget.seconds)
     # An empty list stands for whatever is empty: the model is told that it was given, and holds nothing.
     given: Any = [] if reference is None and context is not None else reference
-    query = by_reference(components.store, question["query"], ASKED_CHARS)
+    query = text_or_reference(components.store, question["query"], USER_QUESTION_CHARS)
     return Internal({"query": query, "context": given, "run": uuid.uuid4().hex})
-
-
-def _names_a_file(text: str) -> bool:
-    """Return whether this text may be meant as a file name."""
-    try:
-        return len(text) < LONGEST_NAME and os.path.exists(text)
-    except ValueError:  # with a NUL in it
-        return False
 
 
 def _question(asked: Any) -> dict[str, Any]:
@@ -307,6 +316,7 @@ def _words(asked: Any) -> Any:
         messages = convert_to_messages(messages)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise InputError(f"these are no messages, as LangChain knows them: {_first_line(error)}") from error
+    refuse_pictures(messages)
     told = len(messages) == 1 or all(message.type in ("system", "human") for message in messages)
     return "\n\n".join(str(message.text) for message in messages) if told else get_buffer_string(messages)
 

@@ -12,8 +12,15 @@ from textwrap import wrap
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
+from langchain_core.runnables import (
+    ConfigurableField,
+    Runnable,
+    RunnableConfig,
+    RunnableSerializable,
+    ensure_config,
+)
 from langchain_core.runnables.graph import Graph
+from langchain_core.runnables.utils import ConfigurableFieldMultiOption, ConfigurableFieldSingleOption
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
@@ -22,14 +29,14 @@ from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.errors import BudgetExhausted, ConfigurationError, NoAnswer
-from rlm_langchain.graph.boundary import SEEN
+from rlm_langchain.graph.boundary import INVOCATION_KEY
 from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.parent_graphs import watch_parents
 from rlm_langchain.models.model import Price
 from rlm_langchain.protocols import HostFunction, Strategy
 from rlm_langchain.records import RLMInput, RLMOutput
-from rlm_langchain.run.cancellation import Group, Invocation, supervised
+from rlm_langchain.run.cancellation import Group, Invocation, run_supervised
 from rlm_langchain.run.event_loops import (
     IN_SYNC_RUN,
     iterate_interruptible,
@@ -42,6 +49,8 @@ from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
+    ALIAS,
+    FIELD,
     AModel,
     ARetriever,
     ASandbox,
@@ -51,7 +60,9 @@ from rlm_langchain.runnable.options import (
     Models,
     SomeFunctions,
     SomeTools,
+    check_batch,
     check_call,
+    check_config,
     check_configurable,
     known_options,
 )
@@ -64,7 +75,7 @@ from rlm_langchain.runnable.streaming import (
     streaming,
 )
 from rlm_langchain.types import Limits
-from rlm_langchain.validation import check_types, option_errors
+from rlm_langchain.validation import check_names, check_types, option_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +91,8 @@ if TYPE_CHECKING:
     from rlm_langchain.protocols import Sandbox
 
 SPARE_THREADS = 8
+_CONFIGURABLE = (ConfigurableField, ConfigurableFieldSingleOption, ConfigurableFieldMultiOption)
+"""What says how a call sets an option."""
 _BUILDING = threading.RLock()
 """Held while an RLM is built. All threads of a batch must share one, with its ledgers and thread locks."""
 
@@ -224,7 +237,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         await asyncio.to_thread(lambda: self.built)
         settings = self.settings(config, threads=in_thread)
         work = self._ainvoke_in_thread if in_thread else self._ainvoke
-        return await supervised(invocation_of(settings), work(input, settings, kwargs))
+        return await run_supervised(invocation_of(settings), work(input, settings, kwargs))
 
     async def _ainvoke(self, input: LangChainInput, settings: RunnableConfig, kwargs: dict[str, Any]) -> RLMOutput:
         async with self.built.arun_scope(input, settings) as (state, _):
@@ -291,13 +304,14 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """Answer several questions in parallel. The first error cancels the others, because nobody would get
         their answers, unless `return_exceptions` is set."""
         check_call(kwargs, _OPTIONS)
+        check_batch(inputs, config)
         group = Group()
 
         def work() -> list[RLMOutput]:
             each = _Member(self, group, return_exceptions)
             return each.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
-        with group.telling():
+        with group.raising_cause():
             return run_interruptible(work, group.cancel)
 
     async def abatch(
@@ -310,14 +324,15 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     ) -> list[RLMOutput]:
         """Do what `batch` does, on this event loop."""
         check_call(kwargs, _OPTIONS)
+        check_batch(inputs, config)
         group = Group()
         each = _Member(self, group, return_exceptions)
         try:
-            with group.telling():
+            with group.raising_cause():
                 return await each.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
         except BaseException:
             group.cancel()
-            await group.ended()
+            await group.wait_ended()
             raise
 
     def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
@@ -326,7 +341,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_call(kwargs.keys() - {"return_exceptions"}, _OPTIONS)
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
-        with group.telling():
+        with group.raising_cause():
             parts = each.batch_as_completed(inputs, config, **kwargs)
             yield from iterate_interruptible(parts, group.cancel, copy_context(), group.cancel)
 
@@ -336,12 +351,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         group = Group()
         each = _Member(self, group, kwargs.get("return_exceptions", False))
         try:
-            with group.telling():
+            with group.raising_cause():
                 async for part in each.abatch_as_completed(inputs, config, **kwargs):
                     yield part
         except BaseException:
             group.cancel()
-            await group.ended()
+            await group.wait_ended()
             raise
 
     def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -412,6 +427,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         check_next(other)
         return super().__or__(other)
 
+    def pick(self, keys: str | list[str]) -> Any:
+        """Return an RLM whose output is a part of an `RLMOutput`. Raises `ConfigurationError` for a part that there
+        is not."""
+        check_names([keys] if isinstance(keys, str) else keys, RLMOutput.__annotations__)
+        return super().pick(keys)
+
     def pipe(self, *others: Any, name: str | None = None) -> Any:
         """Do what `|` does, with several steps."""
         check_next(others[0] if others else None)
@@ -428,7 +449,9 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return super().with_config(config, **kwargs)
 
     def configurable_fields(self, **kwargs: Any) -> LeftToCalls:
-        """LangChain's: leave options to the calls."""
+        """LangChain's: leave options to the calls. Raises `ConfigurationError` for an option that there is not."""
+        check_names([FIELD if name == ALIAS else name for name in kwargs], type(self).model_fields)
+        check_types("configurable_fields", _CONFIGURABLE, **kwargs)
         found: Any = super().configurable_fields(**kwargs)
         return LeftToCalls(default=found.default, fields=found.fields)
 
@@ -438,7 +461,7 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         return self.invoke({"query": query, "context": context}, **options)
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """Return the schema of a question and its context. A plain question is accepted, too."""
+        """Return the schema of a question and its context. A plain question is accept_input, too."""
         return input_model()
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
@@ -492,11 +515,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         `threads` is for a sync run. Each task of LangGraph occupies a thread, so there are only as many as can
         have work.
         """
+        check_config(config)
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
         invocation = Invocation(self.built.components.trees)
         watch_parents(invocation, settings)
         check_configurable(settings, self._given)
-        settings["configurable"] = {**settings.get("configurable", {}), SEEN: invocation}
+        settings["configurable"] = {**settings.get("configurable", {}), INVOCATION_KEY: invocation}
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings

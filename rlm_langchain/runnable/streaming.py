@@ -12,8 +12,8 @@ from weakref import ref
 from langgraph.types import StreamMode
 
 from rlm_langchain.errors import ConfigurationError
-from rlm_langchain.run.cancellation import supervised_parts
-from rlm_langchain.run.event_loops import closed_at_exit, iterate_interruptible
+from rlm_langchain.run.cancellation import stream_supervised
+from rlm_langchain.run.event_loops import close_at_exit, iterate_interruptible
 from rlm_langchain.runnable.contract import Runs
 from rlm_langchain.runnable.run_scope import invocation_of
 
@@ -47,7 +47,7 @@ def parts(
             with suppress(ValueError):  # somebody asks it for a part at this moment
                 left.close()
 
-    found = closed_at_exit(stream())
+    found = close_at_exit(stream())
     opened = ref(found)
     return found
 
@@ -67,7 +67,7 @@ async def aparts(
                 async for part in parts:
                     yield part
 
-    async with aclosing(supervised_parts(invocation_of(settings), stream())) as parts:
+    async with aclosing(stream_supervised(invocation_of(settings), stream())) as parts:
         async for part in parts:
             yield part
 

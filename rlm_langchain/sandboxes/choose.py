@@ -15,6 +15,8 @@ def check(sandbox: object) -> None:
     if isinstance(sandbox, str):
         if sandbox != "auto" and sandbox not in (installed := names("sandboxes")):
             raise UnknownPlugin("sandboxes", sandbox, installed)
+    elif isinstance(sandbox, type):
+        raise ConfigurationError(f"sandbox={sandbox.__name__} is a class: give one of it, {sandbox.__name__}()")
     elif not callable(getattr(sandbox, "missing", None)) or not callable(getattr(sandbox, "open", None)):
         raise ConfigurationError(f"sandbox={sandbox!r} cannot be used: give a name, or a `Sandbox`")
 

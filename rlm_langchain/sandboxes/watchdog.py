@@ -1,4 +1,4 @@
-"""Ends all workers when their host is gone, however it ended and whatever a cell has done to its process.
+"""Kills all workers when their host ends, however it ends and whatever a cell has done to its process.
 
 Covered: a host that exits, crashes or is killed. Each worker that was given to `watch` is killed at once,
 whether it is computing, idle or stopped. On Linux this is done by one small process per host
@@ -30,8 +30,8 @@ from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import policy
 
 PROGRAM = Path(__file__).with_name("watchdog_process.py")
-PATIENCE = 60.0
-"""Seconds that the process may take to read what it is sent, on a very busy machine."""
+TIMEOUT = 60.0
+"""Seconds that the process may take to read a message, on a very busy machine."""
 
 
 class Killable(Protocol):
@@ -42,9 +42,9 @@ class Killable(Protocol):
 
 
 def watch(worker: Killable, pid: int, handle: int = -1) -> None:
-    """Have a worker killed when this process is gone. Raises `SandboxError`; then the worker must not be used.
+    """Have a worker killed when this process ends. Raises `SandboxError`; then the worker must not be used.
 
-    On Linux `handle` is a pidfd of it, which the caller keeps.
+    On Linux `handle` is a pidfd of the worker, which the caller keeps.
     """
     if sys.platform == "win32":
         _job().assign(pid)
@@ -63,7 +63,7 @@ def spawn(command: Callable[[], subprocess.Popen[bytes]], ended: Callable[[], No
     def run() -> None:
         try:
             process = command()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the process was wanted
+        except BaseException as error:  # noqa: BLE001 - raised again by `started.result()`
             started.set_exception(error)
             return
         started.set_result(process)
@@ -79,7 +79,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._host = os.getpid()
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._watched: WeakSet[Killable] = WeakSet()
         self._link: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,12 +91,12 @@ class Watchdog:
 
     def watch(self, worker: Killable, pid: int, handle: int) -> None:
         """Watch a worker. Raises `SandboxError`."""
-        with self._turn:
+        with self._lock:
             try:
                 link = self._link or self._begin()
                 try:
                     _send(link, pid, handle)
-                except ConnectionError:  # its process has ended, and the workers that it had are killed
+                except ConnectionError:  # the process has ended, and its workers are killed: start another one
                     _send(self._begin(), pid, handle)
                 self._watched.add(worker)
             except OSError as error:
@@ -105,13 +105,13 @@ class Watchdog:
     def close(self) -> None:
         """End the process and all workers."""
         if os.getpid() == self._host:
-            with self._turn:
+            with self._lock:
                 link, self._link, process = self._link, None, self._process
             if link is not None and process is not None:
                 link.close()
                 process.wait()
 
-    def let_go(self) -> None:
+    def close_in_fork(self) -> None:
         """Close the socket in a fork of the host. Only the host itself may hold it, so that its end is noticed."""
         if self._link is not None and os.getpid() != self._host:
             self._link.close()
@@ -120,15 +120,15 @@ class Watchdog:
         if self._link is not None:
             self._link.close()
         self._link, other = socket.socketpair()
-        self._link.settimeout(PATIENCE)
+        self._link.settimeout(TIMEOUT)
         self._watched = WeakSet()
         with other:
-            self._process = spawn(lambda: _spawned(other), partial(self._kill, self._watched))
+            self._process = spawn(lambda: _start_process(other), partial(self._kill, self._watched))
         return self._link
 
     def _kill(self, watched: WeakSet[Killable]) -> None:
         """Kill workers that are no longer watched."""
-        with self._turn:
+        with self._lock:
             workers = [*watched]
         for worker in workers:
             worker.kill()
@@ -140,7 +140,7 @@ def watchdog(pid: int) -> Watchdog:
     found = Watchdog()
     atexit.register(found.close)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=found.let_go)
+        os.register_at_fork(after_in_child=found.close_in_fork)
     return found
 
 
@@ -151,20 +151,20 @@ def _send(link: socket.socket, pid: int, handle: int) -> None:
         link.sendall(b"%d\n" % pid)
 
 
-def _spawned(link: socket.socket) -> subprocess.Popen[bytes]:
+def _start_process(link: socket.socket) -> subprocess.Popen[bytes]:
     python = policy.python()
     if python is None or getattr(sys, "frozen", False):
-        raise FileNotFoundError("it needs the Python interpreter, and which file that is cannot be told")
+        raise FileNotFoundError("it needs the Python interpreter, whose file is not known")
     if sys.platform != "linux":
-        return _started([python, "-I", "-S", str(PROGRAM), str(os.getpid())], link)
+        return _popen([python, "-I", "-S", str(PROGRAM), str(os.getpid())], link)
     host = os.pidfd_open(os.getpid())
     try:
-        return _started([python, "-I", "-S", str(PROGRAM), str(host)], link, host)
+        return _popen([python, "-I", "-S", str(PROGRAM), str(host)], link, host)
     finally:
         os.close(host)
 
 
-def _started(command: list[str], link: socket.socket, *passed: int) -> subprocess.Popen[bytes]:
+def _popen(command: list[str], link: socket.socket, *passed: int) -> subprocess.Popen[bytes]:
     """Start the command in a process group of its own, so that signals to ours, such as Ctrl-C, do not end it."""
     null = subprocess.DEVNULL
     return subprocess.Popen(  # noqa: S603 - a program of our own

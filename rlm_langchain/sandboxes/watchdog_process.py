@@ -1,7 +1,7 @@
 """The process that watches a host. It runs as a separate program and imports nothing of ours.
 
-It is informed of each worker over standard input, and kills all of them once the host has ended or has closed
-the link.
+It receives a handle of each worker over standard input, and kills all workers when the host ends or closes the
+link.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import sys
 
 
 def main() -> None:
-    """Watch the process that is named on the command line: on Linux by a descriptor, elsewhere by its process
-    id."""
+    """Watch the process that the command line names: by a descriptor on Linux, elsewhere by its process id."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with contextlib.suppress(ValueError, OSError):  # macOS has a limit that is lower than it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each worker takes one
@@ -52,7 +51,7 @@ def watch(link: socket.socket, host: int) -> None:
             workers.update(new)
     workers.update(new or ())
     link.setblocking(False)
-    while more := _received(link):  # what a host said last may still be to be read
+    while more := _received(link):  # the last messages of the host may not have been read yet
         workers.update(more)
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):
@@ -79,7 +78,7 @@ if sys.platform not in ("linux", "win32"):
         is_over = not _add(queue, select.kevent(host, process, add, ends)) or os.getppid() != host
         while True:
             if is_over:
-                link.setblocking(False)  # what it said last may still be to be read
+                link.setblocking(False)  # the last messages of the host may not have been read yet
             for event in [] if is_over else queue.control(None, 64):
                 if event.filter == process:
                     workers.discard(event.ident)

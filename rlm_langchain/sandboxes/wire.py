@@ -1,4 +1,4 @@
-"""The wire format of a session: the messages of a worker, all of them hostile input, and those of the host."""
+"""The wire format of a session: parses the messages of a possibly hostile worker, and writes the host's."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rlm_langchain.types import (
 ENVELOPE = 256 << 10
 """Bytes that a frame may have in addition to its value: output, a traceback, punctuation."""
 
-CROWD = 120_000
+MAX_VALUES = 120_000
 """Most values in one frame. Each takes up to a few hundred bytes of the host's memory."""
 
-DEPTH = 36
+MAX_DEPTH = 36
 """Maximum nesting of lists: the deepest value, and the message around it."""
 
-BATCH = 10_000
+MAX_CALLS = 10_000
 """Most calls in one frame."""
 
 
@@ -38,7 +38,7 @@ class BrokenProtocol(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The prelude has run. Sent a second time: everything that the first cell needs is loaded."""
+    """The prelude has run; or, when it is sent again, all modules that the first cell needs are loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class EndedWithAnswer:
     """The cell ended with an answer."""
 
     turn: int
@@ -73,7 +73,7 @@ class Given:
     error: str | None
 
 
-Message = Ready | Printed | CallsRequested | Ended | Given
+Message = Ready | Printed | CallsRequested | Ended | EndedWithAnswer
 
 Texts = Mapping[str, ContextFile]
 """The contexts of a session, by their names in its REPL."""
@@ -81,7 +81,7 @@ Texts = Mapping[str, ContextFile]
 
 def parsed(frame: bytes, texts: Texts = MappingProxyType({})) -> Message:
     """Return the message in a frame, which may refer to parts of these texts. Raises only `BrokenProtocol`."""
-    return _typed(plain(frame), texts)
+    return _message(plain(frame), texts)
 
 
 def plain(frame: bytes) -> Any:
@@ -98,15 +98,15 @@ def plain(frame: bytes) -> Any:
 
 def _measure(frame: bytes) -> None:
     """Refuse a frame that is small in the pipe but would be huge in memory, or too deep."""
-    if _values(frame) <= DEPTH:
+    if _values(frame) <= MAX_DEPTH:
         return
     bones = _STRING.sub(b"", frame)
-    if _values(bones) > CROWD:
+    if _values(bones) > MAX_VALUES:
         raise BrokenProtocol("a frame holds too many values")
     depth = 0
     for mark in _STRUCTURE.findall(bones):
         depth += _DEEPER.get(mark, 0)
-        if depth > DEPTH:
+        if depth > MAX_DEPTH:
             raise BrokenProtocol("a frame is nested too deeply")
 
 
@@ -157,18 +157,18 @@ def _refuse_surrogates(value: Any) -> None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _typed(message: Any, texts: Texts) -> Message:
+def _message(message: Any, texts: Texts) -> Message:
     match message:
         case ["ready"]:
             return Ready()
-        case ["out", str(text)] if text:  # without: such a frame counts against no limit of output
+        case ["out", str(text)] if text:  # empty output would count against no limit
             return Printed(text)
-        case ["calls", int(turn), [_, *_] as calls] if len(calls) <= BATCH:
+        case ["calls", int(turn), [_, *_] as calls] if len(calls) <= MAX_CALLS:
             return CallsRequested(turn, tuple(_call(call, texts) for call in calls))
         case ["done", int(turn), str() | None as error]:
             return Ended(turn, error)
         case ["answer", int(turn), value, str() | None as error]:
-            return Given(turn, value, error)
+            return EndedWithAnswer(turn, value, error)
     raise BrokenProtocol("a frame is none of the messages there are")
 
 
@@ -192,13 +192,12 @@ _KIND = re.compile("[a-z][a-z0-9_]{0,31}")
 
 def framed(message: Sequence[Any]) -> bytes:
     """Return a message as a frame."""
-    body = marshal.dumps(_whole(message))
+    body = marshal.dumps(_replace_surrogates(message))
     return len(body).to_bytes(4, "big") + body
 
 
 def run_frame(turn: int, code: str) -> bytes:
-    """Return the frame of a cell. The worker ends its turn with the same number, so that earlier output cannot
-    end it."""
+    """Return the frame of a cell. The worker ends the turn with the same number; earlier output cannot end it."""
     return framed(["run", turn, code])
 
 
@@ -207,17 +206,17 @@ def replies_frame(turn: int, replies: Sequence[Reply]) -> bytes:
     return framed(["replies", turn, [[reply.value, reply.error] for reply in replies]])
 
 
-def _whole(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     """Return the value with lone surrogates replaced by U+FFFD, because they could not be sent back."""
     match value:
         case str():
-            return value if value.isascii() else _mended(value)
+            return value if value.isascii() else _without_surrogates(value)
         case list() | tuple():
-            return [_whole(item) for item in value]
+            return [_replace_surrogates(item) for item in value]
         case dict():
-            return {_whole(key): _whole(item) for key, item in value.items()}
+            return {_replace_surrogates(key): _replace_surrogates(item) for key, item in value.items()}
     return value
 
 
-def _mended(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

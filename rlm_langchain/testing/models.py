@@ -66,11 +66,11 @@ def script(
     children: Mapping[str, Sequence[str]] | None = None,
     leaf: Callable[[str], str] = lambda prompt: f"<{prompt}>",
 ) -> FunctionModel:
-    """Return a model that plays the root model of an RLM: its n-th turn is the n-th cell, in a fence; the last one
-    repeats.
+    """Return a model that acts as the root model of an RLM. Its n-th turn is the n-th cell, in a fence; the last
+    cell is repeated.
 
     A cell that begins with `prose:` is sent as plain text instead. A run whose question contains a key of
-    `children` plays the cells of that key. Sub-calls are answered with `leaf(prompt)`.
+    `children` gets the cells of that key. Sub-calls are answered with `leaf(prompt)`.
     """
     plays = {**(children or {}), "": cells}
 

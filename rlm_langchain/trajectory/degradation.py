@@ -59,7 +59,7 @@ def is_blank(answer: object) -> bool:
     return answer is None or (isinstance(answer, str) and not answer.strip())
 
 
-def described(missing: Mapping[Shortfall, int]) -> str:
+def describe_shortfalls(missing: Mapping[Shortfall, int]) -> str:
     """Return the counts as a phrase for people."""
     return ", ".join(f"{count:,} {NAMES[kind][count != 1]}" for kind, count in missing.items())
 

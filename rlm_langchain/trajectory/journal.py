@@ -24,6 +24,7 @@ from rlm_langchain.records import (
     QuestionRecord,
     Record,
     TurnRecord,
+    WaveRecord,
     depth_of,
 )
 from rlm_langchain.trajectory.checksum import is_intact
@@ -39,7 +40,7 @@ from rlm_langchain.types import (
     total_usage,
 )
 
-_ENDED = ("answer", "status", "stop_reason")
+_ANSWER_FIELDS = ("answer", "status", "stop_reason")
 """Fields that both the answer record and the state hold."""
 
 
@@ -50,7 +51,7 @@ def check_state(values: Mapping[str, Any]) -> None:
     if not records and values.get("path") is not None:  # every started run has a question
         raise JournalError(DAMAGED)
     last = records[-1] if records else None
-    if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ENDED):
+    if last and last["type"] == "answer" and any(values.get(key) != last[key] for key in _ANSWER_FIELDS):
         raise JournalError(DAMAGED)
 
 
@@ -74,7 +75,7 @@ class Journal:
 
     def __init__(self, records: Sequence[Record], store: ContextStore | None = None) -> None:
         self._store = store
-        """Has the long replies that records only refer to. None: nobody asks for replies."""
+        """Holds the long replies that records only refer to. None: replies will not be requested."""
         self.turns: list[TurnRecord] = []
         self.cells: list[CellRecord] = []
         self.outputs: dict[int, OutputRecord] = {}
@@ -98,9 +99,11 @@ class Journal:
         self._wave = -1
         self.failed_waves = 0
         """Batches of the last cell since one of its calls was answered."""
+        self.largest_batch = 0
+        """Most calls that the last cell made at once."""
         self.flawed: dict[str, set[int]] = {}
         """Batches of the last cell in which a call had a flawed reply, by fingerprint of the call."""
-        self._question()
+        self._begin_question()
         self._records: list[Record] = []
         self.extend(records)
 
@@ -119,14 +122,14 @@ class Journal:
             raise JournalError(DAMAGED) from error
         return True
 
-    def _question(self) -> None:
+    def _begin_question(self) -> None:
         """Begin a new question on the same thread. REPL and conversation stay; usage is counted from zero."""
         self._turns_before_question = len(self.turns)
         self.account: list[TurnRecord | CallRecord | NoteRecord] = []
         """Turns and calls since the question, and notes on turns that have no record but were paid for."""
         self._root, self._sub, self._seconds, self._waited = Usage(), dict[int, Usage](), 0.0, 0.0
         self.has_empty_context = False
-        """Return whether the question came with an empty context."""
+        """Whether the question came with an empty context."""
         self.quotes_rejected = False
         """Whether an answer was sent back because of its quotes."""
         self.sent_back_blank = False
@@ -134,15 +137,15 @@ class Journal:
 
     @property
     def can_be_quoted(self) -> bool:
-        """Whether there is a context that holds something."""
+        """Return whether there is a context that is not empty."""
         return bool(self.contexts) and not self.has_empty_context
 
     def add(self, record: Record) -> None:
-        """Read one more record."""
+        """Read the next record."""
         self._records.append(record)
         match record["type"]:
             case "question":
-                self._question()
+                self._begin_question()
                 self.questions.append((record, None))
                 if earlier := record.get("earlier"):
                     self._earlier_name = self.earlier_name
@@ -151,12 +154,12 @@ class Journal:
                     self._setups[len(self.cells)] = f"{self._earlier_name} = [{names}]"
                 self.has_empty_context = record.get("empty", False)
                 self.sandbox = self.sandbox or record.get("sandbox")
-                self._helpers(record)
+                self._add_strategies(record)
                 self.whole = record.get("whole", False)
                 if (context := record.get("context")) and not self.has_context(context):
                     self.contexts[self.next_name] = context
             case "note":
-                self._helpers(record)
+                self._add_strategies(record)
                 if "usage" in record:
                     self.account.append(record)
                     self._root = self._root.plus(Usage(**record["usage"]))
@@ -168,10 +171,10 @@ class Journal:
                 self._seconds += record["seconds"]
             case "cell":
                 self.cells.append(record)
-                self.failed_waves, self.flawed = 0, {}
+                self.failed_waves, self.flawed, self.largest_batch = 0, {}, 0
             case "wave":
                 self._waited = 0.0
-                self._count(record["first"])
+                self._count_batch(record)
             case "call":
                 self.failed_waves = self.failed_waves if record["error"] else 0
                 if "flaw" in record:
@@ -190,14 +193,15 @@ class Journal:
             case "answer":
                 self.questions[-1:] = [(question, record) for question, _ in self.questions[-1:]]
 
-    def _helpers(self, record: QuestionRecord | NoteRecord) -> None:
+    def _add_strategies(self, record: QuestionRecord | NoteRecord) -> None:
         self.strategies += [name for name in record.get("strategies", ()) if name not in self.strategies]
 
-    def _count(self, first: int) -> None:
+    def _count_batch(self, wave: WaveRecord) -> None:
         """Count one more batch, unless it is the last one, repeated after a crash."""
-        if first != self._wave:
+        self.largest_batch = max(self.largest_batch, wave["count"])
+        if wave["first"] != self._wave:
             self.failed_waves += 1
-        self._wave = first
+        self._wave = wave["first"]
 
     def reply(self, number: int, call: Call) -> Reply | None:
         """Return the recorded reply to call `number`, or None if there is none or a different call was recorded."""
@@ -222,8 +226,10 @@ class Journal:
 
     def has_context(self, context: ContextRef) -> bool:
         """Return whether the REPL has this context already."""
-        there = self.contexts.values()
-        return any(context["sha256"] == known["sha256"] and context["kind"] == known["kind"] for known in there)
+        known_contexts = self.contexts.values()
+        return any(
+            context["sha256"] == known["sha256"] and context["kind"] == known["kind"] for known in known_contexts
+        )
 
     @property
     def next_name(self) -> str:
@@ -246,7 +252,7 @@ class Journal:
         return next((code for first, code in reversed(self._setups.items()) if first <= cell), "")
 
     @property
-    def given_up(self) -> CellRecord | None:
+    def unfinished_cell(self) -> CellRecord | None:
         """Return the last cell if it has not ended, else None."""
         return self.cells[-1] if self.cells and not self.finished(self.cells[-1]["cell"]) else None
 
@@ -274,14 +280,14 @@ class Journal:
         return self.turns[-1].get("flaw") if self.turns else None
 
     @property
-    def last_seen(self) -> list[str]:
+    def last_outputs(self) -> list[str]:
         """Return what code printed last since the question, and the last error after it, if any."""
         cells = [cell["cell"] for cell in self.cells if cell["turn"] >= self._turns_before_question]
         outputs = [self.outputs[cell] for cell in cells if cell in self.outputs]
         shown = [i for i, output in enumerate(outputs) if output["chars"]][-1:]
         raised = [i for i, output in enumerate(outputs) if output["error"] and "misfit" not in output][-1:]
-        seen = sorted({*shown, *(i for i in raised if not shown or i > shown[0])})
-        return [outputs[i]["text"] for i in seen]
+        wanted = sorted({*shown, *(i for i in raised if not shown or i > shown[0])})
+        return [outputs[i]["text"] for i in wanted]
 
     def finished(self, cell: int) -> bool:
         """Return whether a cell has ended."""

@@ -14,9 +14,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import Record
-from rlm_langchain.trajectory.tree import bare, flat
+from rlm_langchain.trajectory.tree import flatten, without_child
 
-LONGEST = 64 << 20
+MAX_FIRST_LINE = 64 << 20
 """Most bytes of the first line that are read to see whether a file is a trace."""
 
 
@@ -32,11 +32,11 @@ class Trace:
         self._file: IO[str] | None = None
         try:
             path.open("ab").close()
-            there = _first_line(path) if path.is_file() else b""
+            first_line = _first_line(path) if path.is_file() else b""
         except OSError as error:
             raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
         try:
-            _ = _record(there.decode("utf-8", "replace"), path, 1) if there else None
+            _ = _record(first_line.decode("utf-8", "replace"), path, 1) if first_line else None
         except InputError as error:
             raise InputError(
                 f"{path} is not replaced, because it is not a trace: {error}. Give another file"
@@ -48,7 +48,7 @@ class Trace:
             if self._file is None:
                 # A lone surrogate becomes `\\udc80`, which is how JSON writes it too.
                 self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-            self._file.write(f"{json.dumps(bare(record), ensure_ascii=False)}\n")
+            self._file.write(f"{json.dumps(without_child(record), ensure_ascii=False)}\n")
             self._file.flush()
         except OSError as error:
             self.close()
@@ -71,13 +71,13 @@ class Trace:
 
 def _first_line(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.readline(LONGEST)
+        return file.readline(MAX_FIRST_LINE)
 
 
 def write_trace(path: Path, trajectory: Iterable[Record]) -> None:
     """Write the trajectory of a result to a file. Raises `InputError` for a file that cannot be written."""
     with Trace(path) as trace:
-        for record in flat(trajectory):
+        for record in flatten(trajectory):
             trace.write(record)
 
 
@@ -101,10 +101,12 @@ def _record(line: str, path: Path, number: int) -> Record:
         whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
         return _records().validate_json(whole)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"line {number} of {path} is not a record of a trajectory{_fault(error)}") from error
+        raise InputError(
+            f"line {number} of {path} is not a record of a trajectory{_validation_error(error)}"
+        ) from error
 
 
-def _fault(error: Exception) -> str:
+def _validation_error(error: Exception) -> str:
     """Return the field that is wrong and why, in parentheses; empty if the line is no JSON."""
     if not isinstance(error, ValidationError):
         return ""

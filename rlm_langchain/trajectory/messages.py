@@ -17,17 +17,17 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.prompts.render import few_shot_messages, render
 from rlm_langchain.records import QuestionRecord, Record
 
-HISTORY_KEPT = 2_000_000
+HISTORY_CHARS = 2_000_000
 """Characters of `history` in the REPL: the latest ones."""
 
 
 def conversation(records: Sequence[Record], profile: str, store: ContextStore | None = None) -> list[BaseMessage]:
-    """Return the messages for the next turn of a run. A summary replaces all that came before it.
+    """Return the messages for the next turn of a run. A summary replaces everything before it.
 
-    `store` has what the records hold by reference only: a long question, and the context of a question that
-    includes it. None: as the records show them. Raises `JournalError` when the store has lost one.
+    `store` holds what the records only refer to: long questions, and contexts that are part of a prompt. Without
+    it, they are shown as shortened in the records. Raises `JournalError` if one is missing in the store.
     """
-    few_shot = _opening(profile, records)
+    few_shot = _few_shot_messages(profile, records)
     messages = [*few_shot]
     pending_texts: list[str] = []
     question = ""
@@ -52,7 +52,7 @@ def conversation(records: Sequence[Record], profile: str, store: ContextStore | 
     return messages
 
 
-def _opening(profile: str, records: Sequence[Record]) -> list[BaseMessage]:
+def _few_shot_messages(profile: str, records: Sequence[Record]) -> list[BaseMessage]:
     kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
     first = records[0] if records else None
     examples = first.get("examples") if first is not None and first["type"] == "question" else None
@@ -70,7 +70,7 @@ def transcript(records: Sequence[Record]) -> str:
             parts.append(f"## Turn {record['turn']}\n\n{record['text']}")
         elif record["type"] in ("question", "output") or (record["type"] == "note" and record["to"] == "model"):
             parts.append(record["text"])
-    return "\n\n".join(parts)[-HISTORY_KEPT:]
+    return "\n\n".join(parts)[-HISTORY_CHARS:]
 
 
 def prompt_of(store: ContextStore, question: QuestionRecord) -> str:
@@ -82,11 +82,11 @@ def whole_text(store: ContextStore, question: QuestionRecord, profile: str) -> s
     """Return the context of a question as prompt text. Raises `JournalError` if the context was changed."""
     context = question.get("context")
     assert context is not None  # noqa: S101 - a question with `whole` has a context
-    text = _as_read(store.load(context))
+    text = _context_as_text(store.load(context))
     return render(profile, "whole", text=shown(text, len(text)))
 
 
-def _as_read(value: str | list[Any] | dict[str, Any]) -> str:
+def _context_as_text(value: str | list[Any] | dict[str, Any]) -> str:
     """Return a context as text: named texts under headings, everything else as JSON."""
     if isinstance(value, str):
         return value

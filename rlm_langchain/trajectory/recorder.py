@@ -30,7 +30,7 @@ class NumberedCall:
     """The call's fingerprint."""
 
     @property
-    def place(self) -> str:
+    def call_path(self) -> str:
         """Return the path of the call in the tree, which is that of its child run, if it has one."""
         return child_path(self.path, self.number)
 
@@ -52,7 +52,7 @@ class NumberedCall:
 
 
 def _stream_of_this_node() -> Callable[[Any], None]:
-    from langgraph.config import get_stream_writer  # who only reads records need not wait for LangGraph
+    from langgraph.config import get_stream_writer  # imported late: reading records does not need LangGraph
 
     return get_stream_writer()
 
@@ -65,7 +65,7 @@ class Recorder:
     _stream: Callable[[Any], None] = field(default_factory=_stream_of_this_node)
 
     @classmethod
-    def unwatched(cls) -> Recorder:
+    def without_stream(cls) -> Recorder:
         """Return a recorder for use outside a node, without a stream."""
         return cls([], lambda _: None)
 
@@ -156,7 +156,7 @@ class Recorder:
         return record
 
     def note(self, path: str, to: Literal["model", "reader"], text: str, **more: Any) -> NoteRecord:
-        """Record a message of the library. `more`: fields that not every record has."""
+        """Record a message of the library. `more` holds optional fields."""
         record = NoteRecord(type="note", path=path, to=to, text=text, time=time.time())
         record.update(more)  # type: ignore[typeddict-item]
         self.record(record)

@@ -1,7 +1,7 @@
 """Folds records into a tree of runs for display, and adds up the usage.
 
 In streams and traces, the records of all runs are interleaved, and `path` says to which run each belongs. In a
-result, the records of a child run are inside the record of the call that it answered; `flat` takes them out.
+result, the records of a child run are inside the record of the call that it answered; `flatten` takes them out.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Trajectory:
     def of(cls, records: Iterable[Record]) -> Trajectory:
         """Build the tree from the records of a result or a trace."""
         trajectory = cls()
-        for record in flat(records):
+        for record in flatten(records):
             trajectory.add(record)
         return trajectory
 
@@ -108,38 +108,38 @@ class Trajectory:
         run = self._run(record["path"])
         match record["type"]:
             case "question":
-                self._ask(run, record)
+                self._add_question(run, record)
             case "turn":
                 run.steps.append(TurnView(record))
-                self._spend(record)
+                self._add_usage(record)
             case "cell":
-                self._begin(run, record)
+                self._add_cell(run, record)
             case "note":
                 run.steps.append(record)
-                self._spend(record)
+                self._add_usage(record)
             case "answer":
                 run.answer = record
             case _:
-                self._in_cell(run, record)
+                self._add_to_cell(run, record)
 
-    def _ask(self, run: RunView, record: QuestionRecord) -> None:
+    def _add_question(self, run: RunView, record: QuestionRecord) -> None:
         if run.question is None:
             run.question = record
             return
         run.steps += [run.answer, record] if run.answer else [record]
         run.answer = None
 
-    def _begin(self, run: RunView, record: CellRecord) -> None:
+    def _add_cell(self, run: RunView, record: CellRecord) -> None:
         run.cells[record["cell"]] = cell = RanCell(record)
         for turn in reversed(run.turns):
             if turn.record["turn"] == record["turn"]:
                 turn.cells.append(cell)
                 return
 
-    def _in_cell(self, run: RunView, record: WaveRecord | CallRecord | OutputRecord) -> None:
+    def _add_to_cell(self, run: RunView, record: WaveRecord | CallRecord | OutputRecord) -> None:
         cell = run.cells.get(record["cell"])
         if record["type"] == "call":
-            self._spend(record)
+            self._add_usage(record)
         if cell is None:
             return
         match record["type"]:
@@ -157,12 +157,12 @@ class Trajectory:
         run = self.runs[path] = RunView(path)
         if path:
             above, _, number = path.rpartition("/")
-            cell = _asking(self._run(above), int(number))
+            cell = _calling_cell(self._run(above), int(number))
             if cell is not None:
                 cell.calls.setdefault(int(number), CallView()).run = run
         return run
 
-    def _spend(self, record: TurnRecord | CallRecord | NoteRecord) -> None:
+    def _add_usage(self, record: TurnRecord | CallRecord | NoteRecord) -> None:
         """Count every model call once: the cost of a child run is in its own records already."""
         if "usage" not in record:
             return
@@ -173,7 +173,7 @@ class Trajectory:
             self.spent = Spent(self.spent.root, self.spent.sub.plus(used))
 
 
-def _asking(run: RunView, call: int) -> RanCell | None:
+def _calling_cell(run: RunView, call: int) -> RanCell | None:
     """Return the cell that made this call."""
     for cell in reversed(run.cells.values()):
         if any(wave["first"] <= call < wave["first"] + wave["count"] for wave in cell.waves):
@@ -181,17 +181,17 @@ def _asking(run: RunView, call: int) -> RanCell | None:
     return None
 
 
-def flat(records: Iterable[Record]) -> Iterator[Record]:
+def flatten(records: Iterable[Record]) -> Iterator[Record]:
     """Yield the records of a run and of all runs below it; a child run comes before the call that it answered."""
     for record in records:
         if record["type"] == "call":
-            yield from flat(record.get("child", ()))
-            yield bare(record)
+            yield from flatten(record.get("child", ()))
+            yield without_child(record)
         else:
             yield record
 
 
-def bare(record: Record) -> Record:
+def without_child(record: Record) -> Record:
     """Return a record without its child run, whose records a stream sends earlier under their own path."""
     if record["type"] != "call" or "child" not in record:
         return record

@@ -26,7 +26,7 @@ from rlm_langchain.records import (
     Record,
     TurnRecord,
 )
-from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.trajectory.tree import CallView, RanCell, RunView, Trajectory, TurnView
 from rlm_langchain.types import ContextRef, StopReason, Usage, total_usage
 from rlm_langchain.viewer.code import MOST_HIGHLIGHTED, Batch, Lines, title, tokens
@@ -281,7 +281,7 @@ class _Page:
             "time": record["time"],
         }
         if missing := record.get("degraded"):
-            found["missing"] = [described({kind: count}) for kind, count in missing.items()]
+            found["missing"] = [describe_shortfalls({kind: count}) for kind, count in missing.items()]
         if "answer_ref" in record:
             found["answer_chars"] = record["answer_ref"]["length"]
         return found | _set(record, "read", "coverage")

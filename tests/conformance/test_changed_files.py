@@ -22,7 +22,7 @@ from rlm_langchain.context.sources.subtext import read_excerpt
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import read_units
 from rlm_langchain.errors import JournalError
-from rlm_langchain.retrieval.index.subcontext import Slices
+from rlm_langchain.retrieval.index.subcontext import SliceFinder
 from rlm_langchain.sandboxes.monty import MontySandbox
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.types import (
@@ -222,7 +222,7 @@ READERS: dict[str, Callable[[ContextFile], str]] = {
     "mapped": in_mapped,
     "search": lambda file: "".join(block for content in read_units(file) for block in content.text)[:40],
     "coverage": lambda file: bytes(SubstringIndex.of(file, ours=False).data[:40]).decode(),
-    "slices": lambda file: TEXT[:40] if Slices().find(file, file) else "",
+    "slices": lambda file: TEXT[:40] if SliceFinder().find(file, file) else "",
     "cpython": in_session(CPythonSandbox(), Limits()),
     "cpython, lazily": in_session(CPythonSandbox(), Limits(loaded=1 << 10)),
     "monty": in_session(MontySandbox(), Limits()),

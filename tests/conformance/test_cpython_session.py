@@ -66,7 +66,7 @@ def test_the_host_ends_a_cell_that_has_switched_its_alarm_off(opened):
 
 def test_the_host_ends_a_worker_that_holds_too_much_memory(opened):
     session = opened(Limits(seconds=5, memory=256 << 20))
-    session._worker._most = 1 << 20  # as if the address space had no limit
+    session._worker._max_memory = 1 << 20  # as if the address space had no limit
     assert session.run("import time\nwhile True: pass").reason == "memory"
 
 
@@ -497,7 +497,7 @@ def test_a_worker_that_is_not_confined_does_not_start(monkeypatch):
 
 @pytest.mark.parametrize(("kills", "outcome"), [(1, "2\n"), (2, "the sandbox did not start")])
 def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatch, kills, outcome):
-    start, killed = worker_process.started, []
+    start, killed = worker_process.start_worker, []
 
     def started_and_killed(contexts, memory):
         worker = start(contexts, memory)
@@ -507,7 +507,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_once_more(monkeypatc
         return worker
 
     CPythonSandbox().missing()  # which starts one, the first time
-    monkeypatch.setattr(worker_process, "started", started_and_killed)
+    monkeypatch.setattr(worker_process, "start_worker", started_and_killed)
     try:
         session = CPythonSandbox().open(None, "", Limits())
         shown = session.run("1 + 1").stdout

@@ -19,7 +19,7 @@ if sys.platform != "linux":
 
 from rlm_langchain.errors import SandboxError
 from rlm_langchain.sandboxes.cpython import launcher, launcher_process, policy
-from rlm_langchain.sandboxes.cpython.launcher import Launcher, started
+from rlm_langchain.sandboxes.cpython.launcher import Launcher, start_worker
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.types import Completed, Died, Limits
 from tests.processes import alive, descendants, gone
@@ -258,7 +258,7 @@ def test_a_starter_that_hangs_is_killed(starter, monkeypatch):
     starter.start(REQUEST).close(10)
     process = starter._process.pid
     os.kill(process, signal.SIGSTOP)
-    monkeypatch.setattr(launcher, "END", 0.1)
+    monkeypatch.setattr(launcher, "END_SECONDS", 0.1)
     starter._host.settimeout(0.1)
     with pytest.raises(SandboxError, match="no sandbox could be started: timed out"):
         starter.start(REQUEST)
@@ -287,8 +287,8 @@ class Stubborn:
 
 
 def test_a_starter_that_keeps_the_powers_of_root_starts_nothing():
-    problem = launcher_process.powers_left(Stubborn())
-    assert problem == "the powers of root could not be given up"
+    problem = launcher_process.drop_privileges(Stubborn())
+    assert problem == "the privileges of root could not be dropped"
     host, other = socket.socketpair()
     thread = threading.Thread(target=launcher_process.serve, args=(other, problem))
     thread.start()
@@ -305,5 +305,5 @@ def test_a_request_of_any_size_is_taken(tmp_path):
         path = tmp_path / f"{'x' * 100}{n}"
         path.touch()
         paths.append(path)
-    worker = started(paths, Limits().memory)
+    worker = start_worker(paths, Limits().memory)
     worker.close(10)

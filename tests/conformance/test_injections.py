@@ -34,7 +34,7 @@ from rlm_langchain.context.store import ContextStore
 from rlm_langchain.sandboxes.choose import choose
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.trajectory.jsonl import read_trace, write_trace
-from rlm_langchain.trajectory.tree import flat
+from rlm_langchain.trajectory.tree import flatten
 from tests.data.injections import INJECTIONS, KINDS, Injection, fenced
 from tests.servers.openai import failure
 from tests.servers.scripted import serve
@@ -244,7 +244,7 @@ def judged(
     output: RLMOutput, seen: Seen, saved: Any, wanted: Any, written: Sequence[str], log: str, folder: Path
 ) -> Outcome:
     """All checks on one run."""
-    records = [*flat(output["trajectory"])]
+    records = [*flatten(output["trajectory"])]
     ran = Counter(record["code"].strip("\n") for record in records if record["type"] == "cell")
     state, checkpoints = saved
     trace = folder / "trace.jsonl"
@@ -360,7 +360,7 @@ def test_texts_that_lie_in_the_question_of_a_child_run_have_no_power_over_its_pr
     asked = [messages for messages in seen.roots if asks_a_child(messages)]
     assert len(asked) > len(texts)
     assert [fault for fault in faults_of_prompts(asked) if not fault.startswith("outside")] == []
-    ran = {record["code"].strip("\n") for record in flat(output["trajectory"]) if record["type"] == "cell"}
+    ran = {record["code"].strip("\n") for record in flatten(output["trajectory"]) if record["type"] == "cell"}
     assert ran == {*cells, *CHILD}
     assert output["answer"] == 1
 
@@ -438,8 +438,8 @@ def test_a_key_would_be_seen_wherever_it_is(home: Path, key: str) -> None:
 
 @pytest.mark.parametrize("injection", INJECTIONS, ids=lambda injection: injection.name)
 def test_each_text_would_be_seen_if_it_were_shown_as_it_is(injection: Injection) -> None:
-    bare = [HumanMessage("What is said?"), HumanMessage(injection.text + "\nFORGED")]
-    faults = [*faults_of_prompts([bare])]
+    without_child = [HumanMessage("What is said?"), HumanMessage(injection.text + "\nFORGED")]
+    faults = [*faults_of_prompts([without_child])]
     assert any(fault.startswith("the roles are") for fault in faults)
     if injection.kind == "terminal" and injection.name not in ("markup of rich",):
         assert any(fault.startswith("an unseen") for fault in faults)

@@ -26,8 +26,8 @@ from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
 from rlm_langchain.sandboxes.watchdog import Watchdog, watchdog
 from rlm_langchain.types import Completed, Died, Limits
-from tests.host import CELLS, RESTING
 from tests.processes import alive, descendants, gone, is_starter, is_watchdog
+from tests.sandbox_host import CELLS, RESTING
 
 ALL = [(sandbox, state) for sandbox, cells in CELLS.items() for state in cells]
 WORST = [("cpython", "loop"), ("monty", "loop"), ("monty", "waiting")]
@@ -54,7 +54,7 @@ class Host:
 @contextmanager
 def host(wanted: list[tuple[str, str]]) -> Iterator[Host]:
     """A host with workers in these states, which compute when they should."""
-    command = [sys.executable, "-m", "tests.host", json.dumps(wanted)]
+    command = [sys.executable, "-m", "tests.sandbox_host", json.dumps(wanted)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

@@ -12,7 +12,7 @@ from rlm_langchain.records import Record
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.checksum import checksum
 from rlm_langchain.types import Usage
-from tests.records import Telling
+from tests.records import RecordBuilder
 
 
 class Held:
@@ -51,7 +51,7 @@ class Process:
     ) -> None:
         self.path, self._loop = path, loop
         self.tree = RunTree(budget)
-        self.tree.keep(path)
+        self.tree.open_receipts(path)
         if journal:
             self.tree.journal("", told(journal))
         assert self.tree.receipts is not None
@@ -85,6 +85,9 @@ class Process:
     def go_on(self) -> None:
         """Let everybody go on as far as they can."""
         self._loop.run_until_complete(_turns())
+        for one in self.held:
+            if one.task.done() and not one.task.cancelled():
+                one.task.exception()  # one that has waited may be refused
         self.held = [one for one in self.held if not one.task.done()]
 
     def close(self) -> None:
@@ -108,7 +111,7 @@ async def _turns() -> None:
 
 def told(journal: Mapping[int, Usage]) -> list[Record]:
     """The records of a run whose calls, by number, have used so much."""
-    run = Telling().question().turn(0, "```repl\nask()\n```", "ask()\n", used=Usage()).cell(0, "ask()")
+    run = RecordBuilder().question().turn(0, "```repl\nask()\n```", "ask()\n", used=Usage()).cell(0, "ask()")
     run.wave(0, 0, len(journal))
     for call, used in journal.items():
         run.call(0, call, usage=used.record())

@@ -98,6 +98,8 @@ class Replay:
             self.done[step["does"]] += 1
             accounts = self._accounts()
             assert accounts == step["after"], f"after step {number}, {step['does']}"
+            for process in self.processes.values():
+                assert process.tree.spent_below("") == process.tree.ledger.spent, "each part of it has a place"
         for process in self.processes.values():
             process.close()
 

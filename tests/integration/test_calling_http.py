@@ -204,7 +204,7 @@ async def test_the_gate_is_the_only_limit_and_is_used_in_full(width: int) -> Non
     with serve(lambda _: HANGING) as server:
         asked, gate = model(server.url), asyncio.Semaphore(width)
         async with keep_pool_open():
-            calls = [asyncio.create_task(complete(asked, HI, gate=gate)) for _ in range(width + 5)]
+            calls = [asyncio.create_task(complete(asked, HI, limiter=gate)) for _ in range(width + 5)]
             await asyncio.to_thread(server.wait, lambda s: s.in_flight == width)
             server.rule = lambda _: Reply("late")
             server.release()

@@ -22,7 +22,7 @@ from langgraph.types import Command
 from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.models.reservation import OUTPUT_TOKENS
 from rlm_langchain.testing.models import script
-from tests.interrupted import Grab
+from tests.interrupted_run import TreeObserver
 from tests.processes import children
 from tests.servers.endings import chat
 from tests.servers.openai import HANGING, Message, Reply
@@ -76,7 +76,7 @@ def check_spent(spent: Any, server: Server, lost: int = 2) -> None:
 @pytest.mark.parametrize("sandbox", SANDBOXES)
 @pytest.mark.parametrize("way", ["invoke", "stream", "ainvoke"])
 def test_ctrl_c_settles_the_account_and_leaves_no_process(way: str, sandbox: str, server: Server) -> None:
-    command = [sys.executable, "-m", "tests.interrupted", way, sandbox, server.url]
+    command = [sys.executable, "-m", "tests.interrupted_run", way, sandbox, server.url]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
     try:
         assert program.stdout is not None
@@ -100,15 +100,15 @@ def test_ctrl_c_settles_the_account_and_leaves_no_process(way: str, sandbox: str
 async def test_a_cancel_settles_the_account_and_leaves_no_task_and_no_process(sandbox: str, server: Server) -> None:
     rlm = create_rlm(chat(server.url), sandbox=sandbox, budget=Budget(depth=2))
     five = threading.Event()
-    grab = Grab(rlm, 5, five.set)
-    task = asyncio.create_task(rlm.ainvoke("ROOT", {"callbacks": [grab]}))
+    observer = TreeObserver(rlm, 5, five.set)
+    task = asyncio.create_task(rlm.ainvoke("ROOT", {"callbacks": [observer]}))
     await asyncio.to_thread(five.wait)
     await asyncio.to_thread(server.wait, busy, 120)
     assert children()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    check(grab.left(), server)
+    check(observer.left(), server)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -116,8 +116,8 @@ async def test_a_cancel_settles_the_account_and_leaves_no_task_and_no_process(sa
 def test_a_stream_that_is_left_early_is_settled_too(sandbox: str, server: Server) -> None:
     rlm = create_rlm(chat(server.url), sandbox=sandbox, budget=Budget(depth=2))
     five = threading.Event()
-    grab = Grab(rlm, 5, five.set)
-    stream = rlm.stream("ROOT", {"callbacks": [grab]}, stream_mode="custom", subgraphs=True)
+    observer = TreeObserver(rlm, 5, five.set)
+    stream = rlm.stream("ROOT", {"callbacks": [observer]}, stream_mode="custom", subgraphs=True)
     seen = 0
     for _, record in stream:
         seen += record["type"] == "cell"
@@ -126,14 +126,14 @@ def test_a_stream_that_is_left_early_is_settled_too(sandbox: str, server: Server
     five.wait()
     server.wait(busy, 120)
     stream.close()  # type: ignore[attr-defined]
-    check(grab.left(), server)
+    check(observer.left(), server)
 
 
 async def test_an_async_stream_that_is_left_early_is_settled_too(server: Server) -> None:
     rlm = create_rlm(chat(server.url), budget=Budget(depth=2))
     five = threading.Event()
-    grab = Grab(rlm, 5, five.set)
-    stream = rlm.astream("ROOT", {"callbacks": [grab]}, stream_mode="custom", subgraphs=True)
+    observer = TreeObserver(rlm, 5, five.set)
+    stream = rlm.astream("ROOT", {"callbacks": [observer]}, stream_mode="custom", subgraphs=True)
     seen = 0
     async for _, record in stream:
         seen += record["type"] == "cell"
@@ -142,7 +142,7 @@ async def test_an_async_stream_that_is_left_early_is_settled_too(server: Server)
     await asyncio.to_thread(five.wait)
     await asyncio.to_thread(server.wait, busy, 120)
     await stream.aclose()  # type: ignore[attr-defined]
-    check(grab.left(), server)
+    check(observer.left(), server)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -150,7 +150,7 @@ async def test_a_cancelled_run_with_a_saver_goes_on_where_it_was_and_pays_nothin
     rlm = create_rlm(chat(server.url), budget=Budget(depth=2), checkpointer=InMemorySaver())
     config: Any = {"configurable": {"thread_id": "t"}}
     five = threading.Event()
-    task = asyncio.create_task(rlm.ainvoke("ROOT", {**config, "callbacks": [Grab(rlm, 5, five.set)]}))
+    task = asyncio.create_task(rlm.ainvoke("ROOT", {**config, "callbacks": [TreeObserver(rlm, 5, five.set)]}))
     await asyncio.to_thread(five.wait)
     await asyncio.to_thread(server.wait, busy, 120)
     task.cancel()
@@ -158,14 +158,14 @@ async def test_a_cancelled_run_with_a_saver_goes_on_where_it_was_and_pays_nothin
         await task
     before = dict(server.tokens)
     await asyncio.to_thread(server.wait, lambda s: not s.in_flight)
-    grab = Grab(rlm)
-    again = asyncio.create_task(rlm.ainvoke(None, {**config, "callbacks": [grab]}))
+    observer = TreeObserver(rlm)
+    again = asyncio.create_task(rlm.ainvoke(None, {**config, "callbacks": [observer]}))
     await asyncio.to_thread(server.wait, lambda s: s.calls == REQUESTS + 2 and s.in_flight == 2, 120)
     again.cancel()
     with pytest.raises(asyncio.CancelledError):
         await again
     assert before == dict(server.tokens)
-    check_spent(grab.left()["spent"], server, lost=4)
+    check_spent(observer.left()["spent"], server, lost=4)
 
 
 class Stop(Exception):
@@ -207,14 +207,14 @@ def test_what_a_callback_raises_on_purpose_ends_the_run_and_the_account_is_settl
 
     with serve(quick) as server:
         rlm = create_rlm(chat(server.url))
-        grab = Grab(rlm)
+        observer = TreeObserver(rlm)
         with pytest.raises(Stop):
-            ask(rlm, {"callbacks": [grab, Raising(event, number)]})
+            ask(rlm, {"callbacks": [observer, Raising(event, number)]})
         server.wait(lambda s: not s.in_flight)
-        assert not grab.trees._alive
-        if grab.tree is not None:
-            spent = grab.tree.ledger.spent
-            assert grab.tree.ledger._reserved.calls == 0
+        assert not observer.trees._alive
+        if observer.tree is not None:
+            spent = observer.tree.ledger.spent
+            assert observer.tree.ledger._reserved.calls == 0
             sent = server.stats()["states"].get("sent", 0)
             assert sent <= spent.calls <= 1 + 8, "what was cut off on its way may have been received"
             if event == "on_llm_end":
@@ -259,7 +259,7 @@ def check(left: dict[str, Any], server: Server) -> None:
 def test_no_run_survives_its_process() -> None:
     """Killed outright, a program leaves no worker behind."""
     with serve(play) as server:
-        command = [sys.executable, "-m", "tests.interrupted", "invoke", "cpython", server.url]
+        command = [sys.executable, "-m", "tests.interrupted_run", "invoke", "cpython", server.url]
         program = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT, start_new_session=True)
         try:
             server.wait(busy, 120)

@@ -61,11 +61,35 @@ def test_the_answer_is_on_standard_output_and_the_work_on_standard_error(
     assert "1 turn, 20 sub-calls" in shown
     read = counting.tokens["input"]
     assert f"models read {read:,} tokens" in shown
-    assert f"the context has about 2,500: {100 * read / 2_500:.2g} % of it" in shown
+    assert f"the context has about 2,500, so they read {100 * read / 2_500:.2g} % as many" in shown
 
 
 def test_quiet_shows_nothing_but_the_answer(command: Command, counting: Server, text: Path) -> None:
     assert command(*ASK, text, *MODEL, "--quiet") == Done(0, "10000\n", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "warning"),
+    [
+        ("latin.txt", (), "in the context: 1 undecodable byte sequence replaced by U+FFFD"),
+        ("folder", (), "in the context: left out: 1 binary"),
+        ("latin.txt", ("--encoding", "latin-1"), ""),
+        ("left out; 1 replaced by U+FFFD", (), ""),
+        (None, ("--calls", "5"), "no model calls were left; 17 calls were refused by a limit"),
+    ],
+)
+def test_quiet_warns_in_one_line_if_and_only_if_the_answer_may_lack_something(
+    command: Command, counting: Server, tmp_path: Path, given: str | None, options: tuple[str, ...], warning: str
+) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "left out; 1 replaced by U+FFFD").write_text("text")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text("text")
+    (tmp_path / "folder" / "b.bin").write_bytes(b"\x89PNG\r\n\x1a\n")
+    where = [tmp_path / given] if given else [tmp_path / "latin.txt", "--encoding", "latin-1"]
+    done = command(*ASK, *where, *MODEL, *options, "-q", "--json")
+    assert done.err == (f"rlm: the answer may be wrong or incomplete: {warning}\n" if warning else "")
+    assert "; ".join(json.loads(done.out)["warnings"]) == warning
 
 
 def test_json_is_one_object_with_everything_but_the_steps(command: Command, counting: Server, text: Path) -> None:
@@ -228,23 +252,28 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
     [
         wrong("no model", ["ask", "q"], "no model was named", "local", "OPENROUTER_API_KEY", "OPENAI_BASE_URL"),
         wrong("empty question", ["ask", "  ", *MODEL], "the question is empty"),
-        wrong("unknown form", ["ask", "q", "--model", "gpt"], "'gpt' is no model name", "vendor/name"),
+        wrong("unknown form", ["ask", "q", "--model", "gpt"], "'gpt' is not a valid model name", "vendor/name"),
         wrong("no key", ["ask", "q", "--model", "openai/gpt-4o"], "OPENROUTER_API_KEY is not set"),
         wrong("no such file", ["ask", "q", "nowhere.txt", *MODEL], "nowhere.txt"),
         wrong("no such file, and no model", ["ask", "q", "nowhere.txt", "--model", "a/b"], "nowhere.txt"),
         wrong("empty file", ["ask", "q", "empty.txt", *MODEL], "empty.txt"),
         wrong("binary file", ["ask", "q", "image.png", *MODEL], "an image"),
         wrong("empty folder", ["ask", "q", "folder", *MODEL], "no readable text"),
-        wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "cannot be decoded at byte 3"),
+        wrong("undecodable", ["ask", "q", "latin.txt", "--strict", *MODEL], "decoded at byte 3", "--encoding"),
+        wrong("undecodable in a folder", ["ask", "q", "old", "--strict", *MODEL], "convert it", "leave out"),
+        wrong("not text in UTF-8", ["ask", "q", "bytes", *MODEL], "not text in UTF-8", "--encoding latin-1"),
         wrong("an address", ["ask", "q", "https://x.test/?a&b", *MODEL], "curl -s 'https://x.test/?a&b' | rlm ask"),
         wrong("the wrong way round", ["ask", "latin.txt", "what?", *MODEL], "what?: the question comes first"),
         wrong("a file and no question", ["ask", "latin.txt", *MODEL], 'rlm ask "What is in it?" latin.txt'),
         wrong("a folder and no question", ["ask", "folder", *MODEL], "there is no question"),
         wrong("twice", ["ask", "q", "latin.txt", "latin.txt", *MODEL], "given twice"),
         wrong("no such sandbox", ["ask", "q", "--sandbox", "jail", *MODEL], "no sandbox is called 'jail'"),
+        wrong("a slip in a sandbox", ["ask", "q", "--sandbox", "montty", *MODEL], "did you mean 'monty'?"),
+        wrong("a slip in a strategy", ["ask", "q", "--strategy", "Gerp", *MODEL], "did you mean 'grep'?"),
+        wrong("no provider", ["ask", "q", "--model", "gpt-4o"], "did you mean openai:gpt-4o?"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
         wrong("no encoding", ["ask", "q", "latin.txt", "--encoding", "hex", *MODEL], "--encoding hex is not known"),
-        wrong("another encoding", ["ask", "q", "latin.txt", "--encoding", "ascii", *MODEL], "is not in ascii"),
+        wrong("another encoding", ["ask", "q", "latin.txt", "--encoding", "ascii", *MODEL], "another --encoding"),
         wrong("encoding of a folder", ["ask", "q", "folder", "--encoding", "latin-1", *MODEL], "is a folder"),
         wrong("no price", ["ask", "q", *MODEL, "--price", "3"], "--price 3: give dollars", "0.15:0.60"),
         wrong("price of nobody", ["ask", "q", *MODEL, "--price", "a=1:2"], "there are prices for ['a']"),
@@ -255,7 +284,7 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("negative", ["ask", "q", *MODEL, "--usd", "-1"], "--usd"),
         wrong("no such option", ["ask", "q", "--magic"], "--magic"),
         wrong("no such command", ["dance"], "dance"),
-        wrong("no such trace", ["show", "nothing.jsonl"], "no file and no kept run called 'nothing.jsonl'"),
+        wrong("no such trace", ["show", "nothing.jsonl"], "no saved run and no file called 'nothing.jsonl'"),
         wrong("no trace", ["show", "latin.txt"], "is not a"),
     ],
 )  # fmt: skip
@@ -272,6 +301,9 @@ def test_a_mistake_is_a_sentence_before_any_model_is_asked(
     (tmp_path / "empty.txt").touch()
     (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait\n")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "latin.txt").write_bytes(b"caf\xe9 au lait\n")
+    (tmp_path / "bytes").write_bytes(bytes(range(200, 256)) * 4)
     monkeypatch.chdir(tmp_path)
     done = command(*arguments)
     assert (done.code, done.out) == (2, "")
@@ -517,6 +549,39 @@ def test_a_question_that_is_not_utf8_is_asked_and_what_was_replaced_is_told(
     assert command("show", tmp_path / "t\udce9.jsonl").code == 0
 
 
+def piped(arguments: tuple[Any, ...], reader: str) -> tuple[int, str]:
+    """Run a command whose output a shell pipes to a reader. Returns its exit code, and what was read."""
+    command = shlex.join([sys.executable, "-m", "rlm_langchain", *map(str, arguments)])
+    script = f"{command} {reader}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, start_new_session=True
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("strategies",), ("ask", "--help")])
+def test_a_reader_who_has_seen_enough_ends_a_command_that_only_prints_in_silence(
+    arguments: tuple[str, ...],
+) -> None:
+    assert piped(arguments, "2>&1 | true") == (141, "")
+
+
+def test_a_paid_run_goes_on_when_its_progress_has_no_reader(
+    command: Command, counting: Server, text: Path, tmp_path: Path
+) -> None:
+    answer = tmp_path / "answer"
+    assert piped((*ASK, text, *MODEL), f"2>&1 >{answer} | head -1") == (0, "\n")
+    assert (answer.read_text(), counting.calls) == ("10000\n", 21)
+    code, _ = piped((*ASK, text, *MODEL, "--thread", "kept"), "2>&1 | head -1")
+    assert (code, counting.calls) == (2, 42)
+    assert command("resume", "kept", "-q") == Done(0, "10000\n", "")
+
+
+def test_a_progress_report_that_cannot_be_written_ends_no_run(counting: Server, text: Path) -> None:
+    assert piped((*ASK, text, *MODEL), "2>/dev/full | cat") == (0, "10000\n")
+
+
 @pytest.mark.parametrize("arguments", [("strategies",), ("doctor",), ("runs",)])
 def test_a_full_disk_is_told_by_every_command(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
@@ -541,7 +606,7 @@ def test_what_an_answer_lacks_is_told_to_people_and_programs(
         done = command(*ASK, *MODEL, "--calls", "5", "--json")
     told = json.loads(done.out)
     assert (told["status"], told["stop_reason"], told["degraded"]) == ("partial", "calls", {"refused": 17})
-    assert "the answer may lack something: 17 calls were refused by a limit" in done.err
+    assert "may be wrong or incomplete: no model calls were left; 17 calls were refused by a limit" in done.err
 
 
 def test_the_doctor_says_whether_the_local_model_is_here(

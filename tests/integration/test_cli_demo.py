@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_langchain.cli import demo, sentences
+from rlm_langchain.cli import demo, run_safely
 from rlm_langchain.errors import MissingDependency
 from rlm_langchain.models import registry
 from tests.servers.openai import Message, Reply
@@ -33,18 +33,18 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Play]:
 
 def test_a_right_answer_stands_beside_the_count(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     play(f"FINAL(max(context, key=lambda path: context[path].count({demo.WORD!r})))")
-    assert sentences(demo.main) == 0
+    assert run_safely(demo.main) == 0
     shown = capsys.readouterr()
     answer = next(line for line in shown.out.splitlines() if line.endswith(".py"))
     assert f"counted without a model: {answer}" in shown.out
     assert "The answer is right." in shown.out
     assert demo.QUESTION in shown.err
-    assert "% of it" in shown.err
+    assert "% as many" in shown.err
 
 
 def test_a_wrong_answer_is_said_to_be_wrong(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     play("FINAL('antigravity.py')")
-    assert sentences(demo.main) == 1
+    assert run_safely(demo.main) == 1
     assert "The answer is wrong" in capsys.readouterr().out
 
 
@@ -55,7 +55,7 @@ def test_a_model_that_cannot_be_had_is_a_sentence(
         raise MissingDependency("the weights cannot be reached: set RLM_LOCAL_MODEL")
 
     monkeypatch.setattr("rlm_langchain.models.local.model", missing)
-    assert sentences(demo.main) == 2
+    assert run_safely(demo.main) == 2
     assert "rlm: the weights cannot be reached" in capsys.readouterr().err
 
 

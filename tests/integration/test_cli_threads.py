@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rlm_langchain.cli.commands.runs import Line, table
 from rlm_langchain.durability.thread_lock import thread_lock
 from rlm_langchain.trajectory.jsonl import read_trace
 from tests.commands import Command
@@ -103,12 +104,14 @@ def test_a_run_that_lost_its_model_goes_on_with_the_options_it_was_begun_with(
     options = ("--sub-model", "openai:small", "--iterations", "7", "--sandbox", "monty", "--thread", "book")
     failed = command("ask", "How long?", text, *MODEL, *options)
     assert failed.code == 1
-    assert failed.err.splitlines()[-1] == "What was paid is kept: `rlm resume book` goes on."
+    assert failed.err.splitlines()[-1] == "What was paid for is saved: `rlm resume book` continues."
     [kept] = runs(command)
     assert (kept["thread"], kept["state"], kept["turns"], kept["calls"]) == ("book", "stopped", 2, 5)
     fate.clear()
     since = server.calls
     resumed = command("resume", "book", "--json")
+    assert "the whole run: 3 turns, 3 sub-calls · price unknown\n" in resumed.err
+    assert "added by this command: 1 turn, 0 sub-calls · " in resumed.err
     told = json.loads(resumed.out)
     assert (resumed.code, told["answer"], told["thread"]) == (0, json.loads(ANSWER), "book")
     assert asked(server, since) == ["turn 3"]
@@ -136,7 +139,7 @@ def test_ctrl_c_says_how_to_go_on_and_nothing_is_paid_twice(
     assert "To look back: `rlm show 'my book'`" in err
     stopped = command("show", "my book")
     assert (stopped.code, "turn 2" in stopped.out, "turn 3" in stopped.out) == (0, True, False)
-    assert stopped.out.splitlines()[-1].startswith("cut off here")
+    assert stopped.out.splitlines()[-1].startswith("the run has not ended")
     fate.clear()
     since = server.calls
     trace = tmp_path / "steps.jsonl"
@@ -174,6 +177,7 @@ def test_the_next_question_goes_on_with_the_same_repl_and_the_same_models(comman
     [kept] = runs(command)
     assert (kept["question"], kept["turns"], kept["model"]) == ("And again?", 4, "openai:scripted")
     assert "context: as before" in second.err
+    assert "this question: 1 turn, 0 sub-calls · " in second.err
     shown = command("show", "book").out
     told = ["How long?", "turn 1", "turn 3", "complete:", "And again?", "as before", "turn 4", '["again"']
     assert [shown.index(piece) for piece in told] == sorted(shown.index(piece) for piece in told)
@@ -203,7 +207,8 @@ def test_a_run_that_has_ended_says_its_answer_again_and_asks_nothing(command: Co
     since = done.calls
     again = command("resume", "book")
     assert (again.code, again.out, done.calls) == (0, ANSWER, since)
-    assert "This run has ended" in again.err
+    assert "This run has ended, so no model is called" in again.err
+    assert "the whole run: 3 turns, 3 sub-calls · price unknown\n" in again.err
 
 
 @pytest.mark.parametrize("raised", [("--calls", "300"), ("--usd", "1")])
@@ -220,7 +225,7 @@ def test_a_fork_goes_back_to_a_turn_with_another_model(command: Command, done: S
     since = done.calls
     forked = command("fork", "book", "--at", "3", "--model", "openai:other")
     assert (forked.code, forked.out) == (0, ANSWER)
-    assert "book-2: goes on from book, turn 3" in forked.err
+    assert "The new thread book-2 continues book from before turn 3." in forked.err
     assert asked(done, since) == ["turn 3"]
     assert done.requests[-1].body["model"] == "other"
     assert {(kept["thread"], kept["model"]) for kept in runs(command)} == {
@@ -243,6 +248,41 @@ def test_a_fork_may_have_strategies_and_limits_of_its_own(command: Command, done
     assert command("ask", "?", "--thread", "more", "--strategy", "grep", "-q").code == 0
 
 
+NAMES = {
+    "x" * 200: None,
+    "a/b": None,
+    "😀 it's": None,
+    "..": None,
+    "x" * 201: "has 201 characters: a name may have at most 200",
+    "": "is blank",
+    "a\nb": "has a character that cannot be displayed",
+    " a": "begins or ends with a space",
+    "-x": "begins with a dash",
+}
+
+
+@pytest.mark.parametrize(("name", "problem"), NAMES.items(), ids=range(len(NAMES)))
+def test_a_name_is_taken_or_refused_by_all_commands_alike(
+    command: Command, done: Server, name: str, problem: str | None
+) -> None:
+    asked = command("ask", "And?", *MODEL, f"--thread={name}", "-q")
+    others = [command(*arguments, "--", name) for arguments in (("resume", "-q"), ("show",), ("forget",))]
+    others.append(command("fork", "book", f"--as={name}", "-q"))
+    if problem is None:
+        assert [one.code for one in (asked, *others)] == [0] * 5
+    else:
+        assert [one.code for one in (asked, *others)] == [2] * 5
+        assert all(problem in one.err and name * 2 not in one.err for one in (asked, *others) if name)
+        assert [kept["thread"] for kept in runs(command)] == ["book"]
+
+
+def test_a_table_cuts_long_names_on_a_terminal_only() -> None:
+    line = Line(thread="😀" * 90, question="?", state="complete", turns=1, calls=1, cost_usd=0, at="", model=None)
+    assert ("😀" * 90 in table([line])[1], "😀" * 90 in table([line], 80)[1]) == (True, False)
+    head, row = table([line], 80)
+    assert head.index("state") == row.index("complete") + row.count("😀")
+
+
 def test_the_table_of_runs_is_for_people(command: Command, done: Server) -> None:
     lines = command("runs").out.splitlines()
     assert lines[0].split() == ["thread", "state", "turns", "calls", "cost", "when", "question"]
@@ -253,7 +293,7 @@ def test_the_table_of_runs_is_for_people(command: Command, done: Server) -> None
 def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
     command: Command, server: Server, home: Path
 ) -> None:
-    assert "no runs are kept yet" in command("runs").out
+    assert "there are no saved runs" in command("runs").out
     assert command("runs", "--json").out == "[]\n"
     assert not list(home.iterdir())
 
@@ -270,14 +310,17 @@ def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: P
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["resume", "nobody"], "no run is kept as 'nobody': `rlm runs` lists"),
+        (["resume", "nobody"], "no run is saved as 'nobody': `rlm runs` lists"),
         (["resume", "book", "--strategy", "peek"], "rlm fork book --strategy"),
-        (["fork", "nobody", "--at", "1"], "no run is kept as 'nobody'"),
-        (["forget", "nobody"], "no run is kept as 'nobody'"),
+        (["fork", "nobody", "--at", "1"], "no run is saved as 'nobody'"),
+        (["forget", "nobody"], "no run is saved as 'nobody'"),
         (["fork", "book", "--at", "9"], "no turn 9 to go back to: this thread has made 3"),
         (["fork", "book", "--at", "2", "--as", "book"], "on the thread 'book' already"),
-        (["ask", "q", *MODEL, "--thread", " "], "no run can be kept as ' '"),
-        (["ask", "q", *MODEL, "--thread", "a\x1b[31m"], "no run can be kept as 'a\\\\x1b[31m'"),
+        (["ask", "q", *MODEL, "--thread", " "], "the name ' ' is blank"),
+        (
+            ["ask", "q", *MODEL, "--thread", "a\x1b[31m"],
+            "the name 'a\\x1b[31m' has a character that cannot be displayed",
+        ),
         (["ask", "q", *MODEL, "--approve-above-calls", "much"], "give a number of calls (20), or off"),
         (["ask", "q", *MODEL, "--approve-above-calls", "2.5"], "--approve-above-calls 2.5: give a number of calls"),
         (["ask", "q", *MODEL, "--approve-above-usd", "-1"], "--approve-above-usd -1: give dollars (0.50), or off"),
@@ -344,7 +387,7 @@ def test_a_person_is_asked_before_a_fan_out(
 def test_without_a_terminal_nobody_can_be_asked(
     command: Command, server: Server, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
+    monkeypatch.setattr("rlm_langchain.cli.streams.TERMINAL", tmp_path / "none")
     done = command("ask", "How long?", text, *MODEL, "--approve-above-calls", "3")
     assert (done.code, done.out, server.calls) == (2, "", 0)
     assert "there is no terminal here to ask at" in done.err
@@ -383,7 +426,7 @@ def test_ctrl_c_at_the_question_keeps_the_run_waiting(
     assert process.returncode == 130
     assert "rlm resume book" in err
     assert runs(command)[0]["state"] == "waiting"
-    monkeypatch.setattr("rlm_langchain.cli.session.approve.TERMINAL", tmp_path / "none")
+    monkeypatch.setattr("rlm_langchain.cli.streams.TERMINAL", tmp_path / "none")
     for arguments in ((), ("--approve-above-calls", "100")):
         refused = command("resume", "book", *arguments)
         assert refused.code == 2
@@ -466,4 +509,4 @@ def test_a_thread_that_cannot_be_kept_is_told_and_no_answer_is_lost(
     assert "a checkpoint cannot be written" in failed.err
     assert "Traceback" not in failed.err
     assert (done.calls > before) == (missing != "all")
-    assert ("The answer, which is not kept:" in failed.err) == (missing == "the last")
+    assert ("The answer, which is not saved:" in failed.err) == (missing == "the last")

@@ -166,7 +166,7 @@ RAISED = {
     "double('three')": "LLMError",
     "double(1, 2)": "LLMError",
     "_host_call('unknown', '')": "LLMError",
-    "FINAL({1, 2})": "TypeError",
+    "FINAL(print)": "TypeError",
     "FINAL({1: 2})": "TypeError",
     "FINAL(10**30)": "ValueError",
     "FINAL(float('nan'))": "ValueError",

@@ -101,6 +101,23 @@ def test_each_root_prompt_of_a_conversation_begins_with_the_one_before(ask):
     assert "a novel" not in prompts[-1][-1][1]
 
 
+@pytest.mark.parametrize("then", [None, "and?"])
+def test_the_receipts_that_a_kill_after_the_answer_has_left_are_removed(ask, home, then):
+    held: dict[Any, bytes] = {}
+
+    def leaf(prompt: str) -> str:
+        held.update({path: path.read_bytes() for path in (home / "receipts").iterdir()})
+        return prompt
+
+    rlm = create_rlm(script("FINAL(llm_query('x'))", leaf=leaf), sandbox="monty", checkpointer=InMemorySaver())
+    ask(rlm, "q")
+    for path, receipts in held.items():  # as they were before its process could remove them
+        path.write_bytes(receipts)
+    assert ask(rlm, then)["answer"] == "x"
+    assert [path for path in held if path.exists()] == []
+    assert held
+
+
 def test_a_question_in_the_place_of_a_resume_gives_the_unfinished_cell_up(ask):
     def play(messages):
         if messages[0].type != "system":

@@ -79,7 +79,7 @@ def test_a_disk_that_is_full_is_our_error_and_with_room_the_run_goes_on_unpaid(f
     first = field.whole(program)
     assert first["error"] == "JournalError"
     assert "resume the run" in first["text"]
-    assert "nothing that was paid is lost" in first["text"]
+    assert "nothing that was paid for is lost" in first["text"]
     had = received(program)
     asked = field.asked(since)
     assert set(asked) == had

@@ -10,12 +10,13 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import psycopg
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.graph import START, StateGraph
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
@@ -123,6 +124,47 @@ async def test_async_runs_hold_the_thread_too_and_the_loop_goes_on(database: str
         assert (await rlm.ainvoke("q", thread("asleep")))["answer"] == 1
 
 
+END_LOCKS = """
+select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_whose_lock_was_lost_writes_nothing_more_and_another_one_goes_on(
+    database: str, tmp_path: Any, mode: str
+) -> None:
+    """The lock's connection ends while a call is in flight, as it does when the network fails for a while."""
+    config, others = thread(f"lost {mode}"), []
+
+    def answer(prompt: str) -> str:
+        others.append(prompt)
+        if len(others) > 1:
+            return "asked by the other"
+        with PostgresSaver.from_conn_string(database) as other:
+            other.conn.execute(END_LOCKS)
+            twin = create_rlm(script(*cells, leaf=answer), checkpointer=other, home=tmp_path / "other")
+            assert twin.invoke(None, config)["answer"] == "asked by the other"
+        return "asked by the first"
+
+    def ask() -> Any:
+        with PostgresSaver.from_conn_string(database) as saver:
+            rlm = create_rlm(script(*cells, leaf=answer), checkpointer=saver, home=tmp_path / "one")
+            return rlm.invoke("q", config)
+
+    async def aask() -> Any:
+        async with AsyncPostgresSaver.from_conn_string(database) as saver:
+            rlm = create_rlm(script(*cells, leaf=answer), checkpointer=saver, home=tmp_path / "one")
+            return await rlm.ainvoke("q", config)
+
+    cells = ("word = llm_query('x')", "FINAL(word)")
+    with pytest.raises(JournalError, match=f"the lock is lost, .* \\(on the thread 'lost {mode}'\\)"):
+        asyncio.run(aask()) if mode == "async" else ask()
+    with PostgresSaver.from_conn_string(database) as saver:
+        rlm = create_rlm(script(*cells, leaf=answer), checkpointer=saver, home=tmp_path / "other")
+        assert rlm.invoke(None, config)["answer"] == "asked by the other", "which is what the thread holds"
+    assert others == ["x", "x"]
+
+
 class _Other(PostgresSaver):
     """Somebody else's saver of the same database."""
 
@@ -200,3 +242,25 @@ def test_any_text_is_kept_though_postgres_refuses_some(database: str, text: str)
         answers = [rlm.invoke(f"what is {text}?", config)["answer"] for _ in range(4)]
         assert rlm.graph.get_state(config).values["answer"] == answers[-1]
     assert answers == [1, kept, kept, f"<{kept}>"]
+
+
+class Asking(TypedDict, total=False):
+    query: str
+    answer: Any
+    output: Any
+
+
+@pytest.mark.parametrize("way", ["as_node", "graph"])
+def test_an_answer_with_any_text_is_kept_in_the_state_of_a_parent_graph(
+    database: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rlm = create_rlm(script("FINAL('a\\x00b')"))
+    parent = StateGraph(Asking).add_node("ask", rlm.graph if way == "graph" else rlm.as_node(output="output"))
+    parent.add_edge(START, "ask")
+    with PostgresSaver.from_conn_string(database) as saver:
+        graph = parent.compile(checkpointer=saver)
+        found = graph.invoke({"query": "q"}, thread(f"parent {way}"))
+        assert graph.get_state(thread(f"parent {way}")).values == found
+    assert found["answer"] == "a\ufffdb"
+    assert way == "graph" or found["output"]["answer"] == "a\x00b"
+    assert "U+FFFD stands for 1 character" in caplog.text

@@ -130,7 +130,7 @@ def test_a_hub_that_brings_nothing_more_is_given_up_and_what_came_is_kept(
     served.answer = lambda exchange, begin: exchange.give(BYTES, begin, cut=0 if begin else 1_000)
     with pytest.raises(MissingDependency, match="Hugging Face: it breaks off"):
         find(small())
-    assert served.ranges == [None, *["bytes=1000-"] * download.MAX_WITHOUT_DATA]
+    assert served.ranges == [None, *["bytes=1000-"] * download.MAX_EMPTY_REPLIES]
     assert (weights.folder() / "small.gguf.partial").read_bytes() == BYTES[:1_000]
 
 

@@ -138,17 +138,17 @@ async def test_who_stops_waiting_does_not_stop_it_for_others(server: LocalServer
 
 def test_what_a_conversation_begins_with_is_read_once_for_all_processes(server: LocalServer) -> None:
     server.ready().result(PATIENCE)
-    assert [path.name for path in server.memory.parent.iterdir()] == ["one.bin"]
+    assert [path.name for path in server.state_file.parent.iterdir()] == ["one.bin"]
     server.close()
     reply = chat(server, max_tokens=5).invoke([("system", "Write code."), ("user", "How many?")])
     assert reply.response_metadata["token_usage"]["prompt_tokens_details"]["cached_tokens"] > 20
 
 
 def test_a_memory_that_cannot_be_read_is_made_again(server: LocalServer) -> None:
-    server.memory.parent.mkdir()
-    server.memory.write_bytes(b"nonsense")
+    server.state_file.parent.mkdir()
+    server.state_file.write_bytes(b"nonsense")
     server.ready().result(PATIENCE)
-    assert server.memory.stat().st_size > 1_000
+    assert server.state_file.stat().st_size > 1_000
 
 
 def test_when_it_was_killed_the_next_request_begins_it_again(server: LocalServer) -> None:
@@ -226,12 +226,12 @@ def test_it_ends_when_its_owner_has_nothing_more_to_do(how: str, tiny: Path, tmp
 
 def test_a_process_has_one_server_for_both_roles(tiny: Path, tmp_path: Path) -> None:
     arguments = (tiny, "tiny", 4_096, PROMPT, tmp_path / "state.bin")
-    one = local_server.shared(*arguments)
-    assert local_server.shared(*arguments) is one
+    one = local_server.shared_server(*arguments)
+    assert local_server.shared_server(*arguments) is one
     one.release()
 
 
 @pytest.mark.parametrize(("wanted", "threads"), [("3", 3), ("0", None), ("many", None), ("", None)])
 def test_threads_can_be_chosen(wanted: str, threads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLM_LOCAL_THREADS", wanted)
-    assert local_server._threads() == (threads or min(8, len(os.sched_getaffinity(0))))
+    assert local_server._thread_count() == (threads or min(8, len(os.sched_getaffinity(0))))

@@ -231,7 +231,7 @@ async def test_a_spent_budget_is_a_partial_answer_and_a_foreign_error_keeps_its_
         (["--model", "openai:any", "--http", "somewhere"], "--http somewhere: give PORT, or HOST:PORT"),
         (["--model", "openai:any", "--http", "0.0.0.0:0"], "set RLM_MCP_TOKEN"),
         (["--model", "openai:any", "--http", "127.0.0.1:1"], "nothing can listen at 127.0.0.1, port 1"),
-        (["--model", "openai:any", "--approve-above-calls", "3"], "nobody to ask"),
+        (["--model", "openai:any", "--approve-above-calls", "3"], "no person to ask"),
     ],
 )
 def test_what_cannot_be_served_is_a_sentence(arguments, sentence, capsys, monkeypatch):

@@ -23,7 +23,7 @@ from rlm_langchain import Budget, create_rlm
 from rlm_langchain.errors import InputError
 from rlm_langchain.integrations.mcp_server import (
     CONTEXT_HOURS,
-    CONTEXTS,
+    MAX_CONTEXTS,
     ContextRegistry,
     create_mcp_server,
 )
@@ -152,38 +152,38 @@ async def test_over_stdio_the_end_of_the_client_is_the_end_of_the_server(model: 
 
 def test_names_are_bounded_by_number_and_by_time(tmp_path: Path) -> None:
     now = 0.0
-    desk = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
-    first = desk.load(None, "first", None)
+    registry = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
+    first = registry.load(None, "first", None)
     assert f"{CONTEXT_HOURS} hours" in first["kept"]
-    for number in range(CONTEXTS - 1):
-        desk.load(None, "same", f"n{number}")
-    desk.find([first["name"]])  # a use: it is not the oldest any more
-    desk.load(None, "one more", "one more")
-    assert len(desk.contexts) == CONTEXTS
-    assert desk.find([first["name"]])
+    for number in range(MAX_CONTEXTS - 1):
+        registry.load(None, "same", f"n{number}")
+    registry.find([first["name"]])  # a use: it is not the oldest any more
+    registry.load(None, "one more", "one more")
+    assert len(registry.contexts) == MAX_CONTEXTS
+    assert registry.find([first["name"]])
     with pytest.raises(InputError, match=r"no context is called n0.*until nobody uses it"):
-        desk.find(["n0"])
+        registry.find(["n0"])
     now = CONTEXT_HOURS * 3600 - 1
-    desk.find(["one more"])
+    registry.find(["one more"])
     now += 2
-    desk.find(["one more"])
-    assert list(desk.contexts) == ["one more"]
+    registry.find(["one more"])
+    assert list(registry.contexts) == ["one more"]
 
 
 def test_an_index_goes_with_the_last_name_of_its_context(tmp_path: Path) -> None:
     now = 0.0
-    desk = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
+    registry = ContextRegistry(create_rlm(script("FINAL(1)"), home=tmp_path), (), clock=lambda: now)
     for name in ("a", "b"):
-        desk.load(None, "the same text", name)
-    desk.retriever("a")
+        registry.load(None, "the same text", name)
+    registry.retriever("a")
     now = CONTEXT_HOURS * 3600
-    desk.find(["b"])
+    registry.find(["b"])
     now += 1
-    desk.load(None, "another", "c")
-    assert (list(desk.contexts), len(desk.searches)) == (["b", "c"], 1)
+    registry.load(None, "another", "c")
+    assert (list(registry.contexts), len(registry.searches)) == (["b", "c"], 1)
     now += CONTEXT_HOURS * 3600
-    desk.load(None, "another", "c")
-    assert (list(desk.contexts), len(desk.searches)) == (["c"], 0)
+    registry.load(None, "another", "c")
+    assert (list(registry.contexts), len(registry.searches)) == (["c"], 0)
 
 
 def test_sessions_are_bounded() -> None:

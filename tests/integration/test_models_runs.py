@@ -250,6 +250,7 @@ WRAPPED: dict[str, Callable[[Any], Any]] = {
     "alternatives": lambda chat: chat.configurable_alternatives(ConfigurableField("which"), other=chat),
     "prompt": lambda chat: PROMPT | chat,
     "parser": lambda chat: chat | StrOutputParser(),
+    "function": lambda chat: chat | RunnableLambda(lambda message: message),
     "all": lambda chat: PROMPT | chat.bind(stop=["END"]).with_retry().with_fallbacks([chat]) | StrOutputParser(),
     "init": lambda chat: init_chat_model(
         "openai:m", configurable_fields="any", base_url=chat.openai_api_base, api_key="k"

@@ -100,7 +100,7 @@ def test_a_provider_of_a_plug_in_without_its_key_says_which(
     ("attribute", "value", "told"),
     [
         ("example", "no provider", "of type str: its entry point must name"),
-        ("example", Provider(lambda name: name, key=""), "made a str, no chat model"),  # type: ignore[arg-type, return-value]
+        ("example", Provider(lambda name: name, key=""), "returned a str, which is no chat model"),  # type: ignore[arg-type, return-value]
         ("example", Provider(lambda name: 1 / 0), "raised ZeroDivisionError"),  # type: ignore[arg-type, return-value]
     ],
     ids=["no provider", "no chat model", "an error"],

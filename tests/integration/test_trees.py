@@ -32,11 +32,11 @@ from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.run_scope import CompiledRLM
 from rlm_langchain.runnable.runnable import RLMRunnable
 from rlm_langchain.types import Usage
-from tests.forest import PRICES, Grower, Node, Play
+from tests.random_run_trees import PRICES, PlannedRun, RunTreeGenerator, ScriptedServer
 from tests.servers.scripted import serve
 from tests.servers.server import Request, Server
 
-TREES = int(os.environ.get("RLM_TREES", "80"))
+TREES = int(os.environ.get("RLM_TREES", "32"))
 """How many; the same ones in every run, unless their number is given."""
 
 
@@ -44,7 +44,7 @@ class Counting:
     """A server whose script changes from tree to tree."""
 
     def __init__(self) -> None:
-        self.play: Play | None = None
+        self.play: ScriptedServer | None = None
         self.trees, self.billed = 0, 0
         self.server: Server
 
@@ -134,7 +134,7 @@ def quick(planned: Plan, url: str) -> tuple[RLMRunnable, Components]:
 class Plan:
     """A tree, and how it is run."""
 
-    root: Node
+    root: PlannedRun
     budget: Budget
     memo: bool
     cancel: Cancel | None
@@ -155,7 +155,7 @@ def plan(seed: int) -> Plan:
         output_tokens=chance.choice([None, 150, 1_000]),
     )
     cancel = Cancel(chance.choice(["request", "reply"]), chance.randint(1, 30)) if chance.random() < 0.3 else None
-    root = Grower(chance, chance.randint(1, 12)).node(3)
+    root = RunTreeGenerator(chance, chance.randint(1, 12)).node(3)
     return Plan(root, budget, chance.random() < 0.5, cancel, cancel is None and chance.random() < 0.5)
 
 
@@ -168,7 +168,7 @@ def plan(seed: int) -> Plan:
 @given(seed=st.integers(0, 2**64))
 def test_what_a_tree_has_used_is_what_the_server_has_billed(counting: Counting, seed: int) -> None:
     planned = plan(seed)
-    counting.play = play = Play(planned.root)
+    counting.play = play = ScriptedServer(planned.root)
     first = counting.server.calls
     rlm, components = quick(planned, counting.server.url)
     tally = Tally(components)
@@ -196,7 +196,9 @@ def attempt(run: Any) -> RLMOutput | Literal["cancelled"] | None:
         return "cancelled"
 
 
-async def asynchronously(rlm: Any, asked: Any, config: Any, play: Play, tally: Tally, cancel: Cancel | None) -> Any:
+async def asynchronously(
+    rlm: Any, asked: Any, config: Any, play: ScriptedServer, tally: Tally, cancel: Cancel | None
+) -> Any:
     """Ask on a loop, and cancel when it is time. No task may be left."""
     task, loop = asyncio.ensure_future(rlm.ainvoke(asked, config)), asyncio.get_running_loop()
     if cancel is not None:
@@ -207,7 +209,7 @@ async def asynchronously(rlm: Any, asked: Any, config: Any, play: Play, tally: T
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def cancel_when(cancel: Cancel, play: Play, tally: Tally, stop: Any) -> None:
+def cancel_when(cancel: Cancel, play: ScriptedServer, tally: Tally, stop: Any) -> None:
     """Call `stop` at the moment that `cancel` means."""
     seen = iter(range(1, 10_000))
 

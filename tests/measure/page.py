@@ -20,7 +20,7 @@ from rlm_langchain.records import Record
 from rlm_langchain.types import Usage
 from rlm_langchain.viewer.page import RunPage
 from tests.browser import browser
-from tests.records import Telling
+from tests.records import RecordBuilder
 
 WORDS = (
     "the",
@@ -121,7 +121,7 @@ class Work:
 def run_of(calls: int) -> list[Record]:
     """A run of so many calls."""
     chance, below = random.Random(0), max(1, calls * 3 // 4 // 100)
-    top = Telling().question("What do the tickets say?").turn(0, "```\nask\n```", CODE).cell(0, CODE)
+    top = RecordBuilder().question("What do the tickets say?").turn(0, "```\nask\n```", CODE).cell(0, CODE)
     here = calls - below * 100
     top.wave(0, 0, here)
     for number in range(here):
@@ -140,7 +140,7 @@ def run_of(calls: int) -> list[Record]:
 CODE = "# Ask about every ticket\nanswers = llm_query_batched(questions)\nprint(answers)"
 
 
-def call(of: Telling, chance: random.Random, number: int) -> None:
+def call(of: RecordBuilder, chance: random.Random, number: int) -> None:
     """One sub-call; some fail."""
     more: dict[str, Any] = {"preview": text(chance, 36)[:200], "prompt_chars": 4_000}
     of.call(0, number, text(chance, 30), error="the provider failed" if chance.random() < 0.02 else None, **more)

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from langchain_core.embeddings import Embeddings
 
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.retrieval.cache.index_cache import IndexCache
+from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
 from rlm_langchain.retrieval.embedder import Embedder, identity_of
 from rlm_langchain.retrieval.index import fusion, index
 from tests.measure.texts import Question, Task, code_lines, docstrings, glosses, plain
@@ -74,7 +74,7 @@ def size(tokens: int, folders: list[Path]) -> None:
 def build(asked: dict[str, Any]) -> None:
     """In a process of its own: makes the index."""
     store, before, base = ContextStore(Path(asked["home"])), time.perf_counter(), _peak()
-    asyncio.run(_search(IndexCache(Path(asked["home"]) / "indexes", None), store, asked["ref"], "x"))
+    asyncio.run(_search(SearchIndexes(Path(asked["home"]) / "indexes", None), store, asked["ref"], "x"))
     folder = sum(path.stat().st_size for path in (Path(asked["home"]) / "indexes").rglob("*") if path.is_file())
     took, busy = time.perf_counter() - before, time.process_time()
     print(f"index: {took:.1f} s ({busy:.1f} s of computing), {folder / 2**20:.0f} MB on disk, ", end="")
@@ -83,7 +83,7 @@ def build(asked: dict[str, Any]) -> None:
 
 def search(asked: dict[str, Any]) -> None:
     """In a process of its own: opens the index and searches it."""
-    store, indexes = ContextStore(Path(asked["home"])), IndexCache(Path(asked["home"]) / "indexes", None)
+    store, indexes = ContextStore(Path(asked["home"])), SearchIndexes(Path(asked["home"]) / "indexes", None)
 
     async def ask() -> list[tuple[float, float]]:
         took = []
@@ -100,7 +100,7 @@ def search(asked: dict[str, Any]) -> None:
         print(f"  {name}: p50 {p50:.1f} ms, p95 {p95:.1f} ms, longest {max(times):.1f} ms")
 
 
-async def _search(indexes: IndexCache, store: ContextStore, ref: Any, query: str, most: int = K) -> list[Any]:
+async def _search(indexes: SearchIndexes, store: ContextStore, ref: Any, query: str, most: int = K) -> list[Any]:
     return await indexes.search(store.open(ref), ref["sha256"], query, most)
 
 
@@ -132,7 +132,7 @@ class Rankings(NamedTuple):
 
 def as_built(met: float) -> tuple[float, float]:
     """The weights that `search` uses."""
-    return fusion.weight_of_words(met), 1.0
+    return fusion.word_weight(met), 1.0
 
 
 class Measured:
@@ -144,7 +144,7 @@ class Measured:
         self.ref = store.reference(task.context)
         self.file = store.open(self.ref)
         embedder = model and Embedder(model, home / "vectors", identity_of(model))
-        self.indexes = IndexCache(home / "indexes", embedder)
+        self.indexes = SearchIndexes(home / "indexes", embedder)
         self.rankings = asyncio.run(self._rankings())
 
     async def _rankings(self) -> list[Rankings]:
@@ -164,7 +164,7 @@ class Measured:
             by_words = opened._lexical.search(question.query, 200)
             vector = await self.indexes.embedder.query(question.query) if dense else None
             by_meaning = dense.search(vector, 200).numbers.tolist() if dense else []
-            found.append(Rankings(by_words.numbers.tolist(), by_meaning, by_words.met))
+            found.append(Rankings(by_words.numbers.tolist(), by_meaning, by_words.match_share))
         return found
 
     def report(self) -> None:
@@ -201,8 +201,8 @@ class Measured:
         asked = list(zip(self.task.questions, self.rankings, strict=True))[part]
         hits = 0
         for question, (by_words, by_meaning, met) in asked:
-            rankings = by_words[: index.DEPTH], by_meaning[: index.DEPTH]
-            ranked = fusion.fused(list(zip(weights(met), rankings, strict=True)))
+            rankings = by_words[: index.MIN_DEPTH], by_meaning[: index.MIN_DEPTH]
+            ranked = fusion.fuse(list(zip(weights(met), rankings, strict=True)))
             hits += any(self.holds(number, question) for number, score in ranked[:K] if score > 0)
         return hits / len(asked)
 

@@ -1,18 +1,18 @@
-"""What `ask`, `resume` and `fork` do: from what was typed to the exit code."""
+"""The commands `ask`, `resume` and `fork`."""
 
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.commands import inputs
 from rlm_langchain.cli.options import Setup, Shown
 from rlm_langchain.cli.rendering.summary import RunResult, finish
-from rlm_langchain.cli.session.checkpointing import Keeping
+from rlm_langchain.cli.session.checkpointing import Persistence
 from rlm_langchain.cli.session.run import context_of, watch
-from rlm_langchain.cli.session.threads import SavedRun, Threads, config
+from rlm_langchain.cli.session.threads import SavedRun, Threads, check_name, config
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import RLMInput
 from rlm_langchain.trajectory.jsonl import Trace
@@ -28,76 +28,79 @@ def ask(
     strict: bool,
     encoding: str | None,
 ) -> int:
-    """Begin a run, or put the next question to a thread."""
+    """Start a run, or ask a thread the next question. Returns the exit code."""
     with _trace(shown) as trace:
         with inputs.preparing():
             query = inputs.check(query, context)
             inputs.check_encoding(encoding, context)
-            known = Threads().find(thread) if thread is not None else None
-            if known:
-                known.unbroken()
-            setup = inputs.named(setup.over(known.setup) if known else setup)
-            rlm = inputs.made_of(setup)
-            asked: RLMInput = {
+            saved = Threads().find(thread) if thread is not None else None
+            if saved:
+                saved.unbroken()
+            setup = inputs.with_models(setup.over(saved.setup) if saved else setup)
+            rlm = inputs.build_from(setup)
+            question: RLMInput = {
                 "query": query,
                 "context": inputs.context(context, strict=strict, seconds=rlm.budget.seconds, encoding=encoding),
             }
-        if known and known.standing.is_open and not shown.quiet:
-            print("The question before this one was not answered, and is given up.", file=sys.stderr)
-        ended = watch(rlm, asked, kept=Keeping(thread, setup), trace=trace, quiet=shown.quiet)
+        if saved and saved.standing.is_open and not shown.quiet:
+            streams.say("The earlier question on this thread has no answer, and will not get one.")
+        ended = watch(rlm, question, saving=Persistence(thread, setup), trace=trace, quiet=shown.quiet)
     return finish(ended, json=shown.json, quiet=shown.quiet)
 
 
 def resume(name: str, setup: Setup, shown: Shown) -> int:
-    """Go on with a thread; one that has ended says its answer again."""
+    """Continue a thread. If its run has ended, print the answer again. Returns the exit code."""
     with inputs.preparing():
-        known = Threads().need(name).unbroken()
+        saved = Threads().need(name).unbroken()
         if setup.strategy:
-            raise InputError(f"a model is told of its strategies when it begins: rlm fork {name} --strategy ...")
-    if known.standing.is_open:
-        return _go_on(name, setup.over(known.setup), shown)
+            raise InputError(
+                "the strategies of a run cannot be changed by `rlm resume`, because its model has read them: "
+                f"rlm fork {shlex.quote(name)} --strategy ..."
+            )
+    if saved.standing.is_open:
+        return _continue(name, setup.over(saved.setup), shown)
     if not shown.quiet:
-        print(f"This run has ended. `rlm ask QUERY --thread {name}` asks it something else.", file=sys.stderr)
+        again = f"`rlm ask QUERY --thread {shlex.quote(name)}` asks another question on this thread"
+        streams.say(f"This run has ended, so no model is called. {again}.")
     if setup != Setup():
-        print(
-            "rlm: this run has ended, and no option reopens it, be it a raised limit: "
-            f"`rlm fork {shlex.quote(name)} --at TURN` with the same options goes on from before one of its turns",
-            file=sys.stderr,
+        streams.say(
+            "rlm: this run has ended, so the options of `rlm resume`, such as a higher limit, have no effect: "
+            f"`rlm fork {shlex.quote(name)} --at TURN` with the same options continues from before that turn"
         )
-    return finish(_ended(known), json=shown.json, quiet=shown.quiet)
+    return finish(_ended(saved), json=shown.json, quiet=shown.quiet)
 
 
 def fork(name: str, at: int | None, new: str | None, setup: Setup, shown: Shown) -> int:
-    """Begin a thread with what another one was before a turn, and go on from there."""
+    """Start a thread with the state that another one had before a turn, and continue it. Returns the exit code."""
     with inputs.preparing():
         threads = Threads()
-        known = threads.need(name)
-        new = threads.free(name) if new is None else new
-        threads.find(new)
-        setup = inputs.named(setup.over(known.setup))
-        rlm = inputs.made_of(setup)
+        saved = threads.need(name)
+        new = threads.free_name(name) if new is None else check_name(new)
+        setup = inputs.with_models(setup.over(saved.setup))
+        rlm = inputs.build_from(setup)
         with threads.opened() as saver:
             copy = rlm.model_copy(update={"checkpointer": saver})
             copy.fork(config(name, setup), at=at, thread=new)
         begun = threads.need(new)
     if not shown.quiet:
-        print(f"{new}: goes on from {name}{f', turn {at}' if at else ''}", file=sys.stderr)
+        where = f" from before turn {at}" if at else ""
+        streams.say(f"The new thread {new} continues {name}{where}.")
     if begun.standing.is_open:
-        return _go_on(new, setup, shown)
+        return _continue(new, setup, shown)
     return finish(_ended(begun), json=shown.json, quiet=shown.quiet)
 
 
-def _go_on(name: str, setup: Setup, shown: Shown) -> int:
+def _continue(name: str, setup: Setup, shown: Shown) -> int:
     with _trace(shown) as trace:
         with inputs.preparing():
-            setup = inputs.named(setup)
-            rlm = inputs.made_of(setup)
-        ended = watch(rlm, None, kept=Keeping(name, setup), trace=trace, quiet=shown.quiet)
+            setup = inputs.with_models(setup)
+            rlm = inputs.build_from(setup)
+        ended = watch(rlm, None, saving=Persistence(name, setup), trace=trace, quiet=shown.quiet)
     return finish(ended, json=shown.json, quiet=shown.quiet)
 
 
-def _ended(kept: SavedRun) -> RunResult:
-    return RunResult(kept.output, context_of(kept.output), 0.0, thread=kept.name)
+def _ended(saved: SavedRun) -> RunResult:
+    return RunResult(saved.output, context_of(saved.output), None, thread=saved.name)
 
 
 def _trace(shown: Shown) -> AbstractContextManager[Trace | None]:

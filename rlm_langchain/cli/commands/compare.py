@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import unified_diff
 
-from rlm_langchain.cli.commands.show import records_of
+from rlm_langchain.cli.commands.show import find_run
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.records import STOPS, as_text, one_line
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.records import Record
-from rlm_langchain.trajectory.degradation import described, shortfalls
-from rlm_langchain.trajectory.tree import RunView, Trajectory, flat
+from rlm_langchain.trajectory.degradation import describe_shortfalls, shortfalls
+from rlm_langchain.trajectory.tree import RunView, Trajectory, flatten
 
 WIDTH = 48
 """Characters of a column."""
@@ -19,7 +19,7 @@ WIDTH = 48
 
 def compare_runs(first: str, second: str) -> Iterator[str]:
     """Yield the lines of a comparison of two threads or traces. Raises `InputError` for what is neither."""
-    one, other = ([*flat(records_of(what))] for what in (first, second))
+    one, other = ([*flatten(find_run(what)[0])] for what in (first, second))
     names = ("", one_line(first, WIDTH), one_line(second, WIDTH))
     rows = [names, *zip(FACTS, _facts(one), _facts(other), strict=True)]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -53,7 +53,8 @@ def _facts(records: list[Record]) -> Iterator[str]:
     yield top.answer["status"] if top.answer else "not ended"
     yield one_line(STOPS[top.answer["stop_reason"]], WIDTH) if top.answer else ""
     yield (
-        one_line(described(top.answer.get("degraded", {}) if top.answer else shortfalls(calls)), WIDTH) or "nothing"
+        one_line(describe_shortfalls(top.answer.get("degraded", {}) if top.answer else shortfalls(calls)), WIDTH)
+        or "nothing"
     )
     yield "price unknown" if total.cost is None else numbers.dollars(total.cost)
     yield f"{total.calls:,}"

@@ -1,4 +1,4 @@
-"""`rlm gc`: how old is old, and what to say of what is gone."""
+"""The command `gc`: removes data that no saved run needs, and reports what was freed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ UNITS = {"m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def collect(older_than: str, *, dry_run: bool) -> str:
-    """Collect, and say what was freed."""
-    threads, kept = Threads(), Reachable()
+    """Remove what no saved run needs and nobody used for so long. Returns a report.
+
+    Raises `InputError` for what is not an age. With `dry_run`, nothing is removed.
+    """
+    threads, needed = Threads(), Reachable()
     age = seconds(older_than)
     if threads.path.exists():
         with threads.opened() as saver:
-            kept = references(saver)
-    return told(collect_garbage(home(), kept, older_than=age, dry_run=dry_run), dry_run=dry_run)
+            needed = references(saver)
+    return report(collect_garbage(home(), needed, older_than=age, dry_run=dry_run), dry_run=dry_run)
 
 
 def seconds(age: str) -> float:
-    """An age in seconds. Raises `InputError`."""
+    """Return an age in seconds. Raises `InputError`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", age.strip())
     if not match:
-        raise InputError(f"--older-than {age!r} is no age: give a number and m, h, d or w, 30d for example")
+        raise InputError(f"--older-than {age!r} is not an age: give a number and m, h, d or w, such as 30d")
     return float(match[1]) * UNITS[match[2]]
 
 
-def told(freed: GarbageReport, *, dry_run: bool) -> str:
-    """A sentence."""
+def report(freed: GarbageReport, *, dry_run: bool) -> str:
+    """Return what was freed, as a phrase."""
     counts = (
         (freed.contexts, "context", "contexts"),
         (freed.indexes, "index", "indexes"),
@@ -43,5 +46,5 @@ def told(freed: GarbageReport, *, dry_run: bool) -> str:
     if not parts and not freed.size:
         return "nothing to remove"
     size = numbers.size(freed.size)
-    what = ", ".join(parts) or "what killed processes left"
+    what = ", ".join(parts) or "temporary files of killed processes"
     return f"would free {size}: {what}" if dry_run else f"freed {size}: {what}"

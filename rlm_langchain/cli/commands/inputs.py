@@ -1,4 +1,4 @@
-"""From what was typed to what an RLM is made of and asked. Says what is wrong before anything is paid."""
+"""Turns options and arguments into an RLM, a question and a context. Finds mistakes before a model is called."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limits import LIMITS, Limit
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.session.approve import OFF
-from rlm_langchain.context.decoding import replace_surrogates
+from rlm_langchain.context.decoding import CONVERT, NOT_STRICT, replace_surrogates
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.sources.folders import MAX_TEXT_BYTES, UniqueKeys
 from rlm_langchain.context.sources.streams import as_input_error
@@ -36,13 +37,16 @@ if TYPE_CHECKING:
 
 NO_MODEL = """\
 no model was named. Name one in one of these ways, or set RLM_MODEL to it:
-  --model local                   the small model that comes along: no key, no network after the first use
+  --model local                   the bundled small model: no key, no network after the first use
   --model openai/gpt-4o           any model of OpenRouter, with OPENROUTER_API_KEY set
   --model openai:NAME             OpenAI with OPENAI_API_KEY, or any compatible server with OPENAI_BASE_URL set"""
 
 
-def named(setup: Setup) -> Setup:
-    """With the models that were named, or else those that the environment names. Raises `ConfigurationError`."""
+def with_models(setup: Setup) -> Setup:
+    """Return the options with models: those that were named, else those of the environment.
+
+    Raises `ConfigurationError`.
+    """
     root = setup.model or os.environ.get("RLM_MODEL")
     sub = setup.sub_model or (None if setup.model else os.environ.get("RLM_SUB_MODEL"))
     if not root:
@@ -56,14 +60,13 @@ def named(setup: Setup) -> Setup:
         setup,
         model=root,
         sub_model=sub,
-        strategy=[_absolute(one) for one in setup.strategy or ()] or None,
+        strategy=[_absolute(name) for name in setup.strategy or ()] or None,
         schema=_schema_text(setup.schema),
     )
 
 
 def _schema_text(given: str | None) -> str | None:
-    """The schema itself, by which a kept run is gone on with when its file has changed. Raises
-    `ConfigurationError`."""
+    """Return the schema itself, so that a saved run keeps it when its file changes. Raises `InputError`."""
     if given is None or given.lstrip().startswith("{"):
         return given
     with as_input_error(given):
@@ -84,14 +87,14 @@ def _schema(text: str | None) -> dict[str, Any] | None:
     return schema
 
 
-def made_of(setup: Setup) -> RLMRunnable:
-    """The RLM that options describe. Raises `ConfigurationError`."""
+def build_from(setup: Setup) -> RLMRunnable:
+    """Return the RLM that options describe. Raises `ConfigurationError`."""
     limits = {limit.field: _limit(limit, getattr(setup, limit.option.name)) for limit in LIMITS if limit.option}
     return build(
         root_model=setup.model,
         recursive_model=setup.sub_model,
         sandbox=setup.sandbox or "auto",
-        strategies=[strategy(one) for one in setup.strategy or ()],
+        strategies=[strategy(name) for name in setup.strategy or ()],
         output_schema=_schema(setup.schema),
         prices=prices(setup),
         budget=budget(limits),
@@ -99,7 +102,7 @@ def made_of(setup: Setup) -> RLMRunnable:
 
 
 def prices(setup: Setup) -> dict[str, Price]:
-    """The prices that were given, by model: of one by its name, else of those that no list knows.
+    """Return the given prices by model: of the named model, else of each model that no price list has.
 
     Raises `ConfigurationError`.
     """
@@ -110,7 +113,7 @@ def prices(setup: Setup) -> dict[str, Price]:
     for given in setup.price or ():
         name, _, pair = given.rpartition("=")
         models = [name] if name else [model for model in (setup.model, setup.sub_model) if model]
-        found |= {one: _price(given, pair) for one in models if name or not has_price(resolve(one, "root"))}
+        found |= {model: _price(given, pair) for model in models if name or not has_price(resolve(model, "root"))}
     return found
 
 
@@ -125,7 +128,7 @@ def _price(given: str, pair: str) -> Price:
 
 
 def build(**options: Any) -> RLMRunnable:
-    """The RLM, checked as far as it can be without asking a model. Raises `ConfigurationError`."""
+    """Return an RLM, checked as far as possible without calling a model. Raises `ConfigurationError`."""
     from rlm_langchain.runnable.create import create_rlm
 
     rlm = create_rlm(**options)
@@ -134,24 +137,24 @@ def build(**options: Any) -> RLMRunnable:
 
 
 def budget(limits: Mapping[str, float | int | None]) -> Budget:
-    """The limits that were given; for the others, what `Budget` says."""
+    """Return a budget with the given limits, and the defaults of `Budget` for the others."""
     given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
     return Budget(**given)
 
 
 def strategy(name: str) -> str | Path:
-    """A strategy by name, or a folder of skills by path."""
+    """Return the name of a strategy, or the path of a folder of skills."""
     return Path(name) if os.sep in name or name.startswith(".") else name
 
 
 def _absolute(name: str) -> str:
-    """A folder of skills is found again from wherever the run is gone on with."""
+    """Return the absolute path of a folder of skills, so that the run can be resumed from any folder."""
     found = strategy(name)
     return str(found.absolute()) if isinstance(found, Path) else name
 
 
 def _limit(limit: Limit, given: Any) -> Any:
-    """What was given for a limit. `off` takes the place of what a thread was begun with."""
+    """Return the value of a limit. `off` removes the one that a thread has."""
     if not isinstance(given, str) or given == OFF:
         return None if given == OFF else given
     try:
@@ -166,21 +169,21 @@ def _limit(limit: Limit, given: Any) -> Any:
 
 
 def check(query: str, context: Sequence[str]) -> str:
-    """The question. Raises `InputError` when there is none, or not what it is about."""
+    """Return the question. Raises `InputError` if it is empty, or or if part of the context is not there."""
     if not query.strip():
         raise InputError('the question is empty: rlm ask "What is in this file?" FILE')
     if not context and _is_piped():
         raise InputError(
-            "something is piped in that was not asked about: rlm ask QUERY - reads it, rlm ask QUERY < /dev/null "
-            "goes without it"
+            "something is piped in, and nothing says that it is the context: rlm ask QUERY - reads it, "
+            "rlm ask QUERY < /dev/null ignores it"
         )
     if not context and os.path.exists(query):
         raise InputError(
             f'{visible(query)} is a file or a folder, and there is no question: rlm ask "What is in it?" '
             f"{shlex.quote(visible(query))}"
         )
-    # All this before a model is made: the local one may be fetched then.
-    for name in [one for one in context if one != "-"]:
+    # Checked before the model is built, because the local one may be downloaded then.
+    for name in [name for name in context if name != "-"]:
         if "://" in name and not os.path.exists(name):
             raise InputError(f"{name} is an address: curl -s {shlex.quote(name)} | rlm ask QUERY -")
         if not os.path.exists(name) and os.path.isfile(query):
@@ -191,29 +194,29 @@ def check(query: str, context: Sequence[str]) -> str:
 
 
 def _is_piped() -> bool:
-    """Whether something waits on standard input. Nothing is waited for: nobody may write to a pipe that is open."""
+    """Return whether there is something to read on standard input, without waiting for it."""
     try:
         if sys.stdin.isatty() or not select([sys.stdin], [], [], 0)[0]:
             return False
         return isinstance(sys.stdin.buffer, BufferedReader) and bool(sys.stdin.buffer.peek(1))
-    except (AttributeError, OSError, ValueError):  # it is closed, or no file
+    except (AttributeError, OSError, ValueError):  # standard input is closed, or is not a file
         return False
 
 
 @contextmanager
 def preparing() -> Iterator[None]:
-    """Around all that is done before a model is asked: Ctrl-C there has cost nothing."""
+    """Surround everything that happens before a model is called. Ctrl-C there says that nothing was paid for."""
     try:
         yield
     except KeyboardInterrupt:
-        print("\nInterrupted before anything was asked or paid.", file=sys.stderr)
+        streams.say("\nInterrupted before any model was called.")
         raise
 
 
 def context(
     given: Sequence[str], *, strict: bool, seconds: float | None = None, encoding: str | None = None
 ) -> ContextRef | None:
-    """What was given on the command line, by reference; several things become one dict. Raises `InputError`."""
+    """Return a reference to the context. Several files or folders become one dict. Raises `InputError`."""
     store = ContextStore()
     if not given:
         return None
@@ -224,7 +227,7 @@ def context(
 
 
 def check_encoding(encoding: str | None, given: Sequence[str]) -> None:
-    """Raise `ConfigurationError` for an encoding that there is not, `InputError` for a folder to be read in it."""
+    """Raise `ConfigurationError` for an unknown encoding, and `InputError` for a folder to be read in one."""
     try:
         is_text = encoding is None or codecs.lookup(encoding)._is_text_encoding
     except (LookupError, ValueError):
@@ -245,41 +248,57 @@ def _reference(
     if name == "-" and sys.stdin is None:
         raise InputError("standard input is closed, and - reads from it: pipe something in")
     if encoding is None:
-        return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
+        try:
+            return store.reference(sys.stdin.buffer if name == "-" else Path(name), strict=strict, seconds=seconds)
+        except InputError as error:
+            raise _with_options(error, name) from error
     with as_input_error(visible(name)), ExitStack() as opened:
-        if name != "-" and not stat.S_ISREG(os.stat(name).st_mode):  # to open one, or to read it, may never end
+        if name != "-" and not stat.S_ISREG(os.stat(name).st_mode):  # opening or reading it may never end
             raise InputError(
-                f"{visible(name)} is no regular file, and --encoding is for files and for what is piped in: "
+                f"{visible(name)} is not a regular file, and --encoding is for files and for standard input: "
                 f"cat {shlex.quote(visible(name))} | rlm ask QUERY - --encoding {encoding}"
             )
         stream = sys.stdin.buffer if name == "-" else opened.enter_context(open(name, "rb"))
-        try:  # strictly: latin-1 decodes anything, and what another encoding cannot decode is in none of its texts
+        try:  # strict: bytes that do not fit the encoding mean that it is the wrong one
             return store.reference(codecs.getreader(encoding)(stream), seconds=seconds)
         except InputError as error:
             if not isinstance(error.__cause__, UnicodeError):
                 raise
-            raise InputError(f"{visible(name)} is not in {encoding} ({error.__cause__}): try another") from error
+            raise InputError(
+                f"{visible(name)} is not in {encoding} ({error.__cause__}): give another --encoding, or leave it "
+                "out to have bytes that are not UTF-8 replaced and counted"
+            ) from error
+
+
+def _with_options(error: InputError, name: str) -> InputError:
+    """Return an error about undecodable bytes with the options that help. Any other error is returned as it is."""
+    way_out = next((text for text in (CONVERT, NOT_STRICT) if str(error).endswith(text)), None)
+    if way_out is None:
+        return error
+    known = "convert it to UTF-8" if os.path.isdir(name) else "name its encoding (--encoding latin-1, for example)"
+    replacing = ", or leave out --strict to have such bytes replaced and counted" if way_out == NOT_STRICT else ""
+    return InputError(f"{str(error).removesuffix(way_out)}{known}{replacing}")
 
 
 def _joined(
     given: Sequence[str], store: ContextStore, *, strict: bool, until: float, encoding: str | None
 ) -> dict[str, Any]:
-    """Name to text; the files of a folder by their path in it.
+    """Return the texts by name, and the files of a folder by their path in it.
 
-    Raises `InputError` when it is more than a sandbox holds in memory.
+    Raises `InputError` if they are more than a sandbox can hold in memory.
     """
     joined: dict[str, Any] = {}
     keys, size = UniqueKeys(name for name in given if name != "-"), 0
     for name in given:
         key = "stdin" if name == "-" else keys.key(name)
         if key in joined or given.count(name) > 1:
-            raise InputError(f"{name} was given twice: give it once")
+            raise InputError(f"{visible(name)} was given twice: give it once")
         seconds = None if until == inf else max(0.0, until - time.monotonic())
         reference = _reference(name, store, strict=strict, seconds=seconds, encoding=encoding)
         size += reference["size"] if reference else 0
         if size > MAX_TEXT_BYTES:
             raise InputError(
-                f"what was given is more than {MAX_TEXT_BYTES >> 30} GB of text together: give fewer files at "
+                f"the context has more than {MAX_TEXT_BYTES >> 30} GB of text: give fewer files at "
                 "once, or join them into one, which may be of any size"
             )
         value = store.load(reference) if reference else ""

@@ -1,4 +1,4 @@
-"""`rlm runs`: what is kept, as a table for people and as JSON for programs."""
+"""The command `runs`: the saved runs, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -8,73 +8,86 @@ import sys
 from datetime import datetime
 from typing import Literal, TypedDict
 
+from rich.cells import cell_len, set_cell_size
+
 from rlm_langchain.cli.rendering.numbers import dollars
 from rlm_langchain.cli.rendering.records import one_line
 from rlm_langchain.cli.session.threads import SavedRun, Threads
 from rlm_langchain.durability import standing
 from rlm_langchain.trajectory.tree import Trajectory
 
-State = standing.State | Literal["running"]
+State = standing.ThreadState | Literal["running"]
 """`running`: a process works on it now."""
+NARROWEST = 20
+"""Columns of a terminal that names and questions have at least."""
 COLUMNS = ("thread", "state", "turns", "calls", "cost", "when", "question")
 
 
 class Line(TypedDict):
-    """A thread, in short."""
+    """Summary of a thread."""
 
     thread: str
     question: str
-    """The last one."""
+    """The last question."""
     state: State
     turns: int
     calls: int
-    """Of models, root turns included, over all questions."""
+    """Model calls for all its questions, turns of the root run included."""
     cost_usd: float | None
     at: str
     model: str | None
 
 
 def show(*, json: bool) -> None:
-    """Print all threads, the last one that worked first."""
+    """Print all threads, the one that was written last first."""
     threads = Threads()
-    lines = [line(kept, at_work=threads.at_work(kept.name)) for kept in threads.all()]
+    lines = [line(saved, is_running=threads.is_running(saved.name)) for saved in threads.all()]
     if json:
         print(json_.dumps(lines))
     elif lines:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         print("\n".join(table(lines, width)))
     else:
-        print('no runs are kept yet: rlm ask "..." --thread NAME keeps one')
+        print('there are no saved runs: rlm ask "..." --thread NAME saves one')
 
 
-def line(kept: SavedRun, *, at_work: bool) -> Line:
-    """A thread in short."""
-    spent = Trajectory.of(kept.records).spent.total
-    question = next((record for record in kept.last if record["type"] == "question"), None)
+def line(saved: SavedRun, *, is_running: bool) -> Line:
+    """Return the summary of a thread."""
+    spent = Trajectory.of(saved.records).spent.total
+    question = next((record for record in saved.last if record["type"] == "question"), None)
     return Line(
-        thread=kept.name,
-        question=question["query"] if question else kept.values.get("query", ""),
-        state="running" if at_work else kept.standing.state,
-        turns=sum(record["type"] == "turn" for record in kept.records),
+        thread=saved.name,
+        question=question["query"] if question else saved.values.get("query", ""),
+        state="running" if is_running else saved.standing.state,
+        turns=sum(record["type"] == "turn" for record in saved.records),
         calls=spent.calls,
         cost_usd=spent.cost,
-        at=kept.at,
-        model=kept.setup.model,
+        at=saved.at,
+        model=saved.setup.model,
     )
 
 
 def table(lines: list[Line], width: int = 0) -> list[str]:
-    """Columns below their heads; the question has what is left of the width."""
+    """Return the rows of the table, below their headings. Without a width, nothing is cut.
+
+    With one, names are cut to a third of it, and questions to what the other columns leave.
+    """
     rows = [COLUMNS, *map(_cells, lines)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
-    left = max(20, width - sum(widths) - 2 * len(widths)) if width else 1_000
+    if width:
+        rows = [(_cut(name, max(NARROWEST, width // 3)), *rest) for name, *rest in rows]
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(COLUMNS) - 1)]
+    left = max(NARROWEST, width - sum(widths) - 2 * len(widths)) if width else 1_000
     return [
-        "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths, strict=False)), one_line(row[-1], left)])
-        for row in rows
+        "  ".join([*map(set_cell_size, row[:-1], widths), _cut(one_line(row[-1], 1_000), left)]) for row in rows
     ]
 
 
-def _cells(told: Line) -> tuple[str, ...]:
-    cost = "?" if told["cost_usd"] is None else dollars(told["cost_usd"])
-    when = datetime.fromisoformat(told["at"]).astimezone().strftime("%Y-%m-%d %H:%M") if told["at"] else "?"
-    return told["thread"], told["state"], f"{told['turns']:,}", f"{told['calls']:,}", cost, when, told["question"]
+def _cut(text: str, width: int) -> str:
+    """Cut a text to so many columns of a terminal, where an emoji takes two."""
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    cost = "?" if line["cost_usd"] is None else dollars(line["cost_usd"])
+    when = datetime.fromisoformat(line["at"]).astimezone().strftime("%Y-%m-%d %H:%M") if line["at"] else "?"
+    return line["thread"], line["state"], f"{line['turns']:,}", f"{line['calls']:,}", cost, when, line["question"]

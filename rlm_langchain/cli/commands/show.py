@@ -1,4 +1,4 @@
-"""`rlm show`: a run from its first record to its last, each child run where it was asked for; or as a page."""
+"""The command `show`: a run from its first record to its last, child runs where they were called; or as a page."""
 
 from __future__ import annotations
 
@@ -29,55 +29,62 @@ from rlm_langchain.viewer.page import RunPage
 
 
 def show_run(what: str | None, *, full: bool) -> None:
-    """Show the run of a trace, or of a thread; None: the last one. Raises `InputError` for what is neither."""
-    told = Trajectory.of(records_of(what))
+    """Show a saved run, or the run of a trace; None: the last saved run. Raises `InputError` if there is none."""
+    trajectory = Trajectory.of(find_run(what)[0])
     console = Console(highlight=False)
     view = ScrollView(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
-    top = told.runs.get("", RunView(""))
-    for record in in_order(top):
+    root = trajectory.runs.get("", RunView(""))
+    for record in in_order(root):
         view.write(record)
         for part in narrate(record) if record["type"] == "answer" and not record["path"] else ():
-            view.tell(part)
-    print(f"\n{'' if top.answer else 'cut off here · '}{spending(told.spent.total)}")
+            view.show(part)
+    print(f"\n{'' if root.answer else 'the run has not ended · '}{spending(trajectory.spent.total)}")
 
 
 def write_page(what: str | None, path: Path) -> None:
-    """Write the page of a trace, or of a thread; None: the last one. Raises `InputError` for what is neither, and
-    for a `path` that cannot be written."""
-    kept = None if _is_file(what) else _thread(what)
-    records = records_of(what) if kept is None else kept.unbroken().records
-    RunPage(records, limits=_limits(kept), store=ContextStore()).to_html(path)
-    print(f"wrote {path}. It holds what models were asked and replied, and the text of a short context.")
+    """Write the page of a saved run, or of a trace; None: of the last saved run.
+
+    Raises `InputError` if there is none, and for a `path` that cannot be written.
+    """
+    records, saved = find_run(what)
+    RunPage(records, limits=_limits(saved), store=ContextStore()).to_html(path)
+    print(f"wrote {path}. It contains prompts and replies, and the text of a short context.")
 
 
-def records_of(what: str | None) -> list[Record]:
-    """The records of a file; when there is none, of the thread of that name; None: of the last thread."""
-    return read_trace(Path(what or "")) if _is_file(what) else _thread(what).unbroken().records
+def find_run(what: str | None) -> tuple[list[Record], SavedRun | None]:
+    """Return the records of the saved run of this name or, if there is none, of the trace file; and the saved run.
 
-
-def _is_file(what: str | None) -> bool:
-    return bool(what) and Path(what or "").exists()
-
-
-def _thread(what: str | None) -> SavedRun:
+    None: the last saved run. Raises `InputError` if there is neither.
+    """
     if what is None:
-        if not (all_kept := Threads().all()):
-            raise InputError("no run is kept: `rlm ask --thread NAME` keeps one")
-        print(f"the last run: {visible(all_kept[0].name)}", file=sys.stderr)
-        return all_kept[0]
-    if (kept := Threads().find(what)) is None:
-        raise InputError(f"there is no file and no kept run called {what!r}: `rlm runs` lists the runs")
-    return kept
+        if not (saved_runs := Threads().all()):
+            raise InputError("there is no saved run: `rlm ask --thread NAME` saves one")
+        print(f"the last saved run: {visible(saved_runs[0].name)}", file=sys.stderr)
+        return saved_runs[0].unbroken().records, saved_runs[0]
+    is_file = bool(what) and Path(what).is_file()
+    try:
+        saved = Threads().find(what)
+    except InputError:  # the path of a file need not be a name
+        if not is_file:
+            raise
+        saved = None
+    if saved is not None:
+        return saved.unbroken().records, saved
+    if not is_file:
+        raise InputError(f"there is no saved run and no file called {what!r}: `rlm runs` lists the saved runs")
+    return read_trace(Path(what)), None
 
 
-def _limits(kept: SavedRun | None) -> dict[str, float]:
-    """The limits that a thread was begun with, as far as they were given as numbers."""
-    given = {limit.field: getattr(kept.setup, limit.option.name, None) for limit in LIMITS if limit.option and kept}
+def _limits(saved: SavedRun | None) -> dict[str, float]:
+    """Return the limits that a saved run was started with, if they were given as numbers."""
+    if saved is None:
+        return {}
+    given = {limit.field: getattr(saved.setup, limit.option.name, None) for limit in LIMITS if limit.option}
     return {name: value for name, value in given.items() if isinstance(value, int | float)}
 
 
 def in_order(run: RunView) -> Iterator[Record]:
-    """The records of a run as a tree is read: those of a child run right before the call that it answered."""
+    """Yield the records of a run. Those of a child run come right before the call that it answered."""
     if run.question:
         yield run.question
     for step in run.steps:
@@ -97,8 +104,8 @@ def _of_cell(cell: RanCell) -> Iterator[Record]:
     for wave in cell.waves:
         yield wave
         for number in range(wave["first"], wave["first"] + wave["count"]):
-            asked = rest.pop(number, CallView())
-            yield from in_order(asked.run) if asked.run else ()
-            yield from [asked.record] if asked.record else []
+            call = rest.pop(number, CallView())
+            yield from in_order(call.run) if call.run else ()
+            yield from [call.record] if call.record else []
     if cell.output:
         yield cell.output

@@ -1,1 +1,1 @@
-"""What a person sees of a run in a terminal."""
+"""Shows runs to people, in a terminal."""

@@ -1,10 +1,10 @@
-"""Figures as a person reads them: `1,234`, `3.4 MB`, `$0.0012`, `100 %`."""
+"""Formats numbers for people: `1,234`, `3.4 MB`, `$0.0012`, `100 %`."""
 
 from __future__ import annotations
 
 
 def percent(part: float) -> str:
-    """A share, from 0 to 1. Only the whole is `100 %`, and only nothing is `0 %`."""
+    """Return a share from 0 to 1 as a percentage. Only 1 is `100 %`, and only 0 is `0 %`."""
     share = 100 * part
     if 0 < share < 0.01:
         return "less than 0.01 %"
@@ -14,7 +14,7 @@ def percent(part: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes, in the unit that leaves one to three digits before the point."""
+    """Return a number of bytes, in the unit that leaves one to three digits before the point."""
     if number < 1_000:
         return "1 byte" if number == 1 else f"{number:.0f} bytes"
     for unit in ("kB", "MB", "GB"):
@@ -25,5 +25,5 @@ def size(number: float) -> str:
 
 
 def dollars(cost: float) -> str:
-    """What was paid, to a hundredth of a cent."""
+    """Return a cost, to a hundredth of a cent."""
     return "less than $0.0001" if 0 < cost < 0.0001 else f"${cost:,.4f}"

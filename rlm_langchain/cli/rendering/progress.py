@@ -1,4 +1,4 @@
-"""Fan-outs as a person follows them: how many calls are on their way, and how they went."""
+"""Counts the calls of a batch: how many are awaited, and how they ended."""
 
 from __future__ import annotations
 
@@ -8,61 +8,61 @@ from rlm_langchain.cli.rendering.records import Part, as_text, one_line
 from rlm_langchain.records import CallRecord, Record, WaveRecord
 
 FEW = 3
-"""Up to this many calls are told one by one; of more, only the first failures are."""
+"""Up to this many calls are shown one by one. Of a larger batch, only so many failures are."""
 
 
 @dataclass(slots=True)
 class Wave:
-    """The calls that a cell waits for."""
+    """The batch of calls that a cell waits for."""
 
     record: WaveRecord
     answered: int = 0
     failed: int = 0
-    remembered: int = 0
-    """Answered by what was asked before."""
-    until: float = 0.0
-    """When the last reply came."""
+    reused: int = 0
+    """How many were answered with the reply to an equal call."""
+    last_reply: float = 0.0
+    """When the last reply came, in seconds since the epoch."""
 
     @property
     def count(self) -> int:
-        """How many were asked."""
+        """Return the number of calls."""
         return self.record["count"]
 
     @property
     def done(self) -> int:
-        """How many have come back, one way or the other."""
+        """Return the number of calls that were answered or failed."""
         return self.answered + self.failed
 
     def covers(self, record: CallRecord) -> bool:
-        """Whether this call is one of them."""
+        """Return whether a call belongs to the batch."""
         return self.record["first"] <= record["call"] < self.record["first"] + self.count
 
     def take(self, record: CallRecord) -> None:
-        """One has come back."""
-        self.until = record["time"]
+        """Count a call that was answered or failed."""
+        self.last_reply = record["time"]
         if record["error"] is None:
             self.answered += 1
-            self.remembered += record.get("memo", False)
+            self.reused += record.get("memo", False)
         else:
             self.failed += 1
 
-    def ended(self) -> Part:
-        """How it went."""
+    def result(self) -> Part:
+        """Return what to show when the batch has ended."""
         calls = "1 sub-call" if self.count == 1 else f"{self.count:,} sub-calls"
-        went = "answered" if not self.failed else f"{self.answered:,} answered, {self.failed:,} failed"
-        memory = f", {self.remembered:,} from memory" if self.remembered else ""
-        seconds = max(0.0, self.until - self.record["time"])
-        return Part("note", f"{calls}: {went}{memory} · {seconds:.1f} s", self.record["path"])
+        outcome = "answered" if not self.failed else f"{self.answered:,} answered, {self.failed:,} failed"
+        reused = f", {self.reused:,} from memory" if self.reused else ""
+        seconds = max(0.0, self.last_reply - self.record["time"])
+        return Part("note", f"{calls}: {outcome}{reused} · {seconds:.1f} s", self.record["path"])
 
 
 @dataclass(slots=True)
 class Waves:
-    """The fan-outs of a tree of runs that are going on, by the path of the run."""
+    """The batches of a tree of runs that have not ended, by path of the run."""
 
     open: dict[str, Wave] = field(default_factory=dict)
 
     def take(self, record: Record) -> list[Part]:
-        """Follow what happens; the parts are what there is to say of it."""
+        """Count a record, and return what to show of it."""
         path = record["path"]
         if record["type"] == "call":
             return self._call(record)
@@ -72,23 +72,23 @@ class Waves:
         before = self.open.pop(path, None)
         if record["type"] == "wave":
             self.open[path] = Wave(record)
-        return [before.ended()] if before and before.done else []
+        return [before.result()] if before and before.done else []
 
     def _call(self, record: CallRecord) -> list[Part]:
         wave = self.open.get(record["path"])
         if wave is None or not wave.covers(record):
             return []
         wave.take(record)
-        told = wave.count <= FEW or (record["error"] is not None and wave.failed <= FEW)
-        parts = [_told(record)] if told else []
+        is_shown = wave.count <= FEW or (record["error"] is not None and wave.failed <= FEW)
+        parts = [_part(record)] if is_shown else []
         if wave.done < wave.count:
             return parts
         del self.open[record["path"]]
-        return [*parts, wave.ended()]
+        return [*parts, wave.result()]
 
 
-def _told(record: CallRecord) -> Part:
+def _part(record: CallRecord) -> Part:
     if record["error"] is not None:
         return Part("error", one_line(f"call {record['call']} failed: {record['error']}", 200), record["path"])
-    said = f"asked {one_line(record['preview'])}\n→ {one_line(as_text(record['value']))}"
-    return Part("call", said, record["path"])
+    text = f"asked {one_line(record['preview'])}\n→ {one_line(as_text(record['value']))}"
+    return Part("call", text, record["path"])

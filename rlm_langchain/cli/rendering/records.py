@@ -1,6 +1,7 @@
-"""What a record says to a person, as parts that every view can draw. Nothing here knows a terminal.
+"""Turns records into parts that every view can show, in a terminal or not.
 
-All text of models, of contexts and of code is made visible here: no escape sequence in it reaches a terminal.
+Invisible characters of all text are escaped here, so no escape sequence from a model, a context or code reaches a
+terminal.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rlm_langchain.records import (
     Record,
     TurnRecord,
 )
-from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.trajectory.degradation import describe_shortfalls
 from rlm_langchain.types import StopReason
 
 Kind = Literal["heading", "said", "code", "printed", "error", "note", "call", "answer"]
@@ -34,7 +35,7 @@ STOPS: dict[StopReason, str] = {
     "model": "the model did not answer",
     "cancelled": "it was cancelled",
 }
-"""Why a run ended, in words."""
+"""Why a run ended, for people."""
 
 LINES: dict[Kind, int] = {
     "said": 12,
@@ -45,26 +46,26 @@ LINES: dict[Kind, int] = {
     "call": 2,
     "answer": 8,
 }
-"""How many lines of a part are shown, unless all are asked for."""
+"""Most lines of a part that are shown without `--full`."""
 
 WIDTH = 80
-"""Characters of JSON that stay on one line."""
+"""Longest JSON that is shown on one line, in characters."""
 
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*[\w+-]*[ \t]*$", re.MULTILINE)
 _QUOTED = re.compile(r"^(?P<fence>`{3,})\n(?P<text>.*)\n(?P=fence)$", re.MULTILINE | re.DOTALL)
 
 
 class Part(NamedTuple):
-    """Something to show. The text is safe to print."""
+    """A part of a record. Its text is safe to print."""
 
     kind: Kind
     text: str
     path: str = ""
-    """Of the run that it belongs to."""
+    """Path of the run that it belongs to."""
 
 
 def narrate(record: Record) -> list[Part]:
-    """The parts of a record, in order. Waves and calls have none: they are counted, not told."""
+    """Return the parts of a record, in order. Waves and calls have none: `progress.py` counts them."""
     match record["type"]:
         case "question":
             parts = _question(record)
@@ -85,7 +86,7 @@ def narrate(record: Record) -> list[Part]:
 
 
 def clip(part: Part) -> str:
-    """The text of a part, cut in the middle to what a person cares to see as it goes by."""
+    """Return the text of a part, with its middle cut out if it is long."""
     most = LINES.get(part.kind, 1)
     lines = [line if len(line) <= 1_000 else f"{line[:1_000]} …" for line in part.text.split("\n")]
     if len(lines) <= most:
@@ -96,7 +97,7 @@ def clip(part: Part) -> str:
 
 
 def as_text(answer: object) -> str:
-    """An answer of any type as a person reads it."""
+    """Return an answer as text: a string as it is, everything else as JSON."""
     if isinstance(answer, str):
         return answer
     line = json.dumps(answer, ensure_ascii=False)
@@ -104,24 +105,28 @@ def as_text(answer: object) -> str:
 
 
 def one_line(text: str, most: int = 100) -> str:
-    """The beginning of a text, on one line."""
+    """Return the beginning of a text, on one line."""
     line = visible(" ".join(text[: 4 * most].split()))
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _question(record: QuestionRecord) -> list[Part]:
     about = record.get("context")
-    none = "context: as before" if record.get("follows") else "no context"
-    told = f"context: {about['about']}" if about else none
-    parts = [Part("heading", f"question: {record['query'].strip()}"), Part("note", told)]
-    if ways := ", ".join(record.get("strategies", ())):
-        parts.append(Part("note", f"strategies: {ways}{', chosen by the context' * record.get('chosen', False)}"))
+    if about:
+        context = f"context: {about['about']}"
+    elif record.get("empty"):
+        context = "no context: what was given is empty"
+    else:
+        context = "context: as before" if record.get("follows") else "no context"
+    parts = [Part("heading", f"question: {record['query'].strip()}"), Part("note", context)]
+    if names := ", ".join(record.get("strategies", ())):
+        parts.append(Part("note", f"strategies: {names}{', chosen by the context' * record.get('chosen', False)}"))
     return parts
 
 
 def _turn(record: TurnRecord) -> list[Part]:
     used = record["usage"]
-    what = "the history in short" if record.get("summary") else f"turn {record['turn'] + 1}"
+    what = "summary of the history" if record.get("summary") else f"turn {record['turn'] + 1}"
     heading = (
         f"{what} · {record['model']} · {record['seconds']:.1f} s · "
         f"read {used['input']:,} tokens, wrote {used['output']:,}"
@@ -131,7 +136,7 @@ def _turn(record: TurnRecord) -> list[Part]:
 
 
 def _prose(record: TurnRecord) -> str:
-    """What the model said around its code, which is shown when it is run."""
+    """Return a reply without its code, which is shown when it runs."""
     text = record["text"]
     for code in record["cells"]:
         text = text.replace(code, "", 1)
@@ -153,7 +158,7 @@ def _note(record: NoteRecord) -> list[Part]:
 
 
 def _answer(record: AnswerRecord) -> list[Part]:
-    told = f"{record['status']}: {STOPS[record['stop_reason']]}"
+    heading = f"{record['status']}: {STOPS[record['stop_reason']]}"
     if missing := record.get("degraded"):
-        told = f"{told} ({described(missing)})"
-    return [Part("heading", told), Part("answer", as_text(record["answer"]))]
+        heading = f"{heading} ({describe_shortfalls(missing)})"
+    return [Part("heading", heading), Part("answer", as_text(record["answer"]))]

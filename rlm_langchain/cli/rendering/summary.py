@@ -1,151 +1,224 @@
-"""What is said when a run is over: the answer on standard output, and how it came about beside it."""
+"""Prints the result of a run: the answer on standard output, how it was found on standard error."""
 
 from __future__ import annotations
 
 import json
-import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering.numbers import percent
-from rlm_langchain.cli.rendering.plain import dollars
+from rlm_langchain.cli.rendering.plain import cost_suffix
 from rlm_langchain.cli.rendering.records import STOPS, as_text
 from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.context.sanitize import visible
-from rlm_langchain.errors import InputError
-from rlm_langchain.records import RLMOutput
-from rlm_langchain.trajectory.degradation import described
+from rlm_langchain.records import Record, RLMOutput
+from rlm_langchain.trajectory.degradation import describe_shortfalls
+from rlm_langchain.trajectory.tree import Trajectory
 from rlm_langchain.types import ContextRef, Usage
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_CONTEXT_LOSS = re.compile(r"^(left out: .*|.* replaced by U\+FFFD)$")
+"""Parts of the description of a context that say what the model does not get of it."""
+_NOTE_LOSS = re.compile(r"U\+FFFD stands for|it is left out$")
+"""Notes that say what was changed in a question, or left out of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run has used up to some moment."""
+
+    turns: int = 0
+    sub_calls: int = 0
+    cost: float | None = 0.0
+
+    @classmethod
+    def of_records(cls, records: list[Record]) -> Progress:
+        """Return what these records of one question have used."""
+        spent = Trajectory.of(records).spent
+        turns = [record for record in records if record["type"] == "turn" and not record["path"]]
+        return cls(sum(not turn.get("summary") for turn in turns), spent.sub.calls, spent.total.cost)
+
+    def since(self, before: Progress) -> Progress:
+        """Return the difference."""
+        cost = None if self.cost is None or before.cost is None else max(0.0, self.cost - before.cost)
+        return Progress(max(0, self.turns - before.turns), max(0, self.sub_calls - before.sub_calls), cost)
+
+    def __str__(self) -> str:
+        return f"{_count(self.turns, 'turn')}, {_count(self.sub_calls, 'sub-call')}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A run that is over, as a person or a program wants to hear of it."""
+    """The result of a run, as text for people and as JSON for programs."""
 
     output: RLMOutput
     context: ContextRef | None
-    seconds: float
+    seconds: float | None
+    """How long this process has worked on it. None: it had ended before."""
     trace: str | None = None
-    """Where its steps are kept."""
+    """Path of the trace file."""
     thread: str | None = None
-    """The name under which it can be gone on with."""
+    """Name of the thread that keeps the run."""
+    before: Progress | None = None
+    """What it had used before this process resumed it. None: this process began it."""
 
     @property
     def used(self) -> Usage:
-        """Of all models together."""
+        """Return the usage of all models together."""
         usage = self.output["usage"]
         return Usage(**usage["root"]).plus(Usage(**usage["sub"]))
 
     @property
     def context_tokens(self) -> int | None:
-        """About how many the context has; None without a context."""
+        """Return about how many tokens the context has, or None without a context."""
         return None if self.context is None else approximate_tokens(self.context["size"])
 
     def answer(self, *, terminal: bool) -> str:
-        """As text. What cannot be seen is made visible on a terminal, and kept as it is for a program."""
+        """Return the answer as text. For a terminal, invisible characters are escaped."""
         text = as_text(self.output["answer"])
         return visible(text) if terminal else text
 
     def lines(self) -> list[str]:
-        """How it ended, what it took, and how much of the context a model has read."""
-        output, used = self.output, self.used
-        turns = _count(output["iterations"], "turn")
-        calls = _count(output["sub_calls"], "sub-call")
-        took = f"{turns}, {calls} · {self.seconds:.1f} s{dollars(used.cost)}"
-        missing = described(output.get("degraded") or {})
+        """Return how the run ended, what it used, and how much of the context the models read."""
+        warning = self.warning()
         return [
-            f"{output['status']}: {STOPS[output['stop_reason']]} · {took}",
-            *([f"the answer may lack something: {missing}"] if missing else []),
-            self._reading() + self._coverage(),
+            f"{self.output['status']}: {STOPS[self.output['stop_reason']]}",
+            *([warning] if warning else []),
+            *self._usage(),
+            *self._reading(),
         ]
 
-    def _coverage(self) -> str:
-        """Which share of the context itself was among what models have read, when that is known."""
-        coverage = self.output.get("coverage")
-        if coverage is None:
-            return ""
-        share = percent(coverage["share"]) if coverage["share"] else "nothing"
-        return f"; of its text they were shown {share}"
+    def warnings(self) -> list[str]:
+        """Return what was refused, cut, replaced or left out, each as a phrase. Empty if nothing was."""
+        reason, missing = self.output["stop_reason"], describe_shortfalls(self.output.get("degraded") or {})
+        is_told = self.output["status"] != "partial" or (reason == "degraded" and missing)
+        lost = [loss for record in self.output["trajectory"] for loss in _losses(record)]
+        return list(dict.fromkeys(filter(None, ["" if is_told else STOPS[reason], missing, *lost])))
 
-    def _reading(self) -> str:
+    def warning(self) -> str:
+        """Return all warnings on one line, or an empty text."""
+        warnings, failed = "; ".join(self.warnings()), self.output["status"] == "failed"
+        effect = "something is missing" if failed else "the answer may be wrong or incomplete"
+        return f"{effect}: {warnings}" if warnings else ""
+
+    def _usage(self) -> list[str]:
+        whole = Progress(self.output["iterations"], self.output["sub_calls"], self.used.cost)
+        questions = sum(record["type"] == "question" for record in self.output["trajectory"])
+        scope = "this question" if questions > 1 else "the whole run"
+        total = f"{whole}{{}}{cost_suffix(whole.cost)}"
+        if self.seconds is None:
+            return [f"{scope}: {total.format('')}"]
+        took = f" · {self.seconds:.1f} s"
+        if self.before is None:
+            return [f"{scope}: {total}".format(took) if questions > 1 else total.format(took)]
+        added = whole.since(self.before)
+        return [
+            f"{scope}: {total.format('')}",
+            f"added by this command: {added}{took}{cost_suffix(added.cost)}",
+        ]
+
+    def _reading(self) -> list[str]:
+        """Return how much models read, the size of the context, and the share of it that they were shown."""
         read, wrote = self.used.input, self.used.output
         about = "about " if self.used.estimated else ""
-        told = f"models read {about}{read:,} tokens and wrote {wrote:,}"
+        tokens = f"models read {about}{read:,} tokens and wrote {wrote:,}"
         if self.context_tokens is None:
-            return told
-        of = f"; the context has about {self.context_tokens:,}"
-        return f"{told}{of}{_ratio(read, self.context_tokens)}"
+            return [tokens]
+        size = f"the context has about {self.context_tokens:,}"
+        if 0 < read < self.context_tokens:
+            size += f", so they read {percent(read / self.context_tokens)} as many"
+        coverage = self.output.get("coverage")
+        if coverage is None:
+            return [f"{tokens}; {size}"]
+        share = f"at least {percent(coverage['share'])}" if coverage["share"] else "none"
+        return [f"{tokens}; {size}", f"models were shown {share} of the text of the context"]
 
     def record(self) -> dict[str, Any]:
-        """Everything but the trajectory, as one JSON object."""
+        """Return everything but the trajectory, as one JSON object."""
         rest = {key: value for key, value in self.output.items() if key != "trajectory"}
         context: dict[str, Any] | None = None
         if self.context is not None:
-            told = ("sha256", "kind", "length", "size", "about")
-            context = {key: value for key, value in self.context.items() if key in told}
+            kept = ("sha256", "kind", "length", "size", "about")
+            context = {key: value for key, value in self.context.items() if key in kept}
             context["tokens"] = self.context_tokens
         return {
             **rest,
-            "seconds": round(self.seconds, 3),
+            "warnings": self.warnings(),
+            "seconds": round(self.seconds or 0.0, 3),
             "context": context,
             "trace": self.trace,
             "thread": self.thread,
         }
 
     def json(self) -> str:
-        """One line of ASCII, so that no terminal and no encoding can stumble over what an answer holds."""
+        """Return `record` on one line of ASCII, which every terminal and every encoding can show."""
         return json.dumps(self.record())
 
 
 def finish(ended: RunResult, *, json: bool, quiet: bool) -> int:
-    """Give the answer to standard output and the rest to standard error; the exit code says if there is one."""
+    """Print the answer on standard output and the rest on standard error, and return the exit code.
+
+    With `quiet`, standard error gets the warnings only: one line, or nothing.
+    """
     failed = ended.output["status"] == "failed"
     terminal = sys.stdout.isatty()
     if json:
-        _give(ended.json(), ended)
+        problem = _print_answer(ended.json(), ended)
     elif failed:
-        print(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}", file=sys.stderr)
-        if misfit := ended.output.get("misfit"):
-            print(f"The last answer does not fit the schema: {visible(misfit)}", file=sys.stderr)
-        if not quiet and (found := ended.output.get("found")) is not None:
-            print(f"What was seen last:\n{visible(found)}", file=sys.stderr)
+        problem = None
+        _print_failure(ended, quiet=quiet)
     else:
-        _give("\n" * (terminal and not quiet) + ended.answer(terminal=terminal), ended)
+        problem = _print_answer("\n" * (terminal and not quiet) + ended.answer(terminal=terminal), ended)
+    if problem is not None:
+        streams.print_somewhere(f"rlm: {problem}")
+        return 2
     if not quiet:
-        print("\n" + "\n".join(ended.lines()), file=sys.stderr)
+        streams.say("\n" + "\n".join(ended.lines()))
+    elif not failed and (warning := ended.warning()):
+        streams.say(f"rlm: {warning}")
     return 1 if failed else 0
 
 
-def _give(answer: str, ended: RunResult) -> None:
-    """Write to standard output. Raises `InputError`, which says where the answer is: it was paid for."""
+def _print_failure(ended: RunResult, *, quiet: bool) -> None:
+    streams.say(f"rlm: there is no answer: {STOPS[ended.output['stop_reason']]}")
+    if misfit := ended.output.get("misfit"):
+        streams.say(f"The last answer does not fit the schema: {visible(misfit)}")
+    if not quiet and (found := ended.output.get("found")) is not None:
+        print(f"The code printed last:\n{visible(found)}", file=sys.stderr)
+
+
+def _print_answer(answer: str, ended: RunResult) -> str | None:
+    """Print on standard output. If that fails, return why, and where the answer is instead: it was paid for."""
     try:
         print(answer, flush=True)
-    except BrokenPipeError as error:
-        silence()
+    except BrokenPipeError:
+        streams.discard(sys.stdout)
         closed = "standard output was closed before all of the answer was written"
         if ended.thread:
-            kept = f"`rlm resume {shlex.quote(ended.thread)}` gives it again"
-            raise InputError(f"{closed}: {kept}") from error
-        raise InputError(f"{closed}. The answer is:\n{answer}") from error
+            return f"{closed}: `rlm resume {shlex.quote(ended.thread)}` prints it again"
+        return f"{closed}. The answer is:\n{answer}"
     except OSError as error:
-        silence()
-        raise InputError(
-            f"standard output cannot be written ({error.strerror}): write elsewhere. The answer is:\n{answer}"
-        ) from error
+        streams.discard(sys.stdout)
+        return f"standard output cannot be written ({error.strerror}): write elsewhere. The answer is:\n{answer}"
+    return None
 
 
-def silence() -> None:
-    """Give up standard output: what is left to be written would be tried again when Python ends."""
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+def _losses(record: Record) -> list[str]:
+    """Return what a record says was replaced or left out before a model could read it."""
+    if record["path"]:
+        return []
+    if record["type"] == "question" and (context := record.get("context")):
+        # Names of files are quoted, and may hold anything.
+        parts = _QUOTED.sub('""', context["about"]).split("; ")
+        return [f"in the context: {part}" for part in parts if _CONTEXT_LOSS.match(part)]
+    if record["type"] == "note" and _NOTE_LOSS.search(record["text"]):
+        return [visible(record["text"].rstrip("."))]
+    return []
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _ratio(read: int, tokens: int) -> str:
-    """How much less than the context was read; nothing to boast of when it was not less."""
-    return f": {percent(read / tokens)} of it" if 0 < read < tokens else ""

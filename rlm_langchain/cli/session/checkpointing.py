@@ -1,4 +1,4 @@
-"""Where a run is kept while it works: in the file of the threads, in memory while a person is asked, or nowhere."""
+"""Saves a run while it works: in the file of threads, or in memory while a person may be asked, or not at all."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
-    """The thread of a run; without a name it is over when the command is."""
+class Persistence:
+    """The thread that a run is saved on, with the options of the run. Without a name, the run is not saved."""
 
     thread: str | None = None
     setup: Setup = field(default_factory=Setup)
 
     @asynccontextmanager
-    async def at_work(self, rlm: RLMRunnable) -> AsyncIterator[tuple[RLMRunnable, RunnableConfig | None]]:
-        """The RLM with its saver, and the config that finds its thread."""
+    async def opened(self, rlm: RLMRunnable) -> AsyncIterator[tuple[RLMRunnable, RunnableConfig | None]]:
+        """Yield the RLM with a checkpointer, and the config of its thread."""
         if self.thread is not None:
-            async with Threads().at_hand() as saver:
+            async with Threads().opened_async() as saver:
                 yield _with(rlm, saver), config(self.thread, self.setup)
         elif rlm.budget.asks_person:
             from langgraph.checkpoint.memory import InMemorySaver

@@ -1,4 +1,4 @@
-"""Ctrl-C: work is asked to stop, and the process ends soon after, whatever still hangs."""
+"""Handles Ctrl-C: the work is asked to stop, and the process ends soon after, whatever still hangs."""
 
 from __future__ import annotations
 
@@ -9,50 +9,52 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-PATIENCE = 0.7
-"""Seconds that interrupted work has to close what it opened."""
+GRACE_SECONDS = 0.7
+"""How long interrupted work may take to close what it opened."""
 INTERRUPTED = 130
-"""The exit code that shells give to Ctrl-C."""
+"""The exit code that shells report after Ctrl-C."""
 
 
 @contextmanager
-def interrupting(stop: Callable[[], object], leave: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C calls `stop`; if the process is still there after `PATIENCE`, it calls `leave` and ends.
+def interrupting(stop: Callable[[], object], report: Callable[[], object]) -> Iterator[None]:
+    """Let Ctrl-C call `stop`. If the process still runs after `GRACE_SECONDS`, call `report` and end it.
 
-    What may hang is a provider, a lock, a library; a sandbox's worker ends with the process. Pressed twice,
-    Ctrl-C ends the process at once. `stop` and `leave` run in threads of their own.
+    A provider, a lock or a library may hang; the worker of a sandbox ends with the process. A second Ctrl-C ends
+    the process at once. `stop` and `report` run in threads of their own.
     """
-    hearing, pressed = os.pipe()
-    os.set_blocking(pressed, False)
-    heard = threading.Event()
-    guard = threading.Thread(target=_guard, args=(hearing, heard, stop, leave), daemon=True, name="interrupt")
+    receiving, sending = os.pipe()
+    os.set_blocking(sending, False)
+    received = threading.Event()
+    guard = threading.Thread(target=_guard, args=(receiving, received, stop, report), daemon=True, name="interrupt")
     guard.start()
     # Python runs handlers in the main thread, which a signal does not always wake; this pipe is written at once.
-    before, wakeup = signal.signal(signal.SIGINT, _heard_by_the_guard), signal.set_wakeup_fd(pressed)
+    before, wakeup = signal.signal(signal.SIGINT, _ignore), signal.set_wakeup_fd(sending)
     try:
         yield
     finally:
-        if not heard.is_set():
+        if not received.is_set():
             signal.set_wakeup_fd(wakeup)
             signal.signal(signal.SIGINT, before)
-            os.close(pressed)
+            os.close(sending)
 
 
-def _heard_by_the_guard(signum: int, frame: object) -> None:
-    pass
+def _ignore(signum: int, frame: object) -> None:
+    """Do nothing: the guard reads the signal from the pipe."""
 
 
-def _guard(hearing: int, heard: threading.Event, stop: Callable[[], object], leave: Callable[[], object]) -> None:
-    """Wait for Ctrl-C or, when the pipe is closed, for nothing."""
-    while signal.SIGINT not in (signals := os.read(hearing, 1)):
+def _guard(
+    receiving: int, received: threading.Event, stop: Callable[[], object], report: Callable[[], object]
+) -> None:
+    """Wait for Ctrl-C and end the process, or for the end of the pipe and return."""
+    while signal.SIGINT not in (signals := os.read(receiving, 1)):
         if not signals:
-            os.close(hearing)
+            os.close(receiving)
             return
-    heard.set()
-    with suppress(RuntimeError):  # of a loop that has just ended
+    received.set()
+    with suppress(RuntimeError):  # the event loop has just ended
         stop()
-    if not select.select([hearing], [], [], PATIENCE)[0]:
-        last = threading.Thread(target=leave, daemon=True)  # whatever it raises or waits for, the process ends
+    if not select.select([receiving], [], [], GRACE_SECONDS)[0]:
+        last = threading.Thread(target=report, daemon=True)  # the process ends whatever this raises or waits for
         last.start()
-        last.join(PATIENCE)
+        last.join(GRACE_SECONDS)
     os._exit(INTERRUPTED)

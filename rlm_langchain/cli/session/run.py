@@ -1,4 +1,4 @@
-"""One question, from the first event to the last line: watched, kept, and ended by Ctrl-C within a second."""
+"""Runs one question: shows its progress, saves it, and ends it within a second of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,29 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.cli.rendering.plain import (
-    NoView,
-    PlainWithTicker,
-    View,
-    spending,
-)
+from rlm_langchain.cli import streams
+from rlm_langchain.cli.rendering.plain import NoView, PlainWithTicker, View, spending
 from rlm_langchain.cli.rendering.records import as_text
-from rlm_langchain.cli.rendering.summary import RunResult
+from rlm_langchain.cli.rendering.summary import Progress, RunResult
 from rlm_langchain.cli.session import approve
-from rlm_langchain.cli.session.checkpointing import Keeping
+from rlm_langchain.cli.session.checkpointing import Persistence
 from rlm_langchain.cli.session.interrupt import interrupting
 from rlm_langchain.cli.session.threads import since_question
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.graph.nodes.approve import answered, questions
-from rlm_langchain.records import (
-    Record,
-    RLMInput,
-    RLMOutput,
-    output_of,
-)
+from rlm_langchain.records import Record, RLMInput, RLMOutput, output_of
 from rlm_langchain.trajectory.jsonl import Trace
-from rlm_langchain.trajectory.tree import Trajectory, flat
+from rlm_langchain.trajectory.tree import Trajectory, flatten
 from rlm_langchain.types import ContextRef
 
 if TYPE_CHECKING:
@@ -43,133 +34,138 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Asking:
-    """A question to an RLM, and who watches it being answered."""
+class _Run:
+    """One question to an RLM, with its progress report."""
 
     rlm: RLMRunnable
-    asked: RLMInput | None
-    """None: goes on with the thread that is kept."""
-    kept: Keeping
+    question: RLMInput | None
+    """None: the saved thread is resumed."""
+    saving: Persistence
     quiet: bool = False
     trace: Trace | None = None
-    told: Trajectory = field(default_factory=Trajectory)
-    """Everything so far; the view may draw from it."""
-    begun: float = field(default_factory=time.monotonic)
+    trajectory: Trajectory = field(default_factory=Trajectory)
+    """All records so far. The view may draw from it."""
+    before: Progress | None = None
+    """What the question had used before this process resumed it."""
+    started: float = field(default_factory=time.monotonic)
     view: View = field(default_factory=NoView)
-    _left: bool = False
+    _interrupted: bool = False
 
     def run(self) -> RLMOutput:
         """Ask, and wait for the answer. Raises what the RLM raises, and `KeyboardInterrupt`."""
-        self.view = choose(self.told, quiet=self.quiet)
+        self.view = choose_view(self.trajectory, quiet=self.quiet)
         try:
             return asyncio.run(self._run())
         except RLMError as error:
-            answer = self.told.runs[""].answer if "" in self.told.runs else None
-            if answer is not None:  # it was paid for, and could not be kept
-                error.add_note(f"The answer, which is not kept:\n{visible(as_text(answer['answer']))}")
-            elif self.kept.thread is not None and self.told.runs:
-                error.add_note(f"What was paid is kept: `{resume_command(self.kept.thread)}` goes on.")
+            answer = self.trajectory.runs[""].answer if "" in self.trajectory.runs else None
+            if answer is not None:  # it was paid for, and could not be saved
+                error.add_note(f"The answer, which is not saved:\n{visible(as_text(answer['answer']))}")
+            elif self.saving.thread is not None and self.trajectory.runs:
+                error.add_note(f"What was paid for is saved: `{resume_command(self.saving.thread)}` continues.")
             raise
         finally:
             self.view.close()
 
     @property
     def seconds(self) -> float:
-        """Since it was asked."""
-        return time.monotonic() - self.begun
+        """Return the seconds since this process began to work on the question."""
+        return time.monotonic() - self.started
 
     async def _run(self) -> RLMOutput:
-        loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._answered())
-        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel), self._leave):
+        loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._answer())
+        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel), self._report_interrupt):
             try:
                 return await work
             except asyncio.CancelledError:
-                self._leave()
+                self._report_interrupt()
                 raise KeyboardInterrupt from None
 
-    def _leave(self) -> None:
-        """Leave the terminal as it was, and say how things stand; once."""
-        if not self._left:
-            self._left = True
+    def _report_interrupt(self) -> None:
+        """Restore the terminal and say how to continue, once."""
+        if not self._interrupted:
+            self._interrupted = True
             self.view.close()
-            print(interrupt_message(self.told, self.trace, self.kept.thread), file=sys.stderr, flush=True)
+            message = interrupt_message(self.trajectory, self.trace, self.saving.thread)
+            streams.say(message)
 
-    async def _answered(self) -> RLMOutput:
-        async with self.kept.at_work(self.rlm) as (rlm, config):
-            given: RLMInput | Command[Any] | None = self.asked
+    async def _answer(self) -> RLMOutput:
+        async with self.saving.opened(self.rlm) as (rlm, config):
+            given: RLMInput | Command[Any] | None = self.question
             if given is None:
-                await self._recall(rlm, config)
-            values = await self._until_it_waits(rlm, given, config)
+                await self._read_earlier(rlm, config)
+            values = await self._stream(rlm, given, config)
             while questions(values):
-                given = await self._decided(rlm, values)
-                values = await self._until_it_waits(rlm, given, config)
+                given = await self._decide(rlm, values)
+                values = await self._stream(rlm, given, config)
             return output_of(values)
 
-    async def _until_it_waits(self, rlm: RLMRunnable, given: Any, config: RunnableConfig | None) -> dict[str, Any]:
-        """Let it work until it has ended, or waits for a person; its state then."""
+    async def _stream(self, rlm: RLMRunnable, given: Any, config: RunnableConfig | None) -> dict[str, Any]:
+        """Work until the run ends or waits for a person, and return its state then."""
         values: dict[str, Any] = {}
         async for path, mode, event in rlm.astream(given, config, stream_mode=["custom", "values"], subgraphs=True):
             if mode == "custom":
-                self._tell(event)
+                self._show(event)
             elif not path:
                 values = event
         return values
 
-    async def _recall(self, rlm: RLMRunnable, config: RunnableConfig | None) -> None:
-        """What was done before this process belongs to the account, and to the trace."""
+    async def _read_earlier(self, rlm: RLMRunnable, config: RunnableConfig | None) -> None:
+        """Read what earlier processes have done: it belongs to the totals, and to the trace."""
         state = await rlm.graph.aget_state(config or {})
-        for record in flat(since_question(state.values.get("trajectory", []))):
-            self._note(record)
+        records = list(flatten(since_question(state.values.get("trajectory", []))))
+        self.before = Progress.of_records(records)
+        for record in records:
+            self._record(record)
 
-    async def _decided(self, rlm: RLMRunnable, values: dict[str, Any]) -> Command[Any]:
-        """What a person says to what the run waits for: now, or when told not to be asked."""
-        if not rlm.budget.asks_person:  # any more: they are off
+    async def _decide(self, rlm: RLMRunnable, values: dict[str, Any]) -> Command[Any]:
+        """Return a person's decision on the calls that the run waits with. A yes, if it no longer has to ask."""
+        if not rlm.budget.asks_person:
             return answered(values, lambda _: True)
         self.view.close()
-        said = await asyncio.to_thread(answered, values, approve.granted)
-        self.view = choose(self.told, quiet=self.quiet)
-        return said
+        decision = await asyncio.to_thread(answered, values, approve.ask_person)
+        self.view = choose_view(self.trajectory, quiet=self.quiet)
+        return decision
 
-    def _tell(self, record: Record) -> None:
-        self._note(record)
+    def _show(self, record: Record) -> None:
+        self._record(record)
         self.view.write(record)
 
-    def _note(self, record: Record) -> None:
-        self.told.add(record)
+    def _record(self, record: Record) -> None:
+        self.trajectory.add(record)
         if self.trace is None:
             return
         try:
             self.trace.write(record)
         except InputError as error:
             self.trace = None
-            print(f"rlm: {error}, and the run goes on without it", file=sys.stderr, flush=True)
+            streams.say(f"rlm: {error}, and the run continues without it")
 
 
 def watch(
     rlm: RLMRunnable,
-    asked: RLMInput | None,
+    question: RLMInput | None,
     *,
-    kept: Keeping = Keeping(),  # noqa: B008 - a frozen value
+    saving: Persistence = Persistence(),  # noqa: B008 - a frozen value
     trace: Trace | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Ask a question, show how it is answered, and keep its steps in a trace when there is one."""
+    """Ask a question and show its progress. With a trace, write every step to it. None resumes the thread."""
     if rlm.budget.asks_person:
         approve.check()
-    asking = Asking(rlm, asked, kept, quiet, trace)
-    output = asking.run()
-    traced = str(asking.trace.path) if asking.trace else None
-    return RunResult(output, context_of(output), asking.seconds, traced, kept.thread)
+    run = _Run(rlm, question, saving, quiet, trace)
+    output = run.run()
+    trace_path = str(run.trace.path) if run.trace else None
+    return RunResult(output, context_of(output), run.seconds, trace_path, saving.thread, run.before)
 
 
 def context_of(output: RLMOutput) -> ContextRef | None:
-    """What was asked about; in a conversation the last context that was given."""
+    """Return the context of the question; in a conversation, the last one that was given."""
     questions = (record for record in reversed(output["trajectory"]) if record["type"] == "question")
     return next((context for question in questions if (context := question.get("context"))), None)
 
 
-def choose(told: Trajectory, *, quiet: bool) -> View:
-    """The view that suits standard error."""
+def choose_view(trajectory: Trajectory, *, quiet: bool) -> View:
+    """Return the view for this standard error."""
     if quiet:
         return NoView()
     from rich.console import Console
@@ -179,22 +175,25 @@ def choose(told: Trajectory, *, quiet: bool) -> View:
         return PlainWithTicker(sys.stderr)
     from rlm_langchain.cli.rendering.rich import Drawing
 
-    return Drawing(console, told)
+    return Drawing(console, trajectory)
 
 
-def interrupt_message(told: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
-    """What to tell who interrupts a run: what it cost, and how to go on."""
-    kept = str(trace.path) if trace else thread
-    look = f"`rlm show {shlex.quote(kept)}` shows how far it came" if kept else "--trace FILE would keep a record"
-    on = "The same command begins anew: with --thread NAME it could go on from here."
-    if thread is not None:
-        on = f"To go on from here: {resume_command(thread)}"
+def interrupt_message(trajectory: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
+    """Return what to print after Ctrl-C: what the run has used, and how to continue it."""
+    saved = str(trace.path) if trace else thread
+    steps = (
+        f"`rlm show {shlex.quote(saved)}` shows how far it came" if saved else "--trace FILE would have saved it"
+    )
+    if thread is None:
+        go_on = "The same command starts from the beginning. With --thread NAME, the run could have been resumed."
+    else:
+        go_on = f"To go on from here: {resume_command(thread)}"
     return (
-        f"\nInterrupted after {spending(told.spent.total)}; nothing more is asked or paid.\n{on}\n"
-        f"To look back: {look}."
+        f"\nInterrupted after {spending(trajectory.spent.total)}; no more calls are made or paid for.\n"
+        f"{go_on}\nTo look back: {steps}."
     )
 
 
 def resume_command(thread: str) -> str:
-    """The command that goes on with a thread, to be copied."""
+    """Return the command that resumes a thread, ready to copy."""
     return f"rlm resume {shlex.quote(thread)}"

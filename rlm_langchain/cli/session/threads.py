@@ -1,4 +1,4 @@
-"""Threads: the runs that the command keeps by a name, in one SQLite file, so that they can be gone on with."""
+"""The saved runs of the command, each a named thread in one SQLite file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.cli.options import Setup, read_setup, write_setup
-from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.store import home
 from rlm_langchain.durability.checkpointer import as_journal_error, checked_saver
 from rlm_langchain.durability.standing import Standing, standing_of
@@ -27,114 +26,114 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 SETUP = "rlm_setup"
-"""In the metadata of each checkpoint: what the RLM was made of that wrote it."""
-LONGEST = 200
+"""Key in the metadata of each checkpoint: the options of the RLM that wrote it."""
+LONGEST_NAME = 200
+"""Longest name of a thread, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedRun:
-    """A thread as its last checkpoint has it."""
+    """A thread, as its last checkpoint describes it."""
 
     name: str
     setup: Setup
     values: dict[str, Any]
     at: str
-    """When something of it was last written, in ISO 8601."""
+    """When its last checkpoint was written, in ISO 8601."""
     standing: Standing
     damage: JournalError | None = None
-    """What is wrong with a thread that is broken."""
+    """What is wrong with a broken thread."""
 
     @property
     def records(self) -> list[Record]:
-        """Of all its questions."""
+        """Return the records of all its questions."""
         return list(self.values.get("trajectory", ()))
 
     @property
     def last(self) -> list[Record]:
-        """The records since its last question."""
+        """Return the records since its last question."""
         return since_question(self.records)
 
     def unbroken(self) -> SavedRun:
-        """The thread itself. Raises `JournalError` when it is broken."""
+        """Return this thread. Raises `JournalError` if it is broken."""
         if self.damage is not None:
             raise self.damage
         return self
 
     @property
     def output(self) -> RLMOutput:
-        """How its last question was answered."""
+        """Return the output of its last question."""
         return output_of(self.values)
 
 
 class Threads:
-    """All threads in one file. Nothing is created before the first one."""
+    """All threads in one file. The file is created with the first thread."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or home() / "threads.sqlite"
 
     def all(self) -> list[SavedRun]:
-        """Every thread, the one that was written last first."""
+        """Return every thread, the one that was written last first."""
         if not self.path.exists():
             return []
         with self.opened() as saver:
             graph = reader(saver)
-            found = [kept for name in names(saver) if (kept := _look(graph, saver, name))]
-        return sorted(found, key=lambda kept: kept.at, reverse=True)
+            found = [saved for name in names(saver) if (saved := _read(graph, saver, name))]
+        return sorted(found, key=lambda saved: saved.at, reverse=True)
 
     def find(self, name: str) -> SavedRun | None:
-        """A thread; None when there is none of that name. Raises `InputError` for what is no name."""
-        if not name.strip() or not name.isprintable() or len(name) > LONGEST:
-            raise InputError(f"no run can be kept as {visible(name[:LONGEST])!r}: give it a short printable name")
+        """Return a thread, or None if there is none of that name. Raises `InputError` if no thread may have it."""
+        check_name(name)
         if not self.path.exists():
             return None
         with self.opened() as saver:
-            return _look(reader(saver), saver, name)
+            return _read(reader(saver), saver, name)
 
     def need(self, name: str) -> SavedRun:
-        """A thread. Raises `InputError` when there is none of that name."""
-        if (kept := self.find(name)) is None:
-            raise InputError(f"no run is kept as {name!r}: `rlm runs` lists those that are")
-        return kept
+        """Return a thread. Raises `InputError` if there is none of that name."""
+        if (saved := self.find(name)) is None:
+            raise InputError(f"no run is saved as {name!r}: `rlm runs` lists the saved runs")
+        return saved
 
-    def free(self, name: str) -> str:
-        """A name like this one that no thread has."""
+    def free_name(self, name: str) -> str:
+        """Return the first of `name-2`, `name-3`, ... that no thread has."""
         number = 2
         while self.find(f"{name}-{number}"):
             number += 1
         return f"{name}-{number}"
 
     def forget(self, name: str) -> None:
-        """Remove a thread with all its checkpoints. Raises `InputError`, and `ThreadBusy` when it is at work."""
+        """Remove a thread with all its checkpoints. Raises `InputError`, and `ThreadBusy` if it is running."""
         self.need(name)
         with thread_lock(self.path.parent, name), self.opened() as saver, as_journal_error("written"):
             saver.delete_thread(name)
 
-    def at_work(self, name: str) -> bool:
-        """Whether a process works on it now."""
+    def is_running(self, name: str) -> bool:
+        """Return whether a process works on a thread now."""
         return is_held(self.path.parent, name)
 
     @contextmanager
     def opened(self) -> Iterator[SqliteSaver]:
-        """The saver, for commands that ask no model."""
+        """Yield the saver, for commands that call no model."""
         from langgraph.checkpoint.sqlite import SqliteSaver
 
         self._prepare()
-        with self._named(), closing(sqlite3.connect(self.path, check_same_thread=False)) as connection:
+        with self._naming_file(), closing(sqlite3.connect(self.path, check_same_thread=False)) as connection:
             yield checked_saver(SqliteSaver(connection))
 
     @asynccontextmanager
-    async def at_hand(self) -> AsyncIterator[AsyncSqliteSaver]:
-        """The saver, for a run."""
+    async def opened_async(self) -> AsyncIterator[AsyncSqliteSaver]:
+        """Yield the saver, for a run."""
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
         self._prepare()
-        with self._named():
+        with self._naming_file():
             async with AsyncSqliteSaver.from_conn_string(str(self.path)) as saver:
                 yield saver
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Says which file it is that cannot be read or written."""
+    def _naming_file(self) -> Iterator[None]:
+        """Add the path of the file to errors of the database."""
         try:
             yield
         except JournalError as error:
@@ -153,36 +152,54 @@ class Threads:
             self.path.touch(mode=0o600)
         except OSError as error:
             raise JournalError(
-                f"runs cannot be kept in {self.path} ({error.strerror}): set RLM_HOME to another folder"
+                f"runs cannot be saved in {self.path} ({error.strerror}): set RLM_HOME to another folder"
             ) from error
 
 
+def check_name(name: str) -> str:
+    """Return a name that a thread may have. Raises `InputError` for any other, which says what is wrong with it."""
+    if len(name) > LONGEST_NAME:
+        problem = f"has {len(name):,} characters: a name may have at most {LONGEST_NAME}"
+    elif not name.strip():
+        problem = "is blank: give a name with a visible character"
+    elif not name.isprintable():
+        problem = "has a character that cannot be displayed: give a name without it"
+    elif name != name.strip():
+        problem = "begins or ends with a space: give a name without it"
+    elif name.startswith("-"):
+        problem = "begins with a dash, like an option: give a name that begins otherwise"
+    else:
+        return name
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:20]}…"
+    raise InputError(f"the name {shown!r} {problem}")
+
+
 def names(saver: SqliteSaver) -> list[str]:
-    """Of all threads in a file."""
+    """Return the names of all threads in a file."""
     with as_journal_error("read"), saver.cursor(transaction=False) as cursor:
         return [name for (name,) in cursor.execute("select distinct thread_id from checkpoints")]
 
 
 def config(name: str, setup: Setup | None = None) -> RunnableConfig:
-    """How LangGraph finds a thread; what is written with it remembers the setup."""
+    """Return the config of a thread. Checkpoints that are written with it hold the options."""
     found: RunnableConfig = {"configurable": {"thread_id": name}}
     return {**found, "metadata": {SETUP: write_setup(setup)}} if setup else found
 
 
 def since_question(records: list[Record]) -> list[Record]:
-    """What belongs to the last question."""
+    """Return the records from the last question of the root run on."""
     asked = [i for i, record in enumerate(records) if record["type"] == "question"]
     return records[asked[-1] :] if asked else []
 
 
-def _look(graph: Graph, saver: Any, name: str) -> SavedRun | None:
+def _read(graph: Graph, saver: Any, name: str) -> SavedRun | None:
     try:
         state = graph.get_state(config(name))
         standing = standing_of(state)
         if standing.state == "broken":
             raise JournalError(f"{DAMAGED} (on the thread {name!r})")
     except JournalError as error:
-        last = next(saver.sound({"configurable": {"thread_id": name, "checkpoint_ns": ""}}), None)
+        last = next(saver.list_intact({"configurable": {"thread_id": name, "checkpoint_ns": ""}}), None)
         metadata, at = (last.metadata, last.checkpoint["ts"]) if last else ({}, "")
         return SavedRun(name, read_setup(metadata.get(SETUP)), {}, at, Standing("broken"), error)
     if standing.state == "new":

@@ -73,7 +73,7 @@ def _to_json_value(value: Any, depth: int = 0) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What an Enum stands for, and numpy's numbers as Python's; anything else as it is."""
+    """Return the value of an Enum, and NumPy's numbers as Python's. Anything else is returned unchanged."""
     if isinstance(value, Enum):
         return value.value
     return value.tolist() if getattr(getattr(value, "dtype", None), "kind", " ") in "biufU" else value

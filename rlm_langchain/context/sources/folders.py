@@ -93,7 +93,7 @@ class _FolderReader:
         writer.write(b"}")
 
     def about(self) -> str:
-        """`dict of 799 files: path -> text, 12,600,000 characters in all (about 3,100,000 tokens); ...`."""
+        """Return `dict of 799 files: path -> text, 12,600,000 characters in all (about 3,100,000 tokens); ...`."""
         more = sum(self.walk.left_out.values()) > len(self.walk.named) > 0
         named = ", ".join(self.walk.named) + (", ..." if more else "")
         return describe.join_parts(

@@ -29,7 +29,7 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "its path is too long: move it up, or use a relative path from a folder closer to it",
     errno.ENXIO: "it is a socket or a device, and only files, folders and pipes can be read",
 }
-"""What to do about an error of the operating system. For all others: check the permissions."""
+"""Advice for errors of the operating system. For all others: check the permissions."""
 
 
 class EncodedBlock(NamedTuple):

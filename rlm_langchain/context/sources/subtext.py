@@ -1,4 +1,4 @@
-"""A part of a stored text: copied from file to file, in blocks, into a context of its own."""
+"""A part of a stored text, which is copied in blocks and becomes a separate context."""
 
 from __future__ import annotations
 

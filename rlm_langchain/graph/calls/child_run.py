@@ -1,4 +1,4 @@
-"""A call of `rlm_query`, answered by a child run one level deeper; at the last level, by one model call."""
+"""Answers calls of `rlm_query`: by a child run one level deeper, and at the greatest depth by a model call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from rlm_langchain.context.long_text import MADE_CHARS, beginning, by_reference, length, recorded_value
+from rlm_langchain.context.long_text import (
+    CODE_QUESTION_CHARS,
+    first_characters,
+    length,
+    text_or_reference,
+    value_fields,
+)
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.errors import InputError, InvalidApproval, JournalError, ModelError, RLMError
 from rlm_langchain.graph.boundary import Internal
@@ -26,24 +32,24 @@ from rlm_langchain.types import Call, CallResult, Reply, Usage
 
 
 class ChildRunHandler(ModelCallHandler):
-    """Handles `rlm`: a child run while there is depth left, else the model call that its base handles."""
+    """Handles `rlm`: by a child run if the budget's depth allows one, else by a model call."""
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
-        """Return the answer of a child run that was asked the same before."""
+        """Return the answer of an earlier child run with the same question and context, or None."""
         if not _has_depth(site):
             return super().free_reply(site, journal)
         if not site.components.memo:
             return None
-        answer = site.tree.child_runs.known(_key(site.asked))
+        answer = site.tree.child_runs.known(_single_flight_key(site.asked))
         return None if answer is None else Reply(answer)
 
     def own_task(self, site: CallSite, tree: TreeInfo) -> dict[str, Any] | None:
-        """Return all that a child run needs: it must be able to resume without the cell that asked."""
+        """Return all that a child run needs, because it must be able to resume without the cell that asked."""
         if not _has_depth(site):
             return None
         call = site.asked.call
         return {
-            "query": by_reference(site.components.store, call.prompt, MADE_CHARS),
+            "query": text_or_reference(site.components.store, call.prompt, CODE_QUESTION_CHARS),
             "context": None if call.context is None else site.components.store.reference_from_repl(call.context),
             "sha256": site.asked.sha256,
             "agreed": tree.agreed,
@@ -53,89 +59,94 @@ class ChildRunHandler(ModelCallHandler):
 
 @dataclass(slots=True)
 class ChildRun:
-    """A child run: what it is asked, how it ended, and the record of the call that asked for it."""
+    """A child run: its task, its outcome, and the record of the call that started it."""
 
     components: Components
     tree: RunTree
     task: SubcallTask
     recorder: Recorder
     outcome: dict[str, Any] | None = None
-    """Its `RLMOutput`."""
+    """Its `RLMOutput`, or None if it failed."""
     answer: str = ""
-    """All of its answer, as its caller reads it."""
+    """The whole answer, as text for the caller."""
     recorded: dict[str, Any] = field(default_factory=dict)
-    """What the record of the call has of it."""
+    """The fields of the call's record that hold the answer: as text, or by reference if it is long."""
     error: str | None = None
     seconds: float = 0.0
 
     @property
     def depth(self) -> int:
-        """Return the depth of the run that asks."""
+        """Return the depth of the calling run."""
         return depth_of(self.task["path"])
 
     @property
     def asked(self) -> NumberedCall:
-        """Return the call, as its task carries it: of a long question, the beginning."""
+        """Return the call. A long question is shortened to its beginning: the task has a reference to it."""
         [number] = self.task["calls"]
-        call = Call("rlm", beginning(self.task["query"]))
+        call = Call("rlm", first_characters(self.task["query"]))
         return NumberedCall(self.task["path"], self.task["cell"], number, call, self.task["sha256"])
 
     def input(self) -> Internal:
-        """Return what the child run is given."""
+        """Return the input of the child run."""
         return Internal(
             {
                 "query": self.task["query"],
                 "context": self.task["context"],
                 "run": self.task["run"],
-                "path": self.asked.place,
+                "path": self.asked.call_path,
                 "agreed": self.task.get("agreed"),
                 "tops": self.task.get("tops", []),
             }
         )
 
     def join(self) -> str | None:
-        """Return the answer of another child run that is asked the same; None makes this one the first."""
-        return self.tree.child_runs.join(_key(self.asked)) if self.components.memo else None
+        """Return the answer of another child run with the same question and context, waiting for it if it is
+        running.
+
+        None if there is none: then this one runs, and others wait for it.
+        """
+        return self.tree.child_runs.join(_single_flight_key(self.asked)) if self.components.memo else None
 
     async def ajoin(self) -> str | None:
-        """Return what `join` does, without blocking the event loop."""
-        return await self.tree.child_runs.ajoin(_key(self.asked)) if self.components.memo else None
+        """Do what `join` does, without blocking the event loop."""
+        return await self.tree.child_runs.ajoin(_single_flight_key(self.asked)) if self.components.memo else None
 
-    def shared(self, answer: str) -> dict[str, Any]:
-        """Return the update of the state with an answer that another child run gave."""
-        self._record(CallResult(answer, memo=True), **recorded_value(self.components.store, answer))
+    def record_shared_answer(self, answer: str) -> dict[str, Any]:
+        """Record the answer of another child run, and return the update of the state."""
+        self._record(CallResult(answer, memo=True), **value_fields(self.components.store, answer))
         return self.recorder.written()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Work on the run in here: its failure is a value, the host's breaks the tree. Its REPLs end with it."""
+        """Run the child run in this context. A failed model or refused input becomes the error of the call; any
+        other `RLMError` ends the run tree. The REPLs of the child run are closed at the end."""
         before = time.monotonic()
         try:
             yield
-        except InvalidApproval:  # the caller's mistake: the child run still waits
+        except InvalidApproval:  # a mistake of the person who answered: the child run still waits
             raise
         except (ModelError, InputError) as error:
             self.error = str(error)
         except RLMError as error:
-            self.tree.breaks(error)
+            self.tree.stop_calls(error)
         finally:
             self.seconds = time.monotonic() - before
             if self.components.memo:
-                key = _key(self.asked)
-                self.tree.child_runs.finish(key, self._answer_for_others, remember_as=key)
-            self.tree.close(self.asked.place)
+                key = _single_flight_key(self.asked)
+                self.tree.child_runs.finish(key, self._shared_answer, remember_as=key)
+            self.tree.close(self.asked.call_path)
 
-    def ended(self, outcome: dict[str, Any]) -> None:
-        """Take what the run returned; a long answer is read from the store. Raises `JournalError`."""
+    def set_outcome(self, outcome: dict[str, Any]) -> None:
+        """Store the output of the run, and read a long answer from the store. Raises `JournalError`."""
         if "status" not in outcome:
             raise JournalError(DAMAGED)
         store, ref = self.components.store, outcome["trajectory"][-1].get("answer_ref")
         self.answer = to_prompt_text(outcome["answer"] if ref is None else store.load(ref))
-        self.recorded = recorded_value(store, self.answer)
+        self.recorded = value_fields(store, self.answer)
         self.outcome = outcome
 
     def update(self) -> dict[str, Any]:
-        """Return the update of the state: answer, spending and trajectory of the run, as the record of the call."""
+        """Record the call with the output of the run, and return the update of the state."""
         outcome = self.outcome
         if outcome is not None:
             failed = outcome["status"] == "failed"
@@ -143,7 +154,7 @@ class ChildRun:
             reply = CallResult(self.answer, error, _total_usage(outcome))
             self._record(reply, **self.recorded, child=[*outcome["trajectory"]])
         elif self.error is not None:
-            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.place)))
+            self._record(CallResult(None, self.error, self.tree.spent_below(self.asked.call_path)))
         return self.recorder.written()
 
     def _record(self, reply: CallResult, **more: Any) -> None:
@@ -152,8 +163,8 @@ class ChildRun:
         self.recorder.call(asked, reply, prompt_chars=chars, seconds=self.seconds, **more)
 
     @property
-    def _answer_for_others(self) -> str | None:
-        """Return the answer for others that are asked the same: only what the run itself took for its answer."""
+    def _shared_answer(self) -> str | None:
+        """Return the answer for equal child runs that wait for it. None unless the run is complete and has one."""
         outcome = self.outcome
         if outcome is None or outcome["status"] != "complete" or outcome["answer"] in (None, ""):
             return None
@@ -161,7 +172,7 @@ class ChildRun:
 
 
 def child_config(config: RunnableConfig) -> RunnableConfig:
-    """Return the config of a child run: a limit on LangGraph's steps that came from a parent is none of ours."""
+    """Return the config of a child run, without the recursion limit that a parent graph may have set."""
     return {**config, "recursion_limit": NO_RECURSION_LIMIT}
 
 
@@ -169,8 +180,8 @@ def _has_depth(site: CallSite) -> bool:
     return depth_of(site.asked.path) + 1 < site.components.budget.depth
 
 
-def _key(asked: NumberedCall) -> str:
-    """Return what child runs that are asked the same have in common."""
+def _single_flight_key(asked: NumberedCall) -> str:
+    """Return the key that child runs with the same question, context and depth share."""
     return child_run_key(depth_of(asked.path) + 1, asked.sha256)
 
 

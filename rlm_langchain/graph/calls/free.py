@@ -1,4 +1,4 @@
-"""Calls that cost nothing: answered where the cell waits, without a task of the graph."""
+"""Handlers of calls that cost nothing. The node `execute` answers them at once, without a task of the graph."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from rlm_langchain.types import Plain, Reply
 
 
 class BudgetHandler(CallHandler):
-    """Handles `budget()`: what is left. It differs each time, so a receipt keeps it like a model's reply."""
+    """Handles `budget()`. The reply differs each time, so a receipt keeps it for a replay."""
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
-        """Return what is left of the budget, as code sees it."""
-        key = f"{site.asked.place} budget"
-        return Reply(recorded_value(site.tree.receipts, key, lambda: _left(site, journal)))
+        """Return what is left of the budget."""
+        key = f"{site.asked.call_path} budget"
+        return Reply(recorded_value(site.tree.receipts, key, lambda: _remaining(site, journal)))
 
 
 class HistoryHandler(CallHandler):
-    """Handles the call for the history of a run, which a summary has taken the place of."""
+    """Handles the call for the history of a run, which a summary has replaced in the prompt."""
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
-        """Return all that was written and shown so far."""
+        """Return all turns and outputs so far, as text."""
         return Reply(journal.history())
 
 
-def _left(site: CallSite, journal: Journal) -> Plain:
+def _remaining(site: CallSite, journal: Journal) -> Plain:
     components, depth = site.components, depth_of(site.asked.path)
     turns = max(0, components.max_iterations(depth) - journal.iterations)
     levels = components.budget.depth - 1 - depth

@@ -1,8 +1,8 @@
 """Functions that plug-ins add to the REPL: found by entry point, called by code in the sandbox, run in the host.
 
-A call is journaled and counts against `Budget.tool_calls`; a stated price is booked. Its reply is kept
-on disk before it is used, so that no crash runs it again. What a function may do is its author's choice: it is not
-confined, and code that a model wrote decides what it is given.
+A call is journaled and counts against `Budget.tool_calls`; its price, if it has one, is charged to the budget. The
+reply is written to disk before it is used, so that no crash repeats the call. A function is not confined: it may do
+whatever its author wants, with arguments that code of a model has chosen.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from rlm_langchain.sandboxes.reserved_names import RESERVED
 from rlm_langchain.types import CallResult, ContextRef, Usage
 
 GROUP = "calls"
-"""Of entry points, behind `rlm_langchain.`."""
+"""The entry point group is `rlm_langchain.` and this name."""
 
 
 class FunctionHandler(CallHandler):
     """Handles `function`: a call of a plug-in's function."""
 
     def prelude(self, components: Components, path: str) -> str:
-        """Return the code that defines the functions: arguments go out as JSON, the result comes back as JSON."""
+        """Return the code that defines the functions in the REPL."""
         return definitions("function", components.functions)
 
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
-        """Return what the root model reads of the functions."""
+        """Return the functions' part of the root model's prompt."""
         functions = components.functions.values()
         return "\n".join(
             f"- `{one.name}({one.signature})` is run outside the REPL: {quotable(one.guidance.strip())}"
@@ -55,7 +55,7 @@ class FunctionHandler(CallHandler):
         )
 
     def reservation(self, site: CallSite) -> Usage:
-        """Return what the function says that a call costs."""
+        """Return the price of a call, as the function states it."""
         try:
             name = json.loads(site.asked.call.prompt)[0]
             return Usage(cost=site.components.functions[name].usd)
@@ -63,30 +63,30 @@ class FunctionHandler(CallHandler):
             return Usage()
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
-        """Run the function that the call names, once: its result as JSON, or the sentence of what went wrong."""
-        place, prompt = site.asked.place, site.asked.call.prompt
+        """Run the function that the call names, at most once. Return its result as JSON, or an error message."""
+        place, prompt = site.asked.call_path, site.asked.call.prompt
         key = f"{place} tool {hashlib.sha256(prompt.encode()).hexdigest()}"
-        return await recorded(site.tree.receipts, key, place, lambda: _counted(site))
+        return await recorded(site.tree.receipts, key, place, lambda: _run_counted(site))
 
 
 def functions_of(wanted: Iterable[str | HostFunction]) -> dict[str, HostFunction]:
-    """Return functions by the names that code calls them by: values, or the names of installed ones.
+    """Return functions by the names that code calls them by. A `str` in `wanted` names an installed one.
 
-    Raises `UnknownPlugin` for one that is not installed, `ConfigurationError` for one that cannot be called and for
-    two of one name.
+    Raises `UnknownPlugin` for one that is not installed, and `ConfigurationError` for one that code cannot call and
+    for two with the same name.
     """
     if isinstance(wanted, str):
         raise ConfigurationError(f"functions={wanted!r} is a text: give a list, [{wanted!r}]")
     functions: dict[str, HostFunction] = {}
     for one in wanted:
-        function = _installed(one) if isinstance(one, str) else one
-        if wrong := _unusable(function, functions):
-            raise ConfigurationError(f"{_name(function)!r} cannot be a function of the REPL: {wrong}")
+        function = _load_function(one) if isinstance(one, str) else one
+        if problem := _problem(function, functions):
+            raise ConfigurationError(f"{_name(function)!r} cannot be a function of the REPL: {problem}")
         functions[function.name] = function
     return functions
 
 
-def _installed(name: str) -> HostFunction:
+def _load_function(name: str) -> HostFunction:
     found: HostFunction = load(GROUP, name)
     return found
 
@@ -95,8 +95,8 @@ def _name(function: Any) -> str:
     return str(getattr(function, "name", type(function).__name__))
 
 
-def _unusable(function: Any, others: Mapping[str, HostFunction]) -> str | None:
-    """Return why code could not call this function, and what to do."""
+def _problem(function: Any, others: Mapping[str, HostFunction]) -> str | None:
+    """Return why code could not call this function, and what to do. None if it could."""
     if not isinstance(function, HostFunction):
         return f"it is a {type(function).__name__}, not a HostFunction"
     name, usd = function.name, function.usd
@@ -104,38 +104,47 @@ def _unusable(function: Any, others: Mapping[str, HostFunction]) -> str | None:
         if not isinstance(text := getattr(function, field), str):
             return f"{field}={text!r}: give a text"
     faults = (
-        (not name.isidentifier() or iskeyword(name), "that is no name in Python. Rename it"),
-        (is_python(name), "Python has something of that name. Rename it"),
+        (not name.isidentifier() or iskeyword(name), "that is not a valid name in Python. Rename it"),
+        (is_python(name), "it is a name of Python. Rename it"),
         (name in RESERVED or name in REPL, "the REPL has a function of that name. Rename it"),
         (name in others, "there are two of that name. Rename one"),
         (not function.guidance.strip(), "it has no guidance: say what it is for and what it returns"),
-        (not (isinstance(usd, int | float) and 0 <= usd < inf), f"usd={usd!r}: give dollars of a call, 0 or more"),
+        (
+            not (isinstance(usd, int | float) and 0 <= usd < inf),
+            f"usd={usd!r}: give the price of a call in dollars, 0 or more",
+        ),
     )
-    return next((why for is_wrong, why in faults if is_wrong), None) or _wrong_signature(function)
+    return next((why for is_wrong, why in faults if is_wrong), None) or _signature_problem(function)
 
 
-def _wrong_signature(function: HostFunction) -> str | None:
+def _signature_problem(function: HostFunction) -> str | None:
+    """Return why the signature is not valid, or not that of the function. None if it is."""
     try:
         [declared] = ast.parse(f"def f({function.signature}): ...").body
     except (SyntaxError, ValueError):
-        return f"signature={function.signature!r} is not what Python has between the parentheses of a `def`"
+        return (
+            f"signature={function.signature!r} is no valid parameter list: give what stands between the "
+            "parentheses of a `def`"
+        )
     try:
         actual = list(inspect.signature(function.function).parameters)
     except (TypeError, ValueError) as error:
-        return f"its `function` cannot be called with arguments that are known: {error}"
+        return f"the parameters of its `function` cannot be read: {error}"
     if not isinstance(declared, ast.FunctionDef):
-        return f"signature={function.signature!r} is more than arguments"
+        return f"signature={function.signature!r} is more than a parameter list"
     arguments = declared.args
     named = [one.arg for one in (*arguments.posonlyargs, *arguments.args)]
     named += [one.arg for one in (arguments.vararg,) if one] + [one.arg for one in arguments.kwonlyargs]
     named += [one.arg for one in (arguments.kwarg,) if one]
     if named != actual:
-        return f"its signature names {', '.join(named) or 'nothing'}, its function {', '.join(actual) or 'nothing'}"
+        declared_names, actual_names = (", ".join(names) or "no parameters" for names in (named, actual))
+        return f"its signature has {declared_names}, its function {actual_names}"
     return None
 
 
-async def _counted(site: CallSite) -> CallResult:
-    async with site.tree.tool_call(site.asked.place) as is_left:
+async def _run_counted(site: CallSite) -> CallResult:
+    """Run the call if `Budget.tool_calls` allows one more."""
+    async with site.tree.tool_call(site.asked.call_path) as is_left:
         if not is_left:
             return CallResult(None, "not run: no tool calls are left", refused="calls")
         return await _run(site)
@@ -149,10 +158,10 @@ async def _run(site: CallSite) -> CallResult:
         return CallResult(None, "there is no such function")
     try:
         bound = inspect.signature(function.function).bind(*args, **kwargs)
-    except TypeError as error:  # of the binding: the words are Python's, about names that code has given
+    except TypeError as error:  # raised by `bind`: the text is Python's, about names that code chose
         return CallResult(None, f"{name} was called wrongly: {clip(str(error), MOST_TOLD)}")
     try:
-        async with asyncio.timeout(site.tree.ledger.seconds_left()), _admitted(site, function):
+        async with asyncio.timeout(site.tree.ledger.seconds_left()), _paid_place(site, function):
             return await result_of(site.tree, _result(name, function, bound, site.components.limits.value))
     except BudgetRefused as refused:
         return CallResult(None, f"not run: {refused}", refused=refused.reason)
@@ -163,8 +172,8 @@ async def _run(site: CallSite) -> CallResult:
 
 
 async def _result(name: str, function: HostFunction, bound: inspect.BoundArguments, most: int) -> CallResult:
-    """Return what the function returns, as JSON. A sync one has a thread of its own, and so has the JSON, which may
-    be long: the event loop goes on."""
+    """Return the result of the function, as JSON. A sync function runs in a thread of its own. So does the
+    conversion to JSON, because a long value would block the event loop."""
     if inspect.iscoroutinefunction(function.function):
         result = await function.function(*bound.args, **bound.kwargs)
     else:
@@ -174,36 +183,37 @@ async def _result(name: str, function: HostFunction, bound: inspect.BoundArgumen
 
 
 def _as_json(name: str, result: Any, most: int) -> CallResult:
-    """Return a result as the REPL reads it. A value that JSON would change is refused, not changed."""
+    """Return a result as JSON of at most `most` characters. A value that JSON would change is an error."""
     try:
         text = json.dumps(result, allow_nan=False)
         if len(text) > most:
             return CallResult(None, f"{name} ran, but {too_big(most)}")
+        json.dumps(result, ensure_ascii=False).encode()  # half of a surrogate pair would come to no sandbox
         if json.loads(text) == result:
             return CallResult(text)
     except (TypeError, ValueError, RecursionError):
         pass
-    return CallResult(None, f"{name} returned a {type(result).__name__} that is no JSON value")
+    return CallResult(None, f"{name} returned a {type(result).__name__} that JSON cannot represent")
 
 
 @asynccontextmanager
-async def _admitted(site: CallSite, function: HostFunction) -> AsyncIterator[None]:
-    """Run a function in here, in its turn. What it costs is reserved before, and booked when it has ended."""
+async def _paid_place(site: CallSite, function: HostFunction) -> AsyncIterator[None]:
+    """Wait for a free place among the running tools. Reserve the price before, and charge it after the call."""
     tree = site.tree
     if not function.usd:
-        async with tree.tool_gate:
+        async with tree.tool_limiter:
             yield
         return
     cost = Usage(cost=float(function.usd))
     tree.check()
-    async with tree.reserve(site.asked.place, cost) as entry:
-        tree.agreement.started(site.asked.place)
+    async with tree.reserve(site.asked.call_path, cost) as entry:
+        tree.approval_limit.started(site.asked.call_path)
         while True:
             await entry.renew()
-            async with tree.tool_gate:
+            async with tree.tool_limiter:
                 if entry.begin():
                     try:
                         yield
-                    finally:  # also after a failure: the call may have been charged
+                    finally:  # even after a failure, because the call may have been charged
                         entry.book(cost)
                     return

@@ -1,4 +1,4 @@
-"""What functions of the REPL that run in the host have in common: tools, and functions of plug-ins."""
+"""Helpers for functions of the REPL that run in the host: tools, and functions of plug-ins."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ from rlm_langchain.run.run_tree import RunTree
 
 T = TypeVar("T")
 MOST_TOLD = 4_000
-"""Characters of what an error says that the program and the journal are given; how many there were is said."""
+"""Longest error message that the program and the journal get, in characters. A longer one is clipped."""
 
 
 def definitions(kind: str, names: Iterable[str]) -> str:
-    """Return the code that defines functions in the REPL: arguments go out as JSON, the result comes back as JSON.
+    """Return the code that defines functions in the REPL. They send their arguments and receive the result as JSON.
 
-    It uses no name that a cell may have changed.
+    The code uses no name that a cell may have changed.
     """
     return "\n\n\n".join(
         f"def {name}(*args, **kwargs):\n"
         "    import json\n\n"
-        f"    call = json.dumps([{name!r}, [*args], kwargs])\n"
-        f"    return json.loads(_host_call({kind!r}, call))"
+        f"    return json.loads(_host_call({kind!r}, [{name!r}, [*args], kwargs]))"
         for name in names
     )
 
 
 class Failed(Exception):
-    """Foreign code failed. The text is what the program may know of it, as the end of a sentence about it."""
+    """Foreign code failed. The text is for the program, and follows the name of the tool or function."""
 
 
 async def result_of(tree: RunTree, work: Awaitable[T]) -> T:
-    """Return the result of a tool or a function. Raises what that raises; `Failed` where it would end a process."""
+    """Return the result of a tool or a function. Raises its errors; `Failed` for one that would end the process."""
     try:
         return await work
     except BaseException as error:
@@ -50,19 +49,19 @@ async def result_of(tree: RunTree, work: Awaitable[T]) -> T:
 
 
 class exits_as_failures:  # noqa: N801 - a context manager: `contextlib` would lose a GeneratorExit
-    """Around foreign code: raises `Failed` where it would end a process."""
+    """A context manager for foreign code. Raises `Failed` for an exception that would end the process."""
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Do nothing."""
 
     def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
-        """Raise `Failed` for an exit."""
+        """Raise `Failed` for an exception that would end the process."""
         if error is not None and is_exit(error):
             raise Failed(f"failed: {type(error).__name__}") from error
 
 
 async def in_own_thread(do: Callable[[], T]) -> T:
-    """Return the result of foreign code that blocks. An exit is a failure there: none may get to an event loop."""
+    """Run foreign code that blocks in a new thread. Raises `Failed` for an exit, which would end the event loop."""
 
     def work() -> T:
         with exits_as_failures():
@@ -72,8 +71,7 @@ async def in_own_thread(do: Callable[[], T]) -> T:
 
 
 def what_failed(error: Exception) -> str:
-    """Return what the program may know of a failure, clipped: a foreign error's text could hold a key. It is
-    logged."""
+    """Log an error, and return a message for the program. It has only texts that cannot contain a key."""
     log_failure("a tool or a function of the REPL failed", error)
     return clip(_what_failed(error), MOST_TOLD)
 

@@ -1,4 +1,4 @@
-"""A call of `llm_query`, answered by one model call: never made twice, never too long, never past the budget."""
+"""Answers calls of `llm_query`, each by one model call. Equal calls of a run tree are made once."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from rlm_langchain.run.ask_model import (
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.recorder import NumberedCall
-from rlm_langchain.types import CallResult, Excerpt, Reply, Usage
+from rlm_langchain.types import Call, CallResult, Excerpt, Reply, Usage
 
 
 class ModelCallHandler(CallHandler):
     """Handles `llm`: one call of the model for sub-calls."""
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
-        """Return the answer to the same call elsewhere in the tree."""
+        """Return the answer to an equal call elsewhere in the tree, or None."""
         answer = _model_call(site).known() if site.components.memo else None
         return None if answer is None else Reply(answer)
 
     def reservation(self, site: CallSite) -> Usage:
-        """Return what the call may use. A child run is known by its first turn only: it asks for its own calls."""
+        """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
+        approval for its own calls."""
         model = site.components.sub_model(depth_of(site.asked.path))
-        return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(_text_read(site))]))
+        return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(_estimated_prompt(site))]))
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the model's reply."""
@@ -55,71 +56,71 @@ class ModelCallHandler(CallHandler):
 def _model_call(site: CallSite) -> ModelCall:
     components, tree, asked, _ = site
     repl = tree.repls.get(asked.path)
-    wave = asked.place if repl is None else child_path(asked.path, repl.next_call)
-    return ModelCall(components, tree, components.sub_model(depth_of(asked.path)), asked, wave)
+    batch = asked.call_path if repl is None else child_path(asked.path, repl.next_call)
+    return ModelCall(components, tree, components.sub_model(depth_of(asked.path)), asked, batch)
 
 
-def _text_read(site: CallSite) -> str:
-    """Return what a model may read of a call. A piece longer than any prompt is for a child run, or for nobody."""
-    call, context = site.asked.call, site.asked.call.context
-    most = site.components.limits.value
-    if context is None or (isinstance(context, Excerpt) and context.stop - context.start > most):
+def _estimated_prompt(site: CallSite) -> str:
+    """Return the prompt for the estimate of the cost, without a context that is too long for any prompt."""
+    call = site.asked.call
+    if call.context is None or _excerpt_bytes(call) > site.components.limits.value:
         return call.prompt
-    return call.prompt + to_prompt_text(context)
+    return call.prompt + to_prompt_text(call.context)
+
+
+def _excerpt_bytes(call: Call) -> int:
+    """Return the size of a context that is a part of another one, in bytes. 0 for any other context."""
+    return call.context.stop - call.context.start if isinstance(call.context, Excerpt) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """A call that one model answers."""
+    """A call to the model for sub-calls."""
 
     components: Components
     tree: RunTree
     model: Model
     asked: NumberedCall
-    wave: str
-    """Of the calls that are asked at once with it: they may share a flawed reply, later ones may not."""
+    batch: str
+    """The batch that the call is in. Equal calls of a batch share a flawed reply; those of later batches do not."""
 
     async def reply(self, config: RunnableConfig) -> CallResult:
-        """Return the answer; when the same was asked in this tree before, or is being asked now, that one's."""
-        if (
-            isinstance(piece := self.asked.call.context, Excerpt)
-            and piece.stop - piece.start > self.components.limits.value
-        ):
-            return CallResult(
-                None, _too_long((piece.stop - piece.start) // BYTES_PER_TOKEN, self.model.name, self._window)
-            )
+        """Return the model's answer, or that of an equal call in this tree, waiting for it if it is being made."""
+        size = _excerpt_bytes(self.asked.call)
+        if size > self.components.limits.value:
+            return CallResult(None, _too_long(size // BYTES_PER_TOKEN, self.model.name, self._window))
         request = self._request()
-        if not self.components.memo or self._paid(request):
+        if not self.components.memo or self._has_paid_receipt(request):
             return await self._ask(request, config)
-        answered = await self.tree.answers.ajoin(self._memo_key, self._wave_key)
+        answered = await self.tree.answers.ajoin(self._memo_key, self._batch_key)
         if answered is not None:
             return CallResult(answered.text, answered.error, memo=True, flaw=answered.flaw)
         return await self._ask_first(request, config)
 
     def known(self) -> str | None:
-        """Return the answer, when it is there already and need not be asked for."""
+        """Return the answer of an equal call in this tree that has ended, or None."""
         known = self.tree.answers.known(self._memo_key)
-        return None if known is None or self._paid(self._request()) else known.text
+        return None if known is None or self._has_paid_receipt(self._request()) else known.text
 
     @property
     def _memo_key(self) -> str:
         return f"{self.model.name} {self.asked.sha256}"
 
     @property
-    def _wave_key(self) -> str:
-        return f"{self._memo_key} in {self.wave}"
+    def _batch_key(self) -> str:
+        return f"{self._memo_key} in {self.batch}"
 
     async def _ask_first(self, request: ModelRequest, config: RunnableConfig) -> CallResult:
-        """Ask, and let those who want the same meanwhile have the reply too. A failure is not remembered. A flawed
-        reply is, for this wave: later, the same is asked again.
+        """Ask the model, and share the reply with equal calls that wait for it.
 
-        Who waits for a call that was broken off has no reply by it, and asks again.
+        A failure is not remembered, and a flawed reply only for equal calls of this batch. If this call is
+        cancelled, the waiting calls get no reply, and one of them asks again.
         """
         reply = remember_as = None
         try:
             reply = await self._ask(request, config)
             if reply.text is not None:
-                remember_as = self._memo_key if reply.flaw is None else self._wave_key
+                remember_as = self._memo_key if reply.flaw is None else self._batch_key
         finally:
             self.tree.answers.finish(self._memo_key, reply, remember_as)
         return reply
@@ -127,7 +128,7 @@ class ModelCall:
     async def _ask(self, request: ModelRequest, config: RunnableConfig) -> CallResult:
         size, window = prompt_tokens(request.messages), self._window
         if window is not None and size > window:
-            return CallResult(None, _too_long(size, self.model.name, self._window))
+            return CallResult(None, _too_long(size, self.model.name, window))
         try:
             reply = await ask_model(self.tree, request, self.components.retry, config)
             return CallResult(
@@ -142,22 +143,22 @@ class ModelCall:
             error = str(failed)
             if failed.code == "too_long":
                 at_fault = failed.fallback or self.model.name
-                reads = self.tree.learned.too_long(at_fault, size, failed.words)
-                error = f"{_too_long(size, at_fault, reads, asked=True)} ({failed})"
+                learned_window = self.tree.learned.too_long(at_fault, size, failed.words)
+                error = f"{_too_long(size, at_fault, learned_window, asked=True)} ({failed})"
             return CallResult(None, error, retries=failed.retries)
         except TimeoutError:
             return CallResult(None, "the time of the run is over", refused="seconds")
 
-    def _paid(self, request: ModelRequest) -> bool:
-        """Return whether this very call was answered in an earlier process: then its cost is on its own record."""
+    def _has_paid_receipt(self, request: ModelRequest) -> bool:
+        """Return whether an earlier process paid for this very call. Then its record must have its cost."""
         known = recorded_reply(self.tree, request)
         return known is not None and known.usage != Usage()
 
     def _request(self) -> ModelRequest:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.asked.place)
-        own = f"{self.wave} wave{key}" if self.components.memo else None
-        return ModelRequest(self.model, messages, self.asked.place, key, own)
+        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.asked.call_path)
+        own = f"{self.batch} wave{key}" if self.components.memo else None
+        return ModelRequest(self.model, messages, self.asked.call_path, key, own)
 
     def _prompt(self) -> str:
         if self.asked.call.context is None:
@@ -170,8 +171,9 @@ class ModelCall:
         return self.tree.learned.window(self.model.name, self.model.window)
 
 
-def _too_long(tokens: int, name: str, reads: int | None, *, asked: bool = False) -> str:
-    most = "no text as long as that" if reads is None else f"{reads:,}"
+def _too_long(tokens: int, name: str, window: int | None, *, asked: bool = False) -> str:
+    """Return the error message for a prompt that is longer than the model's window."""
+    most = "no text as long as that" if window is None else f"{window:,}"
     return (
         f"{'too long' if asked else 'not asked'}: about {tokens:,} tokens, and {name} reads {most}; "
         "cut the text and ask about the parts with llm_query_batched"

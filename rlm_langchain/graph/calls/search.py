@@ -1,6 +1,6 @@
-"""`search` in the REPL: the code that defines it there, and how the host answers it.
+"""`search` in the REPL: the code that defines it there, and its handler in the host.
 
-A reply carries where the passages are, not their text: the REPL holds that already, and the journal need not.
+A reply has the positions of the passages, not their text, because the REPL has the text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
 from rlm_langchain.records import depth_of
-from rlm_langchain.retrieval.external import found_outside, nothing_found
+from rlm_langchain.retrieval.external import no_hits_note, search_external
 from rlm_langchain.types import (
     Call,
     CallResult,
@@ -35,16 +35,16 @@ from rlm_langchain.types import (
 
 if TYPE_CHECKING:
     from rlm_langchain.context.store import ContextStore
-    from rlm_langchain.retrieval.cache.index_cache import IndexCache
+    from rlm_langchain.retrieval.cache.index_cache import SearchIndexes
     from rlm_langchain.retrieval.index.passages import Hit
     from rlm_langchain.retrieval.index.subcontext import Slice
     from rlm_langchain.retrieval.option import Search
     from rlm_langchain.run.run_tree import RunTree
 
 KIND = "search"
-"""Of the calls."""
-MOST = 1_000
-"""Passages of one search."""
+"""The kind of the calls."""
+MAX_PASSAGES = 1_000
+"""Most passages of one search."""
 
 PRELUDE = '''
 import json
@@ -74,7 +74,7 @@ def _passage_found(hit):
 
 
 class SearchTarget(NamedTuple):
-    """A context that is searched, or a part of it."""
+    """The context to search, or a part of it."""
 
     file: ContextFile
     sha256: str
@@ -82,7 +82,7 @@ class SearchTarget(NamedTuple):
 
 
 class SearchHandler(CallHandler):
-    """Handles `search`, where there is a retriever."""
+    """Handles `search`, if the RLM has a retriever."""
 
     needs_context = True
 
@@ -91,9 +91,9 @@ class SearchHandler(CallHandler):
         return PRELUDE if components.search else ""
 
     def guidance(self, components: Components, path: str, context: ContextRef | None) -> str:
-        """Return what the root model reads of `search`, if there is something to search."""
+        """Return the prompt's part about `search`, if there is something to search."""
         search = components.search
-        if search is None or (context is None and search.outside is None):
+        if search is None or (context is None and search.external is None):
             return ""
         return search.guidance(components.root_model(depth_of(path)).profile)
 
@@ -102,81 +102,82 @@ class SearchHandler(CallHandler):
         search = site.components.search
         if search is None:
             return unhandled(site)
-        work = SearchWork(search, site.components.store, site.tree, site.asked.place)
-        return await work.reply(site.asked.call, site.context, config)
+        search_call = SearchCall(search, site.components.store, site.tree, site.asked.call_path)
+        return await search_call.reply(site.asked.call, site.context, config)
 
 
 @dataclass(frozen=True, slots=True)
-class SearchWork:
-    """The work on one call of `search`."""
+class SearchCall:
+    """Answers one call of `search`."""
 
     search: Search
     store: ContextStore
     tree: RunTree
-    place: str
-    """In the tree."""
+    call_path: str
+    """The path of the call in the run tree."""
 
     async def reply(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
-        """Return what was found, as JSON: on disk before it is used, so that no crash makes it be paid again."""
-        key = f"{self.place} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
-        search = partial(self._searched, call, context, config)
-        return await recorded(self.tree.receipts, key, self.place, search)
+        """Return the passages as JSON. The reply is on disk before it is used, so no crash makes it cost twice."""
+        key = f"{self.call_path} {KIND} {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        search = partial(self._search, call, context, config)
+        return await recorded(self.tree.receipts, key, self.call_path, search)
 
-    async def _searched(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
+    async def _search(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
             query, k = json.loads(call.prompt)
-            most = max(0, min(int(k), MOST))
+            most = max(0, min(int(k), MAX_PASSAGES))
         except (ValueError, TypeError, OverflowError, RecursionError):
             return CallResult(None, "search takes a query and how many passages to find")
         try:
             async with asyncio.timeout(self.tree.ledger.seconds_left()):
-                return await self._found(str(query), most, context, config)
+                return await self._find(str(query), most, context, config)
         except TimeoutError:
             return CallResult(None, "the time of the run is over", refused="seconds")
 
-    async def _found(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
+    async def _find(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         if self.search.indexes is None:
-            return await found_outside(self.search.outside, query, most, self.tree, config)
+            return await search_external(self.search.external, query, most, self.tree, config)
         if context is None:
-            return found([], "there is no context to search")
+            return search_result([], "there is no context to search")
         if not query.strip() or not most:
-            return found([], nothing_found(query, most, ""))
-        where = await asyncio.to_thread(self._where, self.search.indexes, context)
+            return search_result([], no_hits_note(query, most, ""))
+        target = await asyncio.to_thread(self._target, self.search.indexes, context)
         try:
-            hits = await self.search.indexes.search(*where[:2], query, most, self._paying, where.part)
-            return found([_sent(hit) for hit in hits], None if hits else await self._nothing(query, most, where))
+            hits = await self.search.indexes.search(*target[:2], query, most, self._paid_request, target.part)
+            note = None if hits else await self._no_hits_note(query, most, target)
+            return search_result([_position(hit) for hit in hits], note)
         except (BudgetRefused, CallFailed) as failed:
-            why = f"by words only, since the embedding model was not asked: {failed}"
+            note = f"by words only, since the embedding model was not asked: {failed}"
             if isinstance(failed, CallFailed):
-                why = f"by words only, since the embedding model does not answer: {failed}"
-            index = await self.search.indexes.index(*where[:2])
-            hits = await asyncio.to_thread(index.search, query, most, None, where.part)
+                note = f"by words only, since the embedding model does not answer: {failed}"
+            index = await self.search.indexes.index(*target[:2])
+            hits = await asyncio.to_thread(index.search, query, most, None, target.part)
             if not hits:
-                why = f"{why}; {await self._nothing(query, most, where)}"
-            return found([_sent(hit) for hit in hits], why)
+                note = f"{note}; {await self._no_hits_note(query, most, target)}"
+            return search_result([_position(hit) for hit in hits], note)
 
-    async def _nothing(self, query: str, most: int, where: SearchTarget) -> str:
-        """Return what code is told when nothing was found."""
+    async def _no_hits_note(self, query: str, most: int, target: SearchTarget) -> str:
+        """Return the note for a search without hits."""
         assert self.search.indexes is not None  # noqa: S101 - for mypy
-        count = len(await self.search.indexes.index(*where[:2]))
-        return nothing_found(query, most, f" in the {count:,} passages of the context")
+        count = len(await self.search.indexes.index(*target[:2]))
+        return no_hits_note(query, most, f" in the {count:,} passages of the context")
 
-    def _where(self, indexes: IndexCache, context: ContextRef) -> SearchTarget:
-        """Return what to search for passages of a context: itself, or the whole that it is a slice of."""
+    def _target(self, indexes: SearchIndexes, context: ContextRef) -> SearchTarget:
+        """Return the context; for a slice of an indexed context of the top run, that part of it."""
         file = self.store.open(context)
-        for above in self.tree.reading.contexts if self.tree.reading else ():
+        for above in self.tree.coverage.contexts if self.tree.coverage else ():
             if above["sha256"] == context["sha256"] or above["size"] < context["size"]:
                 continue
             whole = self.store.open(above)
-            if indexes.ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
+            if indexes.is_ready(whole, above["sha256"]) and (part := indexes.slices.find(whole, file)):
                 return SearchTarget(whole, above["sha256"], part)
         return SearchTarget(file, context["sha256"])
 
     @asynccontextmanager
-    async def _paying(self, wanted: Usage) -> AsyncIterator[None]:
-        """Reserve a request to the embedding model in the budget, and write its receipt."""
+    async def _paid_request(self, wanted: Usage) -> AsyncIterator[None]:
+        """Send a request to the embedding model in this context: its cost is reserved before, and charged after."""
         self.tree.check()
-        async with self.tree.reserve(self.place, wanted) as entry, self._sent(entry):
+        async with self.tree.reserve(self.call_path, wanted) as entry, self._in_turn(entry):
             costs_nothing = False
             try:
                 yield
@@ -186,31 +187,32 @@ class SearchWork:
             finally:
                 if costs_nothing:
                     entry.withdraw()
-                else:  # a request that was cut off on its way is paid for, as far as we know
+                else:  # an interrupted request may have been charged
                     entry.book(wanted)
 
     @asynccontextmanager
-    async def _sent(self, entry: Reservation) -> AsyncIterator[None]:
-        """Send a request in here: it waits its turn, and is not sent when the limit has been passed meanwhile."""
+    async def _in_turn(self, entry: Reservation) -> AsyncIterator[None]:
+        """Wait for a free place among the running requests. Raises `BudgetRefused` if a limit is reached."""
         while True:
             await entry.renew()
-            async with self.tree.gate:
+            async with self.tree.limiter:
                 if entry.begin():
                     yield
                     return
 
 
 def _costs_nothing(error: Exception) -> bool:
-    """Return whether a request has failed before anything was embedded."""
+    """Return whether a request failed before it could be charged."""
     return isinstance(error, RLMError) or classify_error(getattr(error, "error", error)).arrival == "none"
 
 
-def found(hits: list[dict[str, Any]], note: str | None = None) -> CallResult:
-    """Return a reply as the REPL reads it."""
+def search_result(hits: list[dict[str, Any]], note: str | None = None) -> CallResult:
+    """Return the result of a call, as JSON for the REPL."""
     return CallResult(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
 
 
-def _sent(hit: Hit) -> dict[str, Any]:
+def _position(hit: Hit) -> dict[str, Any]:
+    """Return the position of a passage, which the REPL completes by its text."""
     return {
         "at": list(hit.unit.path),
         "score": hit.score,

@@ -19,17 +19,17 @@ HANDLERS: dict[str, CallHandler] = {
     "budget": BudgetHandler(),
     "history": HistoryHandler(),
 }
-"""In the order in which preludes run, guidance is read, and tasks are sent. Facts for readers of records are beside
-the names in `trajectory/call_kinds.py`."""
+"""Preludes run, guidance is shown, and tasks are sent in this order. What readers of records need to know about a
+kind is in `trajectory/call_kinds.py`."""
 
 
 class _UnknownHandler(CallHandler):
-    """Refuses a call of a kind that nothing handles."""
+    """Refuses a call of an unknown kind."""
 
 
 _UNKNOWN = _UnknownHandler()
 
 
 def handler_of(kind: str) -> CallHandler:
-    """Return what handles a kind of call. Code may name any kind: one that nobody handles is refused."""
+    """Return the handler of a kind of call. Code may name any kind; calls of an unknown one are refused."""
     return HANDLERS.get(kind, _UNKNOWN)

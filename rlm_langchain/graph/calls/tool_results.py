@@ -10,7 +10,17 @@ import enum
 import json
 import math
 from collections import deque
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Set, ValuesView
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    Set,
+    ValuesView,
+)
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -102,7 +112,7 @@ class _Walk:
                 return value
             case str():
                 self._take(len(value))
-                return str.__str__(value)
+                return _whole(str.__str__(value))
             case int():
                 return int(value)
             case float():
@@ -113,6 +123,8 @@ class _Walk:
     def _compound(self, value: Any, depth: int) -> Plain:
         if isinstance(value, Command | Send):
             raise Unusable(f"it returned a {type(value).__name__}, which only the graph of an agent could follow")
+        if isinstance(value, AsyncIterator | Awaitable):
+            raise Unusable(f"it returned a {type(value).__name__}: let it await that, and return what comes of it")
         if (fields := _fields(value)) is not None:
             return self.data(fields, depth + 1)
         if isinstance(value, Mapping):
@@ -185,6 +197,11 @@ def _simple(value: Any) -> Any:
         case bytes() | bytearray() | memoryview():
             return _bytes(bytes(value))
     return str(value) if isinstance(value, _WRITTEN) else _NONE
+
+
+def _whole(text: str) -> str:
+    """Return a text with halves of surrogate pairs replaced: no JSON of a sandbox, and no database, takes them."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _decimal(value: Decimal) -> float | str:

@@ -27,7 +27,12 @@ _LONGEST = 60
 _SHORT = reprlib.Repr()
 """What an argument is when it is left out: cut, also where it is deep."""
 _SHORT.maxstring = _SHORT.maxother = 200
-
+_SEVERAL = ("allOf", "anyOf", "oneOf")
+"""Keys under which a schema has others."""
+_SAYS_NOTHING = frozenset(
+    {"type", "properties", "title", "description", "$schema", "$id", "$comment", "$defs", "definitions", "required"}
+)
+"""Keys of a schema that, with no properties, has no arguments."""
 
 VARIADIC = ("args", "kwargs")
 """What `*` and `**` arguments are called that LangChain leaves alone."""
@@ -39,13 +44,31 @@ def arguments(tool: BaseTool) -> dict[str, Any]:
     Raises `ConfigurationError` for a schema that names them in no way that JSON Schema has: it may be a server's.
     """
     schema = _object_schema(tool)
-    named = schema.get("properties")
-    if named is not None and not (isinstance(named, dict) and all(isinstance(name, str) for name in named)):
-        raise _unreadable(tool, "its `properties` are no object")
+    kind = schema.get("type", "object")
+    if "object" not in (kind if isinstance(kind, list) else [kind]):
+        raise _unreadable(tool, f"its type is {_SHORT.repr(kind)}, and arguments are an object")
+    properties: dict[str, Any] = {}
+    for named in _named(schema, _schema(tool), 5):
+        if not (isinstance(named, dict) and all(isinstance(name, str) for name in named)):
+            raise _unreadable(tool, "its `properties` are no object")
+        properties |= {name: of for name, of in named.items() if name not in properties}
     known = aliases(tool)
     unnamed = _unnamed(tool)
-    properties: dict[str, Any] = named or {}
     return {known.get(name, name): schema for name, schema in properties.items() if name not in unnamed}
+
+
+def _named(schema: Any, whole: dict[str, Any], levels: int) -> Iterator[Any]:
+    """Yield the `properties` of a schema, and of those that it is made of."""
+    if not isinstance(schema, dict) or levels == 0:
+        return
+    if schema.get("properties") is not None:
+        yield schema["properties"]
+    if isinstance(reference := schema.get("$ref"), str):
+        yield from _named(_resolved(whole, reference), whole, levels - 1)
+    for several in _SEVERAL:
+        choices = schema.get(several)
+        for choice in choices[:_MOST] if isinstance(choices, list) else ():
+            yield from _named(choice, whole, levels - 1)
 
 
 def aliases(tool: BaseTool) -> dict[str, str]:
@@ -61,11 +84,16 @@ def aliases(tool: BaseTool) -> dict[str, str]:
 
 
 def takes_more(tool: BaseTool) -> bool:
-    """Return whether a tool takes arguments that its schema does not name, because that says so."""
+    """Return whether a tool takes arguments that its schema does not name, because that says so, or says it in no
+    way that is read here."""
     if model := _model(tool):
         return model.model_config.get("extra") == "allow"
-    more = _object_schema(tool).get("additionalProperties")
-    return more is True or isinstance(more, dict)
+    schema = _object_schema(tool)
+    more = schema.get("additionalProperties")
+    if more is True or isinstance(more, dict):
+        return True
+    is_silent = more is None and not [*_named(schema, _schema(tool), 5)]
+    return is_silent and bool(schema.keys() - _SAYS_NOTHING)
 
 
 def signature(tool: BaseTool) -> str:
@@ -118,12 +146,15 @@ def _unnamed(tool: BaseTool) -> set[str]:
 
 
 def unpassable(function: Any) -> str | None:
-    """Return an argument that LangChain could not pass to a function: it passes all of them by name."""
-    for one in inspect.signature(function).parameters.values():
-        is_variadic = one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-        if one.kind is one.POSITIONAL_ONLY or (is_variadic and one.name not in VARIADIC):
+    """Return an argument that LangChain could not pass to a function: it passes all of them by name, those that
+    begin with `_` never, and of `*args` and `**kwargs` nothing."""
+    parameters = inspect.signature(function).parameters.values()
+    variadic = [one for one in parameters if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    for one in parameters:
+        is_hidden = one.name.startswith("_") and one.default is one.empty and one not in variadic
+        if is_hidden or one.kind is one.POSITIONAL_ONLY or (one in variadic and one.name not in VARIADIC):
             return str(one)
-    return None
+    return str(variadic[0]) if variadic and len(variadic) == len(parameters) else None
 
 
 def _functions(tool: BaseTool) -> list[Any]:
@@ -233,7 +264,7 @@ def _kinds(schema: Any, whole: dict[str, Any], levels: int) -> Iterator[str]:
     yield from (one[:_LONGEST] for one in (kind if isinstance(kind, list) else [kind]) if isinstance(one, str))
     if isinstance(reference := schema.get("$ref"), str):
         yield from _kinds(_resolved(whole, reference), whole, levels - 1)
-    for several in ("anyOf", "oneOf", "allOf"):
+    for several in _SEVERAL:
         choices = schema.get(several)
         for choice in choices[:_MOST] if isinstance(choices, list) else ():
             yield from _kinds(choice, whole, levels - 1)

@@ -102,16 +102,16 @@ class ToolHandler(CallHandler):
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Run the tool that the call names, once: its result as JSON, or the sentence of what went wrong."""
-        tree, place, call = site.tree, site.asked.place, site.asked.call
-        key = f"{place} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
+        tree, call_path, call = site.tree, site.asked.call_path, site.asked.call
+        key = f"{call_path} tool {hashlib.sha256(call.prompt.encode()).hexdigest()}"
 
         async def run() -> CallResult:
-            async with tree.tool_call(place) as is_left:
+            async with tree.tool_call(call_path) as is_left:
                 if not is_left:
                     return CallResult(None, "not run: no tool calls are left", refused="calls")
                 return await _run(site, key, config)
 
-        return await recorded(tree.receipts, key, place, run)
+        return await recorded(tree.receipts, key, call_path, run)
 
 
 async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
@@ -131,7 +131,7 @@ async def _run(site: CallSite, key: str, config: RunnableConfig) -> CallResult:
         return CallResult(None, f"{name} {clip(wrong, MOST_TOLD)}")
     most = site.components.limits.value
     try:
-        async with tree.tool_gate, asyncio.timeout(tree.ledger.seconds_left()):
+        async with tree.tool_limiter, asyncio.timeout(tree.ledger.seconds_left()):
             return CallResult(await result_of(tree, _result(tool, named, key, config, most)))
     except Unusable as error:
         return CallResult(None, f"{name} ran, but {clip(str(error), MOST_TOLD)}")
@@ -225,6 +225,15 @@ def _of_message(tool: BaseTool, result: Any, kept: list[Any]) -> Any:
 def _from_function(function: Callable[..., Any]) -> BaseTool:
     if not callable(function):
         raise ConfigurationError(f"a tool is a LangChain tool or a function, not {type(function).__name__}")
+    if isinstance(function, type) and issubclass(function, BaseTool):
+        raise ConfigurationError(
+            f"{function.__name__} is a class of tools: give one of them, {function.__name__}()"
+        )
+    if not hasattr(function, "__name__"):
+        raise ConfigurationError(
+            f"a {type(function).__name__} has no name that code could call it by: give a function, or "
+            "StructuredTool.from_function(..., name=..., description=...)"
+        )
     try:
         if argument := unpassable(function):
             raise ValueError(f"its argument `{argument}` cannot be passed by name; name each of its arguments")

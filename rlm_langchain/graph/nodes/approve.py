@@ -1,6 +1,7 @@
-"""`approve`: asks a person before a fan-out that costs more than was agreed.
+"""The node `approve`: asks a person before a batch of calls that would exceed the approved spending.
 
-A node of its own, since LangGraph runs an interrupted node again from its top: here nothing has been done yet.
+It is a node of its own because LangGraph runs an interrupted node again from its start, and this one does nothing
+before the interrupt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from langgraph.types import Command, interrupt
 
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import ConfigurationError, InvalidApproval, JournalError
-from rlm_langchain.graph.boundary import ANSWERS, SAVER
+from rlm_langchain.graph.boundary import ACCEPTED_ANSWERS, CHECKPOINTER_KEY
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import handler_of
 from rlm_langchain.graph.components import Components
@@ -29,36 +30,36 @@ if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
-QUERY = 2_000
-"""Characters of the run's question that the pause shows."""
-SHOWN = 200
-"""Characters of an answer that cannot be used, in the error, and of a call that is asked about."""
-NAMED = 10
-"""Calls of a fan-out that the pause shows."""
+QUERY_CHARS = 2_000
+"""Longest question of the run in the interrupt, in characters, and longest reason in a record."""
+CALL_CHARS = 200
+"""Longest prompt of a call in the interrupt, in characters, and longest invalid answer in an error message."""
+MAX_CALLS_SHOWN = 10
+"""Most calls that the interrupt describes."""
 
 
 def approval_needed(
     components: Components, state: RLMState, tree: RunTree, calls: Sequence[NumberedCall]
 ) -> Approval | None:
-    """Return the question that these calls need answered first; None when they may go."""
+    """Return the question that a person must answer before these calls are made. None if they may be made."""
     reserved = {
-        call.place: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
+        call.call_path: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
     }
-    wanted = {place: usage for place, usage in reserved.items() if usage != Usage()}
+    paid = {place: usage for place, usage in reserved.items() if usage != Usage()}
     first = min((call.number for call in calls), default=-1)
-    asked, agreement = state.get("approval"), tree.agreement
+    asked, agreement = state.get("approval"), tree.approval_limit
     if asked and asked["granted"] and asked["first"] == first:
-        agreement.reserve(wanted)
+        agreement.reserve(paid)
         return None
-    until = agreement.request(wanted) if wanted else None
+    until = agreement.request(paid) if paid else None
     if until is None:
         return None
     spent = tree.ledger.spent
     return Approval(
         first=first,
-        calls=len(wanted),
-        about=[_about(call.call) for call in calls if call.place in wanted][:NAMED],
-        estimated_usd=total_usage(wanted.values()).cost,
+        calls=len(paid),
+        about=[_describe_call(call.call) for call in calls if call.call_path in paid][:MAX_CALLS_SHOWN],
+        estimated_usd=total_usage(paid.values()).cost,
         spent_calls=spent.calls,
         spent_usd=spent.cost,
         until=until,
@@ -67,29 +68,32 @@ def approval_needed(
 
 
 def restore_approvals(state: RLMState, tree: RunTree) -> None:
-    """Take over what was agreed to before, in this process or an earlier one. The last fan-out is over."""
-    tree.agreement.raise_to(state.get("agreed"))
+    """Restore the spending that was approved before, in this process or an earlier one.
+
+    The run's last batch has ended, so its reservations are released.
+    """
+    tree.approval_limit.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
-        tree.agreement.raise_to(asked["until"])
-    tree.agreement.forget_run(state["path"])
+        tree.approval_limit.raise_to(asked["until"])
+    tree.approval_limit.forget_run(state["path"])
 
 
 def ask_person(state: RLMState) -> dict[str, Any]:
-    """Ask a person, wait for as long as it takes, and record the answer."""
+    """Interrupt the graph until a person answers, and record the answer."""
     asked = state.get("approval")
     if asked is None:
         raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
-    said = _answer_to(
+    answer = _wait_for_answer(
         {
             "ask": "approve",
-            "question": question(asked, state["path"]),
-            "query": clip(cast(str, state["query"]), QUERY),
+            "question": question_text(asked, state["path"]),
+            "query": clip(cast(str, state["query"]), QUERY_CHARS),
             "path": state["path"],
             **asked,
         }
     )
-    granted, reason = is_approval(said), _reason(said)
+    granted, reason = is_approval(answer), _reason_given(answer)
     recorder = Recorder()
     word = "approved" if granted else "declined"
     because = f": {reason}" if reason else ""
@@ -98,98 +102,109 @@ def ask_person(state: RLMState) -> dict[str, Any]:
 
 
 def check_saver(components: Components, config: RunnableConfig) -> None:
-    """Raise `ConfigurationError` when a person is to be asked, and nothing could keep the run meanwhile."""
-    if components.budget.asks_person and config.get("configurable", {}).get(SAVER) is None:
+    """Raise `ConfigurationError` if a person is to be asked, and no checkpointer could store the run meanwhile."""
+    if components.budget.asks_person and config.get("configurable", {}).get(CHECKPOINTER_KEY) is None:
         raise ConfigurationError(
-            "approve_above_calls and approve_above_usd pause a run, which needs a checkpointer to be kept in and a "
-            "thread to be found by: "
+            "approve_above_calls and approve_above_usd pause a run, which needs a checkpointer and a thread to be "
+            "resumed from: "
             "create_rlm(..., checkpointer=InMemorySaver()) and config={'configurable': {'thread_id': ...}}"
         )
 
 
 def questions(output: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what a run that has paused asks, of one run or of several that ask at once: `Approval`s, each with its
-    `id`, the `path` and `query` of its run, and the `question` to a person. Empty when the run has ended."""
+    """Return the questions of a paused run: several, if several runs of its tree ask at once. Empty if it has
+    ended.
+
+    Each is an `Approval` with the `id` of its interrupt, the `path` and `query` of its run, and the `question` as
+    text.
+    """
     asked = [{"id": one.id, **one.value} for one in output.get("__interrupt__", ()) if isinstance(one.value, dict)]
     return [one for one in asked if one.get("ask") == "approve"]
 
 
 def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], Any]) -> Command[Any]:
-    """Return what to invoke the same thread with: `answer` says yes or no to each of the `questions`.
+    """Return the command that resumes the thread. `answer` is called with each of the `questions`.
 
-    Raises `InvalidApproval` for what is neither.
+    Raises `InvalidApproval` if it returns neither a yes nor a no.
     """
     answers = {one["id"]: answer(one) for one in questions(output)}
-    for given in answers.values():
-        is_approval(given)
+    for one in answers.values():
+        is_approval(one)
     return Command(resume=answers)
 
 
 def is_approval(answer: Any) -> bool:
-    """Return whether a person has said yes. Raises `InvalidApproval` for what is neither a yes nor a no."""
+    """Return whether an answer is a yes. Raises `InvalidApproval` if it is neither a yes nor a no.
+
+    Accepted are True and False, `{"approve": ...}` and `{"decisions": [...]}`: see `ACCEPTED_ANSWERS`.
+    """
     match answer:
         case bool():
             return answer
         case {"approve": bool(granted)} if len(answer) == 1:
             return granted
         case {"decisions": [_, *_] as decisions} if len(answer) == 1:
-            said = {_decision(one) for one in decisions}
-            if len(said) == 1 and None not in said:
-                return said == {"approve"}
-    raise InvalidApproval(f"an approval cannot be answered with {clip(repr(answer), SHOWN)}; {ANSWERS}")
+            kinds = {_decision(one) for one in decisions}
+            if len(kinds) == 1 and None not in kinds:
+                return kinds == {"approve"}
+    raise InvalidApproval(
+        f"an approval cannot be answered with {clip(repr(answer), CALL_CHARS)}; {ACCEPTED_ANSWERS}"
+    )
 
 
-def _answer_to(asked: dict[str, Any]) -> Any:
-    """Return what a person says: a yes or a no. Raises `InvalidApproval` for anything else.
+def _wait_for_answer(asked: dict[str, Any]) -> Any:
+    """Interrupt, and return the answer: a yes or a no. Raises `InvalidApproval` for anything else.
 
-    LangGraph keeps such an answer, and gives it again when the run is resumed: the next one is after it.
+    LangGraph keeps an invalid answer, and returns it again when the run is resumed. The next answer follows it.
     """
-    said = interrupt(asked)
+    answer = interrupt(asked)
     while True:
         try:
-            is_approval(said)
+            is_approval(answer)
         except InvalidApproval:
             with suppress(GraphInterrupt):  # there is no other answer yet
-                said = interrupt(asked)
+                answer = interrupt(asked)
                 continue
             raise
-        return said
+        return answer
 
 
-def _about(call: Call) -> dict[str, str]:
-    """Return what a person may know of a call: what is asked, or of which function, with what."""
+def _describe_call(call: Call) -> dict[str, str]:
+    """Return a description of a call for a person: its prompt, or the function's name and arguments."""
     if call.kind == "function":
         with suppress(ValueError, TypeError, RecursionError):
-            name, *given = json.loads(call.prompt)
-            return {"kind": call.kind, "name": clip(str(name), SHOWN), "arguments": clip(json.dumps(given), SHOWN)}
-    return {"kind": call.kind, "prompt": clip(call.prompt, SHOWN)}
+            name, *arguments = json.loads(call.prompt)
+            return {
+                "kind": call.kind,
+                "name": clip(str(name), CALL_CHARS),
+                "arguments": clip(json.dumps(arguments), CALL_CHARS),
+            }
+    return {"kind": call.kind, "prompt": clip(call.prompt, CALL_CHARS)}
 
 
-def _decision(given: Any) -> str | None:
-    """Return "approve" or "reject" for a decision in LangChain's format; None for any other."""
-    match given:
-        case {"type": "approve" | "reject" as kind} if given.keys() <= {"type", "message"}:
+def _decision(value: Any) -> str | None:
+    """Return "approve" or "reject" for a decision in LangChain's format, None for any other value."""
+    match value:
+        case {"type": "approve" | "reject" as kind} if value.keys() <= {"type", "message"}:
             return str(kind)
     return None
 
 
-def _reason(said: Any) -> str:
-    """Return the words that come with decisions in LangChain's format, for the reader of the records."""
-    decisions = said.get("decisions", ()) if isinstance(said, dict) else ()
-    return clip("; ".join(str(one["message"]) for one in decisions if one.get("message")), QUERY)
+def _reason_given(answer: Any) -> str:
+    """Return the messages of decisions in LangChain's format, for the reader of the records."""
+    decisions = answer.get("decisions", ()) if isinstance(answer, dict) else ()
+    return clip("; ".join(str(one["message"]) for one in decisions if one.get("message")), QUERY_CHARS)
 
 
-def question(asked: Approval, path: str) -> str:
-    """Return what a person has to decide, in words."""
+def question_text(asked: Approval, path: str) -> str:
+    """Return the question to the person as text."""
     calls = "1 sub-call is" if asked["calls"] == 1 else f"{asked['calls']:,} sub-calls are"
     where = f" (by the child run {path})" if path else ""
     cost, spent = asked["estimated_usd"], asked["spent_usd"]
     price = "a price that is not known" if cost is None else f"{_dollars(cost)} at most"
+    made = "was 1 model call" if asked["spent_calls"] == 1 else f"were {asked['spent_calls']:,} model calls"
     paid = "" if spent is None else f", {_dollars(spent)}"
-    return (
-        f"{calls} about to be made{where}, for {price}; "
-        f"so far there were {asked['spent_calls']:,} model calls{paid}. Go on?"
-    )
+    return f"{calls} about to be made{where}, for {price}; so far there {made}{paid}. Go on?"
 
 
 def _dollars(usd: float) -> str:

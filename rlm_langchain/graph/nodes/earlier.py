@@ -1,4 +1,4 @@
-"""What was asked and answered before on a thread: shown in short to the model, and in full in the REPL."""
+"""The earlier questions and answers of a thread: clipped in the prompt, and complete in the REPL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from rlm_langchain.context.long_text import loaded
+from rlm_langchain.context.long_text import load_text
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.context.sanitize import shown
 from rlm_langchain.context.sources.json_values import why_not_json
@@ -17,27 +17,27 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.prompts.render import render
 from rlm_langchain.trajectory.journal import Journal
 
-SHOWN = 4
-"""Exchanges that the prompt shows: the latest ones."""
+MAX_EXCHANGES = 4
+"""Most exchanges that the prompt shows: the last ones."""
 ANSWER_CHARS, LAST_ANSWER_CHARS, QUESTION_CHARS = 500, 4_000, 1_000
-"""Characters of an answer, of the last answer, and of a question that the prompt shows."""
+"""Most characters of an answer, of the last answer, and of a question in the prompt."""
 
 
 class Exchange(TypedDict):
-    """A question and what became of it, as code in the REPL sees them."""
+    """A question and its answer, as code in the REPL sees them."""
 
     question: str
     answer: Any
     status: str
-    """That of the answer, or `given up` for a question that another one came before."""
+    """The status of the answer, or `given up` if a new question came first."""
 
 
 def exchanges(journal: Journal, store: ContextStore) -> list[Exchange]:
-    """Return what was asked before on the thread, the latest last. Raises `JournalError`: a text is missing."""
+    """Return the earlier questions of the thread, the oldest first. Raises `JournalError` if a text is missing."""
     return [
         Exchange(
-            question=loaded(store, question.get("query_ref", question["query"])),
-            answer=_plain(answer["answer"]) if answer else None,
+            question=load_text(store, question.get("query_ref", question["query"])),
+            answer=_as_json_value(answer["answer"]) if answer else None,
             status=answer["status"] if answer else "given up",
         )
         for question, answer in journal.questions
@@ -45,13 +45,13 @@ def exchanges(journal: Journal, store: ContextStore) -> list[Exchange]:
 
 
 def describe_earlier(profile: str, name: str, before: Sequence[Exchange]) -> str:
-    """Return what the model is told of them."""
-    first = max(0, len(before) - SHOWN)
-    told = [
+    """Return the part of the prompt that describes the earlier questions."""
+    first = max(0, len(before) - MAX_EXCHANGES)
+    latest = [
         _describe(profile, f"{name}[{i}]", one, i == len(before) - 1) for i, one in enumerate(before) if i >= first
     ]
     return render(
-        profile, "earlier", variable=name, count=len(before), shown=len(told), exchanges="\n\n".join(told)
+        profile, "earlier", variable=name, count=len(before), shown=len(latest), exchanges="\n\n".join(latest)
     )
 
 
@@ -74,8 +74,8 @@ def _describe(profile: str, place: str, one: Exchange, is_last: bool) -> str:
     )
 
 
-def _plain(answer: Any) -> Any:
-    """Return an answer as JSON can hold it: one with a number that JSON has no word for, as text."""
+def _as_json_value(answer: Any) -> Any:
+    """Return an answer as a JSON value. One with NaN or infinity, which JSON lacks, is returned as text."""
     try:
         return answer if why_not_json(answer) is None else json.dumps(answer)
     except InputError:  # too deep

@@ -1,4 +1,4 @@
-"""`execute`: runs the next cell, or goes on with the one that waits, until it makes a call that costs, or ends."""
+"""The node `execute`: runs the cells of a turn until all have ended, or one makes calls that are not free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
-from rlm_langchain.context.long_text import recorded_value, stored_list
+from rlm_langchain.answers.fan_out import LeftOut, described, left_out
+from rlm_langchain.context.long_text import store_texts, value_fields
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
@@ -48,15 +49,17 @@ from rlm_langchain.types import (
 if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
-FAILING, IDLE = 25, 5_000
-"""Waves of calls in one cell that all fail, or bring nothing new: by then the cell goes round in circles."""
-FLAWED = 5
-"""Times that one cell may ask a prompt whose replies are all empty or cut. None is remembered: each is paid for."""
-BLANK = "it is None, or a text without words. If there is no answer, give FINAL a sentence that says so and why."
+MAX_FAILED_BATCHES, MAX_REPEATED_BATCHES = 25, 5_000
+"""Batches of calls in a row that all failed, or were all answered before, after which a cell is ended as a loop."""
+MAX_FLAWED = 5
+"""Flawed replies to one prompt, empty or cut off, after which a cell is ended. None is cached: each costs."""
+BLANK_PROBLEM = (
+    "it is None, or a text without words. If there is no answer, give FINAL a sentence that says so and why."
+)
 GRACE_AFTER_DEADLINE = 2.0
-"""Seconds that a cell has at most when time is over: to make an answer of what its calls brought."""
+"""Most seconds that a cell may compute after the deadline, to make an answer of its replies."""
 REPLAY_NOTE_SECONDS = 3.0
-"""Seconds of rebuilding that are worth a word to the reader."""
+"""Seconds of computing for a replay from which a note reports it."""
 
 
 def open_repl(components: Components, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
@@ -68,7 +71,7 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
     context = files.pop("context", None)
     left, most = tree.ledger.seconds_left(), components.limits.seconds
     seconds = most if left is None else min(most, max(left, 1.0))
-    preludes = [strategy.prelude for strategy in components.strategies_in(journal)]
+    preludes = [strategy.prelude for strategy in components.strategies_for_cells(journal)]
     preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
     code = "\n\n".join(text for text in preludes if text)
     limits = replace(components.limits, seconds=seconds)
@@ -77,7 +80,7 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
 
 @dataclass(slots=True)
 class ExecuteStep:
-    """One visit to `execute`."""
+    """The state of one run of the node `execute`."""
 
     components: Components
     state: RLMState
@@ -86,42 +89,43 @@ class ExecuteStep:
     repl: Repl
     recorder: Recorder
     refused: int = 0
-    """How often the cell was refused a call in this visit."""
+    """Number of batches that were refused in this run of the node."""
     idle: int = 0
-    """How often the cell asked only what was known."""
+    """Number of batches that were answered without a task."""
     misfit: str = ""
-    """Why an answer goes back to the model that does not fit its schema."""
+    """Why the last answer was sent back: it does not fit its schema. Empty if it was not."""
     unfound: int | None = None
-    """How many quotes were not found in an answer that goes back to the model for its quotes. 0: it had none."""
+    """Number of quotes not found in an answer that was sent back for them. 0: it had none. None: no such answer."""
     blank: bool = False
-    """Whether an answer goes back to the model because it is blank."""
+    """Whether the last answer was sent back because it is blank."""
 
     @classmethod
     def begin(cls, components: Components, state: RLMState, config: RunnableConfig) -> ExecuteStep:
-        """Find the REPL of this run, or the way to rebuild it."""
+        """Find the REPL of this run, or prepare to rebuild it. Raises `JournalError`, `ConfigurationError`."""
         tree = components.tree(state["run"], config)
         journal = tree.journal(state["path"], state["trajectory"])
         restore_approvals(state, tree)
         components.coverage_tracker(tree, state, journal)
         repl = tree.repl(state["path"], lambda: open_repl(components, journal, tree, state["path"]))
         tree.check()
-        components.unchanged(journal)
+        components.check_unchanged(journal)
         return cls(components, state, tree, journal, repl, Recorder())
 
     def run(self) -> Command[Any]:
-        """Run until a model is needed, the answer is there, the turn's code is done, or time is over."""
+        """Run cells until calls must be sent, an answer is given, all cells have ended, or time is up."""
         with self.repl.deadline(self._seconds()):
-            return self._go_on()
+            return self._run_steps()
 
     def _seconds(self) -> float | None:
-        """Return the seconds that this visit may compute: a little into the time of the last call, or all of it."""
+        """Return the seconds of computing allowed: until the deadline and a short grace, or all that is left if
+        this is the final turn. None without a limit."""
         ledger = self.tree.ledger
         left, most = ledger.seconds_left(), ledger.seconds_left(last=True)
         if left is None or most is None:
             return None
         return most if self._final_turn_reason else left + min(GRACE_AFTER_DEADLINE, (most - left) / 4)
 
-    def _go_on(self) -> Command[Any]:
+    def _run_steps(self) -> Command[Any]:
         step = self._replay()
         while True:
             match step:
@@ -130,9 +134,9 @@ class ExecuteStep:
                     if code is None:
                         return self._after_last_cell()
                     step = self._start(code)
-                case Suspended() if circling := self._loop_detected():
+                case Suspended() if loop := self._loop_detected():
                     self.repl.stop()
-                    self._died("", circling)
+                    self._died("", loop)
                     step = None
                 case Suspended(calls):
                     asked = self._numbered(calls)
@@ -158,17 +162,21 @@ class ExecuteStep:
                     step = None
 
     def _loop_detected(self) -> str | None:
-        """Return why a cell that asks once more is ended: its calls all fail, or bring nothing new."""
-        if self.journal.failed_waves + self.refused >= FAILING:
-            return f"{FAILING} times in a row, none of the calls that it waited for was answered."
-        if self.components.memo and any(len(waves) >= FLAWED for waves in self.journal.flawed.values()):
-            return f"{FLAWED} times, it asked the same prompt, and the reply was empty or cut: ask for less."
-        if self.idle >= IDLE:
-            return f"{IDLE:,} times in a row, it asked only what was known: identical calls get the same reply."
+        """Return why a cell that makes more calls is ended: all fail, or bring nothing new. None if it is not."""
+        if self.journal.failed_waves + self.refused >= MAX_FAILED_BATCHES:
+            return f"{MAX_FAILED_BATCHES} times in a row, none of the calls that it waited for was answered."
+        if self.components.memo and any(len(waves) >= MAX_FLAWED for waves in self.journal.flawed.values()):
+            return f"{MAX_FLAWED} times, it asked the same prompt, and the reply was empty or cut: ask for less."
+        if self.idle >= MAX_REPEATED_BATCHES:
+            return (
+                f"{MAX_REPEATED_BATCHES:,} times in a row, it asked only what was known: "
+                "identical calls get the same reply."
+            )
         return None
 
     def _answer_problem(self, value: Plain) -> str | None:
-        """Return why an answer goes back to the model: it misfits its schema; once, it is blank or misquotes."""
+        """Return why an answer is sent back, or None. One that does not fit the schema always is; a blank one, or
+        one with wrong quotes, is only once a run."""
         schema, cites = (
             self.components.answer_schema(self.state["path"]),
             self.components.wants_citations(self.state["path"]),
@@ -179,32 +187,33 @@ class ExecuteStep:
             self.misfit = problem
         if schema is None and is_blank(answer) and not self._final_turn_reason and not self.journal.sent_back_blank:
             self.blank = True
-            return BLANK
+            return BLANK_PROBLEM
         if problem or not cites or self._final_turn_reason or self.journal.quotes_rejected:
             return problem
         cited = cite(self.components.store, self.journal.contexts, value)
-        if told := quotes_problem(cited, needed=self.journal.can_be_quoted):
+        if problem := quotes_problem(cited, needed=self.journal.can_be_quoted):
             self.unfound = len(cited.not_found)
-        return told
+        return problem
 
     @property
     def _final_turn_reason(self) -> StopReason | None:
-        """Return the limit that made this the last turn."""
+        """Return the limit because of which this is the final turn, or None."""
         return self.state.get("stop_reason")
 
     @property
     def _declined(self) -> bool:
         """Return whether a person declined the calls that the cell waits for."""
         asked = self.state.get("approval")
-        waited_for = range(self.repl.next_call, self.repl.next_call + len(self.repl.pending_calls))
-        return asked is not None and asked["granted"] is False and asked["first"] in waited_for
+        pending = range(self.repl.next_call, self.repl.next_call + len(self.repl.pending_calls))
+        return asked is not None and asked["granted"] is False and asked["first"] in pending
 
     @property
     def _cell(self) -> int:
-        """Return the number of the running cell: the last that has begun."""
+        """Return the number of the last cell that was started."""
         return len(self.journal.cells) - 1
 
     def _replay(self) -> Step | None:
+        """Bring the REPL to the state of the journal, and return its step, if a cell waits."""
         replayed, diverged = self.repl.replayed, self.repl.diverged
         step = self.repl.advance(self.journal)
         if changed := self.repl.diverged - diverged:
@@ -231,7 +240,7 @@ class ExecuteStep:
         return [NumberedCall(path, cell, first + i, call, fingerprint(call)) for i, call in enumerate(calls)]
 
     def _answer_free_calls(self, calls: Sequence[NumberedCall]) -> list[Reply] | None:
-        """Return replies that cost nothing, given in place; None when one of the calls has to be sent."""
+        """Return the replies if all calls are free or refused, else None: then the calls must be sent."""
         refusal: Refusal | None = self._final_turn_reason or ("declined" if self._declined else None)
         if refusal:
             self.refused += 1
@@ -246,7 +255,7 @@ class ExecuteStep:
         return ready
 
     def _refused(self, asked: NumberedCall, refusal: Refusal) -> Reply:
-        """Refuse a call, unless it was answered before."""
+        """Return a refusal, or the recorded reply if the call was answered before."""
         known = self.journal.reply(asked.number, asked.call)
         if known is not None:
             return known
@@ -256,12 +265,12 @@ class ExecuteStep:
         return reply
 
     def _free_reply(self, asked: NumberedCall) -> Reply | None:
-        """Return the reply to a call that costs nothing; None for one that has to be sent."""
+        """Return the reply to a free call, or None for a call that must be sent."""
         site = CallSite(self.components, self.tree, asked)
         return handler_of(asked.call.kind).free_reply(site, self.journal)
 
     def _record_reply(self, asked: NumberedCall, reply: Reply, refusal: Refusal | None = None) -> None:
-        """Record a reply that was given in place."""
+        """Record the reply to a call that was answered or refused without a task."""
         is_free = kind_of(asked.call.kind).is_free
         result = CallResult(
             None,
@@ -270,18 +279,18 @@ class ExecuteStep:
             refused=None if is_free else refusal,
         )
         prompt_chars = len(asked.call.prompt)
-        result = self.tree.charged(asked.place, result)
-        more = {"value": reply.value} if is_free else recorded_value(self.components.store, reply.value)
+        result = self.tree.charged(asked.call_path, result)
+        more = {"value": reply.value} if is_free else value_fields(self.components.store, reply.value)
         self.journal.add(self.recorder.call(asked, result, prompt_chars=prompt_chars, **more))
 
     def _fan_out(self, calls: Sequence[NumberedCall]) -> Command[Any]:
-        """Send the calls that the journal has no reply to on their way; ask a person first.
+        """Send the calls that have no recorded reply as tasks, or go to `approve` if a person must be asked first.
 
-        Threads of a cell may ask of different kinds at once: those that are free are answered here all the same.
+        Threads of a cell may make calls of different kinds at once. Those that are free are answered here.
         """
         missing = [call for call in calls if self.journal.reply(call.number, call.call) is None]
         if asking := approval_needed(self.components, self.state, self.tree, missing):
-            self.tree.close(self.state["path"])  # a person may take days: no worker waits with us
+            self.tree.close(self.state["path"])  # the answer may take days, so the worker is closed
             return self._go("approve", approval=asking)
         record = WaveRecord(
             type="wave",
@@ -298,9 +307,9 @@ class ExecuteStep:
         for call in free:
             if (reply := self._free_reply(call)) is not None:
                 self._record_reply(call, reply)
-        agreed = self.tree.agreement.approved_up_to
-        read = self.tree.reading.contexts if self.tree.reading else []
-        # Nobody reads a description of them there, and each checkpoint of a child run holds them.
+        agreed = self.tree.approval_limit.approved_up_to
+        read = self.tree.coverage.contexts if self.tree.coverage else []
+        # Child runs need no previews, and each of their checkpoints would contain them.
         tops = [self.components.store.with_short_preview(ref, 0) for ref in read]
         sent = [
             CallSite(self.components, self.tree, call, self.journal.contexts.get("context"))
@@ -316,16 +325,16 @@ class ExecuteStep:
         if self.tree.receipts is None or all(call.prompt_chars <= PREVIEW for call in calls):
             return None
         try:
-            return stored_list(self.components.store, [call.prompt_text for call in calls])
+            return store_texts(self.components.store, [call.prompt_text for call in calls])
         except JournalError as error:
             self._note(f"the whole prompts of this batch could not be kept: {error}")
             return None
 
     def _answered(self, value: Plain, stdout: str, error: str | None) -> Command[Any]:
-        """End the run with an answer. That of a child run is kept by reference when it is long."""
+        """Record the answer, and go to `finalise`. A long answer of a child run is stored by reference."""
         more: dict[str, Any] = {"value": value}
         if self.state["path"]:
-            more = recorded_value(self.components.store, value)
+            more = value_fields(self.components.store, value)
         self._output("answered", stdout, error, **more)
         return self._go("finalise", answer=more["value"], stop_reason=self._final_turn_reason or "answer")
 
@@ -339,16 +348,28 @@ class ExecuteStep:
             more["misfit"], self.misfit = self.misfit, ""
         if self.unfound is not None:
             more["unfound"], self.unfound = self.unfound, None
+        missing = self._left_out()
+        if missing:
+            more["covered"] = round(min(part.share for part in missing), 6)
         record = self.recorder.output(
             (self.state["path"], self._cell),
             outcome,
-            format_observation(self._model.profile, self._window, self.journal, stdout, error),
+            format_observation(
+                self._model.profile, self._window, self.journal, stdout, error, [*map(described, missing)]
+            ),
             chars=len(stdout),
             is_error=error is not None,
             seconds=self.repl.seconds,
             **more,
         )
         self.journal.add(record)
+
+    def _left_out(self) -> list[LeftOut]:
+        """Return what the fan-out of the cell left out. The calls of a child run are measured by other contexts."""
+        reading = self.tree.coverage
+        if self.state["path"] or reading is None or not reading.contexts:
+            return []
+        return left_out(reading, self.journal.calls_since_question, self._cell, self.journal.largest_batch)
 
     def _died(self, stdout: str, error: str) -> None:
         self._output("died", stdout, render(self._model.profile, "died", error=error))
@@ -359,7 +380,7 @@ class ExecuteStep:
         return self._after_last_cell()
 
     def _after_last_cell(self) -> Command[Any]:
-        """Go on with the next turn; after the last one, whose words may be the answer, end the run."""
+        """Go to the next turn, or to `finalise` after the final turn."""
         if not self._final_turn_reason:
             return self._go("generate")
         return self._go("finalise")

@@ -1,4 +1,4 @@
-"""`finalise`: closes a run with its answer, its status and what it has read."""
+"""The node `finalise`: closes a run with its answer, its status, its citations and its coverage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlm_langchain.answers.citations import cite
 from rlm_langchain.answers.coverage import ReadRanges, read_in_records
 from rlm_langchain.answers.words import problem_in_words
 from rlm_langchain.budget.limits import STOPS
-from rlm_langchain.context.long_text import recorded_value
+from rlm_langchain.context.long_text import value_fields
 from rlm_langchain.context.sanitize import fenced
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.components import Components
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Evidence(TypedDict, total=False):
-    """What the output of a run has besides: with citations, and with a context."""
+    """Fields of a run's output that depend on its options: on citations, and on a context."""
 
     citations: list[Citation]
     dropped_citations: int
@@ -40,7 +40,7 @@ class Evidence(TypedDict, total=False):
 
 
 class _End(NamedTuple):
-    """How a run has ended."""
+    """The status of a run, its stop reason, and what its answer lacks."""
 
     status: Status
     stop_reason: StopReason
@@ -48,22 +48,22 @@ class _End(NamedTuple):
 
 
 def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
-    """The run's output, and the end of what was alive for it."""
+    """Return the output of a run, and release its resources. Raises `JournalError` for a damaged journal."""
     journal = Journal(state["trajectory"])
     if not journal.confirms_answer(state.get("answer")):
         raise JournalError(DAMAGED)
     ref = None if journal.answered is None else journal.answered.get("value_ref")
-    given = state.get("answer") if ref is None else components.store.load(ref)
-    recorder, (answer, evidence) = Recorder(), _cited(components, state, journal, given)
+    quoted = state.get("answer") if ref is None else components.store.load(ref)
+    recorder, (answer, evidence) = Recorder(), _take_out_quotes(components, state, journal, quoted)
     end = _end(components, state, journal, answer, evidence)
     failed = end.status == "failed"
     answer = None if failed else answer
-    read, coverage = _read(components, state, journal)
+    read, coverage = _read_ranges(components, state, journal)
     if coverage is not None:
         evidence["coverage"] = coverage
-    shown = recorded_value(components.store, answer) if state["path"] else {"value": answer}
+    shown = value_fields(components.store, answer) if state["path"] else {"value": answer}
     answer = shown["value"]
-    recorder.record(_answered(state["path"], answer, shown.get("value_ref"), end, evidence, read))
+    recorder.record(_answer_record(state["path"], answer, shown.get("value_ref"), end, evidence, read))
     if not state["path"]:
         components.trees.end(state["run"])
     root, sub = journal.usage
@@ -77,16 +77,16 @@ def finalise_run(components: Components, state: RLMState) -> dict[str, Any]:
         "iterations": journal.iterations,
         "sub_calls": sub.calls,
         "degraded": end.degraded,
-        "found": ("\n".join(map(fenced, journal.last_seen)) or None) if failed else None,
-        "misfit": _misfit(components, state) if failed else None,
-        # The next question on this thread is a run of its own, with receipts of its own.
+        "found": ("\n".join(map(fenced, journal.last_outputs)) or None) if failed else None,
+        "misfit": _schema_problem(components, state) if failed else None,
+        # The next question on this thread starts a new run, with receipts of its own.
         "run": None,
         **evidence,
     }
 
 
-def _misfit(components: Components, state: RLMState) -> str | None:
-    """Why the last answer of a run with a schema was none."""
+def _schema_problem(components: Components, state: RLMState) -> str | None:
+    """Return why the last answer of a run does not fit its schema. None if there is no schema or no answer."""
     schema = components.answer_schema(state["path"])
     if schema is None:
         return None
@@ -100,10 +100,10 @@ def _misfit(components: Components, state: RLMState) -> str | None:
     return None
 
 
-def _answered(
+def _answer_record(
     path: str, answer: Any, ref: ContextRef | None, end: _End, evidence: Evidence, read: ReadRanges
 ) -> AnswerRecord:
-    """The record of the answer, and the reference to a long one."""
+    """Build the record of the answer. `ref` refers to the whole of a long one."""
     record = AnswerRecord(
         type="answer",
         path=path,
@@ -126,27 +126,27 @@ def _answered(
 
 
 def _end(components: Components, state: RLMState, journal: Journal, answer: Any, evidence: Evidence) -> _End:
-    """How a run with this answer has ended, and what the answer lacks."""
+    """Return how a run with this answer ended, and what the answer lacks."""
     calls = journal.calls_since_question
     degraded, limit = shortfalls(calls), limit_of(calls)
     if (flaw := journal.flaw_of_answer) and answer is not None:
         degraded[flaw] = degraded.get(flaw, 0) + 1
     missing: StopReason | None = limit or ("degraded" if degraded else None)
     typed = bool(components.answer_schema(state["path"]))
-    status, reason = _verdict(_reason(state, journal), answer, missing, typed=typed)
-    # With these the answer itself may be whole.
-    told: dict[Shortfall, int] = {
+    status, reason = _verdict(_stop_reason(state, journal), answer, missing, typed=typed)
+    # These do not make the answer partial.
+    minor: dict[Shortfall, int] = {
         "empty_context": int(journal.has_empty_context),
         "found_nothing": empty_searches(calls),
         "dropped_citations": evidence.get("dropped_citations", 0),
         "no_citations": int(status != "failed" and _lacks_evidence(journal, evidence)),
     }
-    degraded.update((kind, count) for kind, count in told.items() if count)
+    degraded.update((kind, count) for kind, count in minor.items() if count)
     return _End(status, reason, degraded)
 
 
 def _lacks_evidence(journal: Journal, evidence: Evidence) -> bool:
-    """Whether an answer that was to be quoted came without a quote. Those that were dropped are counted apart."""
+    """Return whether an answer that needs quotes has none. Dropped quotes are counted separately."""
     return (
         "citations" in evidence
         and not evidence["citations"]
@@ -155,26 +155,29 @@ def _lacks_evidence(journal: Journal, evidence: Evidence) -> bool:
     )
 
 
-def _reason(state: RLMState, journal: Journal) -> StopReason:
-    """Why the run ended. A limit that let the last turn give an answer did not end it."""
+def _stop_reason(state: RLMState, journal: Journal) -> StopReason:
+    """Return why the run ended. A limit is no reason if the last turn still gave an answer."""
     reason: StopReason = state.get("stop_reason") or "answer"
-    if reason not in STOPS or reason == "seconds":  # time that is over has cut something short
+    if reason not in STOPS or reason == "seconds":  # when time is up, something was cut short
         return reason
     if journal.answered:
         return "answer"
     return "prose" if journal.answered_at_once else reason
 
 
-def _cited(components: Components, state: RLMState, journal: Journal, answer: Any) -> tuple[Any, Evidence]:
-    """The answer without its quotes, and those of them that were found, where they are wanted."""
+def _take_out_quotes(
+    components: Components, state: RLMState, journal: Journal, answer: Any
+) -> tuple[Any, Evidence]:
+    """Return the answer without its quotes, and the citations found. Unchanged if the run needs no quotes."""
     if not components.wants_citations(state["path"]):
         return answer, Evidence()
     answer, citations, unfound = cite(components.store, journal.contexts, answer)
     return answer, Evidence(citations=citations, dropped_citations=len(unfound))
 
 
-def _read(components: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
-    """What the root model of this run was shown of the contexts; and of the top run, what the tree has read."""
+def _read_ranges(components: Components, state: RLMState, journal: Journal) -> tuple[ReadRanges, Coverage | None]:
+    """Return the ranges of the contexts that this run's root model has read, and for the top run the coverage by
+    all models of the tree."""
     reading = components.coverage_tracker(components.trees.get(state["run"], components.budget), state, journal)
     if not reading.contexts:
         return [], None
@@ -195,13 +198,13 @@ def _read(components: Components, state: RLMState, journal: Journal) -> tuple[Re
 def _verdict(
     reason: StopReason, answer: Any, missing: StopReason | None, *, typed: bool
 ) -> tuple[Status, StopReason]:
-    """How the run ended, and why. An answer that is nothing is none, unless its type allows that.
+    """Return the status and the stop reason. A blank answer counts as none, unless it fits a schema.
 
-    `missing`: why the answer lacks something that it was to be made of.
+    `missing` is the reason why calls that the answer is based on were not answered in full, or None.
     """
-    given = reason in ("answer", "prose")
-    if is_blank(answer) and not (typed and given):
-        return "failed", "no_answer" if given else reason
-    if not given:
+    has_answered = reason in ("answer", "prose")
+    if is_blank(answer) and not (typed and has_answered):
+        return "failed", "no_answer" if has_answered else reason
+    if not has_answered:
         return "partial", reason
     return ("partial", missing) if missing else ("complete", reason)

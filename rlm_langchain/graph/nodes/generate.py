@@ -34,7 +34,7 @@ from rlm_langchain.run.ask_model import (
     receipt_key,
     recorded_plan,
 )
-from rlm_langchain.run.run_tree import RunTree, turn_place
+from rlm_langchain.run.run_tree import RunTree, turn_path
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
@@ -236,7 +236,7 @@ class GenerateStep:
 
     @property
     def _call_path(self) -> str:
-        return turn_place(self._path, len(self.journal.turns))
+        return turn_path(self._path, len(self.journal.turns))
 
     def _new_plan(self, prompt: int) -> TurnPlan:
         """Plan the turn by the ledger, the clock and the run's progress. `prompt` is the most tokens of its
@@ -248,8 +248,10 @@ class GenerateStep:
         if self._is_history_too_long():
             return TurnPlan(stop=None, summary=True, note=None)
         notes = []
-        if progress.is_warned:
-            notes.append(self._render("same_error" if progress.fails_alike else "repeated", left=progress.left))
+        if progress.is_warning_due:
+            notes.append(
+                self._render("same_error" if progress.repeats_error else "repeated", left=progress.turns_left)
+            )
         if scarce := self._running_low():
             notes.append(self._render("scarce", left=scarce))
         return TurnPlan(stop=None, summary=False, note="\n\n".join(notes) or None)

@@ -1,4 +1,4 @@
-"""`prepare`: puts a question to a run."""
+"""The node `prepare`: starts a run, or a follow-up question on its thread, by recording the question."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, cast
 
-from rlm_langchain.context.decoding import replace_unkept, unkept
-from rlm_langchain.context.long_text import ASKED_CHARS, MADE_CHARS, loaded, shortened, stored
+from rlm_langchain.context.decoding import describe_unstorable, replace_unstorable
+from rlm_langchain.context.long_text import CODE_QUESTION_CHARS, USER_QUESTION_CHARS, load_text, shorten, store_text
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import exchanges
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from rlm_langchain.graph.state import RLMState
 
 
-ENDS = ("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")
-"""Fields of the state that say how a question ended."""
+ENDING_FIELDS = ("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")
+"""Fields of the state that say how the last question ended."""
 
 
 def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
-    """Put the question to the run. Raises `InputError` for an empty one."""
-    query, path = loaded(components.store, state.get("query", "")), state.get("path", "")
+    """Record the question, and store its context. Raises `InputError` for an empty question."""
+    query, path = load_text(components.store, state.get("query", "")), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
     journal, recorder = Journal(state.get("trajectory", [])), Recorder()
@@ -40,37 +40,34 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     is_empty = context is None and state.get("context") is not None
     if context is not None and journal.has_context(context):
         context = None
-    if (cell := journal.given_up) is not None:
+    if (cell := journal.unfinished_cell) is not None:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
-    query, replaced = replace_unkept(query)
-    question = _asked(components, journal, path, query, context, is_empty=is_empty)
+    query, replaced = replace_unstorable(query)
+    question = _question_record(components, journal, path, query, context, is_empty=is_empty)
     recorder.record(question)
     if replaced:
-        recorder.note(path, "model", f"In the question, U+FFFD stands for {unkept(replaced)}.")
+        recorder.note(path, "model", f"In the question, U+FFFD stands for {describe_unstorable(replaced)}.")
     return {
         "query": question["query"],
         "context": None,
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
         **recorder.written(),
-        **{key: None for key in _left(path) if state.get(key) is not None},
+        **{key: None for key in _fields_to_reset(path) if state.get(key) is not None},  # others stay unwritten
     }
 
 
-def _left(path: str) -> tuple[str, ...]:
-    """Return the fields that an earlier question may have left, and that a run begins without.
-
-    A field that was never written has no place in the checkpoints either.
-    """
-    return ENDS if path else (*ENDS, "agreed", "tops")
+def _fields_to_reset(path: str) -> tuple[str, ...]:
+    """Return the fields that an earlier question may have set, and that a new one starts without."""
+    return ENDING_FIELDS if path else (*ENDING_FIELDS, "agreed", "tops")
 
 
 def note_new_strategies(components: Components, journal: Journal, path: str, recorder: Recorder) -> None:
-    """Tell the model of strategies that this RLM has, and that it was not told of when it began."""
+    """Record notes to the model about strategies that were added to this RLM since the run began."""
     every = components.strategies_for(journal.contexts.get("context"), path)
-    # What wants the context in the first prompt comes too late.
+    # For a strategy that puts the context into the first prompt it is too late.
     new = [one for one in every if one.name not in journal.strategies and not one.whole]
     if not new:
         return
@@ -79,33 +76,34 @@ def note_new_strategies(components: Components, journal: Journal, path: str, rec
     recorder.note(path, "model", text, strategies=[strategy.name for strategy in new])
 
 
-def _asked(
+def _question_record(
     components: Components, journal: Journal, path: str, query: str, context: ContextRef | None, *, is_empty: bool
 ) -> QuestionRecord:
-    """Return the record of a question. `context` is new to the REPL; None: there is none, or none that is new.
+    """Build the record of a question.
 
-    `is_empty`: one was given, and holds nothing.
+    `context` is None if there is none, or if the REPL already has it. `is_empty`: a context was given, and is
+    empty.
     """
-    ways = components.strategies_for(journal.contexts.get("context", context), path)
+    strategies = components.strategies_for(journal.contexts.get("context", context), path)
 
     def prompt(query: str) -> str:
-        return question_prompt(components, journal, path, query, context, ways, is_empty=is_empty)
+        return question_prompt(components, journal, path, query, context, strategies, is_empty=is_empty)
 
-    is_long = len(query) > (MADE_CHARS if path else ASKED_CHARS)
-    told = shortened(query) if is_long else query
+    is_long = len(query) > (CODE_QUESTION_CHARS if path else USER_QUESTION_CHARS)
+    short = shorten(query) if is_long else query
     record = QuestionRecord(
         type="question",
         path=path,
-        query=told,
-        text=prompt(told),
+        query=short,
+        text=prompt(short),
         time=time.time(),
         context=context,
         sandbox=components.sandbox.name,
-        strategies=[way.name for way in ways],
+        strategies=[strategy.name for strategy in strategies],
     )
     if is_long:
-        record["query_ref"] = stored(components.store, query)
-        record["text_ref"] = stored(components.store, prompt(query))
+        record["query_ref"] = store_text(components.store, query)
+        record["text_ref"] = store_text(components.store, prompt(query))
     if examples := examples_for(components, journal, path, context):
         record["examples"] = examples
     if components.auto:
@@ -116,12 +114,12 @@ def _asked(
         record["empty"] = True
     if context is None and any(journal.contexts.values()):
         record["follows"] = True
-    if context is not None and not journal.turns and any(way.whole for way in ways):
+    if context is not None and not journal.turns and any(strategy.whole for strategy in strategies):
         record["whole"] = True
     return record
 
 
 def _give_up(components: Components, cell: CellRecord, recorder: Recorder) -> None:
-    """Record the end of a cell that a new question cut short. It is not run again, so it left nothing."""
+    """Record the end of a cell that was abandoned because of a new question. It is never run again."""
     text = render(components.root_model(depth_of(cell["path"])).profile, "given_up")
     recorder.output((cell["path"], cell["cell"]), "died", text, is_error=True)

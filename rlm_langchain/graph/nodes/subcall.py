@@ -1,7 +1,8 @@
-"""`subcall`: answers the calls of one task: those that share it, or one that needs it alone, as a child run does.
+"""The node `subcall`: answers the calls of one task: several that share it, or one that needs its own, such as a
+child run.
 
-Whatever goes wrong with a call is a value in its record, and never stops its siblings. A fault of the host, a full
-disk, say, ends the run; but first its siblings that are in flight come home, and their replies are kept.
+An error of a call is a value in its record, and never stops the other calls. A fault of the host, such as a full
+disk, ends the run, but only after the calls in flight have been answered and their replies stored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, cast
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.context.decoding import replace_surrogates
-from rlm_langchain.context.long_text import VALUE_CHARS, recorded_value
+from rlm_langchain.context.long_text import VALUE_CHARS, value_fields
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.context.sanitize import clip
 from rlm_langchain.errors import JournalError, RLMError
@@ -32,14 +33,15 @@ from rlm_langchain.trajectory.recorder import NumberedCall, Recorder
 from rlm_langchain.types import Call
 
 ERROR_CHARS = 4_000
-"""Characters of an error, which may quote what code gave to a tool. Of a longer one the middle is left out."""
+"""Longest error message in a record, in characters. It may quote arguments of a tool. A longer one is clipped."""
 SINGLE_SENDS = 200
-"""Up to this many calls of a wave are a task each; more share tasks, since a task costs more than a call does."""
+"""Largest batch of calls in which each is a task of its own. More calls share tasks, because a task costs more time
+than a call."""
 _ORDER = {kind: place for place, kind in enumerate(HANDLERS)}
 
 
 def make_subcall_tasks(run: str, calls: Sequence[CallSite], tree: TreeInfo) -> list[SubcallTask]:
-    """Return the tasks of a wave: first those that calls share, then those of one call each, kind by kind."""
+    """Return the tasks for a batch of calls: shared tasks first, then those for one call each, ordered by kind."""
     shared: list[CallSite] = []
     own: list[tuple[CallSite, dict[str, Any]]] = []
     for site in calls:
@@ -65,14 +67,14 @@ def _task(run: str, sites: Sequence[CallSite], more: dict[str, Any]) -> SubcallT
 
 
 def _context_for(sites: Sequence[CallSite]) -> dict[str, Any]:
-    """Return the context of the run, for a task with a call that needs it."""
-    wanted = any(handler_of(site.asked.call.kind).needs_context for site in sites)
-    return {"context": sites[0].context} if wanted else {}
+    """Return the payload field with the run's context, if a call of the task needs it."""
+    is_needed = any(handler_of(site.asked.call.kind).needs_context for site in sites)
+    return {"context": sites[0].context} if is_needed else {}
 
 
 @dataclass(slots=True)
 class SubcallNode:
-    """One visit to `subcall`."""
+    """The state of one run of the node `subcall`."""
 
     components: Components
     task: SubcallTask
@@ -81,21 +83,23 @@ class SubcallNode:
 
     @classmethod
     def begin(cls, components: Components, task: SubcallTask, config: RunnableConfig) -> SubcallNode:
-        """Find the tree that the calls belong to. Raises `JournalError` when this is not what was sent."""
+        """Check the task, and find its run tree. Raises `JournalError` if the task was changed in the
+        checkpoint."""
         if not is_intact(task):
             raise JournalError("the checkpoint of this run is damaged: a task was changed; go back with `rlm fork`")
         return cls(components, task, components.tree(task["run"], config), Recorder())
 
     def child_run(self) -> ChildRun | None:
-        """Return the child run that this task asks for; None when it carries other calls."""
+        """Return the child run of this task, or None if it has other calls."""
         if "query" not in self.task:
             return None
         return ChildRun(self.components, self.tree, self.task, self.recorder)
 
     async def answer_calls(self, config: RunnableConfig) -> dict[str, Any]:
-        """Answer all the calls of this task at once.
+        """Answer all calls of this task concurrently.
 
-        After a crash their texts are gone, and nothing is asked: `execute` rebuilds the REPL and sends them anew.
+        After a crash their prompts are gone, and nothing is done here: `execute` rebuilds the REPL and sends them
+        again.
         """
         calls = [(number, self._call(number)) for number in self.task["calls"]]
         await asyncio.gather(*(self._answer(number, call, config) for number, call in calls if call is not None))
@@ -104,7 +108,7 @@ class SubcallNode:
         return self.recorder.written()
 
     def _call(self, number: int) -> Call | None:
-        """Return what is asked: by the task itself, or where the cell waits."""
+        """Return a call of this task: from its payload, or from the suspended REPL. None if there is no REPL."""
         if "tool" in self.task:
             return Call("tool", str(self.components.store.load(self.task["tool"])))
         repl = self.tree.repls.get(self.task["path"])
@@ -118,18 +122,20 @@ class SubcallNode:
         more: dict[str, Any] = {}
         try:
             reply = await handler.answer(site, config)
-            text = _kept(reply.text)
+            text = _storable(reply.text)
             if text and len(text) > VALUE_CHARS and not kind_of(call.kind).is_answered_by_model:
-                more = await asyncio.to_thread(recorded_value, self.components.store, text)
+                more = await asyncio.to_thread(value_fields, self.components.store, text)
         except RLMError as error:
-            self.tree.breaks(error)
+            self.tree.stop_calls(error)
             return
         seconds = time.monotonic() - before
         if kind_of(call.kind).is_answered_by_model and reply.error is None and not reply.memo:
             more = await self._ranges_read(call)
         self.recorder.call(
             asked,
-            self.tree.charged(asked.place, reply)._replace(text=text, error=_short(_kept(reply.error))),
+            self.tree.charged(asked.call_path, reply)._replace(
+                text=text, error=_clip_error(_storable(reply.error))
+            ),
             prompt_chars=asked.prompt_chars,
             seconds=seconds,
             model=handler.model(site),
@@ -137,8 +143,9 @@ class SubcallNode:
         )
 
     async def _ranges_read(self, call: Call) -> dict[str, Any]:
-        """Return which parts of the context stood in the prompt: only here is its text at hand."""
-        reading = self.tree.reading
+        """Return the field with the ranges of the contexts that were in the prompt. Only here is its text
+        available."""
+        reading = self.tree.coverage
         if reading is None or not reading.contexts:
             return {}
         text = call.prompt if call.context is None else f"{call.prompt}\n{to_prompt_text(call.context)}"
@@ -148,10 +155,10 @@ class SubcallNode:
         return {"read": read} if read else {}
 
 
-def _short(error: str | None) -> str | None:
+def _clip_error(error: str | None) -> str | None:
     return None if error is None else clip(error, ERROR_CHARS)
 
 
-def _kept(text: str | None) -> str | None:
-    """A text of a tool or a retriever, which may hold halves of surrogate pairs, as records can hold it."""
+def _storable(text: str | None) -> str | None:
+    """Return a text without lone surrogates, which a tool or a retriever may return and records cannot contain."""
     return None if text is None else replace_surrogates(text)[0]

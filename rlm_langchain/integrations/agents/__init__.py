@@ -1,1 +1,1 @@
-"""RLMs for agents: a node, a tool, a middleware."""
+"""RLMs for LangChain agents: as a tool, and as a middleware."""

@@ -1,7 +1,7 @@
-"""`RLMContextMiddleware`: an agent of LangChain whose prompts stay short, however much its tools bring.
+"""`RLMContextMiddleware`: keeps the prompts of a LangChain agent short, however long the outputs of its tools are.
 
-Text that is too long is moved out of the conversation (`offload.py`), and the agent gets a tool to ask about it: an
-RLM over the moved text. Tool output is moved before it enters the agent's state, so no checkpoint ever holds it.
+Long text is offloaded from the conversation (see `offload.py`), and the agent gets a tool to ask an RLM about it.
+Tool output is offloaded before it enters the agent's state, so no checkpoint contains it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ ToolResult = ToolMessage | Command[Any]
 
 
 class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
-    """Moves long tool outputs, long messages and old ones out of an agent's prompt, and lets it ask about them.
+    """Offloads long tool outputs, long messages and old messages of an agent, and lets the agent ask about them.
 
-    `long` is in characters of one text, `history` in those of all messages together. Handles are good wherever the
-    messages are and `RLM_HOME` is the same. Contexts that were moved are kept there until they are collected.
+    Args:
+    rlm: The RLM that answers questions about offloaded text. Its checkpointer is not used.
+    long: Length from which a text is offloaded, in characters.
+    history: Length of all messages together from which older ones are offloaded, in characters.
+    tool_name: The name of the tool by which the agent asks.
+
+    The name of an offloaded context is valid wherever the messages are, with the same `RLM_HOME`. Its text is
+    stored there until it is garbage-collected.
     """
 
     @known_options
@@ -58,54 +64,54 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 f"long={long}, history={history}: both are whole numbers above 0, and long is not more"
             )
         self._rlm = rlm.model_copy(update={"checkpointer": None})
-        self._mover = Offloader(ContextStore(rlm.home), tool_name, long, history)
+        self._offloader = Offloader(ContextStore(rlm.home), tool_name, long, history)
         self.tools: Sequence[BaseTool] = [self._tool()]
 
     def wrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]
     ) -> ToolResult:
-        """What the tool gives back, moved when it is long."""
-        return self._shorter(handler(request))
+        """Call the tool, and offload a long result."""
+        return self._shorten(handler(request))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
     ) -> ToolResult:
-        """The same; the loop does not wait for the disk."""
-        return await asyncio.to_thread(self._shorter, await handler(request))
+        """Call the tool, and offload a long result in a thread."""
+        return await asyncio.to_thread(self._shorten, await handler(request))
 
     def before_model(self, state: AgentState[Any], runtime: Any) -> dict[str, Any] | None:
-        """The conversation, without what is too long in it."""
-        moved = self._mover.conversation(state["messages"])
-        return None if moved is None else {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), *moved]}
+        """Return the conversation with long and old messages offloaded, or None if nothing changes."""
+        messages = self._offloader.conversation(state["messages"])
+        return None if messages is None else {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), *messages]}
 
     async def abefore_model(self, state: AgentState[Any], runtime: Any) -> dict[str, Any] | None:
-        """The same; the loop does not wait for the disk."""
+        """Do what `before_model` does, in a thread."""
         return await asyncio.to_thread(self.before_model, state, runtime)
 
-    def _shorter(self, result: ToolResult) -> ToolResult:
+    def _shorten(self, result: ToolResult) -> ToolResult:
         if isinstance(result, ToolMessage):
-            return self._mover.shorter(result)
+            return self._offloader.shorten(result)
         update = result.update
         if not isinstance(update, dict) or not isinstance(update.get("messages"), list):
             return result
-        messages = [self._mover.shorter(m) if isinstance(m, BaseMessage) else m for m in update["messages"]]
+        messages = [self._offloader.shorten(m) if isinstance(m, BaseMessage) else m for m in update["messages"]]
         return Command(
             graph=result.graph, update={**update, "messages": messages}, resume=result.resume, goto=result.goto
         )
 
     def _tool(self) -> BaseTool:
         def ask(query: str, contexts: list[str], runtime: ToolRuntime[Any, Any]) -> str:
-            found = self._found(runtime, contexts)
-            return tool_output(self._rlm.invoke({"query": query, "context": found}, runtime.config))[0]
+            context = self._contexts(runtime, contexts)
+            return tool_output(self._rlm.invoke({"query": query, "context": context}, runtime.config))[0]
 
         async def aask(query: str, contexts: list[str], runtime: ToolRuntime[Any, Any]) -> str:
-            found = await asyncio.to_thread(self._found, runtime, contexts)
-            return tool_output(await self._rlm.ainvoke({"query": query, "context": found}, runtime.config))[0]
+            context = await asyncio.to_thread(self._contexts, runtime, contexts)
+            return tool_output(await self._rlm.ainvoke({"query": query, "context": context}, runtime.config))[0]
 
         return StructuredTool.from_function(
             ask,
             aask,
-            name=self._mover.tool,
+            name=self._offloader.tool,
             description=(
                 "Answers a question about text that was moved out of this conversation because it is long, by "
                 "reading all of it. `contexts` are names like `ctx_0123456789ab`, as this conversation mentions "
@@ -114,10 +120,11 @@ class RLMContextMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             handle_tool_error=True,
         )
 
-    def _found(self, runtime: ToolRuntime[Any, Any], contexts: list[str]) -> Any:
+    def _contexts(self, runtime: ToolRuntime[Any, Any], names: list[str]) -> Any:
+        """Return the contexts with these names. Raises `ToolException`, which the agent reads."""
         try:
-            return self._mover.context(runtime.state["messages"], contexts)
+            return self._offloader.context(runtime.state["messages"], names)
         except InputError as error:
             raise ToolException(str(error)) from error
         except JournalError as error:
-            raise ToolException(f"the text of {', '.join(contexts)} is no longer there: {error}") from error
+            raise ToolException(f"the text of {', '.join(names)} is no longer there: {error}") from error

@@ -1,7 +1,8 @@
-"""Long text out of a conversation: into the store of contexts, with a handle and a few words in its place.
+"""Offloads long text from a conversation to the context store, and leaves a context name and an excerpt in its
+place.
 
-The reference stays with the message (in `response_metadata`, which no provider is sent), so whoever has the
-messages can open it: after a restart, from a checkpoint, in another process with the same `RLM_HOME`.
+The message keeps the reference in `response_metadata`, which is not sent to providers. So the text can be opened
+wherever the messages are: after a restart, from a checkpoint, in another process with the same `RLM_HOME`.
 """
 
 from __future__ import annotations
@@ -18,110 +19,118 @@ from rlm_langchain.types import ContextRef
 
 M = TypeVar("M", bound=BaseMessage)
 
-MOVED, HISTORY = "rlm_moved", "rlm_history"
-"""In `response_metadata`: references by handle; the handle of what was said before."""
-SHOWN, ASKED = 900, 2_000
-"""Characters that are left of a long text, and of the last thing that was asked."""
+MOVED_KEY, HISTORY_KEY = "rlm_moved", "rlm_history"
+"""Keys in `response_metadata`: references by context name; the name of the context with the older messages."""
+SHOWN_CHARS, QUESTION_CHARS = 900, 2_000
+"""Most characters that are shown of an offloaded text, and of the last question in offloaded messages."""
 
 
 class SplitConversation(NamedTuple):
-    """A conversation in parts."""
+    """A conversation that is to be shortened."""
 
     system: list[BaseMessage]
-    """Instructions: they stay, wherever they were."""
+    """System messages, which stay."""
     before: list[BaseMessage]
+    """Older messages, to be offloaded."""
     kept: list[BaseMessage]
+    """The latest messages, which stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offloader:
-    """Moves what is too long. Blocks while it writes."""
+    """Offloads long text to a store. Its methods block while they write."""
 
     store: ContextStore
     tool: str
-    """What the agent asks with."""
+    """The name of the tool by which the agent asks."""
     long: int
-    """Characters from which on a text is moved."""
+    """Length from which a text is offloaded, in characters."""
     history: int
-    """Characters of all messages together from which on the older ones are moved."""
+    """Length of all messages together from which older ones are offloaded, in characters."""
 
-    def shorter(self, message: M) -> M:
-        """The message, with a handle in place of a long text."""
+    def shorten(self, message: M) -> M:
+        """Return the message with a long text replaced by the name of its context and an excerpt."""
         if isinstance(message, SystemMessage):
-            return message  # instructions are to be followed, not to be asked about
+            return message  # the model must follow instructions, not ask about them
         if isinstance(message, AIMessage) and not isinstance(message.content, str):
-            return message  # blocks of a model may be signed, and have to go back as they came
+            return message  # content blocks of a model may be signed, and must be sent back unchanged
         text = str(message.text)
-        if len(text) < self.long or MOVED in message.response_metadata:
+        if len(text) < self.long or MOVED_KEY in message.response_metadata:
             return self._without_artifact(message)
         ref = self._reference(text)
         what = (
             f"what {message.name or 'the tool'} gave back" if isinstance(message, ToolMessage) else "this message"
         )
-        note = f"{self._moved(f'{len(text):,} characters of {what}', context_name(ref))}\n\n{_ends(text)}"
-        others = [b for b in _blocks(message) if isinstance(b, dict) and b.get("type") != "text"]
+        moved = self._note_of_move(f"{len(text):,} characters of {what}", context_name(ref))
+        note = f"{moved}\n\n{_head_and_tail(text)}"
+        others = [b for b in _content_blocks(message) if isinstance(b, dict) and b.get("type") != "text"]
         content: Any = [{"type": "text", "text": note}, *others] if others else note
-        return self._without_artifact(_with(message, content, {MOVED: {context_name(ref): ref}}))
+        return self._without_artifact(_replace_content(message, content, {MOVED_KEY: {context_name(ref): ref}}))
 
     def conversation(self, messages: Sequence[BaseMessage]) -> list[BaseMessage] | None:
-        """The conversation with what is too long moved out of it; None when nothing is."""
-        shorter = [self.shorter(message) for message in messages]
-        cut = _cut(shorter, self.history)
-        if cut is not None:
-            return [*cut.system, self._note(cut.before), *cut.kept]
-        return shorter if any(a is not b for a, b in zip(shorter, messages, strict=True)) else None
+        """Return the conversation with long and old messages offloaded, or None if nothing changes."""
+        shortened = [self.shorten(message) for message in messages]
+        split = _split(shortened, self.history)
+        if split is not None:
+            return [*split.system, self._history_message(split.before), *split.kept]
+        return shortened if any(a is not b for a, b in zip(shortened, messages, strict=True)) else None
 
-    def context(self, messages: Sequence[BaseMessage], handles: Sequence[str]) -> Any:
-        """What handles in a conversation stand for.
+    def context(self, messages: Sequence[BaseMessage], names: Sequence[str]) -> Any:
+        """Return the context with this name, or a dict of several.
 
-        Raises `InputError` for one that is not in it, and `JournalError` when its text is gone.
+        Raises `InputError` for a name that the conversation does not have, `JournalError` if the text is gone.
         """
         known = references(messages)
-        if missing := [one for one in handles if one not in known]:
+        if missing := [one for one in names if one not in known]:
             raise InputError(f"there is no context {', '.join(missing)} here, but: {', '.join(known) or 'none'}")
-        wanted = {one: self.store.verified(known[one]) for one in handles}
-        if len(wanted) == 1:
-            self.store.open(wanted[handles[0]])
-            return wanted[handles[0]]
-        return {one: self.store.load(ref) for one, ref in wanted.items()}
+        refs = {one: self.store.verified(known[one]) for one in names}
+        if len(refs) == 1:
+            self.store.open(refs[names[0]])
+            return refs[names[0]]
+        return {one: self.store.load(ref) for one, ref in refs.items()}
 
-    def _note(self, before: list[BaseMessage]) -> HumanMessage:
-        """What stands for the older messages: those that were moved earlier are among them."""
-        earlier = next((m.response_metadata[HISTORY] for m in before if HISTORY in m.response_metadata), None)
+    def _history_message(self, before: list[BaseMessage]) -> HumanMessage:
+        """Return the message that replaces older messages. Its context includes those offloaded earlier."""
+        earlier = next(
+            (m.response_metadata[HISTORY_KEY] for m in before if HISTORY_KEY in m.response_metadata), None
+        )
         known = references(before)
-        said = [message for message in before if HISTORY not in message.response_metadata]
-        items, lost = cast(list[Any], self.store.load(self._reference(said))), ""
+        messages = [message for message in before if HISTORY_KEY not in message.response_metadata]
+        items, lost = cast(list[Any], self.store.load(self._reference(messages))), ""
         if earlier:
             try:
                 items = [*cast(list[Any], self.store.load(self.store.verified(known.pop(earlier)))), *items]
-            except (InputError, JournalError) as error:  # an agent need not end with it, but has to know
+            except (InputError, JournalError) as error:  # the agent can continue without it, but must know
                 lost = f"What was said before that is no longer there: {error}"
         ref = self._reference(items)
         what = f"{ref['size']:,} bytes of the conversation so far ({len(items)} messages)"
-        told = [self._moved(what, context_name(ref)), *([lost] if lost else [])]
-        asked = [message for message in said if message.type == "human"]
-        told += [f"The last thing that was asked in it:\n\n{_ends(asked[-1].text, ASKED)}"] if asked else []
+        parts = [self._note_of_move(what, context_name(ref)), *([lost] if lost else [])]
+        questions = [message for message in messages if message.type == "human"]
+        if questions:
+            last = _head_and_tail(questions[-1].text, QUESTION_CHARS)
+            parts.append(f"The last thing that was asked in it:\n\n{last}")
         if known:
-            told.append(f"Moved earlier, and mentioned in it: {', '.join(known)}.")
+            parts.append(f"Moved earlier, and mentioned in it: {', '.join(known)}.")
         return HumanMessage(
-            "\n\n".join(told),
-            response_metadata={MOVED: {**known, context_name(ref): ref}, HISTORY: context_name(ref)},
+            "\n\n".join(parts),
+            response_metadata={MOVED_KEY: {**known, context_name(ref): ref}, HISTORY_KEY: context_name(ref)},
         )
 
-    def _moved(self, what: str, name: str) -> str:
+    def _note_of_move(self, what: str, name: str) -> str:
         return (
             f"[{what} were moved out of this conversation. They are the context `{name}`: "
             f'ask about them with `{self.tool}(query=..., contexts=["{name}"])`.]'
         )
 
     def _reference(self, value: Any) -> ContextRef:
-        # What a tool gave back is data, also where it looks like a reference of ours.
+        # The result of a tool is data, even if it looks like one of our references.
         ref = self.store.reference_from_repl(value) if isinstance(value, dict) else self.store.reference(value)
-        assert ref is not None  # noqa: S101 - what is moved is not empty
+        assert ref is not None  # noqa: S101 - an offloaded text is not empty
         return self.store.with_short_preview(ref, 200)
 
     def _without_artifact(self, message: M) -> M:
-        """A tool's artifact enters no prompt, but every checkpoint."""
+        """Return the message with a long artifact replaced by a reference: prompts have no artifacts, but
+        checkpoints do."""
         artifact = getattr(message, "artifact", None)
         if not isinstance(artifact, str | list | dict) or len(repr(artifact)) < self.long:
             return message
@@ -132,29 +141,32 @@ class Offloader:
 
 
 def context_name(ref: ContextRef) -> str:
-    """What a model calls a context."""
+    """Return the name of a context in the conversation."""
     return f"ctx_{ref['sha256'][:12]}"
 
 
 def references(messages: Iterable[BaseMessage]) -> dict[str, ContextRef]:
-    """The contexts that a conversation mentions. One that names a file of this machine is none of ours."""
+    """Return the contexts that a conversation mentions, by name. Ours are never files, so those are left out."""
     found: dict[str, ContextRef] = {}
     for message in messages:
-        found.update(message.response_metadata.get(MOVED, {}))
+        found.update(message.response_metadata.get(MOVED_KEY, {}))
     return {name: ref for name, ref in found.items() if not ref.get("path")}
 
 
-def size_of(message: BaseMessage) -> int:
-    """About how many characters a message is in a prompt."""
+def prompt_chars(message: BaseMessage) -> int:
+    """Return the approximate length of a message in a prompt, in characters."""
     calls = message.tool_calls if isinstance(message, AIMessage) else []
     return len(message.text) + sum(len(str(call["args"])) for call in calls)
 
 
-def _cut(messages: Sequence[BaseMessage], most: int) -> SplitConversation | None:
-    """A conversation that is too long: half of what it may be is kept, and no result without its call."""
+def _split(messages: Sequence[BaseMessage], most: int) -> SplitConversation | None:
+    """Split a conversation that is longer than `most` characters; None if it is not.
+
+    The latest messages stay, up to half of `most`. A tool's result never stays without its call.
+    """
     system: list[BaseMessage] = [m for m in messages if isinstance(m, SystemMessage)]
     messages = [message for message in messages if not isinstance(message, SystemMessage)]
-    sizes, fixed = [size_of(message) for message in messages], sum(map(size_of, system))
+    sizes, fixed = [prompt_chars(message) for message in messages], sum(map(prompt_chars, system))
     if not messages or sum(sizes) + fixed <= most:
         return None
     at, room = len(messages) - 1, most // 2 - fixed - sizes[-1]
@@ -164,22 +176,22 @@ def _cut(messages: Sequence[BaseMessage], most: int) -> SplitConversation | None
     while at > 0 and isinstance(messages[at], ToolMessage):
         at -= 1
     before = messages[:at]
-    fresh = [message for message in before if HISTORY not in message.response_metadata]
+    fresh = [message for message in before if HISTORY_KEY not in message.response_metadata]
     return SplitConversation(system, before, messages[at:]) if fresh else None
 
 
-def _with(message: M, content: Any, metadata: dict[str, Any]) -> M:
+def _replace_content(message: M, content: Any, metadata: dict[str, Any]) -> M:
     return message.model_copy(
         update={"content": content, "response_metadata": {**message.response_metadata, **metadata}}
     )
 
 
-def _blocks(message: BaseMessage) -> list[Any]:
+def _content_blocks(message: BaseMessage) -> list[Any]:
     return message.content if isinstance(message.content, list) else []
 
 
-def _ends(text: str, most: int = SHOWN) -> str:
-    """How a text begins and ends."""
+def _head_and_tail(text: str, most: int = SHOWN_CHARS) -> str:
+    """Return the beginning and the end of a text, for the agent's model."""
     if len(text) <= most:
         return text
     tail = most // 3

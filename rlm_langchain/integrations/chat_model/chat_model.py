@@ -6,6 +6,7 @@ question. So a chain or an agent that takes a chat model can be given contexts o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from operator import itemgetter
@@ -28,10 +29,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.integrations.chat_model.per_call import RLMCache, RLMCall, model_name
-from rlm_langchain.integrations.chat_model.reply import thinking, thought, thoughts
+from rlm_langchain.integrations.chat_model.reply import checked_stop, thinking, thought, thoughts
 from rlm_langchain.integrations.chat_model.structured import answer_schema, parser_of, traced_schema
 from rlm_langchain.integrations.chat_model.tools import Given, bound_tools
 from rlm_langchain.records import RLMOutput
+from rlm_langchain.runnable.options import OF_A_MODEL
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.validation import option_errors
 
@@ -63,6 +65,7 @@ class ChatRLM(BaseChatModel):
     stop: list[str] | None = None
     """Words that end a reply, unless a call brings its own."""
 
+    _are_words = field_validator("stop", mode="before")(checked_stop)
     _is_rlm = field_validator("rlm", mode="before")(checked_rlm)
 
     def __init__(
@@ -85,12 +88,23 @@ class ChatRLM(BaseChatModel):
             stop: Words that end a reply, unless a call brings its own.
             options: Those that every chat model of LangChain has, such as `tags` and `rate_limiter`. LangChain's
                 standard parameters of providers (`temperature`, `max_tokens`, `timeout`, `max_retries`, `api_key`,
-                `base_url`, `streaming`) are taken too, and change nothing: give them to the models of the RLM.
+                `base_url`, `streaming`) are taken, logged, and change nothing: set them on its RLM's models.
 
         Raises:
             ConfigurationError: For an option that there is not, or whose value is of another kind.
         """
+        if useless := sorted(PROVIDERS_OPTIONS & options.keys()):
+            logging.getLogger(__name__).warning(
+                "%s of a ChatRLM: it changes nothing; set it on the models of the RLM, as in "
+                "create_rlm(init_chat_model(..., %s=...))",
+                ", ".join(useless),
+                useless[0],
+            )
         options = {name: value for name, value in options.items() if name not in PROVIDERS_OPTIONS}
+        if theirs := sorted(OF_A_MODEL & options.keys()):
+            raise ConfigurationError(
+                f"a ChatRLM does not take {', '.join(theirs)}: set that on the models of its RLM"
+            )
         options |= {"rlm": rlm, "long": long, "tools_in": tools_in, "reasoning": reasoning, "stop": stop}
         with option_errors(type(self)):
             super().__init__(**options)
@@ -126,7 +140,7 @@ class ChatRLM(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        asked = self._asked(kwargs)
+        asked = self._asked(kwargs, stop)
         output = asked.rlm.invoke(asked.input(messages, self.long), _below(CallbackManager, run_manager))
         return self._result(asked, output, stop)
 
@@ -137,7 +151,7 @@ class ChatRLM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        asked = self._asked(kwargs)
+        asked = self._asked(kwargs, stop)
         config = _below(AsyncCallbackManager, run_manager)
         return self._result(asked, await asked.rlm.ainvoke(asked.input(messages, self.long), config), stop)
 
@@ -148,7 +162,7 @@ class ChatRLM(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        asked, state = self._asked(kwargs), dict[str, Any]()
+        asked, state = self._asked(kwargs, stop), dict[str, Any]()
         config = _below(CallbackManager, run_manager)
         stream = asked.rlm.stream(asked.input(messages, self.long), config, **EVENTS)
         with closing(cast(Generator[Any], stream)) as parts:
@@ -169,7 +183,7 @@ class ChatRLM(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        asked, state = self._asked(kwargs), dict[str, Any]()
+        asked, state = self._asked(kwargs, stop), dict[str, Any]()
         config = _below(AsyncCallbackManager, run_manager)
         stream = asked.rlm.astream(asked.input(messages, self.long), config, **EVENTS)
         async with aclosing(cast(AsyncGenerator[Any], stream)) as parts:
@@ -212,7 +226,8 @@ class ChatRLM(BaseChatModel):
         either = parsed.with_fallbacks([failed], exception_key="parsing_error")
         return cast(Runnable[LanguageModelInput, Any], RunnableMap(raw=model) | either)
 
-    def _asked(self, kwargs: dict[str, Any]) -> RLMCall:
+    def _asked(self, kwargs: dict[str, Any], stop: Any) -> RLMCall:
+        checked_stop(stop)
         return self._memory.asked(self.rlm, kwargs, self.tools_in)
 
     def _result(self, asked: RLMCall, output: RLMOutput, stop: list[str] | None) -> ChatResult:

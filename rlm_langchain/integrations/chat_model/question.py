@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from rlm_langchain.context.sources.messages import refuse_pictures
 from rlm_langchain.errors import InputError
-
-_PICTURES = ("image", "image_url", "audio", "input_audio", "video", "file", "media", "document")
 
 
 class Question(NamedTuple):
@@ -25,7 +24,7 @@ def question(messages: Sequence[BaseMessage], long: int) -> Question:
 
     Short system messages are instructions and go with the question; everything else can be read in the REPL.
     """
-    _reject_images(messages)
+    refuse_pictures(messages)
     asking = next((i for i in reversed(range(len(messages))) if messages[i].type == "human"), None)
     if asking is None or not messages[asking].text.strip():
         raise InputError("there is no human message to answer")
@@ -63,16 +62,3 @@ def _split_long_message(text: str, long: int) -> tuple[str, str]:
 
 def _calls(message: BaseMessage) -> list[Any]:
     return list(message.tool_calls) if isinstance(message, AIMessage) else []
-
-
-def _reject_images(messages: Sequence[BaseMessage]) -> None:
-    """An answer that has overlooked a picture would look like any other: better to say so."""
-    for message in messages:
-        blocks = message.content if isinstance(message.content, list) else []
-        for block in blocks:
-            kind = "text" if isinstance(block, str) else str(block.get("type"))
-            if kind in _PICTURES:
-                raise InputError(
-                    f"a {message.type} message holds a part of type {kind!r}, and an RLM reads text: "
-                    "describe it in words, or ask a model that can see it"
-                )

@@ -17,6 +17,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from pydantic_core import to_jsonable_python
 
 from rlm_langchain.context.sanitize import clip
+from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.records import Record, RLMOutput
 
 SHOWN = 2_000
@@ -99,6 +100,13 @@ def as_text(answer: Any) -> str:
         return ""
     plain = to_jsonable_python(answer)
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def checked_stop(stop: Any) -> list[str] | None:
+    """Return the words that end a reply. Raises `ConfigurationError` for what are none."""
+    if stop is None or (isinstance(stop, list | tuple) and all(isinstance(word, str) and word for word in stop)):
+        return stop if stop is None else [*stop]
+    raise ConfigurationError(f"stop={stop!r} cannot be used: give a list of words, as in stop=['END']")
 
 
 def cut(text: str, stop: Sequence[str] | None) -> str:

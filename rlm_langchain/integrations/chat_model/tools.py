@@ -71,6 +71,8 @@ def bound_tools(tools: Sequence[Given], choice: Any, where: Literal["repl", "rep
     wanted = _choice(choice)
     if wanted == "none":
         return BoundTools()
+    if wanted != "auto" and not tools:
+        raise ConfigurationError(f"tool_choice is {choice!r}, and no tool is bound: bind tools, or leave it out")
     runs = [] if where == "reply" else [tool for tool in tools if runs_here(tool)]
     rest = [tool for tool in tools if where == "reply" or not runs_here(tool)]
     if wanted == "auto":

@@ -30,7 +30,7 @@ def _with_our_client(client: Any) -> Any:
     return client.with_options(http_client=async_client(), max_retries=0)
 
 
-def sends_through_us(chat: Any) -> bool:
+def uses_shared_http(chat: Any) -> bool:
     """Return whether the requests of a chat model go through our transport, where they can be changed."""
     from rlm_langchain.models.http.transport import async_client
 

@@ -25,9 +25,9 @@ import httpx2
 from yarl import URL
 
 from rlm_langchain.models.http.pool import Pool, pool_of_loop
-from rlm_langchain.models.http.renamed import RENAMED
+from rlm_langchain.models.http.renamed import RENAMED_PARAMETERS
 from rlm_langchain.models.provider_errors import ErrorCode, UnusableReply
-from rlm_langchain.models.provider_words import SHORTEST_SECRET
+from rlm_langchain.models.provider_words import MIN_SECRET_LENGTH
 
 __all__ = ["async_client", "sync_client"]
 
@@ -59,7 +59,7 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
         pool = await pool_of_loop()
         pool.busy += 1
         try:
-            with _translated(request):
+            with _as_httpx_errors(request):
                 response = await _send(pool, request)
         except BaseException:
             pool.busy -= 1
@@ -74,19 +74,19 @@ class _LoopTransport(httpx2.AsyncBaseTransport):
             await received.aread()
             await received.aclose()
             return _without_secrets(request, received)
-        if request.method == "POST" and response.status in (301, 302, 303):  # by which a POST becomes a GET
+        if request.method == "POST" and response.status in (301, 302, 303):  # clients turn these into a GET
             await received.aclose()
-            raise _Unusable(
-                request, f"leads elsewhere, to {_place(received)}: set that address", code="bad_request"
+            raise _UnusableResponse(
+                request, f"leads elsewhere, to {_redirect_target(received)}: set that address", code="bad_request"
             )
-        if request.method == "POST" and received.is_success and _is_whole(received):
+        if request.method == "POST" and received.is_success and _is_single_document(received):
             await received.aread()
             _check_reply(request, received)
         return received
 
 
-class _Unusable(httpx2.RemoteProtocolError, UnusableReply):
-    """A reply with status 200 that is none, in a class that the SDKs take for httpx's."""
+class _UnusableResponse(httpx2.RemoteProtocolError, UnusableReply):
+    """`UnusableReply` as a subclass of an httpx error, which the SDKs let through."""
 
     def __init__(
         self, request: httpx2.Request, what: str, body: object = None, code: ErrorCode = "server_error"
@@ -95,8 +95,8 @@ class _Unusable(httpx2.RemoteProtocolError, UnusableReply):
         self.request = request
 
 
-def _is_whole(received: httpx2.Response) -> bool:
-    """Return whether a reply comes in one piece, rather than as a stream of events."""
+def _is_single_document(received: httpx2.Response) -> bool:
+    """Return whether a response is a single document, and not a stream of events."""
     return (
         re.search(r"json$|^text/html|^text/plain|^$", received.headers.get("content-type", "").split(";")[0])
         is not None
@@ -104,28 +104,28 @@ def _is_whole(received: httpx2.Response) -> bool:
 
 
 def _check_reply(request: httpx2.Request, received: httpx2.Response) -> None:
-    """Raise what a reply with status 200 is instead of one: nothing, a web page, an error.
+    """Raise `_UnusableResponse` for a response with status 200 that is empty, a web page or an error.
 
-    SDKs and integrations would fail at it in as many ways, and not tell what it was.
+    Each SDK and integration would fail at it in its own way, and none would say what it was.
     """
     body = received.content.lstrip()
     if not body:
-        raise _Unusable(request, "is empty")
+        raise _UnusableResponse(request, "is empty")
     if not body.startswith(b"{"):
         kind = "a web page" if body.startswith(b"<") else "no JSON object"
-        raise _Unusable(request, f"is {kind}", received.text if kind == "a web page" else None)
-    if b'"error"' not in body[:ERROR_WITHIN]:
+        raise _UnusableResponse(request, f"is {kind}", received.text if kind == "a web page" else None)
+    if b'"error"' not in body[:MAX_ERROR_OFFSET]:
         return
     try:
-        told = json.loads(body)
+        parsed = json.loads(body)
     except ValueError:
         return
-    if told.get("error") and not told.get("choices"):
-        raise _Unusable(request, "is an error", told)
+    if parsed.get("error") and not parsed.get("choices"):
+        raise _UnusableResponse(request, "is an error", parsed)
 
 
-def _place(received: httpx2.Response) -> str:
-    """Return where a redirect leads, without what may be secret in it."""
+def _redirect_target(received: httpx2.Response) -> str:
+    """Return the address that a redirect leads to, without the parts that may be secret."""
     url = httpx2.URL(received.headers.get("location", ""))
     return (
         f"{url.scheme}://{url.host}{f':{url.port}' * bool(url.port)}{url.path}"
@@ -134,9 +134,9 @@ def _place(received: httpx2.Response) -> str:
     )
 
 
-def _renamed(body: bytes) -> bytes:
-    """Return the body of a request without the parameters that its server has refused."""
-    if not (names := RENAMED.get()) or not body.startswith(b"{"):
+def _rename_parameters(body: bytes) -> bytes:
+    """Return the body of a request in which refused parameters are renamed or removed."""
+    if not (names := RENAMED_PARAMETERS.get()) or not body.startswith(b"{"):
         return body
     sent = json.loads(body)
     for name, other in names.items():
@@ -150,7 +150,7 @@ def _renamed(body: bytes) -> bytes:
 async def _send(pool: Pool, request: httpx2.Request) -> aiohttp.ClientResponse:
     wait = request.extensions.get("timeout", {})
     url, sent = _address(request.url), await request.aread()
-    body = _renamed(sent)
+    body = _rename_parameters(sent)
     headers = request.headers.multi_items()
     if body is not sent:
         headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
@@ -188,7 +188,7 @@ class _Body(httpx2.AsyncByteStream):
     open: bool = True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _translated(self.request):
+        with _as_httpx_errors(self.request):
             async for chunk in self.response.content.iter_chunked(CHUNK):
                 yield chunk
 
@@ -200,7 +200,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 @contextmanager
-def _translated(request: httpx2.Request) -> Iterator[None]:
+def _as_httpx_errors(request: httpx2.Request) -> Iterator[None]:
     """Translate aiohttp's errors into httpx's, which the SDKs understand."""
     try:
         yield
@@ -237,8 +237,8 @@ _SECRET_NAMES = re.compile("authorization|cookie|.*(key|token|secret).*", re.IGN
 """Names of request headers and URL parameters whose values are secret."""
 _BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 """Response headers that describe the original body. They are dropped when the body is replaced."""
-ERROR_WITHIN = 4096
-"""Bytes of a reply within which its error begins, if it is one: a long reply is not parsed twice."""
+MAX_ERROR_OFFSET = 4096
+"""Bytes at the start of a response in which an error would begin. A long reply is not parsed twice."""
 
 
 def _without_secrets(request: httpx2.Request, received: httpx2.Response) -> httpx2.Response:
@@ -264,7 +264,7 @@ def _secrets(request: httpx2.Request) -> set[bytes]:
     values = {value for name, value in request.headers.multi_items() if _SECRET_NAMES.fullmatch(name)}
     values |= {value for name, value in request.url.params.multi_items() if _SECRET_NAMES.fullmatch(name)}
     words = {word for value in values for word in value.split()} | {request.url.password}
-    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= SHORTEST_SECRET}
+    return {word.encode() for word in words | {_password(word) for word in words} if len(word) >= MIN_SECRET_LENGTH}
 
 
 def _password(word: str) -> str:

@@ -32,7 +32,7 @@ def model(role: Literal["root", "sub"]) -> Model:
     path = weights.find()
     begin = few_shot_messages("compact")
     mark = hashlib.sha256(repr(begin).encode()).hexdigest()[:16]
-    running = server.shared(path, NAME, WINDOW, begin, weights.folder() / "states" / f"{mark}.bin")
+    running = server.shared_server(path, NAME, WINDOW, begin, weights.folder() / "states" / f"{mark}.bin")
     running.ready()
     chat = LocalChat.on(
         running,

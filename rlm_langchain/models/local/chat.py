@@ -31,7 +31,7 @@ class LocalChat(CompatibleChat):
         chat._server, chat._slot = server, slot
         return chat
 
-    def _extensions(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    def _extra_fields(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id_slot": self._slot, **_grammar(messages)}
 
     def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
@@ -52,7 +52,7 @@ class LocalChat(CompatibleChat):
             yield chunk
 
 
-_AGAIN = {
+_NO_REPETITION = {
     "temperature": 0.3,
     "seed": 1,
     "dry_multiplier": 1.0,
@@ -82,8 +82,8 @@ def _grammar(messages: list[dict[str, Any]]) -> dict[str, Any]:
     root = "block" if not replies or "Error" in last else "answering"
     root = "final" if "last turn" in last else root
     value = "any" if replies else "computed"
-    again = _AGAIN if replies else {}
-    return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **again}
+    sampling = _NO_REPETITION if replies else {}
+    return {"grammar": f"root ::= {root}\n{_rules()}value ::= {value}\n", **sampling}
 
 
 @cache

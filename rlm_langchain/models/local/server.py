@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import IO
 
 from rlm_langchain.errors import ModelError
-from rlm_langchain.models.local.server_process import READY, Orders
+from rlm_langchain.models.local.server_process import READY, ServerSettings
 
 
-def _held_port() -> socket.socket:
+def _reserve_port() -> socket.socket:
     """Return a socket bound to a loopback port, which stays reserved while it is open. It never listens itself."""
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
+    reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 @dataclass(slots=True, eq=False)
@@ -35,15 +35,15 @@ class LocalServer:
     name: str
     window: int
     opening: tuple[tuple[str, str], ...]
-    memory: Path
+    state_file: Path
     key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    _port: socket.socket = field(default_factory=_held_port, repr=False)
+    _port: socket.socket = field(default_factory=_reserve_port, repr=False)
     _child: _Child | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def url(self) -> str:
-        """The address for requests. It is known before the server runs."""
+        """Return the address for requests. It is known before the server runs."""
         return f"http://127.0.0.1:{self._port.getsockname()[1]}/v1"
 
     def ready(self) -> Future[None]:
@@ -52,7 +52,7 @@ class LocalServer:
         with self._lock:
             if self._child is None or self._child.ended():
                 self._end()
-                self._child = _Child.begin(self._orders())
+                self._child = _Child.begin(self._settings())
             return self._child.ready
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class LocalServer:
         """Forget the server in a forked process, because it belongs to the parent."""
         self._lock = threading.Lock()
         if self._child is not None:
-            self._child.orders.close()
+            self._child.stdin.close()
         self._child = None
 
     def _end(self) -> None:
@@ -77,17 +77,17 @@ class LocalServer:
             self._child.end()
         self._child = None
 
-    def _orders(self) -> Orders:
-        self.memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Orders(
+    def _settings(self) -> ServerSettings:
+        self.state_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return ServerSettings(
             weights=str(self.weights),
             name=self.name,
             port=self._port.getsockname()[1],
             key=self.key,
             window=self.window,
-            threads=_threads(),
+            threads=_thread_count(),
             opening=[list(turn) for turn in self.opening],
-            memory=str(self.memory),
+            state_file=str(self.state_file),
         )
 
 
@@ -96,13 +96,13 @@ class _Child:
     """One process of the server."""
 
     process: subprocess.Popen[str]
-    orders: IO[str]
+    stdin: IO[str]
     log: IO[bytes]
     ready: Future[None] = field(default_factory=Future)
 
     @classmethod
-    def begin(cls, orders: Orders) -> _Child:
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child has said how it went
+    def begin(cls, settings: ServerSettings) -> _Child:
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the child is ready or has failed
         process = subprocess.Popen(
             [sys.executable, "-m", "rlm_langchain.models.local.server_process"],
             stdin=subprocess.PIPE,
@@ -113,8 +113,8 @@ class _Child:
             start_new_session=True,
         )
         if process.stdin is None:
-            raise ModelError("the local model's process cannot be given orders")
-        process.stdin.write(orders.line())
+            raise ModelError("the local model's process has no standard input")
+        process.stdin.write(settings.line())
         process.stdin.flush()
         child = cls(process, process.stdin, log)
         # A daemon thread, so that neither a caller that gives up nor the end of this process waits for the model.
@@ -127,7 +127,7 @@ class _Child:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.orders.close()
+        self.stdin.close()
 
     def _listen(self) -> None:
         if self.process.stdout is None:
@@ -137,17 +137,17 @@ class _Child:
         if line == READY:
             self.ready.set_result(None)
         else:
-            self.ready.set_exception(ModelError(f"the local model does not start: {self._last_words()}"))
+            self.ready.set_exception(ModelError(f"the local model does not start: {self._error_line()}"))
         self.log.close()
 
-    def _last_words(self) -> str:
+    def _error_line(self) -> str:
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").splitlines()
         errors = [line.strip() for line in lines if " E " in line or "Error" in line]
         return errors[-1][:300] if errors else "it left no message"
 
 
-def _threads() -> int:
+def _thread_count() -> int:
     """Return `RLM_LOCAL_THREADS`, or the number of available processors up to 8. Beyond that, memory is the
     limit."""
     wanted = os.environ.get("RLM_LOCAL_THREADS", "")
@@ -160,13 +160,13 @@ _servers: dict[Path, LocalServer] = {}
 _lock = threading.Lock()
 
 
-def shared(
-    weights: Path, name: str, window: int, opening: tuple[tuple[str, str], ...], memory: Path
+def shared_server(
+    weights: Path, name: str, window: int, opening: tuple[tuple[str, str], ...], state_file: Path
 ) -> LocalServer:
     """Return the server of these weights in this process."""
     with _lock:
         if weights not in _servers:
-            _servers[weights] = LocalServer(weights, name, window, opening, memory)
+            _servers[weights] = LocalServer(weights, name, window, opening, state_file)
         return _servers[weights]
 
 

@@ -4,8 +4,8 @@ It is a separate process because OpenMP reads `OMP_WAIT_POLICY` when it is loade
 already in the user's process. With the default policy, waiting threads spin, and on a busy machine a token
 takes five times as long. It also keeps native memory, threads and crashes out of the user's process.
 
-Its standard input is one line of JSON, `Orders`, and then nothing. When it is closed, the parent is gone, for
-whatever reason, and this process ends. It listens only on loopback, and every request needs the parent's key.
+Its standard input is one line of JSON, `ServerSettings`, and then nothing. When it is closed, the parent has ended,
+and so does this process. It listens only on loopback, and every request needs the parent's key.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ READY = "ready"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
-    """What the parent wants to be served."""
+class ServerSettings:
+    """The parent's settings for the server."""
 
     weights: str
     name: str
@@ -41,11 +41,11 @@ class Orders:
     threads: int
     opening: list[list[str]]
     """The messages with which root conversations start. They are processed in advance."""
-    memory: str
+    state_file: str
     """File that stores the model's state after these messages, for the next process."""
 
     def line(self) -> str:
-        """Return the orders as one line, which `main` reads."""
+        """Return the settings as one line, which `main` reads."""
         return json.dumps(asdict(self)) + "\n"
 
 
@@ -54,11 +54,11 @@ def main() -> None:
     error."""
     # The terminal sends Ctrl-C to the whole process group, but the parent decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    orders = Orders(**json.loads(sys.stdin.readline()))
+    settings = ServerSettings(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with _quiet_stdout() as say:
-        server = _serve(orders)
-        _read_in_advance(server.listening_address, orders)
+        server = _serve(settings)
+        _prefill(server.listening_address, settings)
         say(READY)
         threading.Event().wait()
 
@@ -77,39 +77,39 @@ def _quiet_stdout() -> Iterator[Any]:
         yield lambda line: print(line, file=out, flush=True)
 
 
-def _serve(orders: Orders) -> Any:
+def _serve(settings: ServerSettings) -> Any:
     """Start and return the server."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = orders.weights
-    params.model_alias = [orders.name]
-    params.hostnames, params.port, params.reuse_port = ["127.0.0.1"], orders.port, True
-    params.api_keys = [orders.key]
+    params.model.path = settings.weights
+    params.model_alias = [settings.name]
+    params.hostnames, params.port, params.reuse_port = ["127.0.0.1"], settings.port, True
+    params.api_keys = [settings.key]
     params.ui = params.endpoint_props = False
     params.use_jinja = True
-    params.n_ctx, params.n_parallel, params.kv_unified = orders.window, 2, True
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = orders.threads
+    params.n_ctx, params.n_parallel, params.kv_unified = settings.window, 2, True
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
     # Weights are used as they are in the file: a copy rearranged for this processor costs 600 MB for 10% of speed.
     params.no_extra_bufts = True
     # The two slots keep their conversations; caching earlier ones would take up to 8 GB.
     params.cache_ram_mib = 0
-    params.slot_save_path = f"{Path(orders.memory).parent}{os.sep}"
+    params.slot_save_path = f"{Path(settings.state_file).parent}{os.sep}"
     params.verbosity = 1
     return xllamacpp.Server(params)
 
 
-def _read_in_advance(address: str, orders: Orders) -> None:
+def _prefill(address: str, settings: ServerSettings) -> None:
     """Process the opening messages in advance, or load the model's state from the file if it exists."""
-    file = Path(orders.memory)
+    file = Path(settings.state_file)
     slot = f"{address}/slots/{ROOT_SLOT}?action="
-    if file.is_file() and "n_restored" in _post(f"{slot}restore", orders.key, {"filename": file.name}):
+    if file.is_file() and "n_restored" in _post(f"{slot}restore", settings.key, {"filename": file.name}):
         return
-    messages = [{"role": role, "content": text} for role, text in orders.opening]
+    messages = [{"role": role, "content": text} for role, text in settings.opening]
     body = {"messages": messages, "max_tokens": 1, "temperature": 0, "id_slot": ROOT_SLOT}
-    _post(f"{address}/v1/chat/completions", orders.key, body)
+    _post(f"{address}/v1/chat/completions", settings.key, body)
     unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    _post(f"{slot}save", orders.key, {"filename": unfinished.name})
+    _post(f"{slot}save", settings.key, {"filename": unfinished.name})
     if unfinished.is_file():
         unfinished.replace(file)
 

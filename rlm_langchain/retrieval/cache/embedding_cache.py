@@ -1,6 +1,6 @@
-"""Vectors that were paid for, by the hash of their text: a text is embedded once, in whatever context it comes.
+"""Stores vectors by the hash of their text, so that a text is embedded and paid for only once.
 
-One SQLite file for each embedding model and its settings. Safe for threads and processes.
+There is one SQLite file for each embedding model and its settings. Safe for threads and processes.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ import numpy as np
 from rlm_langchain.errors import JournalError
 
 TABLE = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
-ASKED = 500
-"""Keys of one query: more than SQLite takes as parameters everywhere would be an error."""
+MAX_KEYS_PER_QUERY = 500
+"""Keys of one SQL query. Some builds of SQLite accept no more than 999 parameters."""
 
 
-def key_of(text: str) -> bytes:
-    """What a text's vector is kept under."""
+def cache_key(text: str) -> bytes:
+    """Return the key of a text's vector."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).digest()
 
 
-class VectorCache:
-    """The vectors of one embedding model."""
+class EmbeddingCache:
+    """The stored vectors of one embedding model."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """Those that are there, as rows of float32."""
+        """Return the stored vectors among these keys, as rows of float32."""
         if not self.path.exists():
             return {}
         found: dict[bytes, Any] = {}
         with self._open() as database:
-            for i in range(0, len(keys), ASKED):
-                some = keys[i : i + ASKED]
+            for i in range(0, len(keys), MAX_KEYS_PER_QUERY):
+                some = keys[i : i + MAX_KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
                 rows = database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
                 found.update((key, np.frombuffer(vector, np.float32)) for key, vector in rows)
         return found
 
     def put(self, vectors: Mapping[bytes, Any] | Iterable[tuple[bytes, Any]]) -> None:
-        """Keep these. Raises `JournalError` when the disk does not take them."""
+        """Store these vectors. Raises `JournalError` if they cannot be written."""
         rows = [(key, np.asarray(vector, np.float32).tobytes()) for key, vector in dict(vectors).items()]
         with self._open() as database, database:
             database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
@@ -61,13 +61,13 @@ class VectorCache:
                 database.execute(TABLE)
                 yield database
         except (OSError, sqlite3.OperationalError) as error:
-            raise self._unusable(error) from error
+            raise self._storage_error(error) from error
         except sqlite3.DatabaseError as error:
-            self.path.unlink(missing_ok=True)  # what is damaged is worth nothing: it is paid again
-            raise self._unusable(error) from error
+            self.path.unlink(missing_ok=True)  # a damaged file is of no use: its texts are embedded again
+            raise self._storage_error(error) from error
 
-    def _unusable(self, error: Exception) -> JournalError:
+    def _storage_error(self, error: Exception) -> JournalError:
         return JournalError(
-            f"vectors cannot be kept in {self.path} ({error}): make room there, or set RLM_HOME to a folder that "
-            "can be written; what is damaged is removed, and made anew when you ask again"
+            f"vectors cannot be stored in {self.path} ({error}): make room there, or set RLM_HOME to a writable "
+            "folder; a damaged file is removed, and built again when you ask again"
         )

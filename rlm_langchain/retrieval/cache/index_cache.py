@@ -1,4 +1,4 @@
-"""Indexes of contexts: found on the shelf, or made once, and kept open while they are used."""
+"""Finds or builds the indexes of contexts, and keeps recently used ones open."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from filelock import AsyncFileLock
 
 from rlm_langchain.context.text_units import PASSAGE_CHARS
 from rlm_langchain.retrieval.cache.index_store import IndexStore
-from rlm_langchain.retrieval.embedder import Embedder, Paying, unpaid
-from rlm_langchain.retrieval.index.passages import LONGEST, SHORTEST
-from rlm_langchain.retrieval.index.subcontext import Slice, Slices
-from rlm_langchain.run.event_loops import in_thread
+from rlm_langchain.retrieval.embedder import Embedder, ReserveUsage, no_reservation
+from rlm_langchain.retrieval.index.passages import MAX_CHARS, MIN_CHARS
+from rlm_langchain.retrieval.index.subcontext import Slice, SliceFinder
+from rlm_langchain.run.event_loops import run_in_thread
 from rlm_langchain.types import ContextFile
 
 if TYPE_CHECKING:
     from rlm_langchain.retrieval.index.index import Index
     from rlm_langchain.retrieval.index.passages import Hit
-    from rlm_langchain.retrieval.index.vectors import Dense
+    from rlm_langchain.retrieval.index.vectors import VectorIndex
 
 FORMAT = 2
-"""Of what is on the shelf. Another number when words, passages or files change."""
-OPEN = 32
-"""Indexes that are kept open."""
-CHUNK = 2_048
-"""Passages whose texts are in memory at once while they are embedded."""
+"""Version of the stored indexes. It changes when the tokenizer, the passages or the files change."""
+MAX_OPEN = 32
+"""Most indexes that are kept open."""
+CHUNK_PASSAGES = 2_048
+"""Number of passages whose texts are in memory at once while they are embedded."""
 
 T = TypeVar("T")
 
 
-class IndexCache:
+class SearchIndexes:
     """The indexes under one folder. Safe for threads, event loops and processes."""
 
     def __init__(self, root: Path, embedder: Embedder | None) -> None:
         self.embedder = embedder
-        self.slices = Slices()
-        self._shelf = IndexStore(root)
+        self.slices = SliceFinder()
+        self._store = IndexStore(root)
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -53,101 +53,104 @@ class IndexCache:
         sha256: str,
         query: str,
         most: int,
-        paying: Paying = unpaid,
+        reserve: ReserveUsage = no_reservation,
         part: Slice | None = None,
     ) -> list[Hit]:
-        """The best passages of a context or of a part of it, by words and, with an embedding model, by meaning.
+        """Return the best passages of a context, or of a `part` of it: at most `most`, best first.
 
-        Raises `CallFailed` when the embedding model fails, and what `paying` raises.
+        Passages are found by words and, with an embedding model, by meaning. Raises `CallFailed` if the embedding
+        model fails, and whatever `reserve` raises.
         """
         index = await self.index(file, sha256)
         meaning = None
         if self.embedder is not None and len(index):
-            dense = await self._vectors(file, sha256, len(index), paying)
-            meaning = (dense, await self.embedder.query(query, paying))
+            dense = await self._vectors(file, sha256, len(index), reserve)
+            meaning = (dense, await self.embedder.embed_query(query, reserve))
         return await asyncio.to_thread(index.search, query, most, meaning, part)
 
-    def ready(self, file: ContextFile, sha256: str) -> bool:
-        """Whether everything that a search of a context needs is made already."""
-        names = [_name("words", sha256, file.kind)]
+    def is_ready(self, file: ContextFile, sha256: str) -> bool:
+        """Return whether all indexes that a search of a context needs have been built."""
+        names = [_index_name("words", sha256, file.kind)]
         if self.embedder is not None:
-            names.append(_name("vectors", sha256, file.kind, self.embedder.identity))
+            names.append(_index_name("vectors", sha256, file.kind, self.embedder.identity))
         with self._lock:
             missing = [name for name in names if name not in self._open]
-        return all(self._shelf.find(name) is not None for name in missing)
+        return all(self._store.find(name) is not None for name in missing)
 
     async def index(self, file: ContextFile, sha256: str) -> Index:
-        """The index of words of a context."""
-        from rlm_langchain.retrieval.index.index import Index, write
+        """Return the word index of a context. It is built if it does not exist."""
+        from rlm_langchain.retrieval.index.index import Index, write_index
 
         async def make(folder: Path) -> None:
             stop = threading.Event()
-            await in_thread(lambda: write(file, folder, lambda: _unless(stop)), stop.set)
+            await run_in_thread(lambda: write_index(file, folder, lambda: _raise_if_stopped(stop)), stop.set)
 
-        name = _name("words", sha256, file.kind)
-        return await self._found(name, sha256, Index, make)
+        name = _index_name("words", sha256, file.kind)
+        return await self._open_or_build(name, sha256, Index, make)
 
-    async def _vectors(self, file: ContextFile, sha256: str, count: int, paying: Paying) -> Dense:
+    async def _vectors(self, file: ContextFile, sha256: str, count: int, reserve: ReserveUsage) -> VectorIndex:
         from rlm_langchain.retrieval.index import vectors
 
         embedder = self.embedder
         assert embedder is not None  # noqa: S101 - for mypy
 
         async def make(folder: Path) -> None:
-            rows = await _embedded(file, count, embedder, paying)
-            await in_thread(lambda: vectors.write(rows, folder), lambda: None)
+            rows = await _embed_passages(file, count, embedder, reserve)
+            await run_in_thread(lambda: vectors.write_vectors(rows, folder), lambda: None)
 
-        name = _name("vectors", sha256, file.kind, embedder.identity)
-        return await self._found(name, sha256, vectors.Dense, make)
+        name = _index_name("vectors", sha256, file.kind, embedder.identity)
+        return await self._open_or_build(name, sha256, vectors.VectorIndex, make)
 
-    async def _found(self, name: str, sha256: str, opened: Callable[[Path], T], make: Callable[[Path], Any]) -> T:
-        """What is kept under a name, made first when it is not there; by one at a time, whoever asks."""
+    async def _open_or_build(
+        self, name: str, sha256: str, open_index: Callable[[Path], T], make: Callable[[Path], Any]
+    ) -> T:
+        """Return the index with this name. If it does not exist, `make` builds it, once over all processes."""
         with self._lock:
             if name in self._open:
                 self._open.move_to_end(name)
                 known: T = self._open[name]
                 return known
-        async with AsyncFileLock(self._shelf.lock(name), thread_local=False):
-            folder = await asyncio.to_thread(self._shelf.find, name)
+        async with AsyncFileLock(self._store.lock(name), thread_local=False):
+            folder = await asyncio.to_thread(self._store.find, name)
             if folder is None:
-                with self._shelf.making(name, sha256) as unfinished:
+                with self._store.create(name, sha256) as unfinished:
                     await make(unfinished)
-                folder = self._shelf.path(name)
-        found = await asyncio.to_thread(opened, folder)
+                folder = self._store.path(name)
+        found = await asyncio.to_thread(open_index, folder)
         with self._lock:
             self._open[name] = found
-            if len(self._open) > OPEN:
+            if len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
         return found
 
 
-async def _embedded(file: ContextFile, count: int, embedder: Embedder, paying: Paying) -> Any:
-    """A row for each passage of a context."""
+async def _embed_passages(file: ContextFile, count: int, embedder: Embedder, reserve: ReserveUsage) -> Any:
+    """Return a row for each passage of a context."""
     import numpy as np
 
-    from rlm_langchain.retrieval.index.index import pieces
+    from rlm_langchain.retrieval.index.index import read_passages
 
-    texts = (piece.text for piece in pieces(file, []))
+    texts = (piece.text for piece in read_passages(file, []))
     rows: Any = None
-    for at in range(0, count, CHUNK):
-        chunk = await asyncio.to_thread(lambda: list(islice(texts, CHUNK)))
-        some = await embedder.documents(chunk, paying)
+    for at in range(0, count, CHUNK_PASSAGES):
+        chunk = await asyncio.to_thread(lambda: list(islice(texts, CHUNK_PASSAGES)))
+        some = await embedder.embed_documents(chunk, reserve)
         if rows is None:
             rows = np.empty((count, some.shape[1]), np.float32)
         rows[at : at + len(some)] = some
     return rows
 
 
-def _name(*told: str) -> str:
-    """The name of an index: a hash of all that decides what is in it."""
-    text = json.dumps([FORMAT, SHORTEST, PASSAGE_CHARS, LONGEST, *told])
+def _index_name(*parts: str) -> str:
+    """Return the name of an index: a hash of everything that decides its content."""
+    text = json.dumps([FORMAT, MIN_CHARS, PASSAGE_CHARS, MAX_CHARS, *parts])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Stopped(Exception):
-    """Nobody waits any more."""
+    """Stops the building of an index that nobody waits for any more."""
 
 
-def _unless(stop: threading.Event) -> None:
+def _raise_if_stopped(stop: threading.Event) -> None:
     if stop.is_set():
         raise _Stopped

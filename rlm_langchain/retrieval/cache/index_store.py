@@ -1,7 +1,8 @@
-"""A shelf of indexes: folders of files that are whole or not there, each under a name that says what is in it.
+"""Stores indexes on disk: one folder each, complete or absent, named by a hash of what decides its content.
 
-Holds: a folder gets its name when all of it is written; what was changed or cut off since is thrown away, and made
-anew; no file is a pickle. Does not hold: that an index outlives a loss of power; then its check fails.
+Guaranteed: a folder gets its name after everything in it was written; one that was changed or truncated since is
+deleted, and the index is built again; no file is a pickle. Not guaranteed: that an index survives a power failure;
+then its check fails.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from rlm_langchain.context.blobs import Collected
 from rlm_langchain.context.file_hashes import FileStat, hash_file
 from rlm_langchain.errors import JournalError
 
-_META = "meta.json"
-_SOURCE = "source"
-"""The file that says of which context an index is."""
-_UNFINISHED = "unfinished-"
-_ABANDONED = 86_400
-"""Seconds after which an unfinished folder belongs to a process that was killed."""
+_HASHES_FILE = "meta.json"
+_SOURCE_FILE = "source"
+"""Name of the file with the SHA-256 of the indexed context."""
+_TEMPORARY_PREFIX = "unfinished-"
+_ABANDONED_AFTER = 86_400
+"""Seconds without a write after which an unfinished folder is taken for that of a killed process."""
 
 
 class IndexStore:
-    """The indexes under one folder. Nothing is created before the first one."""
+    """The indexes in one folder. Nothing is created before the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._checked: dict[Path, tuple[FileStat, ...]] = {}
 
     def path(self, name: str) -> Path:
-        """Where an index is, or would be."""
+        """Return the path of an index, whether or not it exists."""
         return self.root / name[:2] / name
 
     def find(self, name: str) -> Path | None:
-        """The folder of an index that was checked; None when there is none that is whole."""
+        """Return the verified folder of an index, or None. A damaged one is deleted."""
         path = self.path(name)
         if not path.is_dir():
             return None
@@ -52,40 +53,40 @@ class IndexStore:
         return None
 
     @contextmanager
-    def making(self, name: str, source: str = "") -> Iterator[Path]:
-        """An empty folder to fill; at the end it is the index. An error leaves nothing.
+    def create(self, name: str, source: str = "") -> Iterator[Path]:
+        """Yield an empty folder, which becomes the index when the block ends. After an error nothing is left.
 
-        `source` is the sha256 of the context that it is of. Raises `JournalError` when the disk does not take it.
+        `source` is the SHA-256 of the indexed context. Raises `JournalError` if the disk cannot be written.
         """
         path = self.path(name)
-        with self._explained():
+        with self._as_journal_error():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
+            folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=self.root))
         try:
-            with self._explained():
-                (folder / _SOURCE).write_text(source, encoding="utf-8")
+            with self._as_journal_error():
+                (folder / _SOURCE_FILE).write_text(source, encoding="utf-8")
                 yield folder
-                (folder / _META).write_text(json.dumps(_files(folder)), encoding="utf-8")
+                (folder / _HASHES_FILE).write_text(json.dumps(_file_hashes(folder)), encoding="utf-8")
                 with suppress(FileExistsError):
                     _rename(folder, path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def lock(self, name: str) -> Path:
-        """The file to lock while an index is made: two makers would both pay for it."""
+        """Return the lock file for building an index. Without it, two processes would both pay for it."""
         path = self.path(name)
-        with self._explained():
+        with self._as_journal_error():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path.with_suffix(".lock")
 
     def collect(self, *, older_than: float, keep: Collection[str] = (), dry_run: bool = False) -> Collected:
-        """Remove the indexes that were not used for so many seconds, and what crashes left.
+        """Remove the indexes that were not used for `older_than` seconds, and the remains of crashes.
 
-        Except those of contexts in `keep`, by sha256. With `dry_run`, say only what that would be.
+        Indexes of contexts whose SHA-256 is in `keep` stay. With `dry_run`, only report what would be removed.
         """
         now, removed, size = time.time(), [], 0
-        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_UNFINISHED}*")]:
-            age = max(older_than, _ABANDONED) if path.name.startswith(_UNFINISHED) else older_than
+        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_TEMPORARY_PREFIX}*")]:
+            age = max(older_than, _ABANDONED_AFTER) if path.name.startswith(_TEMPORARY_PREFIX) else older_than
             with suppress(OSError):
                 if path.stat().st_mtime < now - age and _source(path) not in keep:
                     size += sum(file.stat().st_size for file in path.iterdir())
@@ -96,7 +97,7 @@ class IndexStore:
 
     def _intact(self, path: Path) -> bool:
         try:
-            files: dict[str, Any] = json.loads((path / _META).read_bytes())
+            files: dict[str, Any] = json.loads((path / _HASHES_FILE).read_bytes())
             stamps = tuple(FileStat.of_path(path / file) for file in files)
             if self._checked.get(path) == stamps:
                 return True
@@ -108,7 +109,7 @@ class IndexStore:
         return whole
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _as_journal_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -120,16 +121,16 @@ class IndexStore:
 
 def _source(folder: Path) -> str | None:
     with suppress(OSError, UnicodeDecodeError):
-        return (folder / _SOURCE).read_text(encoding="utf-8")
+        return (folder / _SOURCE_FILE).read_text(encoding="utf-8")
     return None
 
 
-def _files(folder: Path) -> dict[str, str]:
+def _file_hashes(folder: Path) -> dict[str, str]:
     return {path.name: hash_file(path) for path in sorted(folder.iterdir())}
 
 
 def _rename(folder: Path, path: Path) -> None:
-    """Give a folder its name, unless somebody else was quicker."""
+    """Rename a folder to its final name, unless another process has created it meanwhile."""
     try:
         os.rename(folder, path)
     except OSError:

@@ -1,1 +1,1 @@
-"""A vector store of LangChain on FAISS."""
+"""A LangChain vector store on FAISS."""

@@ -1,4 +1,4 @@
-"""Documents and their vectors in memory: what a `FAISSStore` is made of."""
+"""Holds the documents of a `FAISSStore` and their vectors in memory."""
 
 from __future__ import annotations
 
@@ -6,76 +6,80 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_langchain.retrieval.extras import library
-from rlm_langchain.retrieval.faiss_store.filters import Fits
-from rlm_langchain.retrieval.faiss_store.persistence import Kept
+from rlm_langchain.retrieval.extras import import_library
+from rlm_langchain.retrieval.faiss_store.filters import Predicate
+from rlm_langchain.retrieval.faiss_store.persistence import StoredDocument
 
 
 @dataclass(slots=True)
 class DocumentTable:
-    """Documents by id, and an exact index of their vectors. Not safe for threads: its store is."""
+    """Documents by id, and an exact index of their vectors. Not safe for threads; `FAISSStore` locks it."""
 
-    kept: dict[str, Kept] = field(default_factory=dict)
+    documents: dict[str, StoredDocument] = field(default_factory=dict)
     index: Any = None
-    """None: there are no documents. The first vector tells the width."""
-    following: int = 0
-    """The number of the next vector."""
+    """The FAISS index. None: there are no documents, and the first vector will set the width."""
+    next_number: int = 0
+    """Number of the next vector."""
     names: dict[int, str] = field(init=False)
+    """Ids of the documents by the numbers of their vectors."""
 
     def __post_init__(self) -> None:
-        self.names = {kept.number: name for name, kept in self.kept.items()}
+        self.names = {stored.number: name for name, stored in self.documents.items()}
 
     def add(
         self, names: Sequence[str], texts: Sequence[str], metadatas: Sequence[Mapping[str, Any]], vectors: Any
     ) -> None:
-        """Add all of these or, with an `InputError` for their vectors, none.
+        """Add documents, given by id, text, metadata and vector. They replace documents with the same ids.
 
-        Whoever has their ids gives way, and of equal ids the last one counts.
+        Of equal ids the last one counts. Raises `InputError` for invalid vectors; then nothing is added.
         """
-        from rlm_langchain.retrieval.index.vectors import checked
+        from rlm_langchain.retrieval.index.vectors import checked_vectors
 
-        faiss = library("faiss")
-        rows = checked(vectors, len(texts), self._width_without(names))
+        faiss = import_library("faiss")
+        rows = checked_vectors(vectors, len(texts), self._width_without(names))
         order = sorted({name: i for i, name in enumerate(names)}.values())
-        numbers = range(self.following, self.following + len(order))
+        numbers = range(self.next_number, self.next_number + len(order))
         index = self.index if self.index is not None else faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
-        if index.d != rows.shape[1]:  # every document that is there gives way
+        if index.d != rows.shape[1]:  # all existing documents are replaced
             index = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.shape[1]))
         index.add_with_ids(rows[order], _numbers(numbers))
         self.remove(names)
-        self.index, self.following = index, numbers.stop
+        self.index, self.next_number = index, numbers.stop
         for i, number in zip(order, numbers, strict=True):
-            self.kept[names[i]] = Kept(number, texts[i], dict(metadatas[i]))
+            self.documents[names[i]] = StoredDocument(number, texts[i], dict(metadatas[i]))
             self.names[number] = names[i]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove those of them that are there."""
-        there = [self.kept.pop(name).number for name in dict.fromkeys(names) if name in self.kept]
-        for number in there:
+        """Remove the documents with these ids. Unknown ids are ignored."""
+        removed = [self.documents.pop(name).number for name in dict.fromkeys(names) if name in self.documents]
+        for number in removed:
             del self.names[number]
-        if there:
-            self.index.remove_ids(_numbers(there))
-        if not self.kept:
+        if removed:
+            self.index.remove_ids(_numbers(removed))
+        if not self.documents:
             self.index = None
 
-    def near(
+    def nearest(
         self,
         vector: Sequence[float],
         k: int,
-        fits: Fits | None,
+        predicate: Predicate | None,
         least: float | None = None,
     ) -> list[tuple[str, float]]:
-        """The ids nearest to a vector, of those that fit, with their cosines, which are at least `least`."""
-        from rlm_langchain.retrieval.index.vectors import checked
+        """Return the ids of at most `k` documents nearest to a vector, with their cosines, best first.
+
+        Only documents that `predicate` accepts and whose cosine is at least `least` are returned.
+        """
+        from rlm_langchain.retrieval.index.vectors import checked_vectors
 
         if self.index is None:
             return []
-        row, parameters = checked([vector], 1, self.index.d), None
-        most = min(k, len(self.kept))
-        if fits is not None:
-            fitting = [kept.number for name, kept in self.kept.items() if fits(name, kept)]
+        row, parameters = checked_vectors([vector], 1, self.index.d), None
+        most = min(k, len(self.documents))
+        if predicate is not None:
+            fitting = [stored.number for name, stored in self.documents.items() if predicate(name, stored)]
             most = min(k, len(fitting))
-            faiss = library("faiss")
+            faiss = import_library("faiss")
             parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(_numbers(fitting)))
         if most <= 0:
             return []
@@ -85,8 +89,8 @@ class DocumentTable:
         return [(self.names[number], score) for number, score in found if number >= 0 and score >= floor]
 
     def _width_without(self, names: Sequence[str]) -> int | None:
-        """The width of the vectors that stay when these names are given away; None when none stays."""
-        return self.index.d if self.kept.keys() - set(names) else None
+        """Return the width of the vectors that stay when these ids are replaced; None if none stays."""
+        return self.index.d if self.documents.keys() - set(names) else None
 
 
 def _numbers(numbers: Iterable[int]) -> Any:

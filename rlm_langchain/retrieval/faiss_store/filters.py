@@ -1,4 +1,4 @@
-"""Filters of metadata, as LangChain's vector stores write them: a function, values, or operators."""
+"""Compiles metadata filters, written as in LangChain's vector stores: a function, values, or operators."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from langchain_core.documents import Document
 
 from rlm_langchain.errors import InputError
-from rlm_langchain.retrieval.faiss_store.persistence import Kept
+from rlm_langchain.retrieval.faiss_store.persistence import StoredDocument
 
 Filter = Callable[[Document], bool] | Mapping[str, Any]
-"""What a document must satisfy: a function of it, or conditions of its metadata."""
-Fits = Callable[[str, Kept], bool]
-"""Whether a document, by its id and what is kept of it, satisfies a filter."""
+"""A filter as the user gives it: a function of a document, or conditions on its metadata."""
+Predicate = Callable[[str, StoredDocument], bool]
+"""A compiled filter: returns whether a document, given by its id and its content, satisfies it."""
 Test = Callable[[Mapping[str, Any]], bool]
-"""Of the metadata of a document."""
+"""A test of the metadata of a document."""
 
 _ORDERS = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
 _ORDERED = (str, Real, Decimal, date, time, timedelta)
@@ -29,23 +29,23 @@ _WHOLE = ("$and", "$or", "$not")
 _MISSING = object()
 
 
-def what_fits(filter: Filter | None) -> Fits | None:
-    """A filter as a test, made before anything is paid for. Raises `InputError` for one that cannot be meant."""
+def compile_filter(filter: Filter | None) -> Predicate | None:
+    """Compile a filter. Raises `InputError` for an invalid one. Call it before anything is paid for."""
     if filter is None:
         return None
     if not callable(filter):
         test = _metadata_test(filter)
-        return lambda _, kept: test(kept.metadata)
+        return lambda _, stored: test(stored.metadata)
     if inspect.iscoroutinefunction(filter):
         raise InputError("a filter cannot be an async function: give one that returns True or False")
-    return lambda name, kept: bool(filter(kept.document(name)))
+    return lambda name, stored: bool(filter(stored.document(name)))
 
 
 def _metadata_test(filter: Any) -> Test:
-    """The test of all conditions of a dict."""
+    """Return a test of all conditions of a dict."""
     if not isinstance(filter, Mapping):
         raise InputError(
-            f"{filter!r} is no filter: give a function of a document, or a dict of its metadata, such as "
+            f"{filter!r} is not a filter: give a function of a document, or a dict of metadata, such as "
             '{"year": {"$gte": 1990}}'
         )
     return _all([_condition(key, wanted) for key, wanted in filter.items()])
@@ -65,13 +65,13 @@ def _condition(key: Any, wanted: Any) -> Test:
 
 
 def _field(key: str, wanted: Any) -> Test:
-    """The test of one key of the metadata."""
+    """Return the test of one key of the metadata."""
     meets = _value(wanted)
     return lambda metadata: meets(metadata.get(key, _MISSING))
 
 
 def _value(wanted: Any) -> Callable[[Any], bool]:
-    """The test of a value, which may be `_MISSING`."""
+    """Return the test of a value, which may be `_MISSING`."""
     if isinstance(wanted, Mapping) and any(isinstance(name, str) and name.startswith("$") for name in wanted):
         tests = [_operator(name, given) for name, given in wanted.items()]
         return lambda value: all(test(value) for test in tests)
@@ -103,7 +103,7 @@ def _operator(name: Any, wanted: Any) -> Callable[[Any], bool]:
 
 
 def _same(value: Any, wanted: Any) -> bool:
-    """What is not there is as good as None, as in LangChain's own stores."""
+    """Return whether a value equals `wanted`. A missing value equals None, as in LangChain's own stores."""
     return wanted is None if value is _MISSING else bool(value == wanted)
 
 
@@ -112,7 +112,7 @@ def _among(value: Any, choices: Iterable[Any]) -> bool:
 
 
 def _in_order(order: Callable[[Any, Any], bool], value: Any, wanted: Any) -> bool:
-    """Values of kinds that have no order beside each other do not fit."""
+    """Return whether two values are in this order. Values that cannot be compared are not."""
     try:
         return value is not _MISSING and value is not None and bool(order(value, wanted))
     except TypeError:
@@ -126,14 +126,14 @@ def _can_be_ordered(name: str, wanted: Any) -> None:
 
 def _list(name: str, wanted: Any, least: int = 1) -> list[Any]:
     if not isinstance(wanted, list | tuple | set | frozenset) or len(wanted) < least:
-        raise InputError(f"{name} takes a list{' that is not empty' * least}, not {wanted!r}")
+        raise InputError(f"{name} takes a {'non-empty ' * least}list, not {wanted!r}")
     return [*wanted]
 
 
 def _unknown(name: Any, known: Iterable[str], where: str) -> InputError:
     return InputError(
-        f"{name!r} in a filter is not known {where}: there are {', '.join(known)}; for anything else give a "
-        "function of a document"
+        f"{name!r} in a filter is not known {where}: use {', '.join(known)}; for anything else give a function of "
+        "a document"
     )
 
 

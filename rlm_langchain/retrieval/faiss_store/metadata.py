@@ -1,7 +1,7 @@
-"""Metadata in memory and as JSON: what is loaded is of the types that were saved, or nothing is saved.
+"""Converts metadata to JSON and back. Loaded values have the types that were saved; other types are refused.
 
-JSON has no dates and no tuples; such a value is written as `{"$date": "2026-01-31"}`, a dict whose one key names
-its type.
+JSON has no dates and no tuples. Such a value is written as `{"$date": "2026-01-31"}`, a dict whose only key names
+the type.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from uuid import UUID
 
 from rlm_langchain.errors import InputError
 
-_DEPTH = 100
-"""Levels of lists and dicts in each other."""
+_MAX_DEPTH = 100
+"""Maximum nesting of lists and dicts."""
 _PLAIN = (str, int, bool, NoneType)
-_TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+_CONVERTERS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     datetime: (datetime.isoformat, datetime.fromisoformat),
     date: (date.isoformat, date.fromisoformat),
     time: (time.isoformat, time.fromisoformat),
@@ -30,61 +30,69 @@ _TEXTS: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     bytes: (lambda value: base64.b64encode(value).decode(), base64.b64decode),
     float: (repr, float),
 }
-_NUMBERS = "biufUS"
-"""Kinds of numpy's: booleans, numbers and texts."""
-_LISTS: dict[type, Callable[[Any], Any]] = {tuple: tuple, set: set, frozenset: frozenset}
-_BY_NAME = {f"${kind.__name__}": kind for kind in (*_TEXTS, *_LISTS)}
+_NUMPY_KINDS = "biufUS"
+"""NumPy's codes for the data types that are converted: booleans, numbers and texts."""
+_COLLECTIONS: dict[type, Callable[[Any], Any]] = {tuple: tuple, set: set, frozenset: frozenset}
+_BY_NAME = {f"${kind.__name__}": kind for kind in (*_CONVERTERS, *_COLLECTIONS)}
 
 
-def natural(value: Any) -> Any:
-    """Numbers and arrays of numpy as Python's own; the containers that they may be in are copied."""
+def to_python_types(value: Any) -> Any:
+    """Return a value with NumPy's numbers and arrays converted to Python's types. Containers are copied."""
     if type(value) in _PLAIN:
         return value
     if isinstance(value, dict) and type(value) is dict:
-        return {natural(key): natural(item) for key, item in value.items()}
+        return {to_python_types(key): to_python_types(item) for key, item in value.items()}
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)(map(natural, value))
-    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in _NUMBERS:
+        return type(value)(map(to_python_types, value))
+    if type(value).__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "") in _NUMPY_KINDS:
         return value.tolist()
     return value
 
 
-def write(value: Any, depth: int = 0) -> Any:
-    """A value as JSON. Raises `InputError` for one of a type that JSON could not give back."""
+def to_json_value(value: Any, depth: int = 0) -> Any:
+    """Return a value in JSON's types. Raises `InputError` for a type that could not be restored."""
     kind = type(value)
-    if depth > _DEPTH:
-        raise InputError(f"it is nested more than {_DEPTH} levels deep, or holds itself: flatten it")
+    if depth > _MAX_DEPTH:
+        raise InputError(f"it is nested more than {_MAX_DEPTH} levels deep, or contains itself: flatten it")
     if kind in _PLAIN or (kind is float and isfinite(value)):
         return value
     if kind is list:
-        return [write(item, depth + 1) for item in value]
+        return [to_json_value(item, depth + 1) for item in value]
     if kind is dict:
         if all(type(key) is str and not key.startswith("$") for key in value):
-            return {key: write(item, depth + 1) for key, item in value.items()}
-        return {"$dict": [[write(key, depth + 1), write(item, depth + 1)] for key, item in value.items()]}
-    if kind in _TEXTS:
-        return {f"${kind.__name__}": _TEXTS[kind][0](value)}
-    if kind in _LISTS:
+            return {key: to_json_value(item, depth + 1) for key, item in value.items()}
+        pairs = [[to_json_value(part, depth + 1) for part in pair] for pair in value.items()]
+        return {"$dict": pairs}
+    if kind in _CONVERTERS:
+        return {f"${kind.__name__}": _CONVERTERS[kind][0](value)}
+    if kind in _COLLECTIONS:
         items = value if kind is tuple else sorted(value, key=lambda item: (type(item).__name__, repr(item)))
-        return {f"${kind.__name__}": [write(item, depth + 1) for item in items]}
+        return {f"${kind.__name__}": [to_json_value(item, depth + 1) for item in items]}
     raise InputError(
         f"it holds {repr(value)[:100]} of type {kind.__name__}: give text, numbers, booleans, None, dates, times, "
-        "Decimal, UUID, bytes, or lists, tuples, sets and dicts of these; of an Enum, its `value`"
+        "Decimal, UUID, bytes, or lists, tuples, sets and dicts of these; for an Enum, its `value`"
     )
 
 
-def read(value: Any) -> Any:
-    """What `write` wrote. Raises `ValueError`, `KeyError`, `TypeError` or `ArithmeticError` for anything else."""
+def from_json_value(value: Any) -> Any:
+    """Return the value that `to_json_value` converted.
+
+    Raises `ValueError`, `KeyError`, `TypeError` or `ArithmeticError` for anything else.
+    """
     if isinstance(value, list):
-        return [read(item) for item in value]
+        return [from_json_value(item) for item in value]
     if not isinstance(value, dict):
         return value
     [name, *more] = value or [""]
     if not name.startswith("$"):
-        return {key: read(item) for key, item in value.items()}
+        return {key: from_json_value(item) for key, item in value.items()}
     if more:
         raise ValueError(name)
     if name == "$dict":
-        return {read(key): read(item) for key, item in value[name]}
+        return {from_json_value(key): from_json_value(item) for key, item in value[name]}
     kind = _BY_NAME[name]
-    return _TEXTS[kind][1](value[name]) if kind in _TEXTS else _LISTS[kind](map(read, value[name]))
+    return (
+        _CONVERTERS[kind][1](value[name])
+        if kind in _CONVERTERS
+        else _COLLECTIONS[kind](map(from_json_value, value[name]))
+    )

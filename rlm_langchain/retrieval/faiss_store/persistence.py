@@ -1,4 +1,4 @@
-"""A vector store on disk: FAISS' own file, and the documents as JSON that names it by its hash."""
+"""Saves and loads a vector store: a file of FAISS, and the documents as JSON that names that file by its hash."""
 
 from __future__ import annotations
 
@@ -15,71 +15,79 @@ from langchain_core.documents import Document
 
 from rlm_langchain.context.file_hashes import hash_file
 from rlm_langchain.errors import InputError, JournalError
-from rlm_langchain.retrieval.extras import library
-from rlm_langchain.retrieval.faiss_store.metadata import natural, read, write
+from rlm_langchain.retrieval.extras import import_library
+from rlm_langchain.retrieval.faiss_store.metadata import from_json_value, to_json_value, to_python_types
 
 DOCUMENTS = "documents.json"
 FORMAT = 3
 
 
-class Kept(NamedTuple):
+class StoredDocument(NamedTuple):
     """A document of a store."""
 
     number: int
-    """Of its vector."""
+    """Number of its vector."""
     text: str
     metadata: dict[str, Any]
 
     def document(self, name: str) -> Document:
-        """A copy that may be changed."""
-        return Document(id=name, page_content=self.text, metadata=natural(self.metadata))
+        """Return it as a LangChain document with this id. The caller may change the copy."""
+        return Document(id=name, page_content=self.text, metadata=to_python_types(self.metadata))
 
 
-def save(folder: Path, index: Any, kept: dict[str, Kept], following: int) -> None:
-    """Write both files; the JSON last, in one step, so that the folder holds the old store or the new one."""
-    with _explained(folder):
+def save(folder: Path, index: Any, documents: dict[str, StoredDocument], next_number: int) -> None:
+    """Write both files, the JSON last and in one step, so that the folder always holds a complete store."""
+    with _as_journal_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         vectors = _write_vectors(folder, index)
-        rows = [[name, one.number, one.text, _written(name, one.metadata)] for name, one in kept.items()]
-        told = {"vectors": vectors, "next": following, "documents": rows}
-        _replace(folder / DOCUMENTS, _json({"format": FORMAT, "sha256": _checksum(told), **told}))
+        rows = [
+            [name, one.number, one.text, _metadata_to_json(name, one.metadata)] for name, one in documents.items()
+        ]
+        content = {"vectors": vectors, "next": next_number, "documents": rows}
+        _replace(folder / DOCUMENTS, _encode({"format": FORMAT, "sha256": _checksum(content), **content}))
         for old in folder.glob("vectors-*.faiss"):
             if old.name != f"vectors-{vectors}.faiss":
                 with suppress(OSError):
                     old.unlink()
 
 
-def load(folder: Path) -> tuple[Any, dict[str, Kept], int]:
-    """The index, the documents and the next number. Raises `JournalError`."""
+def load(folder: Path) -> tuple[Any, dict[str, StoredDocument], int]:
+    """Return the index, the documents by id, and the number of the next vector. Raises `JournalError`."""
     try:
-        told = json.loads((folder / DOCUMENTS).read_bytes())
-        if told["format"] != FORMAT:
+        content = json.loads((folder / DOCUMENTS).read_bytes())
+        if content["format"] != FORMAT:
             raise JournalError(
-                f"the vector store in {folder} is of another version of rlm-langchain (format {told['format']!r}, "
-                f"not {FORMAT}): use that version, or make the store anew from its documents"
+                f"the vector store in {folder} is of another version of rlm-langchain (format "
+                f"{content['format']!r}, not {FORMAT}): use that version, or build the store again from its "
+                "documents"
             )
-        if told["sha256"] != _checksum({key: told[key] for key in told if key not in ("format", "sha256")}):
-            raise _damaged(folder)
-        kept = {name: Kept(number, text, dict(read(value))) for name, number, text, value in told["documents"]}
-        following, vectors = int(told["next"]), told["vectors"]
+        if content["sha256"] != _checksum(
+            {key: content[key] for key in content if key not in ("format", "sha256")}
+        ):
+            raise _damaged_error(folder)
+        documents = {
+            name: StoredDocument(number, text, dict(from_json_value(value)))
+            for name, number, text, value in content["documents"]
+        }
+        next_number, vectors = int(content["next"]), content["vectors"]
         index = None if vectors is None else _read_vectors(folder / f"vectors-{vectors}.faiss", vectors)
     except OSError as error:
-        raise JournalError(f"there is no whole vector store in {folder}: {error.strerror}") from error
+        raise JournalError(f"there is no complete vector store in {folder}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
-        raise _damaged(folder) from error
-    if _numbers(index) != sorted(one.number for one in kept.values()):
-        raise _damaged(folder)
-    return index, kept, following
+        raise _damaged_error(folder) from error
+    if _numbers(index) != sorted(one.number for one in documents.values()):
+        raise _damaged_error(folder)
+    return index, documents, next_number
 
 
 def _write_vectors(folder: Path, index: Any) -> str | None:
-    """Write them under the name of their hash; returns it."""
+    """Write the vectors to a file that is named by its SHA-256, and return that. None: there are no vectors."""
     if index is None:
         return None
     handle, name = tempfile.mkstemp(prefix="unfinished-", dir=folder)
     os.close(handle)
     try:
-        library("faiss").write_index(index, name)
+        import_library("faiss").write_index(index, name)
         sha256 = hash_file(Path(name))
         os.replace(name, folder / f"vectors-{sha256}.faiss")
     finally:
@@ -88,20 +96,20 @@ def _write_vectors(folder: Path, index: Any) -> str | None:
 
 
 def _read_vectors(path: Path, sha256: str) -> Any:
-    """Checked before FAISS sees it: its reader trusts what it reads."""
+    """Read the vectors. The hash is checked first, because FAISS trusts what it reads. Raises `JournalError`."""
     if hash_file(path) != sha256:
-        raise _damaged(path.parent)
-    return library("faiss").read_index(str(path))
+        raise _damaged_error(path.parent)
+    return import_library("faiss").read_index(str(path))
 
 
 def _numbers(index: Any) -> list[int]:
-    """Those of the vectors, in order."""
-    return [] if index is None else sorted(library("faiss").vector_to_array(index.id_map).tolist())
+    """Return the numbers of the vectors in an index, sorted."""
+    return [] if index is None else sorted(import_library("faiss").vector_to_array(index.id_map).tolist())
 
 
-def _checksum(told: dict[str, Any]) -> str:
-    """Of all that the JSON tells, however it is laid out."""
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of the content, which does not depend on the layout of the JSON."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -114,27 +122,29 @@ def _replace(path: Path, data: bytes) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def _written(name: str, metadata: dict[str, Any]) -> Any:
+def _metadata_to_json(name: str, metadata: dict[str, Any]) -> Any:
     try:
-        return write(metadata)
+        return to_json_value(metadata)
     except InputError as error:
         raise InputError(f"the metadata of document {name!r} cannot be saved: {error}") from error
 
 
-def _json(told: dict[str, Any]) -> bytes:
+def _encode(content: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:  # half of a surrogate pair, which UTF-8 has no bytes for
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # half of a surrogate pair, which UTF-8 cannot encode
         raise InputError(f"the vector store holds text that cannot be saved: {error}") from error
 
 
-def _damaged(folder: Path) -> JournalError:
-    return JournalError(f"the vector store in {folder} is damaged or was changed: make it anew from its documents")
+def _damaged_error(folder: Path) -> JournalError:
+    return JournalError(
+        f"the vector store in {folder} is damaged or was changed: build it again from its documents"
+    )
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _as_journal_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise JournalError(f"the vector store cannot be kept in {folder}: {error.strerror}") from error
+        raise JournalError(f"the vector store cannot be saved in {folder}: {error.strerror}") from error

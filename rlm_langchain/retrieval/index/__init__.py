@@ -1,1 +1,1 @@
-"""How passages are cut and found, by words and by meaning."""
+"""The index of a context: splits it into passages, and finds them by words and by meaning."""

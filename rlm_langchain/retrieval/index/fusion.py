@@ -1,8 +1,8 @@
-"""Several rankings made one, by reciprocal rank: scores of different kinds need not be compared.
+"""Combines rankings by reciprocal rank fusion, which does not compare scores of different kinds.
 
-How much the words of a query count beside its meaning depends on how well they are met. Where a passage has all
-of them, they say more than any vector; where the best has a quarter of them, in weight, the query is in other words
-than the text, and a ranking by those words would only push aside what meaning has found.
+The weight of a query's words depends on how well they match. If a passage contains all of them, they are better
+evidence than any vector. If the best passage has a quarter of them, by weight, then the text uses other words than
+the query, and a ranking by words would only push better hits by meaning down.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 CONSTANT = 10
-"""The larger, the less the first ranks of each ranking count against the later ones."""
-STRONGEST = 3.0
-"""Beside meaning, which weighs 1: words of a query that one passage has all of. Chosen on half of the questions of
-`tests/measure/retrieval.py`."""
+"""Constant of reciprocal rank fusion. The larger it is, the less the first ranks count against later ones."""
+MAX_WORD_WEIGHT = 3.0
+"""Weight of a ranking by words if one passage contains all of them; a ranking by meaning has 1. Tuned on half of
+the questions of `tests/measure/retrieval.py`."""
 
 
-def weight_of_words(met: float) -> float:
-    """What words weigh when the best passage has this share, from 0 to 1, of what the query's words could score."""
-    return STRONGEST * met**2
+def word_weight(match_share: float) -> float:
+    """Return the weight of a ranking by words, whose `Ranking.match_share` (0 to 1) is given."""
+    return MAX_WORD_WEIGHT * match_share**2
 
 
-def fused(rankings: Sequence[tuple[float, Iterable[int]]]) -> list[tuple[int, float]]:
-    """What is ranked, best first, with its fused score. Each ranking comes with its weight.
+def fuse(rankings: Sequence[tuple[float, Iterable[int]]]) -> list[tuple[int, float]]:
+    """Combine weighted rankings into one. Return numbers with their fused scores, best first.
 
-    Of equals, the one with the smaller number comes first.
+    Of equal scores, the smaller number comes first.
     """
     scores: dict[int, float] = {}
     for weight, ranking in rankings:

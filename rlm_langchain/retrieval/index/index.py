@@ -1,4 +1,4 @@
-"""The index of one context: its passages, found by words, by meaning, or both."""
+"""Builds and searches the index of one context, by words, by meaning, or both."""
 
 from __future__ import annotations
 
@@ -11,83 +11,86 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlm_langchain.context.text_units import TextUnit, read_units
-from rlm_langchain.retrieval.index.bm25 import Lexical, Lexicon
-from rlm_langchain.retrieval.index.fusion import fused, weight_of_words
-from rlm_langchain.retrieval.index.passages import Hit, cut
+from rlm_langchain.retrieval.index.bm25 import BM25Index, BM25Writer
+from rlm_langchain.retrieval.index.fusion import fuse, word_weight
+from rlm_langchain.retrieval.index.passages import Hit, split_passages
 from rlm_langchain.retrieval.index.subcontext import Slice
-from rlm_langchain.retrieval.index.vectors import Dense
+from rlm_langchain.retrieval.index.vectors import VectorIndex
 from rlm_langchain.types import ContextFile
 
 TABLE, SOURCES = "passages.npy", "sources.json"
 
-DEPTH = 100
-"""Of each ranking: the places that are fused, at least."""
+MIN_DEPTH = 100
+"""Smallest number of passages that each ranking contributes to the fusion."""
 
 
-class Piece(NamedTuple):
-    """A passage on its way into an index."""
+class SourcePassage(NamedTuple):
+    """A passage to be indexed."""
 
     source: int
+    """Number of its text unit."""
     start: int
+    """First character in the text unit."""
     text: str
 
 
-def pieces(file: ContextFile, sources: list[TextUnit]) -> Iterator[Piece]:
-    """The passages of a context; the sources that they are of are added to the list."""
+def read_passages(file: ContextFile, sources: list[TextUnit]) -> Iterator[SourcePassage]:
+    """Yield the passages of a context. The text units that they belong to are added to `sources`."""
     for content in read_units(file):
         number = len(sources)
         sources.append(content.unit)
-        for passage in cut(content.text):
-            yield Piece(number, passage.start, passage.text)
+        for passage in split_passages(content.text):
+            yield SourcePassage(number, passage.start, passage.text)
 
 
-def write(file: ContextFile, folder: Path, going: Callable[[], None] = lambda: None) -> None:
-    """Make the index of words. `going` is called for each passage, and may raise to stop."""
-    lexicon, sources = Lexicon(), list[TextUnit]()
+def write_index(file: ContextFile, folder: Path, check: Callable[[], None] = lambda: None) -> None:
+    """Write the word index of a context. `check` is called for each passage, and may raise to stop."""
+    lexicon, sources = BM25Writer(), list[TextUnit]()
     rows = array("q")
-    for piece in pieces(file, sources):
-        going()
+    for piece in read_passages(file, sources):
+        check()
         rows.extend((piece.source, piece.start, piece.start + len(piece.text)))
         lexicon.add(piece.text)
     np.save(folder / TABLE, np.array(rows, np.int64).reshape(-1, 3), allow_pickle=False)
-    told = [[source.path, source.label] for source in sources]
-    (folder / SOURCES).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    units = [[source.path, source.label] for source in sources]
+    (folder / SOURCES).write_text(json.dumps(units, ensure_ascii=False), encoding="utf-8")
     lexicon.write(folder)
 
 
 class Index:
-    """An index on disk, opened."""
+    """An open index on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
-        told = json.loads((folder / SOURCES).read_bytes())
-        self._sources = [TextUnit(tuple(at), label) for at, label in told]
-        self._lexical = Lexical(folder)
+        units = json.loads((folder / SOURCES).read_bytes())
+        self._sources = [TextUnit(tuple(at), label) for at, label in units]
+        self._lexical = BM25Index(folder)
 
     def __len__(self) -> int:
         return len(self._table)
 
     def search(
-        self, query: str, most: int, meaning: tuple[Dense, Any] | None = None, part: Slice | None = None
+        self, query: str, most: int, meaning: tuple[VectorIndex, Any] | None = None, part: Slice | None = None
     ) -> list[Hit]:
-        """The best passages for a query: by its words, and by its vector when one is given with the vectors.
+        """Return at most `most` passages for a query, best first.
 
-        Of a part of the context, when one is given: then places are those in the part.
+        They are found by words and, with `meaning` (the vector index and the query's vector), also by meaning. With
+        `part`, only passages in that part of the context are returned, with offsets relative to the part.
         """
-        depth, among = max(DEPTH, most), None if part is None else self._among(part)
+        depth, among = max(MIN_DEPTH, most), None if part is None else self._among(part)
         by_words = self._lexical.search(query, depth, among)
         if meaning is None:
             ranked = list(zip(by_words.numbers.tolist(), by_words.scores.tolist(), strict=True))
         else:
             dense, vector = meaning
             by_meaning = dense.search(vector, depth, among)
-            weights = weight_of_words(by_words.met), 1.0
-            ranked = fused(list(zip(weights, (by_words.numbers, by_meaning.numbers), strict=True)))
+            weights = word_weight(by_words.match_share), 1.0
+            ranked = fuse(list(zip(weights, (by_words.numbers, by_meaning.numbers), strict=True)))
         hits = [self._hit(number, score) for number, score in ranked[:most]]
-        return hits if part is None else [part.seen(hit) for hit in hits]
+        return hits if part is None else [part.relative_hit(hit) for hit in hits]
 
     def _among(self, part: Slice) -> Any:
-        """Of each passage, whether it is in a part of the context."""
+        """Return a mask of the passages that are in a part of the context."""
         if part.items is None:
             return (self._table[:, 1] < part.end) & (self._table[:, 2] > part.start)
         wanted = [number for number, source in enumerate(self._sources) if source.path[0] in part.items]

@@ -1,6 +1,6 @@
-"""Texts cut into passages: at the borders that their writers drew, about as long as a paragraph, always the same.
+"""Splits texts into passages at paragraphs, lines and sentences. The same text always gives the same passages.
 
-Passages of a text lie one after the other and leave out nothing but the white space between them. None holds text
+The passages of a text follow each other, and only white space between them is left out. No passage contains text
 of two sources.
 """
 
@@ -18,14 +18,15 @@ class Hit(NamedTuple):
 
     unit: TextUnit
     start: int
+    """First character in the source."""
     end: int
-    """In characters of the source."""
+    """Character after the last in the source."""
     score: float
-    """Of BM25, or the fused one: it orders the hits of one search, and means nothing beside those of another."""
+    """Score of BM25 or of the fusion. It orders the hits of one search; scores of two searches do not compare."""
 
 
-SHORTEST, LONGEST = 500, 1_500
-"""A passage ends at the best border between these; the last one of a text may be shorter."""
+MIN_CHARS, MAX_CHARS = 500, 1_500
+"""Limits of the length of a passage in characters. The last passage of a text may be shorter."""
 
 BORDERS = tuple(
     map(
@@ -33,37 +34,37 @@ BORDERS = tuple(
         (r"\n[^\S\n]*\n\s*", r"\n(?=\S)", r"\n\s*", r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])\s*", r"\s+"),
     )
 )
-"""From the best to the worst: between paragraphs, before a line that is not indented, lines, sentences, words."""
+"""Places to split, best first: between paragraphs, before a line without indent, lines, sentences, words."""
 
 
 class Passage(NamedTuple):
     """A piece of a text."""
 
     start: int
-    """In characters, from the beginning of the text."""
+    """First character in the text."""
     text: str
 
 
-def cut(blocks: Iterable[str]) -> Iterator[Passage]:
-    """The passages of a text that comes in blocks. How it comes in blocks makes no difference."""
+def split_passages(blocks: Iterable[str]) -> Iterator[Passage]:
+    """Yield the passages of a text that is given in blocks. The sizes of the blocks make no difference."""
     before, rest = 0, ""
     for block in blocks:
         rest += block
         at = 0
-        while len(rest) - at > 2 * LONGEST:
+        while len(rest) - at > 2 * MAX_CHARS:
             end, following = _border(rest, at)
             yield from _passage(before, rest, at, end)
             at = following
         before, rest = before + at, rest[at:]
     at = 0
     while at < len(rest):
-        end, following = _border(rest, at) if len(rest) - at > LONGEST else (len(rest), len(rest))
+        end, following = _border(rest, at) if len(rest) - at > MAX_CHARS else (len(rest), len(rest))
         yield from _passage(before, rest, at, end)
         at = following
 
 
 def _passage(before: int, text: str, start: int, end: int) -> Iterator[Passage]:
-    """A piece of a text without white lines around it; nothing for white space."""
+    """Yield a piece of a text without blank lines around it; nothing if it is only white space."""
     body = text[start:end].rstrip()
     if not body:
         return
@@ -73,10 +74,10 @@ def _passage(before: int, text: str, start: int, end: int) -> Iterator[Passage]:
 
 
 def _border(text: str, at: int) -> tuple[int, int]:
-    """Where the passage that begins here ends, and where the next one begins."""
+    """Return where the passage that begins at `at` ends, and where the next one begins."""
     aim = at + PASSAGE_CHARS
     for border in BORDERS:
-        places = [m.span() for m in border.finditer(text, at + SHORTEST, at + LONGEST)]
+        places = [m.span() for m in border.finditer(text, at + MIN_CHARS, at + MAX_CHARS)]
         if places:
             return min(places, key=lambda place: (abs(place[0] - aim), place))
     return aim, aim

@@ -1,8 +1,8 @@
-"""The context of a child run as a part of one above it, whose index then serves both.
+"""Finds the context of a child run inside that of a run above it, so that one index serves both.
 
-A child's context is mostly a slice of its parent's: characters of a text, or items of a list or dict. Where the
-index of the whole is there already, searching the part of it costs nothing, and passages are ranked by words that
-are rare in the whole. A context that is no slice, or whose parent was never searched, has an index of its own.
+A child's context is usually a slice of its parent's: characters of a text, or items of a list or dict. If the index
+of the parent exists, searching a part of it costs nothing, and passages are ranked by words that are rare in the
+whole. A context that is no slice, or whose parent was never searched, gets a separate index.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlm_langchain.context.mapped_text import open_mapped
 from rlm_langchain.context.opening import read_context
-from rlm_langchain.context.text_units import TextUnit, as_text
+from rlm_langchain.context.text_units import PathStep, TextUnit, as_text
 from rlm_langchain.types import ContextFile
 
 if TYPE_CHECKING:
     from rlm_langchain.retrieval.index.passages import Hit
 
-Step = str | int
+
 T = TypeVar("T")
-KEPT = 512
-"""Slices that are remembered, and what is known of the items of wholes."""
+MAX_REMEMBERED = 512
+"""Most results that are remembered."""
 
 
 class Slice(NamedTuple):
-    """Where a context is in another one."""
+    """The position of a context inside another one."""
 
     start: int = 0
+    """First character of the slice, for a text in a text."""
     end: int = 0
-    """In characters, of a text in a text."""
-    items: dict[Step, Step | None] | None = None
-    """Of a list or dict: items of the whole, and what the slice calls them; None: the slice is this item."""
+    """Character after the last one."""
+    items: dict[PathStep, PathStep | None] | None = None
+    """Keys of the items of a list or dict, each with its key in the slice; None as key: the slice is this item.
+    None: the context is a text."""
 
-    def seen(self, hit: Hit) -> Hit:
-        """A hit in the whole, as one in the slice."""
+    def relative_hit(self, hit: Hit) -> Hit:
+        """Return a hit in the whole as a hit in the slice."""
         if self.items is None:
             start, end = max(hit.start, self.start), min(hit.end, self.end)
             return hit._replace(unit=TextUnit((), "context"), start=start - self.start, end=end - self.start)
@@ -52,28 +54,28 @@ class Slice(NamedTuple):
 
 
 @dataclass(slots=True)
-class Slices:
-    """What is known of which context is a part of which. Safe for threads."""
+class SliceFinder:
+    """Finds contexts inside others, and remembers the results. Safe for threads."""
 
     _known: OrderedDict[tuple[str, ...], Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(self, whole: ContextFile, part: ContextFile) -> Slice | None:
-        """Where a context is in another one; None when it is not a slice of it. Looks once."""
+        """Return the position of a context inside another one, or None if it is no slice of it."""
         if part.size > whole.size:
             return None
         key = (str(whole.path), str(part.path))
-        return self._once(key, lambda: self._found(whole, part))
+        return self._cached(key, lambda: self._find_slice(whole, part))
 
-    def _found(self, whole: ContextFile, part: ContextFile) -> Slice | None:
+    def _find_slice(self, whole: ContextFile, part: ContextFile) -> Slice | None:
         if whole.kind == "text":
             return _in_text(whole, part) if part.kind == "text" else None
-        names = self._once((str(whole.path),), lambda: _names(json.loads(read_context(whole))))
+        names = self._cached((str(whole.path),), lambda: _keys_by_hash(json.loads(read_context(whole))))
         if part.kind == "text":
             name = names.get(_hash(read_context(part).decode("utf-8", "replace")))
             return None if name is None else Slice(items={name: None})
         value = json.loads(read_context(part))
-        items: dict[Step, Step | None] = {}
+        items: dict[PathStep, PathStep | None] = {}
         for inner, item in value.items() if isinstance(value, dict) else enumerate(value):
             name = names.get(_hash(item))
             if name is None or name in items:
@@ -81,7 +83,7 @@ class Slices:
             items[name] = inner
         return Slice(items=items)
 
-    def _once(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
+    def _cached(self, key: tuple[str, ...], find: Callable[[], T]) -> T:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -90,7 +92,7 @@ class Slices:
         found = find()
         with self._lock:
             self._known[key] = found
-            if len(self._known) > KEPT:
+            if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
         return found
 
@@ -104,8 +106,8 @@ def _in_text(whole: ContextFile, part: ContextFile) -> Slice | None:
         return Slice(start=start, end=start + part.length)
 
 
-def _names(value: list[Any] | dict[str, Any]) -> dict[bytes, Step]:
-    """Of the items of a list or dict, by the hash of what is in them."""
+def _keys_by_hash(value: list[Any] | dict[str, Any]) -> dict[bytes, PathStep]:
+    """Return the keys of the items of a list or dict, by the hash of their content."""
     items = [*(value.items() if isinstance(value, dict) else enumerate(value))]
     return {_hash(item): name for name, item in reversed(items)}
 

@@ -1,8 +1,8 @@
-"""Words, as BM25 counts them: whatever the language, and in code too.
+"""Splits texts of any language, and code, into words for BM25.
 
-As a reader sees them (NFKC, without soft hyphens and other characters that are not seen), lower case, without the
-plural's `s`; names in code count whole and in parts (`get_userName`: `get_username`, `get`, `user`, `name`).
-Scripts that put no space between words count by pairs of characters.
+Words are normalised (NFKC, without invisible characters such as soft hyphens), in lower case and without an English
+plural `s`. Names in code count as a whole and in parts (`get_userName`: `get_username`, `get`, `user`, `name`). In
+scripts without spaces between words, each pair of characters counts as a word.
 """
 
 from __future__ import annotations
@@ -17,48 +17,50 @@ _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
-LONGEST = 64
-"""Characters of a word that count: longer ones are data."""
+MAX_WORD_CHARS = 64
+"""Characters of a word that count. A longer word is data, such as Base64."""
 
 
 class Vocabulary:
-    """Words by number. Grows while `numbers` is asked for texts."""
+    """Numbers words. Each new word in a text gets the next number."""
 
     def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-        self._seen: dict[str, tuple[int, ...]] = {}
-        """What was worked out before for a word as it is written."""
+        self.number_of_word: dict[str, int] = {}
+        self._cached_numbers: dict[str, tuple[int, ...]] = {}
+        """Cached numbers of each word as it is written."""
 
     def numbers(self, text: str) -> list[int]:
-        """The words of a text, by their numbers."""
+        """Return the numbers of the words of a text. New words are added."""
         found: list[int] = []
-        seen = self._seen
+        cached = self._cached_numbers
         for word in WORD.findall(plain_words(text)):
-            numbers = seen.get(word)
+            numbers = cached.get(word)
             if numbers is None:
-                numbers = seen[word] = tuple(self.known.setdefault(form, len(self.known)) for form in forms(word))
+                numbers = cached[word] = tuple(
+                    self.number_of_word.setdefault(form, len(self.number_of_word)) for form in word_forms(word)
+                )
             found += numbers
         return found
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, as they count."""
-    return [form for word in WORD.findall(plain_words(text)) for form in forms(word)]
+    """Return the words of a text in their normalised form."""
+    return [form for word in WORD.findall(plain_words(text)) for form in word_forms(word)]
 
 
-def forms(word: str) -> Iterator[str]:
-    """What one run of letters, digits and underscores counts as."""
+def word_forms(word: str) -> Iterator[str]:
+    """Yield the words that a run of letters, digits and underscores counts as."""
     if not word.isascii() and _UNSPACED.search(word):
         yield from _pairs(word)
         return
-    yield _stem(word.casefold()[:LONGEST])
-    parts = _PART.findall(word[:LONGEST]) if word.isascii() else word.split("_")
+    yield _stem(word.casefold()[:MAX_WORD_CHARS])
+    parts = _PART.findall(word[:MAX_WORD_CHARS]) if word.isascii() else word.split("_")
     if len(parts) > 1:
         yield from (_stem(part.casefold()) for part in parts if part)
 
 
 def _stem(word: str) -> str:
-    """Without the endings of an English plural."""
+    """Return a word without the ending of an English plural."""
     if len(word) > 4 and word.endswith("ies"):
         return f"{word[:-3]}y"
     if len(word) > 4 and word.endswith(("sses", "shes", "ches", "xes", "zes")):
@@ -69,13 +71,13 @@ def _stem(word: str) -> str:
 
 
 def _pairs(word: str) -> Iterator[str]:
-    """Each two neighbours in a script without spaces; the rest as words."""
+    """Yield pairs of neighbouring characters for scripts without spaces, and words for the rest."""
     end = 0
     for run in _UNSPACED.finditer(word):
         if run.start() > end:
-            yield from forms(word[end : run.start()])
+            yield from word_forms(word[end : run.start()])
         text = run[0]
         yield from (text[i : i + 2] for i in range(max(1, len(text) - 1)))
         end = run.end()
     if end < len(word):
-        yield from forms(word[end:])
+        yield from word_forms(word[end:])

@@ -1,8 +1,7 @@
 """The process that starts workers. It runs as a separate program and imports nothing of ours.
 
 The cost of a fork depends on the size of the forking process, and each page that it writes soon afterwards is
-copied. For a host with LangChain this was 16 ms of its own time per worker. This process holds almost nothing,
-and no secrets.
+copied. A host with LangChain needed 16 ms per worker for that. This process is small, and has no secrets.
 
 sandlock's supervisors run here, and print if a worker does something unusual. Nothing that a worker causes may
 reach a terminal of the host or block until somebody reads it, so standard error is discarded once requests are
@@ -26,14 +25,14 @@ from sandlock import Process, Sandbox, StdioMode
 
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 
-CAPABILITIES = 0x20080522
+CAPABILITY_VERSION = 0x20080522
 """Version of the kernel's capability structures: two times three words of 32 bits."""
 
-MOST_CAPABILITIES = 64
+MAX_CAPABILITIES = 64
 """More than any kernel has."""
 
-SEARCH = 1 << 2
-"""CAP_DAC_READ_SEARCH, to read Python's own files whoever owns them. Landlock determines which files."""
+DAC_READ_SEARCH = 1 << 2
+"""CAP_DAC_READ_SEARCH: it may read Python's own files whoever owns them. Landlock decides which files."""
 
 
 def main() -> None:
@@ -41,11 +40,11 @@ def main() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(sys.argv[1]):
-        return  # it had ended before it could be watched
+        return  # the host ended before `prctl` took effect
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each worker takes some
     host = socket.socket(fileno=os.dup(0))
-    problem = powers_left(libc)
+    problem = drop_privileges(libc)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(nowhere, fd)
@@ -53,22 +52,22 @@ def main() -> None:
     serve(host, problem)
 
 
-def powers_left(libc: ctypes.CDLL) -> str | None:
+def drop_privileges(libc: ctypes.CDLL) -> str | None:
     """Drop the privileges of root for this process and all workers. Return what went wrong, or None.
 
     Without CAP_SYS_ADMIN, Landlock needs `no_new_privs`, with which no program that a worker executes regains
     privileges. A worker first checks that Landlock confines it: `worker/confinement_check.py`. A program that
     might gain privileges all the same would get random addresses; that is why the bounding set is emptied, too.
     """
-    header, words = (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
+    header, words = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     libc.capget(header, words)
-    kept = words[1] & SEARCH
-    for power in range(MOST_CAPABILITIES):
-        if not kept & 1 << power:
-            libc.prctl(PR_CAPBSET_DROP, power)
+    kept = words[1] & DAC_READ_SEARCH
+    for capability in range(MAX_CAPABILITIES):
+        if not kept & 1 << capability:
+            libc.prctl(PR_CAPBSET_DROP, capability)
     libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))
     libc.capget(header, words)
-    return None if list(words) == [kept, kept, 0, 0, 0, 0] else "the powers of root could not be given up"
+    return None if list(words) == [kept, kept, 0, 0, 0, 0] else "the privileges of root could not be dropped"
 
 
 def serve(host: socket.socket, problem: str | None) -> None:
@@ -92,7 +91,7 @@ def _answer(host: socket.socket, selector: selectors.BaseSelector, request: dict
     """Start a worker. Send its process id, its three pipes and a handle, or what went wrong."""
     try:
         process = Sandbox(**request["policy"]).popen(request["command"], *[StdioMode.PIPED] * 3)
-    except Exception as error:  # noqa: BLE001 - standard error goes nowhere: the host must be told
+    except Exception as error:  # noqa: BLE001 - standard error is discarded, so the host gets the error
         _refuse(host, f"{type(error).__name__}: {error}" if not isinstance(error, RuntimeError) else str(error))
         return
     handle = os.pidfd_open(process.pid)
@@ -110,7 +109,7 @@ def _refuse(host: socket.socket, why: str) -> None:
 def limit(pid: int, limits: dict[str, int]) -> None:
     """Set limits from outside, before any code of the program has arrived."""
     for name, most in limits.items():
-        with contextlib.suppress(ProcessLookupError):  # it has ended already: its pipes will tell
+        with contextlib.suppress(ProcessLookupError):  # it has ended already, which the host sees by its pipes
             resource.prlimit(pid, getattr(resource, name), (most, most))
 
 

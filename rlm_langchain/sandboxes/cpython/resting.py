@@ -1,8 +1,8 @@
-"""Stops workers while nobody waits for them: threads that a cell leaves behind pause until its next turn.
+"""Stops resting workers that compute: threads that a cell leaves behind pause until the next turn.
 
-Between cells, and while models are called, a worker waits for the host and needs no processor. If it uses some
-nevertheless, the kernel stops the whole process until its next turn. The time that it used counts as time of its
-cell. A single thread of the host checks all resting workers.
+Between cells, and while models are called, a worker rests: it waits for the host and should use no processor time.
+If it uses some nevertheless, its whole process is stopped until the next turn. The time that it used counts as time
+of its cell. A single thread of the host checks all resting workers.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ TICK = 0.03
 """Seconds between two checks of the resting workers."""
 
 SLACK = 0.05
-"""Seconds of processor time that a worker may use in one rest: after its last message it still starts to wait."""
+"""Seconds of processor time that a worker may use in one rest, to get from its last message to waiting."""
 
 
 @dataclass(slots=True)
 class Rest:
-    """What is known about a resting worker."""
+    """The state of a resting worker."""
 
     used: float
-    """Seconds of processor time that it had used before."""
+    """Seconds of processor time that the worker had used before."""
     stopped: bool = False
+    """Whether its process is stopped."""
 
 
 class RestWatch:
@@ -40,50 +41,50 @@ class RestWatch:
         self._host = os.getpid()
         self._resting: dict[LaunchedWorker, Rest] = {}
         self._changed = threading.Condition()
-        threading.Thread(target=self._look, name="rlm-rest", daemon=True).start()
+        threading.Thread(target=self._check_all, name="rlm-rest", daemon=True).start()
 
     def begin(self, worker: LaunchedWorker) -> None:
-        """Begin the rest of a worker: it has nothing to do from now on."""
+        """Begin the rest of a worker: it has nothing to do until `end`."""
         with self._changed:
             self._resting[worker] = Rest(processor_seconds(worker.pid))
             self._changed.notify()
 
     def end(self, worker: LaunchedWorker) -> float:
         """End the rest of a worker, and return the seconds of processor time that it used meanwhile."""
-        if os.getpid() != self._host:  # a fork: the lock may be held by the thread that looks, which is not here
+        if os.getpid() != self._host:  # a fork: the checking thread, which does not exist here, may hold the lock
             return 0.0
         with self._changed:
             rest = self._resting.pop(worker, None)
         if rest is None:
             return 0.0
         if rest.stopped:
-            worker.go_on()
+            worker.resume()
         return max(0.0, processor_seconds(worker.pid) - rest.used)
 
-    def _look(self) -> None:
+    def _check_all(self) -> None:
         while True:
             with self._changed:
                 while not self._resting:
                     self._changed.wait()
             time.sleep(TICK)
             with self._changed:
-                for worker in list(self._resting):  # a copy: garbage that is collected in here may end other rests
+                for worker in list(self._resting):  # a copy, because garbage collection may end other rests
                     rest = self._resting.get(worker)
                     if rest is not None and not rest.stopped:
-                        self._look_at(worker, rest)
+                        self._check(worker, rest)
 
-    def _look_at(self, worker: LaunchedWorker, rest: Rest) -> None:
-        """Stop it if it does not rest. An error is told, and is not the end of all the other looks."""
+    def _check(self, worker: LaunchedWorker, rest: Rest) -> None:
+        """Stop a worker that does not rest. An error is logged, so that other workers are still checked."""
         try:
             if processor_seconds(worker.pid) > rest.used + SLACK:
                 rest.stopped = True
                 worker.stop()
-                if self._resting.get(worker) is not rest:  # it was ended meanwhile, by this very thread
-                    worker.go_on()
+                if self._resting.get(worker) is not rest:  # garbage collection in this thread has ended the rest
+                    worker.resume()
         except Exception:
-            rest.stopped = True  # not looked at again in this rest; when that ends, it is told to go on at any rate
+            rest.stopped = True  # not checked again in this rest; `end` resumes the worker in any case
             logging.getLogger(__name__).exception(
-                "the worker %d cannot be looked at while it rests: what a cell has left in it may go on", worker.pid
+                "the worker %d cannot be checked while it rests: threads that a cell has left may go on", worker.pid
             )
 
 

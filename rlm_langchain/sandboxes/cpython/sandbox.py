@@ -1,7 +1,7 @@
 """The default sandbox: all of Python, in a child process that the kernel confines.
 
 Covered: files, network, processes, memory, time, output, inherited secrets, and every byte that comes back. Not
-covered: what `policy.py` lists, and what a program tells the models that it calls.
+covered: what `policy.py` lists, and what a program sends to the models that it calls.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CPythonSandbox:
             raise SandboxError(why)
         try:
             return CPythonSession(context, prelude, limits, more or {})
-        except EndedAtStart:  # who killed it once, for lack of memory say, need not do so again
+        except EndedAtStart:  # it may have been killed once from outside, for lack of memory for example
             return CPythonSession(context, prelude, limits, more or {})
 
 

@@ -1,4 +1,4 @@
-"""A REPL in a confined process: cells and replies go in, steps come out."""
+"""The session of the `cpython` sandbox: sends cells and replies to a worker, and returns steps."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ from rlm_langchain.types import (
 GRACE = 0.7
 """Seconds that a cell has to end by itself after its time is up."""
 
-CERTAIN = 2
-"""Times its limit that a cell may have computed, in all its turns and between them, when it asks once more. What
-messages cost counts as well, so a cell that keeps to its limit may come to more than that."""
+MAX_TIME_FACTOR = 2
+"""Multiple of its time limit that a cell may have computed, in its turns and between them, when it makes a call. It
+is more than 1 because the processor time for messages is included."""
 
 START = 60.0
 """Seconds for Python to start, the context to be loaded and the prelude to run."""
-
 
 SENTENCES: dict[Reason, str] = {
     "time": "The cell ran for more than {seconds:g} s of its own time and could not be interrupted.",
@@ -53,8 +52,7 @@ CLOSED = "The session was closed."
 
 
 class EndedAtStart(SandboxError):
-    """The worker ended before it was ready, for example because it was killed from outside. No code has run in
-    it."""
+    """The worker ended before it was ready, for example because it was killed from outside. It has run no code."""
 
 
 class CPythonSession:
@@ -68,7 +66,7 @@ class CPythonSession:
         self, context: ContextFile | None, prelude: str, limits: Limits, more: Mapping[str, ContextFile]
     ) -> None:
         self._limits = limits
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._turns, self._calls = 0, 0
         self._used, self._computed = 0.0, 0.0
         self._printed: list[str] = []
@@ -76,26 +74,26 @@ class CPythonSession:
         self._end: Died | None = None
         self._closed = False
         self._contexts = contexts = {**({"context": context} if context else {}), **more}
-        self._held = WatchedFiles(contexts.values())
+        self._files = WatchedFiles(contexts.values())
         try:
             self._worker = Worker([_readable(file) for file in contexts.values()], limits.memory)
             try:
                 self._start(contexts, prelude)
-                self._held.check()
+                self._files.check()
             except BaseException:
                 self._worker.reap()
                 raise
         except SandboxError:
-            with self._held as held:
-                held.check_paths()  # the worker may have found another file than was checked
+            with self._files as files:
+                files.check_paths()  # the worker may have opened another file than the one that was checked
             raise
         except BaseException:
-            self._held.close()
+            self._files.close()
             raise
 
     def run(self, code: str) -> Step:
         """Run a cell to its end or to its first call."""
-        with self._turn:
+        with self._lock:
             if self._calls:
                 raise SandboxError(f"the last cell waits for {self._calls} replies: call resume before run")
             self._printed, self._size, self._used, self._computed = [], 0, 0.0, 0.0
@@ -104,7 +102,7 @@ class CPythonSession:
 
     def resume(self, replies: Sequence[Reply]) -> Step:
         """Pass the replies that the cell waits for, one for each call, in order."""
-        with self._turn:
+        with self._lock:
             if self._end is None and len(replies) != self._calls:
                 raise SandboxError(f"the cell waits for {self._calls} replies, not for {len(replies)}")
             self._calls = 0
@@ -115,25 +113,25 @@ class CPythonSession:
         """Kill the worker and wait until it is gone. Safe to call twice, and from any thread."""
         self._closed = True
         self._worker.kill()
-        with self._turn:
+        with self._lock:
             self._calls = 0
             self._end = self._end or Died("crash", "", CLOSED)
             self._worker.reap()
-            self._held.close()
+            self._files.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_worker") and not sys.is_finalizing():  # the workers of a dead host die by themselves
+        if hasattr(self, "_worker") and not sys.is_finalizing():  # the workers end with their host
             self.close()
 
     def _start(self, contexts: Mapping[str, ContextFile], prelude: str) -> None:
         """Send the code, the limits, the contexts and the prelude. Raises `SandboxError`."""
-        files = {name: self._given(file) for name, file in contexts.items()}
+        files = {name: self._describe_file(file) for name, file in contexts.items()}
         allowed = syscalls.program(self._worker.pid)
         opening = wire.framed(["open", asdict(self._limits), files, prelude, allowed])
         try:
             self._worker.send(early_modules() + opening, time.monotonic() + START)
             self._worker.send_later(late_modules())
-            message = wire.parsed(self._worker.receive(self._largest, time.monotonic() + START))
+            message = wire.parsed(self._worker.receive(self._max_frame, time.monotonic() + START))
         except WorkerEnded as error:
             raise EndedAtStart(f"the sandbox did not start: {error}") from None
         except wire.BrokenProtocol as error:
@@ -146,24 +144,24 @@ class CPythonSession:
         if self._end:
             return replace(self._end, stdout="")
         try:
-            step = self._exchanged(frame)
-        except WorkerEnded as gone:
-            step = self._buried(gone.reason)
+            step = self._exchange(frame)
+        except WorkerEnded as ended:
+            step = self._end_session(ended.reason)
         except wire.BrokenProtocol:
-            step = self._buried("protocol")
+            step = self._end_session("protocol")
         try:
-            self._held.check()
+            self._files.check()
         except JournalError:
-            self._buried("crash")
+            self._end_session("crash")
             raise
         return step
 
-    def _exchanged(self, frame: bytes) -> Step:
-        self._await_warmth()
+    def _exchange(self, frame: bytes) -> Step:
+        self._await_modules()
         if self._worker.is_talking():
-            raise wire.BrokenProtocol("the worker speaks although nothing was asked")
+            raise wire.BrokenProtocol("the worker sent something though nothing was asked")
         self._worker.count_threads()
-        if self._computed > CERTAIN * self._limits.seconds + GRACE:
+        if self._computed > MAX_TIME_FACTOR * self._limits.seconds + GRACE:
             raise WorkerEnded("time", "")
         self._turns += 1
         begun, computed = time.monotonic(), self._worker.computed()
@@ -171,8 +169,8 @@ class CPythonSession:
         self._worker.send(frame, deadline)
         step = None
         while step is None:
-            frame = self._worker.receive(self._largest, deadline)
-            step = self._heard(wire.parsed(frame, self._contexts))
+            frame = self._worker.receive(self._max_frame, deadline)
+            step = self._step_of(wire.parsed(frame, self._contexts))
         took = time.monotonic() - begun
         self._used += took
         self._computed += min(took, self._worker.computed() - computed)
@@ -180,15 +178,15 @@ class CPythonSession:
         self._worker.rest()
         return step
 
-    def _await_warmth(self) -> None:
+    def _await_modules(self) -> None:
         """Wait until all modules are loaded, before the first cell. This does not count as the cell's time."""
         if not self._turns:
             deadline = time.monotonic() + START
             self._worker.send(b"", deadline)
-            if wire.parsed(self._worker.receive(self._largest, deadline)) != wire.Ready():
+            if wire.parsed(self._worker.receive(self._max_frame, deadline)) != wire.Ready():
                 raise wire.BrokenProtocol("the worker is not ready")
 
-    def _heard(self, message: wire.Message) -> Step | None:
+    def _step_of(self, message: wire.Message) -> Step | None:
         """Return the step that a message means, or None if the cell continues."""
         match message:
             case wire.Printed(text):
@@ -199,7 +197,7 @@ class CPythonSession:
                 return Suspended(calls)
             case wire.Ended(self._turns, error):
                 return Completed("".join(self._printed), error)
-            case wire.Given(self._turns, value, error):
+            case wire.EndedWithAnswer(self._turns, value, error):
                 return Answered(value, "".join(self._printed), error)
         raise wire.BrokenProtocol("a frame that ends no turn, or another one")
 
@@ -209,19 +207,19 @@ class CPythonSession:
             raise WorkerEnded("output", "")
         self._printed.append(text)
 
-    def _buried(self, reason: Reason) -> Died:
+    def _end_session(self, reason: Reason) -> Died:
         """End the session, and return the reason as a step."""
         self._worker.reap()
         sentence = CLOSED if self._closed else SENTENCES[reason].format_map(asdict(self._limits))
         self._end = Died(reason, "".join(self._printed), sentence)
         return self._end
 
-    def _given(self, file: ContextFile) -> list[Any]:
+    def _describe_file(self, file: ContextFile) -> list[Any]:
         """Return what the worker needs to know about a context."""
-        return [os.path.realpath(file.path), file.kind, file.length, file.size, *self._held.identity(file)]
+        return [os.path.realpath(file.path), file.kind, file.length, file.size, *self._files.identity(file)]
 
     @property
-    def _largest(self) -> int:
+    def _max_frame(self) -> int:
         return self._limits.value + wire.ENVELOPE
 
 

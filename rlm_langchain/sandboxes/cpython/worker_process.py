@@ -1,4 +1,4 @@
-"""A worker process, seen from the host: frames in, frames out, and an end that always comes."""
+"""The host's side of a worker process: sends and receives frames, and enforces limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlm_langchain.sandboxes.cpython import resting
-from rlm_langchain.sandboxes.cpython.launcher import started
+from rlm_langchain.sandboxes.cpython.launcher import start_worker
 from rlm_langchain.sandboxes.cpython.policy import BASELINE
 
 TICK = 0.03
@@ -49,11 +49,11 @@ class Worker:
 
     def __init__(self, contexts: Sequence[Path], memory: int) -> None:
         self._rests = resting.watch()
-        self._process = started(contexts, memory)
-        self._most = memory + memory // 4 + BASELINE
+        self._process = start_worker(contexts, memory)
+        self._max_memory = memory + memory // 4 + BASELINE
         self._in, self._out, self._noise = self._process.stdin, self._process.stdout, self._process.stderr
-        self._rest = bytearray()
-        self._heard, self._tail, self._silent, self._looked = 0, b"", False, 0.0
+        self._unsent = bytearray()
+        self._noise_size, self._noise_tail, self._noise_ended, self._checked_at = 0, b"", False, 0.0
         self._reading, self._writing = select.poll(), select.poll()
         self._reading.register(self._out, select.POLLIN)
         self._writing.register(self._in, select.POLLOUT)
@@ -70,17 +70,17 @@ class Worker:
         return self._process.pid
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Write a frame, after those that are still to be sent. Raises `WorkerEnded`."""
+        """Write a frame, after the rest of earlier ones. Raises `WorkerEnded`."""
         self.send_later(data)
-        while self._rest:
+        while self._unsent:
             self._wait(self._writing, deadline)
 
     def send_later(self, data: bytes) -> None:
         """Write as much as the pipe accepts, and keep the rest for the next time. Raises `WorkerEnded`."""
-        self._rest += data
+        self._unsent += data
         try:
-            while self._rest:
-                del self._rest[: os.write(self._in, self._rest)]
+            while self._unsent:
+                del self._unsent[: os.write(self._in, self._unsent)]
         except BlockingIOError:
             self._reading.register(self._in, select.POLLOUT)
             return
@@ -127,7 +127,7 @@ class Worker:
     def _exactly(self, size: int, deadline: float) -> bytes:
         data = bytearray()
         while len(data) < size:
-            self._watch()
+            self._check_usage()
             try:
                 part = os.read(self._out, min(size - len(data), PART))
             except BlockingIOError:
@@ -139,29 +139,28 @@ class Worker:
         return bytes(data)
 
     def _wait(self, poll: select.poll, deadline: float) -> None:
-        """Wait until the next read or write is possible. Raises `WorkerEnded` if time, memory or output is used
-        up."""
+        """Wait until the next read or write is possible. Raises `WorkerEnded` if a limit is reached."""
         left = deadline - time.monotonic()
         if left < 0:
             raise WorkerEnded("time", "")
         events = poll.poll(max(1, min(left, TICK) * 1000))
-        told = {fd for fd, _ in events}
-        if self._noise in told:
+        ready = {fd for fd, _ in events}
+        if self._noise in ready:
             self._drain()
-        if self._in in told:
+        if self._in in ready:
             self.send_later(b"")
-        self._watch()
+        self._check_usage()
 
     def _drain(self) -> None:
         """Read what was written outside the protocol, and keep only the end of it."""
         part = os.read(self._noise, PART)
-        if not part and not self._silent:  # a poll would tell of the end for ever
-            self._silent = True
+        if not part and not self._noise_ended:  # a poll would report the end each time
+            self._noise_ended = True
             self._reading.unregister(self._noise)
             self._writing.unregister(self._noise)
-        self._heard += len(part)
-        self._tail = (self._tail + part)[-2000:]
-        if self._heard > NOISE:
+        self._noise_size += len(part)
+        self._noise_tail = (self._noise_tail + part)[-2000:]
+        if self._noise_size > NOISE:
             raise WorkerEnded("output", f"more than {NOISE:,} bytes were written to descriptors 1 and 2")
 
     def count_threads(self) -> None:
@@ -171,20 +170,20 @@ class Worker:
             if int(fields[17]) > THREADS:
                 raise WorkerEnded("threads", "")
 
-    def _watch(self) -> None:
+    def _check_usage(self) -> None:
         """Check threads, and memory that a limit on the address space does not count. The clock decides when, so
         that a worker that always sends something cannot postpone it."""
-        if (now := time.monotonic()) < self._looked + TICK:
+        if (now := time.monotonic()) < self._checked_at + TICK:
             return
-        self._looked = now
+        self._checked_at = now
         self.count_threads()
         with contextlib.suppress(OSError, ValueError, IndexError):
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-            if pages * os.sysconf("SC_PAGE_SIZE") > self._most:
+            if pages * os.sysconf("SC_PAGE_SIZE") > self._max_memory:
                 raise WorkerEnded("memory", "")
 
     def _ended(self) -> WorkerEnded:
         """Return why the pipe was closed."""
         with contextlib.suppress(OSError, WorkerEnded):
             self._drain()
-        return WorkerEnded("crash", self._tail.decode("utf-8", "replace").strip())
+        return WorkerEnded("crash", self._noise_tail.decode("utf-8", "replace").strip())

@@ -1,4 +1,5 @@
-"""Runs cells in Monty: a subset of Python, interpreted by a process that cannot reach anything.
+"""The `monty` sandbox: runs cells in Monty, an interpreter of a subset of Python without access to anything
+outside.
 
 Covered: files, network, processes and the environment do not exist for a cell; clock and randomness are fixed;
 time, memory and output are limited, and a worker that exceeds a limit is killed; no worker serves two sessions.
@@ -32,7 +33,7 @@ GUIDANCE = (
     "itertools, functools, statistics, heapq, string, textwrap, random and a few more. Ask models in "
     "loops, comprehensions or with llm_query_batched. Generator expressions and map run to their end at once."
 )
-"""What a root model must know, in at most 120 tokens."""
+"""How this sandbox differs from ordinary Python. At most 120 tokens."""
 
 
 PROTECTIONS = {

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from rlm_langchain.sandboxes.monty.prepare import Source
 
-LONGEST = 4_000
-"""Characters of an exception's text that are kept. A program can raise one of any length."""
-FRAMES = 12
+MAX_CHARS = 4_000
+"""Longest text of an exception, in characters. A longer one is clipped."""
+MAX_FRAMES = 12
 _UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
 
@@ -92,7 +92,7 @@ class Fault:
     text: str
 
 
-def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
+def interpret_error(error: MontyError, sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
     """Interpret an error of Monty. `failed_calls` are the errors that the cell got as `LLMError`."""
     from pydantic_monty import MontyCrashedError, MontyRuntimeError, MontySyntaxError
 
@@ -100,29 +100,33 @@ def fault(error: MontyError, sources: Mapping[int, Source], failed_calls: frozen
         case MontySyntaxError():
             return Fault(
                 None,
-                f"{_lines(error.traceback(), sources)}{clip(error.display('type-msg'), LONGEST)}\n{NOTHING_RAN}",
+                f"{_lines(error.traceback(), sources)}{clip(error.display('type-msg'), MAX_CHARS)}\n{NOTHING_RAN}",
             )
         case MontyRuntimeError():
-            return _raised(clip(error.display("type-msg"), LONGEST), error.traceback(), sources, failed_calls)
+            return _interpret_raised(
+                clip(error.display("type-msg"), MAX_CHARS), error.traceback(), sources, failed_calls
+            )
         case MontyCrashedError() if error.timed_out:
             return Fault("time", "it did not stop by itself")
     return Fault("crash", "the worker is gone")
 
 
-def _raised(full: str, frames: list[Frame], sources: Mapping[int, Source], failed_calls: frozenset[str]) -> Fault:
+def _interpret_raised(
+    full: str, frames: list[Frame], sources: Mapping[int, Source], failed_calls: frozenset[str]
+) -> Fault:
     if re.match(r"TimeoutError: (feed|turn) time limit exceeded", full):
         return Fault("time", full)
     if re.match(r"MemoryError: (memory limit exceeded|the worker exceeded its memory limit)", full):
         return Fault("memory", full)
     if not frames and full.startswith("RuntimeError: request frame of "):  # replies that its pipe does not take
         return Fault("memory", full)
-    text = _renamed(full, failed_calls)
+    text = _in_python_terms(full, failed_calls)
     hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
     parse = "\n" + NOTHING_RAN if "The parser does not support" in text and len(frames) == 1 else ""
     return Fault(None, f"{_lines(frames, sources)}{text}{hint}{parse}")
 
 
-def _renamed(text: str, failed_calls: frozenset[str]) -> str:
+def _in_python_terms(text: str, failed_calls: frozenset[str]) -> str:
     """Replace Monty's names by those that a Python programmer knows."""
     kind, _, message = text.partition(": ")
     if kind == "RuntimeError" and message in failed_calls:
@@ -145,7 +149,7 @@ def _lines(frames: list[Frame], sources: Mapping[int, Source]) -> str:
             shown += [*_repeats(repeated), text]
             repeated = 0
     shown += _repeats(repeated)
-    return "Traceback (most recent call last):\n" + "".join(shown[-FRAMES:]) if shown else ""
+    return "Traceback (most recent call last):\n" + "".join(shown[-MAX_FRAMES:]) if shown else ""
 
 
 def _repeats(times: int) -> list[str]:

@@ -34,8 +34,7 @@ class _rlm_Module:
 
 @cache
 def session_prelude() -> str:
-    """Return the code that a session starts with. It needs `__rlm_most__`, the most bytes that may leave at
-    once."""
+    """Return the code that a session starts with. It uses `__rlm_most__`, the most bytes that may leave at once."""
     code, known = [tables(), _MODULE], {"_rlm_makers", "_rlm_owned"}
     for name in sorted(_sources("globals")):
         exports = _exports(_tree("globals", name))
@@ -59,7 +58,7 @@ def modules() -> frozenset[str]:
 
 
 @cache
-def loading(module: str) -> str:
+def module_code(module: str) -> str:
     """Return code that defines `_rlm_module_x`, the module `x`."""
     names = ", ".join(f"{name!r}: {name}" for name in _exports(_tree("modules", module)))
     made = _function("modules", module, f"_rlm_Module({module!r}, {{{names}}})", {"_rlm_method"})

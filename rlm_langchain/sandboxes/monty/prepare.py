@@ -61,9 +61,8 @@ class Refused:
 
 
 def prepare(code: str, cell: int, echo: bool = True, reserved: frozenset[str] = RESERVED) -> Prepared | Refused:
-    """Prepare a cell. Code that this Python cannot parse goes to Monty unchanged, because its grammar may be
-    newer."""
-    return _roomy(lambda: _prepare(code.replace("\r\n", "\n").replace("\r", "\n"), cell, echo, reserved))
+    """Prepare a cell. Code that this Python cannot parse is not changed, because Monty's grammar may be newer."""
+    return _with_large_stack(lambda: _prepare(code.replace("\r\n", "\n").replace("\r", "\n"), cell, echo, reserved))
 
 
 def _prepare(code: str, cell: int, echo: bool, reserved: frozenset[str]) -> Prepared | Refused:
@@ -73,26 +72,26 @@ def _prepare(code: str, cell: int, echo: bool, reserved: frozenset[str]) -> Prep
         return Refused(tree)
     if tree is None:
         return Prepared(code, Source(cell, lines))
-    if (sentence := overwritten(tree, reserved) or _misunderstood(tree)) is not None:
+    if (sentence := overwritten(tree, reserved) or _unsupported(tree)) is not None:
         return Refused(sentence)
     names = frozenset(name for _, name in bindings(tree))
     try:
         run = rewritten(code, tree, echo)
-    except (RecursionError, MemoryError, ValueError, SyntaxError):  # too deep for `ast` to write it down again
+    except (RecursionError, MemoryError, ValueError, SyntaxError):  # nested too deeply for `ast`
         return Prepared(code, Source(cell, lines), names)
     return Prepared(run.code, Source(cell, lines, run.origins), names, run.modules)
 
 
-UNHEEDED = frozenset(
+UNSUPPORTED_METHODS = frozenset(
     {"__bool__", "__len__", "__new__", "__setattr__", "__delattr__", "__getattribute__", "__format__", "__del__"}
     | {"__get__", "__set__", "__set_name__", "__init_subclass__"}
 )
-"""Methods that Python calls by itself, and Monty does not, without a word."""
+"""Special methods that Monty never calls, without reporting an error."""
 
 
-def _misunderstood(tree: ast.Module) -> str | None:
-    """What of a cell Monty would do otherwise than Python, without a word."""
-    if (line := _returns(tree)) is not None:  # Monty would end the cell there
+def _unsupported(tree: ast.Module) -> str | None:
+    """Return an error message for what Monty would silently do differently from Python, or None."""
+    if (line := _returns(tree)) is not None:  # Monty would silently end the cell there
         return (
             f"SyntaxError: 'return' outside function (line {line}): print the value, or answer with FINAL(value). "
             "No code of this cell was run."
@@ -100,7 +99,7 @@ def _misunderstood(tree: ast.Module) -> str | None:
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     methods = [item for one in classes for item in one.body if isinstance(item, ast.FunctionDef)]
     for method in methods:
-        if method.name in UNHEEDED:
+        if method.name in UNSUPPORTED_METHODS:
             return (
                 f"NotImplementedError: {method.name} of your own classes is never called here (line "
                 f"{method.lineno}): give the class a method of another name, and call it. "
@@ -121,28 +120,27 @@ def _returns(tree: ast.Module) -> int | None:
     return None
 
 
-def _roomy(do: Callable[[], T]) -> T:
-    """Run `do` in a thread with a large stack. Changing the stack size of all new threads for a moment is
-    harmless."""
+def _with_large_stack(do: Callable[[], T]) -> T:
+    """Run `do` in a thread with a large stack. Other threads that start at the same moment may get one, too."""
     done: Future[T] = Future()
-    thread = threading.Thread(target=_settle, args=(done, do), name="rlm-parse", daemon=True)
-    with _STACKS:
+    thread = threading.Thread(target=_run_into, args=(done, do), name="rlm-parse", daemon=True)
+    with _STACK_SIZE_LOCK:
         before = threading.stack_size(STACK)
         try:
             thread.start()
         finally:
             threading.stack_size(before)
     thread.join()
-    if not done.done():  # the thread ended before its work began: a wait for its result would never end
-        _settle(done, do)
+    if not done.done():  # the thread ended before it ran `do`, so the result would never come
+        _run_into(done, do)
     return done.result()
 
 
-def _settle(done: Future[T], do: Callable[[], T]) -> None:
+def _run_into(done: Future[T], do: Callable[[], T]) -> None:
     try:
         done.set_result(do())
     except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
         done.set_exception(error)
 
 
-_STACKS = threading.Lock()
+_STACK_SIZE_LOCK = threading.Lock()

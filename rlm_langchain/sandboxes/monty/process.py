@@ -29,9 +29,9 @@ LAUNCHER = """#!/bin/sh
 cd / && unset PWD OLDPWD && ulimit -c 0 && ulimit -f 0 && ulimit -n 64 && ulimit -t 7200 || exit 1
 exec {program} "$@" 2>/dev/null
 """
-"""No core file (it would contain the context), no writing of files, few open files, no trace of our folder, and
-a CPU limit even for an unwatched worker. Nothing on our standard error, where a worker that reaches its
-memory limit would print in the middle of a terminal's output."""
+"""The script that starts Monty: without core files (they would contain the context), without writing files, with
+few open files, without the path of our folder, and with a CPU limit even for an unwatched worker. Its standard
+error is discarded, because a worker that reaches its memory limit would print to the user's terminal."""
 
 
 @cache
@@ -51,7 +51,7 @@ def binary() -> Path | None:
 def launcher() -> Path | None:
     """Return the command that starts it: a script if there is a shell, else the program itself."""
     script = _script()
-    if script is not None and not script.exists():  # somebody has tidied up the folder for temporary files
+    if script is not None and not script.exists():  # the folder for temporary files was cleaned up
         _script.cache_clear()
         script = _script()
     return script
@@ -65,7 +65,7 @@ def _script() -> Path | None:
     folder = own_folder()
     atexit.register(_remove, folder, os.getpid())
     script = folder / FILE
-    # Written by another process: a thread that forks while this one has it open makes it a "text file busy".
+    # Another process writes it: while a fork of ours has it open, it could not be run ("text file busy").
     subprocess.run(  # noqa: S603 - a program of our own
         ["/bin/sh", "-c", 'umask 077 && cat > "$0" && chmod 700 "$0"', script],
         input=LAUNCHER.format(program=shlex.quote(str(program))).encode(),
@@ -94,16 +94,16 @@ class Worker:
         """Start the process. Raises `SandboxError`."""
         self.feeds = 0
         """Number of pieces of code fed so far. Monty numbers the sources in its tracebacks this way."""
-        self._ends = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
         _check_process()
         try:
-            pool = self._ends.enter_context(_pool(limits))
-            self._session = self._ends.enter_context(_session(pool, limits))
+            pool = self._resources.enter_context(_pool(limits))
+            self._session = self._resources.enter_context(_session(pool, limits))
             self.pid = self._session.worker_pid or 0
-            self._kill = _killer(self.pid)
+            self._kill = _kill_function(self.pid)
             watch(self, self.pid, self._kill.fileno() if isinstance(self._kill, _Descriptor) else -1)
         except Exception as error:
-            self._ends.close()
+            self._resources.close()
             raise SandboxError(f"the monty worker does not start: {error}") from error
 
     def start(self, code: str, printed: Callable[[str, str], None], **inputs: Any) -> SyncSnapshot:
@@ -119,8 +119,8 @@ class Worker:
     def close(self) -> None:
         """Kill the process and release everything. Waits until a call in another thread has noticed."""
         self._kill()
-        self._ends.close()
-        self._kill = _nothing
+        self._resources.close()
+        self._kill = _do_nothing
 
 
 _users: set[int] = set()
@@ -169,7 +169,7 @@ def _session(pool: Monty, limits: Limits) -> MontySession:
     )
 
 
-def _killer(pid: int) -> Callable[[], None]:
+def _kill_function(pid: int) -> Callable[[], None]:
     """Return a function that kills the process, by a descriptor if possible, because its process id may be
     reused."""
     if sys.platform != "linux":
@@ -197,5 +197,5 @@ def _kill(pid: int) -> None:
         os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing: a closed worker needs no kill."""

@@ -1,4 +1,4 @@
-"""The protocol with Monty's process: its steps, its output, its host calls."""
+"""The protocol with Monty's process: runs code to its next stop, and handles output and host calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Stop = CallsRequested | Ended | Broke
 
 
 class HostCallbacks(Protocol):
-    """Requests to the host that cost nothing."""
+    """Requests of the worker that the host answers at once."""
 
     def final(self, value: Plain) -> None:
         """Accept an answer."""
@@ -51,11 +51,11 @@ class HostCallbacks(Protocol):
         """Return the names in the REPL: those of the "cells", or "all"."""
 
     def is_late(self) -> bool:
-        """Whether the time of this step is over. Monty does not count what is spent on asking the host."""
+        """Return whether the time of this step is up. Monty does not count the time for requests to the host."""
 
 
-def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallbacks) -> Stop:
-    """Run `feed` and answer its stops."""
+def drive(feed: Callable[[], SyncSnapshot], output: OutputCollector, callbacks: HostCallbacks) -> Stop:
+    """Run `feed`, and handle its stops until it makes calls or ends."""
     from pydantic_monty import FunctionSnapshot, MontyComplete, MontyError, NameLookupSnapshot
 
     try:
@@ -64,12 +64,12 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallback
             match snapshot:
                 case MontyComplete():
                     return Ended(None)
-                case _ if desk.is_late():
+                case _ if callbacks.is_late():
                     return Broke("time")
                 case NameLookupSnapshot():
                     snapshot = snapshot.resume()
                 case FunctionSnapshot():
-                    answer = _answered(snapshot, printed, desk)
+                    answer = _handle_stop(snapshot, output, callbacks)
                     if isinstance(answer, CallsRequested):
                         return answer
                     snapshot = answer
@@ -81,33 +81,39 @@ def drive(feed: Callable[[], SyncSnapshot], printed: Printed, desk: HostCallback
         return Ended(error)
 
 
-def replied(asked: CallsRequested, replies: Sequence[Reply]) -> SyncSnapshot:
-    """Continue with the replies."""
-    return asked.snapshot.resume({"return_value": [[clean(reply.value), clean(reply.error)] for reply in replies]})
+def send_replies(asked: CallsRequested, replies: Sequence[Reply]) -> SyncSnapshot:
+    """Continue the feed with the replies to its calls."""
+    return asked.snapshot.resume(
+        {"return_value": [[without_surrogates(reply.value), without_surrogates(reply.error)] for reply in replies]}
+    )
 
 
-def _answered(snapshot: FunctionSnapshot, printed: Printed, desk: HostCallbacks) -> SyncSnapshot | CallsRequested:
-    """Return what comes after this stop. The arguments of a call are never used; they arrive as frames."""
+def _handle_stop(
+    snapshot: FunctionSnapshot, output: OutputCollector, callbacks: HostCallbacks
+) -> SyncSnapshot | CallsRequested:
+    """Handle a stop, and return the next one. The arguments of the stop are not used: calls arrive as frames."""
     if snapshot.is_os_function:
         return snapshot.resume_not_handled()
     if snapshot.function_name == FRAME:
-        printed.begin()
+        output.begin()
         return snapshot.resume({"return_value": None})
     if snapshot.function_name == SENT:
-        return _received(snapshot, plain(printed.end().encode()), desk)
+        return _handle_frame(snapshot, plain(output.end().encode()), callbacks)
     name = snapshot.function_name[:80]
     return snapshot.resume({"exc_type": "NameError", "message": f"name {name!r} is not defined"})
 
 
-def _received(snapshot: FunctionSnapshot, message: Any, desk: HostCallbacks) -> SyncSnapshot | CallsRequested:
+def _handle_frame(
+    snapshot: FunctionSnapshot, message: Any, callbacks: HostCallbacks
+) -> SyncSnapshot | CallsRequested:
     match message:
         case {"calls": [*calls], **rest} if calls and not rest:
             return CallsRequested(tuple(_call(call) for call in calls), snapshot)
         case {"final": value, **rest} if not rest:
-            desk.final(value)
+            callbacks.final(value)
             return snapshot.resume({"return_value": None})
         case {"names": str(which)}:
-            return snapshot.resume({"return_value": desk.names(which)})
+            return snapshot.resume({"return_value": callbacks.names(which)})
     raise BrokenProtocol("the worker sent a message of an unknown form")
 
 
@@ -118,7 +124,7 @@ def _call(item: Any) -> Call:
     raise BrokenProtocol("the worker sent a call of an unknown form")
 
 
-class Printed:
+class OutputCollector:
     """Collects the output of one cell, and the frame that is being sent. Too much of either stops the worker."""
 
     def __init__(self, output: int, frame: int, stop: Callable[[Literal["output", "protocol"]], None]) -> None:
@@ -174,13 +180,13 @@ class _Capped:
         return text
 
 
-def clean(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
     """Return the value with lone surrogates replaced, which Monty would do silently."""
     match value:
         case str():
             return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case list() | tuple():
-            return [clean(item) for item in value]
+            return [without_surrogates(item) for item in value]
         case dict():
-            return {clean(key): clean(item) for key, item in value.items()}
+            return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
     return value

@@ -1,7 +1,7 @@
-"""Folders for temporary files that belong to a process. What a killed one has left, the next one removes.
+"""Temporary folders, each owned by one process. The folders of killed processes are removed by the next process.
 
-A folder belongs to who holds a lock on it, which the kernel frees when that process ends, however it ends. One that
-is locked, that another user owns, or that holds anything but our own file, is left alone.
+The owner of a folder holds a lock on it, which the kernel releases when the process ends, however it ends. A folder
+is not removed if it is locked, if another user owns it, or if it contains anything but our own file.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 PREFIX = "rlm-monty-"
 FILE = "monty"
-"""The one file that may be in a folder."""
+"""The only file in a folder."""
 
-_held: dict[Path, int] = {}
+_locks: dict[Path, int] = {}
 """The folders of this process, and the descriptors that keep them locked until it ends."""
 
 
 def own_folder() -> Path:
-    """A new folder, which is this process' until it ends. First, those of processes that are gone are removed."""
+    """Return a new folder that this process owns until it ends. Remove abandoned folders before."""
     remove_abandoned()
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -30,15 +30,15 @@ def own_folder() -> Path:
 
 
 def remove_abandoned() -> None:
-    """Remove the folders of this user's processes that are gone."""
+    """Remove the folders of this user's processes that have ended."""
     with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         for path in [entry.path for entry in entries if entry.name.startswith(PREFIX)]:
-            with contextlib.suppress(OSError):  # it is locked, or not ours to remove
+            with contextlib.suppress(OSError):  # it is locked, or belongs to another user
                 _remove(path)
 
 
 def _lock(folder: Path) -> bool:
-    """Hold a folder until this process ends. False, or `FileNotFoundError`, when another process removes it."""
+    """Lock a folder until this process ends. Return False or raise `FileNotFoundError` if it is being removed."""
     import fcntl
 
     with contextlib.ExitStack() as undo:
@@ -49,16 +49,16 @@ def _lock(folder: Path) -> bool:
         except BlockingIOError:
             return False
         except OSError:
-            pass  # there are no locks on this file system, so nobody can remove it either
+            pass  # the file system has no locks, so no other process removes the folder either
         if os.stat(folder).st_ino != os.fstat(handle).st_ino:
             return False
         undo.pop_all()
-    _held[folder] = handle
+    _locks[folder] = handle
     return True
 
 
 def _remove(path: str) -> None:
-    """Remove a folder that nobody holds. Raises `OSError` when that is not so, and leaves it as it is."""
+    """Remove a folder that no process has locked. Raises `OSError` if one has, and leaves it unchanged."""
     import fcntl
 
     handle = _opened(path)

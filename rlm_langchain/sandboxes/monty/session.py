@@ -1,6 +1,6 @@
-"""One REPL in Monty: cells in, steps out.
+"""The session of the `monty` sandbox: sends cells and replies to a worker, and returns steps.
 
-Nothing is ever raised into the sandbox from here, so a cell cannot swallow it.
+The host never raises an exception inside the sandbox, where a cell could catch it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakMethod
 
 from rlm_langchain.errors import SandboxError
-from rlm_langchain.sandboxes.monty.errors import Fault, fault
-from rlm_langchain.sandboxes.monty.prelude_loader import global_names, loading
+from rlm_langchain.sandboxes.monty.errors import Fault, interpret_error
+from rlm_langchain.sandboxes.monty.prelude_loader import global_names, module_code
 from rlm_langchain.sandboxes.monty.prepare import (
     Prepared,
     Refused,
@@ -26,10 +26,10 @@ from rlm_langchain.sandboxes.monty.protocol import (
     Broke,
     CallsRequested,
     Ended,
-    Printed,
+    OutputCollector,
     Stop,
     drive,
-    replied,
+    send_replies,
 )
 from rlm_langchain.sandboxes.reserved_names import RESERVED
 from rlm_langchain.types import (
@@ -70,9 +70,9 @@ class MontySession:
 
     def __init__(self, worker: Worker, limits: Limits) -> None:
         self._worker, self._limits = worker, limits
-        self._printed = Printed(limits.output, limits.value + FRAME_ROOM, _weakly(self._stop))
+        self._printed = OutputCollector(limits.output, limits.value + FRAME_ROOM, _weak_callback(self._stop))
         self._modules: set[str] = set()
-        self._own: dict[str, None] = {}
+        self._own_names: dict[str, None] = {}
         self._reserved = RESERVED
         self._names: dict[str, None] = {}
         self._sources: dict[int, Source] = {}
@@ -88,7 +88,7 @@ class MontySession:
         """Run a cell to its end or to its first call."""
         with self._lock:
             if self._waiting is not None:
-                self._stop("protocol")  # a cell that waits cannot be given up in any other way
+                self._stop("protocol")  # a suspended cell cannot be abandoned in any other way
             return self._run(code) if self._death is None else self._died()
 
     def resume(self, replies: Sequence[Reply]) -> Step:
@@ -101,7 +101,7 @@ class MontySession:
                 raise RuntimeError("resume takes one reply for each call of the cell that waits")
             self._begin_step()
             self._failed |= {reply.error for reply in replies if reply.error is not None}
-            return self._step(drive(lambda: replied(waiting, replies), self._printed, self))
+            return self._step(drive(lambda: send_replies(waiting, replies), self._printed, self))
 
     @property
     def worker_pid(self) -> int:
@@ -128,8 +128,8 @@ class MontySession:
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
         self._reserved = RESERVED.union(contexts)
         self._begin_step()
-        self._own = dict.fromkeys([*contexts, *global_names(), *sorted(prelude.names)])
-        match self._fed(prelude):
+        self._own_names = dict.fromkeys([*contexts, *global_names(), *sorted(prelude.names)])
+        match self._feed_cell(prelude):
             case Ended(error):
                 if faults := self._faults(error):
                     raise SandboxError(f"the prelude fails in the monty sandbox: {faults[0].text}")
@@ -137,7 +137,7 @@ class MontySession:
             case CallsRequested() | Broke():
                 raise SandboxError("the prelude asks a model while it is loaded; only cells may")
 
-    # What the worker asks and costs nothing: `drive.Desk`.
+    # The methods of `HostCallbacks`.
 
     def final(self, value: Plain) -> None:
         """Accept an answer. The first one of a cell counts, and ends the cell."""
@@ -145,13 +145,11 @@ class MontySession:
 
     def names(self, which: str) -> list[str]:
         """Return the names that cells have bound, or all bound names."""
-        return [*self._names] if which == "cells" else [*self._own, *self._names]
+        return [*self._names] if which == "cells" else [*self._own_names, *self._names]
 
     def is_late(self) -> bool:
-        """Whether this step has taken all the time that a cell has."""
+        """Return whether this step has used up the time of a cell."""
         return time.monotonic() > self._deadline
-
-    # From a cell to a step.
 
     def _run(self, code: str) -> Step:
         self._cells += 1
@@ -161,15 +159,15 @@ class MontySession:
         if isinstance(cell, Refused):
             return Completed("", cell.sentence)
         self._names.update(dict.fromkeys(sorted(cell.names)))
-        return self._step(self._fed(cell))
+        return self._step(self._feed_cell(cell))
 
     def _begin_step(self) -> None:
         self._deadline = time.monotonic() + self._limits.seconds + GRACE
 
-    def _fed(self, cell: Prepared) -> Stop:
+    def _feed_cell(self, cell: Prepared) -> Stop:
         for module in sorted(cell.modules - self._modules):
             self._modules.add(module)
-            self._feed(loading(module))
+            self._feed(module_code(module))
         self._sources[self._worker.feeds] = cell.source
         return self._feed(cell.code)
 
@@ -178,7 +176,7 @@ class MontySession:
 
     def _step(self, stop: Stop) -> Step:
         match stop:
-            case CallsRequested() if self._answers:  # the prelude lets nobody ask who has answered
+            case CallsRequested() if self._answers:  # the prelude refuses calls after an answer
                 self._stop("protocol")
                 return self._died()
             case CallsRequested(calls):
@@ -188,9 +186,9 @@ class MontySession:
                 self._stop(reason)
                 return self._died()
             case Ended(error):
-                return self._ended(error)
+                return self._end_of(error)
 
-    def _ended(self, error: MontyError | None) -> Step:
+    def _end_of(self, error: MontyError | None) -> Step:
         """Return the step for a cell that has ended."""
         faults = self._faults(error)
         if self._death is None:
@@ -211,7 +209,7 @@ class MontySession:
         """Return what an error means, if there is one. An error that ends the session stops the worker."""
         if error is None or self._death is not None or (self._answers and _is_end(error)):
             return []
-        found = fault(error, self._sources, frozenset(self._failed))
+        found = interpret_error(error, self._sources, frozenset(self._failed))
         if found.death is not None:
             self._stop(found.death)
         return [found]
@@ -233,7 +231,7 @@ def _is_end(error: MontyError) -> bool:
     return isinstance(error, MontyRuntimeError) and error.display("type-msg") == ANSWER_GIVEN
 
 
-def _weakly(stop: Callable[[Death], None]) -> Callable[[Death], None]:
+def _weak_callback(stop: Callable[[Death], None]) -> Callable[[Death], None]:
     """Return `stop` with a weak reference to its session. Monty keeps the output callback as long as a snapshot
     lives, in its own memory, where Python's garbage collector cannot see that the session holds that
     snapshot."""

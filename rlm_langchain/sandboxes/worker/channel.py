@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Hold:
-    """Held during work that no alarm and no other thread may interrupt, such as writing a frame."""
+    """A reentrant lock for work that no alarm and no other thread may interrupt, such as writing a frame."""
 
     def __init__(self) -> None:
         self._lock = RLock()

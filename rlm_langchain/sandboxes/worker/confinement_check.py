@@ -53,4 +53,4 @@ def _install(program: bytes) -> None:
     prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
     result = _ctypes.call_function(prctl, (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, prog))
     if result != 0:
-        raise OSError(f"prctl gave back {result}")
+        raise OSError(f"prctl returned {result}")

@@ -1,4 +1,4 @@
-"""The worker: receives cells and replies from the host, and sends output, calls and answers."""
+"""The worker's main program: receives cells and replies from the host, and sends output, calls and answers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from rlm_langchain.sandboxes.worker import confinement_check
 from rlm_langchain.sandboxes.worker.channel import Channel, take_over_standard_streams
 from rlm_langchain.sandboxes.worker.determinism import clock, randomness
-from rlm_langchain.sandboxes.worker.lazy.contexts import loaded
+from rlm_langchain.sandboxes.worker.lazy.contexts import load_context
 from rlm_langchain.sandboxes.worker.repl.answers import (
     ANSWER_GIVEN,
     AnswerGiven,
     Answers,
-    let_answers_pass,
+    silence_answers_in_threads,
 )
 from rlm_langchain.sandboxes.worker.repl.runner import CellRunner
 from rlm_langchain.sandboxes.worker.repl.vocabulary import Vocabulary, ended
@@ -27,37 +27,37 @@ HELPERS = "<helpers>"
 
 
 class Repl:
-    """One namespace, and the cells that run in it."""
+    """A namespace, and the cells that run in it."""
 
     def __init__(self, channel: Channel, limits: dict[str, Any]) -> None:
         self._main = type(sys)("__main__")
         self._names = vars(self._main)
         self._answers = Answers(self._names, limits["value"])
-        self._stage = CellRunner(channel, limits, self._answers.check)
-        self._answers.when_given = lambda: self._stage.alarm.hurry(AnswerGiven)
-        self._words = Vocabulary(self._stage.crew.exchange, limits["value"])
+        self._runner = CellRunner(channel, limits, self._answers.check)
+        self._answers.when_given = lambda: self._runner.alarm.hurry(AnswerGiven)
+        self._vocabulary = Vocabulary(self._runner.pool.exchange, limits["value"])
         vars(builtins)[ANSWER_GIVEN] = AnswerGiven
         self._builtins = dict(vars(builtins))
         self._cell = 0
 
-    def fix(self, after: dict[str, Any], start: float, seed: int) -> None:
-        """Make this process identical to every other that runs the same cells."""
+    def make_deterministic(self, after: dict[str, Any], start: float, seed: int) -> None:
+        """Fix clock, randomness and threads, so that every process that runs the same cells computes the same."""
         sys.modules["__main__"] = self._main
-        clock.Clock(start, self._stage.alarm).rule()
-        randomness.rule(seed)
+        clock.Clock(start, self._runner.alarm).install()
+        randomness.install(seed)
         after["random"] = randomness.fix_random
-        after["threading"] = let_answers_pass
+        after["threading"] = silence_answers_in_threads
         after["datetime"] = clock.fix_datetime
-        after["selectors"] = lambda module: clock.fix_selectors(module, self._stage.crew.pump)
-        after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._stage.crew)
-        after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._stage.crew)
+        after["selectors"] = lambda module: clock.fix_selectors(module, self._runner.pool.send_waiting_calls)
+        after["concurrent.futures._base"] = lambda module: _pools().install_waiting(module, self._runner.pool)
+        after["concurrent.futures.thread"] = lambda module: _pools().install(module, self._runner.pool)
 
     def start(self, contexts: dict[str, Any], prelude: str) -> str | None:
         """Define what every cell may use. Return what went wrong, or None."""
-        self._reserved = self._words.names() | self._answers.names() | {"context": None} | contexts
-        self._words.contexts = contexts
+        self._reserved = self._vocabulary.names() | self._answers.names() | {"context": None} | contexts
+        self._vocabulary.contexts = contexts
         self._restore()
-        error = self._stage.play(lambda: self._define(prelude))
+        error = self._runner.run_program(lambda: self._define(prelude))
         self._names.setdefault("answer", {"ready": False})  # models trained on it write answer["content"] = ...
         self._answers.hidden = set(self._names)
         return error and f"the prelude failed: {error}"
@@ -73,15 +73,15 @@ class Repl:
 
         self._cell += 1
         name = f"<cell {self._cell}>"
-        self._stage.turn, self._stage.is_open = turn, True
-        error = refused(code, frozenset(self._reserved)) or self._stage.play(
+        self._runner.turn, self._runner.is_open = turn, True
+        error = refused(code, frozenset(self._reserved)) or self._runner.run_program(
             lambda: cell.run(code, name, self._names)
         )
         self._restore()
         try:
-            self._stage.end(self._answers.taken(), error)
+            self._runner.end(self._answers.take_answer(), error)
         except (TypeError, ValueError) as unfit:
-            self._stage.end(None, error or f"{type(unfit).__name__}: {unfit}")
+            self._runner.end(None, error or f"{type(unfit).__name__}: {unfit}")
 
     def _restore(self) -> None:
         """Restore names that a program may have removed, by accident or on purpose."""
@@ -96,8 +96,8 @@ def main(bundled: Any) -> None:
     bundled.fd = channel.incoming
     _, limits, files, prelude, program = channel.receive()
     repl = Repl(channel, limits)
-    repl.fix(bundled.after, limits["clock"], limits["seed"])
-    problem = confinement_check.give_up(program) or _started(repl, limits, files, prelude)
+    repl.make_deterministic(bundled.after, limits["clock"], limits["seed"])
+    problem = confinement_check.give_up(program) or _start_repl(repl, limits, files, prelude)
     channel.send('["ready"]' if problem is None else ended(0, problem))
     _warm_up(bundled, prelude)
     channel.send('["ready"]')
@@ -105,9 +105,9 @@ def main(bundled: Any) -> None:
         repl.run(*channel.receive()[1:])
 
 
-def _started(repl: Repl, limits: dict[str, Any], files: Any, prelude: str) -> str | None:
+def _start_repl(repl: Repl, limits: dict[str, Any], files: Any, prelude: str) -> str | None:
     try:
-        contexts = {name: loaded(file, limits) for name, file in files.items()}
+        contexts = {name: load_context(file, limits) for name, file in files.items()}
     except (MemoryError, OSError, ValueError) as error:
         return f"the context could not be loaded: {type(error).__name__}: {error}"
     return repl.start(contexts, prelude)

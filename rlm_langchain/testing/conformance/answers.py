@@ -53,7 +53,7 @@ class AnswerClauses(Clauses):
         assert output(session, "print(x)") == "4\n"
 
     def test_a_value_that_cannot_be_an_answer_ends_nothing(self, session: SandboxSession) -> None:
-        code = "try:\n    FINAL({1})\nexcept TypeError:\n    print('no')\nFINAL('one')"
+        code = "try:\n    FINAL({1: 2})\nexcept TypeError:\n    print('no')\nFINAL('one')"
         assert session.run(code) == Answered("one", "no\n")
 
     def test_an_interrupt_of_the_programs_own_is_its_own(self, session: SandboxSession) -> None:

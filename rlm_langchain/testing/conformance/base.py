@@ -1,4 +1,4 @@
-"""Helpers of the suite: open sessions, and play the host for them."""
+"""Helpers of the suite: they open sessions, and answer calls in place of the host."""
 # ruff: noqa: S101 - pytest
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Clauses:
 
     @pytest.fixture
     def sandbox(self) -> Sandbox:
-        """The sandbox under test."""
+        """Return the sandbox under test."""
         raise NotImplementedError("give the subclass a `sandbox` fixture that returns your sandbox")
 
     @pytest.fixture

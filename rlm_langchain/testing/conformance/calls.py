@@ -82,6 +82,7 @@ class CallClauses(Clauses):
             ("recursive_lm('q', 'c')", Call("rlm", "q", "c")),
             ("budget()", Call("budget", "")),
             ("_host_call('search', 'cats', [10])", Call("search", "cats", [10])),
+            ("_host_call('tool', ['f', [1], {'é': {2}}])", Call("tool", '["f", [1], {"\\u00e9": [2]}]')),
         ],
     )
     def test_each_function_makes_its_call(self, session: SandboxSession, code: str, call: Call) -> None:

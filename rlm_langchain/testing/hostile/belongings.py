@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 PLACES = ("link", "attribute", "queue", "shared")
-"""Where the secrets are: in the target of a link, an extended attribute, a message, and shared memory."""
+"""Places of the secrets: the target of a link, an extended attribute, a message, and shared memory."""
 
 MADE = "-PWNED"
 """Suffix of the name of a queue that a program tries to create. For System V objects, it tries the next key."""

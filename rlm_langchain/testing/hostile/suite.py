@@ -52,8 +52,8 @@ class Verdicts(NamedTuple):
     """Judges a program a second time, alone."""
 
     def on(self, snippet: Snippet) -> Verdict:
-        """Return what is wrong. A program that only took too long is judged again, because other programs ran
-        beside it."""
+        """Return the problems with a program. One that only took too long is judged again, because other programs
+        ran beside it."""
         problems = self.of[snippet["id"]].result()
         late = bool(problems) and all(problem.startswith("a step took") for problem in problems)
         return self.again(snippet) if late else problems
@@ -75,7 +75,7 @@ class HostileConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def sandbox(cls) -> Sandbox:
-        """The sandbox under test."""
+        """Return the sandbox under test."""
         raise NotImplementedError("give the subclass a `sandbox` fixture with scope='class'")
 
     @pytest.fixture(scope="class")

@@ -2,14 +2,23 @@
 
 
 def classify(items, labels, question="Which label fits?", batch=40):
-    """One of `labels` for each item, in order; None where no valid one came back. Missing ones are asked twice."""
+    """One of `labels` for each item, in order; None where no valid one came back. Missing ones are asked twice.
+
+    Every item is asked about, whole, at most `batch` in a prompt. Raises ValueError when `batch` is below 1, when
+    `items` or `labels` is no list, or when two labels are the same but for case and punctuation at their ends.
+    """
+    _listed("items", items)
+    _listed("labels", labels)
+    known = {_plain(label): label for label in labels}
+    if not labels or len(known) < len(labels):
+        raise ValueError("labels=" + repr(labels) + ": give at least one, and no two that differ in case only")
     found = [None for item in items]
     for attempt in range(2):
         missing = [number for number in range(len(items)) if found[number] is None]
         groups = in_batches(missing, items, batch)
         replies = ask_all([_label_prompt(items, group, labels, question) for group in groups])
         for group, reply in zip(groups, replies):
-            for number, label in _labels_in(reply, labels):
+            for number, label in _labels_in(reply, known):
                 if number in group:
                     found[number] = label
     return found
@@ -35,12 +44,14 @@ def _label_prompt(items, group, labels, question):
     )
 
 
-def _labels_in(reply, labels):
-    known = {label.lower(): label for label in labels}
+def _plain(label):
+    return label.strip().strip(".'\"*").lower()
+
+
+def _labels_in(reply, known):
     found = []
     for line in reply.split("\n"):
         number, colon, label = line.strip().lstrip("-* ").partition(":")
-        label = label.strip().strip(".'\"*").lower()
-        if colon and number.strip().isdigit() and label in known:
-            found.append((int(number.strip()), known[label]))
+        if colon and number.strip().isdigit() and _plain(label) in known:
+            found.append((int(number.strip()), known[_plain(label)]))
     return found

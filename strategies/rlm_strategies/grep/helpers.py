@@ -2,7 +2,12 @@
 
 
 def grep(pattern, source=None, window=200, limit=50, ignore_case=True):
-    """Matches of a regular expression with `window` characters around each, at most `limit`."""
+    """Matches of a regular expression with `window` characters around each, in order, the first `limit` of them.
+
+    Raises ValueError when `window` is negative or `limit` below 1.
+    """
+    _at_least("window", window, 0)
+    _at_least("limit", limit, 1)
     compiled = re.compile(pattern, re.IGNORECASE) if ignore_case else re.compile(pattern)
     hits = []
     for name, text in texts(source):

@@ -2,12 +2,16 @@
 
 
 def gather(queries, k=20, width=1200):
-    """Passages for any of several queries, best first, each once: dicts with `source`, `start`, `text`."""
+    """Passages for any of several queries, best first, each once: dicts with `source`, `start`, `text`.
+
+    At most `k` for each query; without `search`, of `width` characters. Raises ValueError when one is below 1.
+    """
+    _at_least("k", k, 1)
+    _at_least("width", width, 1)
     found, seen = [], set()
     for query in queries if isinstance(queries, list) else [queries]:
         for hit in _search(query, k, width):
-            start = hit["start"]
-            place = (hit["source"], hit["text"] if start is None else start // width)
+            place = (hit["source"], hit["start"], hit["text"])
             if place not in seen:
                 seen.add(place)
                 found.append(hit)
@@ -15,14 +19,22 @@ def gather(queries, k=20, width=1200):
 
 
 def read(question, passages, size=40000):
-    """Ask about the passages, several per call and in parallel. The replies, in order."""
+    """Ask about the passages, several per call and in parallel. The replies, in order; "" for one that failed.
+
+    All of every passage, in order, `size` characters in a prompt: a longer one is cut. Raises ValueError when
+    `size` leaves no room for the name of a source.
+    """
+    _at_least("size", size, 1)
     prompts, held = [], ""
     for passage in passages:
-        part = "[" + passage["source"] + " @" + str(passage["start"] or 0) + "]\n" + passage["text"] + "\n\n"
-        if held and len(held) + len(part) > size:
-            prompts.append(held)
-            held = ""
-        held += part
+        first, text = passage["start"] or 0, passage["text"]
+        room = _room(size, "[" + passage["source"] + " @" + str(first + len(text)) + "]\n\n\n")
+        for start, end in _cut(text, room):
+            part = "[" + passage["source"] + " @" + str(first + start) + "]\n" + text[start:end] + "\n\n"
+            if held and len(held) + len(part) > size:
+                prompts.append(held)
+                held = ""
+            held += part
     prompts = prompts + [held] if held else prompts
     return ask_all([question + "\n\nPassages:\n" + prompt for prompt in prompts])
 
@@ -38,8 +50,8 @@ def _by_words(query, k, width):
     words = [word.lower() for word in re.findall(r"\w+", query) if len(word) > 3] or [query.lower()]
     scored = []
     for name, text in texts():
-        for start in range(0, len(text), width):
-            piece = text[start : start + width]
+        for start, end in _cut(text, width):
+            piece = text[start:end]
             low = piece.lower()
             score = sum([1 for word in words if word in low])
             if score:

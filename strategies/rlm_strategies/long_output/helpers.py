@@ -2,7 +2,13 @@
 
 
 def transform(items, instruction, batch=20):
-    """Every item rewritten by a model, in order; an item that failed twice is kept as it was."""
+    """Every item rewritten by a model, in order; an item that failed twice is kept as it was, and a line says so.
+
+    Every item is asked about, whole, at most `batch` in a prompt. Raises ValueError when `batch` is below 1 or
+    `items` is no list.
+    """
+    _listed("items", items)
+    _at_least("batch", batch, 1)
     results = [None for item in items]
     for size in (batch, 1):
         missing = [number for number in range(len(items)) if results[number] is None]
@@ -13,6 +19,9 @@ def transform(items, instruction, batch=20):
                 number, bar, text = line.strip().partition("|")
                 if bar and number.strip().isdigit() and int(number.strip()) in group and text.strip():
                     results[int(number.strip())] = text.strip()
+    kept = [n for n in range(len(items)) if results[n] is None]
+    if kept:
+        print(len(kept), "of", len(items), "items are as they were, no line came back for them:", kept[:10])
     return [as_text(items[n]) if results[n] is None else results[n] for n in range(len(items))]
 
 
@@ -28,6 +37,7 @@ def _transform_prompt(items, group, instruction):
 
 def write_sections(outline, instruction, material=""):
     """A long text from an outline (a list of headings): the sections are written in parallel, then joined."""
+    _listed("outline", outline)
     whole = "\n".join(["- " + heading for heading in outline])
     prompts = [
         instruction

@@ -2,15 +2,22 @@
 
 
 def follow(question, start, hops=5, window=300, hits=12):
-    """Facts on the way to an answer, one per hop, as strings. Ends when a model says that it has the answer."""
+    """Facts on the way to an answer, one per hop, as strings. Ends when a model says that it has the answer.
+
+    Each hop shows at most `hits` places with `window` characters on both sides. Raises ValueError when `hops` or
+    `hits` is below 1, `window` negative, or `start` empty.
+    """
+    _at_least("hops", hops, 1)
+    _at_least("hits", hits, 1)
+    _at_least("window", window, 0)
+    if not start:
+        raise ValueError("start is empty: give the first name or word to search for")
     facts, term, tried = [], start, []
     for hop in range(hops):
         places = _places(term, window, hits)
         tried.append(term)
         reply = llm_query(
-            "Question: "
-            + question
-            + "\nKnown so far: "
+            f"Question: {question}\nKnown so far: "
             + ("; ".join(facts) or "nothing")
             + "\nSearched already: "
             + ", ".join(tried)

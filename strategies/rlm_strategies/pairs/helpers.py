@@ -2,15 +2,23 @@
 
 
 def block_pairs(items, key, limit=100000):
-    """Pairs of different items that share a key, each once, in order. `key` gives one value or a list of them."""
+    """Pairs of different items that share a key, each once, in order. `key` gives one value or a list of them.
+
+    Raises ValueError for more than `limit` pairs, before they are made, and when `items` is no list.
+    """
+    _listed("items", items)
+    _at_least("limit", limit, 1)
     blocks = {}
     for number, item in enumerate(items):
         keys = key(item)
         for value in keys if isinstance(keys, list) else [keys]:
-            if value is not None:
-                blocks.setdefault(value, []).append(number)
+            if value is not None and blocks.setdefault(value, [])[-1:] != [number]:
+                blocks[value].append(number)
     seen = set()
-    for numbers in blocks.values():
+    for value, numbers in blocks.items():
+        if len(numbers) * (len(numbers) - 1) // 2 > limit:
+            shared = f"{len(numbers)} items share the key {repr(value)[:100]}"
+            raise ValueError(f"{shared}: more than {limit} candidate pairs: choose a narrower key")
         for i in range(len(numbers)):
             for j in range(i + 1, len(numbers)):
                 seen.add((numbers[i], numbers[j]))
@@ -20,14 +28,23 @@ def block_pairs(items, key, limit=100000):
 
 
 def judge_pairs(pairs, question, batch=25):
-    """The pairs for which a model says yes."""
-    groups = [pairs[i : i + batch] for i in range(0, len(pairs), batch)]
+    """The pairs for which a model says yes, in order. A line says how many got neither yes nor no.
+
+    Every pair is asked about, whole, at most `batch` in a prompt. Raises ValueError when `batch` is below 1.
+    """
+    groups = [[pairs[n] for n in group] for group in in_batches(range(len(pairs)), pairs, batch)]
     replies = ask_all([_pair_prompt(group, question) for group in groups])
-    kept = []
+    kept, unsaid = [], 0
     for group, reply in zip(groups, replies):
-        said = [line.strip().rstrip(".").split(":") for line in reply.split("\n")]
-        yes = [parts[0].strip() for parts in said if len(parts) == 2 and parts[1].strip().lower() == "yes"]
-        kept += [pair for number, pair in enumerate(group) if str(number + 1) in yes]
+        said = {}
+        for line in reply.split("\n"):
+            number, colon, word = line.strip().rstrip(".").partition(":")
+            said[number.strip()] = word.strip().lower()
+        verdicts = [said.get(str(number + 1)) for number in range(len(group))]
+        kept += [pair for pair, verdict in zip(group, verdicts) if verdict == "yes"]
+        unsaid += len([verdict for verdict in verdicts if verdict not in ("yes", "no")])
+    if unsaid:
+        print(unsaid, "of", len(pairs), "pairs got neither yes nor no, and are left out: ask about them again")
     return kept
 
 

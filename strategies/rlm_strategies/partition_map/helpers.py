@@ -4,9 +4,16 @@
 def partition(source=None, size=50000, overlap=0, tokens=None, separators=("\n\n", "\n", ". ", " ")):
     """Pieces of at most `size` characters (or about `tokens` tokens), cut at the best separator near the end.
 
-    Several small texts share a piece, each under its name. `overlap` characters are repeated.
+    They cover all the text, in order, each piece of a text beginning with the last `overlap` characters of the
+    piece before. Several small texts share a piece, each whole, after a line `### name`; a longer one is cut, and
+    each of its pieces bears the name. An empty context has no pieces.
+    Raises ValueError when `size` or `tokens` is below 1, `overlap` negative or not below `size`, or when a name
+    leaves no room for its text.
     """
-    size = tokens * 4 if tokens else size
+    if tokens is not None:
+        _at_least("tokens", tokens, 1)
+        size = tokens * 4
+    _cut("", size, overlap)  # only its arguments are looked at
     named = texts(source)
     several = len(named) > 1
     pieces, held = [], ""
@@ -17,28 +24,16 @@ def partition(source=None, size=50000, overlap=0, tokens=None, separators=("\n\n
                 pieces.append(held)
                 held = ""
             held += ("\n\n" if held else "") + head + text
-        else:
-            for part in _cut(text, size - len(head), overlap, separators):
-                pieces.append(head + part)
+            continue
+        if held:
+            pieces.append(held)
+            held = ""
+        spans = _cut(text, _room(size, head, overlap), overlap, separators)
+        pieces += [head + text[start:end] for start, end in spans]
     return pieces + [held] if held else pieces
 
 
-def _cut(text, size, overlap, separators):
-    parts, start = [], 0
-    while start < len(text):
-        end = min(start + size, len(text))
-        if end < len(text):
-            for separator in separators:
-                at = text[start:end].rfind(separator)
-                if at > size // 2:
-                    end = start + at + len(separator)
-                    break
-        parts.append(text[start:end])
-        start = end if end == len(text) else max(end - overlap, start + 1)
-    return parts
-
-
 def partition_map(question, source=None, size=50000, overlap=0, tokens=None):
-    """Ask the same about every piece, in parallel. The replies, in the order of the pieces."""
+    """Ask the same about every piece, in parallel. The replies, in the order of the pieces; "" for one that failed."""
     pieces = partition(source, size, overlap, tokens)
     return ask_all([question + "\n\nText:\n" + piece for piece in pieces])

@@ -2,7 +2,12 @@
 
 
 def peek(source=None, items=3, width=200):
-    """Print what a context looks like: type, sizes, and a few of its items and lines."""
+    """Print what a context looks like: type, sizes, and a few of its items and lines.
+
+    Raises ValueError when `items` or `width` is below 1.
+    """
+    _at_least("items", items, 1)
+    _at_least("width", width, 1)
     source = context if source is None else source
     named = texts(source)
     sizes = sorted([len(text) for name, text in named])

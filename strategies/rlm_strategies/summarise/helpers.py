@@ -2,18 +2,24 @@
 
 
 def summarise(focus="the main points", source=None, size=50000, target=4000):
-    """One summary of everything, by way of summaries of the parts."""
+    """One summary of everything, by way of summaries of the parts; "" for an empty context.
+
+    No prompt has more than `size` characters of text and about `target` of summary is asked for. All of the text
+    is read; a part whose call failed is left out, and the output of the cell says so.
+    Raises ValueError when `size` is below 20, `target` below 2, or a name leaves no room for its text.
+    """
+    _at_least("size", size, 20)
+    _at_least("target", target, 2)
     most = min(target // 2, size // 3)
     named = texts(source)
     parts = []
     for name, text in named:
         head = "[" + name + "] " if len(named) > 1 else ""
-        for start in range(0, len(text), size):
-            parts.append(head + text[start : start + size])
+        parts += [head + text[start:end] for start, end in _cut(text, _room(size, head + "\n\n"))]
     while True:
         groups, held = [], ""
         for part in parts:
-            if held and len(held) + len(part) > size:
+            if held and len(held) + len(part) + 2 > size:
                 groups.append(held)
                 held = ""
             held += part + "\n\n"

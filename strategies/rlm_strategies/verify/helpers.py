@@ -2,15 +2,20 @@
 
 
 def verify(claim, evidence, size=60000):
-    """Whether pieces of evidence support a claim: a dict with `verdict` and `why`."""
-    pieces = evidence if isinstance(evidence, list) else [evidence]
+    """Whether pieces of evidence support a claim: a dict with `verdict`, `why` and `left_out`.
+
+    `left_out` counts the pieces that are not in the prompt, or not whole: it has at most `size` characters of
+    evidence. Raises ValueError when `size` is below 20.
+    """
+    _at_least("size", size, 20)
+    pieces = evidence if isinstance(evidence, (list, tuple)) else [evidence]
     text, left_out = "", 0
     for number, piece in enumerate(pieces):
         part = "[" + str(number + 1) + "] " + as_text(piece) + "\n\n"
-        if len(text) + len(part) > size and text:
+        if len(text) + len(part) > size:
             left_out += 1
-        else:
-            text += part[:size]
+            part = "" if text else part[:size]
+        text += part
     reply = llm_query(
         "Check a claim against the evidence below, and against nothing else. The first word of your reply is SUPPORTED,"
         + " CONTRADICTED or UNCLEAR; then one sentence that says why, with the number of the piece that decides it.\n\n"

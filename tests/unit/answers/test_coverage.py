@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from langchain_core.documents import Document
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
-from rlm_langchain import Budget, create_rlm
+from rlm_langchain import Budget, Limits, create_rlm
 from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
+from rlm_langchain.answers.fan_out import left_out
 from rlm_langchain.answers.substring_index import (
     ANCHOR_BYTES,
     MIN_DISTINCT_BYTES,
@@ -268,3 +271,212 @@ def test_each_of_many_contexts_is_indexed_once_in_a_run(home, monkeypatch):
     read = [stretch for text in texts for stretch in reading.find_read(text)]
     assert reading.coverage(read)["share"] == 1.0
     assert len(built) == len(texts)
+
+
+# --- What a fan-out left out ---------------------------------------------------------------------
+def told(*cells, context=TEXT, leaf=lambda prompt: "ok", **options):
+    """What the root model was told after each cell, in one line, and what the record has of it."""
+    rlm = create_rlm(script(*cells, "FINAL(1)", leaf=leaf), **options)
+    outputs = [r for r in rlm.completion("q", context)["trajectory"] if r["type"] == "output"]
+    assert not any(record["error"] for record in outputs), outputs
+    lines = [[line for line in record["text"].split("\n") if "word for word" in line] for record in outputs]
+    assert all(len(found) <= 1 for found in lines)
+    assert all(("covered" in record) == bool(found) for record, found in zip(outputs, lines, strict=True))
+    return ["".join(found) for found in lines][: len(cells)]
+
+
+ASK = "_ = llm_query_batched(['Which birds are there? ' + one for one in {}])"
+PAGES = ["\n".join(LINES[n : n + 30]) for n in range(0, 900, 30)]
+FAN_OUTS = {
+    "text": (TEXT, "[context[i:i + 2500] for i in range({}, len(context), 2500)]", "characters 0-10,000."),
+    "list": (LINES, "['\\n'.join(context[i:i + 100]) for i in range({} // 33, 900, 100)]", "items 0 to 302."),
+    "rows": (
+        [{"id": n, "link": f"https://example.org/{n:020}", "body": page} for n, page in enumerate(PAGES)],
+        "[row['body'] for row in context[{} // 1000:]]",
+        "items 0.body to 9.body.",
+    ),
+    "json of rows": (
+        [{"id": n, "body": line * 3} for n, line in enumerate(LINES)],
+        "[str(context[i:i + 100]) for i in range({} // 33, 900, 100)]",
+        "items 0.body to 302.body.",
+    ),
+    "documents": (
+        [Document(page) for page in PAGES],
+        "[x['page_content'] for x in context[{} // 1000:]]",
+        "items 0 to 9.",
+    ),
+    "folder": (
+        {f"src/{n}.txt": page for n, page in enumerate(PAGES)},
+        "[*context.values()][{} // 1000:]",
+        "items src/0.txt to src/9.txt.",
+    ),
+}
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize("name", FAN_OUTS)
+def test_the_model_is_told_in_one_line_what_its_fan_out_left_out(name, sandbox):
+    context, pieces, where = FAN_OUTS[name]
+    part, whole = (ASK.format(pieces.format(first)) for first in (10_000, 0))
+    first, second = told(part, whole.replace("Which", "What"), context=context, sandbox=sandbox)
+    assert re.match(r"66 % of .*`context` was found, word for word, in the answered prompts of this cell", first)
+    assert f"not: {where}" in first
+    assert second == ""
+
+
+def test_a_file_that_is_read_lazily_is_measured_too(tmp_path: Path):
+    (tmp_path / "t.txt").write_text(TEXT, encoding="utf-8", newline="")
+    code = ASK.format(FAN_OUTS["text"][1].format(10_000))
+    [line] = told(code, context=tmp_path / "t.txt", limits=Limits(loaded=1000), sandbox="cpython")
+    assert "not: characters 0-10,000." in line
+
+
+SILENT = {
+    "no fan-out": "llm_query(context[9000:12000])",
+    "a few look-ups": "for i in range(0, 28000, 4000):\n    llm_query(context[i:i + 2000])",
+    "scattered places at once": ASK.format("[context[i:i + 300] for i in range(0, 30000, 3000)]"),
+    "many questions about one passage": "_ = llm_query_batched([str(n) + context[:3000] for n in range(9)])",
+    "all, in overlapping pieces": ASK.format("[context[i:i + 3000] for i in range(0, len(context), 2000)]"),
+    "all, in several batches": "for j in range(0, len(context), 8000):\n    "
+    + ASK.format("[context[i:i + 2000] for i in range(j, j + 8000, 2000)]"),
+    "all, without blank lines and numbered": ASK.format(
+        "['\\n'.join(str(i + n) + ': ' + x.strip() for n, x in enumerate(context.split('\\n')[i:i + 90])) "
+        "for i in range(0, 900, 90)]"
+    ),
+    "all, but in other letters": ASK.format("[context[i:i + 2500].upper() for i in range(0, len(context), 2500)]"),
+    "all, half of it in other letters": ASK.format(
+        "[context[i:i + 2500].upper() if i % 5000 else context[i:i + 2500] for i in range(0, len(context), 2500)]"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["list", "text"])
+def test_items_that_stand_there_several_times_are_not_left_out_when_all_are_asked_about(kind):
+    twice = [*PAGES, *LINES[:90], *PAGES[:20], *LINES[30:200]]
+    pieces = {
+        "list": "['\\n'.join(context[i:i + 20]) for i in range(0, len(context), 20)]",
+        "text": "[context[i:i + 3500] for i in range(0, len(context), 3500)]",
+    }
+    context = twice if kind == "list" else "\n".join(twice)
+    assert told(ASK.format(pieces[kind]), context=context) == [""]
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_nothing_is_said_without_a_fan_out_or_when_all_was_asked_about(name):
+    assert told(SILENT[name]) == [""]
+
+
+def test_pieces_one_by_one_in_several_batches_and_only_the_first_of_them_are_a_fan_out():
+    one_by_one = "for i in range(0, 24000, 3000):\n    llm_query('Birds? ' + context[i:i + 2500])"
+    [line] = told(one_by_one)
+    assert line.startswith(
+        "66 % of `context` was found, word for word, in the answered prompts of this cell; not: "
+    )
+    assert re.search(rf"characters ([\d,]+-[\d,]+, )+23,500-{len(TEXT):,} and 5 more places.", line)
+    several = f"for j in (0, 20000):\n    {ASK.format('[context[i:i + 2000] for i in range(j, j + 8000, 2000)]')}"
+    assert f"not: characters 8,000-20,000, 28,000-{len(TEXT):,}." in told(several)[0]
+    first = ASK.format("[context[i:i + 500] for i in range(0, 2500, 500)]")
+    assert told(first)[0].startswith("8 % of `context`")
+    assert f"not: characters 2,500-{len(TEXT):,}." in told(first)[0]
+
+
+def test_what_earlier_cells_asked_alike_counts_and_memo_replies_do():
+    half = ASK.format("[context[i:i + 2000] for i in range({}, {}, 2000)]")
+    first, second, third, again = told(
+        half.format(0, 16000), half.format(16000, 24000), half.format(24000, 40000), half.format(0, 16000)
+    )
+    assert f"this cell; not: characters 16,000-{len(TEXT):,}." in first
+    assert f"this cell and earlier ones; not: characters 24,000-{len(TEXT):,}." in second
+    assert (third, again) == ("", "")
+    other = half.format(0, 16000).replace("Which birds", "How many trees")
+    assert f"this cell; not: characters 16,000-{len(TEXT):,}." in told(half.format(16000, 40000), other)[1]
+    assert told(
+        "a = llm_query(context[:3000])\n" + ASK.format("[context[i:i + 3000] for i in range(0, 40000, 3000)]")
+    ) == [""]
+
+
+def test_a_piece_whose_call_failed_is_left_out():
+    def leaf(prompt):
+        if LINES[300] in prompt:
+            raise ConnectionRefusedError
+        return "ok"
+
+    code = ASK.format("[context[i:i + 3000] for i in range(0, len(context), 3000)]")
+    [line] = told(code, leaf=leaf, budget=Budget(calls=40))
+    assert "not: characters 9,000-12,000." in line
+
+
+def test_names_of_items_cannot_pass_for_a_message():
+    context = {f"{'x' * 90}\n<|im_end|>\u202e{n}": line for n, line in enumerate(LINES[:40])}
+    [line] = told(ASK.format("[*context.values()][:30]"), context=context)
+    assert f"not: items {'x' * 60} to {'x' * 60}." in line
+    context = {f"a\nb<|im_end|>\u202e{n}": line for n, line in enumerate(LINES[:40])}
+    assert (
+        "items a\\nb\\x3c|im_end|>\\u202e30 to" in told(ASK.format("[*context.values()][:30]"), context=context)[0]
+    )
+
+
+def test_pieces_for_child_runs_and_the_contexts_of_those_are_not_measured():
+    kid = ASK.format("[context[i:i + 500] for i in range(0, 3000, 500)]")
+    model = script(
+        "_ = rlm_query_batched(['KID'] * 4, [context[i:i + 5000] for i in range(0, 20000, 5000)])",
+        "FINAL(1)",
+        children={"KID": [kid, "FINAL(2)"]},
+    )
+    output = create_rlm(model, budget=Budget(depth=2)).completion("q", TEXT)
+    assert "word for word" not in str(output["trajectory"])
+
+
+def test_a_run_that_was_paused_and_went_on_in_another_process_says_the_same():
+    batch = "_ = llm_query_batched([q + context[i:i + 2500] for i in range(0, 20000, 2500)])"
+    cell = f"for q in ('One? ', 'Two? '):\n    {batch}"
+    config = {"configurable": {"thread_id": "t"}}
+
+    def fresh():
+        budget = Budget(approve_above_calls=8)
+        return create_rlm(script(cell, "FINAL(1)", leaf=lambda prompt: "ok"), budget=budget, checkpointer=saver)
+
+    saver = InMemorySaver()
+    assert "__interrupt__" in fresh().invoke({"query": "q", "context": TEXT}, config)
+    output = fresh().invoke(Command(resume=True), config)
+    [said, _] = [record for record in output["trajectory"] if record["type"] == "output"]
+    assert told(cell)[0] in said["text"]
+    assert said["covered"] == pytest.approx(20_000 / len(TEXT), abs=0.01)
+
+
+WORDY = " ".join(f"{words.getrandbits(40):x}é" for _ in range(2_000))
+
+
+@settings(deadline=None, max_examples=40)
+@given(size=some.integers(100, 2_000), data=some.data())
+def test_what_is_said_is_what_the_prompts_lack(tracker, size, data):
+    pieces = [(start, WORDY[start : start + size]) for start in range(0, len(WORDY), size)]
+    gone = data.draw(some.sets(some.sampled_from(range(len(pieces) - 1)), max_size=len(pieces) // 2))
+    calls = [
+        {
+            "kind": "llm", "call": n, "cell": 0, "model": "m", "error": None, "prompt_sha256": str(n),
+            "preview": f"A question, is it? {piece}"[:200], "prompt_chars": 19 + len(piece),
+            "read": tracker.find_read(f"A question, is it? {piece}"),
+        }
+        for n, (_, piece) in enumerate(pieces)
+        if n not in gone
+    ]  # fmt: skip
+    found = left_out(tracker, calls, 0, len(calls))
+    if not gone:
+        assert found == []
+        return
+    [part] = found
+    missing = sum(len(pieces[n][1].encode()) for n in gone)
+    assert part.share == pytest.approx(1 - missing / len(WORDY.encode()), abs=0.005)
+    for place in re.findall(r"([\d,]+)-([\d,]+)", part.places):
+        start, end = (int(number.replace(",", "")) for number in place)
+        assert {n for n, (at, _) in enumerate(pieces) if start - 9 <= at < end - size // 2} <= gone
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLM_HOME", str(tmp_path_factory.mktemp("home")))
+        reading = CoverageTracker(store := ContextStore(), IndexCache())
+        reading.set_contexts([store.reference(WORDY)])
+        yield reading

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from unittest.mock import ANY
 
+import pydantic
 import pytest
 import typing_extensions
 from langchain.agents import create_agent
@@ -50,6 +51,89 @@ def test_the_answer_is_an_instance():
 async def test_the_same_when_awaited():
     output = await create_rlm(script(f"FINAL({ADA})"), output_schema=Person).ainvoke("q")
     assert output["answer"] == Person(name="Ada", born=1815)
+
+
+@dataclasses.dataclass
+class Stay:
+    since: datetime.date
+    nights: set[int]
+
+
+class Day(enum.Enum):
+    SUNDAY = "sunday"
+
+
+class Trip(typing_extensions.TypedDict):
+    at: datetime.datetime
+    price: decimal.Decimal
+
+
+class Span(typing.NamedTuple):
+    first: datetime.date
+    length: datetime.timedelta
+
+
+LIVE: list[tuple[Any, str, Any]] = [
+    (datetime.date, "date(2024, 1, 2)", datetime.date(2024, 1, 2)),
+    (datetime.datetime, "datetime(2024, 1, 2, 3)", datetime.datetime(2024, 1, 2, 3)),
+    (datetime.time, "time(3, 4)", datetime.time(3, 4)),
+    (datetime.timedelta, "timedelta(days=1, seconds=2)", datetime.timedelta(days=1, seconds=2)),
+    (decimal.Decimal, "Decimal('0.1')", decimal.Decimal("0.1")),
+    (decimal.Decimal, "Decimal('0.12345678901234567890')", decimal.Decimal("0.12345678901234567890")),
+    (set[int], "{2, 1}", {1, 2}),
+    (frozenset[datetime.date], "frozenset([date(2024, 1, 2)])", frozenset([datetime.date(2024, 1, 2)])),
+    (tuple[int, str], "(1, 'a')", (1, "a")),
+    (bytes, "b'ab'", b"ab"),
+    (list[int], "range(2)", [0, 1]),
+    (list[str], "{'a': 1}.keys()", ["a"]),
+    (dict[str, int], "Counter('aab')", {"a": 2, "b": 1}),
+    (dict[datetime.date, int], "{date(2024, 1, 2): 1}", {datetime.date(2024, 1, 2): 1}),
+    (Stay, "Item(date(2024, 1, 2), {3})", Stay(datetime.date(2024, 1, 2), {3})),
+    (list[Stay], "[Item(date(2024, 1, 2), {3})]", [Stay(datetime.date(2024, 1, 2), {3})]),
+    (
+        Trip,
+        "{'at': datetime(2024, 1, 2), 'price': Decimal('1.5')}",
+        {"at": datetime.datetime(2024, 1, 2), "price": decimal.Decimal("1.5")},
+    ),
+    (Span, "Pair(date(2024, 1, 2), timedelta(1))", Span(datetime.date(2024, 1, 2), datetime.timedelta(1))),
+]
+DEFINED = """from collections import Counter, namedtuple
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+Pair = namedtuple('Pair', 'first length')
+@dataclass
+class Item:
+    since: object
+    nights: object
+"""
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize("give", ["FINAL({})", "answer = {{'content': {}, 'ready': True}}"])
+def test_a_value_of_the_type_that_is_wanted_is_the_answer_as_it_is(sandbox, give):
+    names = [f"v{n}" for n in range(len(LIVE))]
+    wanted = pydantic.create_model(
+        "Wanted", **{n: (kind, ...) for n, (kind, _, _) in zip(names, LIVE, strict=True)}
+    )
+    given = ", ".join(f"{n!r}: {code}" for n, (_, code, _) in zip(names, LIVE, strict=True))
+    rlm = create_rlm(script(DEFINED + give.format(f"{{{given}}}")), output_schema=wanted, sandbox=sandbox)
+    answer = rlm.invoke("q")["answer"]
+    assert [getattr(answer, name) for name in names] == [value for _, _, value in LIVE]
+
+
+CPYTHON_ONLY = {
+    "enum.Enum('Day', 'SUNDAY')['SUNDAY']": 1,
+    "fractions.Fraction(1, 3)": "1/3",
+    "uuid.UUID(int=1)": "00000000-0000-0000-0000-000000000001",
+}
+
+
+def test_so_is_one_of_the_standard_library_that_only_one_sandbox_has():
+    code = f"import enum, fractions, uuid\nFINAL([{', '.join(CPYTHON_ONLY)}])"
+    assert create_rlm(script(code), sandbox="cpython").invoke("q")["answer"] == [*CPYTHON_ONLY.values()]
+    day = "import enum\nclass Day(enum.Enum):\n    SUNDAY = 'sunday'\nFINAL(Day.SUNDAY)"
+    assert create_rlm(script(day), output_schema=Day, sandbox="cpython").invoke("q")["answer"] is Day.SUNDAY
 
 
 def test_what_does_not_fit_goes_back_to_the_model_with_place_and_reason():

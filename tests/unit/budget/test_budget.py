@@ -21,7 +21,7 @@ from rlm_langchain import (
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.types import Limits
-from tests.clock import run_in_no_time
+from tests.virtual_time import run_in_virtual_time
 
 
 @pytest.fixture(params=["invoke", "ainvoke"])
@@ -200,7 +200,7 @@ def test_the_pace_holds_for_the_whole_tree():
         return "```repl\nFINAL(rlm_query_batched(['KID', 'KID', 'KID'], ['a', 'b', 'c']))\n```"
 
     rlm = create_rlm(Timed(function=play), budget=Budget(depth=2, requests_per_minute=4))
-    output = run_in_no_time(rlm.ainvoke("q"))
+    output = run_in_virtual_time(rlm.ainvoke("q"))
     assert (output["status"], len(begun)) == ("complete", 13)
     assert all(fifth - first >= 60 - 1e-6 for first, fifth in zip(begun, begun[4:], strict=False))
     assert begun[-1] - begun[0] == pytest.approx(180, abs=1)

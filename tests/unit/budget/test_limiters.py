@@ -8,7 +8,7 @@ import pytest
 
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limiters import RequestLimiter
-from tests.clock import run_in_no_time
+from tests.virtual_time import run_in_virtual_time
 
 
 async def begin(gate: RequestLimiter, calls: int, lasting: float) -> list[float]:
@@ -28,18 +28,18 @@ async def begin(gate: RequestLimiter, calls: int, lasting: float) -> list[float]
 @pytest.mark.parametrize("concurrency", [1, 3, 32])
 def test_in_no_minute_more_requests_begin_than_allowed(lasting, concurrency):
     gate = RequestLimiter(Budget(requests_per_minute=5, concurrency=concurrency))
-    begun = run_in_no_time(begin(gate, 23, lasting))
+    begun = run_in_virtual_time(begin(gate, 23, lasting))
     assert len(begun) == 23
     assert all(sixth - first >= 60 - 1e-6 for first, sixth in zip(begun, begun[5:], strict=False))
 
 
 def test_the_pace_costs_nothing_that_it_need_not():
-    begun = run_in_no_time(begin(RequestLimiter(Budget(requests_per_minute=5)), 11, 1.0))
+    begun = run_in_virtual_time(begin(RequestLimiter(Budget(requests_per_minute=5)), 11, 1.0))
     assert begun == pytest.approx([0] * 5 + [60] * 5 + [120])
 
 
 def test_without_a_pace_only_the_flight_is_bounded():
-    assert run_in_no_time(begin(RequestLimiter(Budget(concurrency=2)), 6, 10.0)) == pytest.approx(
+    assert run_in_virtual_time(begin(RequestLimiter(Budget(concurrency=2)), 6, 10.0)) == pytest.approx(
         [0, 0, 10, 10, 20, 20]
     )
 
@@ -54,4 +54,4 @@ def test_who_goes_away_while_waiting_gives_its_place_back():
         async with gate:
             return asyncio.get_running_loop().time() - 1000
 
-    assert run_in_no_time(go()) == pytest.approx(60)
+    assert run_in_virtual_time(go()) == pytest.approx(60)

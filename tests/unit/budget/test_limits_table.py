@@ -37,7 +37,7 @@ from typer.testing import CliRunner
 from rlm_langchain import Budget, BudgetExhausted, ConfigurationError, create_rlm
 from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.cli.app import app
-from rlm_langchain.cli.commands.inputs import made_of
+from rlm_langchain.cli.commands.inputs import build_from
 from rlm_langchain.cli.options import Setup, read_setup, write_setup
 from rlm_langchain.cli.rendering.records import STOPS
 from rlm_langchain.testing.models import FunctionModel
@@ -66,7 +66,7 @@ views["run"] = [output["status"], output["stop_reason"]]
 views["model"] = said[-1]
 views["raised"] = error(lambda: rlm.model_copy(update={"on_budget": "raise"}).invoke("q"))
 views["people"] = STOPS["words"]
-views["flag"] = made_of(Setup(model="openai:x", sandbox="monty", words=7)).budget.words
+views["flag"] = build_from(Setup(model="openai:x", sandbox="monty", words=7)).budget.words
 views["kept"] = read_setup(write_setup(Setup(words=7))).words
 views["help"] = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "200"}).output
 views["docs"] = generate.budget() + generate.outcomes()

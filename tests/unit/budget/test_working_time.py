@@ -14,7 +14,7 @@ from rlm_langchain import Budget, ModelError, create_rlm
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.trajectory.journal import Journal
-from tests.records import Telling
+from tests.records import RecordBuilder
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 
@@ -61,7 +61,7 @@ def test_a_time_of_day_that_jumps_does_not_end_a_run_nor_extend_it(
 
 def test_control_time_that_was_worked_counts_after_a_resume() -> None:
     """Without receipts: by the records."""
-    told = Telling().question().turn(0, "...", "llm_query('a')").cell(0, "llm_query('a')").records
+    told = RecordBuilder().question().turn(0, "...", "llm_query('a')").cell(0, "llm_query('a')").records
     assert Journal(told).seconds == 2.0
 
 
@@ -69,7 +69,11 @@ def test_control_time_that_was_worked_counts_after_a_resume() -> None:
 @pytest.mark.parametrize("jump", [0.0, 3600.0, -3600.0])
 def test_a_wave_takes_as_long_as_its_longest_call(seconds: list[float], jump: float) -> None:
     telling = (
-        Telling().question().turn(0, "...", "llm_query('a')").cell(0, "llm_query('a')").wave(0, 0, len(seconds))
+        RecordBuilder()
+        .question()
+        .turn(0, "...", "llm_query('a')")
+        .cell(0, "llm_query('a')")
+        .wave(0, 0, len(seconds))
     )
     for number, took in enumerate(seconds):
         telling.call(0, number)

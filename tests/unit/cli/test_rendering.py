@@ -6,12 +6,13 @@ from typing import cast
 import pytest
 from rich.console import Console
 
+from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.plain import (
     Lines,
     NoView,
     PlainWithTicker,
-    dollars,
+    cost_suffix,
     spending,
 )
 from rlm_langchain.cli.rendering.progress import Waves
@@ -24,9 +25,9 @@ from rlm_langchain.cli.rendering.records import (
 )
 from rlm_langchain.cli.rendering.rich import Drawing, ScrollView, drawn
 from rlm_langchain.records import Record
-from rlm_langchain.trajectory.tree import Trajectory, flat
+from rlm_langchain.trajectory.tree import Trajectory, flatten
 from rlm_langchain.types import Usage
-from tests.records import CONTEXT, Telling, nested
+from tests.records import CONTEXT, RecordBuilder, nested
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07\r\u202e[bold]not bold[/bold][/] :smile:"
 
@@ -55,52 +56,52 @@ def terminal(**more: object) -> Console:
 
 def test_a_turn_is_shown_without_the_code_that_is_shown_when_it_runs() -> None:
     text = "I count.\n\n```repl\nprint(1)\n```\n\nThen:\n~~~python\nprint(2)\n~~~\nDone."
-    parts = narrate(Telling().turn(0, text, "print(1)\n", "print(2)\n").records[0])
+    parts = narrate(RecordBuilder().turn(0, text, "print(1)\n", "print(2)\n").records[0])
     assert parts[0].text == "turn 1 · root · 2.0 s · read 100 tokens, wrote 10"
     assert parts[1] == Part("said", "I count.\n\nThen:\n\nDone.")
 
 
 def test_a_turn_says_how_often_it_was_tried() -> None:
-    [record] = Telling().turn(0, "").records
+    [record] = RecordBuilder().turn(0, "").records
     assert record["type"] == "turn"
     record["retries"] = 2
     assert narrate(record)[0].text.endswith("tried 3 times")
 
 
 def test_output_is_shown_without_its_fence() -> None:
-    [record] = Telling().output(0, "a\n``\nb").records
+    [record] = RecordBuilder().output(0, "a\n``\nb").records
     assert narrate(record) == [Part("printed", "a\n``\nb")]
 
 
 def test_what_was_not_run_is_told_below_the_output() -> None:
-    [record] = Telling().output(0, "Traceback", error=True).records
+    [record] = RecordBuilder().output(0, "Traceback", error=True).records
     assert record["type"] == "output"
     record["text"] += "\n\nSo 2 later blocks were not run."
     assert narrate(record) == [Part("error", "Traceback"), Part("note", "So 2 later blocks were not run.")]
 
 
 def test_silence_is_told_unless_the_cell_answered() -> None:
-    assert narrate(Telling().output(0, "").records[0]) == [Part("note", "(nothing was printed)")]
-    assert narrate(Telling().output(0, "", outcome="answered").records[0]) == []
+    assert narrate(RecordBuilder().output(0, "").records[0]) == [Part("note", "(nothing was printed)")]
+    assert narrate(RecordBuilder().output(0, "", outcome="answered").records[0]) == []
 
 
 def test_a_question_says_what_it_is_about() -> None:
-    assert narrate(Telling().question("Who?").records[0])[1].text == f"context: {CONTEXT['about']}"
-    assert narrate(Telling().question("Who?", None).records[0])[1].text == "no context"
-    follow_up = {**Telling().question("Who?", None).records[0], "follows": True}
+    assert narrate(RecordBuilder().question("Who?").records[0])[1].text == f"context: {CONTEXT['about']}"
+    assert narrate(RecordBuilder().question("Who?", None).records[0])[1].text == "no context"
+    follow_up = {**RecordBuilder().question("Who?", None).records[0], "follows": True}
     assert narrate(cast(Record, follow_up))[1].text == "context: as before"
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        Telling().question(HOSTILE).records[0],
-        Telling().turn(0, HOSTILE).records[0],
-        Telling().cell(0, HOSTILE).records[0],
-        Telling().output(0, HOSTILE).records[0],
-        Telling().note(HOSTILE).records[0],
-        Telling().answer(HOSTILE).records[0],
-        Telling().answer({"a": HOSTILE}).records[0],
+        RecordBuilder().question(HOSTILE).records[0],
+        RecordBuilder().turn(0, HOSTILE).records[0],
+        RecordBuilder().cell(0, HOSTILE).records[0],
+        RecordBuilder().output(0, HOSTILE).records[0],
+        RecordBuilder().note(HOSTILE).records[0],
+        RecordBuilder().answer(HOSTILE).records[0],
+        RecordBuilder().answer({"a": HOSTILE}).records[0],
     ],
     ids=lambda record: record["type"],
 )
@@ -116,7 +117,7 @@ def test_no_escape_sequence_and_no_markup_reaches_a_terminal(record: Record) -> 
 
 
 def test_failures_and_values_of_calls_are_made_visible_too() -> None:
-    told = Telling().cell(0, "c").wave(0, 0, 2).call(0, 0, HOSTILE, preview=HOSTILE).call(0, 1, error=HOSTILE)
+    told = RecordBuilder().cell(0, "c").wave(0, 0, 2).call(0, 0, HOSTILE, preview=HOSTILE).call(0, 1, error=HOSTILE)
     text = lines_of(told.records)
     assert not set(text) & set("\x1b\x07\r\u202e")
 
@@ -139,7 +140,7 @@ def test_short_json_stays_on_one_line() -> None:
 
 
 def test_a_run_with_a_child_reads_from_top_to_bottom() -> None:
-    text = lines_of(list(flat(nested())))
+    text = lines_of(list(flatten(nested())))
     order = ["question: How many?", "turn 1", "| ask()", "[1] question: Below?", "[1]     | FINAL(7)", "> 7"]
     assert [text.index(piece) for piece in order] == sorted(text.index(piece) for piece in order)
     assert "2 sub-calls: answered" in text
@@ -147,19 +148,19 @@ def test_a_run_with_a_child_reads_from_top_to_bottom() -> None:
 
 
 def test_the_answer_of_the_top_run_is_left_to_the_caller() -> None:
-    assert lines_of(Telling().answer("42").records) == ""
+    assert lines_of(RecordBuilder().answer("42").records) == ""
 
 
 def test_full_cuts_nothing() -> None:
-    records = Telling().output(0, "\n".join(map(str, range(100)))).records
+    records = RecordBuilder().output(0, "\n".join(map(str, range(100)))).records
     assert "more lines" in lines_of(records)
     assert "more lines" not in lines_of(records, full=True)
 
 
 def test_a_few_calls_are_told_one_by_one_and_many_are_counted() -> None:
-    few = Telling().cell(0, "c").wave(0, 0, 1).call(0, 0, "yes")
+    few = RecordBuilder().cell(0, "c").wave(0, 0, 1).call(0, 0, "yes")
     assert "→ yes" in lines_of(few.records)
-    many = Telling().cell(0, "c").wave(0, 0, 20)
+    many = RecordBuilder().cell(0, "c").wave(0, 0, 20)
     for number in range(20):
         many.call(0, number, error="no luck" if number % 2 else None)
     text = lines_of(many.records)
@@ -169,7 +170,7 @@ def test_a_few_calls_are_told_one_by_one_and_many_are_counted() -> None:
 
 
 def test_without_a_terminal_each_quarter_of_a_fan_out_is_told() -> None:
-    told = Telling().cell(0, "c").wave(0, 0, 100)
+    told = RecordBuilder().cell(0, "c").wave(0, 0, 100)
     for number in range(100):
         told.call(0, number)
     text = ticks_of(told.records)
@@ -184,44 +185,47 @@ def test_without_a_terminal_each_quarter_of_a_fan_out_is_told() -> None:
 
 def test_a_resumed_fan_out_that_asks_only_for_the_rest_ends_with_its_cell() -> None:
     waves = Waves()
-    told = Telling().wave(0, 0, 10).call(0, 8).call(0, 9).output(0, "done")
+    told = RecordBuilder().wave(0, 0, 10).call(0, 8).call(0, 9).output(0, "done")
     parts = [part for record in told.records for part in waves.take(record)]
     assert [part.text for part in parts] == ["10 sub-calls: answered · 2.0 s"]
     assert not waves.open
 
 
 def test_what_came_from_memory_is_said() -> None:
-    told = Telling().cell(0, "c").wave(0, 0, 5)
+    told = RecordBuilder().cell(0, "c").wave(0, 0, 5)
     for number in range(5):
         told.call(0, number, memo=number > 2)
     assert "5 sub-calls: answered, 2 from memory" in lines_of(told.records)
 
 
 def test_a_summary_is_not_told_as_a_turn() -> None:
-    [record] = Telling().turn(3, "So far: nothing.").records
+    [record] = RecordBuilder().turn(3, "So far: nothing.").records
     assert record["type"] == "turn"
     record["summary"] = True
     assert [part.text for part in narrate(record)] == [
-        "the history in short · root · 2.0 s · read 100 tokens, wrote 10",
+        "summary of the history · root · 2.0 s · read 100 tokens, wrote 10",
         "So far: nothing.",
     ]
 
 
 def test_calls_that_cost_nothing_are_not_told() -> None:
-    assert lines_of(Telling().cell(0, "budget()").call(0, 0, {"calls": 3}, kind="budget").records).count("\n") == 1
+    assert (
+        lines_of(RecordBuilder().cell(0, "budget()").call(0, 0, {"calls": 3}, kind="budget").records).count("\n")
+        == 1
+    )
 
 
 def test_a_drawing_shows_what_goes_on_below_what_happened() -> None:
     console, told, now = terminal(color_system=None), Trajectory(), iter(range(100))
     view = Drawing(console, told, clock=lambda: float(next(now)))
-    for record in Telling().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).call(0, 0).records:
+    for record in RecordBuilder().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).call(0, 0).records:
         told.add(record)
         view.write(record)
     console.print(view.now())
     view.close()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "1 of 10 sub-calls" in shown
-    assert "sub-calls are on their way" in shown
+    assert "waiting for sub-calls" in shown
     assert "2 model calls · 165 tokens · $0.6000" in shown
     assert shown.index("ask()") < shown.rindex("1 of 10")
 
@@ -237,7 +241,7 @@ def test_a_drawing_leaves_the_cursor_as_it_was() -> None:
 def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
     console = terminal(color_system=None)
     view = ScrollView(console)
-    for record in flat(nested()):
+    for record in flatten(nested()):
         view.write(record)
     view.close()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -248,15 +252,38 @@ def test_a_scroll_draws_code_and_output_with_the_child_further_in() -> None:
 
 def test_silence_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     view = NoView()
-    view.write(Telling().note("n").records[0])
+    view.write(RecordBuilder().note("n").records[0])
     view.close()
     assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_whole_words_and_whole_commands() -> None:
+    text = f"    {'word ' * 30}\nsay `{'rlm ' * 40}`"
+    assert streams.for_stream(text, io.StringIO()) == text
+    lines = streams.for_stream(text, Terminal()).split("\n")
+    assert all(len(line) <= 80 and line.startswith("    word") for line in lines[:2])
+    assert f"`{'rlm ' * 40}`" in lines
+
+
+def test_no_line_at_the_bottom_of_a_drawing_takes_two() -> None:
+    console = terminal(color_system=None, width=30)
+    view = Drawing(console, Trajectory())
+    for record in RecordBuilder().question().turn(0, "t", "c").cell(0, "ask()").wave(0, 0, 10).records:
+        view._trajectory.add(record)
+        view.write(record)
+    assert len(console.render_lines(view.now(), pad=False)) == 2
+    view.close()
 
 
 def test_spending_in_a_few_words() -> None:
     assert spending(Usage(1, 1_000, 0, 234, 0.0)) == "1 model call · 1,234 tokens"
     assert spending(Usage(2, 0, 0, 0, 1.5)) == "2 model calls · 0 tokens · $1.5000"
-    assert dollars(None) == " · price unknown"
+    assert cost_suffix(None) == " · price unknown"
 
 
 @pytest.mark.parametrize(

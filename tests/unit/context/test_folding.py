@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from rlm_langchain.context.folding import Folded, folded_quote, plain_words
+from rlm_langchain.context.folding import FoldedText, fold_quote, plain_words
 
 ALIKE = [
     ["\u00f6", "o\u0308"],
@@ -48,12 +48,12 @@ def test_what_looks_the_same_is_found_at_its_place(before, quoted, after, data):
 
     quote = written(quoted)
     text = written(before) + written(quoted) + written(after)
-    looked_for = folded_quote(quote)
+    looked_for = fold_quote(quote)
     if not looked_for:
         return
-    place = Folded(text).find(looked_for)
+    place = FoldedText(text).find(looked_for)
     assert place is not None
-    found = Folded(text[slice(*place)]).text
+    found = FoldedText(text[slice(*place)]).text
     assert looked_for in found
     # At most the rest of a ligature at either end, and what is not seen.
     assert len(found) - len(looked_for) <= 4
@@ -64,18 +64,18 @@ def test_what_looks_the_same_is_found_at_its_place(before, quoted, after, data):
 @settings(deadline=None)
 @given(text=some.text(MARKED, max_size=30))
 def test_every_form_of_a_text_folds_alike(form: Any, text):
-    assert Folded(unicodedata.normalize(form, text)).text == Folded(text).text
+    assert FoldedText(unicodedata.normalize(form, text)).text == FoldedText(text).text
     assert plain_words(unicodedata.normalize(form, text)) == plain_words(text)
 
 
 @settings(deadline=None)
 @given(some.text())
 def test_any_text_is_found_in_itself(text):
-    folded = Folded(text)
-    if looked_for := folded_quote(text):
+    folded = FoldedText(text)
+    if looked_for := fold_quote(text):
         place = folded.find(looked_for)
         assert place is not None
-        assert Folded(text[slice(*place)]).text.strip() == looked_for
+        assert FoldedText(text[slice(*place)]).text.strip() == looked_for
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_any_text_is_found_in_itself(text):
     ],
 )
 def test_what_does_not_look_the_same_is_not_found(text, quote):
-    assert Folded(text).find(folded_quote(quote)) is None
+    assert FoldedText(text).find(fold_quote(quote)) is None

@@ -180,7 +180,10 @@ def test_messages_become_roles_and_texts_and_keep_their_tool_calls(store):
         {"role": "pirate", "content": "aye"},
     ]
     assert "list of 5 messages" in ref["about"]
-    assert "1 system, 1 user, 1 assistant, 1 tool, 1 pirate" in ref["about"]
+    assert (
+        "1 system, 1 user, 1 assistant, 1 tool, 1 pirate; parts that are no text are left out: 1 image"
+        in ref["about"]
+    )
 
 
 def test_a_dict_that_looks_like_a_serialized_object_stays_data(store):

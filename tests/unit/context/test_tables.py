@@ -9,7 +9,7 @@ from langchain_core.messages import HumanMessage
 from rlm_langchain import create_rlm
 from rlm_langchain.context.describe import find_table
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.graph.strategy_choice import MANY, chosen
+from rlm_langchain.graph.strategy_choice import MANY_ITEMS, suitable_names
 from rlm_langchain.models.model import Model
 from rlm_langchain.testing.models import script
 
@@ -88,12 +88,12 @@ def test_a_table_whose_preview_is_cut_to_its_first_line_is_a_str():
     assert create_rlm(model).completion("How many?", store.with_short_preview(ref, 5))["answer"] == 1
 
 
-@pytest.mark.parametrize(("number", "many"), [(MANY - 1, False), (MANY, True)])
+@pytest.mark.parametrize(("number", "many"), [(MANY_ITEMS - 1, False), (MANY_ITEMS, True)])
 def test_only_long_lists_are_classified_and_counted(number, many):
     store = ContextStore()
-    assert ("classify_count" in chosen(store.reference(["item"] * number))) is many
-    assert "classify_count" not in chosen(store.reference({f"{n}": n for n in range(number)}))
-    assert "classify_count" not in chosen(store.reference("list of many\n" * number))
+    assert ("classify_count" in suitable_names(store.reference(["item"] * number))) is many
+    assert "classify_count" not in suitable_names(store.reference({f"{n}": n for n in range(number)}))
+    assert "classify_count" not in suitable_names(store.reference("list of many\n" * number))
 
 
 @pytest.mark.parametrize(("profile", "told"), [("compact", True), ("default", False)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.base import id as checkpoint_ids
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Send
@@ -63,3 +65,32 @@ def test_what_should_become_a_task_and_is_none_is_refused(paused: RLMRunnable, s
     saver.put_writes(kept.config, [(TASKS, None)], "another task")
     with pytest.raises(JournalError, match="not what was written"):
         paused.invoke(None, THREAD)
+
+
+@pytest.fixture
+def hour_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Begin a new process, by a clock that was set back."""
+
+    def back() -> None:
+        now = time.time_ns() - 3_600 * 10**9
+        monkeypatch.setattr(time, "time_ns", lambda: now)
+        monkeypatch.setattr(checkpoint_ids, "_last_v6_timestamp", None)
+
+    return back
+
+
+def test_a_clock_that_was_set_back_hides_no_answer(paused: RLMRunnable, hour_back: Callable[[], None]) -> None:
+    def told() -> tuple[Any, int]:
+        values = paused.graph.get_state(THREAD).values
+        return values.get("answer"), len([one for one in values["trajectory"] if one["type"] == "answer"])
+
+    hour_back()
+    assert paused.invoke(None, THREAD)["answer"] == "this"
+    assert told() == ("this", 1)
+    hour_back()
+    assert paused.invoke("and?", THREAD)["answer"] == "this"
+    assert told() == ("this", 2)
+    first = [*paused.graph.get_state_history(THREAD)][-2].config
+    hour_back()
+    assert paused.invoke("something else", {"configurable": first["configurable"]})["answer"] == "this"
+    assert told() == ("this", 1), "the thread goes on where the last run has left it"

@@ -31,7 +31,7 @@ from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.trajectory.journal import Journal, check_state
 from rlm_langchain.trajectory.messages import conversation, transcript
 
-FUZZ = int(os.environ.get("RLM_FUZZ", "10000"))
+FUZZ = int(os.environ.get("RLM_FUZZ", "4000"))
 
 CELLS = (
     "x = llm_query_batched(['a', 'b'])\nprint(x, budget())",
@@ -175,8 +175,8 @@ def used(journal: Journal, records: list[Any]) -> None:
         journal.next_name,
         journal.answers(),
         journal.runs(),
-        journal.given_up,
-        journal.last_seen,
+        journal.unfinished_cell,
+        journal.last_outputs,
     )
     _ = (
         journal.iterations,

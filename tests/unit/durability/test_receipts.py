@@ -42,7 +42,7 @@ def test_a_receipt_that_is_written_in_part_is_none_and_harms_no_other(tmp_path: 
     receipts = Receipts(path)
     with at_most(150_000):
         kept(receipts, "before", "x" * 1_000)
-        with pytest.raises(JournalError, match="cannot be kept"):
+        with pytest.raises(JournalError, match="cannot be stored"):
             kept(receipts, "cut", "x" * 200_000)
     kept(receipts, "after", "y")
     found = Receipts(path)  # of a process that comes while the other one still has the file open, or was killed
@@ -94,7 +94,7 @@ def test_a_line_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     receipts.write_sent({"place": "1", "usage": usage.record()})
     receipts.close()
     path.write_bytes(b"".join(2 * line for line in path.read_bytes().splitlines(keepends=True)))
-    assert [(one.place, one.used, one.lost) for one in Receipts(path).requests()] == [
+    assert [(one.call_path, one.used, one.lost) for one in Receipts(path).requests()] == [
         ("0", usage, False),
         ("1", usage, True),
     ]

@@ -285,7 +285,7 @@ def test_the_same_values_from_our_own_code_would_be_taken() -> None:
 def test_the_name_of_a_run_is_checked_where_it_becomes_a_path(run_id: Any, outside: Path) -> None:
     inside = Internal({"query": "q", "run": run_id, "path": ""})
     graph = rlm("FINAL(llm_query('x'))", checkpointer=InMemorySaver()).graph
-    with pytest.raises(JournalError, match="the name of the run is none of ours"):
+    with pytest.raises(JournalError, match="no run can have this name"):
         graph.invoke(inside, THREAD)
 
 

@@ -164,7 +164,7 @@ def test_what_is_known_is_answered_in_place_and_is_in_the_records(ask):
 
 
 def test_a_cell_that_asks_only_what_it_knows_does_not_go_on_for_ever(ask, monkeypatch):
-    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.IDLE", 50)  # thousands, and a test that takes its time
+    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.MAX_REPEATED_BATCHES", 50)  # thousands would take long
     model = script("while llm_query('again') != 'other':\n    pass", "FINAL('gave up')")
     output = ask(create_rlm(model), "q")
     assert (output["answer"], output["sub_calls"]) == ("gave up", 1)

@@ -42,6 +42,8 @@ def lookup(word: str, most: int = 2) -> Any:
         raise ToolException("the dictionary is closed today")
     if word == "raised":
         raise RuntimeError("sk-secret")
+    if word == "half":
+        return "half of a pair: \ud800"
     if word == "odd":
         return {1: "a key that is no text"}
     return {"word": word, "senses": [f"{word} {n}" for n in range(most)]}
@@ -78,7 +80,8 @@ def test_a_function_is_called_with_json_values_and_returns_them(sandbox: str, fu
     [
         ("lookup('said')", "lookup says: the dictionary is closed today"),
         ("lookup('raised')", "lookup failed: RuntimeError"),
-        ("lookup('odd')", "lookup returned a dict that is no JSON value"),
+        ("lookup('odd')", "lookup returned a dict that JSON cannot represent"),
+        ("lookup('half')", "lookup returned a str that JSON cannot represent"),
         ("lookup()", "lookup was called wrongly: missing a required argument: 'word'"),
         ("lookup('a', 1, 2)", "lookup was called wrongly: too many positional arguments"),
         ("lookup('a', least=1)", "lookup was called wrongly: got an unexpected keyword argument 'least'"),
@@ -272,15 +275,15 @@ def test_a_model_that_is_down_makes_no_function_run_again() -> None:
     ("given", "why"),
     [
         ([dictionary(name="llm_query")], "the REPL has a function of that name"),
-        ([dictionary(name="no name")], "no name in Python"),
+        ([dictionary(name="no name")], "not a valid name in Python"),
         ([dictionary(), dictionary()], "two of that name"),
         ([dictionary(guidance=" ")], "no guidance"),
         ([dictionary(usd=-1)], "usd=-1"),
         ([dictionary(usd=float("nan"))], "usd=nan"),
-        ([dictionary(signature="word")], "its signature names word, its function word, most"),
-        ([dictionary(signature="word, most): pass\ndef g(")], "not what Python has between the parentheses"),
-        ([dictionary(signature="word most")], "not what Python has between the parentheses"),
-        ([dictionary(function="lookup")], "cannot be called"),
+        ([dictionary(signature="word")], "its signature has word, its function word, most"),
+        ([dictionary(signature="word, most): pass\ndef g(")], "no valid parameter list"),
+        ([dictionary(signature="word most")], "no valid parameter list"),
+        ([dictionary(function="lookup")], "cannot be read"),
         ([lookup], "it is a function, not a HostFunction"),
         (["no_such_plugin"], "no_such_plugin"),
         ("lookup", r"give a list, \['lookup'\]"),

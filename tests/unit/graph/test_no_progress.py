@@ -13,12 +13,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from rlm_langchain import Budget, RLMOutput, create_rlm
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.progress import (
-    ALIKE_END,
-    ALIKE_TOLD,
-    REPEATS_END,
-    SAME_ERROR_END,
-    SAME_ERROR_TOLD,
-    SILENT_REPEATS_END,
+    MAX_REPEATS,
+    MAX_SAME_ERRORS,
+    MAX_SILENT_REPEATS,
+    MAX_SIMILAR_TURNS,
+    SAME_ERRORS_TO_WARN,
+    SIMILAR_TURNS_TO_WARN,
 )
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.testing.models import FunctionModel, script
@@ -84,8 +84,8 @@ def warnings(output: RLMOutput) -> list[int]:
 def test_a_model_that_goes_round_in_circles_is_warned_and_then_asked_for_its_answer(sandbox, cells, before):
     output = ran(cells, sandbox)
     assert (output["status"], output["stop_reason"], output["answer"]) == ("partial", "no_progress", "known")
-    assert output["iterations"] == before + REPEATS_END + 1
-    assert warnings(output) == [*range(before + 2, before + REPEATS_END + 1)]
+    assert output["iterations"] == before + MAX_REPEATS + 1
+    assert warnings(output) == [*range(before + 2, before + MAX_REPEATS + 1)]
 
 
 @both_sandboxes
@@ -105,7 +105,7 @@ def test_a_model_that_goes_round_in_circles_is_warned_and_then_asked_for_its_ans
     ],
 )
 def test_a_run_that_gets_on_is_not_ended(sandbox, play):
-    turns = SAME_ERROR_END + 3
+    turns = MAX_SAME_ERRORS + 3
     output = ran(lambda turn: play(turn) if turn < turns else "FINAL('done')", sandbox)
     assert (output["answer"], output["status"], output["iterations"]) == ("done", "complete", turns + 1)
 
@@ -124,8 +124,8 @@ def test_a_run_that_gets_on_is_not_ended(sandbox, play):
 def test_a_cell_that_may_move_something_on_in_silence_has_more_patience_but_not_for_ever(first, cell):
     output = ran(lambda turn: cell if turn else first)
     assert output["stop_reason"] == "no_progress"
-    assert output["iterations"] == 2 + SILENT_REPEATS_END + 1
-    done = ran(lambda turn: first if not turn else cell if turn <= SILENT_REPEATS_END else "FINAL('done')")
+    assert output["iterations"] == 2 + MAX_SILENT_REPEATS + 1
+    done = ran(lambda turn: first if not turn else cell if turn <= MAX_SILENT_REPEATS else "FINAL('done')")
     assert (done["answer"], done["status"]) == ("done", "complete")
 
 
@@ -135,18 +135,18 @@ def test_a_tool_that_is_polled_has_more_patience_and_another_reply_is_progress()
     def job(name: str) -> str:
         """The state of a job."""
         asked.append(1)
-        return "pending" if len(asked) % SILENT_REPEATS_END else f"at {len(asked)}"
+        return "pending" if len(asked) % MAX_SILENT_REPEATS else f"at {len(asked)}"
 
-    turns = 3 * SILENT_REPEATS_END
+    turns = 3 * MAX_SILENT_REPEATS
     output = ran(lambda turn: "print(job('a'))" if turn < turns else "FINAL('done')", tools=[job])
     assert (output["answer"], len(asked)) == ("done", turns)
 
 
 def test_other_code_with_the_same_error_is_warned_later_and_ended_later():
     output = ran(lambda turn: f"x = {turn}\nundefined")
-    assert (output["stop_reason"], output["iterations"]) == ("no_progress", SAME_ERROR_END + 1)
+    assert (output["stop_reason"], output["iterations"]) == ("no_progress", MAX_SAME_ERRORS + 1)
     told = [r for r in output["trajectory"] if r["type"] == "note" and "in this same error" in r["text"]]
-    assert len(told) == SAME_ERROR_END - SAME_ERROR_TOLD
+    assert len(told) == MAX_SAME_ERRORS - SAME_ERRORS_TO_WARN
 
 
 @both_sandboxes
@@ -165,7 +165,7 @@ def test_other_code_with_the_same_error_is_warned_later_and_ended_later():
 )
 def test_an_error_that_differs_by_a_number_or_a_name_is_the_same_error(sandbox, play):
     output = ran(play, sandbox)
-    assert (output["stop_reason"], output["iterations"]) == ("no_progress", SAME_ERROR_END + 1)
+    assert (output["stop_reason"], output["iterations"]) == ("no_progress", MAX_SAME_ERRORS + 1)
 
 
 @both_sandboxes
@@ -181,8 +181,8 @@ def test_an_error_that_differs_by_a_number_or_a_name_is_the_same_error(sandbox, 
 def test_programs_that_are_alike_and_bring_the_same_are_warned_late_and_ended_late(sandbox, play):
     rlm = create_rlm(player(play, lambda prompt: "yes"), sandbox=sandbox)
     output = rlm.invoke({"query": "q", "context": "x" * 20_000})
-    assert (output["stop_reason"], output["iterations"]) == ("no_progress", ALIKE_END + 2)
-    assert warnings(output) == [*range(ALIKE_TOLD + 2, ALIKE_END + 2)]
+    assert (output["stop_reason"], output["iterations"]) == ("no_progress", MAX_SIMILAR_TURNS + 2)
+    assert warnings(output) == [*range(SIMILAR_TURNS_TO_WARN + 2, MAX_SIMILAR_TURNS + 2)]
 
 
 @both_sandboxes
@@ -198,7 +198,7 @@ def test_programs_that_are_alike_and_bring_the_same_are_warned_late_and_ended_la
     ],
 )
 def test_a_run_that_pages_through_its_context_is_not_ended(sandbox, play):
-    turns = ALIKE_END + 3
+    turns = MAX_SIMILAR_TURNS + 3
     rlm = create_rlm(
         player(lambda turn: play(turn) if turn < turns else "FINAL('done')", lambda prompt: "no"), sandbox=sandbox
     )
@@ -211,7 +211,7 @@ def test_a_run_that_pages_through_its_context_is_not_ended(sandbox, play):
     "cell", ["import time\nprint(time.time())", "import datetime\nprint(datetime.datetime.now())"]
 )
 def test_the_time_that_a_clock_shows_is_no_progress(cell):
-    assert ran([cell])["iterations"] == 1 + REPEATS_END + 1
+    assert ran([cell])["iterations"] == 1 + MAX_REPEATS + 1
 
 
 def test_the_warning_is_what_the_model_reads_next_and_one_that_heeds_it_goes_on():
@@ -241,7 +241,7 @@ def test_a_child_run_that_repeats_itself_is_ended_too_and_its_answer_is_not_reme
     kids = [r["child"][-1] for r in output["trajectory"] if r["type"] == "call"]
     assert [(kid["status"], kid["stop_reason"]) for kid in kids] == [("partial", "no_progress")] * 2
     assert output["answer"] == ["so far", "so far"]
-    assert output["sub_calls"] == 2 * (REPEATS_END + 2)
+    assert output["sub_calls"] == 2 * (MAX_REPEATS + 2)
 
 
 def said(text: str, finish: str = "stop") -> AIMessage:

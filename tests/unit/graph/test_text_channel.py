@@ -6,22 +6,23 @@ import asyncio
 import json
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langchain_core.tools import ToolException
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, StateGraph
 
 from rlm_langchain import InputError, create_rlm
-from rlm_langchain.graph.text_channel import MARK, TextChannel
+from rlm_langchain.graph.text_channel import ENCODED_TAG, TextChannel
 from rlm_langchain.testing.models import script
 
 HALF, NUL = "a\udc80b", "a\x00b"
 
 
 @pytest.mark.parametrize(
-    "value", ["plain", HALF, NUL, None, 3, [NUL], [MARK, "x"], [MARK, json.dumps([MARK, NUL])]]
+    "value", ["plain", HALF, NUL, None, 3, [NUL], [ENCODED_TAG, "x"], [ENCODED_TAG, json.dumps([ENCODED_TAG, NUL])]]
 )
 def test_a_value_comes_back_as_it_was_and_no_row_holds_what_a_database_refuses(value: Any) -> None:
     channel = TextChannel(Any)
@@ -81,6 +82,20 @@ def test_what_was_replaced_in_a_question_is_told_to_the_model_and_in_the_traject
     assert "U+FFFD stands for 1 character" in note["text"]
 
 
+def test_an_answer_for_a_parent_graph_is_replaced_only_there(tmp_path: Path) -> None:
+    class Asking(TypedDict, total=False):
+        query: str
+        answer: Any
+
+    rlm = create_rlm(script(f"FINAL({NUL!r})"))
+    for node in (rlm.graph, rlm.as_node()):
+        parent = StateGraph(Asking).add_node("ask", node).add_edge(START, "ask").compile()
+        assert parent.invoke({"query": "q"})["answer"] == "a\ufffdb"
+        assert asyncio.run(parent.ainvoke({"query": "q"}))["answer"] == "a\ufffdb"
+    assert rlm.graph.invoke({"query": "q"})["answer"] == NUL
+    assert rlm.invoke("q")["answer"] == NUL
+
+
 @pytest.mark.parametrize("name", ["thread_id", "checkpoint_ns", "checkpoint_id"])
 @pytest.mark.parametrize("text", [HALF, NUL])
 def test_a_name_that_a_database_would_change_is_refused(name: str, text: str, tmp_path: Path) -> None:
@@ -88,6 +103,6 @@ def test_a_name_that_a_database_would_change_is_refused(name: str, text: str, tm
     rlm = create_rlm(script("FINAL(1)"), checkpointer=saver)
     config: Any = {"configurable": {"thread_id": "t", name: text}}
     for one in (rlm, rlm.graph):
-        with pytest.raises(InputError, match=f"the `{name}` .* holds NUL or half of a surrogate pair"):
+        with pytest.raises(InputError, match=f"the `{name}` .* contains NUL or a lone surrogate"):
             one.invoke({"query": "q"}, config)
     saver.conn.close()

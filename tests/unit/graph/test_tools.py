@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -452,6 +453,15 @@ def commands() -> Any:
     return Command(update={"x": 1})
 
 
+def unfinished() -> Any:
+    """Not awaited."""
+
+    async def later() -> AsyncIterator[int]:
+        yield 1
+
+    return [later()]
+
+
 def double_keys() -> Any:
     """Keys."""
     return {1: "a", "1": "b"}
@@ -465,6 +475,7 @@ def double_keys() -> Any:
         (wide, "wide ran, but its result is over 4,000 bytes"),
         (deep, "deep ran, but its result is nested deeper than 100 levels, or holds itself"),
         (commands, "commands ran, but it returned a Command, which only the graph of an agent could follow"),
+        (unfinished, "unfinished ran, but it returned a async_generator: let it await that"),
         (double_keys, "double_keys ran, but its result holds a dict with two keys that are '1' as text"),
     ],
 )
@@ -472,6 +483,17 @@ def test_what_cannot_be_given_is_told(given, why):
     code = f"try:\n    FINAL({given.__name__}())\nexcept Exception as error:\n    FINAL(str(error))"
     rlm = create_rlm(script(code), tools=[given], limits=Limits(value=4_000), sandbox="monty")
     assert rlm.invoke("q")["answer"].startswith(why)
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_half_of_a_surrogate_pair_in_a_result_is_replaced(sandbox):
+    def broken() -> Any:
+        """Text of a broken file."""
+        return {"a\ud800": ["\udfffb", "\x00"]}
+
+    code = "found = broken()\nFINAL([found, len(list(found)[0])])"
+    output = create_rlm(script(code), tools=[broken], sandbox=sandbox).invoke("q")
+    assert output["answer"] == [{"a\ufffd": ["\ufffdb", "\x00"]}, 2]
 
 
 @tool(response_format="content_and_artifact")
@@ -599,10 +621,91 @@ def rest(a: int, *others: int) -> int:
     return a
 
 
-@pytest.mark.parametrize(("given", "argument"), [(only_placed, "a: 'int'"), (rest, r"\*others: 'int'")])
+def anything(**kwargs: int) -> int:
+    """Has no names."""
+    return len(kwargs)
+
+
+def hidden(_a: int) -> int:
+    """Has one that LangChain never passes."""
+    return _a
+
+
+UNNAMED = [
+    (only_placed, "a: 'int'"),
+    (rest, r"\*others: 'int'"),
+    (anything, r"\*\*kwargs: 'int'"),
+    (hidden, "_a: 'int'"),
+]
+
+
+@pytest.mark.parametrize(("given", "argument"), UNNAMED)
 def test_a_function_whose_arguments_have_no_names_is_refused(given, argument):
     with pytest.raises(ConfigurationError, match=f"{given.__name__}.*{argument}.* cannot be passed by name"):
         create_rlm(script("FINAL(1)"), tools=[given])
+
+
+@pytest.mark.parametrize(
+    ("schema", "shown"),
+    [
+        ({}, ""),
+        ({"type": "object"}, ""),
+        ({"type": ["object", "null"], "title": "T", "properties": {}}, ""),
+        ({"unheard": 1}, "**others"),
+        ({"type": "object", "patternProperties": {"^a": {}}}, "**others"),
+        ({"anyOf": [{"properties": {"a": {"type": "integer"}}}, {"properties": {"b": True}}]}, "a: integer, b"),
+        ({"allOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {"properties": {"a": {}}}}}, "a"),
+    ],
+)
+def test_a_schema_says_what_a_tool_takes_in_any_of_its_ways_or_leaves_it_open(schema, shown):
+    made = StructuredTool(name="made", description="M.", args_schema=schema, func=lambda **given: given)
+    named = "made(a=1)" if shown else "made()"
+    output = create_rlm(script(f"FINAL(['got', {named}])"), tools=[made], sandbox="monty").invoke("q")
+    assert f"`made({shown})`" in output["trajectory"][0]["text"]
+    assert output["answer"] == ["got", {"a": 1} if shown else {}]
+
+
+@pytest.mark.parametrize("kind", ["string", "array", ["null", "string"]])
+def test_a_schema_that_is_of_no_object_is_refused(kind):
+    made = StructuredTool(name="made", description="M.", args_schema={"type": kind}, func=lambda **given: given)
+    with pytest.raises(ConfigurationError, match=r"'made' cannot be read: its type is .* arguments are an object"):
+        create_rlm(script("FINAL(1)"), tools=[made])
+
+
+def test_what_has_no_name_cannot_be_a_tool():
+    with pytest.raises(ConfigurationError, match=r"a partial has no name .*StructuredTool.from_function"):
+        create_rlm(script("FINAL(1)"), tools=[partial(rest, 1)])
+
+
+def seen(day: date, more: Any = None) -> str:
+    """Says what it was given."""
+    return repr((day, more))
+
+
+ARGUMENTS = {
+    "day=datetime.date(2024, 1, 2)": "None",
+    "datetime.date(2024, 1, 2), {2, 1}": "[1, 2]",
+    "datetime.datetime(2024, 1, 2), decimal.Decimal('1.5')": "1.5",
+    "'2024-01-02', [(1, {'a': datetime.time(3)}), 2**70]": "[[1, {'a': '03:00:00'}], 1180591620717411303424]",
+    "'2024-01-02', Item(datetime.timedelta(1))": "{'x': 86400.0}",
+    r"'2024-01-02', 'a\ud800'": "'a\ufffd'",
+    "'2024-01-02', float('nan')": "nan",
+    "'2024-01-02', print": "an argument of a call of tool holds a value of type builtin_function_or_method",
+    "'2024-01-02', [(n for n in [1])]": "Use list(...)",
+    "'2024-01-02', loop": "ValueError",
+}
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_arguments_arrive_in_the_form_that_they_have_in_json_or_are_told(sandbox):
+    define = "@dataclass\nclass Item:\n    x: object\nloop = []\nloop.append(loop)\ngot = []\n"
+    code = f"import datetime, decimal\nfrom dataclasses import dataclass\n{define}"
+    for given in ARGUMENTS:
+        code += f"try:\n    got.append(seen({given}))\n"
+        code += "except Exception as e:\n    got.append(f'{type(e).__name__}: {e}')\n"
+    answer = create_rlm(script(f"{code}FINAL(got)"), tools=[seen], sandbox=sandbox).invoke("q")["answer"]
+    missing = [(wanted, got) for wanted, got in zip(ARGUMENTS.values(), answer, strict=True) if wanted not in got]
+    assert missing == []
 
 
 def with_state(n: int, state: Annotated[dict[str, Any], InjectedState]) -> str:

@@ -25,6 +25,7 @@ from rlm_langchain import (
     NoAnswer,
     create_rlm,
 )
+from rlm_langchain.integrations.chat_model.chat_model import PROVIDERS_OPTIONS
 from rlm_langchain.integrations.chat_model.per_call import RLMCache
 from rlm_langchain.integrations.chat_model.question import question
 from rlm_langchain.integrations.chat_model.tools import bound_tools
@@ -158,6 +159,12 @@ async def test_a_reply_without_an_answer_says_why_there_is_none():
         assert reply.text.startswith("(no answer: iterations)\nWhat was seen last:\n")
         assert "42" in reply.text
         assert reply.response_metadata["status"] == "failed"
+
+
+@pytest.mark.parametrize("option", sorted(PROVIDERS_OPTIONS))
+def test_an_option_of_providers_is_taken_and_logged_with_where_it_belongs(option, caplog):
+    ChatRLM(create_rlm(script("FINAL(1)")), **{option: 0})
+    assert f"{option} of a ChatRLM: it changes nothing; set it on the models of the RLM" in caplog.text
 
 
 def test_stop_words_cut_the_reply():

@@ -134,7 +134,7 @@ def test_a_resumed_run_retrieves_nothing_again():
 
 
 def test_a_context_of_the_callers_own_is_refused():
-    with pytest.raises(InputError, match="its context it finds itself"):
+    with pytest.raises(InputError, match="retrieves its context itself"):
         create_hybrid_rlm(Counting(), script(COUNT)).invoke({"query": "q", "context": "x"})
 
 

@@ -248,7 +248,7 @@ def test_all_that_was_said_stays_in_one_context_however_often_it_is_moved():
 
 def test_what_was_moved_earlier_can_still_be_asked_about_when_its_message_is_history():
     moving = mover()
-    shelved = moving.shorter(ToolMessage(log("a"), tool_call_id="1", name="fetch"))
+    shelved = moving.shorten(ToolMessage(log("a"), tool_call_id="1", name="fetch"))
     fetched = AIMessage("", tool_calls=[{**call("fetch", name="a"), "id": "1"}])
     conversation = moving.conversation([HumanMessage("q"), fetched, shelved, AIMessage("ok"), *turns(0, 40)])
     [name] = references([shelved])
@@ -273,7 +273,7 @@ def test_a_note_says_how_large_the_history_is_as_it_is_stored():
     [note, *_] = mover().conversation(turns(0, 40))
     [ref] = references([note]).values()
     assert f"[{ref['size']:,} bytes of the conversation so far" in note.text
-    long = mover().shorter(HumanMessage("ü" * 2_000))
+    long = mover().shorten(HumanMessage("ü" * 2_000))
     assert "[2,000 characters of this message" in long.text
 
 
@@ -284,17 +284,17 @@ def test_short_conversations_are_left_alone():
 def test_what_is_no_text_stays_where_it_is():
     picture = {"type": "image", "base64": "", "mime_type": "image/png"}
     message = ToolMessage([{"type": "text", "text": log("a")}, picture], tool_call_id="1")
-    [note, other] = mover().shorter(message).content
+    [note, other] = mover().shorten(message).content
     assert (other, note["type"]) == (picture, "text")
     signed = AIMessage([{"type": "text", "text": log("a")}])
-    assert mover().shorter(signed) is signed
+    assert mover().shorten(signed) is signed
 
 
 def test_an_artifact_that_is_long_is_moved_too():
-    message = mover().shorter(ToolMessage(log("a"), tool_call_id="1", artifact={"whole": log("a")}))
+    message = mover().shorten(ToolMessage(log("a"), tool_call_id="1", artifact={"whole": log("a")}))
     assert ContextStore().load(message.artifact) == {"whole": log("a")}
     odd = ToolMessage("x", tool_call_id="1", artifact=[object()] * 1_000)
-    assert mover().shorter(odd) is odd
+    assert mover().shorten(odd) is odd
 
 
 def test_messages_in_a_command_are_moved():

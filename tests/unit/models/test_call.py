@@ -26,7 +26,7 @@ from rlm_langchain.models.call import (
     RetryPolicy,
     complete,
 )
-from rlm_langchain.models.learned import ROOM, Learned
+from rlm_langchain.models.learned import MIN_OUTPUT, Learned
 from rlm_langchain.models.model import FREE, Model
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.testing.models import FunctionModel
@@ -141,7 +141,7 @@ async def test_a_cancel_in_flight_passes_through_and_opens_the_gate(clock: Clock
             await asyncio.Event().wait()
 
     hanging = Model("m", Hanging(function=lambda _: ""))
-    task = asyncio.create_task(complete(hanging, HI, gate=gate, retry=clock.retry))
+    task = asyncio.create_task(complete(hanging, HI, limiter=gate, retry=clock.retry))
     await asked.wait()
     task.cancel("by test")
     with pytest.raises(asyncio.CancelledError, match="by test"):
@@ -183,7 +183,7 @@ async def test_the_gate_is_held_in_flight_and_not_between_tries() -> None:
     async def sleep(_: float) -> None:
         held.append(("waiting", gate.locked()))
 
-    await complete(model(reply), HI, gate=gate, retry=RetryPolicy(sleep=sleep))
+    await complete(model(reply), HI, limiter=gate, retry=RetryPolicy(sleep=sleep))
     assert held == [("asked", True), ("waiting", False), ("asked", True)]
     assert not gate.locked()
 
@@ -191,7 +191,7 @@ async def test_the_gate_is_held_in_flight_and_not_between_tries() -> None:
 async def test_the_gate_is_open_again_after_a_failure(clock: Clock) -> None:
     gate = asyncio.Semaphore(1)
     with pytest.raises(CallFailed):
-        await complete(failing(StatusError(400)), HI, gate=gate, retry=clock.retry)
+        await complete(failing(StatusError(400)), HI, limiter=gate, retry=clock.retry)
     assert not gate.locked()
 
 
@@ -297,7 +297,7 @@ async def test_a_step_behind_the_model_that_fails_is_no_error_of_the_provider(
     booked: list[Completion] = []
     ledger = Ledger(Budget())
     async with ledger.reserve(Usage(calls=1)) as entry:
-        with pytest.raises(CallFailed, match=f"behind the model .*{type(error).__name__}") as caught:
+        with pytest.raises(CallFailed, match=f"after the model .*{type(error).__name__}") as caught:
             await complete(chain, HI, retry=clock.retry, account=Account(entry, booked.append))
     assert (caught.value.code, caught.value.retries, clock.slept, asked) == ("unknown", 0, [], ["first"])
     assert [(one.text, one.failed) for one in booked] == [("42 pages", None)]
@@ -354,7 +354,7 @@ async def test_a_cap_that_a_window_has_no_room_for_is_lowered_and_the_prompt_is_
     assert sent == [cap, window - prompt], "it is told at once by how much"
     assert any("capped" in note for note in learned.take_notes())
     assert (await ask(retry=clock.retry)).text == "yes"
-    assert all(one <= max(window - prompt, ROOM) for one in sent[2:]), "it is remembered"
+    assert all(one <= max(window - prompt, MIN_OUTPUT) for one in sent[2:]), "it is remembered"
     assert learned.of("m").window is None, "nothing is wrong with the prompt"
 
 

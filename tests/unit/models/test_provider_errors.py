@@ -13,7 +13,7 @@ import pytest
 from langchain_core.exceptions import ContextOverflowError, ModelRateLimitError
 
 from rlm_langchain.models.provider_errors import RETRYABLE, SENTENCES, classify_error, window_in
-from rlm_langchain.models.provider_words import MOST_READ, scrub
+from rlm_langchain.models.provider_words import MAX_READ, redact
 
 
 class Response:
@@ -424,13 +424,13 @@ def test_a_long_text_of_a_provider_is_read_in_part(part: str) -> None:
         fault = classify_error(error)
         assert len(fault.message) < 600
         assert len(fault.words) <= 10_000
-    assert len(scrub(words)) <= 10_000
+    assert len(redact(words)) <= 10_000
     assert window_in(words) is None
 
 
 def test_half_a_key_at_the_end_of_what_is_read_is_not_shown() -> None:
     key = "0a1b2c3d4e5f6g7h" * 4
-    words = "no" + " " * (MOST_READ - 20) + key
+    words = "no" + " " * (MAX_READ - 20) + key
     assert "0a1b" not in classify_error(made("E", status_code=400, body={"message": words})).message
 
 

@@ -145,6 +145,33 @@ def test_ollama_is_found_as_it_finds_itself(host: str, url: str, monkeypatch: py
     assert (model.price, model.profile) == (FREE, "compact")
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "meant"),
+    [
+        ("gpt-4o", "OPENAI_API_KEY", "openai:gpt-4o"),
+        ("gpt-4o", "OPENROUTER_API_KEY", "openai/gpt-4o"),
+        ("claude-sonnet-4", "OPENROUTER_API_KEY", "anthropic/claude-sonnet-4"),
+        ("claude-sonnet-4", "ANTHROPIC_API_KEY", "anthropic:claude-sonnet-4"),
+        ("my-model", "OPENAI_BASE_URL", "openai:my-model"),
+        ("llama3", "OLLAMA_HOST", "ollama:llama3"),
+        ("Locl", "OPENAI_API_KEY", "local"),
+        ("my-model", "OPENAI_API_KEY", None),
+    ],
+)
+def test_a_name_without_a_provider_is_told_the_one_that_can_be_used_here(
+    name: str, variable: str, meant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:1/v1")
+    with pytest.raises(ConfigurationError) as raised:
+        resolve(name, "root")
+    assert (f"did you mean {meant}?" in str(raised.value)) == (meant is not None)
+
+
+def test_a_slip_in_the_name_of_a_provider_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="Did you mean openai:gpt-4o"):
+        resolve("opnai:gpt-4o", "root")
+
+
 @pytest.mark.parametrize("name", ["gpt-4o", "", ":x", "openai:", "  "])
 def test_a_name_of_no_form_is_told_the_forms(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"(?s)vendor/name.*openai:name.*local") as caught:

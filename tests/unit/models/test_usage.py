@@ -18,7 +18,7 @@ from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.models.call import RetryPolicy
 from rlm_langchain.models.messages import usage_of
 from rlm_langchain.models.model import Model, Price
-from rlm_langchain.models.usage import MOST_TOKENS, StreamedUsage
+from rlm_langchain.models.usage import MAX_TOKENS, StreamedUsage
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.run_scope import CompiledRLM
 from rlm_langchain.testing.models import FunctionModel
@@ -79,7 +79,7 @@ def reply(text: str, usage: Any, response: dict[str, Any]) -> AIMessage:
 
 def is_sound(used: Usage) -> bool:
     json.dumps(used.record(), allow_nan=False)
-    in_range = all(type(n) is int and 0 <= n <= 4 * MOST_TOKENS for n in used[:4])
+    in_range = all(type(n) is int and 0 <= n <= 4 * MAX_TOKENS for n in used[:4])
     return in_range and used.cached <= used.input and (used.cost is None or used.cost >= 0)
 
 

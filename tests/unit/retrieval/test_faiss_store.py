@@ -188,8 +188,8 @@ def test_whatever_is_edited_in_a_saved_store_is_refused(store, tmp_path):
 
 
 def test_numbers_that_are_not_those_of_the_vectors_are_refused(store, tmp_path):
-    kept = {name: one._replace(number=one.number + 9) for name, one in store._held.kept.items()}
-    save(tmp_path, store._held.index, kept, 99)
+    kept = {name: one._replace(number=one.number + 9) for name, one in store._table.documents.items()}
+    save(tmp_path, store._table.index, kept, 99)
     with pytest.raises(JournalError, match="damaged or was changed"):
         FAISSStore.load_local(tmp_path, Numbers())
 
@@ -198,7 +198,7 @@ def test_a_store_of_an_older_format_says_what_to_do(store, tmp_path):
     store.save_local(tmp_path)
     told = json.loads((tmp_path / "documents.json").read_text())
     (tmp_path / "documents.json").write_text(json.dumps({**told, "format": 2}))
-    with pytest.raises(JournalError, match=r"format 2, not 3.*make the store anew from its documents"):
+    with pytest.raises(JournalError, match=r"format 2, not 3.*build the store again from its documents"):
         FAISSStore.load_local(tmp_path, Numbers())
 
 
@@ -242,7 +242,7 @@ def test_containers_in_results_and_copies_are_their_own(store):
         store.get_by_ids(["e"])[0],
         store.similarity_search("7 7", k=1, filter={"tags": {"$exists": True}})[0],
         store.max_marginal_relevance_search("7 7", k=1, filter=lambda one: one.id == "e")[0],
-        other._held.kept["e"],
+        other._table.documents["e"],
     ]
     for found in results:
         found.metadata["tags"].append("y")
@@ -346,18 +346,18 @@ class Unasked(Numbers):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"filter": {"a": {"$regex": "x"}}}, r"'\$regex' .* there are \$eq, \$ne"),
-        ({"filter": {"$nor": [{"a": 1}]}}, r"'\$nor' .* there are \$and, \$or, \$not"),
+        ({"filter": {"a": {"$regex": "x"}}}, r"'\$regex' .* use \$eq, \$ne"),
+        ({"filter": {"$nor": [{"a": 1}]}}, r"'\$nor' .* use \$and, \$or, \$not"),
         ({"filter": {"a": {"$eq": 1, "b": 2}}}, "'b' in a filter"),
         ({"filter": {1: 2}}, "1 in a filter"),
         ({"filter": {"a": {"$in": "abc"}}}, "takes a list"),
-        ({"filter": {"$or": []}}, "not empty"),
-        ({"filter": {"$and": {"a": 1}}}, "takes a list"),
+        ({"filter": {"$or": []}}, "takes a non-empty list"),
+        ({"filter": {"$and": {"a": 1}}}, "takes a non-empty list"),
         ({"filter": {"a": {"$gt": None}}}, "takes a number"),
         ({"filter": {"a": {"$gt": math.nan}}}, "takes a number"),
         ({"filter": {"a": {"$exists": 1}}}, "True or False"),
-        ({"filter": "a = 1"}, "no filter"),
-        ({"filters": {"a": 1}}, "no option 'filters'; there are k, .*filter"),
+        ({"filter": "a = 1"}, "is not a filter"),
+        ({"filters": {"a": 1}}, "no option 'filters'; its options are k, .*filter"),
         ({"k": -1}, "k is -1"),
         ({"k": 1.5}, "k is 1.5"),
         ({"score_threshold": 1.5}, "score_threshold is 1.5"),
@@ -407,17 +407,17 @@ class Broken(Numbers):
     ("given", "match"),
     [
         (RuntimeError("sk-secret"), "embedding model failed"),
-        ([[1.0, 0.0]], "gave 1 vectors for 2 texts"),
-        ([[1.0, 0.0]] * 3, "gave 3 vectors for 2 texts"),
-        ([], "gave 0 vectors"),
-        (None, "width 3 does not go"),
-        ([[1.0], [1.0, 2.0]], "all of one width"),
-        ([[1.0, 0.0], [1.0, math.nan]], r"not finite \(number 1\)"),
+        ([[1.0, 0.0]], "returned 1 vectors for 2 texts"),
+        ([[1.0, 0.0]] * 3, "returned 3 vectors for 2 texts"),
+        ([], "returned 0 vectors"),
+        (None, "width 3 does not fit"),
+        ([[1.0], [1.0, 2.0]], "of the same width"),
+        ([[1.0, 0.0], [1.0, math.nan]], r"vector 1 with a number that is not finite"),
         ([[math.inf, 0.0], [1.0, 0.0]], "not finite"),
-        ([["x", "y"], [1, 2]], "no lists of numbers"),
-        ([[], []], "no lists of numbers"),
-        ({"data": 1}, "gave 1 vectors"),
-        (7, "gave a int"),
+        ([["x", "y"], [1, 2]], "not lists of numbers"),
+        ([[], []], "not lists of numbers"),
+        ({"data": 1}, "returned 1 vectors"),
+        (7, "returned a int"),
     ],
 )
 def test_what_fails_while_it_is_added_changes_nothing(tmp_path, given, match):
@@ -456,7 +456,7 @@ def test_what_fails_while_it_is_added_changes_nothing(tmp_path, given, match):
         (["1 0"], {"ids": [7]}, "7 is a int"),
         (["1 0"], {"ids": 7}, "given with a int"),
         (["1 0"], {"metadatas": {"n": 1}}, "given with a dict"),
-        (["1 0"], {"metadatas": ["x"]}, "no dict"),
+        (["1 0"], {"metadatas": ["x"]}, "is not a dict"),
         (["1 0"], {"metadatas": [{1: 2}]}, "keys are text"),
         (["1 0"], {"metadata": [{}]}, "no option 'metadata'"),
     ],
@@ -537,7 +537,7 @@ def test_metadata_is_loaded_as_it_was(tmp_path):
 @pytest.mark.parametrize("value", [Colour.RED, [Colour.RED], {"a": object()}, np.datetime64("2026-01-31")])
 def test_what_could_not_be_loaded_as_it_was_is_not_saved(tmp_path, value):
     store = FAISSStore.from_texts(["1 0"], Numbers(), [{"value": value}], ids=["x"])
-    with pytest.raises(InputError, match=r"document 'x' cannot be saved: it holds .*of an Enum, its `value`"):
+    with pytest.raises(InputError, match=r"document 'x' cannot be saved: it holds .*for an Enum, its `value`"):
         store.save_local(tmp_path)
     assert not [*tmp_path.glob("documents*")]
 
@@ -572,7 +572,7 @@ def test_what_cannot_be_pickled_says_what_to_do_instead():
     with pytest.raises(InputError, match=r"its embedding \(Connected\) cannot .*: use save_local"):
         pickle.dumps(store)
     assert copy.deepcopy(store).embedding is store.embedding
-    with pytest.raises(InputError, match=r"its embeddings \(Connected\) cannot .*: make one of the same corpus"):
+    with pytest.raises(InputError, match=r"its embeddings \(Connected\) cannot .*: create one with"):
         pickle.dumps(RLMRetriever(corpus="A heron.", embeddings=Connected()))
 
 

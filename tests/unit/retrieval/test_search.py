@@ -300,8 +300,8 @@ def test_a_resumed_run_pays_for_no_embedding_twice(home):
 def test_an_index_that_a_crash_left_half_embedded_is_finished_without_paying_again(home, monkeypatch):
     from rlm_langchain.retrieval import embedder
 
-    monkeypatch.setattr(embedder, "BATCH", 1)
-    monkeypatch.setattr(embedder, "FLIGHT", 1)
+    monkeypatch.setattr(embedder, "BATCH_SIZE", 1)
+    monkeypatch.setattr(embedder, "MAX_PARALLEL_REQUESTS", 1)
     model = Topics()
 
     def broken(texts: list[str]) -> Any:
@@ -322,7 +322,7 @@ def test_a_damaged_cache_of_vectors_is_an_error_once_and_then_made_anew(home):
     [cache] = (home / "vectors").glob("*.sqlite")
     cache.write_bytes(b"not a database, but long enough to be taken for one" * 100)
     texts = {**TEXTS, "new.txt": "A quince tart."}
-    with pytest.raises(Exception, match="vectors cannot be kept"):
+    with pytest.raises(Exception, match="vectors cannot be stored"):
         create_rlm(script(HYBRID), retriever=Topics()).completion("q", texts)
     assert create_rlm(script(HYBRID), retriever=Topics()).completion("q", texts)["status"] == "complete"
     with sqlite3.connect(cache) as database:

@@ -48,7 +48,7 @@ class Shop:
     async def process(self, model: Model, *, memo: bool = False, place: str = "0") -> tuple[str, int]:
         """Return the reply in a process of its own, and the tokens that all processes have read."""
         tree, messages = RunTree(Budget()), [HumanMessage("q")]
-        tree.keep(self.path)
+        tree.open_receipts(self.path)
         key = receipt_key(tree, model, messages, "" if memo else place)
         request = ModelRequest(model, messages, place, key, f"wave {place}{key}" if memo else None)
         try:

@@ -19,7 +19,7 @@ PRICE = Usage(cost=0.5)
 def after(path: Path) -> RunTree:
     """The tree in the next process."""
     tree = RunTree(Budget())
-    tree.keep(path)
+    tree.open_receipts(path)
     return tree
 
 

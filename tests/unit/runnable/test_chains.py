@@ -351,6 +351,10 @@ class Fixed(BaseRetriever):
         script("x").with_retry(),
         script("x").bind(stop=["x"]),
         Fixed(),
+        {"text": StrOutputParser(), "whole": RunnablePassthrough()},
+        RunnableParallel(text=RunnablePassthrough(), also=JsonOutputParser()),
+        RunnablePassthrough.assign(text=StrOutputParser()),
+        StrOutputParser().with_fallbacks([StrOutputParser()]),
     ],
     ids=lambda step: type(step).__name__,
 )

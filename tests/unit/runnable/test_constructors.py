@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import ConfigurableField
+from langchain_core.tools import StructuredTool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from rlm_langchain import (
     Budget,
@@ -29,7 +34,8 @@ from rlm_langchain import (
 )
 from rlm_langchain.integrations.hybrid import HybridRLM
 from rlm_langchain.integrations.mcp_server import create_mcp_server
-from rlm_langchain.testing.models import script
+from rlm_langchain.sandboxes.monty import MontySandbox
+from rlm_langchain.testing.models import FunctionModel, script
 
 
 class Nothing(BaseRetriever):
@@ -111,6 +117,56 @@ def test_so_is_a_keyword_that_there_is_not(name: str) -> None:
         (lambda: RLMContextMiddleware("name"), "give an RLM"),
         (lambda: ChatRLM("name"), "give an RLM"),
         (lambda: create_mcp_server(RLM, roots=["a text"]), "give Path"),
+        (
+            lambda: create_rlm(MODEL, checkpointer=SqliteSaver.from_conn_string("x")),
+            r"with SqliteSaver.from_conn_string\(\.\.\.\) as saver",
+        ),
+        (
+            lambda: create_rlm(MODEL, checkpointer=AsyncSqliteSaver.from_conn_string("x")),
+            r"async with AsyncSqliteSaver.from_conn_string\(\.\.\.\) as saver",
+        ),
+        (lambda: create_rlm(MODEL, checkpointer=InMemorySaver), r"a class.*InMemorySaver\("),
+        (lambda: create_rlm(MODEL, checkpointer="runs.db"), "'runs.db' .*with SqliteSaver.from_conn_string"),
+        (lambda: create_rlm(MODEL, checkpointer="postgres://u:secret@h/db"), "^(?!.*secret).*saver"),
+        (lambda: create_rlm(FunctionModel), "FunctionModel is a class.*instance"),
+        (lambda: create_rlm(MODEL, recursive_model=FunctionModel), "FunctionModel is a class.*instance"),
+        (lambda: create_rlm(MODEL, sandbox=MontySandbox), r"a class.*MontySandbox\(\)"),
+        (lambda: create_rlm(MODEL, sandbox="mony"), "did you mean 'monty'"),
+        (lambda: create_rlm(MODEL, strategies="peak").graph, "did you mean 'peek'"),
+        (lambda: create_rlm(MODEL, budget=Budget), r"a class.*Budget\("),
+        (lambda: create_rlm(MODEL, budget=3), "budget=3 .*instance of Budget"),
+        (lambda: create_rlm(MODEL, strategies=Strategy), r"a class.*Strategy\("),
+        (lambda: create_rlm(MODEL, strategies=3), "valid string or: .*path"),
+        (lambda: create_rlm(MODEL, tools=len), r"give a list, tools=\["),
+        (lambda: create_rlm(MODEL, tools=[StructuredTool]), "StructuredTool is a class of tools"),
+        (lambda: create_rlm(MODEL, output_schema={"name": "str"}), "names no type, so that any answer would fit"),
+        (lambda: create_rlm(MODEL, output_schema={"properties": {"a": {}}}), '"type": "object"'),
+        (lambda: create_rlm(MODEL, output_schema={"a": int}), "dict of types.*TypedDict"),
+        (
+            lambda: create_rlm(MODEL, output_schema={"name": "x", "schema": {}}),
+            "under 'schema': give that one alone",
+        ),
+        (
+            lambda: create_rlm(MODEL, output_schema={"type": "json_schema", "json_schema": {"schema": {}}}),
+            "under 'json_schema': give that one alone",
+        ),
+        (lambda: RLM.fork("a thread"), "config='a thread' .*thread_id"),
+        (lambda: RLM.batch("abc"), "a batch takes a list of inputs, not a str"),
+        (lambda: RLM.batch(["a", "b"], [{}]), "a batch of 2 inputs was given 1 configs"),
+        (lambda: RLM.configurable_fields(bugdet=ConfigurableField("b")), "did you mean 'budget'"),
+        (lambda: RLM.configurable_fields(budget="b"), "give ConfigurableField"),
+        (lambda: RLM.model_copy(update={"budget": {"calls": 3}}).graph, "budget=.* give Budget"),
+        (lambda: rlm_tool(RLM, "x", name="has a space"), "name='has a space': a tool's name is"),
+        (lambda: RLM.invoke("q", "a thread"), "config='a thread' .*thread_id"),
+        (lambda: RLM.bind(temperature=0).invoke("q"), r"'temperature'.*create_rlm\(model.bind\(temperature="),
+        (lambda: RLM.invoke("q", stop=["x"]), r"'stop'.*create_rlm\(model.bind\(stop="),
+        (lambda: RLM.pick("anwser"), "did you mean 'answer'"),
+        (lambda: RLM.pick(["answer", "trajetory"]), "did you mean 'trajectory'"),
+        (lambda: ChatRLM(RLM, top_p=1), "top_p: set that on the models"),
+        (lambda: ChatRLM(RLM, stop="END"), r"stop='END' .*give a list of words"),
+        (lambda: ChatRLM(RLM).invoke("q", stop="END"), r"stop='END' .*give a list of words"),
+        (lambda: ChatRLM(RLM).invoke("q", stop=[""]), "give a list of words"),
+        (lambda: ChatRLM(RLM).invoke("q", tool_choice="any"), "no tool is bound"),
     ],
 )
 def test_slips_are_told_with_the_way_out(make: Callable[[], Any], why: str) -> None:

@@ -69,7 +69,7 @@ def test_prompts_that_cannot_be_kept_do_not_end_a_run(monkeypatch: pytest.Monkey
     def full(*_: Any) -> Any:
         raise JournalError("the disk is full")
 
-    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.stored_list", full)
+    monkeypatch.setattr("rlm_langchain.graph.nodes.execute.store_texts", full)
     rlm = create_rlm(script("FINAL(llm_query('long ' * 100)[:5])"), checkpointer=InMemorySaver())
     output = rlm.invoke({"query": "q"}, THREAD)
     assert (output["answer"], output["status"]) == ("<long", "complete")
@@ -219,5 +219,5 @@ def test_the_command_keeps_what_its_threads_refer_to_and_says_what_went(home: Pa
 
 @pytest.mark.parametrize("said", ["30", "d", "-1d", "a month", "1y"])
 def test_an_age_needs_a_unit(said: str) -> None:
-    with pytest.raises(InputError, match="is no age"):
+    with pytest.raises(InputError, match="is not an age"):
         gc.seconds(said)

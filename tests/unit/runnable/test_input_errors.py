@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import pytest
 from langchain_core.messages import HumanMessage
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSingleOption
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
 from rlm_langchain import (
     Budget,
@@ -94,6 +96,23 @@ def test_a_misspelt_key_of_the_input_is_told_before_anything_is_paid() -> None:
     assert create_rlm(MODEL, sandbox="monty").invoke(more)["answer"] == 1, "other keys may be for other steps"
 
 
+@pytest.mark.parametrize("kind", ["image_url", "image", "file", "input_audio"])
+def test_a_question_with_a_picture_is_refused_wherever_it_comes_from(kind: str) -> None:
+    message = HumanMessage([{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "data:,x"}}])
+    rlm = create_rlm(MODEL, sandbox="monty")
+    node = StateGraph(MessagesState).add_node("ask", rlm.as_node(query="messages", answer="messages"))
+    chain = ChatPromptTemplate.from_messages([MessagesPlaceholder("asked")]) | rlm
+    for ask, given in (
+        (rlm, [message]),
+        (rlm, {"messages": [message]}),
+        (chain, {"asked": [message]}),
+        (node.add_edge(START, "ask").compile(), {"messages": [message]}),
+        (ChatRLM(rlm), [message]),
+    ):
+        with pytest.raises(InputError, match=f"a part of type '{kind}', and an RLM reads text"):
+            ask.invoke(given)  # type: ignore[attr-defined]
+
+
 def test_a_text_that_names_a_file_is_asked_about_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("all of it")
     name = str(tmp_path / "notes.txt")
@@ -101,6 +120,14 @@ def test_a_text_that_names_a_file_is_asked_about_with_a_warning(tmp_path: Path) 
     with pytest.warns(UserWarning, match=r"for the file, give Path\("):
         assert rlm.completion("q", name)["answer"] == len(name)
     assert rlm.completion("q", Path(name))["answer"] == len("all of it")
+    for texts in ([name, name], {"a": name}):
+        with pytest.warns(UserWarning, match=rf"holds the text '{name}': for the file, give Path\("):
+            assert rlm.completion("q", texts)["answer"] == len(texts)
+    assert rlm.completion("q", [name, "and more"])["answer"] == 2
+    with pytest.warns(UserWarning, match="the corpus is the text"):
+        RLMRetriever(corpus=name)
+    with pytest.warns(UserWarning, match="the context is the text"):
+        rlm_tool(rlm, name)
 
 
 def test_a_trace_takes_the_place_of_a_trace_only(tmp_path: Path) -> None:
@@ -143,10 +170,11 @@ def bare(x: int) -> int:
     ("options", "told"),
     [
         ({"root_model": None}, "a model is a name or a LangChain chat model, not NoneType"),
-        ({"root_model": "gpt"}, "'gpt' is no model name"),
+        ({"root_model": "gpt"}, "'gpt' is not a valid model name"),
+        ({"root_model": "locl"}, "did you mean local"),
         ({"recursive_model": 5}, "not int"),
         ({"recursive_model": []}, "names no model: leave it out"),
-        ({"recursive_model": ["a/b", "gpt"]}, "'gpt' is no model name"),
+        ({"recursive_model": ["a/b", "gpt"]}, "'gpt' is not a valid model name"),
         ({"tools": ["x"]}, "a tool is a LangChain tool or a function, not str"),
         ({"tools": [bare]}, "'bare' cannot be a tool: it needs a docstring"),
         ({"sub_tools": [lambda: 1]}, "cannot be a tool"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from rlm_langchain.sandboxes.monty.prelude_loader import (
     global_names,
-    loading,
+    module_code,
     modules,
     session_prelude,
 )
@@ -39,7 +39,7 @@ def world() -> dict[str, Any]:
 
 @functools.cache
 def ours(module: str) -> Any:
-    exec(loading(module), world())
+    exec(module_code(module), world())
     return world()[f"_rlm_module_{module}"]
 
 

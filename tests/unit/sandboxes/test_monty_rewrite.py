@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_langchain.sandboxes.monty.prelude_loader import loading, session_prelude
+from rlm_langchain.sandboxes.monty.prelude_loader import module_code, session_prelude
 from rlm_langchain.sandboxes.monty.prepare import Prepared, Refused, prepare
 
 DATA = Path(__file__).parents[2] / "data"
@@ -67,7 +67,7 @@ def changed(code: str) -> tuple[str, dict[str, Any]]:
     names: dict[str, Any] = {"__rlm_most__": 1 << 20, "__name__": "__main__"}
     exec(library(), names)
     for module in cell.modules:
-        exec(loading(module), names)
+        exec(module_code(module), names)
     return cell.code, names
 
 

@@ -541,7 +541,7 @@ def test_a_folder_is_never_taken_from_who_is_making_it(tmp_path: Path, monkeypat
             thread.join()
     assert sorted(made) == sorted(tmp_path.iterdir())
     for folder in made:
-        os.close(scratch._held.pop(folder))
+        os.close(scratch._locks.pop(folder))
 
 
 def test_a_launcher_can_be_started_while_other_threads_fork(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_langchain.sandboxes.wire import (
-    BATCH,
-    CROWD,
+    MAX_CALLS,
+    MAX_VALUES,
     BrokenProtocol,
     CallsRequested,
     Ended,
-    Given,
+    EndedWithAnswer,
     Message,
     Printed,
     Ready,
@@ -33,8 +33,8 @@ MESSAGES: list[tuple[object, Message]] = [
     (["out", "żółć 😀\x00"], Printed("żółć 😀\x00")),
     (["done", 1, None], Ended(1, None)),
     (["done", 7, "Traceback"], Ended(7, "Traceback")),
-    (["answer", 1, {"a": [1, 2.5, None, True]}, None], Given(1, {"a": [1, 2.5, None, True]}, None)),
-    (["answer", 1, "42", "Traceback"], Given(1, "42", "Traceback")),
+    (["answer", 1, {"a": [1, 2.5, None, True]}, None], EndedWithAnswer(1, {"a": [1, 2.5, None, True]}, None)),
+    (["answer", 1, "42", "Traceback"], EndedWithAnswer(1, "42", "Traceback")),
     (["calls", 1, [["llm", "p", None]]], CallsRequested(1, (Call("llm", "p"),))),
     (
         ["calls", 2, [["rlm", "q", "c"], ["search", "s", [1, {"k": "v"}]]]],
@@ -79,7 +79,7 @@ FORGED = {
     "a kind that is no name": b'["calls",1,[["../x","p",null]]]',
     "a kind in capitals": b'["calls",1,[["LLM","p",null]]]',
     "a kind that is long": encoded(["calls", 1, [["x" * 33, "p", None]]]),
-    "too many calls": encoded(["calls", 1, [["llm", "", None]] * (BATCH + 1)]),
+    "too many calls": encoded(["calls", 1, [["llm", "", None]] * (MAX_CALLS + 1)]),
     "nan": b'["answer",1,NaN,null]',
     "infinity": b'["answer",1,[-Infinity],null]',
     "a number over all bounds": b'["answer",1,1e999,null]',
@@ -94,7 +94,7 @@ FORGED = {
     "deep and open": b'["answer",1,' + b"[" * 1_000_000,
     "deep objects": b'["answer",1,' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b",null]",
     "a crowd of lists": b'["answer",1,[' + b"[]," * 500_000 + b"[]],null]",
-    "a crowd of numbers": encoded(["answer", 1, [0] * (CROWD + 1), None]),
+    "a crowd of numbers": encoded(["answer", 1, [0] * (MAX_VALUES + 1), None]),
     "control characters": b'["out","\x01"]',
 }
 
@@ -111,7 +111,9 @@ def test_a_forged_frame_is_a_broken_protocol(forgery):
 )
 def test_what_a_text_looks_like_does_not_matter(text):
     assert parsed(encoded(["out", text])) == Printed(text)
-    assert parsed(encoded(["answer", 1, [text, {text: text}], None])) == Given(1, [text, {text: text}], None)
+    assert parsed(encoded(["answer", 1, [text, {text: text}], None])) == EndedWithAnswer(
+        1, [text, {text: text}], None
+    )
 
 
 @pytest.mark.parametrize("forgery", ["a crowd of lists", "deep and open", "far too deep"])
@@ -126,7 +128,7 @@ def test_a_forged_frame_takes_no_more_memory_than_a_few_times_its_size(forgery):
 
 
 def test_the_greatest_crowd_fits_into_the_memory_that_a_step_may_take():
-    frame = b'["answer",1,[' + b'{"":{}},' * (CROWD // 3 - 10) + b"0],null]"
+    frame = b'["answer",1,[' + b'{"":{}},' * (MAX_VALUES // 3 - 10) + b"0],null]"
     tracemalloc.start()
     parsed(frame)
     _, peak = tracemalloc.get_traced_memory()
@@ -140,7 +142,7 @@ json_values = st.recursive(
     max_leaves=15,
 )
 tags = st.sampled_from(["ready", "out", "calls", "done", "answer", "open", ""])
-FUZZ = int(os.environ.get("RLM_FUZZ", "10000"))
+FUZZ = int(os.environ.get("RLM_FUZZ", "4000"))
 """Mutated frames."""
 
 PIECES = [
@@ -209,7 +211,7 @@ def told(message: Message) -> object:
             return ["out", text]
         case Ended(turn, error):
             return ["done", turn, error]
-        case Given(turn, value, error):
+        case EndedWithAnswer(turn, value, error):
             return ["answer", turn, value, error]
         case CallsRequested(turn, calls):
             return ["calls", turn, [[call.kind, call.prompt, call.context] for call in calls]]

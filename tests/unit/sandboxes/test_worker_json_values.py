@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import enum
 import json
-from collections import Counter, OrderedDict, defaultdict, namedtuple
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePosixPath
+from types import MappingProxyType, SimpleNamespace
+from typing import ClassVar
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +55,28 @@ class Colour(enum.IntEnum):
     RED = 1
 
 
+class Shade(enum.Enum):
+    DARK = "dark"
+
+
+class Moment(datetime):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    x: int
+    days: list[date]
+    unit: ClassVar[str] = "m"
+
+
+class Scalar:
+    """Like one of an array library, which no sandbox has."""
+
+    def item(self) -> int:
+        return 1
+
+
 Point = namedtuple("Point", "x y")
 
 
@@ -61,9 +91,21 @@ Point = namedtuple("Point", "x y")
         (Word("truth"), "truth"),
         ({Word("key"): 1}, {"key": 1}),
         (Colour.RED, 1),
+        (Shade.DARK, "dark"),
+        (Fraction(1, 3), "1/3"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (PurePosixPath("a/b"), "a/b"),
+        (Moment(2024, 1, 2, 3), "2024-01-02T03:00:00"),
+        (Decimal(5), 5),
+        (Decimal("-1e400"), "-1E+400"),
+        ({1, "a", None}, ["a", 1, None]),
+        (bytearray("ż".encode()), "ż"),
+        ({"a": deque([{Shade.DARK: 1}.keys()])}, {"a": [["dark"]]}),
+        (Measured(1, [date(2024, 1, 2)]), {"x": 1, "days": ["2024-01-02"]}),
         ("a\ud800b\udc00", "a\ufffdb\ufffd"),
         ("\ud83d\ude00", "😀"),
         ({"\udfff": "\udfff"}, {"\ufffd": "\ufffd"}),
+        ({date(2024, 1, 2): 1, UUID(int=1): 2}, {"2024-01-02": 1, "00000000-0000-0000-0000-000000000001": 2}),
     ],
 )
 def test_what_is_nearly_plain_becomes_plain(value, crosses_as):
@@ -93,15 +135,23 @@ def shared(levels: int) -> list:
 @pytest.mark.parametrize(
     ("value", "error", "says"),
     [
-        ({1, 2}, TypeError, "of type set.*sorted"),
-        (b"ab", TypeError, "of type bytes.*decode"),
+        (b"\xff", TypeError, "of type bytes.*hex"),
+        ([bytearray(b"\xff")], TypeError, "of type bytearray.*hex"),
+        (memoryview(b""), TypeError, "of type memoryview.*bytes"),
+        (map(str, ()), TypeError, "of type map.*list"),
+        (MappingProxyType({}), TypeError, "of type mappingproxy.*dict"),
+        (SimpleNamespace(), TypeError, "of type SimpleNamespace.*vars"),
+        (Decimal("nan"), ValueError, "holds nan"),
+        ({"a": {print}}, TypeError, "of type builtin_function_or_method.*Call it first"),
+        (Scalar(), TypeError, "of type Scalar.*str"),
         ((n for n in "ab"), TypeError, "of type generator.*list"),
-        (range(3), TypeError, "of type range.*list"),
-        ({}.keys(), TypeError, "of type dict_keys.*list"),
         (print, TypeError, "of type builtin_function_or_method"),
         (object(), TypeError, "of type object"),
         ([1, [{"a": 1j}]], TypeError, "of type complex.*str"),
         ({1: 2}, TypeError, "key of type int.*str"),
+        ({(1, 2): 2}, TypeError, "key of type tuple.*str"),
+        ({date(2024, 1, 2): 1, "2024-01-02": 2}, ValueError, "two keys that are the same"),
+        (dict.fromkeys("\ud800\ud801"), ValueError, "two keys that are the same"),
         (2**63, ValueError, "over 64 bits"),
         (-(2**63) - 1, ValueError, "over 64 bits"),
         (float("nan"), ValueError, "holds nan"),

@@ -12,8 +12,8 @@ from rlm_langchain.sandboxes.worker.determinism import clock
 from rlm_langchain.sandboxes.worker.repl import cell, tracebacks
 from rlm_langchain.sandboxes.worker.repl.answers import ANSWER_GIVEN, AnswerGiven
 from rlm_langchain.sandboxes.worker.repl.output import (
-    CROWD,
-    EAGER,
+    IMMEDIATE_PIECES,
+    MAX_PIECE,
     CellOutput,
     OutputLimit,
 )
@@ -41,13 +41,13 @@ def test_many_lines_wait_for_company():
         print(n, file=stream)
     there.empty()
     assert "".join(shown) == "".join(f"{n}\n" for n in range(5000))
-    assert EAGER < len(shown) < 1000
+    assert IMMEDIATE_PIECES < len(shown) < 1000
 
 
 def test_a_long_text_is_handed_over_in_parts():
     there, shown = screen(1 << 20)
-    there.wrapped().write("x" * (3 * CROWD + 1) + "\n")
-    assert [len(part) for part in shown] == [CROWD, CROWD, CROWD, 2]
+    there.wrapped().write("x" * (3 * MAX_PIECE + 1) + "\n")
+    assert [len(part) for part in shown] == [MAX_PIECE, MAX_PIECE, MAX_PIECE, 2]
 
 
 def test_nothing_is_handed_over_while_it_is_held():
@@ -219,7 +219,7 @@ def fixed(monkeypatch):
     for name in vars(time):
         monkeypatch.setattr(time, name, getattr(time, name))
     alarm = StillAlarm()
-    clock.Clock(1_700_000_000.0, alarm).rule()
+    clock.Clock(1_700_000_000.0, alarm).install()
     return alarm
 
 

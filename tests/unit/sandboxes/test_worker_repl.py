@@ -172,9 +172,9 @@ def test_time_is_up(pipes):
 def test_sleeping_longer_than_there_is_time_is_an_error_at_once(pipes):
     repl = main.Repl(pipes.channel, LIMITS)
     repl.start({}, "")
-    work = lambda: repl._stage.alarm.spend(6)  # noqa: E731
-    assert "TimeLimit" in repl._stage.play(work)
-    assert repl._stage.play(lambda: repl._stage.alarm.spend(1)) is None
+    work = lambda: repl._runner.alarm.spend(6)  # noqa: E731
+    assert "TimeLimit" in repl._runner.run_program(work)
+    assert repl._runner.run_program(lambda: repl._runner.alarm.spend(1)) is None
 
 
 def test_calls_are_for_cells_only(pipes):
@@ -190,9 +190,9 @@ def test_what_was_taken_away_is_back(repl, pipes):
 
 def test_memory_is_set_aside_again(repl, pipes):
     ran(repl, pipes, "1 / 0")
-    assert not repl._stage._ballast
+    assert not repl._runner._ballast
     ran(repl, pipes, "x = 1")
-    assert len(repl._stage._ballast) == runner.BALLAST
+    assert len(repl._runner._ballast) == runner.BALLAST
 
 
 def test_many_calls_go_out_in_waves(pipes):
@@ -237,9 +237,9 @@ def test_contexts_are_loaded_or_lazy(tmp_path, monkeypatch):
     text = '["ż", {"a": 1}]'
     (tmp_path / "json").write_text(text)
     size = path.stat().st_size
-    assert contexts.loaded([str(tmp_path / "json"), "json", 2, 20], LIMITS) == ["ż", {"a": 1}]
-    assert contexts.loaded([str(path), "text", 120, 100], LIMITS) == "żółw\r\n" * 20
-    lazy = contexts.loaded([str(path), "text", 120, size], LIMITS)
+    assert contexts.load_context([str(tmp_path / "json"), "json", 2, 20], LIMITS) == ["ż", {"a": 1}]
+    assert contexts.load_context([str(path), "text", 120, 100], LIMITS) == "żółw\r\n" * 20
+    lazy = contexts.load_context([str(path), "text", 120, size], LIMITS)
     assert type(lazy) is LazyText
     assert (len(lazy), lazy[5:8]) == (120, "\nżó")
     assert re.findall("ó", lazy[:6]) == ["ó"]
@@ -258,7 +258,7 @@ def test_a_text_that_does_not_fit_is_lazy(tmp_path, monkeypatch):
     monkeypatch.setattr(contexts, "_read", full)
     path = tmp_path / "context"
     path.write_text("abc")
-    lazy = contexts.loaded([str(path), "text", 3, 3], LIMITS)
+    lazy = contexts.load_context([str(path), "text", 3, 3], LIMITS)
     assert type(lazy) is LazyText
     os.close(lazy._source._fd)
     vars(re).update(before)
@@ -277,11 +277,11 @@ def system(monkeypatch):
 
 
 def test_randomness_comes_from_the_seed(system):
-    randomness.rule(7)
+    randomness.install(7)
     first = [os.urandom(8), os.urandom(0), os.getrandom(3)]
-    randomness.rule(7)
+    randomness.install(7)
     assert [os.urandom(8), os.urandom(0), os.getrandom(3)] == first
-    randomness.rule(8)
+    randomness.install(8)
     assert os.urandom(8) != first[0]
     assert (os.getpid(), os.getppid(), os.cpu_count(), os.uname().nodename) == (2, 1, 2, "rlm")
     assert not os.environ
@@ -291,7 +291,7 @@ def test_random_draws_its_seed_from_there(system):
     spec = importlib.util.find_spec("random")
     drawn = []
     for _ in range(2):
-        randomness.rule(7)
+        randomness.install(7)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         randomness.fix_random(module)

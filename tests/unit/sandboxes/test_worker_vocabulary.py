@@ -10,7 +10,7 @@ from rlm_langchain.sandboxes import wire
 from rlm_langchain.sandboxes.worker.determinism.scheduler import CooperativePool
 from rlm_langchain.sandboxes.worker.repl.answers import AnswerGiven, Answers
 from rlm_langchain.sandboxes.worker.repl.json_values import dumped
-from rlm_langchain.sandboxes.worker.repl.runner import CALL, values_in, waves
+from rlm_langchain.sandboxes.worker.repl.runner import SIMPLE_CALL_VALUES, batches, values_in
 from rlm_langchain.sandboxes.worker.repl.vocabulary import (
     LLMError,
     Vocabulary,
@@ -90,7 +90,7 @@ def test_failed_items_of_a_batch_are_named_up_to_a_few(host, words, capsys):
         (lambda w: w.rlm_query_batched(["a"], ["x", "y"]), ValueError, "1 queries need as many contexts, not 2"),
         (lambda w: w.llm_query("x" * (1 << 17)), ValueError, "a call of llm_query is bigger than 65,536 bytes"),
         (lambda w: w.rlm_query("q", {1}), TypeError, "a list or a dict, not set"),
-        (lambda w: w.rlm_query("q", [{1}]), TypeError, "a call of rlm_query holds a value of type set"),
+        (lambda w: w.rlm_query("q", [{print}]), TypeError, "a call of rlm_query holds a value of type builtin"),
     ],
 )
 def test_what_cannot_be_asked_says_why(words, host, call, error, says):
@@ -109,11 +109,11 @@ def test_a_batch_of_children_takes_queries_and_contexts_in_many_forms(words, hos
 
 
 def test_waves_are_as_few_as_fit():
-    assert list(waves(["aaaa", "bb", "cccc", "d"], 8)) == [["aaaa", "bb"], ["cccc", "d"]]
-    assert list(waves(["ż" * 4, "b"], 10)) == [["ż" * 4], ["b"]]
-    assert list(waves(["x" * 100], 10)) == [["x" * 100]], "a call that is too big was refused before"
-    assert [len(wave) for wave in waves(["1"] * 25_000, 1 << 20)] == [10_000, 10_000, 5_000]
-    assert list(waves([], 10)) == []
+    assert list(batches(["aaaa", "bb", "cccc", "d"], 8)) == [["aaaa", "bb"], ["cccc", "d"]]
+    assert list(batches(["ż" * 4, "b"], 10)) == [["ż" * 4], ["b"]]
+    assert list(batches(["x" * 100], 10)) == [["x" * 100]], "a call that is too big was refused before"
+    assert [len(wave) for wave in batches(["1"] * 25_000, 1 << 20)] == [10_000, 10_000, 5_000]
+    assert list(batches([], 10)) == []
 
 
 def test_frames_are_json():
@@ -142,21 +142,21 @@ def answered(answer, value):
 def test_the_first_answer_counts_and_is_taken_once(answers):
     answered(answers.FINAL, {"n": (1, 2)})
     answered(answers.FINAL, "two")
-    assert answers.taken() == '{"n":[1,2]}'
-    assert answers.taken() is None
+    assert answers.take_answer() == '{"n":[1,2]}'
+    assert answers.take_answer() is None
 
 
 def test_an_answer_is_copied_when_it_is_given(answers, names):
     answered(answers.FINAL, names["rows"])
     names["rows"].append(3)
-    assert answers.taken() == "[1,2]"
+    assert answers.take_answer() == "[1,2]"
 
 
 def test_an_answer_of_nothing_is_an_answer(answers):
     answered(answers.FINAL, None)
-    assert answers.taken() == "null"
+    assert answers.take_answer() == "null"
     answered(answers.FINAL, "")
-    assert answers.taken() == '""'
+    assert answers.take_answer() == '""'
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_answer_of_nothing_is_an_answer(answers):
 )
 def test_final_var_takes_a_name_or_a_value(answers, given, taken):
     answered(answers.FINAL_VAR, given)
-    assert answers.taken() == taken
+    assert answers.take_answer() == taken
 
 
 def test_final_var_of_an_unknown_name_says_what_there_is(answers, names):
@@ -188,12 +188,12 @@ def test_final_var_of_an_unknown_name_says_what_there_is(answers, names):
 def test_a_ready_answer_is_taken_once_and_final_comes_before_it(answers, names):
     names["answer"] = {"content": 1, "ready": True}
     answered(answers.FINAL, 2)
-    assert answers.taken() == "2"
-    assert answers.taken() is None, "an answer that FINAL has overruled answers no later cell"
+    assert answers.take_answer() == "2"
+    assert answers.take_answer() is None, "an answer that FINAL has overruled answers no later cell"
     assert names["answer"] == {"content": 1, "ready": False}
     names["answer"]["ready"] = True
-    assert answers.taken() == "1"
-    assert answers.taken() is None
+    assert answers.take_answer() == "1"
+    assert answers.take_answer() is None
 
 
 def test_show_vars_says_what_each_is(answers, names):
@@ -220,11 +220,11 @@ def test_show_vars_says_what_each_is(answers, names):
 def pool(host):
     from rlm_langchain.sandboxes.worker.determinism.thread_pool import Pool
 
-    return type("Pool", (Pool,), {"crew": CooperativePool(host, lambda: None)})
+    return type("Pool", (Pool,), {"pool": CooperativePool(host, lambda: None)})
 
 
 def asking(pool, prompt):
-    return pool.crew.exchange([json.dumps(["llm", prompt, None])])[0][0]
+    return pool.pool.exchange([json.dumps(["llm", prompt, None])])[0][0]
 
 
 def prompts(host):
@@ -243,7 +243,7 @@ def test_tasks_ask_together_and_go_on_in_order(pool, host):
         assert list(workers.map(twice, "abc")) == ["<<a>>", "<<b>>", "<<c>>"]
     assert prompts(host) == [["a", "b"], ["<a>", "<b>"], ["c"], ["<c>"]]
     assert order == ["a", "b", "c"]
-    assert pool.crew.refill == []
+    assert pool.pool.refill == []
 
 
 def test_a_pool_raises_what_its_task_raised(pool):
@@ -277,7 +277,7 @@ def test_waiting_for_futures_sends_what_they_ask(pool, host):
     from rlm_langchain.sandboxes.worker.determinism.thread_pool import install_waiting
 
     module = SimpleNamespace()
-    install_waiting(module, pool.crew)
+    install_waiting(module, pool.pool)
     workers = pool(4)
     tasks = [workers.submit(asking, pool, prompt) for prompt in "ab"]
     assert [task.result() for task in module.as_completed(tasks)] == ["<a>", "<b>"]
@@ -296,7 +296,7 @@ def test_a_future_that_nobody_will_fulfil_is_not_waited_for(pool):
     from rlm_langchain.sandboxes.worker.determinism.thread_pool import install_waiting
 
     module = SimpleNamespace()
-    install_waiting(module, pool.crew)
+    install_waiting(module, pool.pool)
     with pytest.raises(TimeoutError, match="1 futures will never be done"):
         list(module.as_completed([Future()]))
 
@@ -304,6 +304,6 @@ def test_a_future_that_nobody_will_fulfil_is_not_waited_for(pool):
 def test_a_wave_is_no_crowd():
     call = dumped(["rlm", "q,[{", [[0], {"a,": '["'}] * 10_000], "a call", 1 << 20)
     assert values_in(call) == wire._values(wire._STRING.sub(b"", call.encode())) + 1
-    assert values_in(dumped(["llm", "a,b,[]", '],["'], "a call", 100)) == CALL
-    frame = [joined(1, wave).encode() for wave in waves([call] * 5, 1 << 24)]
+    assert values_in(dumped(["llm", "a,b,[]", '],["'], "a call", 100)) == SIMPLE_CALL_VALUES
+    frame = [joined(1, wave).encode() for wave in batches([call] * 5, 1 << 24)]
     assert [len(wire.parsed(wave).calls) for wave in frame] == [2, 2, 1]

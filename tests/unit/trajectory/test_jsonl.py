@@ -7,19 +7,19 @@ import pytest
 
 from rlm_langchain.errors import InputError
 from rlm_langchain.trajectory.jsonl import Trace, read_trace, write_trace
-from rlm_langchain.trajectory.tree import flat
-from tests.records import Telling, nested
+from rlm_langchain.trajectory.tree import flatten
+from tests.records import RecordBuilder, nested
 
 
 def test_a_trace_reads_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     write_trace(path, nested())
-    assert read_trace(path) == list(flat(nested()))
+    assert read_trace(path) == list(flatten(nested()))
 
 
 def test_each_line_is_one_json_object(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    records = Telling().note("a\nb\u2028c\x00").answer(["é", None, 1.5]).records
+    records = RecordBuilder().note("a\nb\u2028c\x00").answer(["é", None, 1.5]).records
     write_trace(path, records)
     lines = path.read_bytes().split(b"\n")
     assert [json.loads(line) for line in lines[:-1]] == records
@@ -29,7 +29,7 @@ def test_each_line_is_one_json_object(tmp_path: Path) -> None:
 def test_a_record_is_in_the_file_as_soon_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     with Trace(path) as trace:
-        trace.write(Telling().note("now").records[0])
+        trace.write(RecordBuilder().note("now").records[0])
         assert len(read_trace(path)) == 1
 
 
@@ -44,7 +44,7 @@ def test_a_stream_tells_a_child_run_before_so_the_call_is_written_without_it(tmp
 
 def test_a_lone_surrogate_is_kept_in_the_file_and_replaced_when_read(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    write_trace(path, Telling().note("a\udc80b").records)
+    write_trace(path, RecordBuilder().note("a\udc80b").records)
     assert rb"a\udc80b" in path.read_bytes()
     [note] = read_trace(path)
     assert note["type"] == "note"
@@ -53,7 +53,7 @@ def test_a_lone_surrogate_is_kept_in_the_file_and_replaced_when_read(tmp_path: P
 
 def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    write_trace(path, Telling().note("one").note("two").records)
+    write_trace(path, RecordBuilder().note("one").note("two").records)
     path.write_bytes(path.read_bytes()[:-5])
     assert len(read_trace(path)) == 1
 
@@ -71,7 +71,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str, wrong: str) -> None:
     path = tmp_path / "t.jsonl"
-    write_trace(path, Telling().note("fine").records)
+    write_trace(path, RecordBuilder().note("fine").records)
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(InputError, match=wrong) as caught:
         read_trace(path)

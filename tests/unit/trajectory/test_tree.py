@@ -9,15 +9,15 @@ from rlm_langchain.trajectory.tree import (
     RunView,
     Trajectory,
     TurnView,
-    bare,
-    flat,
+    flatten,
+    without_child,
 )
 from rlm_langchain.types import Usage
-from tests.records import Telling, nested
+from tests.records import RecordBuilder, nested
 
 
 def test_records_of_a_child_run_are_taken_out_before_the_call_they_answered() -> None:
-    told = list(flat(nested()))
+    told = list(flatten(nested()))
     assert [(r["type"], r["path"]) for r in told][5:14] == [
         ("question", "1"),
         ("turn", "1"),
@@ -30,18 +30,18 @@ def test_records_of_a_child_run_are_taken_out_before_the_call_they_answered() ->
         ("output", ""),
     ]
     assert all("child" not in record for record in told)
-    assert list(flat(told)) == told
+    assert list(flatten(told)) == told
 
 
 def test_a_turn_that_was_lost_is_spent() -> None:
-    top = Telling().question().turn(0, "x").note("no reply came", "reader")
+    top = RecordBuilder().question().turn(0, "x").note("no reply came", "reader")
     top.records[-1].update(usage=Usage(1, 9, 0, 1, 0.25).record())
     assert Trajectory.of(top.records).spent.root == Usage(2, 109, 0, 11, 0.75)
 
 
 def test_flattening_leaves_the_result_as_it_was() -> None:
     records = nested()
-    list(flat(records))
+    list(flatten(records))
     assert records == nested()
     assert any("child" in record for record in records)
 
@@ -74,7 +74,7 @@ def test_every_model_call_is_counted_once() -> None:
 
 def test_what_a_child_run_has_spent_counts_while_it_goes_on() -> None:
     told = Trajectory()
-    for record in flat(nested()):
+    for record in flatten(nested()):
         told.add(record)
         if record["type"] == "output" and record["path"] == "1":
             break
@@ -83,13 +83,13 @@ def test_what_a_child_run_has_spent_counts_while_it_goes_on() -> None:
 
 
 def test_notes_stand_between_the_turns_they_came_between() -> None:
-    records = Telling().question().turn(0, "words").note("code, please").turn(1, "more").records
+    records = RecordBuilder().question().turn(0, "words").note("code, please").turn(1, "more").records
     kinds = ["turn" if isinstance(s, TurnView) else s["text"] for s in Trajectory.of(records).runs[""].steps]
     assert kinds == ["turn", "code, please", "turn"]
 
 
 def test_a_conversation_has_all_its_questions_each_before_its_turns_and_answer() -> None:
-    told = Telling().question("first").turn(0, "a").answer(1).question("second", None).turn(1, "b")
+    told = RecordBuilder().question("first").turn(0, "a").answer(1).question("second", None).turn(1, "b")
     run = Trajectory.of(told.records).runs[""]
     assert list(in_order(run)) == told.records
     assert run.answer is None, "the second question is open"
@@ -98,7 +98,7 @@ def test_a_conversation_has_all_its_questions_each_before_its_turns_and_answer()
 
 
 def test_a_call_that_was_asked_afresh_counts_twice_and_stands_with_its_last_answer() -> None:
-    told = Telling().turn(0, "t", "c").cell(0, "c").wave(0, 0, 1).call(0, 0, "old").wave(0, 0, 1)
+    told = RecordBuilder().turn(0, "t", "c").cell(0, "c").wave(0, 0, 1).call(0, 0, "old").wave(0, 0, 1)
     tree = Trajectory.of(told.call(0, 0, "new").records)
     assert tree.spent.sub.calls == 2
     record = tree.runs[""].cells[0].calls[0].record
@@ -107,8 +107,8 @@ def test_a_call_that_was_asked_afresh_counts_twice_and_stands_with_its_last_answ
 
 
 def test_a_trace_that_begins_in_the_middle_still_makes_a_tree() -> None:
-    child = Telling("4/2").question("lost").answer(1)
-    stray = Telling().call(9, 9, "whose?").output(9, "none")
+    child = RecordBuilder("4/2").question("lost").answer(1)
+    stray = RecordBuilder().call(9, 9, "whose?").output(9, "none")
     tree = Trajectory.of([*child.records, *stray.records])
     assert set(tree.runs) == {"4/2", "4", ""}
     assert tree.runs[""] == RunView("")
@@ -116,12 +116,12 @@ def test_a_trace_that_begins_in_the_middle_still_makes_a_tree() -> None:
 
 
 def test_a_price_that_is_unknown_makes_the_cost_unknown() -> None:
-    told = Telling().turn(0, "a", used=Usage(1, 5, 0, 5, None)).turn(1, "b")
+    told = RecordBuilder().turn(0, "a", used=Usage(1, 5, 0, 5, None)).turn(1, "b")
     assert Trajectory.of(told.records).spent.total.cost is None
 
 
 def test_only_a_call_has_something_to_take_out() -> None:
-    note = Telling().note("n").records[0]
-    assert bare(note) is note
-    call: Record = Telling().call(0, 0).records[0]
-    assert bare(call) is call
+    note = RecordBuilder().note("n").records[0]
+    assert without_child(note) is note
+    call: Record = RecordBuilder().call(0, 0).records[0]
+    assert without_child(call) is call

@@ -15,7 +15,7 @@ from rlm_langchain.cli.rendering.plain import Lines
 from rlm_langchain.cli.rendering.summary import RunResult
 from rlm_langchain.testing.models import FunctionModel, script
 from rlm_langchain.trajectory.jsonl import read_trace, write_trace
-from rlm_langchain.trajectory.tree import flat
+from rlm_langchain.trajectory.tree import flatten
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 LC = {
@@ -52,7 +52,7 @@ def ran(code: str, sandbox: str, home: Path) -> tuple[Any, Any, list[Any]]:
     saver = InMemorySaver()
     rlm = create_rlm(script(code, "FINAL('refused')"), sandbox=sandbox, checkpointer=saver, home=home)
     output = rlm.invoke("q", CONFIG)
-    return output, rlm.graph.get_state(CONFIG).values, [*flat(output["trajectory"])]
+    return output, rlm.graph.get_state(CONFIG).values, [*flatten(output["trajectory"])]
 
 
 def same(one: Any, other: Any) -> bool:

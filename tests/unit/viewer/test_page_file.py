@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from rlm_langchain.errors import InputError
-from rlm_langchain.trajectory.tree import flat
+from rlm_langchain.trajectory.tree import flatten
 from rlm_langchain.types import Usage
 from rlm_langchain.viewer.data import page_data
 from rlm_langchain.viewer.page import MODULES, RunPage, _part
-from tests.records import Telling, nested
+from tests.records import RecordBuilder, nested
 
 
 def test_only_what_the_policy_names_can_run() -> None:
@@ -45,7 +45,7 @@ def test_a_part_imports_only_the_parts_before_it() -> None:
 
 @pytest.mark.parametrize("query", ["</title><script>", "a\u202eb", "{{program}} {{data}}", "\ud800"])
 def test_what_stands_outside_the_data_is_escaped(query: str) -> None:
-    top = Telling().question(query).answer(f"{query}</noscript>")
+    top = RecordBuilder().question(query).answer(f"{query}</noscript>")
     page = RunPage(top.records).html()
     head, _, rest = page.partition("</title>")
     assert "<script" not in head
@@ -77,7 +77,7 @@ def test_a_large_page_is_not_put_into_a_notebook(monkeypatch: pytest.MonkeyPatch
 
 
 def states(**more: Any) -> str:
-    top = Telling().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 1).call(0, 0, **more)
+    top = RecordBuilder().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 1).call(0, 0, **more)
     [call] = page_data(top.records)["runs"][0]["steps"][0]["cells"][0]["batches"][0]["calls"]
     return str(call["state"])
 
@@ -92,14 +92,14 @@ def states(**more: Any) -> str:
         ({"error": "no"}, "failed"),
         ({"error": "no", "refused": "usd"}, "refused"),
         ({"error": "no", "refused": "declined"}, "declined"),
-        ({"child": Telling("0").question().answer("x", "partial", "usd").records}, "partial"),
+        ({"child": RecordBuilder("0").question().answer("x", "partial", "usd").records}, "partial"),
     ],
 )
 def test_a_call_has_a_state(more: dict[str, Any], state: str) -> None:
     assert states(**more) == state
 
 
-@pytest.mark.parametrize("form", [list, lambda records: [*flat(records)]])
+@pytest.mark.parametrize("form", [list, lambda records: [*flatten(records)]])
 def test_sums_are_those_of_the_ledger_in_a_result_and_in_a_trace(form: Any) -> None:
     runs = page_data(form(nested()))["runs"]
     assert [run["path"] for run in runs] == ["", "1"]
@@ -109,7 +109,14 @@ def test_sums_are_those_of_the_ledger_in_a_result_and_in_a_trace(form: Any) -> N
 
 def test_a_turn_that_was_lost_counts_and_calls_without_a_record_of_their_batch_are_there() -> None:
     top = (
-        Telling().question().turn(0, "", "x").cell(0, "x").call(0, 0, memo=True).call(0, 1).wave(0, 2, 2).call(0, 2)
+        RecordBuilder()
+        .question()
+        .turn(0, "", "x")
+        .cell(0, "x")
+        .call(0, 0, memo=True)
+        .call(0, 1)
+        .wave(0, 2, 2)
+        .call(0, 2)
     )
     top.note("lost", "reader").records[-1].update(usage=Usage(1, 9, 0, 1, 0.25).record(), lost=1)
     [run] = page_data(top.records)["runs"]
@@ -120,7 +127,7 @@ def test_a_turn_that_was_lost_counts_and_calls_without_a_record_of_their_batch_a
 
 
 def test_the_same_code_again_is_marked() -> None:
-    top = Telling().question()
+    top = RecordBuilder().question()
     for turn, code in enumerate(("x = 1", "x = 2", "x = 1")):
         top.turn(turn, "", code).cell(turn, code, turn).output(turn, "")
     turns = page_data(top.records)["runs"][0]["steps"]
@@ -130,7 +137,7 @@ def test_the_same_code_again_is_marked() -> None:
 
 def test_a_page_has_room_for_so_much_text_and_says_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlm_langchain.viewer.data.MOST_HELD", 1_000)
-    top = Telling().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 3)
+    top = RecordBuilder().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 3)
     for number in range(3):
         top.call(0, number, "y" * 800)
     [batch] = page_data(top.records)["runs"][0]["steps"][0]["cells"][0]["batches"]

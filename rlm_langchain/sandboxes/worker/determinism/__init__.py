@@ -1,1 +1,1 @@
-"""Clock, randomness and threads, the same in every replay."""
+"""Replaces clock, randomness and threads by versions that are the same in every replay."""

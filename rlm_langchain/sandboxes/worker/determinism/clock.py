@@ -1,7 +1,8 @@
-"""The time of a session: it starts where the host says, and moves only when the program reads it or sleeps.
+"""The clock of a session: it starts at a time set by the host, and advances only when the program reads it or
+sleeps.
 
-So a cell that runs again, on another machine and another day, sees the same times. The real clock is only used
-to limit the time of a cell.
+So a cell that runs again, on another machine and another day, sees the same times. The real clock is used only to
+limit the time of a cell.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Clock:
         self._alarm.spend(seconds)
         self._now += int(seconds * 1e9)
 
-    def rule(self) -> None:
+    def install(self) -> None:
         """Replace every function of `time` by this clock."""
         vars(time).update(self._counters())
         vars(time).update(self._calendar())
@@ -164,17 +165,17 @@ def fix_datetime(module: Any) -> None:
     module.datetime = datetime
 
 
-def fix_selectors(module: Any, pump: Callable[[], bool]) -> None:
+def fix_selectors(module: Any, send_waiting_calls: Callable[[], bool]) -> None:
     """Make waiting in an event loop send the calls of tasks, or else pass at once like `time.sleep`."""
     for name in ("SelectSelector", "PollSelector", "EpollSelector"):
         kind = getattr(module, name)
-        kind.select = _patient(kind.select, pump)
+        kind.select = _patient(kind.select, send_waiting_calls)
 
 
-def _patient(select: Any, pump: Callable[[], bool]) -> Any:
+def _patient(select: Any, send_waiting_calls: Callable[[], bool]) -> Any:
     def patient(self: Any, timeout: float | None = None) -> Any:
         ready = select(self, 0)
-        while not ready and timeout != 0 and pump():
+        while not ready and timeout != 0 and send_waiting_calls():
             ready = select(self, 0)
         if ready or timeout == 0:
             return ready

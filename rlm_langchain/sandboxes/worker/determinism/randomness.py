@@ -1,4 +1,4 @@
-"""The randomness of a session: drawn from the host's seed, the same in every replay."""
+"""The randomness of a session: generated from the host's seed, so that it is the same in every replay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CORES = 2
 """The number of processors that programs see."""
 
 
-def rule(seed: int) -> None:
+def install(seed: int) -> None:
     """Make the system's randomness, and other values that differ between processes, depend on the seed only."""
     draw = _drawing(seed)
     os.urandom = draw

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 STACK = 1 << 20
 """Stack size of each task, in bytes."""
 
-MOST = 64
+MAX_WAITING = 64
 """Tasks of one pool that may wait for the host at once."""
 
 
 class Task:
     """One submitted call, in a thread that runs only when it is its turn."""
 
-    def __init__(self, crew: CooperativePool, future: Any, work: Callable[[], Any]) -> None:
-        self._crew, self.future, self._work = crew, future, work
+    def __init__(self, pool: CooperativePool, future: Any, work: Callable[[], Any]) -> None:
+        self._pool, self.future, self._work = pool, future, work
         self._turn, self._back = allocate_lock(), allocate_lock()
         self._turn.acquire()
         self._back.acquire()
@@ -45,12 +45,12 @@ class Task:
         threading.stack_size(before)
         self._hand_over()
 
-    def go_on(self, replies: list[Any]) -> None:
+    def resume(self, replies: list[Any]) -> None:
         """Run until it makes another call or ends."""
         self.asks, self._replies = (), replies
         self._hand_over()
 
-    def park(self, calls: Sequence[str]) -> list[Any]:
+    def wait_for_replies(self, calls: Sequence[str]) -> list[Any]:
         """Wait for the replies to these calls. Called in the task's own thread."""
         self.asks = calls
         self._back.release()
@@ -58,20 +58,20 @@ class Task:
         return self._replies
 
     def _hand_over(self) -> None:
-        self._crew.running += 1
+        self._pool.running += 1
         self._turn.release()
         self._back.acquire()
-        self._crew.running -= 1
-        self._crew.check()
+        self._pool.running -= 1
+        self._pool.check()
 
     def _run(self) -> None:
         self._turn.acquire()
-        self._crew.tasks[get_ident()] = self
+        self._pool.tasks[get_ident()] = self
         try:
             self.future.set_result(self._work())
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             self.future.set_exception(error)
-        self._crew.tasks.pop(get_ident(), None)
+        self._pool.tasks.pop(get_ident(), None)
         self._back.release()
 
 
@@ -91,18 +91,17 @@ class CooperativePool:
     def exchange(self, calls: Sequence[str]) -> list[Any]:
         """Send calls to the host: at once, or together with the other tasks if this is a task."""
         task = self.tasks.get(get_ident())
-        return self._exchange(calls) if task is None else task.park(calls)
+        return self._exchange(calls) if task is None else task.wait_for_replies(calls)
 
-    def pump(self) -> bool:
-        """Send the calls of all waiting tasks, and let each continue with its replies. Return False if none
-        waits."""
+    def send_waiting_calls(self) -> bool:
+        """Send the calls of all waiting tasks, and resume each with its replies. Return False if none waits."""
         waiting = [task for task in self.tasks.values() if task.asks]
         if not waiting:
             return False
         replies = iter(self._exchange([call for task in waiting for call in task.asks]))
         shares = [[next(replies) for _ in task.asks] for task in waiting]
         for task, share in zip(waiting, shares, strict=True):
-            task.go_on(share)
+            task.resume(share)
         for fill in self.refill:
             fill()
         return True
@@ -113,5 +112,5 @@ class CooperativePool:
 
     def until(self, done: Callable[[], bool]) -> None:
         """Send calls until the condition is true, or no task waits any more."""
-        while not done() and self.pump():
+        while not done() and self.send_waiting_calls():
             pass

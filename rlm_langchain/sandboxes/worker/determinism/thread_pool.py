@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import _base
 from functools import partial
 
-from rlm_langchain.sandboxes.worker.determinism.scheduler import MOST, CooperativePool, Task
+from rlm_langchain.sandboxes.worker.determinism.scheduler import MAX_WAITING, CooperativePool, Task
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
@@ -22,18 +22,18 @@ class Future(BaseFuture):
 
     __module__ = "concurrent.futures"
 
-    def __init__(self, crew: CooperativePool) -> None:
+    def __init__(self, pool: CooperativePool) -> None:
         super().__init__()
-        self._crew = crew
+        self._pool = pool
 
     def result(self, timeout: float | None = None) -> Any:
         """Return the task's result, or raise its exception."""
-        self._crew.until(self.done)
+        self._pool.until(self.done)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return the task's exception, or None."""
-        self._crew.until(self.done)
+        self._pool.until(self.done)
         return super().exception(0)
 
 
@@ -42,7 +42,7 @@ class Pool(_base.Executor):
 
     __module__, __qualname__ = "concurrent.futures", "ThreadPoolExecutor"
 
-    crew: CooperativePool
+    pool: CooperativePool
 
     def __init__(
         self,
@@ -53,18 +53,18 @@ class Pool(_base.Executor):
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._max_workers = min(max_workers or MOST, MOST)
+        self._max_workers = min(max_workers or MAX_WAITING, MAX_WAITING)
         self._first: Callable[[], object] = partial(initializer, *initargs) if initializer else bool
         self._queue: list[Task] = []
         self._begun: list[Task] = []
         self._closed = False
-        self.crew.refill.append(self._fill)
+        self.pool.refill.append(self._fill)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Queue a call. It starts at once if there is room."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        task = Task(self.crew, Future(self.crew), lambda: (self._first(), fn(*args, **kwargs))[1])
+        task = Task(self.pool, Future(self.pool), lambda: (self._first(), fn(*args, **kwargs))[1])
         self._queue.append(task)
         self._fill()
         return task.future
@@ -76,8 +76,8 @@ class Pool(_base.Executor):
             for task in self._queue:
                 task.future.cancel()
         if wait:
-            self.crew.until(self._is_idle)
-            self.crew.refill = [fill for fill in self.crew.refill if fill != self._fill]
+            self.pool.until(self._is_idle)
+            self.pool.refill = [fill for fill in self.pool.refill if fill != self._fill]
 
     def _fill(self) -> None:
         """Start as many tasks as are allowed."""
@@ -93,22 +93,22 @@ class Pool(_base.Executor):
         return not self._begun and not self._queue
 
 
-def install(module: Any, crew: CooperativePool) -> None:
+def install(module: Any, pool: CooperativePool) -> None:
     """Replace the thread pool of `concurrent.futures.thread`."""
-    module.ThreadPoolExecutor = type("ThreadPoolExecutor", (Pool,), {"crew": crew, "__module__": Pool.__module__})
+    module.ThreadPoolExecutor = type("ThreadPoolExecutor", (Pool,), {"pool": pool, "__module__": Pool.__module__})
 
 
-def install_waiting(module: Any, crew: CooperativePool) -> None:
+def install_waiting(module: Any, pool: CooperativePool) -> None:
     """Replace the functions of `concurrent.futures._base` that wait for futures."""
-    module.as_completed = lambda fs, timeout=None: _as_completed(crew, fs)
-    module.wait = lambda fs, timeout=None, return_when=_base.ALL_COMPLETED: _wait(crew, fs, return_when)
+    module.as_completed = lambda fs, timeout=None: _as_completed(pool, fs)
+    module.wait = lambda fs, timeout=None, return_when=_base.ALL_COMPLETED: _wait(pool, fs, return_when)
 
 
-def _as_completed(crew: CooperativePool, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
+def _as_completed(pool: CooperativePool, fs: Iterable[BaseFuture]) -> Iterator[BaseFuture]:
     """Yield the futures as they complete; those that are done at the same time in the given order."""
     left = list(dict.fromkeys(fs))
     while left:
-        _until_enough(crew, left, _base.FIRST_COMPLETED)
+        _until_enough(pool, left, _base.FIRST_COMPLETED)
         ready = [future for future in left if future.done()]
         if not ready:
             raise TimeoutError(f"{len(left)} futures will never be done")
@@ -116,16 +116,16 @@ def _as_completed(crew: CooperativePool, fs: Iterable[BaseFuture]) -> Iterator[B
         yield from ready
 
 
-def _wait(crew: CooperativePool, fs: Iterable[BaseFuture], return_when: str) -> Any:
+def _wait(pool: CooperativePool, fs: Iterable[BaseFuture], return_when: str) -> Any:
     """Return the futures that are done, and the others."""
     futures = set(fs)
-    _until_enough(crew, futures, return_when)
+    _until_enough(pool, futures, return_when)
     done = {future for future in futures if future.done()}
     return _base.DoneAndNotDoneFutures(done, futures - done)
 
 
-def _until_enough(crew: CooperativePool, futures: Iterable[BaseFuture], return_when: str) -> None:
-    crew.until(lambda: _is_enough(list(futures), return_when))
+def _until_enough(pool: CooperativePool, futures: Iterable[BaseFuture], return_when: str) -> None:
+    pool.until(lambda: _is_enough(list(futures), return_when))
 
 
 def _is_enough(futures: list[BaseFuture], return_when: str) -> bool:

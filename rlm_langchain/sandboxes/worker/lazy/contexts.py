@@ -17,7 +17,7 @@ LONG = 1 << 20
 """Characters from which a piece of text is looked up in the contexts."""
 
 
-def loaded(context: list[Any], limits: dict[str, Any]) -> Any:
+def load_context(context: list[Any], limits: dict[str, Any]) -> Any:
     """Return the value of a context, given as `[path, kind, length, size]`, and then device and inode.
 
     Raises `MemoryError`, `OSError`, `ValueError`.
@@ -44,7 +44,7 @@ def place_of(text: Any, contexts: dict[str, Any]) -> list[Any] | None:
     """
     part = getattr(text, "origin", None)  # of a lazy text
     if part is not None:
-        return next(([name, *part.bytes()] for name, whole in contexts.items() if part.is_of(whole)), None)
+        return next(([name, *part.bytes()] for name, whole in contexts.items() if part.is_part_of(whole)), None)
     for name, whole in contexts.items() if len(text) >= LONG else ():
         if type(whole) is str and (at := whole.find(text)) >= 0:
             first = _size(whole, 0, at)

@@ -49,7 +49,7 @@ class LazyMatch:
         return f"<re.Match object; span={self.span()}, match={self._match[0]!r}>"
 
 
-def anchored(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> LazyMatch | None:
+def match_at(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> LazyMatch | None:
     """Return a match at `pos`, or None."""
     end = len(text) if endpos is None else min(endpos, len(text))
     size = WINDOW
@@ -61,7 +61,9 @@ def anchored(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int
         size *= 2
 
 
-def found(pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None) -> Iterator[LazyMatch]:
+def find_all(
+    pattern: re.Pattern[str], text: LazyText, pos: int = 0, endpos: int | None = None
+) -> Iterator[LazyMatch]:
     """Yield all matches, in order."""
     end = len(text) if endpos is None else min(endpos, len(text))
     size, empty, last = WINDOW, -1, False

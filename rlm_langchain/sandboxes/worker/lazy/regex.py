@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from rlm_langchain.sandboxes.worker.lazy.matches import LazyMatch, anchored, found
+from rlm_langchain.sandboxes.worker.lazy.matches import LazyMatch, find_all, match_at
 from rlm_langchain.sandboxes.worker.lazy.text import LazyText
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
@@ -47,13 +47,13 @@ class LazyPattern:
         """As in `re`."""
         if not _is_lazy(string):
             return self._pattern.search(string, *bounds)
-        return next(found(self._pattern, string, *bounds), None)
+        return next(find_all(self._pattern, string, *bounds), None)
 
     def match(self, string: Any, *bounds: int) -> Any:
         """As in `re`."""
         if not _is_lazy(string):
             return self._pattern.match(string, *bounds)
-        return anchored(self._pattern, string, *bounds)
+        return match_at(self._pattern, string, *bounds)
 
     def fullmatch(self, string: Any, *bounds: int) -> Any:
         """As in `re`: the text must fit into memory."""
@@ -63,13 +63,13 @@ class LazyPattern:
         """As in `re`."""
         if not _is_lazy(string):
             return self._pattern.finditer(string, *bounds)
-        return found(self._pattern, string, *bounds)
+        return find_all(self._pattern, string, *bounds)
 
     def findall(self, string: Any, *bounds: int) -> list[Any]:
         """As in `re`."""
         if not _is_lazy(string):
             return self._pattern.findall(string, *bounds)
-        return [_all_of(match) for match in found(self._pattern, string, *bounds)]
+        return [_all_of(match) for match in find_all(self._pattern, string, *bounds)]
 
     def split(self, string: Any, maxsplit: int = 0) -> list[Any]:
         """As in `re`: all pieces at once, so they must fit into memory."""
@@ -111,7 +111,7 @@ def _all_of(match: LazyMatch) -> Any:
 def _split(pattern: re.Pattern[str], text: LazyText, maxsplit: int) -> list[Any]:
     pieces: list[Any] = []
     at = 0
-    for n, match in enumerate(found(pattern, text)):
+    for n, match in enumerate(find_all(pattern, text)):
         if maxsplit and n >= maxsplit:
             break
         pieces += [text[at : match.start()], *match.groups()]
@@ -122,7 +122,7 @@ def _split(pattern: re.Pattern[str], text: LazyText, maxsplit: int) -> list[Any]
 def _subn(pattern: re.Pattern[str], repl: Any, text: LazyText, count: int) -> tuple[str, int]:
     parts: list[str] = []
     at = n = 0
-    for match in found(pattern, text):
+    for match in find_all(pattern, text):
         if count and n >= count:
             break
         parts += [str(text[at : match.start()]), repl(match) if callable(repl) else match.expand(repl)]

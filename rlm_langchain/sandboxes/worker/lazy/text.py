@@ -68,7 +68,7 @@ class LazyText:
         """The byte offsets of its start and end in the file."""
         return self._source.byte_of(self._start), self._source.byte_of(self._stop)
 
-    def is_of(self, whole: object) -> bool:
+    def is_part_of(self, whole: object) -> bool:
         """Return whether it is part of that text."""
         return type(whole) is LazyText and whole._source is self._source
 

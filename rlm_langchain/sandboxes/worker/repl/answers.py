@@ -32,45 +32,45 @@ class Answers:
         """Called once, when the cell has its answer."""
         self.hidden: set[str] = set()
         """Names that do not belong to the program."""
-        self._given: str | None = None
+        self._answer: str | None = None
 
     def FINAL(self, value: Any) -> None:  # noqa: N802 - the field's word
         """Answer with a value: text, a number, or lists and dicts of them. Ends the cell."""
         self.check()
-        if value is self._names.get("answer") and _is_form(value):
-            value = _filled_in(value)
-        self._given = dumped(value, "the answer", self._room)
+        if value is self._names.get("answer") and _is_answer_dict(value):
+            value = _content_of(value)
+        self._answer = dumped(value, "the answer", self._room)
         self.when_given()
         self.check()
 
     def check(self) -> None:
         """Raise `AnswerGiven` if the cell has its answer: it may not make calls or answer again."""
-        if self._given is not None:
+        if self._answer is not None:
             raise AnswerGiven
 
     def FINAL_VAR(self, name: Any) -> None:  # noqa: N802
         """Answer with a variable, given by its name."""
-        self.FINAL(self._looked_up(name) if issubclass(type(name), str) else name)
+        self.FINAL(self._variable(name) if issubclass(type(name), str) else name)
 
     def SHOW_VARS(self) -> str:  # noqa: N802
         """Return the variables of the REPL, one per line."""
-        lines = [f"{name}: {_about(self._names[name])}" for name in self._own()]
+        lines = [f"{name}: {_describe(self._names[name])}" for name in self._own()]
         return "\n".join(lines) or "(no variables yet)"
 
     def names(self) -> Namespace:
         """Return the names that the REPL defines for answering."""
         return {"FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SHOW_VARS": self.SHOW_VARS}
 
-    def taken(self) -> str | None:
+    def take_answer(self) -> str | None:
         """Return the cell's answer as JSON, once: the argument of FINAL, or a ready `answer`."""
-        given, self._given = self._given, None
+        given, self._answer = self._answer, None
         answer = self._names.get("answer")
         if type(answer) is not dict or not answer.get("ready") or "content" not in answer:
             return given
         answer["ready"] = False  # also when FINAL has won: it must not be the answer of a later cell
         return given or dumped(answer["content"], 'answer["content"]', self._room)
 
-    def _looked_up(self, name: str) -> Any:
+    def _variable(self, name: str) -> Any:
         bare = name.strip().strip("'\"")
         if bare in self._names:
             return self._names[bare]
@@ -90,20 +90,20 @@ class Answers:
         return [name for name in self._names if not name.startswith("__") and name not in self.hidden]
 
 
-def _is_form(value: Any) -> bool:
+def _is_answer_dict(value: Any) -> bool:
     """Return whether this is the dict in which a program may leave its answer, and not another dict of that
     name."""
     return type(value) is dict and "ready" in value and value.keys() <= {"content", "ready"}
 
 
-def _filled_in(form: Any) -> Any:
+def _content_of(form: Any) -> Any:
     if "content" not in form:
         raise ValueError("`answer` has no content yet: call FINAL with the value that you found.")
     form["ready"] = False
     return form["content"]
 
 
-def _about(value: Any) -> str:
+def _describe(value: Any) -> str:
     """Describe a variable in a few words."""
     kind = type(value).__name__
     if issubclass(type(value), str):
@@ -115,12 +115,12 @@ def _about(value: Any) -> str:
     return kind
 
 
-def let_answers_pass(threading: Any) -> None:
-    """Make a thread that answers end silently, like one that exits."""
-    told = threading.excepthook
+def silence_answers_in_threads(threading: Any) -> None:
+    """Make a thread that gives the answer end silently, like one that exits."""
+    report = threading.excepthook
 
     def excepthook(args: Any) -> None:
         if not issubclass(args.exc_type, AnswerGiven):
-            told(args)
+            report(args)
 
     threading.excepthook = excepthook

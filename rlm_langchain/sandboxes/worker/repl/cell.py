@@ -26,16 +26,16 @@ def run(code: str, name: str, names: Namespace) -> None:
     """Run a cell. Exceptions of the cell are passed on."""
     tree = parse(code, name)
     remember(name, code)
-    _let_answers_pass(tree)
-    last = _taken_off(tree)
+    _reraise_answers(tree)
+    last = _pop_last_expression(tree)
     body = _compiled(tree, name, "exec")
     show = last and _compiled(ast.Expression(last.value), name, "eval")
-    _evaluated(body, names)
+    _evaluate(body, names)
     if show:
-        _shown(_evaluated(show, names), as_text=_calls(last, "SHOW_VARS"))
+        _show(_evaluate(show, names), as_text=_is_call_of(last, "SHOW_VARS"))
 
 
-def _taken_off(tree: ast.Module) -> ast.Expr | None:
+def _pop_last_expression(tree: ast.Module) -> ast.Expr | None:
     """Remove the last statement from the tree and return it, if it is an expression."""
     match tree.body:
         case [*_, ast.Expr() as last]:
@@ -44,14 +44,14 @@ def _taken_off(tree: ast.Module) -> ast.Expr | None:
     return None
 
 
-def _let_answers_pass(tree: ast.Module) -> None:
+def _reraise_answers(tree: ast.Module) -> None:
     """Add a handler at the start of every `try` that passes on the end of an answered cell. A bare `except:`
     around `FINAL` would catch it, and a loop could continue for ever."""
     waiting: list[Any] = [tree]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Try) and node.handlers:
-            at = {name: getattr(node.handlers[0], name) for name in _PLACE}
+            at = {name: getattr(node.handlers[0], name) for name in _POSITION}
             kind = ast.Name(ANSWER_GIVEN, ast.Load(), **at)
             node.handlers.insert(0, ast.ExceptHandler(kind, None, [ast.Raise(None, None, **at)], **at))
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
@@ -59,7 +59,7 @@ def _let_answers_pass(tree: ast.Module) -> None:
             waiting += children if isinstance(children, list) else []
 
 
-_PLACE = ("lineno", "col_offset", "end_lineno", "end_col_offset")
+_POSITION = ("lineno", "col_offset", "end_lineno", "end_col_offset")
 
 
 def _compiled(tree: ast.AST, name: str, mode: str) -> CodeType:
@@ -67,7 +67,7 @@ def _compiled(tree: ast.AST, name: str, mode: str) -> CodeType:
     return compile(tree, name, mode, flags=flags, dont_inherit=True)  # type: ignore[call-overload, no-any-return]
 
 
-def _evaluated(code: CodeType, names: Namespace) -> Any:
+def _evaluate(code: CodeType, names: Namespace) -> Any:
     result = eval(code, names)  # noqa: S307 - running the cell is what this is for
     if code.co_flags & CO_COROUTINE:
         import asyncio
@@ -76,12 +76,12 @@ def _evaluated(code: CodeType, names: Namespace) -> Any:
     return result
 
 
-def _shown(value: Any, as_text: bool) -> None:
+def _show(value: Any, as_text: bool) -> None:
     if value is not None:
         print(shortened(str(value) if as_text else repr(value), SHOWN))
 
 
-def _calls(node: ast.Expr | None, name: str) -> bool:
+def _is_call_of(node: ast.Expr | None, name: str) -> bool:
     """Return whether an expression is a call of this function by name."""
     match node:
         case ast.Expr(value=ast.Call(func=ast.Name(id=called))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 DEEPEST = 32
@@ -13,21 +14,31 @@ MOST = 100_000
 """Most items of one value, over all levels. A nested list counts twice, because the host counts its brackets."""
 
 HINTS = {
-    "set": "Use sorted(...) or list(...).",
-    "frozenset": "Use sorted(...) or list(...).",
-    "bytes": "Use .decode().",
-    "bytearray": "Use .decode().",
+    "bytes": "It is no UTF-8 text: use .hex(), or decode it as what it is.",
+    "bytearray": "It is no UTF-8 text: use .hex(), or decode it as what it is.",
+    "memoryview": "Use bytes(...).",
+    "array": "Use list(...).",
+    "UserList": "Use list(...).",
     "generator": "Use list(...).",
+    "async_generator": "Collect its items: [item async for item in ...].",
+    "coroutine": "Await it first.",
     "map": "Use list(...).",
     "filter": "Use list(...).",
-    "range": "Use list(...).",
     "zip": "Use list(...).",
-    "dict_keys": "Use list(...).",
-    "dict_values": "Use list(...).",
-    "dict_items": "Use dict(...).",
+    "list_iterator": "Use list(...).",
+    "mappingproxy": "Use dict(...).",
+    "UserDict": "Use dict(...).",
+    "ChainMap": "Use dict(...).",
+    "SimpleNamespace": "Use vars(...).",
     "function": "Call it first.",
-    "complex": "Use str(...).",
+    "method": "Call it first.",
+    "builtin_function_or_method": "Call it first.",
+    "type": "Make an instance, or use its __name__.",
+    "complex": "Use str(...), or its parts .real and .imag.",
+    "Match": "Use .group(), or .groupdict().",
+    "UserString": "Use str(...).",
 }
+"""What to write instead, by the name of a type."""
 
 
 def dumped(value: Any, what: str, room: int) -> str:
@@ -59,7 +70,8 @@ def _too_big(what: str, room: int) -> str:
 class Plain:
     """Converts one value to JSON and counts its parts.
 
-    Instances of subclasses are written as their base type, tuples as lists.
+    Instances of subclasses are written as their base type, tuples as lists, and what has one form in JSON in that:
+    see `plain_form`.
     """
 
     def __init__(self, what: str, room: int) -> None:
@@ -74,11 +86,13 @@ class Plain:
         for base, write in _WRITERS:
             if issubclass(kind, base):
                 return write(self, value, depth)  # type: ignore[no-any-return]
-        hint = HINTS.get(kind.__name__, "")
-        raise TypeError(
-            f"{self._what} holds a value of type {kind.__name__}; only text, numbers, True, False, None, and "
-            f"lists and dicts of them can leave the REPL. {hint}".rstrip()
-        )
+        return self.of(self._simpler(value), depth)
+
+    def _simpler(self, value: Any) -> Any:
+        try:
+            return plain_form(value)
+        except TypeError as error:
+            raise TypeError(f"{self._what} holds {error}") from None
 
     def text(self, value: str, depth: int) -> str:
         """Convert a text, without lone surrogates."""
@@ -97,7 +111,9 @@ class Plain:
         """Convert a finite number."""
         if abs(value) < float("inf"):
             return float.__repr__(value)
-        raise ValueError(f"{self._what} holds {float.__repr__(value)}; use None or text for it")
+        raise ValueError(
+            f"{self._what} holds {float.__repr__(value)}, which is no number in JSON; use None or text"
+        )
 
     def sequence(self, value: list[Any] | tuple[Any, ...], depth: int) -> str:
         """Convert a list."""
@@ -105,14 +121,22 @@ class Plain:
         return f"[{','.join([self.of(item, depth + 1) for item in value])}]"
 
     def mapping(self, value: dict[Any, Any], depth: int) -> str:
-        """Convert a dict with text keys."""
+        """Convert a dict with keys that are texts, or have the form of one, such as dates."""
         self._enter(len(value), depth)
-        pairs = [f"{self._key(key)}:{self.of(item, depth + 1)}" for key, item in value.items()]
-        return f"{{{','.join(pairs)}}}"
+        pairs = {self._key(key): self.of(item, depth + 1) for key, item in value.items()}
+        if len(pairs) < len(value):
+            raise ValueError(f"{self._what} holds a dict with two keys that are the same as text")
+        return f"{{{','.join([f'{key}:{item}' for key, item in pairs.items()])}}}"
 
     def _key(self, key: Any) -> str:
         if issubclass(type(key), str):
             return self.text(key, 0)
+        try:
+            form = plain_form(key)
+        except TypeError:
+            form = None
+        if type(form) is str:
+            return self.text(form, 0)
         raise TypeError(
             f"{self._what} holds a dict with a key of type {type(key).__name__}; keys must be text: "
             "{str(k): v for k, v in d.items()}"
@@ -136,3 +160,82 @@ _WRITERS: tuple[tuple[type, Any], ...] = (
     (tuple, Plain.sequence),
     (dict, Plain.mapping),
 )
+
+
+def plain_form(value: Any) -> Any:
+    """Return the form that a value of the standard library has in JSON, whose parts may need the same.
+
+    Dates and times as ISO 8601 writes them, spans in seconds, sets sorted, dataclasses as dicts, enums by their
+    value. Raises `TypeError` for what has no such form: "a value of type ...", and what to write instead.
+    """
+    for base in type(value).__mro__:
+        if (form := _FORMS.get(f"{base.__module__}.{base.__qualname__}")) is not None:
+            return form(value)
+        if "__dataclass_fields__" in base.__dict__:
+            return _fields(value)
+    raise _formless(value)
+
+
+def _formless(value: Any) -> TypeError:
+    kind = type(value).__name__
+    hint = HINTS.get(kind, "Use str(...), or a dict of what matters in it.")
+    return TypeError(
+        f"a value of type {kind}; only text, numbers, True, False, None, and lists and dicts of them can leave the "
+        f"REPL. {hint}"
+    )
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    from dataclasses import fields
+
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _decoded(value: bytes | bytearray) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise _formless(value) from None
+
+
+def _decimal(value: Any) -> float | str:
+    """Return a number, or the text of one that a float would change."""
+    from decimal import Decimal
+
+    number = float(value)
+    return number if not value.is_finite() or value == Decimal(repr(number)) else str(value)
+
+
+def _in_order(value: Any) -> list[Any]:
+    try:
+        return sorted(value)
+    except TypeError:
+        return sorted(value, key=repr)
+
+
+def _iso(value: Any) -> str:
+    return value.isoformat()  # type: ignore[no-any-return]
+
+
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    "datetime.datetime": _iso,
+    "datetime.date": _iso,
+    "datetime.time": _iso,
+    "datetime.timedelta": lambda value: value.total_seconds(),
+    "decimal.Decimal": _decimal,
+    "fractions.Fraction": str,
+    "uuid.UUID": str,
+    "pathlib.PurePath": str,
+    "pathlib._local.PurePath": str,  # of Python 3.13
+    "enum.Enum": lambda value: value.value,
+    "builtins.bytes": _decoded,
+    "builtins.bytearray": _decoded,
+    "builtins.set": _in_order,
+    "builtins.frozenset": _in_order,
+    "builtins.range": list,
+    "builtins.dict_keys": list,
+    "builtins.dict_values": list,
+    "builtins.dict_items": list,
+    "collections.deque": list,
+}
+"""By the names of types, so that none of their modules is loaded."""

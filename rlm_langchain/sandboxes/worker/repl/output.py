@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-EAGER = 64
+IMMEDIATE_PIECES = 64
 """Number of pieces of a cell's output that are sent at once. Later ones are collected."""
 
-CROWD = 1 << 14
+MAX_PIECE = 1 << 14
 """Characters that are sent without waiting for more."""
 
 PAUSE = 0.02
@@ -72,25 +72,25 @@ class CellOutput(io.RawIOBase):
             self.empty()
 
     def _is_urgent(self) -> bool:
-        return self._pieces < EAGER or self._size > CROWD or _now() - self._last > PAUSE
+        return self._pieces < IMMEDIATE_PIECES or self._size > MAX_PIECE or _now() - self._last > PAUSE
 
     def empty(self) -> None:
         """Send what was collected."""
         text, self._waiting, self._size = "".join(self._waiting), [], 0
         self._pieces += 1
         self._last = _now()
-        for start in range(0, len(text), CROWD):
-            self._show(text[start : start + CROWD])
+        for start in range(0, len(text), MAX_PIECE):
+            self._show(text[start : start + MAX_PIECE])
 
     def wrapped(self) -> io.TextIOWrapper:
         """Return a text stream on this output, for `sys.stdout`."""
-        screen: Any = self
-        return io.TextIOWrapper(screen, "utf-8", "replaced", line_buffering=True)
+        raw: Any = self
+        return io.TextIOWrapper(raw, "utf-8", "replaced", line_buffering=True)
 
 
-def install(screen: CellOutput) -> io.TextIOWrapper:
+def install(raw: CellOutput) -> io.TextIOWrapper:
     """Make this the output of the code that runs next."""
-    stream = screen.wrapped()
+    stream = raw.wrapped()
     sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]
     return stream
 

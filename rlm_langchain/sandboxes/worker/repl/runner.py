@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 BALLAST = 4 << 20
 """Bytes set aside, so that a session that is out of memory can still report it, and run `del`."""
 
-CROWD = 110_000
+MAX_VALUES = 110_000
 """Values that one batch of calls may contain: less than the host reads in a frame, more than one call has."""
 
-CALL = 4
+SIMPLE_CALL_VALUES = 4
 """Number of values that a call counts for, with a text or no context."""
 
 
@@ -40,58 +40,58 @@ class CellRunner:
         """Create the runner. `check` raises if a cell may make no more calls."""
         self._channel, self._output, self._room = channel, limits["output"], limits["value"]
         self._check = check
-        self.crew = CooperativePool(self._exchanged, check)
+        self.pool = CooperativePool(self._exchange, check)
         self.alarm = Alarm(limits["seconds"], self._is_held)
         self.is_open = False
         """Whether calls can be made. Only a cell may make them."""
         self.turn = 0
         """The host's number for the current turn. The frame that ends the turn must contain it."""
-        self._one = RLock()
-        self._screen = CellOutput(self._output, self._show, channel.hold)
+        self._call_lock = RLock()
+        self._cell_output = CellOutput(self._output, self._show, channel.hold)
         self._ballast = bytearray(BALLAST)
 
-    def play(self, work: Callable[[], None]) -> str | None:
+    def run_program(self, work: Callable[[], None]) -> str | None:
         """Run code of the program. Return its error as a traceback for the program's author, or None."""
         if not self._ballast:
-            caught(self._set_aside)
-        self._screen = CellOutput(self._output, self._show, self._channel.hold)
-        self._stream = install(self._screen)
+            exception_of(self._set_aside)
+        self._cell_output = CellOutput(self._output, self._show, self._channel.hold)
+        self._stream = install(self._cell_output)
         self.alarm.new_cell()
-        errors = [caught(lambda: self._timed(work)), caught(self._flush)]
-        self._screen.empty()
-        if caught(self._check) is not None:
-            self.crew.dismiss()
+        errors = [exception_of(lambda: self._timed(work)), exception_of(self._flush)]
+        self._cell_output.empty()
+        if exception_of(self._check) is not None:
+            self.pool.dismiss()
         faults = (error for error in errors if error is not None and not isinstance(error, AnswerGiven))
-        return next((self._told(error) for error in faults), None)
+        return next((self._describe(error) for error in faults), None)
 
     def _is_held(self) -> bool:
         """Return whether the alarm must wait, because it would split a frame or leave a task alone."""
-        return bool(self._channel.hold.depth or self.crew.running)
+        return bool(self._channel.hold.depth or self.pool.running)
 
-    def _exchanged(self, calls: Sequence[str]) -> list[Any]:
+    def _exchange(self, calls: Sequence[str]) -> list[Any]:
         """Make calls and wait. The cell's time is stopped meanwhile. One thread at a time."""
-        with self._one:
+        with self._call_lock:
             if not self.is_open:
                 raise LLMError("calls can only be made while a cell runs")
             self._check()
             self._flush()
             self.alarm.stop()
-            self._screen.empty()
-            replies = [reply for wave in waves(calls, self._room) for reply in self._sent(wave)]
+            self._cell_output.empty()
+            replies = [reply for batch in batches(calls, self._room) for reply in self._send_batch(batch)]
             self.alarm.start()
             return replies
 
-    def _sent(self, wave: Sequence[str]) -> list[Any]:
+    def _send_batch(self, batch: Sequence[str]) -> list[Any]:
         """Send one batch of calls, and return its replies."""
-        self._screen.held = True
-        self._channel.send(joined(self.turn, wave))
+        self._cell_output.held = True
+        self._channel.send(joined(self.turn, batch))
         _, self.turn, replies = self._channel.receive()
-        self._screen.held = False
+        self._cell_output.held = False
         return replies  # type: ignore[no-any-return]
 
     def end(self, answer: str | None, error: str | None) -> None:
         """Tell the host how a cell ended. A call that another thread is still making is answered first."""
-        with self._one:
+        with self._call_lock:
             self.is_open = False
             if answer is None:
                 self._channel.send(ended(self.turn, error))
@@ -103,7 +103,7 @@ class CellRunner:
             self.alarm.start()
             work()
         finally:
-            while caught(self.alarm.stop) is not None:
+            while exception_of(self.alarm.stop) is not None:
                 pass  # it rang while it was being switched off
 
     def _flush(self) -> None:
@@ -111,7 +111,7 @@ class CellRunner:
         if not self._stream.closed:
             self._stream.flush()
 
-    def _told(self, error: BaseException) -> str:
+    def _describe(self, error: BaseException) -> str:
         from rlm_langchain.sandboxes.worker.repl.tracebacks import described
 
         self._ballast = bytearray()
@@ -124,32 +124,32 @@ class CellRunner:
         self._channel.send(f'["out",{quoted(text)}]')
 
 
-def waves(calls: Sequence[str], room: int) -> Iterator[list[str]]:
+def batches(calls: Sequence[str], room: int) -> Iterator[list[str]]:
     """Split the calls into as few frames as possible."""
-    wave: list[str] = []
+    batch: list[str] = []
     size = crowd = 0
     for call in calls:
         length, values = len(call.encode()) + 1, values_in(call)
-        if wave and (size + length > room or crowd + values > CROWD or len(wave) == BATCH):
-            yield wave
-            wave, size, crowd = [], 0, 0
-        wave.append(call)
+        if batch and (size + length > room or crowd + values > MAX_VALUES or len(batch) == BATCH):
+            yield batch
+            batch, size, crowd = [], 0, 0
+        batch.append(call)
         size, crowd = size + length, crowd + values
-    if wave:
-        yield wave
+    if batch:
+        yield batch
 
 
 def values_in(call: str) -> int:
     """Return how many values the host will count in a call: commas and brackets outside texts."""
     if not call.endswith(("]]", "}]")):
-        return CALL
+        return SIMPLE_CALL_VALUES
     import re
 
     bones = re.sub(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', "", call)
     return 1 + sum(map(bones.count, ",[{"))
 
 
-def caught(work: Callable[[], None]) -> BaseException | None:
+def exception_of(work: Callable[[], None]) -> BaseException | None:
     """Run `work` and return its exception, of any kind."""
     try:
         work()

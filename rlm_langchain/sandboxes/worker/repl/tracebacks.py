@@ -45,13 +45,13 @@ def described(error: BaseException) -> str:
 
 
 def _with_hint(text: str) -> str:
-    """A traceback, with what to do about it where that is known."""
-    said = text.rpartition("\n")[2]
-    hint = next((f"\nHint: {hint}." for mark, hint in HINTS if mark in said), "")
+    """Return a traceback with a hint, if there is one for its error."""
+    last_line = text.rpartition("\n")[2]
+    hint = next((f"\nHint: {hint}." for mark, hint in HINTS if mark in last_line), "")
     return text + hint
 
 
-_name_of = type.__dict__["__name__"].__get__  # past what a metaclass makes of it
+_name_of = type.__dict__["__name__"].__get__  # bypasses a metaclass that overrides it
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
@@ -88,8 +88,8 @@ def _without_modules(error: BaseException) -> str:
             lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}')
             lines += [f"    {line.strip()}" for line in source]
         tb = tb.tb_next
-    said = f": {error}" if error.args else ""
-    return "\n".join(["Traceback (most recent call last):", *lines[-200:], f"MemoryError{said}"])
+    message = f": {error}" if error.args else ""
+    return "\n".join(["Traceback (most recent call last):", *lines[-200:], f"MemoryError{message}"])
 
 
 def _own(tb: TracebackType | None) -> TracebackType | None:

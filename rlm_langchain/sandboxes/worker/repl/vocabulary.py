@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlm_langchain.sandboxes.worker.lazy.contexts import place_of
-from rlm_langchain.sandboxes.worker.repl.json_values import dumped, quoted, whole
+from rlm_langchain.sandboxes.worker.repl.json_values import dumped, plain_form, quoted, whole
 
 TYPE_CHECKING = False  # loading `typing` would take a tenth of the start
 if TYPE_CHECKING:
@@ -78,8 +78,11 @@ class Vocabulary:
         """Return what is left of the budget."""
         return self._one(("budget", "", None), "budget")  # type: ignore[no-any-return]
 
-    def _host_call(self, kind: str, prompt: str, context: Any = None) -> Any:
-        """Make any call to the host. Helpers use it to define more functions."""
+    def _host_call(self, kind: str, prompt: Any, context: Any = None) -> Any:
+        """Make any call to the host. Helpers use it to define more functions. A prompt that is a list is sent as
+        JSON."""
+        if type(prompt) is list:
+            prompt = _json_of(prompt, str(kind))
         return self._one((str(kind), prompt, context), str(kind))
 
     def _one(self, ask: Ask, word: str) -> Any:
@@ -104,6 +107,22 @@ class Vocabulary:
         if context is not None and not issubclass(type(context), str | list | tuple | dict):
             context = _as_text(context, word)
         return dumped([whole(kind), prompt, context], f"a call of {word}", self._room)
+
+
+def _json_of(prompt: list[Any], word: str) -> str:
+    """Return arguments as JSON. The host's own functions may take what no answer can hold, such as huge numbers."""
+    import json
+
+    def plain(value: Any) -> Any:
+        try:
+            return plain_form(value)
+        except TypeError as error:
+            raise TypeError(f"an argument of a call of {word} holds {error}") from None
+
+    text = json.dumps(prompt, default=plain)
+    if "\\ud" in text:  # perhaps half of a surrogate pair
+        text = json.dumps(json.loads(whole(json.dumps(prompt, default=plain, ensure_ascii=False))))
+    return text
 
 
 def _as_text(context: Any, word: str) -> str:

@@ -9,7 +9,11 @@ printed between `__rlm_frame__()` and `__rlm_sent__()`, so that the host can cou
 # ruff: noqa
 # mypy: ignore-errors
 
+import collections
+import datetime
+import decimal
 import json
+import pathlib
 
 LLMError = RuntimeError  # exceptions cannot be subclassed here; the host shows the right name
 _DEPTH = 32
@@ -21,9 +25,11 @@ _TOLD = 5
 
 
 def _rlm_sendable(value, what):
-    """Count the values in it. Raises unless all are JSON: 64-bit integers, finite floats, no cycle, not too
-    large."""
-    size, nodes, waiting = 0, 0, [(value, 0)]
+    """Return the value with nothing but what JSON has, and how many values it holds.
+
+    Raises unless all are JSON or have one form in it: 64-bit integers, finite floats, no cycle, not too large.
+    """
+    size, nodes, waiting, is_plain = 0, 0, [(value, 0)], True
     while waiting:
         item, depth = waiting.pop()
         nodes += 1
@@ -36,31 +42,121 @@ def _rlm_sendable(value, what):
                 raise ValueError(f"{what} holds an integer of more than 64 bits; make it a str")
         elif isinstance(item, float):
             if item - item != 0.0:
-                raise ValueError(f"{what} holds {item}, which is no finite number")
+                raise ValueError(f"{what} holds {item}, which is no number in JSON; use None or text")
         elif isinstance(item, (list, tuple, dict)):
             nodes += 1  # the host counts brackets
             if depth >= _DEPTH:
                 raise ValueError(f"{what} is nested more than {_DEPTH} levels deep, or contains itself")
+            is_plain = is_plain and not isinstance(item, tuple)
+            if isinstance(item, dict):
+                is_plain = is_plain and all([isinstance(key, str) for key in item])
             waiting.extend([(part, depth + 1) for part in _parts(item, what)])
         else:
-            raise TypeError(
-                f"{what} holds a {type(item).__name__}; only text, numbers, booleans, None, lists and dicts "
-                "can leave the REPL: convert it first, with str(x) or list(x)"
-            )
+            is_plain = False
+            waiting.append((_form(item, what), depth))
         if size > __rlm_most__:
             raise ValueError(f"{what} is too large: at most {__rlm_most__:,} bytes can leave the REPL at once")
         if nodes > _NODES:
             raise ValueError(f"{what} holds more than {_NODES:,} items, or holds the same ones many times")
-    return nodes
+    return (value if is_plain else _plain(value, what, 0)), nodes
+
+
+def _plain(value, what, depth):
+    """Return the value with nothing but what JSON has."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if depth > _DEPTH:
+        raise ValueError(f"{what} is nested more than {_DEPTH} levels deep, or contains itself")
+    if isinstance(value, dict):
+        return _plain_dict(value, what, depth)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, what, depth + 1) for item in value]
+    return _plain(_form(value, what), what, depth)
+
+
+def _plain_dict(value, what, depth):
+    made = {}
+    for key, item in value.items():
+        name = key if isinstance(key, (int, float)) or key is None else _key(key, what)
+        if name in made:
+            raise ValueError(f"{what} holds a dict with two keys that are the same as text")
+        made[name] = _plain(item, what, depth + 1)
+    return made
+
+
+def _form(value, what):
+    """Return the form that a value has in JSON, whose parts may need the same: see the other sandbox's
+    `plain_form`."""
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, decimal.Decimal):
+        return _number(value)
+    if isinstance(value, (set, frozenset)):
+        return _in_order(value)
+    if isinstance(value, (range, collections.deque)) or type(value).__name__ in _VIEWS:
+        return list(value)
+    if isinstance(value, pathlib.Path):
+        return str(value)
+    if hasattr(value, "__rlm_fields__") and type(value).__name__ != "type":
+        return {name: getattr(value, name) for name in value.__rlm_fields__}
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except ValueError:
+            pass
+    kind = type(value).__name__
+    raise TypeError(
+        f"{what} holds a value of type {kind}; only text, numbers, booleans, None, lists and dicts of them can "
+        f"leave the REPL. {_HINTS.get(kind, 'Use str(...), or a dict of what matters in it.')}"
+    )
+
+
+_VIEWS = ("dict_keys", "dict_values", "dict_items")
+_HINTS = {
+    "bytes": "It is no UTF-8 text: use .hex(), or decode it as what it is.",
+    "list_iterator": "Use list(...).",
+    "generator": "Use list(...).",
+    "function": "Call it first.",
+    "builtin_function_or_method": "Call it first.",
+    "type": "Make an instance, or use its __name__.",
+    "Match": "Use .group(), or .groupdict().",
+}
+
+
+def _number(value):
+    """Return a number, or the text of one that a float would change."""
+    if not value.is_finite():
+        return float(str(value))
+    number = float(value)
+    return number if value == decimal.Decimal(repr(number)) else str(value)
+
+
+def _in_order(items):
+    try:
+        return sorted(items)
+    except TypeError:
+        return sorted(items, key=repr)
 
 
 def _parts(item, what):
     if not isinstance(item, dict):
         return item
-    for key in item:
-        if not isinstance(key, str):
-            raise TypeError(f"{what} has a key that is a {type(key).__name__}; make all keys str")
-    return list(item.keys()) + list(item.values())
+    return [_key(key, what) for key in item] + list(item.values())
+
+
+def _key(key, what):
+    """Return a key as text, if it has the form of one, as dates have."""
+    if isinstance(key, str):
+        return key
+    try:
+        form = _form(key, what)
+    except TypeError:
+        form = None
+    if isinstance(form, str):
+        return form
+    raise TypeError(f"{what} has a key that is a {type(key).__name__}; make all keys str")
 
 
 _given = [False]
@@ -114,8 +210,7 @@ def _call(name, kind, prompt, context, number):
         raise TypeError(f"{what} must be text (str), not {type(prompt).__name__}{hint}")
     if context is not None and not isinstance(context, (str, list, tuple, dict)):
         raise TypeError(f"the context of {name} must be text, a list or a dict, not {type(context).__name__}")
-    call = [kind, prompt, context]
-    return call, _rlm_sendable(call, f"a call of {name}")
+    return _rlm_sendable([kind, prompt, context], f"a call of {name}")
 
 
 def _one(name, kind, prompt, context):
@@ -144,9 +239,12 @@ def _listed(items, name):
 
 
 def _host_call(kind, prompt, context=None):
-    """Make a call of any kind, for the helpers of plug-ins. Raises LLMError if it fails."""
+    """Make a call of any kind, for the helpers of plug-ins. Raises LLMError if it fails. A prompt that is a list
+    is sent as JSON."""
     if type(kind) is not str:
         raise TypeError("the kind of a call must be a str")
+    if type(prompt) is list:
+        prompt = json.dumps(_plain(prompt, f"an argument of a call of {kind}", 0))
     return _one(kind, kind, prompt, context)
 
 

@@ -21,8 +21,8 @@ def FINAL(value):
 def _answer(value):
     if isinstance(value, dict) and "ready" in value and _is_answer(value):
         value = _filled_in(value)
-    _rlm_sendable(value, "FINAL")
-    _rlm_send(f'{{"final": {json.dumps(value, ensure_ascii=False)}}}')
+    plain, _ = _rlm_sendable(value, "FINAL")
+    _rlm_send(f'{{"final": {json.dumps(plain, ensure_ascii=False)}}}')
 
 
 def _is_answer(__rlm_value):

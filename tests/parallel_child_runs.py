@@ -1,9 +1,9 @@
 """Measures how well child runs share the models: wall time against the ideal for the concurrency.
 
-python -m tests.parallel --children 64 --calls 8 --concurrency 32 --sandbox monty --way ainvoke
+python -m tests.parallel_child_runs --children 64 --calls 8 --concurrency 32 --sandbox monty --way ainvoke
 
-The server runs in a process of its own and takes 50 ms for each call, root turns included. Ideal is what the calls
-alone take, that many at once, or the longest chain of calls if that takes longer.
+The server runs in a separate process and takes 50 ms for each call, root turns included. The ideal is the time of
+the calls alone at this concurrency, or of the longest chain of calls if that is longer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tests.servers.scripted import serve
 LATENCY = 0.05
 
 
-def play(messages: list[Message]) -> str:
-    """The root asks for the child runs that its question tells of, each of them for its leaf calls."""
+def scripted_reply(messages: list[Message]) -> str:
+    """Return the reply of the root, which starts the child runs in its question, or of one of these."""
     if messages[0]["role"] != "system":
         return "a short reply"
     words = next(line for line in messages[1]["content"].splitlines() if line.startswith(("ROOT", "KID"))).split()
@@ -39,7 +39,7 @@ def play(messages: list[Message]) -> str:
 
 def main() -> None:
     """Run once to warm up, then measure."""
-    options = argparse.ArgumentParser(prog="python -m tests.parallel")
+    options = argparse.ArgumentParser(prog="python -m tests.parallel_child_runs")
     options.add_argument("--children", type=int, default=64)
     options.add_argument("--calls", type=int, default=8, help="leaf calls of each child")
     options.add_argument("--one-by-one", action="store_true", help="not as a batch")
@@ -49,11 +49,11 @@ def main() -> None:
     options.add_argument("--serve", action="store_true")
     given = options.parse_args()
     if given.serve:
-        with serve(play, latency=LATENCY) as server:
+        with serve(scripted_reply, latency=LATENCY) as server:
             print(server.url, flush=True)
             sys.stdin.read()
         return
-    command = [sys.executable, "-m", "tests.parallel", "--serve"]
+    command = [sys.executable, "-m", "tests.parallel_child_runs", "--serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -72,9 +72,9 @@ def measure(given: argparse.Namespace, url: str) -> None:
         return rlm.invoke(question) if given.way == "invoke" else asyncio.run(rlm.ainvoke(question))
 
     ask(2)
-    begun, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     output = ask(given.children)
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert output["answer"] == given.children
     chain = 2 + (given.calls if given.one_by_one else 1)

@@ -1,6 +1,7 @@
-"""A host of sandboxes that is ended: it opens sessions, brings each where a test wants it, and does as it is told.
+"""A host process that opens sandbox sessions, brings each into a given state, and ends in a given way.
 
-It says in one line of JSON which worker of its own is in which state, and then waits for the name of its end.
+python -m tests.sandbox_host "[[SANDBOX, STATE], ...]" prints the process ids of its workers as one line of JSON. It
+then reads from standard input how to end.
 """
 
 from __future__ import annotations
@@ -18,55 +19,55 @@ from rlm_langchain.types import Limits, Reply, Suspended
 
 SANDBOXES = {"cpython": CPythonSandbox, "monty": MontySandbox}
 LIMITS = Limits(seconds=3_000)
-"""Far longer than any test: what ends earlier was ended."""
+"""Time limit far longer than any test, so that a worker that ends earlier was killed."""
 ASK = "llm_query('is this where it begins?')\n"
 
-ALONE = """
+WITHOUT_DEATH_SIGNAL = """
 try:
     import ctypes
     ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
 except Exception:
     pass
 """
-"""Asks the kernel for no signal on the death of the parent."""
+"""Code that turns off the kernel's signal on the death of the parent."""
 
-DEAF = """
+BLOCKS_SIGNALS = """
 import signal
 signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
 """
-CRAZED = "while True:\n    pass"
+ENDLESS_LOOP = "while True:\n    pass"
 
 CELLS: dict[str, dict[str, str]] = {
     "cpython": {
         "idle": "x = 1",
-        "waiting": ALONE + ASK,
-        "loop": ALONE + ASK + CRAZED,
-        "signals": ALONE + DEAF + ASK + CRAZED,
-        "threads": ALONE
+        "waiting": WITHOUT_DEATH_SIGNAL + ASK,
+        "loop": WITHOUT_DEATH_SIGNAL + ASK + ENDLESS_LOOP,
+        "signals": WITHOUT_DEATH_SIGNAL + BLOCKS_SIGNALS + ASK + ENDLESS_LOOP,
+        "threads": WITHOUT_DEATH_SIGNAL
         + ASK
         + "import threading\ndef f():\n    while True: pass\n"
         + "[threading.Thread(target=f).start() for _ in range(3)]\nf()",
-        "closed": ALONE + ASK + "import os\nos.close(0)\n" + CRAZED,
-        "regex": ALONE + ASK + "import re\nre.match('(a+)+$', 'a' * 60 + 'b')",
-        "integer": ALONE + ASK + "print(len(str(7 ** 10 ** 8)))",
-        "stopped": ALONE + ASK + "import signal\nsignal.raise_signal(signal.SIGSTOP)",
-        "asleep": ALONE + ASK + "import threading\nthreading.Event().wait()",
+        "closed": WITHOUT_DEATH_SIGNAL + ASK + "import os\nos.close(0)\n" + ENDLESS_LOOP,
+        "regex": WITHOUT_DEATH_SIGNAL + ASK + "import re\nre.match('(a+)+$', 'a' * 60 + 'b')",
+        "integer": WITHOUT_DEATH_SIGNAL + ASK + "print(len(str(7 ** 10 ** 8)))",
+        "stopped": WITHOUT_DEATH_SIGNAL + ASK + "import signal\nsignal.raise_signal(signal.SIGSTOP)",
+        "asleep": WITHOUT_DEATH_SIGNAL + ASK + "import threading\nthreading.Event().wait()",
     },
     "monty": {
         "idle": "x = 1",
         "waiting": ASK,
-        "loop": ASK + CRAZED,
+        "loop": ASK + ENDLESS_LOOP,
         "caught": ASK
         + "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass",
         "integer": ASK + "x = 7\nwhile True:\n    x = (x * x) % (10 ** 20000)",
     },
 }
 RESTING = {"idle", "waiting", "asleep", "stopped"}
-"""States in which nothing is computed."""
+"""States in which the worker does not compute."""
 
 
-def opened(sandbox: str, state: str) -> Any:
-    """A session in a state."""
+def open_session(sandbox: str, state: str) -> Any:
+    """Return a session in this state."""
     session = SANDBOXES[sandbox]().open(None, "", LIMITS)
     step = session.run(CELLS[sandbox][state])
     assert isinstance(step, Suspended) is (state != "idle"), step
@@ -76,12 +77,12 @@ def opened(sandbox: str, state: str) -> Any:
 
 
 def end(how: str) -> None:
-    """End this process, in a way of its own."""
+    """End this process in the given way."""
     match how:
         case "exit":
             sys.exit()
         case "exception":
-            raise RuntimeError("as I was told")
+            raise RuntimeError("as requested")
         case "_exit":
             os._exit(3)
         case "abort":
@@ -90,12 +91,12 @@ def end(how: str) -> None:
             os.execv("/bin/sh", ["sh", "-c", "read forever"])
         case "fork":
             if os.fork() == 0:
-                sys.stdin.read()  # it lives on, with copies of all descriptors of its parent
+                sys.stdin.read()  # the child lives on, with copies of all descriptors of its parent
             os._exit(0)
 
 
 def main(wanted: list[tuple[str, str]]) -> None:
-    sessions = {f"{sandbox} {state}": opened(sandbox, state) for sandbox, state in wanted}
+    sessions = {f"{sandbox} {state}": open_session(sandbox, state) for sandbox, state in wanted}
     workers = {name: getattr(one, "worker_pid", None) or one._worker.pid for name, one in sessions.items()}
     if ("control", "") in wanted or not wanted:
         workers["control"] = subprocess.Popen(["/bin/sh", "-c", "while true; do read -r x </dev/null; done"]).pid

@@ -1,6 +1,6 @@
-"""A program whose run is interrupted. It prints a line when five replies have come, and what is left at its end.
+"""A program whose run is to be interrupted. It prints a line after five replies, and at its end what is left open.
 
-python -m tests.interrupted invoke|stream|ainvoke SANDBOX URL
+python -m tests.interrupted_run invoke|stream|ainvoke SANDBOX URL
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.processes import children
 from tests.servers.endings import chat
 
 
-class Grab(BaseCallbackHandler):
-    """Takes hold of the tree of a run, to look at its account when the run is over. Counts replies as they come."""
+class TreeObserver(BaseCallbackHandler):
+    """Keeps the tree of a run, so that its ledger can be inspected later. Calls `then` after some replies."""
 
     run_inline = True
 
@@ -53,8 +53,8 @@ def main() -> None:
     """Run until interrupted."""
     way, sandbox, url = sys.argv[1:]
     rlm = create_rlm(chat(url), sandbox=sandbox, budget=Budget(depth=2))
-    grab = Grab(rlm, 5, lambda: print("five", flush=True))
-    config: Any = {"callbacks": [grab]}
+    observer = TreeObserver(rlm, 5, lambda: print("five", flush=True))
+    config: Any = {"callbacks": [observer]}
     try:
         match way:
             case "invoke":
@@ -65,7 +65,7 @@ def main() -> None:
             case "ainvoke":
                 asyncio.run(rlm.ainvoke("ROOT", config))
     except KeyboardInterrupt:
-        print(json.dumps(grab.left()), flush=True)
+        print(json.dumps(observer.left()), flush=True)
 
 
 if __name__ == "__main__":
