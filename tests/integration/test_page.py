@@ -67,7 +67,7 @@ def _random_trees() -> Iterator[RLMOutput]:
     with serve(lambda _: "", rule=lambda request: playing[-1].reply(request)) as server:  # noqa: PLW0108 - it changes
         for seed in count(1):
             planned = trees.plan(seed)
-            playing.append(trees.Play(planned.root))
+            playing.append(trees.ScriptedServer(planned.root))
             rlm, _ = trees.quick(planned, server.url)
             output = trees.attempt(lambda rlm=rlm: rlm.invoke({"query": playing[-1].query, "context": "some text"}))
             if isinstance(output, dict) and output["sub_calls"]:
@@ -106,9 +106,9 @@ def test_the_answer_comes_first(demo_page: Any, pages: Pages) -> None:
 
 def test_a_fan_out_is_a_grid_at_its_line(demo_page: Any) -> None:
     fan = demo_page.locator(".fan").first
-    assert "480 model calls" in fan.inner_text()
+    assert "480 model calls" in fan.text_content()
     line = fan.locator("xpath=preceding-sibling::div[1]")
-    assert "llm_query_batched(prompts)" in line.inner_text()
+    assert "llm_query_batched(prompts)" in line.text_content()
     grid = fan.locator("canvas")
     grid.click(position={"x": 5, "y": 5})
     detail = demo_page.locator("#detail")
@@ -149,7 +149,7 @@ def test_the_code_is_shown_whole_with_output_and_error(demo_page: Any, pages: Pa
         "[...one.querySelectorAll('.line')].map(line => line.textContent).join('\\n'))"
     )
     assert [code.rstrip("\n") for code in shown_code] == [code.rstrip("\n") for code in cells]
-    assert "TypeError" in demo_page.locator("pre.out.bad").inner_text()
+    assert "TypeError" in demo_page.locator("pre.out.bad").text_content()
     assert demo_page.locator("li.turn").count() == pages.output["iterations"]
 
 
@@ -205,9 +205,9 @@ def test_search_filters_and_links_come_back(demo_page: Any, pages: Pages) -> Non
 def test_a_query_finds_what_the_records_say(pages: Pages, query: str, expected: Any) -> None:
     from urllib.parse import quote
 
-    from rlm_langchain.trajectory.tree import flat
+    from rlm_langchain.trajectory.tree import flatten
 
-    number = sum(bool(expected(record)) for record in flat(pages.output["trajectory"]))
+    number = sum(bool(expected(record)) for record in flatten(pages.output["trajectory"]))
     with pages.browser.showing(pages.folder / "demo.html", f"#view=found&q={quote(query)}") as page:
         assert page.locator("#hits").inner_text().split()[0] == f"{number:,}"
 
@@ -339,8 +339,8 @@ def test_a_run_that_was_interrupted_is_shown_as_far_as_it_came(pages: Pages) -> 
             assert "No answer yet" in page.locator("#summary").inner_text()
     with pages.browser.showing(pages.folder / "cut-6.html", "#at=call:0") as page:
         assert "Only the first 5 of 7,000 characters were recorded" in page.locator("#detail").inner_text()
-        assert "9 model calls" in page.locator(".fan").inner_text()
-        assert "7 not answered yet" in page.locator(".fan").inner_text()
+        assert "9 model calls" in page.locator(".fan").text_content()
+        assert "7 not answered yet" in page.locator(".fan").text_content()
 
 
 def test_whole_prompts_are_shown_where_they_were_kept(pages: Pages) -> None:

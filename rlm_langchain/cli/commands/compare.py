@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import unified_diff
 
-from rlm_langchain.cli.commands.show import records_of
+from rlm_langchain.cli.commands.show import find_run
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.records import STOPS, as_text, one_line
 from rlm_langchain.context.sanitize import visible
@@ -19,7 +19,7 @@ WIDTH = 48
 
 def compare_runs(first: str, second: str) -> Iterator[str]:
     """Yield the lines of a comparison of two threads or traces. Raises `InputError` for what is neither."""
-    one, other = ([*flatten(records_of(what))] for what in (first, second))
+    one, other = ([*flatten(find_run(what)[0])] for what in (first, second))
     names = ("", one_line(first, WIDTH), one_line(second, WIDTH))
     rows = [names, *zip(FACTS, _facts(one), _facts(other), strict=True)]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]

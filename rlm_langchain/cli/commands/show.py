@@ -1,4 +1,4 @@
-"""The command `show`: the steps of a run, with child runs where they were called, in text or as a page."""
+"""The command `show`: a run from its first record to its last, child runs where they were called; or as a page."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from rlm_langchain.viewer.page import RunPage
 
 
 def show_run(what: str | None, *, full: bool) -> None:
-    """Show a saved run, or the run of a trace. None: the last run. Raises `InputError` if there is neither."""
-    trajectory = Trajectory.of(records_of(what))
+    """Show a saved run, or the run of a trace; None: the last saved run. Raises `InputError` if there is none."""
+    trajectory = Trajectory.of(find_run(what)[0])
     console = Console(highlight=False)
     view = ScrollView(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
     root = trajectory.runs.get("", RunView(""))
@@ -42,50 +42,45 @@ def show_run(what: str | None, *, full: bool) -> None:
 
 
 def write_page(what: str | None, path: Path) -> None:
-    """Write the page of a saved run, or of the run of a trace. None: the last saved run.
+    """Write the page of a saved run, or of a trace; None: of the last saved run.
 
-    Raises `InputError` if there is neither, or if `path` cannot be written.
+    Raises `InputError` if there is none, and for a `path` that cannot be written.
     """
-    saved = _saved_run(what)
-    records = _records(what, saved)
+    records, saved = find_run(what)
     RunPage(records, limits=_limits(saved), store=ContextStore()).to_html(path)
-    print(f"wrote {path}. It contains prompts and replies of models, and the text of a short context.")
+    print(f"wrote {path}. It contains prompts and replies, and the text of a short context.")
 
 
-def records_of(what: str | None) -> list[Record]:
-    """Return the records of the saved run of this name, or of the trace file. None: of the last run."""
-    return _records(what, _saved_run(what))
+def find_run(what: str | None) -> tuple[list[Record], SavedRun | None]:
+    """Return the records of the saved run of this name or, if there is none, of the trace file; and the saved run.
 
-
-def _records(what: str | None, saved: SavedRun | None) -> list[Record]:
-    return read_trace(Path(what or "")) if saved is None else saved.check_intact().records
-
-
-def _saved_run(what: str | None) -> SavedRun | None:
-    """Return the saved run of this name; None if there is only a file. Raises `InputError` if there is neither."""
+    None: the last saved run. Raises `InputError` if there is neither.
+    """
     if what is None:
         if not (saved_runs := Threads().all()):
             raise InputError("there is no saved run: `rlm ask --thread NAME` saves one")
-        print(f"the last run: {visible(saved_runs[0].name)}", file=sys.stderr)
-        return saved_runs[0]
+        print(f"the last saved run: {visible(saved_runs[0].name)}", file=sys.stderr)
+        return saved_runs[0].check_intact().records, saved_runs[0]
     is_file = bool(what) and Path(what).is_file()
     try:
         saved = Threads().find(what)
     except InputError:  # the path of a file need not be a name
         if not is_file:
             raise
-        return None
-    if saved is None and not is_file:
+        saved = None
+    if saved is not None:
+        return saved.check_intact().records, saved
+    if not is_file:
         raise InputError(f"there is no saved run and no file called {what!r}: `rlm runs` lists the saved runs")
-    return saved
+    return read_trace(Path(what)), None
 
 
 def _limits(saved: SavedRun | None) -> dict[str, float]:
-    """Return the limits that a saved run was begun with, as far as they are numbers."""
-    values = {
-        limit.field: getattr(saved.setup, limit.option.name, None) for limit in LIMITS if limit.option and saved
-    }
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    """Return the limits that a saved run was started with, if they were given as numbers."""
+    if saved is None:
+        return {}
+    given = {limit.field: getattr(saved.setup, limit.option.name, None) for limit in LIMITS if limit.option}
+    return {name: value for name, value in given.items() if isinstance(value, int | float)}
 
 
 def in_order(run: RunView) -> Iterator[Record]:
@@ -105,11 +100,11 @@ def in_order(run: RunView) -> Iterator[Record]:
 
 def _of_cell(cell: RanCell) -> Iterator[Record]:
     yield cell.record
-    calls = dict(sorted(cell.calls.items()))
+    rest = dict(sorted(cell.calls.items()))
     for wave in cell.waves:
         yield wave
         for number in range(wave["first"], wave["first"] + wave["count"]):
-            call = calls.pop(number, CallView())
+            call = rest.pop(number, CallView())
             yield from in_order(call.run) if call.run else ()
             yield from [call.record] if call.record else []
     if cell.output:

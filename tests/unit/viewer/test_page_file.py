@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rlm_langchain.errors import InputError
-from rlm_langchain.trajectory.tree import flat
+from rlm_langchain.trajectory.tree import flatten
 from rlm_langchain.types import Usage
 from rlm_langchain.viewer.data import page_data
 from rlm_langchain.viewer.page import MODULES, RunPage, _part
@@ -99,7 +99,7 @@ def test_a_call_has_a_state(more: dict[str, Any], state: str) -> None:
     assert states(**more) == state
 
 
-@pytest.mark.parametrize("form", [list, lambda records: [*flat(records)]])
+@pytest.mark.parametrize("form", [list, lambda records: [*flatten(records)]])
 def test_sums_are_those_of_the_ledger_in_a_result_and_in_a_trace(form: Any) -> None:
     runs = page_data(form(nested()))["runs"]
     assert [run["path"] for run in runs] == ["", "1"]
