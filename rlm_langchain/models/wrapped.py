@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import (
@@ -204,7 +205,10 @@ def _check_parser(step: Any) -> None:
         made = step.OutputType
     except Exception:  # noqa: BLE001 - the type is unknown until the first reply
         return
-    if made is Any or made is object:  # a function without annotations, say; `Any` is a class from Python 3.11 on
+    is_unknown = made is Any or made is object  # `Any` is a class from Python 3.11 on
+    if is_unknown and isinstance(step, BaseOutputParser):
+        raise ConfigurationError(_no_text_message(step, "value of any type"))
+    if is_unknown:  # of a function without annotations, say
         return
     kinds = get_args(made) or (made,)
     plain = all(isinstance(kind, type) and issubclass(kind, str | BaseMessage) for kind in kinds)
