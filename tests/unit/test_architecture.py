@@ -37,6 +37,7 @@ ROOMS = (
     "retrieval",
     "graph",
     "runnable",
+    "batch",
     "integrations",
     "cli",
     "testing",
