@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,7 @@ from rlm_langchain.batch.worker import Begun, Done, Worker
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limiters import Pace
 from rlm_langchain.durability.thread_lock import thread_lock
-from rlm_langchain.errors import ConfigurationError, JournalError
+from rlm_langchain.errors import ConfigurationError, JournalError, ThreadBusy
 from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import Usage
 from rlm_langchain.validation import check_types
@@ -89,7 +89,7 @@ class Summary(NamedTuple):
 
 
 Show = Callable[[Progress, Result | None], object]
-"""Is called at the beginning with None, and with each result."""
+"""Is called with each result, and with None when rows have started."""
 
 
 def create_batch(
@@ -197,18 +197,30 @@ class Batch:
         self._reset()
         show = show or _show_nothing
         with ExitStack() as held:
-            home = next(iter(self._workers.values())).home
-            for what in (f"batch {self.campaign}", f"results {self._results.path}"):
-                held.enter_context(thread_lock(home, f"rlm {what}", what))
+            held.enter_context(self._locked())
             kept = self._results.read(self.campaign, self._entries.values())
             for result in kept.values():
                 self._find(result)
             todo, unnoticed = await self._look([entry for name, entry in self._entries.items() if name not in kept])
             self.progress.found, self.progress.started = self.progress.ended, time.monotonic()
             held.enter_context(self._results.writing([*kept.values(), *unnoticed]))
-            show(self.progress, None)
             await self._work(todo, show)
         return self.summary()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let no other process run this batch, or write to its results."""
+        home = next(iter(self._workers.values())).home
+        with ExitStack() as locks:
+            try:
+                for what in (f"batch {self.campaign}", f"results {self._results.path}"):
+                    locks.enter_context(thread_lock(home, f"rlm {what}"))
+            except ThreadBusy as busy:
+                raise ThreadBusy(
+                    f"another process runs the batch {self.campaign!r}, or writes to {self._results.path}: wait "
+                    "for it"
+                ) from busy
+            yield
 
     def summary(self) -> Summary:
         """Return how far the batch has come."""
@@ -265,11 +277,14 @@ class Batch:
                     task = asyncio.create_task(self._workers[entry.model].work(entry, budget, begun=begun))
                     working[task] = entry
                 self.progress.working = len(working)
+                show(self.progress, None)
                 if not working:
                     break
                 done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    self._end(working.pop(task), task.result(), show)
+                    entry = working.pop(task)
+                    self.progress.working = len(working)
+                    self._end(entry, task.result(), show)
         finally:
             for task in working:
                 task.cancel()

@@ -36,7 +36,7 @@ class BatchView:
         self._console = None if quiet else _terminal()
 
     def __call__(self, progress: Progress, result: Result | None) -> None:
-        """Show the progress after a row has ended, or before the first one."""
+        """Show the progress when rows have started, or with the result of one that has ended."""
         if self._quiet:
             return
         line = progress_line(progress, self._purse)
@@ -44,7 +44,7 @@ class BatchView:
             self._draw(line)
             if result is not None and result["status"] not in (*RIGHT, "not asked"):
                 self._console.print(visible(failure_line(result)), markup=False, highlight=False, style="red")
-        elif result is None or time.monotonic() - self._said >= LINE_SECONDS:
+        elif not self._said or time.monotonic() - self._said >= LINE_SECONDS:
             self._said = time.monotonic()
             streams.say(line)
 
@@ -83,9 +83,9 @@ def progress_line(progress: Progress, purse: Purse) -> str:
         parts.append(f"{progress.working} at work")
     if progress.ended > progress.found:
         parts.append(f"{progress.rate:.3g} rows/s")
-    parts.append(spending(progress.spent) + _of_purse(purse))
     if progress.seconds_left:
         parts.append(f"about {_duration(progress.seconds_left)} left")
+    parts.append(spending(progress.spent) + _of_purse(purse))
     return " · ".join(parts)
 
 
@@ -146,7 +146,7 @@ def interrupt_lines(summary: Summary, again: str) -> list[str]:
     """Return what to print after Ctrl-C."""
     answered = sum(summary.statuses.get(name, 0) for name in RIGHT)
     return [
-        f"Interrupted; no more calls are made or paid for. {answered:,} rows have an answer, and what was paid for "
-        "the others is saved.",
+        f"Interrupted; no more calls are made or paid for. Answers: {answered:,}. What was paid for other rows "
+        "is saved.",
         f"To go on from here: {again}",
     ]
