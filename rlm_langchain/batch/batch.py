@@ -198,12 +198,12 @@ class Batch:
         show = show or _show_nothing
         with ExitStack() as held:
             held.enter_context(self._locked())
-            kept = self._results.read(self.campaign, self._entries.values())
+            kept = self._results.read(self.campaign, self._entries)
             for result in kept.values():
                 self._find(result)
             todo, unnoticed = await self._look([entry for name, entry in self._entries.items() if name not in kept])
             self.progress.found, self.progress.started = self.progress.ended, time.monotonic()
-            held.enter_context(self._results.writing([*kept.values(), *unnoticed]))
+            held.enter_context(self._results.writing(unnoticed))
             await self._work(todo, show)
         return self.summary()
 

@@ -134,27 +134,33 @@ class ResultFile:
                 ".jsonl, and convert it with pandas.read_json(..., lines=True).to_parquet(...)"
             )
 
-    def read(self, campaign: str, entries: Iterable[Entry]) -> dict[str, Result]:
-        """Return the results of rows that have ended, by thread.
+    def read(self, campaign: str, entries: Mapping[str, Entry]) -> dict[str, Result]:
+        """Return the results of rows that have ended, by thread, without their answers, which may be long.
 
-        Raises `InputError` for a file that is none of this campaign, which is left as it is, and for a row whose
-        question was changed.
+        `entries` are the rows of the batch by thread. Raises `InputError` for a file that is none of this campaign,
+        which is left as it is, and for a row whose question was changed.
         """
+        found = {}
+        for number, line in self._lines():
+            row = self._parsed(number, line, campaign)
+            if (entry := entries.get(row["thread"])) and row["question"] != entry.fingerprint:
+                raise changed(entry)
+            if row["status"] in ENDED:
+                found[row["thread"]] = Result(**{**row, "answer": None})
+        return found
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the complete lines of the file with their numbers."""
         try:
-            data = self.path.read_bytes() if self.path.exists() else b""
+            if self.path.exists():
+                with open(self.path, "rb") as file:
+                    yield from ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))
         except OSError as error:
             raise self._error(error, "read") from error
-        whole, _, _ = data.rpartition(b"\n")
-        found = [self._parsed(number, line, campaign) for number, line in enumerate(whole.splitlines(), 1)]
-        questions = {entry.thread: entry for entry in entries}
-        for row in found:
-            if (entry := questions.get(row["thread"])) and row["question"] != entry.fingerprint:
-                raise changed(entry)
-        return {row["thread"]: row for row in found if row["status"] in ENDED}
 
     def _parsed(self, number: int, line: bytes, campaign: str) -> Result:
         try:
-            row = json.loads(line)
+            row: Result = json.loads(line)
             is_ours = row["thread"].startswith(f"{campaign}/") and type(row["question"]) is str
             if is_ours and row["status"] in ENDED:
                 usage_of(row)
@@ -165,16 +171,17 @@ class ResultFile:
                 f"line {number} of {visible(str(self.path))} is not a result of the batch {campaign!r}: give "
                 "another file for the results, or the name that this one was made with"
             )
-        result: Result = row
-        return result
+        return row
 
     @contextmanager
-    def writing(self, kept: Iterable[Result]) -> Iterator[None]:
-        """Replace the file by one that has these results, and let `add` append to it within the block."""
+    def writing(self, more: Iterable[Result]) -> Iterator[None]:
+        """Replace the file by one with the rows that have ended and `more`, and let `add` append to it within the
+        block."""
         part = self.path.with_name(f".{self.path.name}.part")
         try:
             with open(part, "wb") as file:
-                file.writelines(map(_line, kept))
+                file.writelines(line for _, line in self._lines() if json.loads(line)["status"] in ENDED)
+                file.writelines(map(_line, more))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path)

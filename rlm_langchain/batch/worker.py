@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
 
 from rlm_langchain.batch.questions import Entry, Questions
 from rlm_langchain.batch.results import Result, RowError, changed, ended, unfinished, usage_of
@@ -70,12 +71,24 @@ class Worker:
         standing = standing_of(snapshot)
         if standing.state == "broken":
             raise JournalError(f"the thread {entry.thread!r} is damaged")
-        known: Any = (snapshot.metadata or {}).get(QUESTION_KEY)
-        if known != entry.fingerprint:
+        if await self._question_of(entry, snapshot) != entry.fingerprint:
             raise changed(entry)
         if standing.has_ended:
             return ended(entry, output_of(snapshot.values))
         return Begun(await asyncio.to_thread(self._used, snapshot.values))
+
+    async def _question_of(self, entry: Entry, snapshot: StateSnapshot) -> str | None:
+        """Return the hash of the only question of a thread. A checkpoint that `rlm resume` has written has none."""
+        records = snapshot.values.get("trajectory", [])
+        if sum(record["type"] == "question" and not record["path"] for record in records) > 1:
+            return None
+        metadata: Any = snapshot.metadata or {}
+        if QUESTION_KEY in metadata:
+            return str(metadata[QUESTION_KEY])
+        saver: Any = self._rlm.graph.checkpointer
+        top: RunnableConfig = {"configurable": {"thread_id": entry.thread, "checkpoint_ns": ""}}
+        earlier = [saved.metadata async for saved in saver.alist(top)]
+        return next((str(found[QUESTION_KEY]) for found in earlier if QUESTION_KEY in found), None)
 
     def _used(self, values: dict[str, Any]) -> Usage:
         """Return what a run has used that has not ended, from its records and its receipts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(
         assert life.code() is None
         server.wait(lambda server: not server.in_flight)
         received, asked = on_disk(home), server.calls
+    assert len(received) > rows
     life = born.rlm(*arguments)
     assert life.code() == 0, life.log.read_text()
     check_answers(read(out), rows)
@@ -175,6 +177,34 @@ def test_a_row_that_fails_is_a_row_with_an_error_and_goes_on_later(server, comma
     assert command("batch", questions, "--out", out, *MODEL).code == 0
     check_answers(read(out), 3)
     assert server.calls == 3 * CALLS + 1, "what was refused was sent again, and nothing else"
+
+
+def test_a_row_that_was_resumed_by_itself_is_found(server, command, tmp_path):
+    questions, out = written(tmp_path / "questions.jsonl", [row(0)]), tmp_path / "results.jsonl"
+    arguments = ("batch", questions, "--out", out, *MODEL, "--name", "one")
+    server.rule = lambda request: failure(401, "no such key")
+    assert command(*arguments).code == 1
+    server.rule = lambda request: None
+    assert command("resume", "one/row 0").code == 0
+    asked = server.calls
+    assert command(*arguments).code == 0
+    check_answers(read(out), 1)
+    assert server.calls == asked
+    assert command("ask", "Another one?", "--thread", "one/row 0").code == 0
+    out.unlink()
+    assert "is not the one that was asked under this id" in command(*arguments).err
+
+
+def test_errors_one_after_the_other_end_the_batch(server, command, tmp_path):
+    questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(40)])
+    out = tmp_path / "results.jsonl"
+    server.rule = lambda request: failure(401, "no such key")
+    done = command("batch", questions, "--out", out, *MODEL, "--rows", 4)
+    assert done.code == 1
+    statuses = Counter(result["status"] for result in read(out))
+    assert 20 <= statuses["stopped"] == server.calls <= 24
+    assert statuses["not asked"] == 40 - statuses["stopped"]
+    assert "not asked: 20 rows before it ended in errors, one after the other" in done.err
 
 
 def test_broken_rows_are_refused_together_before_anything_is_paid(server, command, tmp_path):

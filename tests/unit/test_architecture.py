@@ -143,7 +143,7 @@ def test_the_root_holds_rooms_and_few_files() -> None:
 @pytest.mark.parametrize(
     ("package", "homes"),
     [
-        ("langgraph", {"graph", "runnable", "durability", "trajectory", "integrations", "cli"}),
+        ("langgraph", {"graph", "runnable", "batch", "durability", "trajectory", "integrations", "cli"}),
         ("langchain", {"integrations"}),
         ("faiss", {"retrieval"}),
         ("rich", {"cli", "models"}),
