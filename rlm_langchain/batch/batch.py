@@ -177,8 +177,8 @@ class Batch:
     def _reset(self) -> None:
         self.progress = Progress(len(self._entries))
         self._account = Account(self.purse)
-        self._begun: dict[str, Usage] = {}
-        """What rows have used that were begun and have not ended."""
+        self._begun: dict[str, Begun] = {}
+        """The rows that were begun before and have not ended."""
         self._failures: list[Result] = []
         self._errors = 0
         """Rows that an error has stopped since the last one that ended."""
@@ -258,7 +258,7 @@ class Batch:
                     raise
                 found = None  # working on it will say so
             if isinstance(found, Begun):
-                self._begun[entry.thread] = found.used
+                self._begun[entry.thread] = found
                 self._account.spent = self._account.spent.plus(found.used)
             elif found is not None:
                 self._find(found)
@@ -301,7 +301,8 @@ class Batch:
 
     def _grant(self, entry: Entry, places: int) -> Budget | None:
         budget = replace(self._budget, **entry.budget)
-        return self._account.grant(entry.thread, budget, self._begun.get(entry.thread, Usage()), places)
+        before, lost = self._begun.get(entry.thread, Begun(Usage()))
+        return self._account.grant(entry.thread, budget, places, before, lost)
 
     def _end(self, entry: Entry, done: Done, show: Show) -> None:
         """Take back the grant of a row, and save its result."""
@@ -322,7 +323,7 @@ class Batch:
         error = RowError(type="NotAsked" if begun is None else "Stopped", message=why)
         if begun is None:
             return unfinished(entry, "not asked", reason=reason, error=error)
-        return unfinished(entry, "stopped", reason=reason, error=error, cost=begun.cost)
+        return unfinished(entry, "stopped", reason=reason, error=error, cost=begun.used.cost)
 
     def _save(self, result: Result, show: Show) -> None:
         self._results.add(result)

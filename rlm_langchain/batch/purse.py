@@ -115,17 +115,19 @@ class Account:
         most = used[(9 * len(used) - 1) // 10]
         return {"usd": most * SPARE, "calls": most + 1, "tokens": ceil(most * SPARE)}[name]
 
-    def grant(self, thread: str, budget: Budget, before: Usage, places: int) -> Budget | None:
+    def grant(
+        self, thread: str, budget: Budget, places: int, before: Usage = Usage(), lost: Usage = Usage()
+    ) -> Budget | None:
         """Return the budget of a run that starts or goes on, or None if not enough is left.
 
-        `budget` is the most that the run may use in all, `before` what it has used, and `places` the number of rows
-        that could start now.
+        `budget` is the most that the run may use in all, and `places` the number of rows that could start now.
+        `before` is what it has used, `lost` the part of it that has brought it no further.
         """
         amounts: dict[str, float] = {}
         own: set[str] = set()
         for name in self.purse.limits:
             so_far, limit = used_of(name, before), getattr(budget, name)
-            amount = self._share(name, so_far, places)
+            amount = self._share(name, places, so_far - used_of(name, lost) if so_far < inf else 0.0)
             if limit is not None and limit <= so_far + amount:
                 own.add(name)
                 amount = max(0.0, limit - so_far)
@@ -137,8 +139,8 @@ class Account:
         most: dict[str, Any] = {name: int(most) if name in WHOLE else most for name, most in amounts.items()}
         return replace(budget, **most)
 
-    def _share(self, name: str, so_far: float, places: int) -> float:
-        """Return how much more of a limit a run may use that has used `so_far`."""
+    def _share(self, name: str, places: int, so_far: float) -> float:
+        """Return how much more of a limit a run may use that has come as far as others with `so_far`."""
         share = self.left(name) * PILOT_SHARE if self.needs_pilot else self.left(name) / places
         amount = max(share, self.need(name) - so_far, LEAST[name])
         return float(int(amount)) if name in WHOLE else amount

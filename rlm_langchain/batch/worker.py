@@ -24,7 +24,7 @@ from rlm_langchain.graph.boundary import BUDGET_KEY
 from rlm_langchain.records import RLMInput, output_of
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.runnable.runnable import RLMRunnable
-from rlm_langchain.types import Usage
+from rlm_langchain.types import Usage, total_usage
 
 QUESTION_KEY: Final = "rlm_batch_question"
 """Key in the metadata of each checkpoint of a row: the hash of its question."""
@@ -35,6 +35,8 @@ class Begun(NamedTuple):
 
     used: Usage
     """What it has used so far. Requests whose reply never came count with the most that they may have used."""
+    lost: Usage = Usage()
+    """The part of it that was for requests whose reply never came, and which brought the row no further."""
 
 
 class Done(NamedTuple):
@@ -75,7 +77,7 @@ class Worker:
             raise changed(entry)
         if standing.has_ended:
             return ended(entry, output_of(snapshot.values))
-        return Begun(await asyncio.to_thread(self._used, snapshot.values))
+        return await asyncio.to_thread(self._begun, snapshot.values)
 
     async def _question_of(self, entry: Entry, snapshot: StateSnapshot) -> str | None:
         """Return the hash of the only question of a thread. A checkpoint that `rlm resume` has written has none."""
@@ -90,7 +92,7 @@ class Worker:
         earlier = [saved.metadata async for saved in saver.alist(top)]
         return next((str(found[QUESTION_KEY]) for found in earlier if QUESTION_KEY in found), None)
 
-    def _used(self, values: dict[str, Any]) -> Usage:
+    def _begun(self, values: dict[str, Any]) -> Begun:
         """Return what a run has used that has not ended, from its records and its receipts."""
         components, run = self._rlm.built.components, values.get("run")
         tree = RunTree(components.budget)
@@ -98,7 +100,8 @@ class Worker:
         if run:
             tree.open_receipts(components.receipts_path(run))
         tree.journal("", values.get("trajectory", []))
-        return tree.ledger.spent
+        requests = tree.receipts.requests() if tree.receipts else []
+        return Begun(tree.ledger.spent, total_usage(request.used for request in requests if request.lost))
 
     async def work(self, entry: Entry, budget: Budget, *, begun: bool) -> Done:
         """Ask a row, or resume it, within a budget. Only errors of this library are results; others are raised."""

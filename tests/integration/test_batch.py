@@ -100,11 +100,11 @@ def test_sixty_rows_are_answered_at_one_pace(server, command, tmp_path):
 
 
 def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(server, born, tmp_path, home):
-    rows, limit = 14, 14 * CALLS + 40
+    rows, limit = 12, 12 * CALLS + 40
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
     out = tmp_path / "results.jsonl"
     arguments = ("batch", questions, "--out", out, *MODEL, "--concurrency", 8, "--calls", limit)
-    for calls in (2, 9, 25, 47):
+    for calls in (2, 17, 40):
         life = born.rlm(*arguments)
         server.wait(lambda server, calls=calls: server.calls >= calls)
         life.kill(signal.SIGKILL)
@@ -117,6 +117,25 @@ def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(
     check_answers(read(out), rows)
     assert not received & {mark(request.messages) for request in server.requests[asked:]}
     assert server.calls <= limit
+
+
+def test_killed_with_calls_in_flight_it_never_passes_its_purse(server, born, tmp_path):
+    rows, limit = 10, 30
+    questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
+    out = tmp_path / "results.jsonl"
+    arguments = ("batch", questions, "--out", out, *MODEL, "--calls")
+    for calls in (8, 17):
+        life = born.rlm(*arguments, limit)
+        server.wait(lambda server, calls=calls: server.calls >= calls)
+        life.kill(signal.SIGKILL)
+        life.code()
+    life = born.rlm(*arguments, limit)
+    assert life.code() == 1, life.log.read_text()
+    assert server.calls <= limit
+    assert {result["status"] for result in read(out)} <= {"complete", "stopped", "not asked"}
+    life = born.rlm(*arguments, 10 * limit)
+    assert life.code() == 0, life.log.read_text()
+    check_answers(read(out), rows)
 
 
 def test_ctrl_c_says_how_to_go_on(server, born, tmp_path, home):

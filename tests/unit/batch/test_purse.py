@@ -22,7 +22,7 @@ def campaign(purse: Purse, needs: list[Usage], chance: random.Random) -> tuple[A
     account, todo, working, cut = Account(purse), list(range(len(needs))), dict[int, Budget](), list[int]()
     while True:
         while todo and (places := (1 if account.needs_pilot else PLACES) - len(working)) > 0:
-            budget = account.grant(str(todo[0]), Budget(), Usage(), places)
+            budget = account.grant(str(todo[0]), Budget(), places)
             if budget is None:
                 break
             working[todo.pop(0)] = budget
@@ -67,43 +67,53 @@ def test_a_small_purse_is_not_split_so_that_no_row_can_be_finished() -> None:
 
 def test_an_unused_rest_comes_back() -> None:
     account = Account(Purse(calls=100))
-    assert account.grant("a", Budget(), Usage(), 1) == Budget(calls=50), "half of it for the first row"
+    assert account.grant("a", Budget(), 1) == Budget(calls=50), "half of it for the first row"
     account.settle("a", Usage(10), "answer")
     assert account.left("calls") == 90
-    assert [account.grant(name, Budget(), Usage(), places) for name, places in (("b", 2), ("c", 1))] == [
+    assert [account.grant(name, Budget(), places) for name, places in (("b", 2), ("c", 1))] == [
         Budget(calls=45)
     ] * 2
-    assert account.grant("d", Budget(), Usage(), 1) is None
+    assert account.grant("d", Budget(), 1) is None
     account.settle("b", Usage(10), "answer")
-    assert account.grant("d", Budget(), Usage(), 1) == Budget(calls=35)
+    assert account.grant("d", Budget(), 1) == Budget(calls=35)
 
 
 def test_what_a_row_used_before_counts_for_its_budget_and_only_once_for_the_purse() -> None:
     account = Account(Purse(calls=100), spent=Usage(30))
     account.learn(Usage(10))
-    assert account.grant("begun", Budget(), Usage(20), 1) == Budget(calls=90)
+    assert account.grant("begun", Budget(), 1, Usage(20)) == Budget(calls=90)
     assert account.left("calls") == 0
     account.settle("begun", Usage(25), "answer")
     assert account.left("calls") == 65
 
 
+def test_a_row_that_lost_replies_needs_as_much_again() -> None:
+    account = Account(Purse(calls=100), spent=Usage(92))
+    account.learn(Usage(10))
+    assert account.grant("begun", Budget(), 1, Usage(6), Usage(3)) == Budget(calls=14)
+    account = Account(Purse(calls=100), spent=Usage(93))
+    account.learn(Usage(10))
+    assert account.grant("begun", Budget(), 1, Usage(6), Usage(3)) is None
+    assert account.grant("begun", Budget(), 1, Usage(6)) == Budget(calls=13)
+
+
 def test_the_limit_of_a_row_is_kept_and_teaches_nothing() -> None:
     account = Account(Purse(calls=100))
-    assert account.grant("a", Budget(calls=4), Usage(), 1) == Budget(calls=4)
+    assert account.grant("a", Budget(calls=4), 1) == Budget(calls=4)
     account.settle("a", Usage(4), "calls")
     assert account.need("calls") == 5
-    account.grant("b", Budget(), Usage(), 8)
+    account.grant("b", Budget(), 8)
     account.settle("b", Usage(12), "calls")
     assert account.need("calls") == 25, "cut short by its grant, it would have needed more"
 
 
 def test_what_is_not_known_counts_as_spent() -> None:
     account = Account(Purse(calls=100))
-    account.grant("a", Budget(), Usage(), 1)
+    account.grant("a", Budget(), 1)
     account.settle("a", None)
     assert account.left("calls") == 50
     dollars = Account(Purse(usd=5.0), spent=Usage(1, cost=None))
-    assert dollars.grant("a", Budget(), Usage(), 1) is None
+    assert dollars.grant("a", Budget(), 1) is None
     assert dollars.empty() == "usd"
 
 
