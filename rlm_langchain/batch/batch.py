@@ -102,7 +102,7 @@ def create_batch(
     rows_at_once: int | None = None,
     metadata: Mapping[str, str] = {},
 ) -> Batch:
-    """Return a batch, whose questions are checked: `run` or `arun` asks them.
+    """Return a batch, whose questions are checked. `await batch.arun()` asks them.
 
     Args:
         rlm: Answers each row. It needs a checkpointer with async methods. Its `budget` is the most that one row may
@@ -182,10 +182,6 @@ class Batch:
         self._failures: list[Result] = []
         self._errors = 0
         """Rows that an error has stopped since the last one that ended."""
-
-    def run(self, show: Show | None = None) -> Summary:
-        """Do what `arun` does, on an event loop of its own."""
-        return asyncio.run(self.arun(show))
 
     async def arun(self, show: Show | None = None) -> Summary:
         """Work on all rows that have not ended, and return how the batch ended.
