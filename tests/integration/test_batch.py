@@ -21,15 +21,15 @@ from tests.servers.openai import Message, Reply, failure
 from tests.servers.scripted import echo, serve
 from tests.servers.server import Server
 
-MODEL = ("--model", "openai:scripted", "--sandbox", "cpython")
-CALLS = 5
+MODEL = ("--model", "openai:scripted", "--sandbox", "monty")
+CALLS = 4
 """Calls of a row: a turn and its sub-calls."""
 CELL = f"FINAL(' '.join(llm_query_batched([f'{{context}} part {{i}}' for i in range({CALLS - 1})])))"
 WORD = re.compile(r"word-\d+-")
 
 
 def script(messages: list[Message]) -> str | Reply:
-    """A root model asks four sub-calls about its context, of which each names the word in it."""
+    """A root model asks three sub-calls about its context, of which each names the word in it."""
     said = str(messages[-1]["content"])
     if messages[0]["role"] != "system":
         return f"{WORD.findall(said)[0]} {mark(messages)}"
