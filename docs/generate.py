@@ -26,6 +26,7 @@ from rlm_langchain import (
     RLMInput,
     RLMOutput,
 )
+from rlm_langchain.batch.results import Result
 from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.app import app
 
@@ -144,6 +145,12 @@ def output() -> str:
     return "\n".join(_described(f"`{one.__name__}`", one) for one in (RLMInput, RLMOutput))
 
 
+def batch_results() -> str:
+    """A result of a batch."""
+    rows = [(f"`{one.name}`", f"`{_plain(one.type)}`", _optional(one) + one.text) for one in fields(Result)]
+    return table(("field", "type", ""), rows)
+
+
 def _described(title: str, of: type) -> str:
     rows = [(f"`{one.name}`", f"`{_plain(one.type)}`", _optional(one) + one.text) for one in fields(of)]
     return f"### {title}\n\n{_first_paragraph(of)}\n\n{table(('field', 'type', ''), rows)}"
@@ -228,6 +235,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "records": records,
     "record-parts": parts,
     "input-output": output,
+    "batch-results": batch_results,
     "commands": commands,
     "prompts-default": lambda: prompts("default"),
     "prompts-compact": lambda: prompts("compact"),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     __version__: str
     """The version that is installed."""
 
+    from rlm_langchain.batch.batch import create_batch
+    from rlm_langchain.batch.purse import Purse
     from rlm_langchain.budget.budget import Budget
     from rlm_langchain.errors import (
         BudgetExhausted,
@@ -63,6 +65,7 @@ _HOMES = {
     "ModelError": "errors",
     "NoAnswer": "errors",
     "Price": "models.model",
+    "Purse": "batch.purse",
     "RLMContextMiddleware": "integrations.agents.middleware",
     "RLMError": "errors",
     "RLMInput": "records",
@@ -77,6 +80,7 @@ _HOMES = {
     "rlm_tool": "integrations.agents.tool",
     "ThreadBusy": "errors",
     "UnknownPlugin": "errors",
+    "create_batch": "batch.batch",
     "create_hybrid_rlm": "integrations.hybrid",
     "create_rlm": "runnable.create",
     "create_rlm_graph": "runnable.create",
@@ -97,6 +101,7 @@ __all__ = [
     "ModelError",
     "NoAnswer",
     "Price",
+    "Purse",
     "RLMContextMiddleware",
     "RLMError",
     "RLMInput",
@@ -109,6 +114,7 @@ __all__ = [
     "Strategy",
     "ThreadBusy",
     "UnknownPlugin",
+    "create_batch",
     "create_hybrid_rlm",
     "create_rlm",
     "create_rlm_graph",

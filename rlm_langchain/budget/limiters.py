@@ -1,4 +1,4 @@
-"""Limits on parallel work in a tree: requests in flight, requests per minute, active child runs."""
+"""Limits on parallel work: requests in flight and per minute, active child runs."""
 
 from __future__ import annotations
 
@@ -46,6 +46,30 @@ class PerEventLoop(Generic[T]):
         return self._made[loop]
 
 
+class Pace:
+    """Requests in flight and requests per minute, of one tree of runs or of several that share them."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._semaphores: PerEventLoop[asyncio.Semaphore] = PerEventLoop(
+            lambda: asyncio.Semaphore(budget.concurrency)
+        )
+        self._rate = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
+
+    async def acquire(self) -> None:
+        """Return when a request may start. `release` must follow."""
+        await self._semaphores.of_this_loop().acquire()
+        try:
+            if self._rate is not None:
+                await self._rate.wait_turn()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Record that a request has ended."""
+        self._semaphores.of_this_loop().release()
+
+
 class RequestLimiter:
     """Held while a request is in flight, but not between attempts and not across recursion."""
 
@@ -55,23 +79,18 @@ class RequestLimiter:
     """Raises if nothing may start any more. Called last, after all waiting, because the request is in flight
     afterwards."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._semaphores: PerEventLoop[asyncio.Semaphore] = PerEventLoop(
-            lambda: asyncio.Semaphore(budget.concurrency)
-        )
-        self._rate = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
+    def __init__(self, budget: Budget, pace: Pace | None = None) -> None:
+        self._pace = pace or Pace(budget)
 
     async def __aenter__(self) -> None:
-        await self._semaphores.of_this_loop().acquire()
+        await self._pace.acquire()
         try:
-            if self._rate is not None:
-                await self._rate.wait_turn()
             if self.reply_store is not None:
                 await self.reply_store.open()
                 self.reply_store.reserve_space()
             self.check()
         except BaseException:
-            self._semaphores.of_this_loop().release()
+            self._pace.release()
             raise
 
     async def __aexit__(
@@ -79,7 +98,7 @@ class RequestLimiter:
     ) -> None:
         if self.reply_store is not None:
             self.reply_store.release()
-        self._semaphores.of_this_loop().release()
+        self._pace.release()
 
 
 class RateLimiter:

@@ -104,6 +104,68 @@ def ask(
     raise typer.Exit(ask.ask(query, context or (), thread, setup, display, strict=strict, encoding=encoding))
 
 
+OF_BATCH = {
+    "usd": "Limit: dollars of all rows together, over all times that the batch is run.",
+    "calls": "Limit: model calls of all rows together, over all times that the batch is run.",
+    "tokens": "Limit: tokens read and written by all rows together, over all times that the batch is run.",
+    "seconds": "Limit: seconds of work on each row, over all resumes.",
+    "concurrency": "Model calls at once, of all rows together.",
+    "approve_above_calls": "Not in a batch: nobody is asked.",
+    "approve_above_usd": "Not in a batch: nobody is asked.",
+}
+"""Help of options that mean something else for a batch."""
+
+
+@app.command(
+    epilog=examples(
+        "rlm batch questions.jsonl --out results.jsonl -m openai/gpt-4o --usd 50",
+        "rlm batch questions.jsonl --out results.jsonl -m local --concurrency 4",
+    )
+)
+@grouped(OF_BATCH)
+def batch(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="QUESTIONS",
+            help="A file of JSON Lines, one question a line: id, query, context or path; also model, budget.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The file for the results, as JSON Lines, one a question.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the batch. Default: made from the path of the questions."),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Questions at once. Default: 16, or the concurrency if that is less."
+        ),
+    ] = None,
+    setup: Setup,
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Limit: model calls that start in any minute, of all rows together."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show only errors, and the questions without an answer.")
+    ] = False,
+) -> None:
+    """Ask all questions of a file, and write their results to another.
+
+    Each question is a saved run. The same command, after Ctrl-C, a crash or with a higher limit, goes on: it finds
+    what has ended, resumes what was begun and asks the rest. The exit code is 0 if all questions have an answer,
+    complete or partial; 1 if some have none; 2 if the arguments, the configuration or the questions are wrong, and
+    then nothing was paid; 130 after Ctrl-C.
+    """
+    from rlm_langchain.cli.commands import batch
+
+    raise typer.Exit(batch.batch(questions, out, name, rows, requests_per_minute, setup, quiet=quiet))
+
+
 @app.command(epilog=examples("rlm resume deal", "rlm resume deal --calls 200"))
 @grouped(
     OVERRIDE_HELP

@@ -27,6 +27,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
 
+from rlm_langchain.budget.budget import Budget
 from rlm_langchain.context.decoding import (
     describe_unstorable,
     replace_each,
@@ -48,6 +49,8 @@ CHECKPOINTER_KEY = "__pregel_checkpointer"
 """LangGraph's key under `configurable` for the checkpointer of a subgraph, given by its parent. It may be None."""
 INVOCATION_KEY = "__rlm_seen__"
 """Our key under `configurable` for the `Invocation`, which knows the runs that it has worked on."""
+BUDGET_KEY = "__rlm_budget__"
+"""Our key under `configurable` for the `Budget` of one call, if it is not that of the RLM."""
 READ_KEY = "__pregel_read"
 """LangGraph's key under `configurable` for the function with which a task reads the channels of its graph."""
 _LANGGRAPH_PREFIX = "__pregel_"
@@ -73,6 +76,7 @@ _TYPES_BY_KEY: Mapping[str, Any] = {
     _TYPED_STREAM_KEY: bool,
     CHECKPOINTER_KEY: BaseCheckpointSaver,
     INVOCATION_KEY: Invocation,
+    BUDGET_KEY: Budget,
 }
 """The types of the values of known keys under `configurable`."""
 _NEVER_NONE = ("checkpoint_map", "__pregel_runner_submit", "__pregel_runtime", "__pregel_stream")

@@ -93,7 +93,8 @@ class Components:
         if invocation is not None:
             invocation.join(run)
         durable = "thread_id" in settings
-        tree = self.trees.get(run, self.budget, self.receipts_path(run) if durable else None)
+        budget = (invocation and invocation.budget) or self.budget
+        tree = self.trees.get(run, budget, self.receipts_path(run) if durable else None)
         tree.store = self.store
         return tree
 

@@ -25,6 +25,8 @@ from weakref import WeakSet
 
 from anyio import CancelScope
 
+from rlm_langchain.budget.budget import Budget
+
 T = TypeVar("T")
 CLOSE_TIMEOUT = 30.0
 """Seconds that a cancelled run has to close its resources before its caller continues without it."""
@@ -116,7 +118,9 @@ _GROUP: ContextVar[Group | None] = ContextVar("rlm_group", default=None)
 class Invocation:
     """One call of an RLM from outside, with the runs that work for it."""
 
-    def __init__(self, trees: CancelsRuns) -> None:
+    def __init__(self, trees: CancelsRuns, budget: Budget | None = None) -> None:
+        self.budget = budget
+        """The budget of this call. None: that of the RLM."""
         self.runs: set[str] = set()
         self.cancelled = False
         self.task: asyncio.Task[Any] | None = None

@@ -14,7 +14,7 @@ from rlm_langchain.answers.coverage import CoverageTracker
 from rlm_langchain.budget.approval_limit import ApprovalLimit
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.ledger import Ledger, Receipt, Reservation
-from rlm_langchain.budget.limiters import ChildRunLimiter, RequestLimiter
+from rlm_langchain.budget.limiters import ChildRunLimiter, Pace, RequestLimiter
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.durability.receipts import Receipts
 from rlm_langchain.errors import RLMError
@@ -33,10 +33,10 @@ from rlm_langchain.types import CallResult, Usage
 class RunTree:
     """A tree of runs while it works: its ledger, its request limiters, its REPLs."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, pace: Pace | None = None) -> None:
         self.ledger = Ledger(budget)
         self.approval_limit = ApprovalLimit(budget, self.ledger)
-        self.limiter = RequestLimiter(budget)
+        self.limiter = RequestLimiter(budget, pace)
         self.tool_limiter = RequestLimiter(replace(budget, requests_per_minute=None))
         """Limits custom tools separately, so that they do not compete with models."""
         self.child_run_limiter = ChildRunLimiter(budget)
@@ -331,6 +331,8 @@ def turn_path(path: str, turn: int) -> str:
 class RunTreeRegistry:
     """The live trees in this process, by the id of their root run."""
 
+    pace: Pace | None = None
+    """The pace that all trees share. None: each has its own."""
     _alive: dict[str, RunTree] = field(default_factory=dict)
     _cancelled: set[str] = field(default_factory=set)
     _ended: set[str] = field(default_factory=set)
@@ -342,7 +344,7 @@ class RunTreeRegistry:
             if run in self._cancelled:
                 raise Cancelled
             if run not in self._alive:
-                self._alive[run] = RunTree(budget)
+                self._alive[run] = RunTree(budget, self.pace)
             tree = self._alive[run]
         if receipts is not None:
             tree.open_receipts(

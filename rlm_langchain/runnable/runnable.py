@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import copy_context
+from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
 from types import NoneType
@@ -26,10 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool
 from typing_extensions import Self
 
 from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limiters import Pace
 from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.errors import BudgetExhausted, ConfigurationError, NoAnswer
-from rlm_langchain.graph.boundary import INVOCATION_KEY
+from rlm_langchain.graph.boundary import BUDGET_KEY, INVOCATION_KEY
 from rlm_langchain.graph.components import NO_RECURSION_LIMIT
 from rlm_langchain.graph.graph import rlm_graph
 from rlm_langchain.graph.parent_graphs import watch_parents
@@ -43,6 +45,7 @@ from rlm_langchain.run.event_loops import (
     run_in_new_thread,
     run_interruptible,
 )
+from rlm_langchain.run.run_tree import RunTreeRegistry
 from rlm_langchain.runnable.as_node import CONTEXT, MESSAGES, make_node
 from rlm_langchain.runnable.build import assemble
 from rlm_langchain.runnable.chains import check_next
@@ -515,6 +518,15 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         components, saver = assemble(self), checked_saver(self.checkpointer)
         return CompiledRLM(components, rlm_graph(components).compile(checkpointer=saver, name=self.name or "rlm"))
 
+    def at_pace(self, pace: Pace) -> Self:
+        """Return a copy whose runs share a pace: requests in flight and per minute are counted over all of them."""
+        built = self.built
+        components = replace(built.components, trees=RunTreeRegistry(pace))
+        graph = rlm_graph(components).compile(checkpointer=built.graph.checkpointer, name=built.graph.name)
+        copied = self.model_copy()
+        copied._built = CompiledRLM(components, graph)
+        return copied
+
     def settings(self, config: RunnableConfig | None, *, threads: bool = False) -> RunnableConfig:
         """Return the graph's config. Parents pass down LangChain's default of 25 steps, but here the budget
         ends a run.
@@ -524,10 +536,12 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
         """
         check_config(config)
         settings: RunnableConfig = {**ensure_config(config), "recursion_limit": NO_RECURSION_LIMIT}
-        invocation = Invocation(self.built.components.trees)
+        configurable = dict(settings.get("configurable", {}))
+        # It is taken out, because calls within this one have budgets of their own.
+        invocation = Invocation(self.built.components.trees, configurable.pop(BUDGET_KEY, None))
         watch_parents(invocation, settings)
         check_configurable(settings, self._options_by_name)
-        settings["configurable"] = {**settings.get("configurable", {}), INVOCATION_KEY: invocation}
+        settings["configurable"] = cast(Any, {**configurable, INVOCATION_KEY: invocation})
         if threads and settings.get("max_concurrency") is None:
             settings["max_concurrency"] = 2 * self.budget.concurrency + SPARE_THREADS
         return settings

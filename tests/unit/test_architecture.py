@@ -38,6 +38,7 @@ ROOMS = (
     "retrieval",
     "graph",
     "runnable",
+    "batch",
     "integrations",
     "cli",
     "testing",
@@ -143,7 +144,7 @@ def test_the_root_holds_rooms_and_few_files() -> None:
 @pytest.mark.parametrize(
     ("package", "homes"),
     [
-        ("langgraph", {"graph", "runnable", "durability", "trajectory", "integrations", "cli"}),
+        ("langgraph", {"graph", "runnable", "batch", "durability", "trajectory", "integrations", "cli"}),
         ("langchain", {"integrations"}),
         ("faiss", {"retrieval"}),
         ("pygments", {"viewer"}),

@@ -12,7 +12,8 @@ from rlm_langchain.cli.options import DisplayOptions, Setup
 from rlm_langchain.cli.rendering.summary import RunResult, finish
 from rlm_langchain.cli.session.checkpointing import Persistence
 from rlm_langchain.cli.session.run import context_of, watch
-from rlm_langchain.cli.session.threads import SavedRun, Threads, check_name, config
+from rlm_langchain.cli.session.threads import SavedRun, Threads, config
+from rlm_langchain.durability.thread_name import check_name
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import RLMInput
 from rlm_langchain.trajectory.jsonl import Trace

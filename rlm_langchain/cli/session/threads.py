@@ -16,6 +16,7 @@ from rlm_langchain.context.store import home
 from rlm_langchain.durability.checkpointer import as_journal_error, checked_saver
 from rlm_langchain.durability.standing import Standing, standing_of
 from rlm_langchain.durability.thread_lock import is_held, thread_lock
+from rlm_langchain.durability.thread_name import check_name
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.records import Record, RLMOutput, output_of
 from rlm_langchain.runnable.fork import Graph, reading_graph
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 SETUP = "rlm_setup"
 """Key in the metadata of each checkpoint: the options of the RLM that wrote it."""
-LONGEST_NAME = 200
-"""Longest name of a thread, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +153,6 @@ class Threads:
             raise JournalError(
                 f"runs cannot be saved in {self.path} ({error.strerror}): set RLM_HOME to another folder"
             ) from error
-
-
-def check_name(name: str) -> str:
-    """Return a name that a thread may have. Raises `InputError` for any other, which says what is wrong with it."""
-    if len(name) > LONGEST_NAME:
-        problem = f"has {len(name):,} characters: a name may have at most {LONGEST_NAME}"
-    elif not name.strip():
-        problem = "is blank: give a name with a visible character"
-    elif not name.isprintable():
-        problem = "has a character that cannot be displayed: give a name without it"
-    elif name != name.strip():
-        problem = "begins or ends with a space: give a name without it"
-    elif name.startswith("-"):
-        problem = "begins with a dash, like an option: give a name that begins otherwise"
-    else:
-        return name
-    shown = name if len(name) <= LONGEST_NAME else f"{name[:20]}…"
-    raise InputError(f"the name {shown!r} {problem}")
 
 
 def names(saver: SqliteSaver) -> list[str]:

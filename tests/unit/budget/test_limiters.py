@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.limiters import RequestLimiter
+from rlm_langchain.budget.limiters import Pace, RequestLimiter
 from tests.virtual_time import run_in_virtual_time
 
 
@@ -55,3 +55,17 @@ def test_who_goes_away_while_waiting_gives_its_place_back():
             return asyncio.get_running_loop().time() - 1000
 
     assert run_in_virtual_time(go()) == pytest.approx(60)
+
+
+def test_gates_at_one_pace_are_not_faster_than_one():
+    budget = Budget(requests_per_minute=5, concurrency=3)
+    pace = Pace(budget)
+
+    async def several() -> list[float]:
+        each = await asyncio.gather(*(begin(RequestLimiter(budget, pace), 4, 7.0) for _ in range(5)))
+        return sorted(time for times in each for time in times)
+
+    begun = run_in_virtual_time(several())
+    assert len(begun) == 20
+    assert all(sixth - first >= 60 - 1e-6 for first, sixth in zip(begun, begun[5:], strict=False))
+    assert all(fourth - first >= 7 - 1e-6 for first, fourth in zip(begun, begun[3:], strict=False))

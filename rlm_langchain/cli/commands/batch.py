@@ -1,0 +1,120 @@
+"""The command `batch`."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from rlm_langchain.batch.batch import Batch, Summary, create_batch
+from rlm_langchain.batch.purse import FIELDS, Purse
+from rlm_langchain.cli import streams
+from rlm_langchain.cli.commands import inputs
+from rlm_langchain.cli.options import Setup, write_setup
+from rlm_langchain.cli.rendering.batch import BatchView, failure_lines, interrupt_lines, summary_lines
+from rlm_langchain.cli.session.interrupt import interrupting
+from rlm_langchain.cli.session.threads import SETUP, Threads
+from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.runnable.runnable import RLMRunnable
+
+
+def batch(
+    questions: Path,
+    out: Path,
+    name: str | None,
+    rows: int | None,
+    requests_per_minute: int | None,
+    setup: Setup,
+    *,
+    quiet: bool,
+) -> int:
+    """Ask all questions of a file. Returns the exit code."""
+    with inputs.preparing():
+        if setup.approve_above_calls is not None or setup.approve_above_usd is not None:
+            raise ConfigurationError(
+                "nobody is asked in a batch: leave out --approve-above-calls and --approve-above-usd"
+            )
+        setup = inputs.with_models(setup)
+        limits: dict[str, Any] = {name: getattr(setup, name) for name in FIELDS}
+        purse, not_of_rows = Purse(**limits), dict.fromkeys(limits)
+        rlm = inputs.build_from(replace(setup, **cast(Any, not_of_rows)))
+        if requests_per_minute is not None:
+            budget = replace(rlm.budget, requests_per_minute=requests_per_minute)
+            rlm = rlm.model_copy(update={"budget": budget})
+    running = _Running(questions, out, name, rows, purse, rlm, setup, BatchView(purse, quiet=quiet))
+    summary = running.run()
+    if quiet:
+        for line in failure_lines(summary):
+            streams.say(f"rlm: {line}")
+    else:
+        streams.say("\n" + "\n".join(summary_lines(summary, out, running.again)))
+    return 0 if summary.is_right else 1
+
+
+@dataclass(slots=True)
+class _Running:
+    """A batch at work, with its progress report."""
+
+    questions: Path
+    out: Path
+    name: str | None
+    rows: int | None
+    purse: Purse
+    rlm: RLMRunnable
+    setup: Setup
+    view: BatchView
+    batch: Batch | None = None
+    """None until the questions are checked."""
+    _interrupted: bool = False
+
+    def run(self) -> Summary:
+        """Work on all rows. Raises `KeyboardInterrupt` after Ctrl-C, when it has said how to go on."""
+        try:
+            return asyncio.run(self._run())
+        finally:
+            self.view.close()
+
+    @property
+    def again(self) -> str:
+        """Return the command that goes on, ready to copy."""
+        words = ["rlm", "batch", str(self.questions), "--out", str(self.out)]
+        given = {"name": self.name, "rows": self.rows, "requests_per_minute": self.rlm.budget.requests_per_minute}
+        for name, value in {**given, **asdict(self.setup)}.items():
+            for one in value if isinstance(value, list) else [] if value is None else [value]:
+                words += [f"--{name.replace('_', '-')}", str(one)]
+        return f"`{shlex.join(words)}`"
+
+    async def _run(self) -> Summary:
+        loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._work())
+        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel), self._report_interrupt):
+            try:
+                return await work
+            except asyncio.CancelledError:
+                self._report_interrupt()
+                raise KeyboardInterrupt from None
+
+    async def _work(self) -> Summary:
+        async with Threads().opened_async() as saver:
+            self.batch = create_batch(
+                self.rlm.model_copy(update={"checkpointer": saver}),
+                self.questions,
+                self.out,
+                name=self.name,
+                purse=self.purse,
+                rows_at_once=self.rows,
+                metadata={SETUP: write_setup(self.setup)},
+            )
+            return await self.batch.arun(self.view)
+
+    def _report_interrupt(self) -> None:
+        """Restore the terminal and say how to go on, once."""
+        if self._interrupted:
+            return
+        self._interrupted = True
+        self.view.close()
+        if self.batch is None:
+            streams.say("\nInterrupted before any model was called.")
+        else:
+            streams.say("\n" + "\n".join(interrupt_lines(self.batch.summary(), self.again)))
