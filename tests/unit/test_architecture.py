@@ -37,6 +37,7 @@ ROOMS = (
     "retrieval",
     "graph",
     "runnable",
+    "bench",
     "integrations",
     "cli",
     "testing",

@@ -113,11 +113,14 @@ def prices(setup: Setup) -> dict[str, Price]:
     for given in setup.price or ():
         name, _, pair = given.rpartition("=")
         models = [name] if name else [model for model in (setup.model, setup.sub_model) if model]
-        found |= {model: _price(given, pair) for model in models if name or not has_price(resolve(model, "root"))}
+        found |= {
+            model: parse_price(given, pair) for model in models if name or not has_price(resolve(model, "root"))
+        }
     return found
 
 
-def _price(given: str, pair: str) -> Price:
+def parse_price(given: str, pair: str) -> Price:
+    """Return the price that `pair` (IN:OUT) is. Raises `ConfigurationError`, which quotes `given`."""
     read, _, written = pair.partition(":")
     try:
         return Price(float(read), float(written))
