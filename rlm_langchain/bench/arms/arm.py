@@ -46,8 +46,8 @@ class Arm:
     """What it does, in one line."""
     build: Callable[[Setting], RLMRunnable] = field(repr=False)
     expected: Callable[[int, int], Usage] = field(repr=False)
-    """Estimates the usage for a context of so many tokens, with a model that reads so many at once: for `--dry-run`.
-    The truth depends on the model."""
+    """Estimates, for `--dry-run`, the usage for a context of so many tokens, with a model that reads so many at
+    once. The truth depends on the model."""
 
 
 def arm(name: str) -> Arm:

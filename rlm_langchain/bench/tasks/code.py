@@ -40,10 +40,13 @@ def _as_text(files: Mapping[str, str]) -> str:
 
 def where_defined(rng: random.Random, chars: int) -> Question:
     """Ask in which file a class is defined."""
-    files = code_base(rng, chars)
-    found = [(node.name, name) for name, node in classes_in(files)]
-    times = Counter(name for name, _ in found)
-    name, path = rng.choice(sorted(one for one in found if times[one[0]] == 1))
+    fitting = list[tuple[str, str]]()
+    while not fitting:  # few files fit into a short text, and they may hold no class
+        files = code_base(rng, chars)
+        found = [(node.name, name) for name, node in classes_in(files)]
+        times = Counter(name for name, _ in found)
+        fitting = sorted(one for one in found if times[one[0]] == 1)
+    name, path = rng.choice(fitting)
     text = (
         f"The text holds source files, each below a line with its path. In which file is the class {name} defined? "
         "Give your final answer in the form 'Answer: path'."
@@ -53,10 +56,12 @@ def where_defined(rng: random.Random, chars: int) -> Question:
 
 def count_subclasses(rng: random.Random, chars: int) -> Question:
     """Ask how many classes have a certain direct base."""
-    files = code_base(rng, chars)
-    bases = Counter(base for _, node in classes_in(files) for base in {ast.unparse(one) for one in node.bases})
-    fitting = sorted(base for base, count in bases.items() if count > 1 and base.isidentifier())
-    base = rng.choice(fitting or sorted(base for base in bases if base.isidentifier()))
+    fitting = list[str]()
+    while not fitting:  # as above
+        files = code_base(rng, chars)
+        bases = Counter(base for _, node in classes_in(files) for base in {ast.unparse(one) for one in node.bases})
+        fitting = sorted(base for base, count in bases.items() if count > 1 and base.isidentifier())
+    base = rng.choice(fitting)
     text = (
         "The text holds source files, each below a line with its path. How many classes, at any level, name "
         f"{base} itself among their bases, as in `class A({base}):`? Give your final answer in the form "
