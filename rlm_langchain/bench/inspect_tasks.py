@@ -18,7 +18,7 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from rlm_langchain.bench.items import length_name
-from rlm_langchain.bench.plan import LOGS, read_run
+from rlm_langchain.bench.plan import LOGS
 from rlm_langchain.bench.results import Row
 from rlm_langchain.bench.run import Run, begin, run_of
 from rlm_langchain.errors import RLMError
@@ -32,16 +32,15 @@ ROW = "row"
 @task
 def rlm_bench(folder: str, arm: str, family: str, length: int) -> Task:
     """Return the task that puts the questions of a family and a length, in the folder of a run, to an arm."""
-    records = read_run(Path(folder))["manifest"]["items"]
     run = run_of(Path(folder))
     samples = [
         Sample(
             id=record["id"],
-            input=run.item(record["id"]).question.text,
-            target=list(run.item(record["id"]).question.expected),
+            input=run.stored["questions"][record["id"]]["text"],
+            target=run.stored["questions"][record["id"]]["expected"],
             metadata={"sha256": record["sha256"], "chars": record["chars"]},
         )
-        for record in records
+        for record in run.stored["manifest"]["items"]
         if record["family"] == family and record["length"] == length
     ]
     name = f"{arm}-{family}-{length_name(length)}"
@@ -114,9 +113,9 @@ def rows(folder: Path) -> list[Row]:
             if score is not None and sample.error is None:
                 row: Any = (score.metadata or {})[ROW]
                 found[row["arm"], row["item"]] = row
-    plan = run_of(folder).plan
-    order = {record["id"]: number for number, record in enumerate(read_run(folder)["manifest"]["items"])}
-    return sorted(found.values(), key=lambda row: (plan.arms.index(row["arm"]), order[row["item"]]))
+    run = run_of(folder)
+    order = {record["id"]: number for number, record in enumerate(run.stored["manifest"]["items"])}
+    return sorted(found.values(), key=lambda row: (run.plan.arms.index(row["arm"]), order[row["item"]]))
 
 
 def _logs(folder: Path) -> Iterator[EvalLog]:

@@ -7,7 +7,7 @@ import json
 import platform
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -98,24 +98,25 @@ def make_item(family: Family, length: int, index: int, seed: int) -> Item:
     return Item(family.name, length, index, family.make(rng, length * BYTES_PER_TOKEN))
 
 
-def manifest(items: Iterable[Item], seed: int) -> Manifest:
+def item_record(item: Item) -> ItemRecord:
+    """Return an item as it stands in a manifest."""
+    return ItemRecord(
+        id=item.id,
+        family=item.family,
+        length=item.length,
+        index=item.index,
+        metric=item.question.metric,
+        chars=len(item.question.context),
+        sha256=item.sha256,
+    )
+
+
+def manifest(records: Sequence[ItemRecord], seed: int) -> Manifest:
     """Return the manifest of these items."""
-    records = [
-        ItemRecord(
-            id=item.id,
-            family=item.family,
-            length=item.length,
-            index=item.index,
-            metric=item.question.metric,
-            chars=len(item.question.context),
-            sha256=item.sha256,
-        )
-        for item in items
-    ]
     return Manifest(
         seed=seed,
         python=platform.python_version(),
-        items=records,
+        items=list(records),
         sha256=_sha256([record["sha256"] for record in records]),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 from rlm_langchain.bench.arms.arm import arm
 from rlm_langchain.bench.arms.baselines import window_of
 from rlm_langchain.bench.arms.fixed import SCRIPTED, scripted_policy
-from rlm_langchain.bench.items import Item, Manifest, make_item, manifest
+from rlm_langchain.bench.items import Item, ItemRecord, Manifest, Question, item_record, make_item, manifest
 from rlm_langchain.bench.tasks import family
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.errors import InputError, UnknownPlugin
@@ -131,42 +131,72 @@ class Machine(TypedDict):
     rlm_langchain: str
 
 
+class StoredQuestion(TypedDict):
+    """A question in `run.json`. Its context is a file of its own."""
+
+    text: str
+    expected: list[str]
+
+
 class StoredRun(TypedDict):
     """The file `run.json` in the folder of a run."""
 
     plan: dict[str, Any]
     machine: Machine
     manifest: Manifest
+    questions: dict[str, StoredQuestion]
+    """By the id of the item."""
 
 
 PLAN_FILE, CONTEXTS, LOGS = "run.json", "contexts", "logs"
 
 
 def prepare(plan: Plan, folder: Path) -> StoredRun:
-    """Write a plan, its manifest and its contexts into a folder, and return them.
+    """Write a plan, its manifest, questions and contexts into a folder, and return what is in `run.json`.
 
-    A folder with the same plan is continued. Raises `InputError` if it holds another one, or other texts.
+    A folder with the same plan is continued, with the texts that it holds. Raises `InputError` if it holds another
+    plan, or has lost a text.
     """
-    before = read_run(folder) if (folder / PLAN_FILE).exists() else None
-    if before is not None and read_plan(before) != plan:
-        raise InputError(f"{folder} holds a benchmark with other options: {_differences(read_plan(before), plan)}")
+    if (folder / PLAN_FILE).exists():
+        return _continued(plan, folder)
     (folder / CONTEXTS).mkdir(parents=True, exist_ok=True)
-    items = []
+    records, questions = list[ItemRecord](), dict[str, StoredQuestion]()
     for item in plan.items():
-        path = context_path(folder, item.id)
-        if not path.exists():
-            path.with_suffix(".part").write_text(item.question.context, encoding="utf-8", newline="")
-            path.with_suffix(".part").rename(path)
-        items.append(item)
-    found = StoredRun(plan=asdict(plan), machine=_machine(), manifest=manifest(items, plan.seed))
-    if before is None:
-        (folder / PLAN_FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    elif before["manifest"] != found["manifest"]:
+        context_path(folder, item.id).write_text(item.question.context, encoding="utf-8", newline="")
+        records.append(item_record(item))
+        questions[item.id] = StoredQuestion(text=item.question.text, expected=list(item.question.expected))
+    found = StoredRun(
+        plan=asdict(plan), machine=_machine(), manifest=manifest(records, plan.seed), questions=questions
+    )
+    part = folder / f"{PLAN_FILE}.part"  # renamed when all is there: a process may be killed at any time
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.rename(folder / PLAN_FILE)
+    return found
+
+
+def _continued(plan: Plan, folder: Path) -> StoredRun:
+    stored = read_run(folder)
+    if (before := read_plan(stored)) != plan:
         raise InputError(
-            f"{folder} was begun with other texts (Python {before['manifest']['python']}, this is "
-            f"{found['manifest']['python']}): continue with that Python, or in another folder"
+            f"{folder} holds a benchmark with other options: {_differences(before, plan)}. Give the same options, or "
+            "another folder with --out"
         )
-    return before or found
+    lost = [
+        record["id"] for record in stored["manifest"]["items"] if not context_path(folder, record["id"]).exists()
+    ]
+    if lost:
+        raise InputError(
+            f"{context_path(folder, lost[0])} is not there any more: begin in another folder with --out"
+        )
+    return stored
+
+
+def stored_item(stored: StoredRun, name: str) -> Item:
+    """Return an item of a stored run, without its context."""
+    [record] = [one for one in stored["manifest"]["items"] if one["id"] == name]
+    text, expected = stored["questions"][name]["text"], stored["questions"][name]["expected"]
+    question = Question(text, "", tuple(expected), record["metric"])
+    return Item(record["family"], record["length"], record["index"], question)
 
 
 def read_run(folder: Path) -> StoredRun:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.bench.arms.arm import Setting, arm
-from rlm_langchain.bench.items import Item, make_item
-from rlm_langchain.bench.plan import Plan, context_path, read_plan, read_run
+from rlm_langchain.bench.items import Item
+from rlm_langchain.bench.plan import Plan, StoredRun, context_path, read_plan, read_run, stored_item
 from rlm_langchain.bench.results import Row, cost_of, row_of, usage_of
-from rlm_langchain.bench.tasks import family
 from rlm_langchain.durability.standing import standing_of
-from rlm_langchain.errors import InputError, RLMError
+from rlm_langchain.errors import RLMError
 from rlm_langchain.models.model import Model
 from rlm_langchain.records import RLMOutput, output_of
 from rlm_langchain.runnable.fork import reader
@@ -47,9 +46,14 @@ class Run:
     """Dollars that questions in flight may still use."""
 
     @cached_property
+    def stored(self) -> StoredRun:
+        """Return what the folder holds: plan, manifest and questions."""
+        return read_run(self.folder)
+
+    @cached_property
     def plan(self) -> Plan:
         """Return the plan in the folder."""
-        return read_plan(read_run(self.folder))
+        return read_plan(self.stored)
 
     @cached_property
     def models(self) -> tuple[Model, Model]:
@@ -57,12 +61,8 @@ class Run:
         return self.plan.resolve("root"), self.plan.resolve("sub")
 
     def item(self, name: str) -> Item:
-        """Return an item of the manifest. Raises `InputError` if it cannot be made again."""
-        [record] = [one for one in read_run(self.folder)["manifest"]["items"] if one["id"] == name]
-        item = make_item(family(record["family"]), record["length"], record["index"], self.plan.seed)
-        if item.sha256 != record["sha256"]:
-            raise InputError(f"{name} is another question than in the manifest: another Python has other texts")
-        return item
+        """Return an item of the manifest, without its context, which is in a file."""
+        return stored_item(self.stored, name)
 
     def build(self, name: str, question: str, **options: Any) -> RLMRunnable:
         """Return the arm for a question."""

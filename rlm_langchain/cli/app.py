@@ -324,7 +324,9 @@ def bench_report(
     *,
     form: Annotated[
         Literal["markdown", "csv"],
-        typer.Option("--format", help="Tables in Markdown, or a line for each result as CSV."),
+        typer.Option(
+            "--format", metavar="NAME", help="`markdown`: tables. `csv`: a line for each result. Default: markdown."
+        ),
     ] = "markdown",
 ) -> None:
     """Print the results of a benchmark, also of one that is not complete."""

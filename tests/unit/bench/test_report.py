@@ -40,7 +40,7 @@ def stored(model: str = "openai:gpt-4o", n: int = 10) -> StoredRun:
     }
     machine = Machine(system="Linux x86_64", python="3.11.7", cores=2, rlm_langchain="0.1.0")
     assert Plan(**{**plan, "arms": ("direct",)}).seed == 0
-    return StoredRun(plan=plan, machine=machine, manifest=manifest([], 0))
+    return StoredRun(plan=plan, machine=machine, manifest=manifest([], 0), questions={})
 
 
 def lines_of(report: str, begin: str) -> list[list[str]]:
@@ -64,7 +64,10 @@ def test_a_score_comes_with_its_interval_number_and_usage() -> None:
 
 
 def test_failures_count_as_zero_and_are_named() -> None:
-    rows = [row("direct", 0, 1.0), *(row("direct", n, 0.0, failure=why) for n, why in [(1, "usd"), (2, "too long")])]
+    rows = [
+        row("direct", 0, 1.0),
+        *(row("direct", n, 0.0, failure=why) for n, why in [(1, "usd"), (2, "too long")]),
+    ]
     [direct] = lines_of(markdown(stored(n=3), rows), "| direct |")
     assert direct[2] == "33.3%"
     assert direct[5] == "1 usd, 1 too long"

@@ -102,6 +102,9 @@ def test_a_folder_belongs_to_one_benchmark(tmp_path: Path) -> None:
     prepare(PLAN, tmp_path)
     with pytest.raises(InputError, match="n was 2 and is 3"):
         prepare(replace(PLAN, n=3), tmp_path)
+    (tmp_path / "contexts" / "niah_single-8k-1.txt").unlink()
+    with pytest.raises(InputError, match="niah_single-8k-1.txt is not there any more"):
+        prepare(PLAN, tmp_path)
 
 
 def test_what_is_not_installed_is_refused_with_what_is() -> None:

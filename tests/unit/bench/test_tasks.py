@@ -14,14 +14,16 @@ import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
-from rlm_langchain.bench.items import Item, length_name, make_item, manifest, parse_length
+from rlm_langchain.bench.items import Item, Manifest, item_record, length_name, make_item, manifest, parse_length
 from rlm_langchain.bench.tasks import FAMILIES, family
 from rlm_langchain.bench.tasks.chats import ENDINGS
 from rlm_langchain.errors import ConfigurationError, UnknownPlugin
 
+ROOT = Path(__file__).parents[3]
 OUTCOME = {wording: ending for ending, wordings in ENDINGS.items() for wording in wordings}
 
 
@@ -49,7 +51,9 @@ def variables(item: Item) -> list[str]:
 def lines_with_word(item: Item) -> int:
     """The lines that contain the word, by cutting them where there is no letter."""
     word = item.question.text.split("contain the word ")[1].split("?")[0]
-    plain = ("".join(c if c.isalnum() or c == "_" else " " for c in line) for line in item.question.context.split("\n"))
+    plain = (
+        "".join(c if c.isalnum() or c == "_" else " " for c in line) for line in item.question.context.split("\n")
+    )
     return sum(word in line.split() for line in plain)
 
 
@@ -182,26 +186,26 @@ def test_many_seeds_make_a_question_of_each_family() -> None:
             assert make_item(one, 2_000, 0, seed).question.expected
 
 
-PROGRAM = """
-import json, sys
-from rlm_langchain.bench.items import make_item, manifest
-from rlm_langchain.bench.tasks import FAMILIES
-print(json.dumps(manifest([make_item(one, 2000, 0, int(sys.argv[1])) for one in FAMILIES.values()], int(sys.argv[1]))))
-"""
+def manifest_of(seed: int) -> Manifest:
+    return manifest([item_record(make_item(one, 2_000, 0, seed)) for one in FAMILIES.values()], seed)
+
+
+PROGRAM = "import json; from tests.unit.bench.test_tasks import manifest_of; print(json.dumps(manifest_of(5)))"
 
 
 def test_the_same_seed_makes_the_same_manifest_in_every_process() -> None:
-    here = manifest([make_item(one, 2_000, 0, 5) for one in FAMILIES.values()], 5)
-    other = manifest([make_item(one, 2_000, 0, 6) for one in FAMILIES.values()], 6)
+    here, other = manifest_of(5), manifest_of(6)
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "5"], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=environment, cwd=ROOT
     )
     assert json.loads(done.stdout) == here
     assert not {item["sha256"] for item in here["items"]} & {item["sha256"] for item in other["items"]}
 
 
-@pytest.mark.parametrize(("text", "tokens"), [("8k", 8_000), ("1M", 1_000_000), ("1.5M", 1_500_000), ("2000", 2_000)])
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("8k", 8_000), ("1M", 1_000_000), ("1.5M", 1_500_000), ("2000", 2_000)]
+)
 def test_lengths_are_read_and_written(text: str, tokens: int) -> None:
     assert parse_length(text) == tokens
     assert parse_length(length_name(tokens)) == tokens
