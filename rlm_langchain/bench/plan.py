@@ -178,16 +178,12 @@ def _continued(plan: Plan, folder: Path) -> StoredRun:
     stored = read_run(folder)
     if (before := read_plan(stored)) != plan:
         raise InputError(
-            f"{folder} holds a benchmark with other options: {_differences(before, plan)}. Give the same options, or "
-            "another folder with --out"
+            f"{folder} holds a benchmark with other options: {_differences(before, plan)}. Give the same "
+            "options, or another folder with --out"
         )
-    lost = [
-        record["id"] for record in stored["manifest"]["items"] if not context_path(folder, record["id"]).exists()
-    ]
-    if lost:
-        raise InputError(
-            f"{context_path(folder, lost[0])} is not there any more: begin in another folder with --out"
-        )
+    paths = [context_path(folder, record["id"]) for record in stored["manifest"]["items"]]
+    if lost := [path for path in paths if not path.exists()]:
+        raise InputError(f"{lost[0]} is not there any more: begin in another folder with --out")
     return stored
 
 

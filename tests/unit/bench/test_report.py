@@ -64,10 +64,7 @@ def test_a_score_comes_with_its_interval_number_and_usage() -> None:
 
 
 def test_failures_count_as_zero_and_are_named() -> None:
-    rows = [
-        row("direct", 0, 1.0),
-        *(row("direct", n, 0.0, failure=why) for n, why in [(1, "usd"), (2, "too long")]),
-    ]
+    rows = [row("direct", 0, 1.0), row("direct", 1, 0.0, "usd"), row("direct", 2, 0.0, "too long")]
     [direct] = lines_of(markdown(stored(n=3), rows), "| direct |")
     assert direct[2] == "33.3%"
     assert direct[5] == "1 usd, 1 too long"

@@ -51,10 +51,8 @@ def variables(item: Item) -> list[str]:
 def lines_with_word(item: Item) -> int:
     """The lines that contain the word, by cutting them where there is no letter."""
     word = item.question.text.split("contain the word ")[1].split("?")[0]
-    plain = (
-        "".join(c if c.isalnum() or c == "_" else " " for c in line) for line in item.question.context.split("\n")
-    )
-    return sum(word in line.split() for line in plain)
+    plain = "".join(c if c.isalnum() or c in "_\n" else " " for c in item.question.context)
+    return sum(word in line.split() for line in plain.split("\n"))
 
 
 def classes(item: Item) -> Iterator[tuple[str, str, list[str]]]:
