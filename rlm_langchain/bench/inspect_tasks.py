@@ -95,6 +95,8 @@ def execute(run: Run, parallel: int) -> None:
         display="none",
         log_dir_allow_dirty=True,
     )
+    if run.stopped is not None:
+        raise run.stopped
     if not done:
         raise RLMError(_reason(logs))
 

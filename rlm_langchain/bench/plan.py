@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypedDict
 
 from rlm_langchain.bench.arms.arm import arm
 from rlm_langchain.bench.arms.baselines import window_of
-from rlm_langchain.bench.arms.fixed import SCRIPTED, scripted_policy
+from rlm_langchain.bench.arms.fixed import SCRIPTED, fixed_model, scripted_policy
 from rlm_langchain.bench.items import Item, ItemRecord, Manifest, Question, item_record, make_item, manifest
 from rlm_langchain.bench.tasks import family
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.errors import InputError, UnknownPlugin
-from rlm_langchain.models import pricing
+from rlm_langchain.models import local, pricing
 from rlm_langchain.models.model import Model, Price, Role
 from rlm_langchain.models.registry import resolve
 from rlm_langchain.types import Usage
@@ -242,8 +242,11 @@ class Estimate(NamedTuple):
 
 
 def estimates(plan: Plan) -> list[Estimate]:
-    """Estimate the usage of each arm. All calls are priced as those of the model for root turns."""
-    model = plan.resolve("root")
+    """Estimate the usage of each arm. All calls are priced as those of the model for root turns.
+
+    Sends nothing, and does not start the local model.
+    """
+    model = fixed_model(local.NAME, str, local.WINDOW) if plan.model == local.NAME else plan.resolve("root")
     return [_estimate(plan, name, model) for name in plan.arms]
 
 

@@ -40,6 +40,8 @@ class Run:
     """Limit in dollars for the whole benchmark, over all processes. None: there is none."""
     progress: Callable[[Row], None] = field(default=lambda _: None)
     """Called with each result."""
+    stopped: RLMError | None = None
+    """The error of a question that stopped the benchmark."""
     _spent: dict[str, float] = field(default_factory=dict)
     """Dollars by thread."""
     _reserved: float = 0.0
@@ -83,6 +85,9 @@ class Run:
                 built = self.build(name, item.question.text, checkpointer=saver, home=self.folder / HOME)
                 began = time.monotonic()
                 output, resumed = await self._ask(built, item, config)
+        except RLMError as error:
+            self.stopped = error
+            raise
         finally:
             self._reserved -= each
         row = row_of(item, name, output, seconds=time.monotonic() - began, resumed=resumed)

@@ -105,9 +105,11 @@ def run(options: BenchOptions, out: Path, *, parallel: int, dry_run: bool) -> No
     from rlm_langchain.bench.run import Run
 
     streams.say(f"{plan.runs} runs, into {out} ...")
+    models = plan.resolve("root"), plan.resolve("sub")  # a wrong name is found before anything is written
     prepare(plan, out)
     working = Run(out.resolve(), options.usd, progress=_say)
-    for name in plan.arms:  # a mistake in the options is found before anything is sent
+    working.models = models
+    for name in plan.arms:  # and other mistakes before anything is sent
         _ = working.build(name, "?").graph
 
     from rlm_langchain.bench.inspect_tasks import execute

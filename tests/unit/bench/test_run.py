@@ -84,6 +84,7 @@ async def test_a_limit_for_all_is_never_passed_and_counts_what_earlier_processes
     later = run_in(tmp_path, reader, plan, usd=0.05 + cost / 2)
     with pytest.raises(SpendLimit, match="higher --usd continues"):
         await later.answer("bm25", later.item(ids[1]))
+    assert isinstance(later.stopped, SpendLimit)
     assert len(reader.asked) == 1
     enough = run_in(tmp_path, reader, plan, usd=0.05 + cost)
     assert (await enough.answer("bm25", enough.item(ids[1])))["failure"] is None
@@ -120,6 +121,11 @@ def test_an_estimate_counts_runs_and_reads_at_least_what_an_arm_must_read() -> N
     assert found["map_reduce"].usage.input > 2 * 1_008_000
     assert found["direct"].usage.input < 2 * 8_400 + 2 * 33_000
     assert found["direct_whole"].usage.calls == 2
+
+
+def test_an_estimate_for_the_local_model_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLM_LOCAL_MODEL", "not-there.gguf")
+    assert {one.usage.cost for one in estimates(replace(PLAN, model="local"))} == {0.0}
 
 
 def test_every_arm_says_what_it_does() -> None:
