@@ -74,7 +74,10 @@ def known_answer() -> Scorer:
 
 
 def execute(run: Run, parallel: int) -> None:
-    """Work on everything in the folder of a run that has no result yet. Raises `RLMError` if a sample does."""
+    """Work on everything in the folder of a run that has no result yet.
+
+    Raises `RLMError` if a question does, and `KeyboardInterrupt` after Ctrl-C.
+    """
     begin(run)
     plan = run.plan
     tasks = [
@@ -99,6 +102,8 @@ def execute(run: Run, parallel: int) -> None:
         raise run.stopped
     if not done:
         raise RLMError(_reason(logs))
+    if len(rows(run.folder)) < plan.runs:  # inspect ends after Ctrl-C as if all were done
+        raise KeyboardInterrupt
 
 
 def _reason(logs: list[EvalLog]) -> str:

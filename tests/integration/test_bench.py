@@ -38,6 +38,20 @@ class Player:
         return " ".join(re.findall(r"\b\d{7}\b", str(messages[-1]["content"]))) or "none"
 
 
+def test_ctrl_c_ends_with_its_exit_code_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [*BENCH, "run", "-m", "scripted", "--family", "niah_single", "--items", "60", "--arm", "direct"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        next(line for line in process.stderr if "answered" in line)
+        process.send_signal(signal.SIGINT)
+        assert "The same command goes on from here." in process.stderr.read()
+        assert process.wait() == 130
+        assert process.stdout.read() == ""
+
+
 def test_a_killed_benchmark_goes_on_and_asks_for_no_received_reply_again(tmp_path: Path) -> None:
     player, out = Player(), tmp_path / "out"
     command = [*BENCH, "run", "-m", "openai:player", "--family", "niah_single", "--items", "2", "--price", "1:1"]

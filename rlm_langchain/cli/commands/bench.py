@@ -114,7 +114,11 @@ def run(options: BenchOptions, out: Path, *, parallel: int, dry_run: bool) -> No
 
     from rlm_langchain.bench.inspect_tasks import execute
 
-    execute(working, parallel)
+    try:
+        execute(working, parallel)
+    except KeyboardInterrupt:
+        streams.say("Interrupted; no more calls are made or paid for. The same command goes on from here.")
+        raise
     report(out, "markdown")
 
 
