@@ -15,6 +15,8 @@ from rlm_langchain.bench.results import Row, cost_of
 from rlm_langchain.bench.statistics import mcnemar, paired_bootstrap, percentile, wilson
 
 UNKNOWN = "unknown"
+LEAST_RESAMPLED = 5
+"""Items from which on a bootstrap has an interval. Resamples of very few items are all alike."""
 SCRIPTED_NOTE = (
     "**scripted**: no model was asked; a fixed policy replied. The figures show what the machinery did, and there "
     "are no scores."
@@ -155,8 +157,8 @@ def _cell(rows: Sequence[Row], *, family: str, length: int, arm: str, scripted: 
 DIFFERENCES = ("arms", "length", "n", "difference", "95 %", "p (McNemar)")
 _LEGEND_DIFFERENCES = (
     "The mean score of the first arm minus that of the second, with the interval of a paired bootstrap (10,000 "
-    "resamples). McNemar's exact test compares how often each is fully right; p is not corrected for the number of "
-    "comparisons."
+    "resamples; none for fewer than 5 items). McNemar's exact test compares how often each is fully right; p is "
+    "not corrected for the number of comparisons."
 )
 
 
@@ -176,10 +178,13 @@ def _differences(plan: Plan, rows: Sequence[Row]) -> Iterator[Sequence[str]]:
 
 def _difference(arms: str, length: int, both: Sequence[tuple[float, float]]) -> list[str]:
     one, other = [a for a, _ in both], [b for _, b in both]
-    low, high = paired_bootstrap(one, other)
+    interval = ""
+    if len(both) >= LEAST_RESAMPLED:
+        low, high = paired_bootstrap(one, other)
+        interval = f"{low:+.0%} to {high:+.0%}"
     p = mcnemar([score == 1 for score in one], [score == 1 for score in other])
     mean = sum(a - b for a, b in both) / len(both)
-    return [arms, length_name(length), str(len(both)), f"{mean:+.1%}", f"{low:+.0%} to {high:+.0%}", f"{p:.3g}"]
+    return [arms, length_name(length), str(len(both)), f"{mean:+.1%}", interval, f"{p:.3g}"]
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

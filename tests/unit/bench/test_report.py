@@ -74,7 +74,9 @@ def test_differences_are_of_the_same_items_only() -> None:
     [line] = lines_of(markdown(stored(), [*RIGHT[:8], *BETTER[2:]]), "| direct - rlm_depth_1 |")
     # Items 2 to 7 have both: three right, three wrong of one arm, all right of the other.
     assert line[1:4] == ["2k", "6", "-50.0%"]
-    assert line[5] == "0.25"
+    assert (line[4] != "", line[5]) == (True, "0.25")
+    [few] = lines_of(markdown(stored(), [*RIGHT[:4], *BETTER[:4]]), "| direct - rlm_depth_1 |")
+    assert few[2:5] == ["4", "+0.0%", ""]
 
 
 def test_a_report_says_what_is_missing_and_what_is_unknown() -> None:
