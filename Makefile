@@ -58,7 +58,7 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/pip
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/pip
 	@echo "Installing rlm_langchain and its development tools into $(VENV) (about two minutes) ..."
-	@$(PIP) --editable '.[local,retrieval,agents,mcp,documents,tables]' --group dev
+	@$(PIP) --editable '.[local,retrieval,agents,mcp,documents,tables,bench]' --group dev
 	@touch $@
 
 $(VENV)/docs.stamp: $(VENV)/dev.stamp

@@ -47,6 +47,9 @@ class UnknownPlugin(ConfigurationError):
             "contexts": "context",
             "providers": "provider",
             "calls": "function",
+            "arms": "arm",
+            "families": "family",
+            "suites": "suite",
         }.get(kind, kind)
 
         near = get_close_matches(name.lower(), self.known, 1) if isinstance(name, str) else []

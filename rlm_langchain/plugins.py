@@ -11,7 +11,7 @@ from rlm_langchain.errors import UnknownPlugin
 
 
 def names(group: str) -> tuple[str, ...]:
-    """Return the sorted names of a group of plug-ins: sandboxes, strategies, contexts, providers, calls."""
+    """Return the sorted names of a group of plug-ins: sandboxes, strategies, contexts, providers, calls, arms."""
     return tuple(sorted(_installed(group, tuple(sys.path)).names))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from rlm_langchain.cli.commands.bench import BenchOptions
 from rlm_langchain.cli.options import DisplayOptions, Setup, grouped
 
 MIN_COLUMNS = 24
@@ -365,3 +366,63 @@ def mcp(
     from rlm_langchain.cli.commands.mcp import serve
 
     serve(setup, root or [Path.cwd()], http)
+
+
+bench = typer.Typer(help="Compare an RLM with what people would use instead, on questions with known answers.")
+app.add_typer(bench, name="bench", no_args_is_help=True)
+
+
+@bench.command(
+    "run",
+    epilog=examples(
+        "rlm bench run --suite smoke -m local",
+        "rlm bench run --suite needles -m openai/gpt-4o-mini --usd 5 --usd-each 0.20 --dry-run",
+    ),
+)
+@grouped()
+def bench_run(
+    *,
+    options: BenchOptions,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="Where texts, logs and results are kept.")
+    ] = Path("rlm-bench"),
+    parallel: Annotated[int, typer.Option("--parallel", metavar="N", min=1, help="Questions at once.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the number of items and an estimate of the cost; send nothing.")
+    ] = False,
+) -> None:
+    """Run a benchmark, and print its report.
+
+    The same command goes on with a benchmark that was interrupted or killed. Calls that were answered are not made
+    or paid for again. `inspect view --log-dir FOLDER/logs` shows every answer.
+    """
+    from rlm_langchain.cli.commands import bench
+
+    bench.run(options, out, parallel=parallel, dry_run=dry_run)
+
+
+@bench.command("report", epilog=examples("rlm bench report rlm-bench --format csv > results.csv"))
+def bench_report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of a benchmark.")] = Path(
+        "rlm-bench"
+    ),
+    *,
+    form: Annotated[
+        Literal["markdown", "csv"],
+        typer.Option(
+            "--format", metavar="NAME", help="`markdown`: tables. `csv`: a line for each result. Default: markdown."
+        ),
+    ] = "markdown",
+) -> None:
+    """Print the results of a benchmark, also of one that is not complete."""
+    from rlm_langchain.cli.commands import bench
+
+    bench.report(folder, form)
+
+
+@bench.command("list", epilog=examples("rlm bench list"))
+def bench_list() -> None:
+    """List the suites, the arms and the families of tasks."""
+    from rlm_langchain.cli.commands import bench
+
+    bench.show_list()

@@ -39,6 +39,7 @@ ROOMS = (
     "graph",
     "runnable",
     "batch",
+    "bench",
     "integrations",
     "cli",
     "testing",

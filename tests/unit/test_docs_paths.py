@@ -12,8 +12,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "AGENTS.md", "docs/explanation/architecture.md", "docs/explanation/security.md"]
 PATH = re.compile(r"`((?:[\w.<>*-]+/)+[\w.<>*-]*|\w+\.py)`")
 MODULE = re.compile(r"\brlm_langchain(?:\.\w+)+")
-GROUPS = {f"rlm_langchain.{group}" for group in ("sandboxes", "strategies", "contexts", "calls", "providers")}
-"""Entry point groups, as `rlm_langchain/protocols.py` names them."""
+GROUPS = {
+    f"rlm_langchain.{group}" for group in ("arms", "sandboxes", "strategies", "contexts", "calls", "providers")
+}
+"""Entry point groups, as `rlm_langchain/protocols.py` and `rlm_langchain/bench/arms/arm.py` name them."""
 MADE = {"build/docs"}
 """Folders that a command makes."""
 

@@ -114,11 +114,14 @@ def prices(setup: Setup) -> dict[str, Price]:
     for price in setup.price or ():
         name, _, pair = price.rpartition("=")
         models = [name] if name else [model for model in (setup.model, setup.sub_model) if model]
-        found |= {model: _price(price, pair) for model in models if name or not has_price(resolve(model, "root"))}
+        found |= {
+            model: parse_price(price, pair) for model in models if name or not has_price(resolve(model, "root"))
+        }
     return found
 
 
-def _price(price: str, pair: str) -> Price:
+def parse_price(price: str, pair: str) -> Price:
+    """Return the price that `pair` (IN:OUT) is. Raises `ConfigurationError`, which quotes `price`."""
     read, _, written = pair.partition(":")
     try:
         return Price(float(read), float(written))

@@ -1,0 +1,25 @@
+"""The families of tasks, each with questions whose answers are known because the texts were made with them."""
+
+from __future__ import annotations
+
+from rlm_langchain.bench.items import Family
+from rlm_langchain.bench.tasks import chats, code, needles, transactions, words
+from rlm_langchain.errors import UnknownPlugin
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        *needles.FAMILIES,
+        *words.FAMILIES,
+        *code.FAMILIES,
+        *transactions.FAMILIES,
+        *chats.FAMILIES,
+    )
+}
+
+
+def family(name: str) -> Family:
+    """Return a family by its name. Raises `UnknownPlugin`, which lists all."""
+    if name not in FAMILIES:
+        raise UnknownPlugin("families", name, FAMILIES)
+    return FAMILIES[name]
