@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from tests.durable.play import mark, marks
 
 from rlm_langchain import Budget, ConfigurationError, Purse, create_batch, create_rlm
 from tests.commands import Command
-from tests.rlm_nursery import Nursery, nursery
+from tests.durable.scripted_run import mark, marks
+from tests.forked_commands import CommandServer, command_server
 from tests.servers.openai import Message, Reply, failure
 from tests.servers.scripted import echo, serve
 from tests.servers.server import Server
@@ -50,12 +50,12 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture(scope="module")
-def born(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandServer]:
     with pytest.MonkeyPatch.context() as patch, serve(echo) as serving:
         patch.setenv("OPENAI_BASE_URL", serving.url)
         patch.setenv("OPENAI_API_KEY", "none")
-        with nursery(tmp_path_factory.mktemp("logs")) as nursing:
-            yield nursing
+        with command_server(tmp_path_factory.mktemp("logs")) as server:
+            yield server
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
@@ -99,59 +99,59 @@ def test_sixty_rows_are_answered_at_one_pace(server, command, tmp_path):
     assert "60 of them ended before" in again.err
 
 
-def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(server, born, tmp_path, home):
+def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(server, commands, tmp_path, home):
     rows, limit = 12, 12 * CALLS + 40
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
     out = tmp_path / "results.jsonl"
     arguments = ("batch", questions, "--out", out, *MODEL, "--concurrency", 8, "--calls", limit)
     for calls in (2, 17, 40):
-        life = born.rlm(*arguments)
+        command = commands.rlm(*arguments)
         server.wait(lambda server, calls=calls: server.calls >= calls)
-        life.kill(signal.SIGKILL)
-        assert life.code() is None
+        command.kill(signal.SIGKILL)
+        assert command.code() is None
         server.wait(lambda server: not server.in_flight)
         received, asked = on_disk(home), server.calls
     assert len(received) > rows
-    life = born.rlm(*arguments)
-    assert life.code() == 0, life.log.read_text()
+    command = commands.rlm(*arguments)
+    assert command.code() == 0, command.log.read_text()
     check_answers(read(out), rows)
     assert not received & {mark(request.messages) for request in server.requests[asked:]}
     assert server.calls <= limit
 
 
-def test_killed_with_calls_in_flight_it_never_passes_its_purse(server, born, tmp_path):
+def test_killed_with_calls_in_flight_it_never_passes_its_purse(server, commands, tmp_path):
     rows, limit = 10, 30
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
     out = tmp_path / "results.jsonl"
     arguments = ("batch", questions, "--out", out, *MODEL, "--calls")
     for calls in (8, 17):
-        life = born.rlm(*arguments, limit)
+        command = commands.rlm(*arguments, limit)
         server.wait(lambda server, calls=calls: server.calls >= calls)
-        life.kill(signal.SIGKILL)
-        life.code()
-    life = born.rlm(*arguments, limit)
-    assert life.code() == 1, life.log.read_text()
+        command.kill(signal.SIGKILL)
+        command.code()
+    command = commands.rlm(*arguments, limit)
+    assert command.code() == 1, command.log.read_text()
     assert server.calls <= limit
     assert {result["status"] for result in read(out)} <= {"complete", "stopped", "not asked"}
-    life = born.rlm(*arguments, 10 * limit)
-    assert life.code() == 0, life.log.read_text()
+    command = commands.rlm(*arguments, 10 * limit)
+    assert command.code() == 0, command.log.read_text()
     check_answers(read(out), rows)
 
 
-def test_ctrl_c_says_how_to_go_on(server, born, tmp_path, home):
+def test_ctrl_c_says_how_to_go_on(server, commands, tmp_path, home):
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(8)])
     out = tmp_path / "results.jsonl"
-    life = born.rlm("batch", questions, "--out", out, *MODEL, "--name", "contracts", "--rows", 2)
+    command = commands.rlm("batch", questions, "--out", out, *MODEL, "--name", "contracts", "--rows", 2)
     server.wait(lambda server: server.calls >= 2 * CALLS + 1)
-    life.kill(signal.SIGINT)
-    assert life.code() == 130
-    said = life.log.read_text()
+    command.kill(signal.SIGINT)
+    assert command.code() == 130
+    said = command.log.read_text()
     assert "Interrupted; no more calls are made or paid for." in said
     assert f"`rlm batch {questions} --out {out} --name contracts --rows 2 --model openai:scripted" in said
     assert "Traceback" not in said
     received, asked = on_disk(home), server.calls
-    life = born.rlm("batch", questions, "--out", out, *MODEL, "--name", "contracts")
-    assert life.code() == 0, life.log.read_text()
+    command = commands.rlm("batch", questions, "--out", out, *MODEL, "--name", "contracts")
+    assert command.code() == 0, command.log.read_text()
     check_answers(read(out), 8)
     assert not received & {mark(request.messages) for request in server.requests[asked:]}
 

@@ -181,7 +181,7 @@ OWNER = """
 import os, signal, sys, threading
 from pathlib import Path
 from rlm_langchain.models.local import server as process
-server = process.shared(Path(sys.argv[1]), "tiny", 4096, (("system", "x"),), Path(sys.argv[2]))
+server = process.shared_server(Path(sys.argv[1]), "tiny", 4096, (("system", "x"),), Path(sys.argv[2]))
 if sys.argv[3] == "ready":
     server.ready().result()
 else:

@@ -2,7 +2,7 @@
 
 To import takes seconds, and a command takes one.
 
-    python -m tests.rlm_nursery
+    python -m tests.forked_commands
 
 reads a JSON list a line (environment, file for the output, arguments) and says the number of the process.
 """
@@ -25,11 +25,11 @@ from tests.processes import gone
 PATIENCE = 60
 """Seconds after which a command hangs, for certain."""
 ENVIRONMENT = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "RLM_HOME")
-"""What each command is told of the test that starts it."""
+"""What each command gets from the test that starts it."""
 
 
 @dataclass
-class Life:
+class RunningCommand:
     """A command at work."""
 
     pid: int
@@ -48,45 +48,44 @@ class Life:
 
 
 @dataclass
-class Nursery:
-    """The process that forks."""
+class CommandServer:
+    """The process that forks commands."""
 
     process: subprocess.Popen[str]
     folder: Path
-    born: int = 0
+    started: int = 0
 
-    def rlm(self, *arguments: str | Path) -> Life:
+    def rlm(self, *arguments: str | Path) -> RunningCommand:
         """Start a command."""
-        self.born += 1
-        log = self.folder / f"command-{self.born}.log"
+        self.started += 1
+        log = self.folder / f"command-{self.started}.log"
         assert self.process.stdin
         assert self.process.stdout
         environment = {name: os.environ[name] for name in ENVIRONMENT}
         self.process.stdin.write(json.dumps([environment, str(log), *map(str, arguments)]) + "\n")
         self.process.stdin.flush()
-        return Life(int(self.process.stdout.readline()), log)
+        return RunningCommand(int(self.process.stdout.readline()), log)
 
 
 @contextmanager
-def nursery(folder: Path) -> Iterator[Nursery]:
-    """A nursery whose commands write what they print into `folder`."""
-    command = [sys.executable, "-m", "tests.rlm_nursery"]
+def command_server(folder: Path) -> Iterator[CommandServer]:
+    """Start a process that forks commands, which write what they print into `folder`."""
+    command = [sys.executable, "-m", "tests.forked_commands"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
         try:
             assert process.stdout.readline() == "ready\n"
-            yield Nursery(process, folder)
+            yield CommandServer(process, folder)
         finally:
             process.stdin.close()
 
 
 def serve() -> None:
     """Fork for every line, until there are no more."""
-    from tests.durable.nursery import warm
-
     import rlm_langchain.cli.app
     import rlm_langchain.cli.commands.batch  # noqa: F401
+    from tests.durable.fork_server import warm
 
     warm()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
@@ -96,12 +95,12 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             os.environ.update(environment)
-            live(Path(log), arguments)
+            run_command(Path(log), arguments)
         print(child, flush=True)
 
 
-def live(log: Path, arguments: list[str]) -> None:
-    """A child's whole life."""
+def run_command(log: Path, arguments: list[str]) -> None:
+    """Run a command in a forked process, and end the process."""
     from rlm_langchain.cli import run
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
