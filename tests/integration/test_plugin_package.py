@@ -65,10 +65,9 @@ def test_plug_ins_of_every_kind_are_found_by_entry_point(installed: Path) -> Non
     assert "word_senses" in plugins.names("calls")
 
 
-def test_without_the_package_they_are_not_there(archive: Path) -> None:
+def test_without_the_package_they_are_not_there() -> None:
     assert "screened" not in plugins.names("sandboxes")
-    with pytest.raises(InputError, match=r"texts\.zip"):
-        create_rlm(script("FINAL(1)")).completion("q", archive)
+    assert "archives" not in plugins.names("contexts")
     with pytest.raises(ConfigurationError, match="word_senses"):
         create_rlm(script("FINAL(1)"), functions=["word_senses"])
 

@@ -24,8 +24,8 @@ from rlm_langchain.types import (
 )
 
 ALLOWED = frozenset(
-    {"bisect", "collections", "csv", "datetime", "difflib", "functools", "heapq", "io", "itertools", "json", "math"}
-    | {"operator", "random", "re", "statistics", "string", "textwrap", "time", "typing", "unicodedata"}
+    "bisect collections csv dataclasses datetime decimal difflib functools heapq io itertools json math operator "
+    "pathlib random re statistics string textwrap time typing unicodedata".split()
 )
 CEILING = Limits(seconds=30, memory=1 << 30, output=1 << 20)
 

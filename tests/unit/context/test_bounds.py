@@ -479,7 +479,7 @@ def test_a_name_that_moves_a_terminal_is_told_as_its_escapes(store, tmp_path, na
     (folder / name).write_text("text")
     assert store.load(store.reference(folder)) == {name: "text"}
     file = store.reference(folder / name)
-    (folder / name).write_bytes(b"\x89PNG")
+    (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputError) as refused:
         store.reference(folder / name)
     (folder / "a.txt").write_text("text")

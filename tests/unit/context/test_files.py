@@ -303,10 +303,11 @@ print(json.dumps({"grown": peak() - before, **ref}))
 def test_a_file_of_a_gigabyte_is_referenced_without_being_loaded(tmp_path):
     file, size = tmp_path / "big.txt", 1 << 30
     with file.open("wb") as big:
-        big.write("first line, naïve 漢字\n".encode())
-        big.truncate(size - 4)
-        big.seek(0, os.SEEK_END)
-        big.write(b"end\n")
+        first = "first line, naïve 漢字\n".encode()
+        big.write(first.ljust(1 << 20))
+        for _ in range(1022):
+            big.write(b"a line of text. " * (1 << 16))
+        big.write(b"end\n".rjust(1 << 20))
     run = subprocess.run([sys.executable, "-c", GROWTH, tmp_path / "home", file], capture_output=True, check=True)
     ref = json.loads(run.stdout)
     assert ref["grown"] < 30 << 20
