@@ -24,8 +24,9 @@ from rlm_langchain.types import (
 )
 
 ALLOWED = frozenset(
-    "bisect collections csv dataclasses datetime decimal difflib functools heapq io itertools json math operator "
-    "pathlib random re statistics string textwrap time typing unicodedata".split()
+    {"bisect", "collections", "csv", "dataclasses", "datetime", "decimal", "difflib", "functools", "heapq", "io"}
+    | {"itertools", "json", "math", "operator", "pathlib", "random", "re", "statistics", "string", "textwrap"}
+    | {"time", "typing", "unicodedata"}
 )
 CEILING = Limits(seconds=30, memory=1 << 30, output=1 << 20)
 
