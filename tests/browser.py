@@ -54,7 +54,7 @@ class Browser:
         page.on("console", lambda message: self._said.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self._said.append(str(error)))
         page.on("request", lambda asked: self._asked(asked.url))
-        page.set_default_timeout(8_000)
+        page.set_default_timeout(60_000)  # on a busy machine the first page of a browser is slow
 
     def _asked(self, url: str) -> None:
         if not url.startswith(("file:", "about:")):
