@@ -88,8 +88,8 @@ REFUSED = {
     "a cycle": "x",
     "no number": "float('nan')",
     "no end": "float('inf')",
-    "a set": "{1, 2}",
-    "bytes": "b'x'",
+    "a set of functions": "{len}",
+    "bytes that are no text": "b'\\xff'",
     "a function": "len",
     "depth without end": "y",
 }
