@@ -132,12 +132,12 @@ def test_no_context_and_no_word_can_be_assigned(repl, pipes, name):
 
 
 def test_an_answer_that_is_unfit_is_told(repl, pipes):
-    assert ran(repl, pipes, "answer = {'content': {1}, 'ready': True}") == [
+    assert ran(repl, pipes, "answer = {'content': 1j, 'ready': True}") == [
         [
             "done",
             1,
-            'TypeError: answer["content"] holds a value of type set; only text, numbers, True, False, None, '
-            "and lists and dicts of them can leave the REPL. Use sorted(...) or list(...).",
+            'TypeError: answer["content"] holds a value of type complex; only text, numbers, True, False, '
+            "None, and lists and dicts of them can leave the REPL. Use str(...), or its parts .real and .imag.",
         ]
     ]
 
