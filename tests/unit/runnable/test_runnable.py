@@ -153,6 +153,8 @@ def public_objects(home: Path) -> dict[str, Any]:
     rlm = create_rlm(model, strategies=[strategy] * 9, functions=[function], retriever=retriever, sandbox="monty")
     (home / "skill").mkdir()
     (home / "skill" / "SKILL.md").write_text(f"---\nname: skill\ndescription: A skill.\n---\n{long}", "utf-8")
+    saved = create_rlm(model, checkpointer=InMemorySaver(), sandbox="monty")
+    rows = [{"id": str(number), "query": "q", "context": long} for number in range(9)]
     return {
         "Budget": public.Budget(),
         "ChatRLM": public.ChatRLM(rlm),
@@ -160,10 +162,12 @@ def public_objects(home: Path) -> dict[str, Any]:
         "HostFunction": function,
         "Limits": public.Limits(),
         "Price": public.Price(1, 2),
+        "Purse": public.Purse(),
         "RLMContextMiddleware": public.RLMContextMiddleware(rlm),
         "RLMRetriever": retriever,
         "RLMRunnable": rlm,
         "Strategy": strategy,
+        "create_batch": public.create_batch(saved, rows, home / "results.jsonl", name="campaign"),
         "create_hybrid_rlm": public.create_hybrid_rlm(store, model, strategies=[strategy]),
         "create_rlm": rlm.with_config(tags=["x"]),
         "create_rlm_graph": public.create_rlm_graph(model),
