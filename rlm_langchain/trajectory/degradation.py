@@ -9,10 +9,22 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from rlm_langchain.budget.limits import TREE_LIMITS
+from rlm_langchain.budget.limits import STOPS, TREE_LIMITS
 from rlm_langchain.records import CallRecord
 from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.types import Shortfall, StopReason
+
+STOP_SENTENCES: dict[StopReason, str] = {
+    "answer": "the model gave its answer",
+    "prose": "the model answered in words, without code",
+    **{reason: stop.for_people for reason, stop in STOPS.items()},
+    "no_progress": "the model only repeated itself",
+    "no_answer": "the model gave an empty answer",
+    "degraded": "the model gave its answer without all that it had asked for",
+    "model": "the model did not answer",
+    "cancelled": "it was cancelled",
+}
+"""Why a run ended, for people."""
 
 NAMES: dict[Shortfall, tuple[str, str]] = {
     "refused": ("call was refused by a limit", "calls were refused by a limit"),

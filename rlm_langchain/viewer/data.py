@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_langchain.budget.limits import STOPS
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import labelled_strings
 from rlm_langchain.errors import JournalError
@@ -26,9 +25,9 @@ from rlm_langchain.records import (
     Record,
     TurnRecord,
 )
-from rlm_langchain.trajectory.degradation import describe_shortfalls
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls
 from rlm_langchain.trajectory.tree import CallView, RanCell, RunView, Trajectory, TurnView
-from rlm_langchain.types import ContextRef, StopReason, Usage, total_usage
+from rlm_langchain.types import ContextRef, Usage, total_usage
 from rlm_langchain.viewer.code import MOST_HIGHLIGHTED, Batch, Lines, title, tokens
 
 VERSION = 1
@@ -45,18 +44,6 @@ BEGINNING = 500
 """Characters that it holds of each of the others. It says so."""
 AROUND = 400
 """Characters before and after a quote that the page holds."""
-STOP_WORDS: dict[StopReason, str] = {
-    "answer": "the model gave its answer",
-    "prose": "the model answered in words, without code",
-    **{reason: stop.for_people for reason, stop in STOPS.items()},
-    "no_progress": "the model only repeated itself",
-    "no_answer": "the model gave an empty answer",
-    "degraded": "the model gave its answer without all that it had asked for",
-    "model": "the model did not answer",
-    "cancelled": "it was cancelled",
-}
-"""Why a run ended, in words."""
-
 MARKS = ("flaw", "retries", "lost", "from_cache", "summary")
 """Fields of turns and calls that most of them do not have."""
 
@@ -102,7 +89,7 @@ class _Page:
             "runs": runs,
             "models": list(self.models),
             "limits": dict(self.limits),
-            "stops": STOP_WORDS,
+            "stops": STOP_SENTENCES,
             "contexts": [self._context(ref) for ref in _contexts(top)],
             "citations": self._citations(top),
             "plain_code": self.highlighted > MOST_HIGHLIGHTED,

@@ -19,7 +19,8 @@ from rlm_langchain.context.sanitize import one_line, visible
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 from rlm_langchain.records import Record, RLMOutput
-from rlm_langchain.viewer.data import STOP_WORDS, Json, page_data
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES
+from rlm_langchain.viewer.data import Json, page_data
 
 MODULES = (
     "text.js", "model.js", "query.js", "widgets.js", "detail.js", "summary.js", "run.js", "list.js", "timeline.js",
@@ -122,5 +123,5 @@ def _in_words(data: Json) -> str:
     end = data["runs"][0]["answer"]
     if not end:
         return "This run has not ended. The page needs JavaScript to show what it did."
-    why = f"{end['status']}: {STOP_WORDS[end['reason']]}"
+    why = f"{end['status']}: {STOP_SENTENCES[end['reason']]}"
     return visible(f"{why}\n\n{end['answer'] or ''}\n\nThe page needs JavaScript to show what the run did.")

@@ -7,10 +7,10 @@ from difflib import unified_diff
 
 from rlm_langchain.cli.commands.show import find_run
 from rlm_langchain.cli.rendering import numbers
-from rlm_langchain.cli.rendering.records import STOPS, as_text, one_line
+from rlm_langchain.cli.rendering.records import as_text, one_line
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.records import Record
-from rlm_langchain.trajectory.degradation import describe_shortfalls, shortfalls
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls, shortfalls
 from rlm_langchain.trajectory.tree import RunView, Trajectory, flatten
 
 WIDTH = 48
@@ -51,7 +51,7 @@ def _facts(records: list[Record]) -> Iterator[str]:
     yield one_line(questions[-1]["query"], WIDTH) if questions else ""
     yield one_line(as_text(top.answer["answer"]), WIDTH) if top.answer else "none yet"
     yield top.answer["status"] if top.answer else "not ended"
-    yield one_line(STOPS[top.answer["stop_reason"]], WIDTH) if top.answer else ""
+    yield one_line(STOP_SENTENCES[top.answer["stop_reason"]], WIDTH) if top.answer else ""
     yield (
         one_line(describe_shortfalls(top.answer.get("degraded", {}) if top.answer else shortfalls(calls)), WIDTH)
         or "nothing"

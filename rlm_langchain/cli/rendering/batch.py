@@ -12,8 +12,9 @@ from rlm_langchain.batch.results import ENDED, RIGHT, Result
 from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering import numbers
 from rlm_langchain.cli.rendering.plain import spending
-from rlm_langchain.cli.rendering.records import STOPS, one_line
+from rlm_langchain.cli.rendering.records import one_line
 from rlm_langchain.context.sanitize import visible
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,7 +106,7 @@ def failure_line(result: Result) -> str:
     """Return on one line why a row has no answer."""
     error, reason = result["error"], result["stop_reason"]
     if result["status"] in ENDED and reason is not None:
-        why = STOPS[reason]
+        why = STOP_SENTENCES[reason]
     else:
         why = one_line(error["message"], 300) if error else ""
     return f"{result['status']}: {result['id']} ({why})"

@@ -10,7 +10,6 @@ import json
 import re
 from typing import Literal, NamedTuple
 
-from rlm_langchain.budget import limits
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.records import (
     AnswerRecord,
@@ -20,22 +19,9 @@ from rlm_langchain.records import (
     Record,
     TurnRecord,
 )
-from rlm_langchain.trajectory.degradation import describe_shortfalls
-from rlm_langchain.types import StopReason
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls
 
 Kind = Literal["heading", "prose", "code", "printed", "error", "note", "call", "answer"]
-
-STOPS: dict[StopReason, str] = {
-    "answer": "the model gave its answer",
-    "prose": "the model answered in words, without code",
-    **{reason: stop.for_people for reason, stop in limits.STOPS.items()},
-    "no_progress": "the model only repeated itself",
-    "no_answer": "the model gave an empty answer",
-    "degraded": "the model gave its answer without all that it had asked for",
-    "model": "the model did not answer",
-    "cancelled": "it was cancelled",
-}
-"""Why a run ended, for people."""
 
 LINES: dict[Kind, int] = {
     "prose": 12,
@@ -158,7 +144,7 @@ def _note(record: NoteRecord) -> list[Part]:
 
 
 def _answer(record: AnswerRecord) -> list[Part]:
-    heading = f"{record['status']}: {STOPS[record['stop_reason']]}"
+    heading = f"{record['status']}: {STOP_SENTENCES[record['stop_reason']]}"
     if missing := record.get("degraded"):
         heading = f"{heading} ({describe_shortfalls(missing)})"
     return [Part("heading", heading), Part("answer", as_text(record["answer"]))]

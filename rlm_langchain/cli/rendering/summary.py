@@ -12,11 +12,11 @@ from typing import Any
 from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering.numbers import percent
 from rlm_langchain.cli.rendering.plain import cost_suffix
-from rlm_langchain.cli.rendering.records import STOPS, as_text
+from rlm_langchain.cli.rendering.records import as_text
 from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.records import Record, RLMOutput
-from rlm_langchain.trajectory.degradation import describe_shortfalls
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls
 from rlm_langchain.trajectory.tree import Trajectory
 from rlm_langchain.types import ContextRef, Usage
 
@@ -86,7 +86,7 @@ class RunResult:
         """Return how the run ended, what it used, and how much of the context the models read."""
         warning = self.warning()
         return [
-            f"{self.output['status']}: {STOPS[self.output['stop_reason']]}",
+            f"{self.output['status']}: {STOP_SENTENCES[self.output['stop_reason']]}",
             *([warning] if warning else []),
             *self._usage(),
             *self._reading(),
@@ -97,7 +97,7 @@ class RunResult:
         reason, missing = self.output["stop_reason"], describe_shortfalls(self.output.get("degraded") or {})
         is_told = self.output["status"] != "partial" or (reason == "degraded" and missing)
         lost = [loss for record in self.output["trajectory"] for loss in _losses(record)]
-        return list(dict.fromkeys(filter(None, ["" if is_told else STOPS[reason], missing, *lost])))
+        return list(dict.fromkeys(filter(None, ["" if is_told else STOP_SENTENCES[reason], missing, *lost])))
 
     def warning(self) -> str:
         """Return all warnings on one line, or an empty text."""
@@ -184,7 +184,7 @@ def finish(result: RunResult, *, json: bool, quiet: bool) -> int:
 
 
 def _print_failure(result: RunResult, *, quiet: bool) -> None:
-    streams.say(f"rlm: there is no answer: {STOPS[result.output['stop_reason']]}")
+    streams.say(f"rlm: there is no answer: {STOP_SENTENCES[result.output['stop_reason']]}")
     if misfit := result.output.get("misfit"):
         streams.say(f"The last answer does not fit the schema: {visible(misfit)}")
     if not quiet and (found := result.output.get("found")) is not None:

@@ -39,7 +39,7 @@ from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.cli.app import app
 from rlm_langchain.cli.commands.inputs import build_from
 from rlm_langchain.cli.options import Setup, read_setup, write_setup
-from rlm_langchain.cli.rendering.records import STOPS
+from rlm_langchain.trajectory.degradation import STOP_SENTENCES
 from rlm_langchain.testing.models import FunctionModel
 from rlm_langchain.types import Usage
 
@@ -65,7 +65,7 @@ output = rlm.invoke("q")
 views["run"] = [output["status"], output["stop_reason"]]
 views["model"] = said[-1]
 views["raised"] = error(lambda: rlm.model_copy(update={"on_budget": "raise"}).invoke("q"))
-views["people"] = STOPS["words"]
+views["people"] = STOP_SENTENCES["words"]
 views["flag"] = build_from(Setup(model="openai:x", sandbox="monty", words=7)).budget.words
 views["kept"] = read_setup(write_setup(Setup(words=7))).words
 views["help"] = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "200"}).output
