@@ -22,7 +22,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.errors import GraphBubbleUp, InvalidUpdateError
+from langgraph.errors import EmptyInputError, GraphBubbleUp, InvalidUpdateError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StateUpdate
@@ -41,6 +41,7 @@ from rlm_langchain.records import RLMInput
 from rlm_langchain.run.cancellation import CancelsRuns, Invocation, stream_supervised
 from rlm_langchain.run.event_loops import iterate_interruptible, run_in_thread, run_to_end
 
+NOTHING_TO_RESUME = "there is nothing to resume: this thread has no run"
 PUBLIC_KEYS = ("query", "context")
 """The keys of the input that callers may set."""
 EXTERNAL_NODES = (None, START, "__input__", "__copy__", END)
@@ -164,6 +165,9 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
                 yield from iterate_interruptible(parts, invocation.cancel, invocation.context(), invocation.cancel)
             except GraphBubbleUp:
                 raise
+            except EmptyInputError as error:
+                self._close(invocation)
+                raise InputError(NOTHING_TO_RESUME) from error
             except BaseException:
                 self._close(invocation)
                 raise
@@ -182,6 +186,9 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
                         yield part
             except GraphBubbleUp:
                 raise
+            except EmptyInputError as error:
+                await run_to_end(lambda: self._close(invocation))
+                raise InputError(NOTHING_TO_RESUME) from error
             except BaseException:
                 await run_to_end(lambda: self._close(invocation))
                 raise

@@ -36,6 +36,7 @@ from rlm_langchain.errors import ConfigurationError, InputError, JournalError
 from rlm_langchain.graph.boundary import (
     CHECKPOINTER_KEY,
     INVOCATION_KEY,
+    NOTHING_TO_RESUME,
     Internal,
     check_config,
 )
@@ -198,7 +199,7 @@ class CompiledRLM(NamedTuple):
                     "there is nothing to resume: without a checkpointer no run is kept. Make the RLM with one, "
                     "create_rlm(..., checkpointer=...), and name the thread in the config"
                 )
-            raise InputError("there is nothing to resume: this thread has no run")
+            raise InputError(NOTHING_TO_RESUME)
         if standing.state == "broken":
             raise JournalError(DAMAGED)
         return values.get("run") or uuid.uuid4().hex

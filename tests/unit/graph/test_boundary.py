@@ -23,7 +23,7 @@ from typing import Any
 
 import langgraph._internal._constants as constants
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from langchain_core._api import LangChainBetaWarning, LangChainDeprecationWarning
 from langgraph.checkpoint.memory import InMemorySaver
@@ -523,6 +523,7 @@ inputs = st.one_of(
 
 
 @QUICK
+@example(first=None, second={"query": "q"})
 @given(first=inputs, second=inputs)
 def test_any_json_as_input_pauses_or_is_a_typed_error(first: Any, second: Any, outside: Path) -> None:
     graph = rlm(PAUSE, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver()).graph

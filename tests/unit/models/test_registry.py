@@ -234,6 +234,7 @@ def test_another_provider_is_built_by_langchain_without_retries(monkeypatch: pyt
 
 
 def test_another_providers_missing_key_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACME_API_KEY", raising=False)
     langchain(monkeypatch, lambda *_, **__: Keyed(function=lambda _: ""))
     with pytest.raises(MissingDependency, match=r"^ACME_API_KEY is not set: Keyed needs it$"):
         resolve("acme:deep-1", "root")
