@@ -286,7 +286,7 @@ def test_hostile_texts_are_shown_as_texts(pages: Pages) -> None:
 
 
 def test_invisible_characters_are_what_they_are_in_the_terminal(pages: Pages) -> None:
-    with pages.browser.showing(pages.folder / "hostile.html", "#at=note:.1") as page:
+    with pages.browser.showing(pages.write("invisible", hostile()), "#at=note:.1") as page:
         assert page.locator("#detail pre").text_content() == visible(HOSTILE + INVISIBLE)
 
 
