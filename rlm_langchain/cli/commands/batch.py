@@ -14,7 +14,7 @@ from rlm_langchain.cli import streams
 from rlm_langchain.cli.commands import inputs
 from rlm_langchain.cli.options import Setup, write_setup
 from rlm_langchain.cli.rendering.batch import BatchView, failure_lines, interrupt_lines, summary_lines
-from rlm_langchain.cli.session.interrupt import interrupting
+from rlm_langchain.cli.session.interrupt import run_until_interrupted
 from rlm_langchain.cli.session.threads import SETUP, Threads
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.runnable.runnable import RLMRunnable
@@ -72,7 +72,7 @@ class _Running:
     def run(self) -> Summary:
         """Work on all rows. Raises `KeyboardInterrupt` after Ctrl-C, when it has said how to go on."""
         try:
-            return asyncio.run(self._run())
+            return asyncio.run(run_until_interrupted(self._work(), self._report_interrupt))
         finally:
             self.view.close()
 
@@ -85,15 +85,6 @@ class _Running:
             for one in value if isinstance(value, list) else [] if value is None else [value]:
                 words += [f"--{name.replace('_', '-')}", str(one)]
         return f"`{shlex.join(words)}`"
-
-    async def _run(self) -> Summary:
-        loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._work())
-        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel), self._report_interrupt):
-            try:
-                return await work
-            except asyncio.CancelledError:
-                self._report_interrupt()
-                raise KeyboardInterrupt from None
 
     async def _work(self) -> Summary:
         async with Threads().opened_async() as saver:

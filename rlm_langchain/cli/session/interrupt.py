@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 GRACE_SECONDS = 0.7
 """How long interrupted work may take to close what it opened."""
 INTERRUPTED = 130
 """The exit code that shells report after Ctrl-C."""
+
+
+async def run_until_interrupted(work: Coroutine[Any, Any, T], report: Callable[[], object]) -> T:
+    """Return the result of `work`. Ctrl-C cancels it, calls `report`, and raises `KeyboardInterrupt`."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    with interrupting(lambda: loop.call_soon_threadsafe(task.cancel), report):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            report()
+            raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from rlm_langchain.cli.rendering.records import as_text
 from rlm_langchain.cli.rendering.summary import Progress, RunResult
 from rlm_langchain.cli.session import approve
 from rlm_langchain.cli.session.checkpointing import Persistence
-from rlm_langchain.cli.session.interrupt import interrupting
+from rlm_langchain.cli.session.interrupt import run_until_interrupted
 from rlm_langchain.cli.session.threads import since_question
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import InputError, RLMError
@@ -55,7 +55,7 @@ class _Run:
         """Ask, and wait for the answer. Raises what the RLM raises, and `KeyboardInterrupt`."""
         self.view = choose_view(self.trajectory, quiet=self.quiet)
         try:
-            return asyncio.run(self._run())
+            return asyncio.run(run_until_interrupted(self._answer(), self._report_interrupt))
         except RLMError as error:
             answer = self.trajectory.runs[""].answer if "" in self.trajectory.runs else None
             if answer is not None:  # it was paid for, and could not be saved
@@ -70,15 +70,6 @@ class _Run:
     def seconds(self) -> float:
         """Return the seconds since this process began to work on the question."""
         return time.monotonic() - self.started
-
-    async def _run(self) -> RLMOutput:
-        loop, work = asyncio.get_running_loop(), asyncio.ensure_future(self._answer())
-        with interrupting(lambda: loop.call_soon_threadsafe(work.cancel), self._report_interrupt):
-            try:
-                return await work
-            except asyncio.CancelledError:
-                self._report_interrupt()
-                raise KeyboardInterrupt from None
 
     def _report_interrupt(self) -> None:
         """Restore the terminal and say how to continue, once."""
