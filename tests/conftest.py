@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,6 +20,12 @@ def pytest_configure() -> None:
     """Tests send Ctrl-C to programs of theirs. A shell has those that it runs in the background ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """A failure that shows a lone surrogate reaches the terminal: xdist sends UTF-8, and would stop the whole run."""
+    return json.loads(json.dumps((yield), ensure_ascii=False).encode("utf-8", "replace"))
 
 
 @pytest.fixture(autouse=True)
