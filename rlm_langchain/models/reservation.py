@@ -13,6 +13,7 @@ from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
 from rlm_langchain.models.call import accepts_output_cap
+from rlm_langchain.models.images import text_in, tokens_of_images
 from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
@@ -48,12 +49,14 @@ def reservation_for(
 
 def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return an upper bound of the tokens of these messages, for any model."""
-    return sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
+    text = sum(most_tokens(text_in(message)) + MAX_MESSAGE_TOKENS for message in messages)
+    return text + tokens_of_images(messages)
 
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return the approximate number of tokens of these messages, to compare with a model's window."""
-    return sum(approximate_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
+    text = sum(approximate_tokens(text_in(message)) + MAX_MESSAGE_TOKENS for message in messages)
+    return text + tokens_of_images(messages)
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:

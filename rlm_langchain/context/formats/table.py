@@ -41,7 +41,7 @@ FORMATS = {
     "chat": Format("mail", "read_chat", is_text=True),
     "rtf": Format("markup", "read_rtf"),
     "epub": Format("markup", "read_epub"),
-    "pdf": Format("pdf", "read"),
+    "pdf": Format("pdf", "read", version=2),
     "docx": Format("office", "read_docx"),
     "pptx": Format("office", "read_pptx"),
     "odt": Format("office", "read_odt"),
