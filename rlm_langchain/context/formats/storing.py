@@ -65,7 +65,11 @@ def _found_or_stored(
             return AsText(found["text"])
         count, ids, written_of = found["images"]
         has_images = all(map(store_writer.images.touch, ids))
-        if has_images and (not count or written_of == file.name) and blobs.reuse(Blob(found["sha256"], found["size"], b"")):
+        if (
+            has_images
+            and (not count or written_of == file.name)
+            and blobs.reuse(Blob(found["sha256"], found["size"], b""))
+        ):
             return _with_note(found, note)
     made = _stored(file, key, store_writer)
     said = [made.note] if isinstance(made, AsText) else made["notes"]

@@ -59,7 +59,7 @@ class VisionCall(ModelCall):
         if model.sees is False:
             return (
                 f"{model.name} reads only text, and nothing else in this REPL sees pictures: say so in the answer, "
-                "and that a model that sees can be given with sub_model= or --sub-model"
+                "and that a model that sees can be given with recursive_model= or --sub-model"
             )
         if not handles:
             return "there are no pictures in images: pass a list of handles from the context"

@@ -89,8 +89,16 @@ COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
         ("a.docx", lambda: COMPOUND + "EncryptedPackage".encode("utf-16-le"), "is an encrypted Office document"),
         ("a.doc", lambda: COMPOUND + "WordDocument".encode("utf-16-le"), "soffice --convert-to docx"),
         ("a.parquet", lambda: b"PAR1" + bytes(50) + b"PAR1", "is a damaged Parquet file"),
-        ("a.png", lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0", "is a PNG image that has more than 64 million"),
-        ("a.tif", lambda: b"II*\0", "is a TIFF image: convert it first, for example with `magick FILE picture.png`"),
+        (
+            "a.png",
+            lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0",
+            "is a PNG image that has more than 64 million",
+        ),
+        (
+            "a.tif",
+            lambda: b"II*\0",
+            "is a TIFF image: convert it first, for example with `magick FILE picture.png`",
+        ),
         ("a.mp3", lambda: b"ID3\3\0\0\0\0", "is an MP3 audio file: write down what is said"),
         ("a.7z", lambda: b"7z\xbc\xaf\x27\x1c\0\4", "unpack it first, for example with `7z x FILE`"),
         ("a.bin", lambda: b"\x7fELF\2\1\1\0", "is an executable"),

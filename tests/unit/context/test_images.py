@@ -148,7 +148,9 @@ def test_bombs_and_damaged_pictures_are_refused_before_they_are_unpacked(store, 
         (tmp_path / "many" / f"{number}.png").write_bytes(picture("PNG", (40, 30 + number)))
     ref = store.reference(tmp_path / "many")
     assert ref["images"] == 1
-    assert 'left out: 2 PNG image that is more than a context may hold of pictures ("1.png", "2.png")' in ref["notes"]
+    assert (
+        'left out: 2 PNG image that is more than a context may hold of pictures ("1.png", "2.png")' in ref["notes"]
+    )
 
 
 def test_an_id_cannot_be_made_up_and_a_damaged_picture_is_stored_again(store, tmp_path):
