@@ -18,6 +18,7 @@ from tests.commands import Command
 from tests.servers.scripted import rlm, serve
 from tests.servers.server import Server
 
+
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return Command(capsys)
