@@ -1,8 +1,9 @@
 """The table of limits: one row for each field of `Budget`, with everything else that depends on it.
 
-Validation, stop reasons, messages to models and people, command-line flags and the tables of the manual are all
-made from these rows. To add a limit, add its field to `Budget` and a row here. A limit that ends a run also needs a
-value of `StopReason`.
+Validation, stop reasons, messages to models and people, command-line flags, the limits of a batch's rows and the
+tables of the manual are all made from these rows. To add a limit, add its field to `Budget` and a row here. A limit
+that ends a run also needs a value of `StopReason`. The ledger enforces every limit that its `Stop` can measure in a
+`Usage`; others are enforced where they are used: `CONTRIBUTING.md` says where.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Limit:
     least: float = 0
     whole: bool = False
     """Whether it is a whole number."""
+    of_row: bool = False
+    """Whether a row of a batch may set it for itself. The others belong to the whole batch."""
     option: Option | None = None
     stop: Stop | None = None
 
@@ -80,6 +83,7 @@ LIMITS: tuple[Limit, ...] = (
         _LAST_CALL,
         least=1,
         whole=True,
+        of_row=True,
         option=Option("--calls", "Limit: model calls of all kinds."),
         stop=Stop(
             "calls", "there are no model calls left", "no model calls were left", measure=attrgetter("calls")
@@ -90,18 +94,21 @@ LIMITS: tuple[Limit, ...] = (
         _LAST_CALL,
         least=1,
         whole=True,
+        of_row=True,
         option=Option("--tokens", "Limit: tokens read and written."),
         stop=Stop("tokens", "there are no tokens left", "no tokens were left", measure=attrgetter("tokens")),
     ),
     Limit(
         "usd",
         _LAST_CALL,
+        of_row=True,
         option=Option("--usd", "Limit: dollars."),
         stop=Stop("usd", "there is no money left", "no money was left", measure=attrgetter("cost"), parts=1e6),
     ),
     Limit(
         "seconds",
         _LAST_CALL,
+        of_row=True,
         option=Option("--seconds", "Limit: seconds of work, over all resumes."),
         stop=Stop("seconds", "there is no time left", "no time was left", parts=10),
     ),
@@ -121,8 +128,8 @@ LIMITS: tuple[Limit, ...] = (
         option=Option("--depth", "Levels of calls below the top run."),
     ),
     Limit("concurrency", _WAIT, least=1, whole=True, option=Option("--concurrency", "Model calls at once.")),
-    Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True),
-    Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True),
+    Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True, of_row=True),
+    Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True, of_row=True),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
     Limit(
         "approve_above_calls",

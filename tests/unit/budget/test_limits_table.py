@@ -25,6 +25,7 @@ ROW = """
         "models fall silent",
         least=3,
         whole=True,
+        of_row=True,
         option=Option("--words", "Limit: tokens written."),
         stop=Stop("words", "there are no words left", "no words were left", measure=attrgetter("output")),
     ),
@@ -35,6 +36,7 @@ sys.path.insert(0, "docs")
 import generate
 from typer.testing import CliRunner
 from rlm_langchain import Budget, BudgetExhausted, ConfigurationError, create_rlm
+from rlm_langchain.batch.questions import ROW_LIMITS
 from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.cli.app import app
 from rlm_langchain.cli.commands.inputs import build_from
@@ -69,6 +71,7 @@ views["people"] = STOP_SENTENCES["words"]
 views["flag"] = build_from(Setup(model="openai:x", sandbox="monty", words=7)).budget.words
 views["kept"] = read_setup(write_setup(Setup(words=7))).words
 views["help"] = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "200"}).output
+views["rows"] = ROW_LIMITS
 views["docs"] = generate.budget() + generate.outcomes()
 print(json.dumps(views))
 """
@@ -122,6 +125,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("running low", {"words": 1}),
         ("run", ["partial", "words"]),
         ("flag", 7),
+        ("rows", ["calls", "words", "tokens", "usd", "seconds", "output_tokens", "tool_calls"]),
         ("kept", 7),
         ("people", "no words were left"),
     ],
