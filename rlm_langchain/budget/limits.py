@@ -46,6 +46,9 @@ class Stop:
     """Whether all runs of a tree share it. False: each run has its own."""
     measure: Callable[[Usage], float | None] | None = None
     """Returns how much of it a usage consumes. None: it is measured by a clock, or counted by the run itself."""
+    in_ledger: bool = True
+    """Whether the ledger enforces it, if all runs of a tree share it. False: it is counted where its calls are
+    made."""
     held_back: bool = True
     """Whether a part of it is held back for the last call."""
     parts: float = 1
@@ -129,7 +132,13 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit("concurrency", _WAIT, least=1, whole=True, option=Option("--concurrency", "Model calls at once.")),
     Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True, of_row=True),
-    Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True, of_row=True),
+    Limit(
+        "tool_calls",
+        'further calls raise `LLMError` in the cell; the answer is then `partial`, with `stop_reason="tool_calls"`',
+        whole=True,
+        of_row=True,
+        stop=Stop("tool_calls", "there are no tool calls left", "no tool calls were left", in_ledger=False),
+    ),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
     Limit(
         "approve_above_calls",
@@ -161,3 +170,6 @@ STOPS: Final[dict[StopReason, Stop]] = {limit.stop.reason: limit.stop for limit 
 
 TREE_LIMITS: Final = tuple((limit, limit.stop) for limit in LIMITS if limit.stop and limit.stop.whole_tree)
 """The limits that all runs of a tree share, and how each of them ends a run."""
+
+LEDGER_LIMITS: Final = tuple((limit, stop) for limit, stop in TREE_LIMITS if stop.in_ledger)
+"""Those of them that the ledger enforces."""

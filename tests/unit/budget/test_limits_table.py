@@ -15,7 +15,7 @@ import pytest
 
 import rlm_langchain
 from rlm_langchain import Budget, ConfigurationError
-from rlm_langchain.budget.limits import LIMITS, STOPS, TREE_LIMITS
+from rlm_langchain.budget.limits import LEDGER_LIMITS, LIMITS, STOPS
 
 ROOT = Path(rlm_langchain.__file__).parent
 FIELD = '    words: int | None = None\n    """Tokens that models write, in all."""\n'
@@ -91,7 +91,7 @@ def test_a_number_that_a_limit_cannot_be_is_refused(limit: Any) -> None:
 
 def test_a_stop_reason_belongs_to_one_limit() -> None:
     assert len(STOPS) == sum(limit.stop is not None for limit in LIMITS)
-    assert [limit.field for limit, _ in TREE_LIMITS] == ["calls", "tokens", "usd", "seconds"]
+    assert [limit.field for limit, _ in LEDGER_LIMITS] == ["calls", "tokens", "usd", "seconds"]
 
 
 @pytest.fixture(scope="module")
