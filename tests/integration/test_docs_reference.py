@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 
@@ -20,6 +21,7 @@ from rlm_langchain.cli.doctor import KEYS
 from rlm_langchain.models.providers import PROVIDERS
 from rlm_langchain.models.registry import FORMS
 from rlm_langchain.testing.models import script
+from rlm_langchain.types import StopReason
 from tests.integration.test_docs import DOCS, PAGES, ROOT
 
 PACKAGE = Path(rlm_langchain.__file__).parent
@@ -241,6 +243,13 @@ def test_the_limits_of_a_row_are_on_the_page_of_batches() -> None:
     [listed] = re.findall(r"^\| `budget` \| limits of this row alone: (.*?) \|$", page, re.MULTILINE)
 
     assert listed == ", ".join(f"`{name}`" for name in ROW_LIMITS)
+
+
+def test_every_stop_reason_is_on_the_page_of_answers() -> None:
+    page = (DOCS / "how-to" / "answers.md").read_text(encoding="utf-8")
+    [row] = re.findall(r"^\| `stop_reason` \| (.*?) \|$", page, re.MULTILINE)
+
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(get_args(StopReason))
 
 
 # --- Drawings and links -------------------------------------------------------------------------------

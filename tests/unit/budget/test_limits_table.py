@@ -15,6 +15,7 @@ import pytest
 
 import rlm_langchain
 from rlm_langchain import Budget, ConfigurationError
+from rlm_langchain.batch.questions import ROW_LIMITS
 from rlm_langchain.budget.limits import LEDGER_LIMITS, LIMITS, STOPS
 
 ROOT = Path(rlm_langchain.__file__).parent
@@ -125,7 +126,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("running low", {"words": 1}),
         ("run", ["partial", "words"]),
         ("flag", 7),
-        ("rows", ["calls", "words", "tokens", "usd", "seconds", "output_tokens", "tool_calls"]),
+        ("rows", [ROW_LIMITS[0], "words", *ROW_LIMITS[1:]]),
         ("kept", 7),
         ("people", "no words were left"),
     ],
