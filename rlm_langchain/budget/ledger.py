@@ -11,6 +11,8 @@ used more than its reservation, its next calls reserve that much more.
 
 A request that was sent may be billed even if its reply never comes. It is then booked with what was reserved for
 it, as an estimate. A `RequestLog` does the same for requests that were in flight when their process was killed.
+
+Calls of tools are no usage of a model: `RunTree.tool_call` counts them.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from math import floor, inf
 from typing import NamedTuple, Protocol
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
+from rlm_langchain.budget.limits import LEDGER_LIMITS, Limit, Stop
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import StopReason, Usage
 
@@ -342,7 +344,7 @@ class Ledger:
     def remaining(self) -> dict[str, float | int | None]:
         """Return what is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
         used_so_far = self.committed
-        return {limit.field: self._left(limit, stop, used_so_far) for limit, stop in TREE_LIMITS}
+        return {limit.field: self._left(limit, stop, used_so_far) for limit, stop in LEDGER_LIMITS}
 
     def running_low(self) -> dict[str, float | int]:
         """Return the limits of which less than a quarter is left, with what is left."""
@@ -399,7 +401,7 @@ class Ledger:
     def _refusal(self, used_so_far: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
         """Return why a call does not fit next to `used_so_far`, or None."""
         after = used_so_far.plus(wanted)
-        for limit, stop in TREE_LIMITS:
+        for limit, stop in LEDGER_LIMITS:
             most: float | int | None = getattr(self.budget, limit.field)
             if most is None or stop.measure is None:
                 continue

@@ -10,8 +10,8 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 _ACCEPTED = (
-    "text, a pathlib.Path of a file or folder, an open file, a list or dict of plain values, "
-    "LangChain documents or messages"
+    "text, a pathlib.Path of a file or folder, an open file, a list or dict of plain values, a DataFrame, "
+    "or LangChain documents, messages or a loader"
 )
 
 
