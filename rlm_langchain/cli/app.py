@@ -84,7 +84,7 @@ def ask(
     setup: Setup,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse bytes that cannot be decoded. Default: replace and count them."),
+        typer.Option("--strict", help="Refuse what would be left out, replaced or guessed. Default: say so."),
     ] = False,
     encoding: Annotated[
         str | None,
