@@ -17,7 +17,7 @@ from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import child_path, depth_of
+from rlm_langchain.records import child_path
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
@@ -41,7 +41,7 @@ class ModelCallHandler(CallHandler):
     def reservation(self, site: CallSite) -> Usage:
         """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
         approval for its own calls."""
-        model = site.components.sub_model(depth_of(site.numbered.path))
+        model = site.components.sub_model(site.numbered.path)
         return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(_estimated_prompt(site))]))
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
@@ -50,14 +50,14 @@ class ModelCallHandler(CallHandler):
 
     def model(self, site: CallSite) -> str:
         """Return the name of the model for sub-calls."""
-        return site.components.sub_model(depth_of(site.numbered.path)).name
+        return site.components.sub_model(site.numbered.path).name
 
 
 def _model_call(site: CallSite) -> ModelCall:
     components, tree, numbered, _ = site
     repl = tree.repls.get(numbered.path)
     batch = numbered.call_path if repl is None else child_path(numbered.path, repl.next_call)
-    return ModelCall(components, tree, components.sub_model(depth_of(numbered.path)), numbered, batch)
+    return ModelCall(components, tree, components.sub_model(numbered.path), numbered, batch)
 
 
 def _estimated_prompt(site: CallSite) -> str:

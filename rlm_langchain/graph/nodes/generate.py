@@ -27,7 +27,7 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.models.registry import way_out
 from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import TurnRecord, depth_of
+from rlm_langchain.records import TurnRecord
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
@@ -108,8 +108,7 @@ class GenerateStep:
         tree, path = components.tree(state["run"], config), state["path"]
         journal = tree.journal(path, state["trajectory"])
         components.coverage_tracker(tree, state, journal)
-        depth = depth_of(path)
-        step = cls(components, state, tree, journal, components.root_model(depth), components.max_iterations(depth))
+        step = cls(components, state, tree, journal, components.root_model(path), components.max_iterations(path))
         step.messages = step._conversation()
         prompt = most_prompt_tokens(step.messages)
         step._reserve_last_call(prompt)
