@@ -8,7 +8,6 @@ from langchain_core.messages import BaseMessage
 
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.estimate import most_tokens
-from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
@@ -25,25 +24,16 @@ MAX_MESSAGE_TOKENS = 8
 """Most tokens that providers add around each message."""
 
 
-def reservation_for(
-    ledger: Ledger,
-    model: Model,
-    prompt: int,
-    *,
-    last: bool = False,
-    learned: Learned | None = None,
-) -> Usage:
+def reservation_for(budget: Budget, model: Model, prompt: int, learned: Learned, *, last: bool = False) -> Usage:
     """Return the most that a call may use whose prompt has at most `prompt` tokens (see `most_prompt_tokens`).
 
     If a model has exceeded its cap before, that is taken into account.
     """
-    learned = learned or Learned()
-    most = max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS
-    most = max(learned.of(one.name).most_output(most, one.window) for one in model.chain)
-    output = most * _replies_at_once(model)
-    overrun = ledger.overrun(model.name)
-    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=output))
-    return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
+    chain, overrun = model.chain, learned.of(model.name).overrun
+    most = max_output_tokens(budget, last=last) or OUTPUT_TOKENS
+    most = max(learned.of(one.name).most_output(most, one.window) for one in chain)
+    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=most * _replies_at_once(chain)))
+    return wanted._replace(cost=overrun.dollars(expected_cost(chain, wanted)))
 
 
 def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
@@ -65,14 +55,13 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
     return min(own or most, most if last else own or most) if capped else own
 
 
-def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return the highest cost of this usage, or None if a price is unknown.
+def expected_cost(models: Sequence[Model], usage: Usage) -> float | None:
+    """Return the highest cost of this usage with any of these models, or None if a price is unknown.
 
-    The prices are those of the most expensive model that may be called, as if all input were written to a cache.
+    The prices are those of the most expensive model, as if all input were written to a cache.
     """
     costs = [
-        pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0)
-        for one in model.chain
+        pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0) for one in models
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
@@ -92,10 +81,10 @@ def check_limits_hold(budget: Budget, model: Model) -> None:
         )
 
 
-def _replies_at_once(model: Model) -> int:
+def _replies_at_once(models: Sequence[Model]) -> int:
     """Return how many replies each request asks for."""
     several = [
         one.wrapped.bound["n"] if one.wrapped and "n" in one.wrapped.bound else getattr(one.chat, "n", None)
-        for one in model.chain
+        for one in models
     ]
     return max((count for count in several if isinstance(count, int)), default=1) or 1

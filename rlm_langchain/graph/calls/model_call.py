@@ -42,7 +42,8 @@ class ModelCallHandler(CallHandler):
         """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
         approval for its own calls."""
         model = site.components.sub_model(site.numbered.path)
-        return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(_estimated_prompt(site))]))
+        prompt = most_prompt_tokens([HumanMessage(_estimated_prompt(site))])
+        return reservation_for(site.tree.ledger.budget, model, prompt, site.tree.learned)
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the model's reply."""

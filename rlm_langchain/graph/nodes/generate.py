@@ -287,13 +287,15 @@ class GenerateStep:
     def _reserve_last_call(self, prompt: int) -> None:
         """Hold back what a last call after this turn would need, if this is the top run, whose answer counts."""
         if not self._path:
-            last_call = reservation_for(self.tree.ledger, self.model, prompt, last=True)
+            last_call = reservation_for(self.tree.ledger.budget, self.model, prompt, self.tree.learned, last=True)
             self.tree.ledger.reserve_for_last_call = last_call._replace(input=last_call.input + TURN_TOKENS)
 
     def _limit_reached(self, prompt: int) -> StopReason | None:
         if self.journal.iterations >= self.max_iterations:
             return "iterations"
-        return self.tree.ledger.limit_reached(reservation_for(self.tree.ledger, self.model, prompt))
+        return self.tree.ledger.limit_reached(
+            reservation_for(self.tree.ledger.budget, self.model, prompt, self.tree.learned)
+        )
 
     def _answer_in_words(self, text: str) -> Any:
         """Return the answer in a reply without code, or None if the text cannot be one."""
