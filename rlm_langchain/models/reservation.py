@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_core.messages import BaseMessage
-
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.estimate import most_tokens
-from rlm_langchain.context.describe import approximate_tokens
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
 from rlm_langchain.models.call import accepts_output_cap
@@ -20,8 +16,6 @@ OUTPUT_TOKENS = 4_096
 """Tokens reserved for the output of a call without a cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
 """Tokens reserved for the output of a run's last call if its tokens or dollars are used up."""
-MAX_MESSAGE_TOKENS = 8
-"""Most tokens that providers add around each message."""
 
 
 def reservation_for(budget: Budget, model: Model, prompt: int, learned: Learned, *, last: bool = False) -> Usage:
@@ -34,16 +28,6 @@ def reservation_for(budget: Budget, model: Model, prompt: int, learned: Learned,
     most = max(learned.of(one.name).most_output(most, one.window) for one in chain)
     wanted = overrun.tokens(Usage(calls=1, input=prompt, output=most * _replies_at_once(chain)))
     return wanted._replace(cost=overrun.dollars(expected_cost(chain, wanted)))
-
-
-def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return an upper bound of the tokens of these messages, for any model."""
-    return sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
-
-
-def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return the approximate number of tokens of these messages, to compare with a model's window."""
-    return sum(approximate_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:

@@ -15,13 +15,13 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Receipt, Reservation
 from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, parsed_text
+from rlm_langchain.models.estimate import most_tokens_read
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.reservation import (
     check_limits_hold,
     expected_cost,
     max_output_tokens,
-    most_prompt_tokens,
     reservation_for,
 )
 from rlm_langchain.run.run_tree import RunTree
@@ -66,7 +66,7 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
         check_limits_hold(tree.ledger.budget, model)
         request = replace(request, model=model)
     ledger, may_use_reserve = tree.ledger, request.may_use_reserve
-    prompt = await _most_prompt_tokens(model, request.messages, config)
+    prompt = await most_tokens_read(model, request.messages, config)
 
     estimate = partial(reservation_for, ledger.budget, model, prompt, tree.learned, last=request.last)
     reservation = tree.reserve(request.path, estimate(), last=may_use_reserve, estimate=estimate)
@@ -119,13 +119,6 @@ def _receipt_key_of(request: ModelRequest, completion: Completion) -> str:
     """Return the key of a receipt. A reply that is flawed or not yet parsed is not shared with equal requests."""
     alone = completion.raw_of is not None or flaw_of(completion.text, completion.finish)
     return request.own_key if alone and request.own_key is not None else request.key
-
-
-async def _most_prompt_tokens(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> int:
-    """Return the most tokens that any model that may be called reads. Its own prompt may add to the messages."""
-    wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
-    ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
-    return max(map(most_prompt_tokens, ready))
 
 
 def _book_reply(

@@ -13,9 +13,10 @@ from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
+from rlm_langchain.models.estimate import most_prompt_tokens, prompt_tokens
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
-from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
+from rlm_langchain.models.reservation import reservation_for
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import child_path
 from rlm_langchain.run.ask_model import (

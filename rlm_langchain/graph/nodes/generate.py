@@ -22,10 +22,11 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.parse_reply import ModelReply, read_reply
 from rlm_langchain.graph.progress import Progress
 from rlm_langchain.models.call import CallFailed, Completion
+from rlm_langchain.models.estimate import most_prompt_tokens, prompt_tokens
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.registry import way_out
-from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
+from rlm_langchain.models.reservation import reservation_for
 from rlm_langchain.prompts.render import render
 from rlm_langchain.records import TurnRecord
 from rlm_langchain.run.ask_model import (
