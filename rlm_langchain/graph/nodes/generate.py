@@ -28,14 +28,14 @@ from rlm_langchain.models.model import Model
 from rlm_langchain.models.registry import way_out
 from rlm_langchain.models.reservation import reservation_for
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import TurnRecord
+from rlm_langchain.records import TurnRecord, turn_path
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
     receipt_key,
     recorded_plan,
 )
-from rlm_langchain.run.run_tree import RunTree, turn_path
+from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.messages import conversation
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
