@@ -29,11 +29,6 @@ def depth_of(path: str) -> int:
     return path.count("/") + 1 if path else 0
 
 
-def turn_path(path: str, turn: int) -> str:
-    """Return the call path of a root turn of the run at `path`."""
-    return f"{path} turn {turn}"
-
-
 def child_path(path: str, call: int) -> str:
     """Return the path of the child run that answers a call of the run at `path`."""
     return f"{path}/{call}" if path else str(call)

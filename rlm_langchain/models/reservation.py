@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langchain_core.messages import BaseMessage
+
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
 from rlm_langchain.models.call import accepts_output_cap
+from rlm_langchain.models.estimate import most_prompt_tokens
 from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
@@ -28,6 +31,15 @@ def reservation_for(budget: Budget, model: Model, prompt: int, learned: Learned,
     most = max(learned.of(one.name).most_output(most, one.window) for one in chain)
     wanted = overrun.tokens(Usage(calls=1, input=prompt, output=most * _replies_at_once(chain)))
     return wanted._replace(cost=overrun.dollars(expected_cost(chain, wanted)))
+
+
+def reservations_for_turn(
+    budget: Budget, model: Model, messages: Sequence[BaseMessage], learned: Learned
+) -> tuple[Usage, Usage]:
+    """Return the most that a turn with this prompt may use, and the most of a run's last call with it."""
+    prompt = most_prompt_tokens(messages)
+    last_call = reservation_for(budget, model, prompt, learned, last=True)
+    return reservation_for(budget, model, prompt, learned), last_call
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rlm_langchain.records import child_path, turn_path
+from rlm_langchain.records import child_path
 from rlm_langchain.trajectory.call_kinds import kind_of
-from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.trajectory.journal import Journal, turn_path
 from rlm_langchain.types import Usage
 
 
