@@ -31,8 +31,9 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     query, path = load_text(components.store, state.get("query", "")), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
-    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
+    query, replaced = replace_unstorable(query)
     context = components.store.reference(state.get("context"), seconds=components.budget.seconds)
+    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
     is_empty = context is None and state.get("context") is not None
     if context is not None and journal.has_context(context):
         context = None
@@ -40,7 +41,6 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
-    query, replaced = replace_unstorable(query)
     question = _question_record(components, journal, path, query, context, is_empty=is_empty)
     recorder.record(question)
     if replaced:
