@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
-from rlm_langchain.models.call import accepts_output_cap
 from rlm_langchain.models.estimate import most_prompt_tokens
 from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.model import Model
@@ -26,10 +24,11 @@ def reservation_for(budget: Budget, model: Model, prompt: int, learned: Learned,
 
     If a model has exceeded its cap before, that is taken into account.
     """
-    chain, overrun = model.chain, learned.of(model.name).overrun
-    most = max_output_tokens(budget, last=last) or OUTPUT_TOKENS
-    most = max(learned.of(one.name).most_output(most, one.window) for one in chain)
-    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=most * _replies_at_once(chain)))
+    chain, most = model.chain, max_output_tokens(budget, last=last) or OUTPUT_TOKENS
+    replies = _replies_at_once(chain)
+    caps = [learned.of(one.name).most_output(most, one.window) for one in chain]
+    overrun = learned.of(model.name).overrun
+    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=max(caps) * replies))
     return wanted._replace(cost=overrun.dollars(expected_cost(chain, wanted)))
 
 
@@ -61,20 +60,6 @@ def expected_cost(models: Sequence[Model], usage: Usage) -> float | None:
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
-
-
-def check_limits_hold(budget: Budget, model: Model) -> None:
-    """Raise `ConfigurationError` if a limit cannot be applied to this model, which a config has chosen."""
-    capped = any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens))
-    if capped and any(accepts_output_cap(one.chat) is None for one in model.chain):
-        raise ConfigurationError(
-            f"{model.name}, which the config chooses, accepts no limit for its output: limit calls instead"
-        )
-    if budget.usd is not None and not all(map(pricing.has_price, model.chain)):
-        raise ConfigurationError(
-            f"a limit in dollars needs the price of every model, and none is known for {model.name}, which the "
-            "config chooses: set it with prices="
-        )
 
 
 def _replies_at_once(models: Sequence[Model]) -> int:

@@ -19,11 +19,11 @@ from rlm_langchain.models.estimate import most_tokens_read
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.reservation import (
-    check_limits_hold,
     expected_cost,
     max_output_tokens,
     reservation_for,
 )
+from rlm_langchain.models.selection import check_limits_hold
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import Usage
 
