@@ -225,11 +225,10 @@ class RunTree:
             is_new = path not in self._joined
             self._joined.add(path)
         if is_new:
-            self._join(path, journal)
+            self._join(path, EarlierWork.of(journal))
         return journal
 
-    def _join(self, path: str, journal: Journal) -> None:
-        earlier = EarlierWork.of(journal)
+    def _join(self, path: str, earlier: EarlierWork) -> None:
         with self._lock:
             new = [
                 (call_path, used)

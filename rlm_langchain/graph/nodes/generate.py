@@ -94,9 +94,9 @@ class GenerateStep:
     """The turns that it has taken since the question."""
     call_path: str
     """The call path of this turn."""
-    recorder: Recorder = field(default_factory=Recorder)
-    messages: list[BaseMessage] = field(default_factory=list)
+    messages: list[BaseMessage]
     """The prompt."""
+    recorder: Recorder = field(default_factory=Recorder)
     plan: TurnPlan | None = None
     stop: StopReason | None = None
     """The reason why this is the run's last turn, or None."""
@@ -115,12 +115,12 @@ class GenerateStep:
         components.coverage_tracker(tree, state, journal)
         model, most = components.root_model(path), components.max_iterations(path)
         call_path = turn_path(path, len(journal.turns))
-        step = cls(components, state, tree, journal, model, most, journal.iterations, call_path)
-        step.messages = step._conversation()
-        turn, last_call = reservations_for_turn(tree.ledger.budget, model, step.messages, tree.learned)
+        messages = conversation(state["trajectory"], model.profile, components.store)
+        step = cls(components, state, tree, journal, model, most, journal.iterations, call_path, messages)
+        turn, last_call = reservations_for_turn(tree.ledger.budget, model, messages, tree.learned)
         if not path:  # hold back what a last call after this turn would need: the answer of the top run counts
             tree.ledger.reserve_for_last_call = last_call._replace(input=last_call.input + TURN_TOKENS)
-        step.key = receipt_key(tree, model, step.messages, call_path)
+        step.key = receipt_key(tree, model, messages, call_path)
         step._apply_plan(recorded_plan(tree, step.key) or step._new_plan(turn))
         step._fit()
         return step
@@ -278,11 +278,8 @@ class GenerateStep:
             self.messages.append(HumanMessage(self._render("summarise")))
         elif plan["note"]:
             self._note(plan["note"])
-            self.messages = self._conversation()
-
-    def _conversation(self) -> list[BaseMessage]:
-        records = [*self.state["trajectory"], *self.recorder.records]
-        return conversation(records, self.model.profile, self.components.store)
+            records = [*self.state["trajectory"], *self.recorder.records]
+            self.messages = conversation(records, self.model.profile, self.components.store)
 
     def _render(self, name: str, **values: object) -> str:
         return render(self.model.profile, name, **values)
