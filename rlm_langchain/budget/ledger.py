@@ -341,8 +341,10 @@ class Ledger:
             most: float | int | None = getattr(self.budget, limit.field)
             if most is None or stop.measure is None:
                 continue
-            parts = [stop.measure(usage) for usage in (*used, wanted)]
-            all_of_it = sum(inf if part is None else part for part in parts)
+            all_of_it: float = 0
+            for usage in (*used, wanted):
+                part = stop.measure(usage)
+                all_of_it += inf if part is None else part
             held_back_amount = (
                 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
             )
