@@ -70,18 +70,18 @@ class Components:
     index_cache: IndexCache = field(default_factory=IndexCache)
     """Indexes of the contexts, to find which parts of them models have read."""
 
-    def root_model(self, depth: int) -> Model:
-        """Return the root model of a run at this depth."""
-        return self.root if depth == 0 else self.sub_model(depth - 1)
+    def root_model(self, path: str) -> Model:
+        """Return the root model of the run at `path`."""
+        return self.subs[min(depth_of(path), len(self.subs)) - 1] if path else self.root
 
-    def sub_model(self, depth: int) -> Model:
-        """Return the model that answers the sub-calls of a run at this depth."""
-        return self.subs[min(depth, len(self.subs) - 1)]
+    def sub_model(self, path: str) -> Model:
+        """Return the model that answers the sub-calls of the run at `path`."""
+        return self.subs[min(depth_of(path), len(self.subs) - 1)]
 
-    def max_iterations(self, depth: int) -> int:
-        """Return the most turns that a run at this depth may take."""
+    def max_iterations(self, path: str) -> int:
+        """Return the most turns that the run at `path` may take."""
         most = self.budget.iterations
-        return DEFAULT_ITERATIONS[self.root_model(depth).profile] if most is None else most
+        return DEFAULT_ITERATIONS[self.root_model(path).profile] if most is None else most
 
     def tree(self, run: str, config: RunnableConfig) -> RunTree:
         """Return the live tree of a run. It keeps receipts if the run has a thread, and so can be resumed.
@@ -135,7 +135,7 @@ class Components:
 
     def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
         """Return the strategies of the run at `path` over this context."""
-        model = self.root_model(depth_of(path))
+        model = self.root_model(path)
         return strategies_for_run(self.strategies, model, self.budget, context, auto=self.auto)
 
     def check_resumable(self, journal: Journal) -> dict[str, ContextFile]:

@@ -13,11 +13,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import exchanges
 from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import (
-    CellRecord,
-    QuestionRecord,
-    depth_of,
-)
+from rlm_langchain.records import CellRecord, QuestionRecord
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import ContextRef
@@ -35,8 +31,9 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     query, path = load_text(components.store, state.get("query", "")), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
-    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
+    query, replaced = replace_unstorable(query)
     context = components.store.reference(state.get("context"), seconds=components.budget.seconds)
+    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
     is_empty = context is None and state.get("context") is not None
     if context is not None and journal.has_context(context):
         context = None
@@ -44,7 +41,6 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
-    query, replaced = replace_unstorable(query)
     question = _question_record(components, journal, path, query, context, is_empty=is_empty)
     recorder.record(question)
     if replaced:
@@ -72,7 +68,7 @@ def note_new_strategies(components: Components, journal: Journal, path: str, rec
     if not new:
         return
     guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
-    text = render(components.root_model(depth_of(path)).profile, "more_ways", guidance=guidance)
+    text = render(components.root_model(path).profile, "more_ways", guidance=guidance)
     recorder.note(path, "model", text, strategies=[strategy.name for strategy in new])
 
 
@@ -121,5 +117,5 @@ def _question_record(
 
 def _give_up(components: Components, cell: CellRecord, recorder: Recorder) -> None:
     """Record the end of a cell that was abandoned because of a new question. It is never run again."""
-    text = render(components.root_model(depth_of(cell["path"])).profile, "given_up")
+    text = render(components.root_model(cell["path"]).profile, "given_up")
     recorder.output((cell["path"], cell["cell"]), "died", text, is_error=True)
