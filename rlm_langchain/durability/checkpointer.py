@@ -453,7 +453,8 @@ def _error_message(what: str, error: Exception) -> str:
     if _is_full(error):
         return (
             f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
-            "written; make room, then resume the run: nothing that was paid for is lost"
+            "written; make room, then resume the run, or ask again if it had not begun: nothing that was paid for "
+            "is lost"
         )
     if what == "written":
         return (
