@@ -430,8 +430,9 @@ def _check_storable(name: str, value: Any) -> None:
 def _check_resume(command: Command[Any]) -> Command[Any]:
     """Return a command that answers interrupts. Raises `UpdateRefused` if it does anything else, or has no
     answer."""
-    if command.resume is None and not (command.update or command.goto or command.graph):
-        raise NoApproval(f"an approval cannot be answered with None; {ACCEPTED_ANSWERS}")
+    # LangGraph takes an empty dict for answers to no interrupt, and goes on waiting.
+    if command.resume in (None, {}) and not (command.update or command.goto or command.graph):
+        raise NoApproval(f"an approval cannot be answered with {command.resume}; {ACCEPTED_ANSWERS}")
     if command.update or command.goto or command.graph or command.resume is None:
         raise UpdateRefused(
             "a Command from outside may answer an interrupt, as Command(resume=...), and nothing else: "
