@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, field_validator
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import RLMInput, RLMOutput
 from rlm_langchain.retrieval.external import k_option
-from rlm_langchain.runnable.chains import GivesRunOutput
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.create import RLMOptions
 from rlm_langchain.runnable.options import known_options
 from rlm_langchain.runnable.run_scope import LangChainInput
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rlm_langchain.models.model import Model
 
 
-class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput], GivesRunOutput):
+class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput]):
     """Retrieves `k` documents for a question, and passes them to an RLM as its context.
 
     The input is a question, or `{"query": ...}`. None and `Command` resume a thread, as for `RLMRunnable`, without
@@ -70,6 +70,11 @@ class HybridRLM(RunnableSerializable[RLMInput | str, RLMOutput], GivesRunOutput)
                 "RLMRetriever(...)"
             )
         return retriever
+
+    def __or__(self, other: Any) -> Any:
+        """Pass the output, a dict, to another step. Raises `ConfigurationError` for a step that takes no dict."""
+        check_next(other)
+        return super().__or__(other)
 
     def invoke(self, input: LangChainInput, config: RunnableConfig | None = None, **kwargs: Any) -> RLMOutput:
         """Retrieve documents, and answer the question."""

@@ -48,7 +48,7 @@ from rlm_langchain.run.event_loops import (
 from rlm_langchain.run.run_tree import RunTreeRegistry
 from rlm_langchain.runnable.as_node import CONTEXT, MESSAGES, make_node
 from rlm_langchain.runnable.build import assemble
-from rlm_langchain.runnable.chains import GivesRunOutput
+from rlm_langchain.runnable.chains import check_next
 from rlm_langchain.runnable.fork import afork, fork, other_thread
 from rlm_langchain.runnable.io_schemas import add_chunks, input_model, output_model
 from rlm_langchain.runnable.options import (
@@ -100,7 +100,7 @@ _BUILDING = threading.RLock()
 """Held while an RLM is built. All threads of a batch must share one, with its ledgers and thread locks."""
 
 
-class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput], GivesRunOutput):
+class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput]):
     """A recursive language model: answers a question about a context of any length.
 
     Input: `{"query": ..., "context": ...}`, or a question: a text, a prompt, messages. The context is a `str`,
@@ -425,11 +425,21 @@ class RLMRunnable(RunnableSerializable[RLMInput | str, RLMOutput], GivesRunOutpu
         keys = {"query": query, "context": context, "answer": answer, **({"output": output} if output else {})}
         return make_node(self.model_copy(update={"checkpointer": None}), cast(Any, keys))
 
+    def __or__(self, other: Any) -> Any:
+        """Chain a step that gets the output, a dict. Raises `ConfigurationError` if the step accepts no dict."""
+        check_next(other)
+        return super().__or__(other)
+
     def pick(self, keys: str | list[str]) -> Any:
         """Return an RLM whose output has only these keys of the `RLMOutput`. Raises `ConfigurationError` for an
         unknown key."""
         check_names([keys] if isinstance(keys, str) else keys, RLMOutput.__annotations__)
         return super().pick(keys)
+
+    def pipe(self, *others: Any, name: str | None = None) -> Any:
+        """Do what `|` does, with several steps."""
+        check_next(others[0] if others else None)
+        return super().pipe(*others, name=name)
 
     def bind(self, **kwargs: Any) -> Runnable[Any, RLMOutput]:
         """Return this RLM with keywords bound to its calls. Raises `ConfigurationError` for one that no call
