@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
@@ -29,6 +29,9 @@ from rlm_langchain.run.event_loops import run_in_thread
 from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
 from rlm_langchain.trajectory.journal import Journal, earlier_names
 from rlm_langchain.types import ContextFile, ContextRef, Limits
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.state import SubcallTask
 
 Tools = dict[str, BaseTool]
 """Tools by the names that code in the REPL calls them by."""
@@ -107,9 +110,15 @@ class Components:
         """Return the tracker of the parts of the top run's contexts that models have read."""
         if tree.coverage is None:
             tree.coverage = CoverageTracker(self.store, self.index_cache)
-        tops = state.get("tops")
-        tree.coverage.set_contexts(journal.contexts.values() if tops is None else tops)
+        if not state["path"]:
+            tree.coverage.set_contexts(journal.contexts.values())
         return tree.coverage
+
+    def restore_tree(self, tree: RunTree, task: SubcallTask) -> None:
+        """Tell the tree of a child run what the top run knows. After a crash, only the task has it."""
+        tree.approval_limit.raise_to(task.get("agreed"))
+        tree.coverage = tree.coverage or CoverageTracker(self.store, self.index_cache)
+        tree.coverage.set_contexts(task.get("tops", []))
 
     def receipts_path(self, run: str) -> Path:
         """Return the path of a run's receipts. Raises `JournalError` for a name that no run can have."""

@@ -271,6 +271,8 @@ def wrong(name: str, arguments: list[str], *said: str, **environment: str) -> An
         wrong("a slip in a sandbox", ["ask", "q", "--sandbox", "montty", *MODEL], "did you mean 'monty'?"),
         wrong("a slip in a strategy", ["ask", "q", "--strategy", "Gerp", *MODEL], "did you mean 'grep'?"),
         wrong("no provider", ["ask", "q", "--model", "gpt-4o"], "did you mean openai:gpt-4o?"),
+        wrong("another case", ["ask", "q", "-m", "OpenAI:gpt-4o"], "did you mean openai:gpt-4o?"),
+        wrong("swapped", ["ask", "q", "-m", "gpt4o:openai"], "did you mean openai:gpt4o?"),
         wrong("no such strategy", ["ask", "q", "--strategy", "guess", *MODEL], "no strategy is called 'guess'"),
         wrong("no encoding", ["ask", "q", "latin.txt", "--encoding", "hex", *MODEL], "--encoding hex is not known"),
         wrong("another encoding", ["ask", "q", "latin.txt", "--encoding", "ascii", *MODEL], "another --encoding"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 ENDING_FIELDS = ("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")
-"""Fields of the state that say how the last question ended."""
+"""Fields of the state that say how the last question ended. A new one starts without them."""
 
 
 def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
@@ -51,13 +51,8 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
         **recorder.written(),
-        **{key: None for key in _fields_to_reset(path) if state.get(key) is not None},  # others stay unwritten
+        **{key: None for key in ENDING_FIELDS if state.get(key) is not None},  # others stay unwritten
     }
-
-
-def _fields_to_reset(path: str) -> tuple[str, ...]:
-    """Return the fields that an earlier question may have set, and that a new one starts without."""
-    return ENDING_FIELDS if path else (*ENDING_FIELDS, "agreed", "tops")
 
 
 def note_new_strategies(components: Components, journal: Journal, path: str, recorder: Recorder) -> None:
