@@ -37,6 +37,7 @@ StopReason = Literal[
     "tokens",
     "usd",
     "seconds",
+    "tool_calls",
     "no_progress",
     "no_answer",
     "degraded",

@@ -24,7 +24,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
-    """A failure that shows a lone surrogate reaches the terminal: xdist sends UTF-8, and would stop the whole run."""
+    """Let a report with a lone surrogate reach the terminal. xdist sends UTF-8, and would end the whole run."""
     return json.loads(json.dumps((yield), ensure_ascii=False).encode("utf-8", "replace"))
 
 

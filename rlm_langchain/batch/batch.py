@@ -144,7 +144,7 @@ def _workers(
     rlm: RLMRunnable, models: set[str | None], questions: Questions, purse: Purse, metadata: dict[str, str]
 ) -> dict[str | None, Worker]:
     """Return a worker for each model, all at one pace. Raises `ConfigurationError`."""
-    pace, found = Pace(rlm.budget), {}
+    pace, found = Pace(rlm.budget.concurrency, rlm.budget.requests_per_minute), {}
     # With its share of the purse each run has these limits, so its models must have prices and output caps.
     missing = [name for name in purse.limits if getattr(rlm.budget, name) is None]
     limits: dict[str, Any] = {name: max(LEAST[name], getattr(purse, name)) for name in missing}

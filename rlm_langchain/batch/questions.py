@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rlm_langchain.budget.budget import Budget
+from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.durability.thread_name import check_name
@@ -19,8 +20,8 @@ from rlm_langchain.errors import ConfigurationError, InputError
 
 KEYS: Final = ("id", "query", "context", "path", "model", "budget")
 """The keys that a row may have."""
-ROW_LIMITS: Final = ("calls", "tokens", "usd", "seconds", "output_tokens", "tool_calls")
-"""The fields of `Budget` that a row may set for itself. The others belong to the whole batch."""
+ROW_LIMITS: Final = tuple(limit.field for limit in LIMITS if limit.of_row)
+"""The fields of `Budget` that a row may set for itself."""
 MOST_PROBLEMS: Final = 10
 """Problems that an error lists."""
 

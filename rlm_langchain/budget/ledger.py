@@ -6,11 +6,13 @@ released again. So a call that does not fit only because of other reservations w
 refused once spending itself leaves too little. The needs of one more root turn are held back, so that a run that
 has used up the rest can still make a last call for an answer.
 
-A provider may bill more than was reserved. So the account is checked again at the moment of sending, and if a model
-used more than its reservation, its next calls reserve that much more.
+A provider may bill more than was reserved. So the account is checked again at the moment of sending, with a new
+estimate: if a model used more than its reservation, its next calls reserve that much more.
 
 A request that was sent may be billed even if its reply never comes. It is then booked with what was reserved for
 it, as an estimate. A `RequestLog` does the same for requests that were in flight when their process was killed.
+
+Calls of tools are no usage of a model: `RunTree.tool_call` counts them.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import floor, inf
 from typing import NamedTuple, Protocol
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.limits import TREE_LIMITS, Limit, Stop
+from rlm_langchain.budget.limits import LEDGER_LIMITS, Limit, Stop
 from rlm_langchain.errors import RLMError
 from rlm_langchain.types import StopReason, Usage
 
@@ -45,45 +47,6 @@ class BudgetRefused(RLMError):
     def __init__(self, reason: StopReason, sentence: str) -> None:
         self.reason: StopReason = reason
         super().__init__(sentence)
-
-
-@dataclass(frozen=True, slots=True)
-class Overrun:
-    """The excess of a model over the reservations of its calls. Its next calls reserve that much more."""
-
-    input: int = 0
-    """Input tokens beyond our upper bound. Some providers add text of their own."""
-    output: int = 0
-    """Most output tokens of a reply."""
-    price: float = 1.0
-    """Highest ratio between what it billed and what its tokens cost at the known price."""
-    cost: float = 0.0
-    """Highest cost, in dollars, of a call that should have been free."""
-
-    def tokens(self, wanted: Usage) -> Usage:
-        """Return a reservation with as many tokens as this model has used before."""
-        return wanted._replace(input=wanted.input + self.input, output=max(wanted.output, self.output))
-
-    def dollars(self, cost: float | None) -> float | None:
-        """Return the cost that this model may bill for a call with this price."""
-        return None if cost is None else max(cost * self.price, self.cost)
-
-    def updated(
-        self, wanted: Usage, used: Usage, expected: float | None, known_overrun: Overrun | None = None
-    ) -> Overrun:
-        """Return the overrun after a call that had reserved `wanted` and should have cost `expected` dollars.
-
-        `known_overrun` is the overrun that was known when the call was reserved; None means this one. Calls that
-        were in flight at once each exceed their reservation by the same words, so these do not add up.
-        """
-        billed = used.cost if used.cost is not None and expected is not None else 0.0
-        price = billed / expected if expected else 1.0
-        return Overrun(
-            max(self.input, (known_overrun or self).input + max(0, used.input - wanted.input)),
-            max(self.output, used.output if used.output > wanted.output else 0),
-            max(self.price, price if price > 1 + ROUNDING else 1.0),
-            max(self.cost, billed if expected == 0 else 0.0),
-        )
 
 
 class RequestLog(Protocol):
@@ -125,8 +88,6 @@ class Reservation:
     log: RequestLog | None = None
     key: str = ""
     """Key of the request in flight, in the log."""
-    overruns: Mapping[str, Overrun] = field(default_factory=dict)
-    """The overruns that were known when `wanted` was estimated."""
     admitted: bool = True
     in_flight: bool = False
 
@@ -148,10 +109,6 @@ class Reservation:
                 self.ledger.withdraw(self)
                 raise
         return True
-
-    def overrun(self, model: str) -> Overrun:
-        """Return the overrun of this model that was known when the reservation was made."""
-        return self.overruns.get(model, Overrun())
 
     def book(self, used: Usage, reply: Receipt | None = None) -> None:
         """Add the usage of a request to the spending at once, so that other calls take it into account."""
@@ -208,8 +165,6 @@ class Ledger:
     clock: Callable[[], float] = time.monotonic
     reserve_for_last_call: Usage = Usage(calls=1)
     """Estimated need of the last call. The root run keeps it up to date."""
-    overruns: Mapping[str, Overrun] = field(default_factory=dict)
-    """Overruns by the name of the model."""
     _reserved: Usage = Usage()
     _in_flight: Usage = Usage()
     """The part of the reservations whose requests have been sent."""
@@ -249,7 +204,7 @@ class Ledger:
     async def admit(self, entry: Reservation) -> None:
         """Wait until the entry fits next to all others. Raises `BudgetRefused`."""
         with self._lock:
-            if refusal := self._refusal(self.spent, entry.wanted, entry.last):
+            if refusal := self._refusal(entry.wanted, self.spent, last=entry.last):
                 raise refusal
             if not self._queue and self._fits(entry):
                 self._admit(entry)
@@ -266,13 +221,12 @@ class Ledger:
     def begin(self, entry: Reservation) -> bool:
         """Return whether the entry fits next to all that is spent and in flight. If so, it is now in flight,
         too."""
-        overruns, wanted = self.overruns, entry.estimate()
+        wanted = entry.estimate()
         with self._lock:
-            used_so_far = self.spent.plus(self._in_flight)
-            fits = entry.admitted and self._refusal(used_so_far, wanted, entry.last) is None
+            fits = entry.admitted and self._refusal(wanted, self.spent, self._in_flight, last=entry.last) is None
             self._release(entry)
             if fits:
-                entry.wanted, entry.overruns = wanted, overruns
+                entry.wanted = wanted
                 self._admit(entry)
                 self._in_flight = self._in_flight.plus(wanted)
                 entry.in_flight = True
@@ -291,10 +245,6 @@ class Ledger:
         with self._lock:
             self._end_flight(entry)
 
-    def overrun(self, model: str) -> Overrun:
-        """Return how far this model has exceeded its reservations."""
-        return self.overruns.get(model, Overrun())
-
     def add_spent(self, used: Usage) -> None:
         """Add the spending of earlier processes on a run that is resumed."""
         with self._lock:
@@ -304,19 +254,10 @@ class Ledger:
         """Record that earlier processes have worked on this run for at least this many seconds."""
         self.elapsed = max(self.elapsed, seconds)
 
-    def learn(
-        self, model: str, wanted: Usage, used: Usage, expected: float | None, known_overrun: Overrun | None = None
-    ) -> None:
-        """Record whether a call exceeded its reservation. `expected` is what its tokens should have cost, and
-        `known_overrun` is as in `Overrun.updated`."""
-        with self._lock:
-            found = self.overrun(model).updated(wanted, used, expected, known_overrun)
-            self.overruns = {**self.overruns, model: found}  # reservations keep the old one
-
     def limit_reached(self, wanted: Usage) -> StopReason | None:
         """Return the limit that refuses a call of this size even if all reservations were released, or None."""
         with self._lock:
-            refusal = self._refusal(self.spent, wanted, last=False)
+            refusal = self._refusal(wanted, self.spent, last=False)
         return refusal.reason if refusal else None
 
     @property
@@ -342,7 +283,7 @@ class Ledger:
     def remaining(self) -> dict[str, float | int | None]:
         """Return what is left of each limit, as `budget()` shows it in the REPL. None: no limit."""
         used_so_far = self.committed
-        return {limit.field: self._left(limit, stop, used_so_far) for limit, stop in TREE_LIMITS}
+        return {limit.field: self._left(limit, stop, used_so_far) for limit, stop in LEDGER_LIMITS}
 
     def running_low(self) -> dict[str, float | int]:
         """Return the limits of which less than a quarter is left, with what is left."""
@@ -386,7 +327,7 @@ class Ledger:
         """Admit or refuse waiting calls in order, until the first of them has to wait longer."""
         while self._queue:
             entry = self._queue[0].entry
-            refusal = self._refusal(self.spent, entry.wanted, entry.last)
+            refusal = self._refusal(entry.wanted, self.spent, last=entry.last)
             if not refusal:
                 if not self._fits(entry):
                     return
@@ -394,17 +335,18 @@ class Ledger:
             self._queue.popleft().wake(refusal)
 
     def _fits(self, entry: Reservation) -> bool:
-        return self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last) is None
+        return self._refusal(entry.wanted, self.spent, self._reserved, last=entry.last) is None
 
-    def _refusal(self, used_so_far: Usage, wanted: Usage, last: bool) -> BudgetRefused | None:
-        """Return why a call does not fit next to `used_so_far`, or None."""
-        after = used_so_far.plus(wanted)
-        for limit, stop in TREE_LIMITS:
+    def _refusal(self, wanted: Usage, *used: Usage, last: bool) -> BudgetRefused | None:
+        """Return why a call does not fit next to all that is used, or None."""
+        for limit, stop in LEDGER_LIMITS:
             most: float | int | None = getattr(self.budget, limit.field)
             if most is None or stop.measure is None:
                 continue
-            used = stop.measure(after)
-            all_of_it = inf if used is None else used
+            all_of_it: float = 0
+            for usage in (*used, wanted):
+                part = stop.measure(usage)
+                all_of_it += inf if part is None else part
             held_back_amount = (
                 0.0 if last or not stop.held_back else stop.measure(self.reserve_for_last_call) or 0.0
             )

@@ -49,11 +49,9 @@ class PerEventLoop(Generic[T]):
 class Pace:
     """Requests in flight and requests per minute, of one tree of runs or of several that share them."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._semaphores: PerEventLoop[asyncio.Semaphore] = PerEventLoop(
-            lambda: asyncio.Semaphore(budget.concurrency)
-        )
-        self._rate = RateLimiter(budget.requests_per_minute) if budget.requests_per_minute else None
+    def __init__(self, concurrency: int, requests_per_minute: int | None = None) -> None:
+        self._semaphores: PerEventLoop[asyncio.Semaphore] = PerEventLoop(lambda: asyncio.Semaphore(concurrency))
+        self._rate = RateLimiter(requests_per_minute) if requests_per_minute else None
 
     async def acquire(self) -> None:
         """Return when a request may start. `release` must follow."""
@@ -79,8 +77,8 @@ class RequestLimiter:
     """Raises if nothing may start any more. Called last, after all waiting, because the request is in flight
     afterwards."""
 
-    def __init__(self, budget: Budget, pace: Pace | None = None) -> None:
-        self._pace = pace or Pace(budget)
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
 
     async def __aenter__(self) -> None:
         await self._pace.acquire()

@@ -1,8 +1,9 @@
 """The table of limits: one row for each field of `Budget`, with everything else that depends on it.
 
-Validation, stop reasons, messages to models and people, command-line flags and the tables of the manual are all
-made from these rows. To add a limit, add its field to `Budget` and a row here. A limit that ends a run also needs a
-value of `StopReason`.
+Validation, stop reasons, messages to models and people, command-line flags, the limits of a batch's rows and the
+tables of the manual are all made from these rows. To add a limit, add its field to `Budget` and a row here. A limit
+that ends a run also needs a value of `StopReason`. The ledger enforces every limit that its `Stop` can measure in a
+`Usage`; others are enforced where they are used: `CONTRIBUTING.md` says where.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class Stop:
     """Whether all runs of a tree share it. False: each run has its own."""
     measure: Callable[[Usage], float | None] | None = None
     """Returns how much of it a usage consumes. None: it is measured by a clock, or counted by the run itself."""
+    in_ledger: bool = True
+    """Whether the ledger enforces it, if all runs of a tree share it. False: it is counted where its calls are
+    made."""
     held_back: bool = True
     """Whether a part of it is held back for the last call."""
     parts: float = 1
@@ -62,6 +66,8 @@ class Limit:
     least: float = 0
     whole: bool = False
     """Whether it is a whole number."""
+    of_row: bool = False
+    """Whether a row of a batch may set it for itself. The others belong to the whole batch."""
     option: Option | None = None
     stop: Stop | None = None
 
@@ -80,6 +86,7 @@ LIMITS: tuple[Limit, ...] = (
         _LAST_CALL,
         least=1,
         whole=True,
+        of_row=True,
         option=Option("--calls", "Limit: model calls of all kinds."),
         stop=Stop(
             "calls", "there are no model calls left", "no model calls were left", measure=attrgetter("calls")
@@ -90,18 +97,21 @@ LIMITS: tuple[Limit, ...] = (
         _LAST_CALL,
         least=1,
         whole=True,
+        of_row=True,
         option=Option("--tokens", "Limit: tokens read and written."),
         stop=Stop("tokens", "there are no tokens left", "no tokens were left", measure=attrgetter("tokens")),
     ),
     Limit(
         "usd",
         _LAST_CALL,
+        of_row=True,
         option=Option("--usd", "Limit: dollars."),
         stop=Stop("usd", "there is no money left", "no money was left", measure=attrgetter("cost"), parts=1e6),
     ),
     Limit(
         "seconds",
         _LAST_CALL,
+        of_row=True,
         option=Option("--seconds", "Limit: seconds of work, over all resumes."),
         stop=Stop("seconds", "there is no time left", "no time was left", parts=10),
     ),
@@ -121,8 +131,14 @@ LIMITS: tuple[Limit, ...] = (
         option=Option("--depth", "Levels of calls below the top run."),
     ),
     Limit("concurrency", _WAIT, least=1, whole=True, option=Option("--concurrency", "Model calls at once.")),
-    Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True),
-    Limit("tool_calls", "further calls raise `LLMError` in the cell", whole=True),
+    Limit("output_tokens", "the provider cuts off the reply", least=1, whole=True, of_row=True),
+    Limit(
+        "tool_calls",
+        'further calls raise `LLMError` in the cell; the answer is then `partial`, with `stop_reason="tool_calls"`',
+        whole=True,
+        of_row=True,
+        stop=Stop("tool_calls", "there are no tool calls left", "no tool calls were left", in_ledger=False),
+    ),
     Limit("requests_per_minute", _WAIT, least=1, whole=True),
     Limit(
         "approve_above_calls",
@@ -154,3 +170,6 @@ STOPS: Final[dict[StopReason, Stop]] = {limit.stop.reason: limit.stop for limit 
 
 TREE_LIMITS: Final = tuple((limit, limit.stop) for limit in LIMITS if limit.stop and limit.stop.whole_tree)
 """The limits that all runs of a tree share, and how each of them ends a run."""
+
+LEDGER_LIMITS: Final = tuple((limit, stop) for limit, stop in TREE_LIMITS if stop.in_ledger)
+"""Those of them that the ledger enforces."""

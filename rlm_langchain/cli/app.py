@@ -84,7 +84,7 @@ def ask(
     setup: Setup,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse bytes that cannot be decoded. Default: replace and count them."),
+        typer.Option("--strict", help="Refuse what would be left out, replaced or guessed. Default: say so."),
     ] = False,
     encoding: Annotated[
         str | None,
@@ -227,29 +227,32 @@ def fork(
     raise typer.Exit(ask.fork(name, at, new, setup, display))
 
 
-@app.command(epilog=examples("rlm runs", "rlm runs --json"))
+@app.command(epilog=examples("rlm runs", "rlm runs refund", "rlm runs --json"))
 def runs(
-    *, json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False
+    words: Annotated[
+        str | None, typer.Argument(metavar="WORDS", help="List only runs with these words in their question.")
+    ] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
 ) -> None:
-    """List the saved runs, with their states, turns, model calls and costs."""
+    """List the runs, with their states, turns, model calls and costs.
+
+    These are the saved runs, and the last ones without a name: those can be shown and compared, but not resumed.
+    `RLM_HISTORY=off` keeps none.
+    """
     from rlm_langchain.cli.commands import runs
 
-    runs.show(json=json)
+    runs.show(words, json=json)
 
 
 @app.command(epilog=examples("rlm forget deal deal-2"))
 def forget(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The names of the runs.")],
 ) -> None:
-    """Delete saved runs. `rlm gc` later deletes the data that only they needed."""
-    from rlm_langchain.cli.session.threads import Threads
+    """Delete runs. `rlm gc` later deletes the data that only they needed."""
+    from rlm_langchain.cli.commands import runs
 
-    threads = Threads()
-    for name in names:
-        threads.need(name)
-    for name in dict.fromkeys(names):
-        threads.forget(name)
-        print(f"forgot {name}")
+    runs.forget(names)
 
 
 @app.command(epilog=examples("rlm gc --dry-run", "rlm gc --older-than 7d"))
@@ -278,7 +281,7 @@ def show(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="The name of a saved run, or the path of a file from `rlm ask --trace`. Default: the last run.",
+            help="The name of a run in `rlm runs`, or the path of a file from `--trace`. Default: the last run.",
         ),
     ] = None,
     *,
@@ -301,7 +304,9 @@ def show(
 def compare(
     first: Annotated[
         str,
-        typer.Argument(metavar="A", help="The name of a saved run, or the path of a file from `rlm ask --trace`."),
+        typer.Argument(
+            metavar="A", help="The name of a run in `rlm runs`, or the path of a file from `rlm ask --trace`."
+        ),
     ],
     second: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
 ) -> None:

@@ -80,3 +80,8 @@ def clip(text: str, most: int) -> str:
         return text
     half = most // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half:,} of {len(text):,} characters left out ...]\n{text[-half:]}"
+
+
+def shows_nothing(text: str) -> bool:
+    """Return whether a text has only characters that nobody sees: blanks, control characters, zero-width ones."""
+    return not any(char.isprintable() and not char.isspace() for char in text)

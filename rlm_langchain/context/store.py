@@ -110,13 +110,15 @@ class ContextStore:
         Raises `InputError` for a value that cannot be a context or is not read within `seconds`, and
         `JournalError` if the store cannot be written or no longer has what a reference names.
         """
+        if context is None:
+            return None
         if references.accepts(context):
             return references.to_reference(context, self._blobs, self.root)
         store_writer = self._store_writer(strict=strict, seconds=seconds)
         if several.accepts(context):
             return self.several_to_reference(self._several(context, store_writer))
-        source = next((source for source in SOURCES if source.accepts(context)), None)
-        return self._signed(source.to_reference(context, store_writer) if source else None)
+        source = next(source for source in SOURCES if source.accepts(context))
+        return self._signed(source.to_reference(context, store_writer))
 
     def several_to_reference(self, contexts: several.Several) -> ContextRef | None:
         """Return a reference to a dict of several contexts."""

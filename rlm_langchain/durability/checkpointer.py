@@ -48,6 +48,11 @@ UNKNOWN_FORMAT = "serialization type"
 """Part of the message that LangGraph's serialiser raises for a pickle and for any unknown format."""
 
 
+_ONE_ROW_SAVERS = "langgraph.checkpoint.sqlite"
+"""The module of the savers that store a checkpoint in one row. Others, as that for Postgres, store values by their
+versions, which must then be random: after a fork, the same step has other values."""
+
+
 def checked_saver(saver: Any) -> Any:
     """Return a copy of a saver that raises our errors. None, True and False are returned unchanged.
 
@@ -104,6 +109,8 @@ def _checked_class(kind: Any) -> Any:
     wrappers |= dict.fromkeys(WRITE_METHODS, (_wrap_put_writes, "written", _unchanged))
     methods = {name: make(getattr(kind, name), what, verify) for name, (make, what, verify) in wrappers.items()}
     methods |= {"list_intact": _wrap_sound(kind.list), "alist_intact": _wrap_sound(kind.alist)}
+    if kind.__module__.startswith(_ONE_ROW_SAVERS):
+        methods["get_next_version"] = _shorten_versions(kind.get_next_version)
     return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
@@ -112,6 +119,23 @@ Method = Callable[..., Any]
 HELD_IN_DATABASE: dict[tuple[int, str], Any] = {}
 """The connections that hold locks on threads in a database (`thread_lock.py`), by the `id` of the saver's
 connection and the thread."""
+
+
+def _shorten_versions(method: Method) -> Method:
+    """Return a method that makes versions of 7 characters, which sort as LangGraph's of 50 do.
+
+    A checkpoint holds two dozen versions, and they were half of its bytes. The plus sign sorts before digits. So a
+    long version may follow a short one, of other code or after a million steps, and a short one never follows a
+    long one.
+    """
+
+    @wraps(method)
+    def call(saver: Any, current: Any, channel: None) -> Any:
+        step = 1 if current is None else int(str(current).partition(".")[0]) + 1
+        is_short = current is None or str(current).startswith("+")
+        return f"+{step:06}" if is_short and step < 1_000_000 else method(saver, current, channel)
+
+    return call
 
 
 def _lost_lock(saver: Any, config: Any) -> Callable[[], None] | None:
@@ -429,7 +453,8 @@ def _error_message(what: str, error: Exception) -> str:
     if _is_full(error):
         return (
             f"a checkpoint cannot be {what} ({kind}): the disk of the saver's database is full, or cannot be "
-            "written; make room, then resume the run: nothing that was paid for is lost"
+            "written; make room, then resume the run, or ask again if it had not begun: nothing that was paid for "
+            "is lost"
         )
     if what == "written":
         return (

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.errors import EmptyInputError, GraphBubbleUp, InvalidUpdateError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -256,7 +257,9 @@ class GuardedGraph(CompiledStateGraph[Any, Any, Any, Any]):
     ) -> RunnableConfig:
         """Call LangGraph's method after checking the updates. Raises `InputError`."""
         self._check_update_config(config)
-        return await super().abulk_update_state(config, [[*map(_check_update, step)] for step in supersteps])
+        # A context may be large.
+        checked = await run_in_thread(lambda: [[*map(_check_update, step)] for step in supersteps], lambda: None)
+        return await super().abulk_update_state(config, checked)
 
     def _check_update_config(self, config: RunnableConfig) -> None:
         """Raise `InputError` if the config of an update names a subgraph that does not exist."""
@@ -341,11 +344,11 @@ def _public_values(value: Any) -> dict[str, Any] | None:
 
 
 def _has_json_context(input: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
-    return input is not None and isinstance(input.get("context"), dict | list)
+    return input is not None and isinstance(input.get("context"), dict | list | tuple)
 
 
 def _storable(input: dict[str, Any]) -> dict[str, Any]:
-    """Return the input with a context that a checkpoint can store until `prepare` replaces it by a reference."""
+    """Return an input or an update with a context that a checkpoint can store until `prepare` stores it."""
     if not _has_json_context(input):
         return input
     try:
@@ -427,8 +430,9 @@ def _check_storable(name: str, value: Any) -> None:
 def _check_resume(command: Command[Any]) -> Command[Any]:
     """Return a command that answers interrupts. Raises `UpdateRefused` if it does anything else, or has no
     answer."""
-    if command.resume is None and not (command.update or command.goto or command.graph):
-        raise NoApproval(f"an approval cannot be answered with None; {ACCEPTED_ANSWERS}")
+    # LangGraph takes an empty dict for answers to no interrupt, and goes on waiting.
+    if command.resume in (None, {}) and not (command.update or command.goto or command.graph):
+        raise NoApproval(f"an approval cannot be answered with {command.resume}; {ACCEPTED_ANSWERS}")
     if command.update or command.goto or command.graph or command.resume is None:
         raise UpdateRefused(
             "a Command from outside may answer an interrupt, as Command(resume=...), and nothing else: "
@@ -451,4 +455,18 @@ def _check_update(update: Sequence[Any]) -> StateUpdate:
             f"only {' and '.join(PUBLIC_KEYS)} can be updated in the state of an RLM, not its records or what a "
             "person agreed to. To go back in a thread, use `fork`"
         )
-    return StateUpdate(None if values is None else dict(values), as_node, task)
+    return StateUpdate(None if values is None else _storable_update(dict(values)), as_node, task)
+
+
+def _storable_update(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an update that a checkpoint can store. Raises `UpdateRefused`: a saver would fail after it has written
+    a part of it."""
+    clean = _storable(values)
+    try:
+        JsonPlusSerializer(allowed_msgpack_modules=None).dumps_typed(clean)
+    except Exception as error:
+        raise UpdateRefused(
+            f"this update cannot be stored in a checkpoint ({type(error).__name__}): give text, or a list or dict "
+            "of plain values"
+        ) from error
+    return clean

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
@@ -29,6 +29,9 @@ from rlm_langchain.run.event_loops import run_in_thread
 from rlm_langchain.run.run_tree import RunTree, RunTreeRegistry
 from rlm_langchain.trajectory.journal import Journal, earlier_names
 from rlm_langchain.types import ContextFile, ContextRef, Limits
+
+if TYPE_CHECKING:
+    from rlm_langchain.graph.state import SubcallTask
 
 Tools = dict[str, BaseTool]
 """Tools by the names that code in the REPL calls them by."""
@@ -70,18 +73,18 @@ class Components:
     index_cache: IndexCache = field(default_factory=IndexCache)
     """Indexes of the contexts, to find which parts of them models have read."""
 
-    def root_model(self, depth: int) -> Model:
-        """Return the root model of a run at this depth."""
-        return self.root if depth == 0 else self.sub_model(depth - 1)
+    def root_model(self, path: str) -> Model:
+        """Return the root model of the run at `path`."""
+        return self.subs[min(depth_of(path), len(self.subs)) - 1] if path else self.root
 
-    def sub_model(self, depth: int) -> Model:
-        """Return the model that answers the sub-calls of a run at this depth."""
-        return self.subs[min(depth, len(self.subs) - 1)]
+    def sub_model(self, path: str) -> Model:
+        """Return the model that answers the sub-calls of the run at `path`."""
+        return self.subs[min(depth_of(path), len(self.subs) - 1)]
 
-    def max_iterations(self, depth: int) -> int:
-        """Return the most turns that a run at this depth may take."""
+    def max_iterations(self, path: str) -> int:
+        """Return the most turns that the run at `path` may take."""
         most = self.budget.iterations
-        return DEFAULT_ITERATIONS[self.root_model(depth).profile] if most is None else most
+        return DEFAULT_ITERATIONS[self.root_model(path).profile] if most is None else most
 
     def tree(self, run: str, config: RunnableConfig) -> RunTree:
         """Return the live tree of a run. It keeps receipts if the run has a thread, and so can be resumed.
@@ -107,9 +110,15 @@ class Components:
         """Return the tracker of the parts of the top run's contexts that models have read."""
         if tree.coverage is None:
             tree.coverage = CoverageTracker(self.store, self.index_cache)
-        tops = state.get("tops")
-        tree.coverage.set_contexts(journal.contexts.values() if tops is None else tops)
+        if not state["path"]:
+            tree.coverage.set_contexts(journal.contexts.values())
         return tree.coverage
+
+    def restore_tree(self, tree: RunTree, task: SubcallTask) -> None:
+        """Tell the tree of a child run what the top run knows. After a crash, only the task has it."""
+        tree.approval_limit.raise_to(task.get("agreed"))
+        tree.coverage = tree.coverage or CoverageTracker(self.store, self.index_cache)
+        tree.coverage.set_contexts(task.get("tops", []))
 
     def receipts_path(self, run: str) -> Path:
         """Return the path of a run's receipts. Raises `JournalError` for a name that no run can have."""
@@ -135,7 +144,7 @@ class Components:
 
     def strategies_for(self, context: ContextRef | None, path: str) -> tuple[Strategy, ...]:
         """Return the strategies of the run at `path` over this context."""
-        model = self.root_model(depth_of(path))
+        model = self.root_model(path)
         return strategies_for_run(self.strategies, model, self.budget, context, auto=self.auto)
 
     def check_resumable(self, journal: Journal) -> dict[str, ContextFile]:

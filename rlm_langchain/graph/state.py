@@ -71,8 +71,6 @@ class RLMRun(RLMInput):
 
     run: NotRequired[str]
     path: NotRequired[str]
-    agreed: NotRequired[Reach | None]
-    tops: NotRequired[list[ContextRef]]
 
 
 class RLMState(TypedDict, total=False):
@@ -91,10 +89,6 @@ class RLMState(TypedDict, total=False):
     """How many records the trajectory has, to notice a checkpointer that has lost some."""
     approval: Approval | None
     """The last question to a person, and the answer."""
-    agreed: Reach | None
-    """The spending that a person has approved for the run tree, as it was when this child run began."""
-    tops: list[ContextRef] | None
-    """The contexts of the top run, in a child run."""
     answer: Annotated[Any, TextChannel]
     """The answer. Of a child run's long answer, the beginning and the end; its record has a reference to all."""
     status: Status

@@ -1,4 +1,4 @@
-"""Learns from providers' errors which parameters models do not accept, and how many tokens they can read.
+"""Learns which parameters models do not accept, how many tokens they can read, and how far they exceed estimates.
 
 This is known for as long as the run is in this process. Nothing is stored, because a server may be replaced.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from rlm_langchain.models.provider_errors import ProviderError, window_in
+from rlm_langchain.types import Usage
 
 CAP_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
 """Names of the output limit in requests."""
@@ -86,9 +87,42 @@ _OUT_OF_RANGE = re.compile(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """The excess of a model over the reservations of its calls. Its next calls reserve that much more."""
+
+    input: int = 0
+    """Input tokens beyond our upper bound. Some providers add text of their own."""
+    output: int = 0
+    """Most output tokens of a reply."""
+    price: float = 1.0
+    """Highest ratio between what it billed and what its tokens cost at the known price."""
+    cost: float = 0.0
+    """Highest cost, in dollars, of a call that should have been free."""
+
+    def tokens(self, wanted: Usage) -> Usage:
+        """Return a reservation with as many tokens as this model has used before."""
+        return wanted._replace(input=wanted.input + self.input, output=max(wanted.output, self.output))
+
+    def dollars(self, cost: float | None) -> float | None:
+        """Return the cost that this model may bill for a call with this price."""
+        return None if cost is None else max(cost * self.price, self.cost)
+
+    def after(self, used: Usage, prompt: int, wanted: Usage, expected: float | None) -> Overrun:
+        """Return the overrun after a call that had reserved `wanted`, for a prompt of at most `prompt` tokens, and
+        should have cost `expected` dollars."""
+        billed = used.cost if used.cost is not None and expected is not None else 0.0
+        return Overrun(
+            max(self.input, used.input - prompt),
+            max(self.output, used.output if used.output > wanted.output else 0),
+            max(self.price, billed / expected if expected else 1.0),
+            max(self.cost, billed if expected == 0 else 0.0),
+        )
+
+
 @dataclass(slots=True)
 class ModelFacts:
-    """Facts about one model, learned from its provider's errors."""
+    """Facts about one model, learned from its provider's replies and errors."""
 
     renamed: dict[str, str | None] = field(default_factory=dict)
     """Parameters that are sent under another name, or not at all (None)."""
@@ -98,6 +132,8 @@ class ModelFacts:
     """Tokens that the model can read and write in one call, if its provider has refused their sum as too large."""
     cap: int | None = None
     """Highest accepted cap on the output, if the provider has refused a higher one."""
+    overrun: Overrun = Overrun()
+    """How far its calls have exceeded their reservations."""
 
     def most_output(self, most: int, window: int | None, prompt: int = 0) -> int:
         """Return the cap on the output after a prompt of `prompt` tokens: at most `most`, and what the window
@@ -120,6 +156,12 @@ class Learned:
         """Return the facts about the model with this name."""
         with self._lock:
             return self._facts.setdefault(model, ModelFacts())
+
+    def add_usage(self, model: str, used: Usage, prompt: int, wanted: Usage, expected: float | None) -> None:
+        """Record whether a call exceeded its reservation. The values are those of `Overrun.after`."""
+        facts = self.of(model)
+        with self._lock:
+            facts.overrun = facts.overrun.after(used, prompt, wanted, expected)
 
     def add_note(self, note: str) -> None:
         """Add a note for the reader of the trajectory. Each note is reported once."""

@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from rlm_langchain.context.describe import BYTES_PER_TOKEN
+from rlm_langchain.context.sanitize import shows_nothing
 from rlm_langchain.models.images import tokens_of_images
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.usage import (
@@ -22,9 +23,16 @@ from rlm_langchain.types import Flaw, Usage
 MESSAGE_TOKENS = 4
 """Tokens that a message needs besides its text: its role and delimiters."""
 
-_THOUGHTS = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_THOUGHTS = re.compile(r"\s*+(?:<think>.*?</think>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷)\s*", re.DOTALL)
+"""Thoughts before a reply, as models write them, if a server does not separate them."""
 
-_UNFINISHED_THOUGHT = re.compile(r"\s*<(think|thinking|thought|reasoning)>(?!.*</\1>)", re.DOTALL)
+_UNFINISHED_THOUGHT = re.compile(
+    r"\s*+(?:<(think|thinking|thought|reasoning)>(?!.*</\1>)|\[THINK\](?!.*\[/THINK\])|◁think▷(?!.*◁/think▷)"
+    r"|<\|channel\|>analysis(?!.*<\|channel\|>(?:final|commentary)))",
+    re.DOTALL,
+)
+
+_END_TOKENS = ("<|return|>", "<|end|>", "<|im_end|>", "<|eot_id|>")
 
 _FILTERED = re.compile(r"content_?filter|safety|refus|recitation|blocklist|prohibited|spii|guardrail|blocked")
 
@@ -38,15 +46,28 @@ _INTERPRETER = re.compile(r"(.*[._-])?(python|ipython|repl|code|code_?interprete
 
 
 def text_of(reply: BaseMessage) -> str:
-    """Return the text of a reply, without leading `<think>` blocks. The text of a refusal counts.
+    """Return the text of a reply, without the thoughts before it. The text of a refusal counts.
 
     A model that calls an interpreter as a tool, though none was offered, meant to write code. A sole call of that
     kind is read as the code block that the model should have written.
     """
-    text = str(reply.text)
-    if thoughts := _THOUGHTS.match(text):
-        text = text[thoughts.end() :]
+    text = _after_thoughts(str(reply.text))
     return _replace_surrogates(text or _refusal(reply) or _called_code(reply))
+
+
+def _after_thoughts(text: str) -> str:
+    if thoughts := _THOUGHTS.match(text):
+        return text[thoughts.end() :]
+    if text.lstrip().startswith(("<|channel|>", "<|start|>")):  # the Harmony format
+        _, mark, final = text.rpartition("<|channel|>final")
+        words = final.partition("<|message|>")[2] if mark else ""
+        for token in _END_TOKENS:
+            words = words.rstrip().removesuffix(token)
+        return words or text
+    # Templates of some models end with the opening tag, so the reply has only the closing one.
+    thought, _, words = text.partition("\n</think>")
+    is_thought = "<think>" not in thought and "```" not in thought and words.lstrip(" \t").startswith("\n")
+    return words.lstrip() if is_thought else text
 
 
 def _replace_surrogates(text: str) -> str:
@@ -84,7 +105,7 @@ def flaw_of(text: str, finish: str | None) -> Flaw | None:
     reason = (finish or "").lower()
     if _FILTERED.search(reason):
         return "filtered"
-    if not text.strip():
+    if shows_nothing(text):
         return "empty"
     return "cut" if _CUT.search(reason) or _UNFINISHED_THOUGHT.match(text) else None
 

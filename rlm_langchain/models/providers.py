@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -33,19 +32,6 @@ REPLY_SECONDS = 600.0
 OPENROUTER = "https://openrouter.ai/api/v1"
 
 OLLAMA = "http://127.0.0.1:11434"
-
-OF_LANGCHAIN = (
-    "anthropic",
-    "azure_openai",
-    "bedrock",
-    "cohere",
-    "deepseek",
-    "google_genai",
-    "groq",
-    "mistralai",
-    "xai",
-)
-"""Some of the providers that `langchain` knows, for suggestions."""
 
 NO_KEY = "none"
 """The key for servers that need none, because the SDK requires one."""
@@ -93,8 +79,7 @@ def other(provider: str, name: str) -> BaseChatModel:
     except ImportError as error:
         package = f"langchain-{provider.replace('_', '-')}"
         raise MissingDependency(
-            f"{provider}:{name} needs `langchain` and its provider's package: pip install langchain "
-            f"{package}.{_meant(provider, name)}"
+            f"{provider}:{name} needs `langchain` and its provider's package: pip install langchain {package}"
         ) from error
     try:
         chat: BaseChatModel = init_chat_model(name, model_provider=provider, max_retries=0)
@@ -169,19 +154,12 @@ def _check_keys(chat: BaseChatModel) -> None:
             raise MissingDependency(f"{variable} is not set: {type(chat).__name__} needs it")
 
 
-def _meant(provider: str, name: str) -> str:
-    """Return a question whether the user meant a provider with a similar name; empty if there is none."""
-    near = get_close_matches(provider.lower(), [*PROVIDERS, *plugins.names("providers"), *OF_LANGCHAIN], 1, 0.75)
-    return f" Did you mean {near[0]}:{name}?" if near and near[0] != provider else ""
-
-
 def _build_error(provider: str, name: str, error: Exception) -> ConfigurationError:
     """Return our error for a provider's class that cannot be built. Its own message could contain a key."""
     if variable := re.search(r"\b[A-Z][A-Z0-9]*_(?:API_)?(?:KEY|TOKEN)\b", str(error)):
         return MissingDependency(f"{variable[0]} is not set: {provider}:{name} needs it")
     return ConfigurationError(
         f"{provider}:{name} cannot be built ({type(error).__name__}); does langchain know {provider!r}?"
-        f"{_meant(provider, name)}"
     )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rlm_langchain.errors import ConfigurationError
@@ -21,6 +19,7 @@ from rlm_langchain.models.model import (
     Profile,
     Role,
 )
+from rlm_langchain.models.names import FORMS, split_name
 from rlm_langchain.models.provider_errors import ErrorCode
 from rlm_langchain.models.wrapped import Unwrapped, WrappedChat, unwrap
 
@@ -33,34 +32,6 @@ SMALL_MODEL_BILLIONS = 4.0
 
 LANGGRAPH_KEYS = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "checkpoint_during"})
 """Keys of `configurable` that belong to LangGraph and are never passed to a model."""
-
-FORMS = """\
-vendor/name       through OpenRouter, as openrouter:vendor/name
-openai:name       OpenAI, or any compatible server with OPENAI_BASE_URL
-ollama:name       Ollama, at OLLAMA_HOST
-local             the small model that comes along
-provider:name     a provider of a plug-in, or any other that `langchain` knows (anthropic:..., google_genai:...)"""
-
-
-class Vendor(NamedTuple):
-    """A vendor whose models have recognisable names."""
-
-    names: str
-    """Pattern of the beginnings of their names, in lower case."""
-    provider: str
-    openrouter: str
-    variables: tuple[str, ...]
-    """Environment variables of the provider: a key, or a server."""
-
-
-VENDORS = (
-    Vendor(r"gpt|chatgpt|o\d", "openai", "openai", ("OPENAI_API_KEY", "OPENAI_BASE_URL")),
-    Vendor("claude", "anthropic", "anthropic", ("ANTHROPIC_API_KEY",)),
-    Vendor("gemini", "google_genai", "google", ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
-    Vendor("m[ia][sx]tral|codestral|magistral", "mistralai", "mistralai", ("MISTRAL_API_KEY",)),
-    Vendor("deepseek", "deepseek", "deepseek", ("DEEPSEEK_API_KEY",)),
-    Vendor("grok", "xai", "x-ai", ("XAI_API_KEY",)),
-)
 
 
 def resolve(spec: str | Runnable[Any, Any] | Model, role: Role) -> Model:
@@ -80,7 +51,7 @@ def check_kind(spec: Any) -> Any:
     from langchain_core.runnables import Runnable
 
     if isinstance(spec, str):
-        _split_name(spec.strip())
+        split_name(spec.strip())
     elif isinstance(spec, Runnable):
         unwrap(spec)
     elif not isinstance(spec, Model):
@@ -98,37 +69,7 @@ def _model_by_name(name: str, role: Role) -> Model:
     if name == "local":
         bundled: Model = import_module("rlm_langchain.models.local").model(role)
         return bundled
-    return _model_of_provider(name, *_split_name(name))
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    """Split a name into the prefix of the provider and the provider's name for the model."""
-    provider, colon, rest = name.partition(":")
-    if "/" in provider:
-        return "openrouter", name
-    if name != "local" and not (colon and provider and rest):
-        meant = _meant(name)
-        hint = f": did you mean {meant}?" if meant else "."
-        raise ConfigurationError(f"{name!r} is not a valid model name{hint} The forms are:\n{FORMS}")
-    return provider, rest
-
-
-def _meant(name: str) -> str | None:
-    """Return the model name that a name without a provider may stand for, by the keys and servers that are set."""
-    if not name.strip(":/") or get_close_matches(name.lower(), ["local"], 1, 0.7):
-        return "local" if name.strip(":/") else None
-    name = name.strip(":/")
-    is_set = {variable for variable, value in os.environ.items() if value.strip()}
-    vendor = next((one for one in VENDORS if re.match(one.names, name.lower())), None)
-    if vendor is not None and is_set.intersection(vendor.variables):
-        return f"{vendor.provider}:{name}"
-    if vendor is not None and "OPENROUTER_API_KEY" in is_set:
-        return f"{vendor.openrouter}/{name}"
-    if "OPENAI_BASE_URL" in is_set:
-        return f"openai:{name}"
-    if "OLLAMA_HOST" in is_set:
-        return f"ollama:{name}"
-    return f"{vendor.provider}:{name}" if vendor else None
+    return _model_of_provider(name, *split_name(name))
 
 
 def _model_of_provider(name: str, prefix: str, rest: str) -> Model:

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage
 
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.budget.estimate import most_tokens
-from rlm_langchain.budget.ledger import Ledger
-from rlm_langchain.context.describe import approximate_tokens
-from rlm_langchain.errors import ConfigurationError
 from rlm_langchain.models import pricing
-from rlm_langchain.models.call import accepts_output_cap
-from rlm_langchain.models.images import text_in, tokens_of_images
+from rlm_langchain.models.estimate import most_prompt_tokens
 from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.model import Model
 from rlm_langchain.types import Usage
@@ -22,41 +17,28 @@ OUTPUT_TOKENS = 4_096
 """Tokens reserved for the output of a call without a cap of its own."""
 LAST_OUTPUT_TOKENS = 1_024
 """Tokens reserved for the output of a run's last call if its tokens or dollars are used up."""
-MAX_MESSAGE_TOKENS = 8
-"""Most tokens that providers add around each message."""
 
 
-def reservation_for(
-    ledger: Ledger,
-    model: Model,
-    prompt: int,
-    *,
-    last: bool = False,
-    learned: Learned | None = None,
-) -> Usage:
+def reservation_for(budget: Budget, model: Model, prompt: int, learned: Learned, *, last: bool = False) -> Usage:
     """Return the most that a call may use whose prompt has at most `prompt` tokens (see `most_prompt_tokens`).
 
     If a model has exceeded its cap before, that is taken into account.
     """
-    learned = learned or Learned()
-    most = max_output_tokens(ledger.budget, last=last) or OUTPUT_TOKENS
-    most = max(learned.of(one.name).most_output(most, one.window) for one in model.chain)
-    output = most * _replies_at_once(model)
-    overrun = ledger.overrun(model.name)
-    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=output))
-    return wanted._replace(cost=overrun.dollars(expected_cost(model, wanted)))
+    chain, most = model.chain, max_output_tokens(budget, last=last) or OUTPUT_TOKENS
+    replies = _replies_at_once(chain)
+    caps = [learned.of(one.name).most_output(most, one.window) for one in chain]
+    overrun = learned.of(model.name).overrun
+    wanted = overrun.tokens(Usage(calls=1, input=prompt, output=max(caps) * replies))
+    return wanted._replace(cost=overrun.dollars(expected_cost(chain, wanted)))
 
 
-def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return an upper bound of the tokens of these messages, for any model."""
-    text = sum(most_tokens(text_in(message)) + MAX_MESSAGE_TOKENS for message in messages)
-    return text + tokens_of_images(messages)
-
-
-def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return the approximate number of tokens of these messages, to compare with a model's window."""
-    text = sum(approximate_tokens(text_in(message)) + MAX_MESSAGE_TOKENS for message in messages)
-    return text + tokens_of_images(messages)
+def reservations_for_turn(
+    budget: Budget, model: Model, messages: Sequence[BaseMessage], learned: Learned
+) -> tuple[Usage, Usage]:
+    """Return the most that a turn with this prompt may use, and the most of a run's last call with it."""
+    prompt = most_prompt_tokens(messages)
+    last_call = reservation_for(budget, model, prompt, learned, last=True)
+    return reservation_for(budget, model, prompt, learned), last_call
 
 
 def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
@@ -68,37 +50,22 @@ def max_output_tokens(budget: Budget, *, last: bool = False) -> int | None:
     return min(own or most, most if last else own or most) if capped else own
 
 
-def expected_cost(model: Model, usage: Usage) -> float | None:
-    """Return the highest cost of this usage, or None if a price is unknown.
+def expected_cost(models: Sequence[Model], usage: Usage) -> float | None:
+    """Return the highest cost of this usage with any of these models, or None if a price is unknown.
 
-    The prices are those of the most expensive model that may be called, as if all input were written to a cache.
+    The prices are those of the most expensive model, as if all input were written to a cache.
     """
     costs = [
-        pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0)
-        for one in model.chain
+        pricing.cost(one, usage._replace(cached=0), usage.input if one.needs_cache_control else 0) for one in models
     ]
     known = [cost for cost in costs if cost is not None]
     return max(known) if len(known) == len(costs) else None
 
 
-def check_limits_hold(budget: Budget, model: Model) -> None:
-    """Raise `ConfigurationError` if a limit cannot be applied to this model, which a config has chosen."""
-    capped = any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens))
-    if capped and any(accepts_output_cap(one.chat) is None for one in model.chain):
-        raise ConfigurationError(
-            f"{model.name}, which the config chooses, accepts no limit for its output: limit calls instead"
-        )
-    if budget.usd is not None and not all(map(pricing.has_price, model.chain)):
-        raise ConfigurationError(
-            f"a limit in dollars needs the price of every model, and none is known for {model.name}, which the "
-            "config chooses: set it with prices="
-        )
-
-
-def _replies_at_once(model: Model) -> int:
+def _replies_at_once(models: Sequence[Model]) -> int:
     """Return how many replies each request asks for."""
     several = [
         one.wrapped.bound["n"] if one.wrapped and "n" in one.wrapped.bound else getattr(one.chat, "n", None)
-        for one in model.chain
+        for one in models
     ]
     return max((count for count in several if isinstance(count, int)), default=1) or 1

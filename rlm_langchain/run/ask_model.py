@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -14,15 +15,15 @@ from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import Receipt, Reservation
 from rlm_langchain.models.call import Account, Completion, RetryPolicy, complete, parsed_text
+from rlm_langchain.models.estimate import most_tokens_read
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.reservation import (
-    check_limits_hold,
     expected_cost,
     max_output_tokens,
-    most_prompt_tokens,
     reservation_for,
 )
+from rlm_langchain.models.selection import check_limits_hold
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.types import Usage
 
@@ -65,11 +66,9 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
         check_limits_hold(tree.ledger.budget, model)
         request = replace(request, model=model)
     ledger, may_use_reserve = tree.ledger, request.may_use_reserve
-    prompt = await _most_prompt_tokens(model, request.messages, config)
+    prompt = await most_tokens_read(model, request.messages, config)
 
-    def estimate() -> Usage:
-        return reservation_for(ledger, model, prompt, last=request.last, learned=tree.learned)
-
+    estimate = partial(reservation_for, ledger.budget, model, prompt, tree.learned, last=request.last)
     reservation = tree.reserve(request.path, estimate(), last=may_use_reserve, estimate=estimate)
     async with asyncio.timeout(ledger.seconds_left(last=may_use_reserve)), reservation as entry:
         tree.approval_limit.started(request.path)
@@ -80,7 +79,7 @@ async def ask_model(tree: RunTree, request: ModelRequest, retry: RetryPolicy, co
             limiter=tree.limiter,
             output_tokens=max_output_tokens(ledger.budget, last=request.last),
             retry=retry,
-            account=Account(entry, lambda completion: _book_reply(tree, request, entry, completion)),
+            account=Account(entry, lambda completion: _book_reply(tree, request, prompt, entry, completion)),
             learned=tree.learned,
             cacheable=request.cacheable,
         )
@@ -122,15 +121,11 @@ def _receipt_key_of(request: ModelRequest, completion: Completion) -> str:
     return request.own_key if alone and request.own_key is not None else request.key
 
 
-async def _most_prompt_tokens(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> int:
-    """Return the most tokens that any model that may be called reads. Its own prompt may add to the messages."""
-    wrapped = [one.wrapped for one in model.chain if one.wrapped is not None and one.wrapped.before]
-    ready = [messages, *[await one.prepare_messages(messages, one.config(config)) for one in wrapped]]
-    return max(map(most_prompt_tokens, ready))
-
-
-def _book_reply(tree: RunTree, request: ModelRequest, entry: Reservation, completion: Completion) -> None:
-    """Add the cost of a reply to the ledger at once, and write its receipt."""
+def _book_reply(
+    tree: RunTree, request: ModelRequest, prompt: int, entry: Reservation, completion: Completion
+) -> None:
+    """Add the cost of a reply to the ledger at once, and write its receipt. `prompt` is the most tokens that its
+    prompt should have had."""
     used, wanted = completion.usage, entry.wanted
     if completion.failed == "lost":
         entry.lose()
@@ -140,8 +135,8 @@ def _book_reply(tree: RunTree, request: ModelRequest, entry: Reservation, comple
         return
     entry.book(used, Receipt(_receipt_key_of(request, completion), _receipt(request, completion)))
     if not completion.from_cache:
-        name = request.model.name
-        tree.ledger.learn(name, wanted, used, expected_cost(request.model, used), entry.overrun(name))
+        expected = expected_cost(request.model.chain, used)
+        tree.learned.add_usage(request.model.name, used, prompt, wanted, expected)
 
 
 def receipt_key(tree: RunTree, model: Model, messages: Sequence[BaseMessage], call_path: str = "") -> str:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from rlm_langchain.errors import RLMError
 from rlm_langchain.models.learned import Learned
 from rlm_langchain.models.provider_errors import is_graph_signal
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.records import Record, child_path
+from rlm_langchain.records import Record
 from rlm_langchain.run.cancellation import Cancelled, start_thread
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.single_flight import SingleFlight
-from rlm_langchain.trajectory.call_kinds import kind_of
+from rlm_langchain.trajectory.earlier_work import EarlierWork
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.types import CallResult, Usage
 
@@ -36,8 +36,8 @@ class RunTree:
     def __init__(self, budget: Budget, pace: Pace | None = None) -> None:
         self.ledger = Ledger(budget)
         self.approval_limit = ApprovalLimit(budget, self.ledger)
-        self.limiter = RequestLimiter(budget, pace)
-        self.tool_limiter = RequestLimiter(replace(budget, requests_per_minute=None))
+        self.limiter = RequestLimiter(pace or Pace(budget.concurrency, budget.requests_per_minute))
+        self.tool_limiter = RequestLimiter(Pace(budget.concurrency))
         """Limits custom tools separately, so that they do not compete with models."""
         self.child_run_limiter = ChildRunLimiter(budget)
         self.answers = SingleFlight[CallResult]()
@@ -225,27 +225,26 @@ class RunTree:
             is_new = path not in self._joined
             self._joined.add(path)
         if is_new:
-            self._join(path, journal)
+            self._join(path, EarlierWork.of(journal))
         return journal
 
-    def _join(self, path: str, journal: Journal) -> None:
-        journal.check()
-        spendings = [*_spendings(journal)]
+    def _join(self, path: str, earlier: EarlierWork) -> None:
         with self._lock:
             new = [
                 (call_path, used)
-                for call_path, used in spendings
+                for call_path, used, _ in earlier.paid
                 if call_path not in self._spent and call_path not in self._below
             ]
         for call_path, usage in new:
             self.note(call_path, usage)
             self.ledger.add_spent(usage)
-        for call_path in _tool_call_paths(journal):
-            self._tools.setdefault(call_path, 1)
-        self.answers.remember({key: CallResult(text) for key, text in journal.answers().items()})
-        self.child_runs.remember(journal.runs())
+        for call_path, _, is_tool in earlier.paid:
+            if is_tool:
+                self._tools.setdefault(call_path, 1)
+        self.answers.remember({key: CallResult(text) for key, text in earlier.answers.items()})
+        self.child_runs.remember(earlier.runs)
         if not path:
-            self.ledger.worked(journal.seconds)
+            self.ledger.worked(earlier.seconds)
 
     def close(self, path: str = "") -> None:
         """Close the REPLs of the run at `path` and of all runs below it. They have ended on return, even if
@@ -298,33 +297,6 @@ def _runs_above(call_path: str) -> Iterator[str]:
     parts = path.split("/") if path else []
     yield ""
     yield from ("/".join(parts[:count]) for count in range(1, len(parts) + bool(asked_by_it)))
-
-
-def _spendings(journal: Journal) -> Iterator[tuple[str, Usage]]:
-    """Yield each call path of a journal with its usage since the question."""
-    for record in journal.account:
-        if record["type"] == "turn":
-            yield turn_path(record["path"], record["turn"]), Usage(**record["usage"])
-        elif record["type"] == "note":
-            yield turn_path(record["path"], len(journal.turns)), Usage(**record["usage"])
-        elif record["type"] == "call" and "child" in record:
-            yield from _spendings(Journal(record["child"]))
-        elif record["type"] == "call":
-            yield child_path(record["path"], record["call"]), Usage(**record["usage"])
-
-
-def _tool_call_paths(journal: Journal) -> Iterator[str]:
-    """Yield the paths of the calls of tools and functions since the question."""
-    for record in journal.account:
-        if record["type"] == "call" and "child" in record:
-            yield from _tool_call_paths(Journal(record["child"]))
-        elif record["type"] == "call" and kind_of(record["kind"]).is_counted:
-            yield child_path(record["path"], record["call"])
-
-
-def turn_path(path: str, turn: int) -> str:
-    """Return the call path of a root turn."""
-    return f"{path} turn {turn}"
 
 
 @dataclass(slots=True)

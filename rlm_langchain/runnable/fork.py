@@ -199,7 +199,6 @@ def _initial_state(components: Components, state: StateSnapshot, at: int | None)
         **state.values,
         "run": run,
         "approval": None,
-        "agreed": None,
         "trajectory": records,
         "recorded": len(records),
     }

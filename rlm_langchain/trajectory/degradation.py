@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from rlm_langchain.budget.limits import STOPS, TREE_LIMITS
+from rlm_langchain.context.sanitize import shows_nothing
 from rlm_langchain.records import CallRecord
 from rlm_langchain.trajectory.call_kinds import kind_of
 from rlm_langchain.types import Shortfall, StopReason
@@ -67,8 +68,8 @@ def _has_no_hit(value: object) -> bool:
 
 
 def is_blank(answer: object) -> bool:
-    """Return whether an answer is None or a blank text."""
-    return answer is None or (isinstance(answer, str) and not answer.strip())
+    """Return whether an answer is None, or a text that shows nothing."""
+    return answer is None or (isinstance(answer, str) and shows_nothing(answer))
 
 
 def describe_shortfalls(missing: Mapping[Shortfall, int]) -> str:

@@ -377,6 +377,11 @@ def _answers(end: AnswerRecord) -> bool:
     return end["status"] == "complete" and end["answer"] not in (None, "")
 
 
+def turn_path(path: str, turn: int) -> str:
+    """Return the call path of a root turn of the run at `path`."""
+    return f"{path} turn {turn}"
+
+
 def earlier_names(earlier: Sequence[ContextRef]) -> list[str]:
     """Return the names under which the REPL gets the earlier questions and answers, one name for each."""
     return [f"_earlier_{number}" for number in range(len(earlier))]

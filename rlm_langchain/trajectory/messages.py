@@ -1,7 +1,8 @@
 """Renders the journal as the messages that a root model reads.
 
 Each record is rendered on its own, so the prompt of a turn is, byte for byte, a prefix of the next prompt, and
-providers can cache it.
+providers can cache it. The words are those that were recorded: `graph/nodes/generate.py` writes what a turn is told
+about the run, such as a warning.
 """
 
 from __future__ import annotations

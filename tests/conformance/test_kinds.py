@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain import create_rlm
+from rlm_langchain.context.formats.detect import format_of
+from rlm_langchain.context.formats.parsed import Reading, SourceFile
+from rlm_langchain.context.formats.table import FORMATS
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.sandboxes.cpython.sandbox import CPythonSandbox
 from rlm_langchain.sandboxes.monty import MontySandbox
@@ -67,6 +70,14 @@ def test_a_kind_is_read_once_and_then_found_by_the_hash_of_the_file(store, refer
         assert store.reference(path) == references[f"kind_{number}"]
         assert ContextStore(store.root).reference(copy)["sha256"] == references[f"kind_{number}"]["sha256"]
         copy.unlink()
+
+
+def test_each_format_that_is_read_is_one_of_these_kinds(store, references):
+    found = set()
+    for kind in KINDS:
+        data = (store.root / kind.file).read_bytes()
+        found.add(format_of(SourceFile.of_bytes(data, kind.file, Reading())))
+    assert found - {None} == FORMATS.keys() - {"image"}, "a picture is refused"
 
 
 def test_the_manual_lists_these_kinds():

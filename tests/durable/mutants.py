@@ -83,8 +83,8 @@ MUTANTS = (
     Mutant(
         "reservations are not counted",
         LEDGER,
-        "self._refusal(self.spent.plus(self._reserved), entry.wanted, entry.last)",
-        "self._refusal(self.spent, entry.wanted, entry.last)",
+        "self._refusal(entry.wanted, self.spent, self._reserved, last=entry.last)",
+        "self._refusal(entry.wanted, self.spent, last=entry.last)",
     ),
     Mutant(
         "a reservation is released twice",

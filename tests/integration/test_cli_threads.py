@@ -293,7 +293,7 @@ def test_the_table_of_runs_is_for_people(command: Command, done: Server) -> None
 def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
     command: Command, server: Server, home: Path
 ) -> None:
-    assert "there are no saved runs" in command("runs").out
+    assert "there are no runs" in command("runs").out
     assert command("runs", "--json").out == "[]\n"
     assert not list(home.iterdir())
 

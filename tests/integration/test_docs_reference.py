@@ -10,12 +10,18 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 
 import rlm_langchain
 from rlm_langchain import create_rlm, create_rlm_graph
+from rlm_langchain.batch.questions import ROW_LIMITS
+from rlm_langchain.cli.doctor import KEYS
+from rlm_langchain.models.providers import PROVIDERS
+from rlm_langchain.models.registry import FORMS
 from rlm_langchain.testing.models import script
+from rlm_langchain.types import StopReason
 from tests.integration.test_docs import DOCS, PAGES, ROOT
 
 PACKAGE = Path(rlm_langchain.__file__).parent
@@ -208,7 +214,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
 
 def test_every_variable_of_the_environment_is_on_its_page() -> None:
     page = (DOCS / "reference" / "environment.md").read_text(encoding="utf-8")
-    families = re.compile(r"(RLM|OPENAI|OPENROUTER|OLLAMA|HF)_[A-Z_]+")
+    families = re.compile(rf"({'|'.join(['RLM', 'HF', *map(str.upper, PROVIDERS)])})_[A-Z_]+")
     used = {
         node.value
         for path in PACKAGE.rglob("*.py")
@@ -217,6 +223,33 @@ def test_every_variable_of_the_environment_is_on_its_page() -> None:
     } - {"RLM_CANARY_KEY"}
 
     assert used == {match[0] for match in families.finditer(page)}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_every_provider_is_in_each_list_of_providers(provider: str) -> None:
+    lists = {
+        "docs/how-to/models.md": (DOCS / "how-to" / "models.md").read_text(encoding="utf-8"),
+        "docs/reference/environment.md": (DOCS / "reference" / "environment.md").read_text(encoding="utf-8"),
+        "README.md": (ROOT / "README.md").read_text(encoding="utf-8"),
+        "FORMS in models/registry.py": FORMS,
+        "KEYS in cli/doctor.py": "".join(KEYS.values()),
+    }
+
+    assert [name for name, text in lists.items() if provider not in text.lower()] == []
+
+
+def test_the_limits_of_a_row_are_on_the_page_of_batches() -> None:
+    page = (DOCS / "how-to" / "batch.md").read_text(encoding="utf-8")
+    [listed] = re.findall(r"^\| `budget` \| limits of this row alone: (.*?) \|$", page, re.MULTILINE)
+
+    assert listed == ", ".join(f"`{name}`" for name in ROW_LIMITS)
+
+
+def test_every_stop_reason_is_on_the_page_of_answers() -> None:
+    page = (DOCS / "how-to" / "answers.md").read_text(encoding="utf-8")
+    [row] = re.findall(r"^\| `stop_reason` \| (.*?) \|$", page, re.MULTILINE)
+
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(get_args(StopReason))
 
 
 # --- Drawings and links -------------------------------------------------------------------------------

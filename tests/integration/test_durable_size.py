@@ -78,6 +78,20 @@ def test_the_last_of_many_turns_adds_as_much_as_the_first_ones(database: sqlite3
     assert sum(late) < 1.05 * sum(early)
 
 
+def test_ten_turns_with_nine_child_runs_leave_less_than_200_kilobytes(database: sqlite3.Connection) -> None:
+    cells = [f"a = rlm_query('Summarise {turn}', context[{turn * 100}:][:1000])" for turn in range(9)]
+    children = {"Summarise": ["FINAL(llm_query(context[:50]))"]}
+    rlm = create_rlm(
+        script(*cells, "FINAL(a)", children=children),
+        checkpointer=SqliteSaver(database),
+        budget=Budget(iterations=10, depth=2, concurrency=1),
+    )
+    output = rlm.invoke({"query": "How long is it?", "context": MEGABYTE}, THREAD)
+    assert (output["status"], output["iterations"]) == ("complete", 10)
+    print(f"{size(database):,} bytes in rows")
+    assert size(database) < 200_000
+
+
 MEGABYTE = TEXT[:1_000_000]
 PIECE = "0005000 once"
 """Of the context, where no preview looks."""
@@ -213,7 +227,8 @@ def test_a_killed_child_run_with_a_long_question_goes_on_in_another_process(
     assert killed.returncode == 9
     asked: list[str] = []
     rlm = waiting(database, asked, lambda prompt: "2")
-    assert rlm.invoke(None, THREAD)["answer"] == "12"
+    output = rlm.invoke(None, THREAD)
+    assert (output["answer"], output["coverage"]["share"]) == ("12", 1.0)
     second, turn = asked
     assert second == "second"
     assert f"Summarise this: {MEGABYTE[:100_000]}" in turn

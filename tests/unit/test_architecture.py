@@ -6,13 +6,18 @@ import ast
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 import rlm_langchain
+from rlm_langchain import create_rlm
+from rlm_langchain.testing.models import FunctionModel
 
 ROOT = Path(rlm_langchain.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if "prelude" not in path.parts)
@@ -61,6 +66,8 @@ HEAVY = (
 )
 """Libraries that `import rlm_langchain` must not load: a program that needs one name should not wait for them."""
 MOST_ROOT_FILES = 10
+MOST_CROSSINGS = 120
+"""How often the path of a question may go from one room to another before its first model call."""
 
 
 def module_name(path: Path) -> str:
@@ -191,6 +198,31 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     program = "import json, sys, rlm_langchain; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {name.split(".")[0] for name in json.loads(done.stdout)} & set(HEAVY)
+
+
+def test_a_question_crosses_few_rooms_before_its_first_model_call() -> None:
+    """Values are computed once and passed on: a room that is asked again and again shows here."""
+    rooms: list[str] = []
+    crossings: list[int] = []
+    home = f"{ROOT}/"
+
+    def note_room(frame: FrameType, event: str, _: object) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(home) and frame.f_code.co_name != "<module>":
+            rooms.append(file.removeprefix(home).partition("/")[0])
+
+    def reply(_: object) -> str:
+        crossings.append(sum(one != other for one, other in pairwise(rooms)))
+        return "```repl\nFINAL(1)\n```"
+
+    threading.setprofile(note_room)
+    sys.setprofile(note_room)
+    try:
+        create_rlm(FunctionModel(function=reply), sandbox="monty").invoke("What is it?")
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    assert 40 < crossings[0] <= MOST_CROSSINGS
 
 
 def test_the_contract_fits_on_a_page() -> None:

@@ -1,30 +1,36 @@
-"""The command `runs`: the saved runs, as a table for people and as JSON for programs."""
+"""The command `runs`: the saved runs and those in the history, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
 import json as json_
 import shutil
 import sys
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
 from rich.cells import cell_len, set_cell_size
 
 from rlm_langchain.cli.rendering.numbers import dollars
 from rlm_langchain.cli.rendering.records import one_line
+from rlm_langchain.cli.session import history
+from rlm_langchain.cli.session.history import KeptRun
 from rlm_langchain.cli.session.threads import SavedRun, Threads
+from rlm_langchain.context.sanitize import visible
 from rlm_langchain.durability import standing
-from rlm_langchain.trajectory.tree import Trajectory
+from rlm_langchain.errors import InputError
+from rlm_langchain.records import Record
+from rlm_langchain.trajectory.tree import RunView, Trajectory
 
-State = standing.ThreadState | Literal["running"]
-"""`running`: a process works on it now."""
+State = standing.ThreadState | Literal["running", "unsaved"]
+"""`running`: a process works on it now. `unsaved`: it has no answer, and cannot be resumed."""
 MIN_COLUMNS = 20
 """Columns of a terminal that names and questions have at least."""
 COLUMNS = ("thread", "state", "turns", "calls", "cost", "when", "question")
 
 
 class Line(TypedDict):
-    """Summary of a thread."""
+    """Summary of a run."""
 
     thread: str
     question: str
@@ -38,33 +44,74 @@ class Line(TypedDict):
     model: str | None
 
 
-def show(*, json: bool) -> None:
-    """Print all threads, the one that was written last first."""
+def show(words: str | None, *, json: bool) -> None:
+    """Print all saved and kept runs, the one that was written last first; with `words`, those with these words in
+    the last question."""
     threads = Threads()
     lines = [line(saved, is_running=threads.is_running(saved.name)) for saved in threads.all()]
+    lines += [kept_line(kept) for kept in history.runs()]
+    found = [line for line in lines if words is None or words.casefold() in line["question"].casefold()]
+    found.sort(key=lambda line: _when(line["at"]), reverse=True)
     if json:
-        print(json_.dumps(lines))
-    elif lines:
+        print(json_.dumps(found))
+    elif found:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        print("\n".join(table(lines, width)))
+        print("\n".join(table(found, width)))
+    elif lines:
+        print(f"no question of {len(lines):,} runs has the words {visible(str(words))!r}")
     else:
-        print('there are no saved runs: rlm ask "..." --thread NAME saves one')
+        print('there are no runs: rlm ask "..." --thread NAME saves one that can be resumed')
+
+
+def forget(names: Sequence[str]) -> None:
+    """Delete saved and kept runs. Raises `InputError`, before any is deleted, if there is none of a name."""
+    threads = Threads()
+    kept = {name: None if threads.find(name) else history.find(name) or threads.need(name) for name in names}
+    for name, run in kept.items():
+        if isinstance(run, KeptRun):
+            history.forget(run)
+        else:
+            threads.forget(name)
+        print(f"forgot {name}")
 
 
 def line(saved: SavedRun, *, is_running: bool) -> Line:
     """Return the summary of a thread."""
-    spent = Trajectory.of(saved.records).spent.total
-    question = next((record for record in saved.last if record["type"] == "question"), None)
+    question = saved.values.get("query", "")
+    state: State = "running" if is_running else saved.standing.state
+    return _line(saved.name, saved.records, question, state, saved.at, saved.setup.model)
+
+
+def kept_line(kept: KeptRun) -> Line:
+    """Return the summary of a run in the history."""
+    at = datetime.fromtimestamp(kept.changed(), UTC).isoformat()
+    try:
+        records = kept.records()
+    except InputError:
+        return _line(kept.name, [], "", "broken", at, None)
+    top = Trajectory.of(records).runs.get("", RunView(""))
+    model = next((record["model"] for record in records if record["type"] == "turn"), None)
+    return _line(kept.name, records, "", top.answer["status"] if top.answer else "unsaved", at, model)
+
+
+def _line(name: str, records: list[Record], query: str, state: State, at: str, model: str | None) -> Line:
+    top = [record for record in records if not record["path"]]
+    questions = [record["query"] for record in top if record["type"] == "question"]
+    spent = Trajectory.of(records).spent.total
     return Line(
-        thread=saved.name,
-        question=question["query"] if question else saved.values.get("query", ""),
-        state="running" if is_running else saved.standing.state,
-        turns=sum(record["type"] == "turn" for record in saved.records),
+        thread=name,
+        question=questions[-1] if questions else query,
+        state=state,
+        turns=sum(record["type"] == "turn" for record in top),
         calls=spent.calls,
         cost_usd=spent.cost,
-        at=saved.at,
-        model=saved.setup.model,
+        at=at,
+        model=model,
     )
+
+
+def _when(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp() if at else 0.0
 
 
 def table(lines: list[Line], width: int = 0) -> list[str]:

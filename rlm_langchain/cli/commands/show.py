@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rlm_langchain.budget.limits import LIMITS
 from rlm_langchain.cli.rendering.plain import Lines, spending
 from rlm_langchain.cli.rendering.records import narrate
 from rlm_langchain.cli.rendering.rich import ScrollView
+from rlm_langchain.cli.session import history
 from rlm_langchain.cli.session.threads import SavedRun, Threads
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.store import ContextStore
@@ -29,7 +31,7 @@ from rlm_langchain.viewer.page import RunPage
 
 
 def show_run(what: str | None, *, full: bool) -> None:
-    """Show a saved run, or the run of a trace; None: the last saved run. Raises `InputError` if there is none."""
+    """Show a saved or kept run, or the run of a trace; None: the last run. Raises `InputError` if there is none."""
     trajectory = Trajectory.of(find_run(what)[0])
     console = Console(highlight=False)
     view = ScrollView(console, full=full) if console.is_terminal else Lines(sys.stdout, full=full)
@@ -42,7 +44,7 @@ def show_run(what: str | None, *, full: bool) -> None:
 
 
 def write_page(what: str | None, path: Path) -> None:
-    """Write the page of a saved run, or of a trace; None: of the last saved run.
+    """Write the page of a saved or kept run, or of a trace; None: of the last run.
 
     Raises `InputError` if there is none, and for a `path` that cannot be written.
     """
@@ -52,15 +54,13 @@ def write_page(what: str | None, path: Path) -> None:
 
 
 def find_run(what: str | None) -> tuple[list[Record], SavedRun | None]:
-    """Return the records of the saved run of this name or, if there is none, of the trace file; and the saved run.
+    """Return the records of the saved run of this name, else of the run in the history, else of the trace file; and
+    the saved run.
 
-    None: the last saved run. Raises `InputError` if there is neither.
+    None: the run that was written last. Raises `InputError` if there is none.
     """
     if what is None:
-        if not (saved_runs := Threads().all()):
-            raise InputError("there is no saved run: `rlm ask --thread NAME` saves one")
-        print(f"the last saved run: {visible(saved_runs[0].name)}", file=sys.stderr)
-        return saved_runs[0].check_intact().records, saved_runs[0]
+        return _last_run()
     is_file = bool(what) and Path(what).is_file()
     try:
         saved = Threads().find(what)
@@ -70,9 +70,23 @@ def find_run(what: str | None) -> tuple[list[Record], SavedRun | None]:
         saved = None
     if saved is not None:
         return saved.check_intact().records, saved
+    if kept := history.find(what):
+        return kept.records(), None
     if not is_file:
-        raise InputError(f"there is no saved run and no file called {what!r}: `rlm runs` lists the saved runs")
+        raise InputError(f"there is no run and no file called {what!r}: `rlm runs` lists the runs")
     return read_trace(Path(what)), None
+
+
+def _last_run() -> tuple[list[Record], SavedRun | None]:
+    saved, kept = next(iter(Threads().all()), None), next(history.runs(), None)
+    if kept and (saved is None or kept.changed() > datetime.fromisoformat(saved.at).timestamp()):
+        print(f"the last run: {kept.name}", file=sys.stderr)
+        return kept.records(), None
+    if saved is None:
+        off = "" if history.is_on() else f", and {history.SWITCH} is off"
+        raise InputError(f"there is no run to show{off}: `rlm ask` asks a question")
+    print(f"the last run: {visible(saved.name)}", file=sys.stderr)
+    return saved.check_intact().records, saved
 
 
 def _limits(saved: SavedRun | None) -> dict[str, float]:

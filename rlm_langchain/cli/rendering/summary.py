@@ -65,6 +65,8 @@ class RunResult:
     """Name of the thread that keeps the run."""
     before: Progress | None = None
     """The usage before this process resumed the run. None: this process began it."""
+    notice: str = ""
+    """What else to tell the person, once."""
 
     @property
     def used(self) -> Usage:
@@ -177,7 +179,7 @@ def finish(result: RunResult, *, json: bool, quiet: bool) -> int:
         streams.print_somewhere(f"rlm: {problem}")
         return 2
     if not quiet:
-        streams.say("\n" + "\n".join(result.lines()))
+        streams.say("\n" + "\n".join(filter(None, [*result.lines(), result.notice])))
     elif not failed and (warning := result.warning()):
         streams.say(f"rlm: {warning}")
     return 1 if failed else 0

@@ -6,6 +6,8 @@ import asyncio
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from rlm_langchain.cli import streams
 from rlm_langchain.cli.rendering.plain import NoView, PlainWithTicker, View, spending
 from rlm_langchain.cli.rendering.records import as_text
 from rlm_langchain.cli.rendering.summary import Progress, RunResult
-from rlm_langchain.cli.session import approve
+from rlm_langchain.cli.session import approve, history
 from rlm_langchain.cli.session.checkpointing import Persistence
 from rlm_langchain.cli.session.interrupt import run_until_interrupted
 from rlm_langchain.cli.session.threads import since_question
@@ -42,7 +44,8 @@ class _Run:
     """None: the saved thread is resumed."""
     saving: Persistence
     quiet: bool = False
-    trace: Trace | None = None
+    traces: list[Trace] = field(default_factory=list)
+    """The files that get every record. One that can no longer be written is taken out."""
     trajectory: Trajectory = field(default_factory=Trajectory)
     """All records so far. The view may draw from it."""
     before: Progress | None = None
@@ -76,8 +79,7 @@ class _Run:
         if not self._interrupted:
             self._interrupted = True
             self.view.close()
-            message = interrupt_message(self.trajectory, self.trace, self.saving.thread)
-            streams.say(message)
+            streams.say(interrupt_message(self.trajectory, self.traces, self.saving.thread))
 
     async def _answer(self) -> RLMOutput:
         async with self.saving.opened(self.rlm) as (rlm, config):
@@ -126,13 +128,12 @@ class _Run:
 
     def _record(self, record: Record) -> None:
         self.trajectory.add(record)
-        if self.trace is None:
-            return
-        try:
-            self.trace.write(record)
-        except InputError as error:
-            self.trace = None
-            streams.say(f"rlm: {error}, and the run continues without it")
+        for trace in tuple(self.traces):
+            try:
+                trace.write(record)
+            except InputError as error:
+                self.traces.remove(trace)
+                streams.say(f"rlm: {error}, and the run continues without it")
 
 
 def watch(
@@ -146,10 +147,15 @@ def watch(
     """Ask a question and show its progress. With a trace, write every step to it. None resumes the thread."""
     if rlm.budget.asks_person:
         approve.check()
-    run = _Run(rlm, question, saving, quiet, trace)
-    output = run.run()
-    trace_path = str(run.trace.path) if run.trace else None
-    return RunResult(output, context_of(output), run.seconds, trace_path, saving.thread, run.before)
+    with ExitStack() as opened:
+        traces = [] if trace is None else [trace]
+        kept, notice = (None, "") if saving.thread is not None else history.begin()
+        if kept is not None:
+            traces.append(opened.enter_context(kept))
+        run = _Run(rlm, question, saving, quiet, traces)
+        output = run.run()
+    trace_path = str(trace.path) if trace in run.traces and trace else None
+    return RunResult(output, context_of(output), run.seconds, trace_path, saving.thread, run.before, notice)
 
 
 def context_of(output: RLMOutput) -> ContextRef | None:
@@ -172,9 +178,9 @@ def choose_view(trajectory: Trajectory, *, quiet: bool) -> View:
     return Drawing(console, trajectory)
 
 
-def interrupt_message(trajectory: Trajectory, trace: Trace | None, thread: str | None = None) -> str:
+def interrupt_message(trajectory: Trajectory, traces: Sequence[Trace], thread: str | None = None) -> str:
     """Return what to print after Ctrl-C: what the run has used, and how to continue it."""
-    saved = str(trace.path) if trace else thread
+    saved = thread or next((history.name_of(trace.path) or str(trace.path) for trace in traces), None)
     steps = (
         f"`rlm show {shlex.quote(saved)}` shows how far it came" if saved else "--trace FILE would have saved it"
     )

@@ -10,14 +10,14 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
 
 _ACCEPTED = (
-    "text, a pathlib.Path of a file or folder, an open file, a list or dict of plain values, "
-    "LangChain documents or messages"
+    "text, a pathlib.Path of a file or folder, an open file, a list or dict of plain values, a DataFrame, "
+    "or LangChain documents, messages or a loader"
 )
 
 
 def accepts(value: Any) -> bool:
     """Accept everything: this source is asked last, and reports what is wrong."""
-    return value is not None
+    return True
 
 
 def to_reference(value: Any, store_writer: StoreWriter) -> ContextRef | None:

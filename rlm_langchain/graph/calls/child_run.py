@@ -94,8 +94,6 @@ class ChildRun:
                 "context": self.task["context"],
                 "run": self.task["run"],
                 "path": self.numbered.call_path,
-                "agreed": self.task.get("agreed"),
-                "tops": self.task.get("tops", []),
             }
         )
 

@@ -27,7 +27,7 @@ class HistoryHandler(CallHandler):
 
 
 def _remaining(site: CallSite, journal: Journal) -> Plain:
-    components, depth = site.components, depth_of(site.numbered.path)
-    turns = max(0, components.max_iterations(depth) - journal.iterations)
-    levels = components.budget.depth - 1 - depth
+    components, path = site.components, site.numbered.path
+    turns = max(0, components.max_iterations(path) - journal.iterations)
+    levels = components.budget.depth - 1 - depth_of(path)
     return {**site.tree.ledger.remaining(), "iterations": turns, "depth": levels}

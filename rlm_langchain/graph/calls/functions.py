@@ -152,7 +152,7 @@ async def _run_counted(site: CallSite) -> CallResult:
     """Run the call if `Budget.tool_calls` allows one more."""
     async with site.tree.tool_call(site.numbered.call_path) as is_left:
         if not is_left:
-            return CallResult(None, "not run: no tool calls are left", refused="calls")
+            return CallResult(None, "not run: no tool calls are left", refused="tool_calls")
         return await _run(site)
 
 

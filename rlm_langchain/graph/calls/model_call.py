@@ -14,11 +14,12 @@ from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
+from rlm_langchain.models.estimate import most_prompt_tokens, prompt_tokens
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
-from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
+from rlm_langchain.models.reservation import reservation_for
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import child_path, depth_of
+from rlm_langchain.records import child_path
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
@@ -42,8 +43,9 @@ class ModelCallHandler(CallHandler):
     def reservation(self, site: CallSite) -> Usage:
         """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
         approval for its own calls."""
-        model = site.components.sub_model(depth_of(site.numbered.path))
-        return reservation_for(site.tree.ledger, model, most_prompt_tokens([HumanMessage(estimated_prompt(site))]))
+        model = site.components.sub_model(site.numbered.path)
+        prompt = most_prompt_tokens([HumanMessage(estimated_prompt(site))])
+        return reservation_for(site.tree.ledger.budget, model, prompt, site.tree.learned)
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the model's reply."""
@@ -51,7 +53,7 @@ class ModelCallHandler(CallHandler):
 
     def model(self, site: CallSite) -> str:
         """Return the name of the model for sub-calls."""
-        return site.components.sub_model(depth_of(site.numbered.path)).name
+        return site.components.sub_model(site.numbered.path).name
 
     def call_of(self, site: CallSite) -> ModelCall:
         """Return the call to the model."""
@@ -88,7 +90,7 @@ class ModelCall:
         components, tree, numbered, _ = site
         repl = tree.repls.get(numbered.path)
         batch = numbered.call_path if repl is None else child_path(numbered.path, repl.next_call)
-        return cls(components, tree, components.sub_model(depth_of(numbered.path)), numbered, batch)
+        return cls(components, tree, components.sub_model(numbered.path), numbered, batch)
 
     async def reply(self, config: RunnableConfig) -> CallResult:
         """Return the model's answer, or that of an equal call in this tree, waiting for it if it is being made."""

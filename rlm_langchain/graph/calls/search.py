@@ -23,7 +23,6 @@ from rlm_langchain.graph.calls.handler import CallHandler, CallSite, unhandled
 from rlm_langchain.graph.components import Components
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error
-from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.external import no_hits_note, search_external
 from rlm_langchain.types import (
     Call,
@@ -95,7 +94,7 @@ class SearchHandler(CallHandler):
         search = components.search
         if search is None or (context is None and search.external is None):
             return ""
-        return search.guidance(components.root_model(depth_of(path)).profile)
+        return search.guidance(components.root_model(path).profile)
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the passages that were found, as JSON."""

@@ -110,7 +110,7 @@ class ToolHandler(CallHandler):
         async def run() -> CallResult:
             async with tree.tool_call(call_path) as is_left:
                 if not is_left:
-                    return CallResult(None, "not run: no tool calls are left", refused="calls")
+                    return CallResult(None, "not run: no tool calls are left", refused="tool_calls")
                 return await _run(site, key, config)
 
         return await recorded(tree.receipts, key, call_path, run)

@@ -16,9 +16,9 @@ from rlm_langchain.context.formats.scaled import JPEG_QUALITY, MAX_PNG_BYTES, Sc
 from rlm_langchain.context.images import MAX_EDGE, MAX_IMAGES, handles_in
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.model_call import ModelCall, ModelCallHandler, estimated_prompt
+from rlm_langchain.models.estimate import most_prompt_tokens
 from rlm_langchain.models.images import image_tokens, message_with_images
-from rlm_langchain.models.reservation import most_prompt_tokens, reservation_for
-from rlm_langchain.records import depth_of
+from rlm_langchain.models.reservation import reservation_for
 from rlm_langchain.run.ask_model import ModelRequest, recorded_reply
 from rlm_langchain.types import CallResult, Usage
 
@@ -32,10 +32,10 @@ class VisionCallHandler(ModelCallHandler):
 
     def reservation(self, site: CallSite) -> Usage:
         """Return the most that the call may use, as if each picture were sent in full size."""
-        model = site.components.sub_model(depth_of(site.numbered.path))
+        model = site.components.sub_model(site.numbered.path)
         text = most_prompt_tokens([HumanMessage(estimated_prompt(site))])
         images = min(len(handles_in(site.numbered.call.context)), MAX_IMAGES)
-        return reservation_for(site.tree.ledger, model, text + images * image_tokens())
+        return reservation_for(site.tree.ledger.budget, model, text + images * image_tokens(), site.tree.learned)
 
     def call_of(self, site: CallSite) -> ModelCall:
         """Return the call to the model."""

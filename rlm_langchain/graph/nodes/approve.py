@@ -72,7 +72,6 @@ def restore_approvals(state: RLMState, tree: RunTree) -> None:
 
     The run's last batch has ended, so its reservations are released.
     """
-    tree.approval_limit.raise_to(state.get("agreed"))
     asked = state.get("approval")
     if asked and asked["granted"]:
         tree.approval_limit.raise_to(asked["until"])

@@ -23,7 +23,7 @@ from rlm_langchain.graph.state import TreeInfo
 from rlm_langchain.models.model import Model
 from rlm_langchain.prompts.render import render
 from rlm_langchain.protocols import SandboxSession
-from rlm_langchain.records import CellRecord, Record, WaveRecord, depth_of
+from rlm_langchain.records import CellRecord, Record, WaveRecord
 from rlm_langchain.run.repl import Repl
 from rlm_langchain.run.run_tree import RunTree
 from rlm_langchain.trajectory.call_kinds import kind_of
@@ -397,7 +397,7 @@ class ExecuteStep:
 
     @property
     def _model(self) -> Model:
-        return self.components.root_model(depth_of(self.state["path"]))
+        return self.components.root_model(self.state["path"])
 
     @property
     def _window(self) -> int | None:

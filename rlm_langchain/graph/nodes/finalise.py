@@ -19,7 +19,6 @@ from rlm_langchain.records import (
     AnswerRecord,
     Citation,
     Coverage,
-    depth_of,
 )
 from rlm_langchain.trajectory.degradation import empty_searches, is_blank, limit_of, shortfalls
 from rlm_langchain.trajectory.journal import DAMAGED, Journal
@@ -182,7 +181,7 @@ def _read_ranges(components: Components, state: RLMState, journal: Journal) -> t
     if not tracker.contexts:
         return [], None
     records, read = state["trajectory"], ReadRanges()
-    profile = components.root_model(depth_of(state["path"])).profile
+    profile = components.root_model(state["path"]).profile
     for record in records:
         if record["type"] == "output":
             read += tracker.ranges_in(record["text"])

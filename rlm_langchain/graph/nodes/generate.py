@@ -22,20 +22,21 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.parse_reply import ModelReply, read_reply
 from rlm_langchain.graph.progress import Progress
 from rlm_langchain.models.call import CallFailed, Completion
+from rlm_langchain.models.estimate import prompt_tokens
 from rlm_langchain.models.messages import flaw_of
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.registry import way_out
-from rlm_langchain.models.reservation import most_prompt_tokens, prompt_tokens, reservation_for
+from rlm_langchain.models.reservation import reservations_for_turn
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import TurnRecord, depth_of
+from rlm_langchain.records import TurnRecord
 from rlm_langchain.run.ask_model import (
     ModelRequest,
     ask_model,
     receipt_key,
     recorded_plan,
 )
-from rlm_langchain.run.run_tree import RunTree, turn_path
-from rlm_langchain.trajectory.journal import Journal
+from rlm_langchain.run.run_tree import RunTree
+from rlm_langchain.trajectory.journal import Journal, turn_path
 from rlm_langchain.trajectory.messages import conversation
 from rlm_langchain.trajectory.observation import CHARS_PER_TOKEN
 from rlm_langchain.trajectory.recorder import Recorder
@@ -89,9 +90,13 @@ class GenerateStep:
     """The root model of this run."""
     max_iterations: int
     """The most turns that this run may take."""
-    recorder: Recorder = field(default_factory=Recorder)
-    messages: list[BaseMessage] = field(default_factory=list)
+    iterations: int
+    """The turns that it has taken since the question."""
+    call_path: str
+    """The call path of this turn."""
+    messages: list[BaseMessage]
     """The prompt."""
+    recorder: Recorder = field(default_factory=Recorder)
     plan: TurnPlan | None = None
     stop: StopReason | None = None
     """The reason why this is the run's last turn, or None."""
@@ -108,13 +113,15 @@ class GenerateStep:
         tree, path = components.tree(state["run"], config), state["path"]
         journal = tree.journal(path, state["trajectory"])
         components.coverage_tracker(tree, state, journal)
-        depth = depth_of(path)
-        step = cls(components, state, tree, journal, components.root_model(depth), components.max_iterations(depth))
-        step.messages = step._conversation()
-        prompt = most_prompt_tokens(step.messages)
-        step._reserve_last_call(prompt)
-        step.key = receipt_key(tree, step.model, step.messages, step._call_path)
-        step._apply_plan(recorded_plan(tree, step.key) or step._new_plan(prompt))
+        model, most = components.root_model(path), components.max_iterations(path)
+        call_path = turn_path(path, len(journal.turns))
+        messages = conversation(state["trajectory"], model.profile, components.store)
+        step = cls(components, state, tree, journal, model, most, journal.iterations, call_path, messages)
+        turn, last_call = reservations_for_turn(tree.ledger.budget, model, messages, tree.learned)
+        if not path:  # hold back what a last call after this turn would need: the answer of the top run counts
+            tree.ledger.reserve_for_last_call = last_call._replace(input=last_call.input + TURN_TOKENS)
+        step.key = receipt_key(tree, model, messages, call_path)
+        step._apply_plan(recorded_plan(tree, step.key) or step._new_plan(turn))
         step._fit()
         return step
 
@@ -211,7 +218,7 @@ class GenerateStep:
         request = ModelRequest(
             self.model,
             self.messages,
-            self._call_path,
+            self.call_path,
             self.key,
             plan=self.plan,
             last=last,
@@ -234,15 +241,10 @@ class GenerateStep:
         """The number of tokens that the root model can read, if it is known."""
         return self.tree.learned.window(self.model.name, self.model.window)
 
-    @property
-    def _call_path(self) -> str:
-        return turn_path(self._path, len(self.journal.turns))
-
-    def _new_plan(self, prompt: int) -> TurnPlan:
-        """Plan the turn by the ledger, the clock and the run's progress. `prompt` is the most tokens of its
-        prompt."""
+    def _new_plan(self, wanted: Usage) -> TurnPlan:
+        """Plan the turn by the ledger, the clock and the run's progress. `wanted` is the most that it may use."""
         progress = Progress.of(self.journal)
-        stop = self._limit_reached(prompt)
+        stop = "iterations" if self.iterations >= self.max_iterations else self.tree.ledger.limit_reached(wanted)
         if stop or progress.is_over:
             return self._final_plan(stop or "no_progress")
         if self._is_history_too_long():
@@ -259,7 +261,7 @@ class GenerateStep:
     def _running_low(self) -> str:
         """List the limits of which less than a quarter is left."""
         scarce = dict(self.tree.ledger.running_low())
-        turns = self.max_iterations - self.journal.iterations
+        turns = self.max_iterations - self.iterations
         if turns < self.max_iterations / 4:
             scarce["turns"] = turns
         return ", ".join(
@@ -276,25 +278,11 @@ class GenerateStep:
             self.messages.append(HumanMessage(self._render("summarise")))
         elif plan["note"]:
             self._note(plan["note"])
-            self.messages = self._conversation()
-
-    def _conversation(self) -> list[BaseMessage]:
-        records = [*self.state["trajectory"], *self.recorder.records]
-        return conversation(records, self.model.profile, self.components.store)
+            records = [*self.state["trajectory"], *self.recorder.records]
+            self.messages = conversation(records, self.model.profile, self.components.store)
 
     def _render(self, name: str, **values: object) -> str:
         return render(self.model.profile, name, **values)
-
-    def _reserve_last_call(self, prompt: int) -> None:
-        """Hold back what a last call after this turn would need, if this is the top run, whose answer counts."""
-        if not self._path:
-            last_call = reservation_for(self.tree.ledger, self.model, prompt, last=True)
-            self.tree.ledger.reserve_for_last_call = last_call._replace(input=last_call.input + TURN_TOKENS)
-
-    def _limit_reached(self, prompt: int) -> StopReason | None:
-        if self.journal.iterations >= self.max_iterations:
-            return "iterations"
-        return self.tree.ledger.limit_reached(reservation_for(self.tree.ledger, self.model, prompt))
 
     def _answer_in_words(self, text: str) -> Any:
         """Return the answer in a reply without code, or None if the text cannot be one."""
@@ -304,7 +292,7 @@ class GenerateStep:
     def _prose_is_answer(self) -> bool:
         """Return whether a reply without code ends the run: the second in a row does, and any reply of a model that
         has the whole context in its prompt."""
-        talked_before = self.journal.iterations > 0 and not self.journal.turns[-1]["cells"]
+        talked_before = self.iterations > 0 and not self.journal.turns[-1]["cells"]
         return talked_before or self.journal.whole
 
     def _sends_quotes_back(self, answer: Any) -> bool:
@@ -329,7 +317,7 @@ class GenerateStep:
 
     def _note_unanswered(self) -> None:
         """Record what a turn without a readable reply has cost."""
-        used, lost = self.tree.spent_at(self._call_path), self.tree.lost_at(self._call_path)
+        used, lost = self.tree.spent_at(self.call_path), self.tree.lost_at(self.call_path)
         if used != Usage():
             text = "The root model was asked, and no reply that could be read came back."
             self.recorder.note(self._path, "reader", text, usage=used.record(), lost=lost)
@@ -356,7 +344,7 @@ class GenerateStep:
             turn=len(self.journal.turns),
             text=completion.text,
             cells=cells,
-            usage=self.tree.spent_at(self._call_path).record(),
+            usage=self.tree.spent_at(self.call_path).record(),
             model=self.model.name,
             seconds=completion.seconds,
             retries=completion.retries,
@@ -364,7 +352,7 @@ class GenerateStep:
         )
         if flaw := flaw_of(completion.text, completion.finish):
             record["flaw"] = flaw
-        if lost := self.tree.lost_at(self._call_path):
+        if lost := self.tree.lost_at(self.call_path):
             record["lost"] = lost
         if self.summary:
             record["summary"] = True

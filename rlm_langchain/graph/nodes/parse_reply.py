@@ -70,6 +70,13 @@ _TAGGED_CODE = re.compile(
     r"(?P<code>.*?)(?:\]\]>\s*)?(?:</(?P=tag)>|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
+_CODE_SPAN = re.compile(
+    r"^[ \t]*[*_]{0,3}(?P<fence>`{1,2})(?P<code>[^`\n]+)(?P=fence)[*_]{0,3}[ \t]*$", re.MULTILINE
+)
+"""A line that consists of code in single backticks. An answer may have such lines, too."""
+_ANSWER_OR_ASK = re.compile(r"\b(?:FINAL|llm_query|rlm_query)\w*\(")
+_NOTHING_FENCED = re.compile(r"\s*+(?:(?:`{3,}+|~{3,}+)[ \t]*+\w*+\s*+)++")
+"""A reply of fences without anything in them."""
 _INTERPRETER_NAME = re.compile(
     r"(.*[._-])?(python|ipython|repl|code|code_?interpreter|execute|(run|execute)_\w+)", re.IGNORECASE
 )
@@ -120,7 +127,8 @@ class ModelReply(NamedTuple):
     unseen: int = 0
     """Number of blocks that are not run because they rely on output that the model has not seen yet."""
     is_source: bool = False
-    """Whether the reply has code that could not be parsed. Then its text is not taken as an answer."""
+    """Whether the reply has code that could not be parsed, or an empty block. Then its text is not taken as an
+    answer."""
     words: str = ""
     """The text of the reply, without the model's thoughts."""
 
@@ -162,7 +170,8 @@ def read_reply(text: str) -> ModelReply:
         if _QUOTED_CODE.search(text):
             ignored = (*ignored, "repl in a quotation")
         cells = _code_in_calls(text, blocks) or _code_in_tags(text) or _unfenced_code(text, blocks)
-        return ModelReply(cells, () if cells else ignored, 0, not cells and bool(_REPL_CALL.search(text)), words)
+        is_source = not cells and bool(_REPL_CALL.search(text) or _NOTHING_FENCED.fullmatch(text))
+        return ModelReply(cells, () if cells else ignored, 0, is_source, words)
     run = [block for block, rank in zip(blocks, ranks, strict=True) if rank == best]
     count = _count_before_output(text, run, blocks)
     examples = (block for block, rank in zip(blocks, ranks, strict=True) if rank is not None and rank > best)
@@ -347,9 +356,13 @@ def _answers_with_literal(code: str) -> bool:
 
 
 def _code_in_tags(text: str) -> tuple[str, ...]:
-    """Return the code between tags such as `<python>`, if it uses the REPL."""
+    """Return the code between tags such as `<python>`, or in single backticks on lines of its own, if it uses the
+    REPL."""
     own = _blank_quotations(text)
-    spans = (match.span("code") for match in _TAGGED_CODE.finditer(own))
+    matches = [*_TAGGED_CODE.finditer(own)]
+    if not matches and any(_ANSWER_OR_ASK.search(span["code"]) for span in _CODE_SPAN.finditer(own)):
+        matches = [*_CODE_SPAN.finditer(own)]
+    spans = (match.span("code") for match in matches)
     found = (textwrap.dedent(text[start:end]).strip("\n") for start, end in spans)
     return tuple(code for code in found if _uses_repl(code))
 

@@ -14,11 +14,7 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import exchanges
 from rlm_langchain.graph.nodes.question_prompt import examples_for, question_prompt
 from rlm_langchain.prompts.render import render
-from rlm_langchain.records import (
-    CellRecord,
-    QuestionRecord,
-    depth_of,
-)
+from rlm_langchain.records import CellRecord, QuestionRecord
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.trajectory.recorder import Recorder
 from rlm_langchain.types import ContextRef
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
 
 
 ENDING_FIELDS = ("answer", "status", "stop_reason", "approval", "degraded", "found", "misfit")
-"""Fields of the state that say how the last question ended."""
+"""Fields of the state that say how the last question ended. A new one starts without them."""
 
 
 def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
@@ -36,8 +32,9 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     query, path = load_text(components.store, state.get("query", "")), state.get("path", "")
     if not isinstance(query, str) or not query.strip():
         raise InputError(f"the query is {query!r}; ask a question, as text")
-    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
+    query, replaced = replace_unstorable(query)
     context = components.store.reference(state.get("context"), seconds=components.budget.seconds)
+    journal, recorder = Journal(state.get("trajectory", [])), Recorder()
     is_empty = context is None and state.get("context") is not None
     if context is not None and journal.has_context(context):
         context = None
@@ -45,12 +42,11 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         _give_up(components, cell, recorder)
     if journal.turns:
         note_new_strategies(components, journal, path, recorder)
-    query, replaced = replace_unstorable(query)
     question = _question_record(components, journal, path, query, context, is_empty=is_empty)
     recorder.record(question)
     if replaced:
         recorder.note(path, "model", f"In the question, U+FFFD stands for {describe_unstorable(replaced)}.")
-    model = components.sub_model(depth_of(path))
+    model = components.sub_model(path)
     if context is not None and "images" in context and model.sees is False and not path:
         text = (
             f"nobody sees the {count(context['images'], 'picture')} of the context: {model.name} reads only text; "
@@ -63,13 +59,8 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
         "run": state.get("run") or uuid.uuid4().hex,
         "path": path,
         **recorder.written(),
-        **{key: None for key in _fields_to_reset(path) if state.get(key) is not None},  # others stay unwritten
+        **{key: None for key in ENDING_FIELDS if state.get(key) is not None},  # others stay unwritten
     }
-
-
-def _fields_to_reset(path: str) -> tuple[str, ...]:
-    """Return the fields that an earlier question may have set, and that a new one starts without."""
-    return ENDING_FIELDS if path else (*ENDING_FIELDS, "agreed", "tops")
 
 
 def note_new_strategies(components: Components, journal: Journal, path: str, recorder: Recorder) -> None:
@@ -80,7 +71,7 @@ def note_new_strategies(components: Components, journal: Journal, path: str, rec
     if not new:
         return
     guidance = "\n\n".join(strategy.guidance.strip() for strategy in new)
-    text = render(components.root_model(depth_of(path)).profile, "more_ways", guidance=guidance)
+    text = render(components.root_model(path).profile, "more_ways", guidance=guidance)
     recorder.note(path, "model", text, strategies=[strategy.name for strategy in new])
 
 
@@ -129,5 +120,5 @@ def _question_record(
 
 def _give_up(components: Components, cell: CellRecord, recorder: Recorder) -> None:
     """Record the end of a cell that was abandoned because of a new question. It is never run again."""
-    text = render(components.root_model(depth_of(cell["path"])).profile, "given_up")
+    text = render(components.root_model(cell["path"]).profile, "given_up")
     recorder.output((cell["path"], cell["cell"]), "died", text, is_error=True)

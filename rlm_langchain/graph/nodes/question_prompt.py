@@ -12,7 +12,6 @@ from rlm_langchain.graph.components import Components
 from rlm_langchain.graph.nodes.earlier import describe_earlier, exchanges
 from rlm_langchain.prompts.render import has, render
 from rlm_langchain.protocols import Strategy
-from rlm_langchain.records import depth_of
 from rlm_langchain.retrieval.external import describe_corpus_size
 from rlm_langchain.trajectory.journal import Journal
 from rlm_langchain.types import ContextRef
@@ -32,7 +31,7 @@ def question_prompt(
     is_empty: bool = False,
 ) -> str:
     """Return the prompt of a question. `is_empty`: a context was given, and is empty."""
-    profile = components.root_model(depth_of(path)).profile
+    profile = components.root_model(path).profile
     query = quotable(query) if path else query  # code composed it, perhaps of text of the context
     if schema := components.answer_schema(path):
         query = render(profile, "schema", question=query, schema=schema.json)
@@ -60,7 +59,7 @@ def examples_for(components: Components, journal: Journal, path: str, context: C
     """Return the name of the examples at the start of a conversation, if the profile has any for this context."""
     if journal.turns or context is None:
         return None
-    profile = components.root_model(depth_of(path)).profile
+    profile = components.root_model(path).profile
     own = f"examples_{_context_type(profile, context)}"
     return own if has(profile, own) else None
 
@@ -80,7 +79,7 @@ def _describe_empty_context(components: Components, profile: str) -> str:
 
 def _describe_images(components: Components, path: str, number: int) -> str:
     """Return how to ask about the pictures of a context, or that no model here sees them."""
-    model, profile = components.sub_model(depth_of(path)), components.root_model(depth_of(path)).profile
+    model, profile = components.sub_model(path), components.root_model(path).profile
     pictures = count(number, "picture")
     if model.sees is False:
         return render(profile, "images_unseen", count=pictures, model=model.name)

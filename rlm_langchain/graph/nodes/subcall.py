@@ -93,6 +93,7 @@ class SubcallNode:
         """Return the child run of this task, or None if it has other calls."""
         if "query" not in self.task:
             return None
+        self.components.restore_tree(self.tree, self.task)
         return ChildRun(self.components, self.tree, self.task, self.recorder)
 
     async def answer_calls(self, config: RunnableConfig) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import pytest
 
 import rlm_langchain
 from rlm_langchain import Budget, ConfigurationError
-from rlm_langchain.budget.limits import LIMITS, STOPS, TREE_LIMITS
+from rlm_langchain.batch.questions import ROW_LIMITS
+from rlm_langchain.budget.limits import LEDGER_LIMITS, LIMITS, STOPS
 
 ROOT = Path(rlm_langchain.__file__).parent
 FIELD = '    words: int | None = None\n    """Tokens that models write, in all."""\n'
@@ -25,6 +26,7 @@ ROW = """
         "models fall silent",
         least=3,
         whole=True,
+        of_row=True,
         option=Option("--words", "Limit: tokens written."),
         stop=Stop("words", "there are no words left", "no words were left", measure=attrgetter("output")),
     ),
@@ -35,6 +37,7 @@ sys.path.insert(0, "docs")
 import generate
 from typer.testing import CliRunner
 from rlm_langchain import Budget, BudgetExhausted, ConfigurationError, create_rlm
+from rlm_langchain.batch.questions import ROW_LIMITS
 from rlm_langchain.budget.ledger import Ledger
 from rlm_langchain.cli.app import app
 from rlm_langchain.cli.commands.inputs import build_from
@@ -69,6 +72,7 @@ views["people"] = STOP_SENTENCES["words"]
 views["flag"] = build_from(Setup(model="openai:x", sandbox="monty", words=7)).budget.words
 views["kept"] = read_setup(write_setup(Setup(words=7))).words
 views["help"] = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "200"}).output
+views["rows"] = ROW_LIMITS
 views["docs"] = generate.budget() + generate.outcomes()
 print(json.dumps(views))
 """
@@ -88,7 +92,7 @@ def test_a_number_that_a_limit_cannot_be_is_refused(limit: Any) -> None:
 
 def test_a_stop_reason_belongs_to_one_limit() -> None:
     assert len(STOPS) == sum(limit.stop is not None for limit in LIMITS)
-    assert [limit.field for limit, _ in TREE_LIMITS] == ["calls", "tokens", "usd", "seconds"]
+    assert [limit.field for limit, _ in LEDGER_LIMITS] == ["calls", "tokens", "usd", "seconds"]
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ("running low", {"words": 1}),
         ("run", ["partial", "words"]),
         ("flag", 7),
+        ("rows", [ROW_LIMITS[0], "words", *ROW_LIMITS[1:]]),
         ("kept", 7),
         ("people", "no words were left"),
     ],

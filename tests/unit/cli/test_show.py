@@ -24,7 +24,7 @@ def keep(name: str, *cells: str, setup: Setup | None = None) -> None:
 
 
 def test_without_a_name_the_last_run_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="no saved run"):
+    with pytest.raises(InputError, match="no run to show"):
         show_run(None, full=False)
     keep("one", "FINAL(1)")
     keep("two", "FINAL(2)")
@@ -32,7 +32,7 @@ def test_without_a_name_the_last_run_is_shown(capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr()
     assert "What is two?" in said.out
     assert "What is one?" not in said.out
-    assert said.err == "the last saved run: two\n"
+    assert said.err == "the last run: two\n"
 
 
 def test_a_page_is_written_of_a_thread_and_of_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +42,7 @@ def test_a_page_is_written_of_a_thread_and_of_a_trace(tmp_path: Path, capsys: py
         write_page(what, tmp_path / "run.html")
         assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
     assert capsys.readouterr().out.count("wrote") == 3
-    with pytest.raises(InputError, match="no saved run and no file"):
+    with pytest.raises(InputError, match="no run and no file"):
         write_page("three", tmp_path / "run.html")
 
 

@@ -234,7 +234,7 @@ def test_with_an_encoding_only_files_are_opened(waiting, name):
     path = waiting("named pipe without a writer") if name == "named pipe" else Path(name)
     for given in ([str(path)], [__file__, str(path)]):
         with pytest.raises(InputError, match=f"{path} is not a regular file, and --encoding is for files and for"):
-            inputs.context(given, strict=False, seconds=0.2, encoding="latin-1")
+            inputs.context(given, strict=False, seconds=30, encoding="latin-1")
 
 
 @pytest.mark.parametrize("block", ["x", b"x"])

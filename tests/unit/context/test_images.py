@@ -140,7 +140,7 @@ def test_bombs_and_damaged_pictures_are_refused_before_they_are_unpacked(store, 
     whole = picture("PNG", (40, 30))
     hidden = whole[:16] + b"\0\0\xff\xff\0\0\xff\xff" + whole[24:]
     for data in (whole[:-30], hidden, b"", b"\x89PNG\r\n\x1a\n" + bytes(50)):
-        with pytest.raises(ValueError, match="it is damaged|more than"):
+        with pytest.raises(ValueError, match=r"it is damaged|more than"):
             scaled(data)
     monkeypatch.setattr(images, "MAX_CONTEXT_BYTES", len(whole) + 10)
     (tmp_path / "many").mkdir()

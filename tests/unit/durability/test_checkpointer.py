@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.base import id as checkpoint_ids
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Send
 
 from rlm_langchain import JournalError, RLMRunnable, create_rlm
+from rlm_langchain.durability.checkpointer import checked_saver
 from rlm_langchain.testing.models import FunctionModel
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
@@ -94,3 +96,32 @@ def test_a_clock_that_was_set_back_hides_no_answer(paused: RLMRunnable, hour_bac
     hour_back()
     assert paused.invoke("something else", {"configurable": first["configurable"]})["answer"] == "this"
     assert told() == ("this", 1), "the thread goes on where the last run has left it"
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True), (True, False, True)])
+def test_versions_are_short_and_sort_like_long_ones_whichever_saver_wrote_the_last_one(
+    saver: SqliteSaver, order: tuple[bool, ...]
+) -> None:
+    """LangGraph runs a node when a version is larger than the one that it has seen, as texts are compared."""
+    versions: list[str] = []
+    for checked in order:
+        makes = checked_saver(saver) if checked else saver
+        for _ in range(12):
+            versions.append(makes.get_next_version(versions[-1] if versions else None, None))
+    assert versions == sorted(set(versions))
+    assert (len(versions[0]) == 7) is order[0]
+    assert checked_saver(saver).get_next_version("+999999", None) > "+999999"
+    assert checked_saver(InMemorySaver()).get_next_version(None, None).startswith("0" * 31 + "1.")
+
+
+def test_a_thread_with_long_versions_goes_on(saver: SqliteSaver) -> None:
+    """As another process of an earlier version wrote them."""
+    checked = checked_saver(saver)
+    type(checked).get_next_version, short = SqliteSaver.get_next_version, type(checked).get_next_version
+    try:
+        rlm = create_rlm(FunctionModel(function=play), sandbox="monty", checkpointer=saver)
+        rlm.invoke("q", THREAD, interrupt_before=["subcall"])
+    finally:
+        type(checked).get_next_version = short
+    assert rlm.invoke(None, THREAD)["answer"] == "this"
+    assert rlm.invoke("q", THREAD)["answer"] == "this"

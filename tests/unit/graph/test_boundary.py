@@ -16,7 +16,8 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from langchain_core._api import LangChainBetaWarning, LangChainDeprecationWarning
+from langchain_core.documents import Document
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, StateUpdate
 from typing_extensions import TypedDict
@@ -276,9 +280,10 @@ def test_what_a_client_says_of_the_run_itself_is_left_out(way: Any, outside: Pat
 
 def test_the_same_values_from_our_own_code_would_be_taken() -> None:
     """What the check above would see if it could fail."""
-    inside = Internal({"query": "q", "run": "0" * 32, "path": "0", "agreed": {"calls": 10**9, "usd": None}})
     graph = rlm(PAUSE, budget=Budget(approve_above_calls=1), checkpointer=InMemorySaver()).graph
-    assert graph.invoke(inside, THREAD)["answer"] == ["<a>", "<b>", "<c>"]
+    graph.invoke(Internal({"query": "q", "run": "0" * 32, "path": "0"}), THREAD)
+    values = graph.get_state(THREAD).values
+    assert (values["run"], values["path"]) == ("0" * 32, "0")
 
 
 @pytest.mark.parametrize("run_id", ["../../outside/kept", "/etc/passwd", "0" * 31, "A" * 32, "0" * 32 + "\n", 7])
@@ -698,6 +703,54 @@ def test_an_update_of_a_graph_within_names_one_that_there_is() -> None:
     graph = rlm(LOOK, checkpointer=InMemorySaver()).graph
     with pytest.raises(InputError, match="'nowhere:1'"):
         graph.update_state({"configurable": {"thread_id": "t", "checkpoint_ns": "nowhere:1"}}, ASKED)
+
+
+BAD = "a\x00b\ud800c"
+
+
+@pytest.mark.parametrize("sqlite", [False, True], ids=["memory", "sqlite"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"query": BAD},
+        {"context": BAD},
+        {"query": "q", "context": [BAD, {BAD: [BAD]}]},
+        {"query": "q", "context": (BAD,)},
+        {"context": {BAD: {BAD: BAD}}},
+        {"context": [Document(BAD, metadata={BAD: 1})]},
+        {"context": object()},
+        {"context": {"deep": reduce(lambda within, _: [within], range(5_000), BAD)}},
+    ],
+    ids=["query", "text", "list", "tuple", "dict", "documents", "object", "deep"],
+)
+@pytest.mark.parametrize("bulk", [False, True], ids=["one", "bulk"])
+def test_no_text_in_an_update_makes_a_thread_unusable(values: dict[str, Any], sqlite: bool, bulk: bool) -> None:
+    """In the state of an RLM, texts are what databases accept; what no checkpoint can hold is refused."""
+    with SqliteSaver.from_conn_string(":memory:") if sqlite else nullcontext(InMemorySaver()) as saver:
+        asking = rlm("FINAL(llm_query('a'))", checkpointer=saver)
+        asking.invoke("first", THREAD)
+        with suppress(InputError):
+            if bulk:
+                asking.graph.bulk_update_state(THREAD, [[StateUpdate(values, START)]])
+            else:
+                asking.graph.update_state(THREAD, values)
+        if asking.graph.get_state(THREAD).next:
+            asking.invoke(None, THREAD)
+        assert asking.invoke("more", THREAD)["answer"] == "<a>"
+        assert asking.graph.get_state(THREAD).values["answer"] == "<a>"
+
+
+async def test_nor_in_one_on_an_event_loop() -> None:
+    async with AsyncSqliteSaver.from_conn_string(":memory:") as saver:
+        asking = rlm("FINAL(llm_query('a'))", checkpointer=saver)
+        await asking.ainvoke("first", THREAD)
+        context = Watched([BAD, {BAD: BAD}])
+        await asking.graph.abulk_update_state(THREAD, [[StateUpdate({"query": "q", "context": context}, START)]])
+        assert threading.get_ident() not in context.walked
+        assert (await asking.ainvoke(None, THREAD))["answer"] == "<a>"
+        with pytest.raises(InputError, match="cannot be stored in a checkpoint"):
+            await asking.graph.aupdate_state(THREAD, {"context": object()})
+        assert (await asking.ainvoke("more", THREAD))["answer"] == "<a>"
 
 
 class Watched(list[Any]):

@@ -147,6 +147,19 @@ def test_code_is_found_however_it_is_written(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("`FINAL(len(context))`", ("FINAL(len(context))",)),
+        ("I answer:\n\n**`FINAL(len(context))`**", ("FINAL(len(context))",)),
+        ("First\n`x = llm_query(context)`\nand then\n``print(x)``", ("x = llm_query(context)", "print(x)")),
+    ],
+)
+def test_lines_of_code_in_single_backticks_are_code(text: str, cells: tuple[str, ...]) -> None:
+    assert read_reply(text).cells == cells
+    assert read_reply("".join(f"> {line}\n" for line in text.splitlines())).cells == ()
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Paris, France",
@@ -167,6 +180,9 @@ def test_code_is_found_however_it_is_written(text):
         '<invoke name="weather"><parameter name="code">print(1)</parameter></invoke>',
         "<|channel|>analysis<|message|>print(context)?<|end|><|start|>assistant<|channel|>final<|message|>Paris",
         "Thinking.</think>\nParis",
+        "Line 3 prints it:\n\n`print(context)`",
+        "Call `FINAL(x)` to answer.",
+        "```\n42\n```",
     ],
 )
 def test_words_stay_words(text):
@@ -187,7 +203,17 @@ def test_thoughts_are_no_part_of_an_answer_in_words(text, words):
     assert read_reply(text).words == words
 
 
-@pytest.mark.parametrize("text", ["FINAL(42", "answer = llm_query('a' and so on", "Then:\n  print(len(context)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FINAL(42",
+        "answer = llm_query('a' and so on",
+        "Then:\n  print(len(context)",
+        "```repl\n```",
+        "```repl\n\n```\n\n```python\n```",
+        "~~~\n~~~",
+    ],
+)
 def test_code_that_cannot_be_read_is_no_answer_in_words(text):
     reply = read_reply(text)
     assert (reply.cells, reply.is_source) == ((), True)
@@ -300,8 +326,12 @@ def test_lines_of_code_that_look_like_a_quotation_are_run_as_they_are():
         "```repl\nx = 1\n```\n" + "the\n" * 50_000 + "\n```repl\ny = 2\n```",
         '<invoke name="a"><parameter name="code">' * 20_000,
         "```</think>\n" * 20_000,
+        "`" * 100_000 + "\nx y",
+        "```\n" * 50_000 + "x y",
+        "`FINAL(x) " * 20_000,
+        "**`FINAL(x)`** x\n" * 10_000,
     ],
-    ids=range(13),
+    ids=range(17),
 )
 def test_a_model_that_repeats_itself_up_to_its_last_token_is_read_at_once(text):
     """A minute each, or hours, where each mark is compared with all that come after it."""

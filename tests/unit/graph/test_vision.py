@@ -15,8 +15,8 @@ from PIL import Image
 
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.context.store import ContextStore
+from rlm_langchain.models.estimate import most_prompt_tokens
 from rlm_langchain.models.images import image_tokens, message_with_images
-from rlm_langchain.models.reservation import most_prompt_tokens
 from rlm_langchain.testing.models import FunctionModel, script
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
@@ -73,7 +73,7 @@ def test_what_is_no_picture_of_the_context_is_an_error_of_the_program(sandbox: s
         for images in WRONG
     )
     wrong = (
-        "try:\n    {}\nexcept (TypeError, ValueError) as error:\n    said.append(str(error))\n".format(code)
+        f"try:\n    {code}\nexcept (TypeError, ValueError) as error:\n    said.append(str(error))\n"
         for code in ("llm_query('p', images='a.png')", "llm_query_batched(['p', 'q'], images=[context['b.png']])")
     )
     forged = (

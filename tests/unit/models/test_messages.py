@@ -55,6 +55,17 @@ def billed(read: int, wrote: int, **details: int) -> UsageMetadata:
         ("\n<think></think>yes", "yes"),
         ("yes <think>no</think>", "yes <think>no</think>"),
         ("<think>never ends", "<think>never ends"),
+        ("So it is yes.\n</think>\n\nyes", "yes"),
+        ("close it with </think>, yes", "close it with </think>, yes"),
+        ("`x\n</think>`\n yes", "`x\n</think>`\n yes"),
+        ("```repl\nx = 'a\n</think>\n'\n```", "```repl\nx = 'a\n</think>\n'\n```"),
+        ("[THINK]long[/THINK]yes", "yes"),
+        ("◁think▷long◁/think▷yes", "yes"),
+        (
+            "<|channel|>analysis<|message|>So<|end|><|start|>assistant<|channel|>final<|message|>yes<|return|>",
+            "yes",
+        ),
+        ("<|channel|>final <|constrain|>json<|message|>{}", "{}"),
     ],
 )
 def test_the_text_is_the_words_alone(content: Any, text: str) -> None:

@@ -168,7 +168,7 @@ def test_a_name_without_a_provider_is_told_the_one_that_can_be_used_here(
 
 
 def test_a_slip_in_the_name_of_a_provider_is_told() -> None:
-    with pytest.raises(ConfigurationError, match="Did you mean openai:gpt-4o"):
+    with pytest.raises(ConfigurationError, match="did you mean openai:gpt-4o"):
         resolve("opnai:gpt-4o", "root")
 
 

@@ -1,4 +1,4 @@
-"""A REPL that is gone is rebuilt from the journal; where it is not what it was, that is said."""
+"""A REPL that is gone is rebuilt from the journal, a turn is repeated as it was planned; a difference is told."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import (
+    Budget,
+    JournalError,
     ModelError,
     RLMOutput,
     Strategy,
     create_rlm,
 )
-from rlm_langchain.testing.models import FunctionModel
+from rlm_langchain.testing.models import FunctionModel, script
 
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 CELLS = ("a = ask('x')\nb = llm_query('same')", "c = 1", "FINAL([a, b, c])")
@@ -77,3 +79,45 @@ def test_a_long_replay_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [note] = notes(output)
     assert note.startswith("rebuilding the REPL took")
     assert model.asked == ["old x", "same"]
+
+
+class Saver(InMemorySaver):
+    """A saver whose disk may be gone for a while."""
+
+    gone = False
+
+    def put(self, *args: Any, **kwargs: Any) -> Any:
+        if Saver.gone:
+            raise OSError("the disk is gone")
+        return super().put(*args, **kwargs)
+
+    def put_writes(self, *args: Any, **kwargs: Any) -> None:
+        if Saver.gone:
+            raise OSError("the disk is gone")
+        super().put_writes(*args, **kwargs)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_a_turn_whose_checkpoint_is_lost_is_replayed_as_it_was_planned_though_less_is_left(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plays, asked = script("print(1)", "print(2)", "FINAL(3)").function, []
+    monkeypatch.setattr(Saver, "gone", False)
+
+    def play(messages: list[Any]) -> Any:
+        asked.append(str(messages[-1].content))
+        if len(asked) == lost:
+            monkeypatch.setattr(Saver, "gone", True)
+        return plays(messages)
+
+    rlm = create_rlm(
+        FunctionModel(function=play), sandbox="monty", budget=Budget(calls=3, iterations=9), checkpointer=Saver()
+    )
+    with pytest.raises(JournalError, match="cannot be written"):
+        rlm.invoke("q", THREAD)
+    monkeypatch.setattr(Saver, "gone", False)
+    output = rlm.invoke(None, THREAD)
+    assert ["The run has to end now" in words for words in asked] == [False, False, True], "each was asked once"
+    [note] = notes(output)
+    assert note.startswith("The run has to end now: there are no model calls left")
+    assert output["answer"] == 3

@@ -36,7 +36,7 @@ UNHARMED = {
     "floats": [1.5, -0.0, 1e308, 5e-324],
     "truth": [True, False, None, 1, 0, "", [], {}],
     "controls": "\x00\x01\x1b[31m\x07\x08\r\n\t\x7f\x85\x9b",
-    "directions": "\u202e\u2066\u200f\ufeff\u200b\u2028\u2029",
+    "directions": "a\u202e\u2066\u200f\ufeff\u200b\u2028\u2029",
     "planes": "😀\U000e0041\U0010ffff é e\u0301",
     "keys": {"": 1, " ": 2, "\x00": 3, "__class__": 4, "a.b": 5, "$ref": 6},
     "depth": [[[[[[[[[[1]]]]]]]]]],

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import pytest
 
-from rlm_langchain.budget.estimate import most_tokens
+from rlm_langchain.models.estimate import most_tokens
 
 CODE = files("rlm_langchain").joinpath("budget", "ledger.py").read_text(encoding="utf-8")
 TEXTS = {
