@@ -7,7 +7,6 @@ import os
 import time
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -18,15 +17,9 @@ from rlm_langchain.context.images import MAX_EDGE, kind_and_size
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError
 from rlm_langchain.runnable.garbage import Reachable, collect
-from tests.kinds import zipped
+from tests.kinds import picture, zipped
 
 FORMATS = {"PNG": "PNG", "JPEG": "JPEG", "GIF": "GIF", "WebP": "WEBP", "BMP": "BMP"}
-
-
-def picture(form: str = "PNG", size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:
-    saved = io.BytesIO()
-    Image.new(mode, size).save(saved, format=form, **options)
-    return saved.getvalue()
 
 
 def scan(*colours: str) -> bytes:
@@ -59,7 +52,7 @@ def test_a_picture_is_a_handle_alone_in_a_folder_an_archive_and_a_mail(kind, sto
     mail.add_attachment(data, maintype="image", subtype="x", filename="a.png")
     for name, content in (("a.zip", zipped({"a.png": data})), ("a.eml", mail.as_bytes())):
         (tmp_path / name).write_bytes(content)
-    expected = {"format": kind, "width": 40, "height": 30, "name": "a.png"}
+    expected = {"format": kind, "width": 60, "height": 40, "name": "a.png"}
     ways = {
         folder / "a.png": lambda value: value,
         folder: lambda value: value["a.png"],
@@ -79,13 +72,13 @@ def test_a_picture_is_a_handle_alone_in_a_folder_an_archive_and_a_mail(kind, sto
     assert store.load(store.reference(data)) == {"image": handle["image"], **expected, "name": ""}
     (tmp_path / "same.png").write_bytes(data)
     assert store.load(store.reference(tmp_path / "same.png"))["name"] == "same.png"
-    assert "40 x 30 pixels" in store.reference(folder / "a.png")["about"]
+    assert "60 x 40 pixels" in store.reference(folder / "a.png")["about"]
     assert "images" not in store.reference(folder / "t.txt")
 
 
 def test_the_size_of_a_jpeg_is_found_after_long_segments(store, tmp_path):
     data = picture("JPEG", exif=b"Exif\0\0" + bytes(60_000), comment=b"x" * 60_000)
-    assert kind_and_size(io.BytesIO(data)) == ("JPEG", (40, 30))
+    assert kind_and_size(io.BytesIO(data)) == ("JPEG", (60, 40))
     assert kind_and_size(io.BytesIO(b"\xff\xd8" + b"\xff" * 100_000)) == ("JPEG", (0, 0))
 
 
@@ -96,7 +89,7 @@ def test_a_picture_is_scaled_down_to_the_limit_and_loses_what_the_camera_wrote()
         sent = opened(data)
         assert sent.size == (round(MAX_EDGE / 3), MAX_EDGE)
         assert not sent.getexif()
-    assert opened(picture("PNG", (40, 30))).size == (40, 30)
+    assert opened(picture("PNG")).size == (60, 40)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +99,7 @@ def test_a_picture_is_scaled_down_to_the_limit_and_loses_what_the_camera_wrote()
         (picture("PNG", mode="P", transparency=0), (255, 255, 255)),
         (picture("PNG", mode="LA"), (255, 255, 255)),
         (picture("PNG", mode="1"), (0, 0, 0)),
-        (picture("GIF", mode="P", save_all=True, append_images=[Image.new("P", (40, 30), 3)]), (0, 0, 0)),
+        (picture("GIF", mode="P", save_all=True, append_images=[Image.new("P", (60, 40), 3)]), (0, 0, 0)),
         (picture("JPEG", mode="CMYK"), (255, 255, 255)),
         (picture("JPEG", mode="L"), (0, 0, 0)),
     ],
@@ -154,7 +147,7 @@ def test_bombs_and_damaged_pictures_are_refused_before_they_are_unpacked(store, 
 
 
 def test_an_id_cannot_be_made_up_and_a_damaged_picture_is_stored_again(store, tmp_path):
-    data = picture()
+    data = picture("PNG")
     path = tmp_path / "a.zip"
     path.write_bytes(zipped({"a.png": data}))
     image = store.load(store.reference(path))["a.png"]["image"]
@@ -195,7 +188,7 @@ def test_pages_without_text_are_offered_as_pictures_that_are_drawn_when_asked_fo
         with pytest.raises(ValueError, match=f"has the pages 1 to 2, not {page}"):
             scaled(data, page)
     with pytest.raises(ValueError, match="damaged"):
-        scaled(picture(), 1)
+        scaled(picture("PNG"), 1)
     with pytest.raises(InputError, match="strict"):
         store.reference(path, strict=True)
 
