@@ -175,20 +175,30 @@ def kind_and_size(stream: BinaryIO) -> tuple[str, tuple[int, int]]:
     """Return the format of a picture and its width and height, by its first bytes. 0 x 0 for a damaged one."""
     stream.seek(0)
     head = stream.read(32)
-    kind, size = "JPEG", (0, 0)
-    with suppress(struct.error):
-        if head.startswith(b"\x89PNG"):
-            kind, size = "PNG", struct.unpack(">II", head[16:24])
-        elif head.startswith(b"GIF"):
-            kind, size = "GIF", struct.unpack("<HH", head[6:10])
-        elif head.startswith(b"BM"):
-            kind, size = "BMP", struct.unpack("<ii", head[18:26])
-        elif head.startswith(b"RIFF"):
-            kind, size = "WebP", _webp_size(head)
-        else:
-            size = _jpeg_size(stream)
-    width, height = size
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "JPEG")
+    try:
+        width, height = _size(kind, head, stream)
+    except struct.error:
+        width = height = 0
     return kind, (width, abs(height)) if width > 0 and height else (0, 0)  # a BMP from top to bottom is negative
+
+
+_MAGIC = {b"\x89PNG": "PNG", b"GIF": "GIF", b"BM": "BMP", b"RIFF": "WebP"}
+
+
+def _size(kind: str, head: bytes, stream: BinaryIO) -> tuple[int, int]:
+    match kind:
+        case "PNG":
+            width, height = struct.unpack(">II", head[16:24])
+        case "GIF":
+            width, height = struct.unpack("<HH", head[6:10])
+        case "BMP":
+            width, height = struct.unpack("<ii", head[18:26])
+        case "WebP":
+            width, height = _webp_size(head)
+        case _:
+            width, height = _jpeg_size(stream)
+    return width, height
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:

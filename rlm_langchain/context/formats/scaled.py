@@ -12,6 +12,8 @@ from rlm_langchain.context.images import MAX_EDGE, MAX_PIXELS
 MAX_PNG_BYTES = 1 << 20
 """Largest picture that is sent as PNG, which keeps every pixel; a larger one is sent as JPEG."""
 JPEG_QUALITY = 85
+_HEAD = 1_024
+"""Bytes among which a PDF begins: there may be white space before it."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 _LOCK = threading.Lock()
 """One picture is unpacked at a time, because each may take 256 MB."""
@@ -31,10 +33,12 @@ def scaled(data: bytes, page: int | None = None) -> ScaledImage:
     Raises `ValueError` for one that is damaged or too large, with the reason.
     """
     with _LOCK:
-        if page is not None or data.startswith(b"%PDF-"):
+        if data[:_HEAD].lstrip().startswith(b"%PDF-") != (page is not None):
+            raise ValueError("only the handle of a page of a PDF has a page: pass it unchanged")
+        if page is not None:
             from rlm_langchain.context.formats.pdf import image
 
-            return _encoded(image(data, 1 if page is None else page), is_jpeg=False)
+            return _encoded(image(data, page), is_jpeg=False)
         picture, is_jpeg = _opened(data)
         return _encoded(picture, is_jpeg=is_jpeg)
 

@@ -187,8 +187,9 @@ def test_pages_without_text_are_offered_as_pictures_that_are_drawn_when_asked_fo
     for page in (0, 3, -1, 10**30):
         with pytest.raises(ValueError, match=f"has the pages 1 to 2, not {page}"):
             scaled(data, page)
-    with pytest.raises(ValueError, match="damaged"):
-        scaled(picture("PNG"), 1)
+    for handle in ((data, None), (picture("PNG"), 1)):
+        with pytest.raises(ValueError, match="only the handle of a page of a PDF has a page: pass it unchanged"):
+            scaled(*handle)
     with pytest.raises(InputError, match="strict"):
         store.reference(path, strict=True)
 

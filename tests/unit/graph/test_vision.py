@@ -59,7 +59,7 @@ WRONG = {
     "{'image': '../../' + 'a' * 26}": "images[0] is not a picture of this context",
     "[context['b.png'], 'a.png']": "images[1] is no handle",
     "[{'image': 7}]": "images[0] is no handle",
-    "[dict(context['b.png'], page=2)]": "images[0] cannot be sent: page 2 is damaged",
+    "[dict(context['b.png'], page=2)]": "images[0] cannot be sent: only the handle of a page of a PDF",
     "[dict(context['b.png'], page=True)]": "images[0] is no handle",
     "[]": "there are no pictures in images",
     "[context['b.png']] * 21": "images has 21 pictures, and at most 20",
