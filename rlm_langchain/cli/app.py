@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from rlm_langchain.cli.commands.bench import BenchOptions
-from rlm_langchain.cli.options import DisplayOptions, Setup, grouped
+from rlm_langchain.cli.options import DataSetOptions, DisplayOptions, Setup, grouped
 
 MIN_COLUMNS = 24
 """Least width of the help, in columns."""
@@ -298,6 +298,55 @@ def show(
         show_run(what, full=full)
     else:
         write_page(what, html)
+
+
+@app.command(
+    epilog=examples("rlm export deal --out deal.json", "rlm export deal --as chrome --out deal.trace.json")
+)
+def export(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="The name of a run in `rlm runs`, or the path of a file from `--trace`. Default: the last run.",
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write. It must not exist yet.")],
+    form: Annotated[
+        Literal["otlp", "chrome", "jsonl"],
+        typer.Option(
+            "--as",
+            metavar="FORM",
+            help="otlp: spans for OpenTelemetry. chrome: a timeline for ui.perfetto.dev. jsonl: all records.",
+        ),
+    ] = "otlp",
+    content: Annotated[
+        bool, typer.Option("--content", help="Write questions, code, prompts and replies into the spans, too.")
+    ] = False,
+) -> None:
+    """Write a run to a file that viewers of traces read."""
+    from rlm_langchain.cli.commands.export import export_run
+
+    export_run(what, out, form, content=content)
+
+
+@app.command(
+    epilog=examples("rlm dataset --out data", "rlm dataset deal --out data --answers right.jsonl --min-reward 1")
+)
+@grouped()
+def dataset(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Names of runs in `rlm runs`, or files from `--trace`. Default: all."),
+    ] = None,
+    *,
+    options: DataSetOptions,
+) -> None:
+    """Make training data from runs: turns, sub-calls and whole conversations, with a data card."""
+    from rlm_langchain.cli.commands.export import write_data_set
+
+    write_data_set(names or (), options)
 
 
 @app.command(epilog=examples("rlm compare deal deal-2", "rlm compare before.jsonl after.jsonl"))

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -132,6 +132,37 @@ class DisplayOptions:
             help="Show no progress, only the answer, errors, and a warning if it may be wrong or incomplete.",
         ),
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetOptions:
+    """The options of training data."""
+
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", help="An empty folder, or the name of a new one.")
+    ] = Path("dataset")
+    form: Annotated[
+        Literal["openai", "neutral"],
+        typer.Option(
+            "--as", metavar="FORM", help="openai: only messages. neutral: question, model, reward and more, too."
+        ),
+    ] = "openai"
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Right answers as JSON Lines of query and answer: a reward of 1, else 0."
+        ),
+    ] = None
+    min_reward: Annotated[
+        float | None, typer.Option(metavar="REWARD", help="Leave out runs with a lower reward. Needs --answers.")
+    ] = None
+    max_usd: Annotated[
+        float | None, typer.Option(metavar="DOLLARS", help="Leave out runs that cost more, or of unknown price.")
+    ] = None
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take runs that ended early, or whose answer lacks something, too.")
+    ] = False
+    held_out: Annotated[float, typer.Option(metavar="SHARE", help="Share of the questions to hold out.")] = 0.1
 
 
 def grouped(helps: Mapping[str, str] = {}) -> Callable[[Callable[..., Any]], Callable[..., None]]:

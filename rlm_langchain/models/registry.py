@@ -77,16 +77,16 @@ def _model_of_provider(name: str, prefix: str, rest: str) -> Model:
 
     known = providers.provider(prefix)
     if known is None:
-        return _build_model(name, use_shared_http(providers.other(prefix, rest)), _profile(rest))
+        return _build_model(name, use_shared_http(providers.other(prefix, rest)), profile_of(rest))
     chat = known.make(rest)
     if prefix not in providers.PROVIDERS:
         chat = use_shared_http(chat)
     if known.prices is None:
-        model = _build_model(name, chat, _profile(rest))
+        model = _build_model(name, chat, profile_of(rest))
     else:
         listing = PriceListEntry(known.prices, rest) if known.prices else None
         window = pricing.window(listing) if listing else None
-        model = Model(name, chat, _profile(rest), window, None, listing, needs_cache_control(chat))
+        model = Model(name, chat, profile_of(rest), window, None, listing, needs_cache_control(chat))
     marked = known.needs_cache_control
     return replace(
         model,
@@ -118,7 +118,7 @@ def _model_of_object(chat: Any) -> Model:
 
 def _model_of_chat(chat: BaseChatModel) -> Model:
     name = _model_name(chat)
-    return _build_model(name, use_shared_http(chat), _profile(name))
+    return _build_model(name, use_shared_http(chat), profile_of(name))
 
 
 def _model_with_fallbacks(found: Unwrapped) -> Model:
@@ -191,6 +191,7 @@ def _is_local_address(url: str) -> bool:
     return bool(host) and re.fullmatch(near, host) is not None
 
 
-def _profile(name: str) -> Profile:
+def profile_of(name: str) -> Profile:
+    """Return the set of prompts for the model of this name, by the size that the name states."""
     sizes = [float(size) for size in re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name.lower())]
     return "compact" if sizes and max(sizes) <= SMALL_MODEL_BILLIONS else "default"

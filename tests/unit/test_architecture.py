@@ -36,6 +36,7 @@ ROOMS = (
     "sandboxes",
     "trajectory",
     "viewer",
+    "export",
     "durability",
     "models",
     "answers",

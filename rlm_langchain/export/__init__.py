@@ -1,0 +1,1 @@
+"""What other tools read of finished runs: training data, and timelines for trace viewers."""
