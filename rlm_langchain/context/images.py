@@ -23,8 +23,8 @@ MAX_IMAGE_BYTES = 64 << 20
 """Most bytes of a picture, or of a PDF with scanned pages."""
 MAX_CONTEXT_BYTES = 1 << 30
 """Most bytes that the pictures of a context have together, because each is copied into the store."""
-MAX_PIXELS = 64 << 20
-"""Most pixels of a picture. It is unpacked in memory, with three or four bytes for each."""
+MAX_PIXELS = 51_000_000
+"""Most pixels of a picture, enough for any telephone. It is unpacked in memory, with four bytes for each."""
 MAX_IMAGES = 20
 """Most pictures in one question: of more, providers scale each down further."""
 MAX_EDGE = 1_568

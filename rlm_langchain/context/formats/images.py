@@ -16,7 +16,7 @@ def read(file: SourceFile) -> Parsed:
     if not width * height:
         raise Unreadable(kind, "damaged", _AGAIN)
     if width * height > MAX_PIXELS:
-        raise Unreadable(kind, f"has more than {MAX_PIXELS >> 20} million pixels", SMALLER)
+        raise Unreadable(kind, f"has more than {MAX_PIXELS // 1_000_000} million pixels", SMALLER)
     images = file.reading.images
     if file.size > MAX_IMAGE_BYTES:
         raise Unreadable(kind, f"has more than {MAX_IMAGE_BYTES >> 20} MB", SMALLER)

@@ -16,7 +16,7 @@ _HEAD = 1_024
 """Bytes among which a PDF begins: there may be white space before it."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 _LOCK = threading.Lock()
-"""One picture is unpacked at a time, because each may take 256 MB."""
+"""One picture is unpacked at a time, because a large one takes 500 MB until it is scaled down."""
 
 
 class ScaledImage(NamedTuple):
@@ -51,9 +51,9 @@ def _opened(data: bytes) -> tuple[Any, bool]:
         size, is_jpeg = picture.width * picture.height, picture.format == "JPEG"
         if size <= MAX_PIXELS:  # known before a pixel is unpacked
             picture.draft("RGB", (MAX_EDGE, MAX_EDGE))  # a large JPEG is unpacked at a half, a quarter, an eighth
-            picture = _in_rgb(picture)
+            picture = _to_scale(picture)
             picture.thumbnail((MAX_EDGE, MAX_EDGE), pillow.Resampling.LANCZOS)
-            return operations.exif_transpose(picture), is_jpeg
+            return _on_white(operations.exif_transpose(picture)), is_jpeg
     except pillow.DecompressionBombError:
         pass
     except Exception as error:
@@ -61,17 +61,22 @@ def _opened(data: bytes) -> tuple[Any, bool]:
     raise ValueError(f"it has more than {MAX_PIXELS:,} pixels")
 
 
-def _in_rgb(picture: Any) -> Any:
-    """Return a picture in RGB. What is transparent becomes white: a model may take it for black."""
+def _to_scale(picture: Any) -> Any:
+    """Return a picture in a mode that can be scaled: RGBA if parts of it may be transparent, or else RGB."""
     if picture.mode.startswith("I"):  # 16 bits for each pixel, of which a conversion would cut the upper ones
         picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = library("PIL.Image").new("RGBA", picture.size, "white")
-        white.alpha_composite(picture)
-        white.info = picture.info  # how the camera was held
-        picture = white
-    return picture.convert("RGB")
+    is_transparent = picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+    mode = "RGBA" if is_transparent else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)  # not copied in vain: it may be large
+
+
+def _on_white(picture: Any) -> Any:
+    """Return a picture in RGB. What is transparent becomes white: a model may take it for black."""
+    if picture.mode != "RGBA":
+        return picture
+    white = library("PIL.Image").new("RGBA", picture.size, "white")
+    white.alpha_composite(picture)
+    return white.convert("RGB")
 
 
 def _encoded(picture: Any, *, is_jpeg: bool) -> ScaledImage:
