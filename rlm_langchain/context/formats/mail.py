@@ -16,7 +16,17 @@ from typing import Any
 from rlm_langchain.context.decoding import BLOCK_BYTES, charset
 from rlm_langchain.context.describe import count, list_counts, list_keys, quoted
 from rlm_langchain.context.formats.detect import CHAT_LINE
-from rlm_langchain.context.formats.parsed import AsText, Parsed, Reading, SourceFile, Text, Unreadable
+from rlm_langchain.context.formats.parsed import (
+    MAX_VALUE_BYTES,
+    AsText,
+    Parsed,
+    Reading,
+    SourceFile,
+    Text,
+    TooLong,
+    Unreadable,
+    dumps,
+)
 from rlm_langchain.errors import RLMError
 
 _KEYS = ("from", "to", "cc", "date", "subject", "text", "attachments")
@@ -76,7 +86,7 @@ class _MailReader:
         self._file = file
         self._left: Counter[str] = Counter()
         self._named: list[str] = []
-        self._dates = self._long = 0
+        self._dates = self._long = self._held = 0
         self._inside: Reading | None = None
         """How attachments are read, with one allowance for all of them."""
 
@@ -145,6 +155,9 @@ class _MailReader:
             self._inside = self._inside or self._file.reading.inside(self._file.size)
             file = SourceFile.of_bytes(data, name, self._inside)
             made["content"], _ = value_of(file)
+            self._held += len(dumps(made["content"]))
+            if self._held > MAX_VALUE_BYTES:
+                raise TooLong
         except RLMError as error:
             if self._file.reading.strict:
                 raise

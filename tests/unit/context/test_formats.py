@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import sqlite3
+import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from rlm_langchain.context.formats import databases, parsed, table
+from rlm_langchain.context.decoding import BLOCK_BYTES
+from rlm_langchain.context.formats import archives, databases, parsed, table
+from rlm_langchain.context.formats import mail as mails
+from rlm_langchain.context.formats.parsed import SourceFile
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError, MissingDependency
 from tests.kinds import MEMBERS, PAGES, TABLE, TEXT, W, database, mail, pdf, tarred, xlsx, zipped
@@ -316,6 +322,70 @@ def test_nothing_that_a_database_says_is_computed(read, tmp_path):
     assert value["a"] == [{"x": 400000000, "z": 400000001}]
     assert "b" not in value
     assert 'left out: 1 computed column of "a" ("y")' in about
+
+
+def endless_pdf() -> bytes:
+    """A page that draws a form, which draws another one ten times, and so on: ten to the twelfth words."""
+    form = b"<</Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>/XObject<</F %d 0 R>>>>"
+    drawn = b"BT /F1 12 Tf (x) Tj ET " + b"/F Do " * 10
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count 1/Kids[4 0 R]>>",
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Resources<</XObject<</F 6 0 R>>>>/Contents 5 0 R>>",
+        b"<</Length 60>>stream\n" + b"/F Do " * 10 + b"\nendstream",
+        *(form % (n + 1) + b"/Length %d>>stream\n%s\nendstream" % (len(drawn), drawn) for n in range(6, 18)),
+    ]
+    body = b"".join(b"%d 0 obj\n%s\nendobj\n" % numbered for numbered in enumerate(objects, 1))
+    return b"%PDF-1.4\n" + body + b"trailer<</Size 18/Root 1 0 R>>\n%%EOF\n"
+
+
+def test_a_page_without_an_end_ends_with_the_time_of_the_run(store, tmp_path):
+    (tmp_path / "a.pdf").write_bytes(endless_pdf())
+    with pytest.raises(InputError, match="not read to its end in the time of the run"):
+        store.reference(tmp_path / "a.pdf", seconds=1.0)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_parts_that_are_empty_take_their_time_too(pack):
+    kind = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
+    looks, data = list[int](), pack(b"") * 20_000 + pack(b"text")
+    file = SourceFile.of_bytes(data, f"a.{kind}", parsed.Reading(check=lambda: looks.append(1)))
+    assert table.parsed_of(file).whole() == "text"
+    assert len(looks) > file.size // BLOCK_BYTES + 10
+
+
+@pytest.mark.parametrize("held", ["zip", "tar.gz", "eml"])
+def test_values_in_an_archive_are_together_no_larger_than_one_may_be(read, monkeypatch, held):
+    monkeypatch.setattr(parsed, "MAX_VALUE_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_VALUE_BYTES", 1 << 20)
+    monkeypatch.setattr(mails, "MAX_VALUE_BYTES", 1 << 20)
+    rows = b"a,b\n" + b"1,2\n" * 9_000
+    several = {f"{n}.csv": rows for n in range(9)}
+    message = mail(1, rows, "0.csv")
+    for name, data in several.items():
+        message.add_attachment(data, maintype="text", subtype="csv", filename=name)
+    data = {"zip": lambda: zipped(several), "tar.gz": lambda: tarred(several, "w:gz"), "eml": message.as_bytes}[
+        held
+    ]()
+    if held == "eml":
+        assert "so it is read as text" in read("a.eml", data)[1]
+    else:
+        with pytest.raises(InputError, match="MB as a value"):
+            read(f"a.{held}", data)
+    with pytest.raises(InputError, match="MB as a value"):
+        read("b.zip", zipped({"a.csv": b"a,b\n" + b"1,2\n" * 99_000}))
+
+
+def test_members_of_one_name_are_numbered_at_once(read):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for _ in range(9_000):
+            archive.addfile(tarfile.TarInfo("a.txt"))
+    with pytest.raises(InputError):
+        read("a.zip", b"PK\3\4")
+    value, _ = read("a.tar", data.getvalue())
+    assert [*value][::8_999] == ["a.txt", "a.txt (9000)"]
 
 
 def test_a_pdf_that_is_cut_is_repaired_and_that_is_said(read):
