@@ -9,7 +9,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from queue import Empty, SimpleQueue
 from typing import IO, Any
 
@@ -31,25 +32,9 @@ def read(file: SourceFile) -> Parsed:
     """Read the text of each page. A damaged file is repaired if it can be, and that is said. Raises
     `Unreadable`."""
     library("pypdfium2")
-    lines, notes, pages, size = _lines(file), list[str](), list[dict[str, Any]](), 0
-    first: dict[str, Any] = next(lines, {"fault": "damaged"})
-    if first.get("fault") == "encrypted":
-        raise Unreadable(
-            "PDF", "encrypted", "remove its password first: `qpdf --decrypt --password=... FILE open.pdf`"
-        )
-    if not first.get("pages"):
-        raise _damaged()
-    if first["repaired"]:
-        notes.append("repaired: the PDF is damaged, and pages may be missing")
-    for number, line in enumerate(lines, 1):
-        if line["text"] is None:
-            notes.append(f"left out: page {number}, which is damaged")
-        pages.append({"page": number, "text": line["text"] or ""})
-        size += len(pages[-1]["text"]) + 20
-        if size > MAX_VALUE_BYTES:
-            raise TooLong
-    if len(pages) < first["pages"]:  # the process has died
-        raise _damaged()
+    notes, pages = list[str](), list[dict[str, Any]]()
+    with closing(_lines(file)) as lines:
+        _read(lines, notes, pages)
     empty = [page["page"] for page in pages if not page["text"].strip()]
     if len(empty) == len(pages):
         raise Unreadable("PDF", "has only pictures, no text", f"recognise the text in it first, {_OCR}")
@@ -59,7 +44,30 @@ def read(file: SourceFile) -> Parsed:
     return Parsed("PDF", "list", pages, "page", 'dicts with the keys "page", from 1, and "text"', notes)
 
 
-def _lines(file: SourceFile) -> Iterator[dict[str, Any]]:
+def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[str, Any]]) -> None:
+    """Add the pages, and what is to be said of them."""
+    first: dict[str, Any] = next(lines, {"fault": "damaged"})
+    if first.get("fault") == "encrypted":
+        raise Unreadable(
+            "PDF", "encrypted", "remove its password first: `qpdf --decrypt --password=... FILE open.pdf`"
+        )
+    if not first.get("pages"):
+        raise _damaged()
+    if first["repaired"]:
+        notes.append("repaired: the PDF is damaged, and pages may be missing")
+    size = 0
+    for number, line in enumerate(lines, 1):
+        if line["text"] is None:
+            notes.append(f"left out: page {number}, which is damaged")
+        pages.append({"page": number, "text": line["text"] or ""})
+        size += len(pages[-1]["text"]) + 20
+        if size > MAX_VALUE_BYTES:
+            raise TooLong
+    if len(pages) < first["pages"]:  # the process has died
+        raise _damaged()
+
+
+def _lines(file: SourceFile) -> Generator[dict[str, Any], None, None]:
     """Yield what the process writes. Raises `Unreadable` if it takes too long, and as `Reading.check`."""
     command = [sys.executable, "-I", str(pdf_process.__file__), json.dumps(sys.path)]
     environment = {name: os.environ[name] for name in _FOR_LIBRARIES if name in os.environ}
