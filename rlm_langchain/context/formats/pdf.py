@@ -1,33 +1,40 @@
-"""PDF: a list of pages, each `{"page": 1, "text": ...}`."""
+"""PDF: a list of pages, each `{"page": 1, "text": ...}`. A process of its own reads them: that can be ended."""
 
 from __future__ import annotations
 
-import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
-from typing import Any
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from queue import Empty, SimpleQueue
+from typing import IO, Any
 
 from rlm_langchain.context.describe import count
-from rlm_langchain.context.formats.parsed import Parsed, SourceFile, Unreadable, library
-from rlm_langchain.errors import MissingDependency
+from rlm_langchain.context.formats import pdf_process
+from rlm_langchain.context.formats.parsed import MAX_VALUE_BYTES, Parsed, SourceFile, TooLong, Unreadable, library
 
-_LOCK = threading.Lock()
-"""PDFium may be used by one thread at a time."""
 _OCR = "for example with `ocrmypdf FILE text.pdf`"
-_PASSWORD = 4
-"""PDFium's error for a file that needs a password."""
 _MAX_NAMED = 8
+_MAX_SECONDS = 60.0
+"""Most seconds for one page."""
+_LOOK = 0.1
+"""Seconds between two looks at the time of the run."""
+_FOR_LIBRARIES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""The environment of the process. It gets no keys."""
 
 
 def read(file: SourceFile) -> Parsed:
     """Read the text of each page. A damaged file is repaired if it can be, and that is said. Raises
     `Unreadable`."""
-    data, notes = file.read(kind="PDF"), list[str]()
-    pages = _pages(data, file, notes)
-    if pages is None:
-        pages = _pages(_repaired(data), file, notes)
-        notes.insert(0, "repaired: the PDF is damaged, and pages may be missing")
-    if not pages:
-        raise _damaged()
+    library("pypdfium2")
+    notes, pages = list[str](), list[dict[str, Any]]()
+    with closing(_lines(file)) as lines:
+        _read(lines, notes, pages)
     empty = [page["page"] for page in pages if not page["text"].strip()]
     if len(empty) == len(pages):
         raise Unreadable("PDF", "has only pictures, no text", f"recognise the text in it first, {_OCR}")
@@ -37,52 +44,72 @@ def read(file: SourceFile) -> Parsed:
     return Parsed("PDF", "list", pages, "page", 'dicts with the keys "page", from 1, and "text"', notes)
 
 
-def _pages(data: bytes, file: SourceFile, notes: list[str]) -> list[dict[str, Any]] | None:
-    """Return the pages, or None if the file is damaged. Raises `Unreadable` for an encrypted one."""
-    pdfium = library("pypdfium2")
-    with _LOCK:
+def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[str, Any]]) -> None:
+    """Add the pages, and what is to be said of them."""
+    first: dict[str, Any] = next(lines, {"fault": "damaged"})
+    if first.get("fault") == "encrypted":
+        raise Unreadable(
+            "PDF", "encrypted", "remove its password first: `qpdf --decrypt --password=... FILE open.pdf`"
+        )
+    if not first.get("pages"):
+        raise _damaged()
+    if first["repaired"]:
+        notes.append("repaired: the PDF is damaged, and pages may be missing")
+    size = 0
+    for number, line in enumerate(lines, 1):
+        if line["text"] is None:
+            notes.append(f"left out: page {number}, which is damaged")
+        pages.append({"page": number, "text": line["text"] or ""})
+        size += len(pages[-1]["text"]) + 20
+        if size > MAX_VALUE_BYTES:
+            raise TooLong
+    if len(pages) < first["pages"]:  # the process has died
+        raise _damaged()
+
+
+def _lines(file: SourceFile) -> Generator[dict[str, Any], None, None]:
+    """Yield what the process writes. Raises `Unreadable` if it takes too long, and as `Reading.check`."""
+    command = [sys.executable, "-I", str(pdf_process.__file__), json.dumps(sys.path)]
+    environment = {name: os.environ[name] for name in _FOR_LIBRARIES if name in os.environ}
+    with tempfile.TemporaryFile() as data:
+        data.write(file.read(kind="PDF"))
+        data.seek(0)
+        process = subprocess.Popen(  # noqa: S603 - our own file
+            command, stdin=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+    said: SimpleQueue[bytes] = SimpleQueue()
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, said), daemon=True)
+    reader.start()
+    try:
+        while line := _next(said, file):
+            yield json.loads(line)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+
+
+def _pass_on(stream: IO[bytes], said: SimpleQueue[bytes]) -> None:
+    with stream:
+        for line in stream:
+            said.put(line)
+    said.put(b"")
+
+
+def _next(said: SimpleQueue[bytes], file: SourceFile) -> bytes:
+    """Return the next line, or nothing at the end."""
+    until = time.monotonic() + _MAX_SECONDS
+    while time.monotonic() < until:
+        file.reading.check()
         try:
-            document = pdfium.PdfDocument(data)
-        except pdfium.PdfiumError as error:
-            if getattr(error, "err_code", None) == _PASSWORD or "password" in str(error).lower():
-                raise Unreadable(
-                    "PDF", "encrypted", "remove its password first: `qpdf --decrypt --password=... FILE open.pdf`"
-                ) from error
-            return None
-        try:
-            return [_page(document, number, file, notes) for number in range(len(document))]
-        finally:
-            document.close()
-
-
-def _page(document: Any, number: int, file: SourceFile, notes: list[str]) -> dict[str, Any]:
-    pdfium = library("pypdfium2")
-    file.reading.check()
-    try:
-        page = document[number]
-        text_page = page.get_textpage()
-        text = text_page.get_text_bounded()
-        text_page.close()
-        page.close()
-    except pdfium.PdfiumError:
-        notes.append(f"left out: page {number + 1}, which is damaged")
-        text = ""
-    return {"page": number + 1, "text": text.replace("\r\n", "\n").replace("\ufffe", "")}
-
-
-def _repaired(data: bytes) -> bytes:
-    """Return the file with a new table of its objects. Raises `Unreadable` if nothing of it can be saved."""
-    try:
-        pikepdf = library("pikepdf")
-    except MissingDependency:
-        raise _damaged() from None
-    try:
-        with pikepdf.open(io.BytesIO(data), suppress_warnings=True) as opened:
-            saved = io.BytesIO()
-            opened.save(saved)
-            return saved.getvalue()
-    except (pikepdf.PdfError, ValueError, RuntimeError, RecursionError) as error:
-        raise _damaged() from error
+            return said.get(timeout=_LOOK)
+        except Empty:
+            continue
+    raise Unreadable(
+        "PDF",
+        f"has a page that takes more than {_MAX_SECONDS:g} s",
+        "extract its text first: `pdftotext FILE a.txt`",
+    )
 
 
 def _damaged() -> Unreadable:
