@@ -28,6 +28,10 @@ class NumberRule(NamedTuple):
     """Whether only integers are allowed."""
 
 
+MAX_WHOLE = 2**63 - 1
+"""The largest whole number of an option: what databases can store."""
+
+
 def check_numbers(options: Any, rules: Iterable[NumberRule]) -> None:
     """Check the numeric fields of a dataclass. None is allowed where the annotation allows it.
 
@@ -39,15 +43,27 @@ def check_numbers(options: Any, rules: Iterable[NumberRule]) -> None:
         if value is None and rule.field in optional:
             continue
         if problem := _problem(value, rule):
-            raise ConfigurationError(f"{type(options).__name__}({rule.field}={value!r}): {rule.field} {problem}")
+            raise ConfigurationError(
+                f"{type(options).__name__}({rule.field}={shown(value)}): {rule.field} {problem}"
+            )
 
 
 def _problem(value: object, rule: NumberRule) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int if rule.whole else (int, float)):
         return f"must be a {'whole ' * rule.whole}number"
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        return f"must not be more than {MAX_WHOLE}"
     if not isfinite(value):
         return "must be a finite number"
     return f"must not be less than {rule.least:g}" if value < rule.least else None
+
+
+def shown(value: object) -> str:
+    """Return a value for a message, shortened; its type if it cannot be shown."""
+    try:
+        return reprlib.repr(value)
+    except Exception:  # noqa: BLE001 - whatever the `__repr__` of another's object raises
+        return f"<{type(value).__name__}>"
 
 
 def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> None:
@@ -59,7 +75,7 @@ def check_types(what: str, kinds: type | tuple[type, ...], **given: object) -> N
         if not isinstance(value, kinds):
             named = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
             wanted = " or ".join("None" if kind == "NoneType" else kind for kind in named)
-            raise ConfigurationError(f"{what}: {name}={reprlib.repr(value)} cannot be used; give {wanted}")
+            raise ConfigurationError(f"{what}: {name}={shown(value)} cannot be used; give {wanted}")
 
 
 def check_names(given: Iterable[str], known: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -17,11 +18,14 @@ from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.durability.thread_name import check_name
 from rlm_langchain.errors import ConfigurationError, InputError
+from rlm_langchain.validation import MAX_WHOLE
 
 KEYS: Final = ("id", "query", "context", "path", "model", "budget")
 """The keys that a row may have."""
 ROW_LIMITS: Final = tuple(limit.field for limit in LIMITS if limit.of_row)
 """The fields of `Budget` that a row may set for itself."""
+MAX_LINE: Final = 256 << 20
+"""Most bytes of a line."""
 MOST_PROBLEMS: Final = 10
 """Problems that an error lists."""
 
@@ -110,11 +114,18 @@ class Questions:
             yield from ((at + 1, at, row) for at, row in enumerate(self._rows))
             return
         at = 0
-        with as_input_error(visible(str(self.path))), open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, at, line
-                at += len(line)
+        with as_input_error(visible(str(self.path))):
+            check_is_file(self.path)
+            with open(self.path, "rb") as file:
+                for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+                    if len(line) > MAX_LINE:
+                        raise InputError(
+                            f"line {number} of {self._where()} has more than {MAX_LINE >> 20} MB: save its context "
+                            "as a file, and give its path"
+                        )
+                    if line.strip():
+                        yield number, at, line
+                    at += len(line)
 
     def _read_at(self, at: int) -> bytes | Mapping[str, Any]:
         if self.path is None:
@@ -126,7 +137,7 @@ class Questions:
     def _entry(self, number: int, at: int, row: Mapping[str, Any], budget: Budget) -> Entry:
         _check_keys(row)
         given, query, context, path = row.get("id"), row.get("query"), row.get("context"), row.get("path")
-        if isinstance(given, bool) or not isinstance(given, str | int):
+        if isinstance(given, bool) or not isinstance(given, str | int) or _is_too_large(given):
             raise InputError(f"the id is {_shown(given)}: give a text or a whole number, another one to each row")
         if not isinstance(query, str) or not query.strip():
             raise InputError(f"the query is {_shown(query)}: ask a question, as text")
@@ -136,7 +147,7 @@ class Questions:
             self._check_path(path, context)
         if (model := row.get("model")) is not None and not isinstance(model, str):
             raise InputError(f"the model is {_shown(model)}: give its name")
-        limits = row.get("budget") or {}
+        limits = {} if (budgeted := row.get("budget")) is None else budgeted
         _check_limits(limits, budget)
         thread = check_name(f"{self.campaign}/{given}")
         return Entry(number, given, thread, _fingerprint(row), at, model, limits)
@@ -175,6 +186,8 @@ def _parsed(raw: bytes | Mapping[str, Any]) -> Mapping[str, Any]:
         raise InputError("this is JSON that is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise InputError(f"this is not JSON ({error.msg} at character {error.pos + 1})") from error
+    except ValueError as error:  # of Python's limit for the digits of a number
+        raise InputError("this has a number of more digits than Python reads: give it as text") from error
     if not isinstance(row, dict):
         raise InputError(f"this is {_shown(row)}, not a JSON object")
     return row
@@ -226,5 +239,18 @@ def _shown(value: object) -> str:
     """Return a value for a message, shortened."""
     if value is None:
         return "missing"
-    text = visible(repr(value))
+    try:
+        text = visible(repr(value))
+    except Exception:  # noqa: BLE001 - whatever the `__repr__` of another's object raises
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _is_too_large(given: str | int) -> bool:
+    return isinstance(given, int) and abs(given) > MAX_WHOLE
+
+
+def check_is_file(path: Path) -> None:
+    """Raise `InputError` for a device, a pipe or a folder, of which reading may wait or never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise InputError(f"{visible(str(path))} is no file: give a file of JSON lines")

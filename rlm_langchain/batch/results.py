@@ -12,11 +12,12 @@ from typing import Any, BinaryIO, Final, Literal, NotRequired
 # Python < 3.12: pydantic, behind LangChain's JSON schemas, accepts no other TypedDict.
 from typing_extensions import TypedDict
 
-from rlm_langchain.batch.questions import Entry
+from rlm_langchain.batch.questions import Entry, check_is_file
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.records import Citation, RLMOutput
 from rlm_langchain.types import Shortfall, Status, StopReason, Usage, UsageRecord
+from rlm_langchain.validation import MAX_WHOLE
 
 RowStatus = Status | Literal["stopped", "not asked"]
 ENDED: Final = ("complete", "partial", "failed")
@@ -153,6 +154,7 @@ class ResultFile:
         """Yield the complete lines of the file with their numbers."""
         try:
             if self.path.exists():
+                check_is_file(self.path)
                 with open(self.path, "rb") as file:
                     yield from ((number, line) for number, line in enumerate(file, 1) if line.endswith(b"\n"))
         except OSError as error:
@@ -163,8 +165,8 @@ class ResultFile:
             row: Result = json.loads(line)
             is_ours = row["thread"].startswith(f"{campaign}/") and type(row["question"]) is str
             if is_ours and row["status"] in ENDED:
-                usage_of(row)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                is_ours = all(map(_is_possible, (row["usage"] or {}).values())) and usage_of(row).calls >= 0
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             is_ours = False
         if not is_ours:
             raise InputError(
@@ -208,6 +210,15 @@ class ResultFile:
             f"the results {visible(str(self.path))} cannot be {what} ({error.strerror}): give another file, or "
             "make room. No answer is lost: run the batch again"
         )
+
+
+def _is_possible(usage: Mapping[str, Any]) -> bool:
+    """Return whether a usage can be one: read as it is, a negative or infinite one would fill or end the purse."""
+    counts = [usage[name] for name in ("calls", "input", "cached", "output")]
+    cost = usage["cost"]
+    return all(type(value) is int and 0 <= value <= MAX_WHOLE for value in counts) and (
+        cost is None or (type(cost) in (int, float) and 0 <= cost <= MAX_WHOLE)
+    )
 
 
 def changed(entry: Entry) -> InputError:

@@ -30,6 +30,17 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_NO_CHARSETS = frozenset(
+    (
+        "punycode",
+        "idna",
+        "unicode_escape",
+        "raw_unicode_escape",
+        "unicode-escape",
+        "undefined",
+        "raw-unicode-escape",
+    )
+)
 _REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -71,6 +82,17 @@ def odd_sample(file: BinaryIO, size: int, head: bytes) -> bytes:
 def encoding_of(sample: bytes) -> str:
     """Return UTF-8, unless a byte order mark says otherwise."""
     return next((encoding for mark, encoding in _BOMS if sample.startswith(mark)), "utf-8")
+
+
+def charset(name: str) -> str:
+    """Return the name of an encoding that a file gives for itself. Raises `LookupError` for what is none of a text.
+
+    Python has codecs that are none, some of which take hours for a megabyte.
+    """
+    found = codecs.lookup(name)
+    if found.name in _NO_CHARSETS or not found._is_text_encoding:
+        raise LookupError(f"{name} is no encoding of a text")
+    return found.name
 
 
 def why_not_text(sample: bytes) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -16,6 +17,8 @@ from rlm_langchain.errors import InputError
 from rlm_langchain.records import Record
 from rlm_langchain.trajectory.tree import flatten, without_child
 
+_PATH = re.compile(r"(\d{1,9}(/\d{1,9}){0,200})?", re.ASCII)
+"""The place of a run in its tree: the numbers of the calls that lead to it."""
 MAX_FIRST_LINE = 64 << 20
 """Most bytes of the first line that are read to see whether a file is a trace."""
 
@@ -98,8 +101,11 @@ def read_trace(path: Path) -> list[Record]:
 
 def _record(line: str, path: Path, number: int) -> Record:
     try:
-        whole = json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace")
-        return _records().validate_json(whole)
+        whole = json.dumps(json.loads(line), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        record = _records().validate_json(whole)
+        if not _PATH.fullmatch(record["path"]):
+            raise ValueError("path: no path of a run")
+        return record
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"line {number} of {path} is not a record of a trajectory{_validation_error(error)}"

@@ -23,7 +23,7 @@ from rlm_langchain import Budget, RLMRunnable, create_rlm
 from rlm_langchain.models.reservation import OUTPUT_TOKENS
 from rlm_langchain.testing.models import script
 from tests.interrupted_run import TreeObserver
-from tests.processes import children
+from tests.processes import children, gone
 from tests.servers.endings import chat
 from tests.servers.openai import HANGING, Message, Reply
 from tests.servers.scripted import serve
@@ -57,7 +57,7 @@ def server() -> Iterator[Server]:
 def _no_process_is_left() -> Iterator[None]:
     before = set(children())
     yield
-    assert set(children()) <= before
+    assert all(map(gone, set(children()) - before))
 
 
 def busy(server: Server) -> bool:

@@ -14,6 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO, cast
 
@@ -21,12 +22,15 @@ from rlm_langchain.context.decoding import BLOCK_BYTES, SAMPLE_BYTES, why_not_te
 from rlm_langchain.context.describe import count, list_keys
 from rlm_langchain.context.formats.left_out import LeftOut
 from rlm_langchain.context.formats.parsed import (
+    MAX_VALUE_BYTES,
     AsText,
     Parsed,
     Reading,
     SourceFile,
     Text,
+    TooLong,
     Unreadable,
+    dumps,
     library,
     with_article,
 )
@@ -91,10 +95,11 @@ def _read(
 
     reading = reading or file.reading.inside(file.size)
     value, left, notes, kinds = dict[str, Any](), LeftOut(reading.strict), list[str](), dict[str, int]()
+    again, size = Counter[str](), 0
     try:
         for name, open_member in members(left):
             _allowance(reading).add_member()
-            key = _key(name, value)
+            key = _key(name, value, again)
             if _is_hidden(key):
                 left.add("hidden file", key)
                 continue
@@ -103,6 +108,9 @@ def _read(
                 continue
             with left.out_if_unreadable(key):
                 value[key], parsed = value_of(SourceFile.of_bytes(data, key.rpartition("/")[2], reading))
+                size += len(dumps(value[key]))
+                if size > MAX_VALUE_BYTES:
+                    raise TooLong
                 kinds[parsed.kind if parsed else "text"] = kinds.get(parsed.kind if parsed else "text", 0) + 1
                 notes += [f"{key}: {note}" for note in (parsed.notes if parsed else [])]
     except (*_ERRORS, InputError) as error:
@@ -146,12 +154,13 @@ def _allowance(reading: Reading) -> Any:
     return reading.allowance
 
 
-def _key(name: str, taken: dict[str, Any]) -> str:
-    """Return the path of a member as a key: without a leading `./` or `/`, and each once."""
+def _key(name: str, taken: dict[str, Any], again: Counter[str]) -> str:
+    """Return the path of a member as a key: without a leading `./` or `/`, and each once. `again` counts them."""
     key = name.encode("utf-8", "replace").decode().replace("\\", "/").removeprefix("./").lstrip("/")
-    number, wanted = 2, key
+    wanted = key
     while key in taken:
-        key, number = f"{wanted} ({number})", number + 1
+        again[wanted] += 1
+        key = f"{wanted} ({again[wanted] + 1})"
     return key
 
 
@@ -162,24 +171,51 @@ def _is_hidden(key: str) -> bool:
 
 def read_gz(file: SourceFile) -> Parsed | AsText:
     """Read what is in a gzip file."""
-    return _unpacked(file, "gzip file", gzip.GzipFile(fileobj=file.stream))
+    return _unpacked(file, "gzip file", gzip.GzipFile(fileobj=_Watched(file)))
 
 
 def read_bz2(file: SourceFile) -> Parsed | AsText:
     """Read what is in a bzip2 file."""
-    return _unpacked(file, "bzip2 file", bz2.BZ2File(file.stream))
+    return _unpacked(file, "bzip2 file", bz2.BZ2File(_Watched(file)))
 
 
 def read_xz(file: SourceFile) -> Parsed | AsText:
     """Read what is in an xz file."""
-    return _unpacked(file, "xz file", lzma.LZMAFile(file.stream))
+    return _unpacked(file, "xz file", lzma.LZMAFile(cast("IO[bytes]", _Watched(file))))
 
 
 def read_zst(file: SourceFile) -> Parsed | AsText:
     """Read what is in a Zstandard file."""
     return _unpacked(
-        file, "Zstandard file", library("zstandard").ZstdDecompressor().stream_reader(file.stream, closefd=False)
+        file, "Zstandard file", library("zstandard").ZstdDecompressor().stream_reader(_Watched(file), closefd=False)
     )
+
+
+class _Watched(io.RawIOBase):
+    """A compressed file that looks at the time whenever it is read: millions of empty parts give nothing."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        file.stream.seek(0)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place."""
+        return self._file.stream.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the next bytes."""
+        self._file.reading.check()
+        data = self._file.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _Bounded(io.RawIOBase):
@@ -196,7 +232,9 @@ class _Bounded(io.RawIOBase):
         """Read the next bytes."""
         try:
             data: bytes = self._stream.read1(len(buffer))
-        except (*_ERRORS, InputError) as error:
+        except InputError:
+            raise
+        except _ERRORS as error:
             raise _damaged(self._kind) from error
         except Exception as error:
             if type(error).__name__ != "ZstdError":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ from rlm_langchain.context.formats.parsed import MAX_UNPACKED_BYTES, MAX_VALUE_B
 
 _STEPS = 100_000
 """Steps of SQLite between two looks at the time."""
+_VIRTUAL = re.compile(r"CREATE(?:\s|--[^\n]*\n|/\*.*?\*/)+VIRTUAL\b", re.IGNORECASE | re.DOTALL)
 _MAX_TABLES = 8
 """Number of tables that are described."""
 
@@ -32,8 +34,9 @@ def read(file: SourceFile) -> Parsed:
             database.execute("PRAGMA trusted_schema = OFF")
             database.execute("PRAGMA cell_size_check = ON")
             names = _tables(database, notes)
-            tables = dict(_rows(database, names, cells, file))
+            tables = dict(_rows(database, names, cells, file, notes))
         except sqlite3.DatabaseError as error:
+            file.reading.check()  # SQLite reports the end of the time as its own error
             raise Unreadable(
                 "SQLite database", "damaged", "save what can be read: `sqlite3 FILE .recover > rows.sql`"
             ) from error
@@ -61,19 +64,23 @@ def _checked(file: SourceFile) -> int:
 def _tables(database: sqlite3.Connection, notes: list[str]) -> list[str]:
     """Return the names of the tables. Virtual ones need code that may not be there, so they are left out."""
     found = database.execute("SELECT name, type, sql FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
-    left = [name for name, kind, sql in found if kind == "view" or (sql or "").upper().startswith("CREATE VIRTUAL")]
+    left = [name for name, kind, sql in found if kind == "view" or _VIRTUAL.match(sql or "")]
     if left:
         notes.append(f"left out: {count(len(left), 'view or virtual table')} ({list_keys(left)})")
     return [name for name, _, _ in found if name not in left and not name.startswith("sqlite_")]
 
 
 def _rows(
-    database: sqlite3.Connection, names: list[str], cells: Cells, file: SourceFile
+    database: sqlite3.Connection, names: list[str], cells: Cells, file: SourceFile, notes: list[str]
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     size = 0
     for name in names:
-        cursor = database.execute('SELECT * FROM "{}"'.format(name.replace('"', '""')))  # noqa: S608 - quoted
-        keys = [column[0] for column in cursor.description]
+        keys, computed = _columns(database, name)
+        if computed:
+            notes.append(
+                f"left out: {count(len(computed), 'computed column')} of {quoted(name)} ({list_keys(computed)})"
+            )
+        cursor = database.execute(f"SELECT {', '.join(map(_quoted, keys)) or 'NULL'} FROM {_quoted(name)}")  # noqa: S608
         rows = list[dict[str, Any]]()
         for row in cursor:
             rows.append(dict(zip(keys, map(cells.plain, row), strict=True)))
@@ -86,6 +93,16 @@ def _rows(
                 )
         file.reading.check()
         yield name, rows
+
+
+def _columns(database: sqlite3.Connection, name: str) -> tuple[list[str], list[str]]:
+    """Return the columns of a table, and those that are computed when they are read, by what the file says."""
+    found = database.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (name,)).fetchall()
+    return [name for name, hidden in found if hidden in (0, 3)], [name for name, hidden in found if hidden == 2]
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _unread_log(file: SourceFile) -> str:

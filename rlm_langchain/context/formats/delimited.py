@@ -33,7 +33,7 @@ def _read(file: SourceFile, kind: str, delimiter: str | None) -> Parsed | AsText
     lines = text.lines()
     sample = list(islice(lines, 50))
     notes = list[str]()
-    if sample and (declared := re.fullmatch(r"sep=(.)\r?\n?", sample[0])):  # as Excel writes and reads
+    if sample and (declared := re.fullmatch(r"sep=([^\r\n\"])\r?\n?", sample[0])):  # as Excel writes and reads
         delimiter, sample = declared[1], sample[1:]
     if delimiter is None:
         delimiter = _delimiter(sample)
@@ -120,15 +120,15 @@ def _names(row: list[str], notes: list[str]) -> list[str] | None:
     if any(_NUMBER.fullmatch(cell.strip()) for cell in row):
         notes.append(f"guessed: there is no header, so the columns are column_1 to column_{len(row)}")
         return None
-    names, changed = list[str](), list[str]()
+    names, changed, again = dict[str, None](), list[str](), Counter[str]()
     for number, cell in enumerate(row, 1):
-        name = cell.strip() or f"column_{number}"
-        wanted, again = name, 2
+        wanted = name = cell.strip() or f"column_{number}"
         while name in names:
-            name, again = f"{wanted}_{again}", again + 1
+            again[wanted] += 1
+            name = f"{wanted}_{again[wanted] + 1}"
         if name != cell.strip():
             changed.append(name)
-        names.append(name)
+        names[name] = None
     if changed:
         notes.append(f"guessed: columns without a name of their own are {list_keys(changed)}")
-    return names
+    return [*names]

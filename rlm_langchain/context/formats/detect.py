@@ -162,7 +162,7 @@ _OLE_STREAMS = (
         "`soffice --convert-to pptx FILE` makes a .pptx of it",
     ),
 )
-_MBOX = re.compile(rb"From \S+.*\d\d:\d\d.*\d{4}.*\r?\n[\w-]+: ?")
+_TIME, _YEAR, _HEADER = re.compile(rb"\d\d:\d\d"), re.compile(rb"\d{4}"), re.compile(rb"[\w-]+:")
 _CHAT_NAME = re.compile(r"chat|whatsapp", re.IGNORECASE)
 CHAT_LINE = re.compile(
     "[\u200e\u200f\ufeff]*"
@@ -182,7 +182,7 @@ def format_of(file: SourceFile) -> str | None:
             return _CONTAINERS[one.name](file) if one.name in _CONTAINERS else one.name
     if head.lstrip()[:5] == b"%PDF-":
         return "pdf"
-    if _MBOX.match(head):
+    if _begins_as_mailbox(head):
         return "mbox"
     if _CHAT_NAME.search(file.name) and file.suffix == ".txt" and _begins_as_chat(head):
         return "chat"
@@ -202,6 +202,16 @@ def _fits(one: Signature, head: bytes) -> bool:
     if one.magic == b"BZh":
         return head[3:4].isdigit() and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90")
     return not one.also or head[8 : 8 + len(one.also)] == one.also
+
+
+def _begins_as_mailbox(head: bytes) -> bool:
+    """Return whether the first line is `From`, a sender, a time and a year, and the second a header.
+
+    One expression for all of it would take hours for a line that repeats a part of it.
+    """
+    first, _, second = head.partition(b"\n")
+    time = _TIME.search(first, 6) if first.startswith(b"From ") and first[5:6].strip() else None
+    return bool(time and _YEAR.search(first, time.end()) and _HEADER.match(second))
 
 
 def _begins_as_chat(head: bytes) -> bool:

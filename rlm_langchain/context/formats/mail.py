@@ -6,21 +6,50 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
-from email import message_from_bytes, policy
 from email.errors import MessageError
 from email.message import EmailMessage
+from email.parser import BytesFeedParser
+from email.policy import EmailPolicy
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from rlm_langchain.context.decoding import BLOCK_BYTES, charset
 from rlm_langchain.context.describe import count, list_counts, list_keys, quoted
 from rlm_langchain.context.formats.detect import CHAT_LINE
-from rlm_langchain.context.formats.parsed import AsText, Parsed, SourceFile, Text, Unreadable
+from rlm_langchain.context.formats.parsed import (
+    MAX_VALUE_BYTES,
+    AsText,
+    Parsed,
+    Reading,
+    SourceFile,
+    Text,
+    TooLong,
+    Unreadable,
+    dumps,
+)
 from rlm_langchain.errors import RLMError
 
 _KEYS = ("from", "to", "cc", "date", "subject", "text", "attachments")
 _FROM_LINE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\r\n\r\n))From .*\r?\n")
-_MEDIA = re.compile(r"<[^<>]*(?:omitted|attached|ausgeschlossen|omitid|weggelaten)[^<>]*>")
+_MEDIA = re.compile(r"<([^<>]*)>")
+_LEFT_OUT = re.compile("omitted|attached|ausgeschlossen|omitid|weggelaten")
 _MAX_NAMED = 6
+_MAX_HEADER, _MAX_CONTENT_HEADER = 20_000, 2_000
+"""Most characters of a header that is decoded, for example of 500 addresses, and of one about the content. The time
+that Python takes for a header grows with the square of its length."""
+
+
+class _Headers(EmailPolicy):
+    """Python's rules for mails, but for long headers: they are left as written, or cut if they are for programs."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        """Return the value of a header."""
+        if name.lower().startswith("content-"):
+            return super().header_fetch_parse(name, value[:_MAX_CONTENT_HEADER])
+        return value if len(value) > _MAX_HEADER else super().header_fetch_parse(name, value)
+
+
+_POLICY = _Headers()
 
 
 def read_eml(file: SourceFile) -> Parsed | AsText:
@@ -57,13 +86,21 @@ class _MailReader:
         self._file = file
         self._left: Counter[str] = Counter()
         self._named: list[str] = []
-        self._dates = 0
+        self._dates = self._long = self._held = 0
+        self._inside: Reading | None = None
+        """How attachments are read, with one allowance for all of them."""
 
     def mail(self, data: bytes) -> dict[str, Any]:
         """Return a mail as a dict: headers decoded, plain text, attachments as values where they can be read."""
-        self._file.reading.check()
-        message = message_from_bytes(data, policy=policy.default.clone(raise_on_defect=False))
+        parser = BytesFeedParser(policy=_POLICY)
+        for at in range(0, len(data) + 1, BLOCK_BYTES):
+            self._file.reading.check()
+            parser.feed(data[at : at + BLOCK_BYTES])
+        message = parser.close()
         assert isinstance(message, EmailMessage)  # noqa: S101 - that is what this policy makes
+        self._long += sum(
+            key.lower() in _KEYS and len(str(value)) > _MAX_HEADER for key, value in message.raw_items()
+        )
         body = _body(message)
         return {
             **{key: _header(message, key) for key in ("from", "to", "cc")},
@@ -82,7 +119,8 @@ class _MailReader:
             else ""
         )
         dates = f"{count(self._dates, 'date')} that cannot be read, left as written" if self._dates else ""
-        return [*filter(None, (left, dates))]
+        long = f"{count(self._long, 'header')} too long to be decoded, left as written" if self._long else ""
+        return [*filter(None, (left, dates, long))]
 
     def _date(self, message: EmailMessage) -> str:
         """Return the date in ISO format, or as it is written."""
@@ -113,8 +151,13 @@ class _MailReader:
         data = _bytes(part)
         made: dict[str, Any] = {"name": name, "type": part.get_content_type(), "size": len(data)}
         try:
-            file = SourceFile.of_bytes(data, name, self._file.reading.inside(self._file.size))
+            self._file.reading.check()
+            self._inside = self._inside or self._file.reading.inside(self._file.size)
+            file = SourceFile.of_bytes(data, name, self._inside)
             made["content"], _ = value_of(file)
+            self._held += len(dumps(made["content"]))
+            if self._held > MAX_VALUE_BYTES:
+                raise TooLong
         except RLMError as error:
             if self._file.reading.strict:
                 raise
@@ -129,7 +172,7 @@ class _MailReader:
 def _header(message: EmailMessage, name: str) -> str:
     try:
         return " ".join(str(message.get(name, "")).split())
-    except (MessageError, ValueError, IndexError, AttributeError, TypeError, LookupError):
+    except (MessageError, ValueError, IndexError, AttributeError, TypeError, LookupError, RecursionError):
         raw = [value for key, value in message.raw_items() if key.lower() == name]
         return " ".join(str(raw[0]).split()) if raw else ""
 
@@ -159,6 +202,7 @@ def _parts(message: Any) -> Iterator[EmailMessage]:
 
 def _content(part: EmailMessage) -> str:
     try:
+        charset(part.get_content_charset("utf-8"))
         return str(part.get_content())
     except (LookupError, ValueError, AttributeError):
         return _bytes(part).decode("utf-8", "replace")
@@ -188,7 +232,7 @@ def read_chat(file: SourceFile) -> Parsed | AsText:
             messages[-1]["text"] += "\n" + line.rstrip("\r\n")
     notes = text.notes() + _dated(messages)
     senders = Counter(message["sender"] for message in messages if message["sender"])
-    media = sum(bool(_MEDIA.search(one["text"])) for one in messages)
+    media = sum(any(map(_LEFT_OUT.search, _MEDIA.findall(one["text"]))) for one in messages)
     notes += [f"left out by the export: {count(media, 'picture or other file')}"] if media else []
     shown = ", ".join(f"{name} {number:,}" for name, number in senders.most_common(8))
     return Parsed(

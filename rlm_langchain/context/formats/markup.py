@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from rlm_langchain.context.decoding import encoding_of
+from rlm_langchain.context.decoding import charset, encoding_of
 from rlm_langchain.context.describe import count, list_counts
 from rlm_langchain.context.formats.packages import Package
 from rlm_langchain.context.formats.parsed import AsText, Parsed, SourceFile, Text, Unreadable, library
@@ -23,6 +23,8 @@ _BLOCKS = frozenset(
         *("section", "summary", "table", "td", "th", "tr", "ul"),
     )
 )
+_MAX_PADDED = 20
+"""Most cells that a table has for each one that is written, once its short rows are filled up."""
 _PICTURES = frozenset(("img", "picture", "svg", "video", "audio", "canvas", "object", "embed"))
 
 
@@ -43,8 +45,8 @@ def _decoded(file: SourceFile) -> tuple[str, list[str]]:
     named = _CHARSET.search(file.head)
     if named and encoding_of(file.head) == "utf-8":
         try:
-            return file.read(kind="HTML page").decode(named[1].decode()), []
-        except (LookupError, UnicodeDecodeError):
+            return file.read(kind="HTML page").decode(charset(named[1].decode())), []
+        except (LookupError, UnicodeError):
             pass
     text = Text(file)
     return text.whole(), text.notes()
@@ -131,8 +133,10 @@ def table(rows: list[list[str]]) -> str:
     if not rows:
         return ""
     width = max(map(len, rows))
+    if width * len(rows) > _MAX_PADDED * sum(map(len, rows)):  # a few long rows and many short ones
+        width = 0
     lines = [[cell.replace("|", "\\|") for cell in row] + [""] * (width - len(row)) for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * width, *lines[1:]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
 
 
 def read_epub(file: SourceFile) -> Parsed:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rlm_langchain.context.describe import count, list_counts
 from rlm_langchain.context.formats.markup import table, tidy
-from rlm_langchain.context.formats.packages import Package
-from rlm_langchain.context.formats.parsed import Parsed, SourceFile, Unreadable
+from rlm_langchain.context.formats.packages import Package, nearest
+from rlm_langchain.context.formats.parsed import MAX_VALUE_BYTES, Parsed, SourceFile, TooLong, Unreadable
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
@@ -23,6 +23,8 @@ _PRESENTATION = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _MAX_REPEATED = 1_000
 """Most times that an ODF file may ask for a blank or a cell to be repeated."""
+_REPEATED = ""
+"""The key, among the counts of a document, of its characters that are repetitions."""
 _SLIDE_KEYS = 'dicts with the keys "slide", from 1, "title", "text", "notes"'
 
 
@@ -37,7 +39,7 @@ def read_docx(file: SourceFile) -> Parsed:
 def _document(kind: str, text: str, counts: Counter[str], left: Counter[str]) -> Parsed:
     if not text.strip():
         raise Unreadable(kind, "has no text", "if it holds pictures, recognise the text in them first")
-    details = ", ".join(count(number, noun) for noun, number in counts.items())
+    details = ", ".join(count(number, noun) for noun, number in counts.items() if noun != _REPEATED)
     return Parsed(kind, "str", text, details=details, notes=[f"left out: {list_counts(left)}"] if left else [])
 
 
@@ -58,7 +60,7 @@ class _Word:
                 yield self._paragraph(element)
             elif element.tag == f"{_W}tbl":
                 self.counts["table"] += 1
-                yield table([[*self._cells(row)] for row in element.iter(f"{_W}tr")])
+                yield table([[*self._cells(row)] for row in nearest(element, f"{_W}tr")])
             elif element.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}ins", f"{_W}customXml"):
                 yield from self.blocks(element)
 
@@ -87,7 +89,7 @@ class _Word:
                 self.left[f"page {found[1]}"] += 1
 
     def _cells(self, row: Any) -> Iterator[str]:
-        for cell in row.iter(f"{_W}tc"):
+        for cell in nearest(row, f"{_W}tc"):
             yield " ".join(" ".join(self.blocks(cell)).split())
 
     def _paragraph(self, element: Any) -> str:
@@ -125,8 +127,9 @@ class _Word:
                     yield from self._runs(child)
 
     def _drawing(self, element: Any) -> Iterator[str]:
-        boxes = [*element.iter(f"{_W}txbxContent")]
-        self.left["picture"] += not boxes
+        boxes = [*nearest(element, f"{_W}txbxContent")]
+        if not boxes:
+            self.left["picture"] += 1
         for box in boxes:
             yield "\n" + "\n".join(self.blocks(box)) + "\n"
 
@@ -186,10 +189,15 @@ def _slide(package: Package, name: str, number: int, left: Counter[str]) -> dict
 def _shape_texts(root: Any, skipped: tuple[str, ...]) -> tuple[str, list[str]]:
     """Return the title, and the texts of all shapes and tables."""
     title, texts = "", list[str]()
-    for element in root.iter(f"{_P}sp", f"{_A}tbl"):
+    for element in nearest(root, f"{_P}sp", f"{_A}tbl"):
         if element.tag == f"{_A}tbl":
             texts.append(
-                table([[" ".join(_lines(cell)) for cell in row.iter(f"{_A}tc")] for row in element.iter(f"{_A}tr")])
+                table(
+                    [
+                        [" ".join(_lines(cell)) for cell in nearest(row, f"{_A}tc")]
+                        for row in nearest(element, f"{_A}tr")
+                    ]
+                )
             )
             continue
         holder = element.find(f"{_P}nvSpPr/{_P}nvPr/{_P}ph")
@@ -203,9 +211,9 @@ def _shape_texts(root: Any, skipped: tuple[str, ...]) -> tuple[str, list[str]]:
 
 
 def _lines(element: Any) -> Iterator[str]:
-    for paragraph in element.iter(f"{_A}p"):
+    for paragraph in nearest(element, f"{_A}p"):
         yield "".join(
-            "\n" if one.tag == f"{_A}br" else one.text or "" for one in paragraph.iter(f"{_A}t", f"{_A}br")
+            "\n" if one.tag == f"{_A}br" else one.text or "" for one in nearest(paragraph, f"{_A}t", f"{_A}br")
         )
 
 
@@ -223,20 +231,23 @@ def read_odp(file: SourceFile) -> Parsed:
     left = Counter[str]()
     with Package(file, "ODP presentation") as package:
         root = package.xml("content.xml")
-    slides = [_odf_slide(page, number, left) for number, page in enumerate(root.iter(f"{_DRAW}page"), 1)]
+    counts = Counter[str]()
+    slides = [
+        _odf_slide(page, number, counts, left) for number, page in enumerate(nearest(root, f"{_DRAW}page"), 1)
+    ]
     return _slides("ODP presentation", slides, left)
 
 
-def _odf_slide(page: Any, number: int, left: Counter[str]) -> dict[str, Any]:
+def _odf_slide(page: Any, number: int, counts: Counter[str], left: Counter[str]) -> dict[str, Any]:
     notes, texts, title = page.find(f"{_PRESENTATION}notes"), list[str](), ""
     for frame in page:
         if frame is notes:
             continue
-        text = tidy("\n".join(_odf_blocks(frame, Counter(), left))).strip()
+        text = tidy("\n".join(_odf_blocks(frame, counts, left))).strip()
         if text:
             texts.append(text)
             title = title or (text if frame.get(f"{_PRESENTATION}class") == "title" else "")
-    said = "" if notes is None else tidy("\n".join(_odf_blocks(notes, Counter(), Counter()))).strip()
+    said = "" if notes is None else tidy("\n".join(_odf_blocks(notes, counts, Counter()))).strip()
     return {"slide": number, "title": title, "text": "\n\n".join(texts), "notes": said}
 
 
@@ -253,7 +264,7 @@ def _odf_blocks(parent: Any, counts: Counter[str], left: Counter[str]) -> Iterat
             yield "\n".join(f"- {block}" for block in _odf_blocks(element, counts, left))
         elif element.tag == f"{_TABLE}table":
             counts["table"] += 1
-            yield table([[*_odf_cells(row, counts, left)] for row in element.iter(f"{_TABLE}table-row")])
+            yield table([[*_odf_cells(row, counts, left)] for row in nearest(element, f"{_TABLE}table-row")])
         elif element.tag == f"{_DRAW}image":
             left["picture"] += 1
         elif element.tag == f"{_TEXT}tracked-changes":
@@ -263,10 +274,18 @@ def _odf_blocks(parent: Any, counts: Counter[str], left: Counter[str]) -> Iterat
 
 
 def _odf_cells(row: Any, counts: Counter[str], left: Counter[str]) -> Iterator[str]:
-    for cell in row.iter(f"{_TABLE}table-cell"):
+    for cell in nearest(row, f"{_TABLE}table-cell"):
         text = " ".join(" ".join(_odf_blocks(cell, counts, left)).split())
-        again = int(cell.get(f"{_TABLE}number-columns-repeated", "1"))
-        yield from [text] * (min(again, _MAX_REPEATED) if text else 1)
+        again = min(int(cell.get(f"{_TABLE}number-columns-repeated", "1")), _MAX_REPEATED)
+        _repeated(len(text) * (again - 1), counts)
+        yield from [text] * (again if text else 1)
+
+
+def _repeated(size: int, counts: Counter[str]) -> None:
+    """Count characters that an ODF file has only asked for. Raises `TooLong`."""
+    counts[_REPEATED] += size
+    if counts[_REPEATED] > MAX_VALUE_BYTES:
+        raise TooLong
 
 
 def _odf_text(element: Any, counts: Counter[str]) -> str:
@@ -275,6 +294,7 @@ def _odf_text(element: Any, counts: Counter[str]) -> str:
     for child in element:
         if child.tag == f"{_TEXT}s":
             parts.append(" " * min(int(child.get(f"{_TEXT}c", "1")), _MAX_REPEATED))
+            _repeated(len(parts[-1]), counts)
         elif child.tag == f"{_TEXT}tab":
             parts.append("\t")
         elif child.tag == f"{_TEXT}line-break":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +48,7 @@ class Package:
                 data = part.read(MAX_UNPACKED_BYTES - self._size + 1)
         except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError, KeyError) as error:
             raise Unreadable(self._kind, "damaged", _AGAIN) from error
+        self._file.reading.check()
         self._size += len(data)
         bomb = self._size > FREE_BYTES and self._size > MAX_RATIO * self._file.size
         if self._size > MAX_UNPACKED_BYTES or bomb:
@@ -79,6 +81,15 @@ class Package:
             for one in found
             if one.get("TargetMode") != "External"
         }
+
+
+def nearest(parent: Any, *tags: str) -> Iterator[Any]:
+    """Yield the elements of these tags below another. Who reads one of them reads those that are in it."""
+    for child in parent:
+        if child.tag in tags:
+            yield child
+        else:
+            yield from nearest(child, *tags)
 
 
 def _joined(folder: str, target: str) -> str:

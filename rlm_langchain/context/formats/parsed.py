@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import islice
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from rlm_langchain.context.decoding import (
@@ -268,10 +269,19 @@ class Parsed:
     """Characters of a str, items of a list or dict. Known when the items have been read."""
 
     def whole(self) -> Any:
-        """Return the value in memory."""
+        """Return the value in memory. Raises `TooLong` before it takes too much of it."""
         if not isinstance(self.value, str | list | dict):
-            self.value = "".join(self.value) if self.shape == "str" else list(self.value)
+            self.value = "".join(self.value) if self.shape == "str" else self._held(iter(self.value))
         return self.value
+
+    def _held(self, items: Iterator[Any]) -> list[Any]:
+        held, size = list[Any](), 0
+        while some := list(islice(items, 1_000)):
+            held += some
+            size += len(dumps(some))
+            if size > MAX_VALUE_BYTES:
+                raise TooLong
+        return held
 
     def json(self) -> Iterator[bytes]:
         """Yield its JSON, in the format of the store. Raises `TooLong`."""

@@ -1,43 +1,48 @@
-"""PDF: a list of pages, each `{"page": 1, "text": ...}`. A page without text, such as a scan, has an `image`, too.
+"""PDF: a list of pages, each `{"page": 1, "text": ...}`. A process of its own reads them: that can be ended.
 
-That is a handle: the page is drawn when a model is asked about it."""
+A page without text, such as a scan, has an `image`, too. That is a handle: the page is drawn when a model is asked
+about it."""
 
 from __future__ import annotations
 
-import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
-from typing import Any
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from queue import Empty, SimpleQueue
+from typing import IO, Any
 
 from rlm_langchain.context.describe import count
-from rlm_langchain.context.formats.parsed import Parsed, SourceFile, Unreadable, library
+from rlm_langchain.context.formats import pdf_process
+from rlm_langchain.context.formats.parsed import MAX_VALUE_BYTES, Parsed, SourceFile, TooLong, Unreadable, library
 from rlm_langchain.context.images import MAX_EDGE, MAX_IMAGE_BYTES
-from rlm_langchain.errors import MissingDependency
 
-_LOCK = threading.Lock()
-"""PDFium may be used by one thread at a time."""
 _OCR = "for example with `ocrmypdf FILE text.pdf`"
-_PASSWORD = 4
-"""PDFium's error for a file that needs a password."""
 _MAX_NAMED = 8
-_DRAWINGS = (2, 3, 4, 5)
-"""PDFium's numbers of objects on a page that are no text: paths, images, shadings, forms."""
-_DRAWN = "drawn"
-"""Key of a page without text on which something is drawn, with its size, until it has its handle."""
+_SIZE = "size"
+"""Key of a page without text on which something is drawn, with its size in points, until it has its handle."""
+_MAX_SECONDS = 60.0
+"""Most seconds for one page."""
+_LOOK = 0.1
+"""Seconds between two looks at the time of the run."""
+_FOR_LIBRARIES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""The environment of the process. It gets no keys."""
 
 
 def read(file: SourceFile) -> Parsed:
     """Read the text of each page. A damaged file is repaired if it can be, and that is said. Raises
     `Unreadable`."""
-    data, notes = file.read(kind="PDF"), list[str]()
-    pages = _pages(data, file, notes)
-    if pages is None:
-        data = _repaired(data)
-        pages = _pages(data, file, notes)
-        notes.insert(0, "repaired: the PDF is damaged, and pages may be missing")
-    if not pages:
-        raise _damaged()
+    library("pypdfium2")
+    notes, pages = list[str](), list[dict[str, Any]]()
+    with closing(_lines(file)) as lines:
+        _read(lines, notes, pages)
     empty = [page["page"] for page in pages if not page["text"].strip()]
-    pictures = _add_images(pages, data, file)
+    pictures = _add_images(pages, file)
     if len(empty) == len(pages) and not pictures:
         raise Unreadable("PDF", "has only pictures, no text", f"recognise the text in it first, {_OCR}")
     if pictures:
@@ -52,91 +57,118 @@ def read(file: SourceFile) -> Parsed:
     return Parsed("PDF", "list", pages, "page", f"dicts with the keys {keys}", notes)
 
 
-def image(data: bytes, page: int) -> Any:
-    """Draw a page as a Pillow image with a longer side of `MAX_EDGE` pixels. Raises `ValueError` if it cannot."""
-    pdfium = library("pypdfium2")
-    with _LOCK:
+def drawn(data: bytes, page: int) -> bytes:
+    """Return a page as a PNG with a longer side of `MAX_EDGE` pixels. Raises `ValueError` if it cannot be drawn."""
+    with tempfile.TemporaryFile() as pdf:
+        pdf.write(data)
+        pdf.seek(0)
         try:
-            document = pdfium.PdfDocument(data)
-            try:
-                if not 1 <= page <= len(document):
-                    raise ValueError(f"the PDF has the pages 1 to {len(document):,}, not {page}")
-                drawn = document[page - 1]
-                scale = MAX_EDGE / max(*drawn.get_size(), 1)
-                return drawn.render(scale=scale).to_pil().copy()  # the bitmap ends with the document
-            finally:
-                document.close()
-        except pdfium.PdfiumError as error:
-            raise ValueError(f"page {page} is damaged") from error
+            done = subprocess.run(  # noqa: S603 - our own file
+                [*_command(), str(page), str(MAX_EDGE)],
+                stdin=pdf,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                timeout=_MAX_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"page {page} takes more than {_MAX_SECONDS:g} s to draw") from error
+    if done.returncode or not done.stdout:
+        raise ValueError(f"the PDF has no page {page}, or it is damaged")
+    return done.stdout
 
 
 def _numbers(pages: list[int]) -> str:
     return ", ".join(map(str, pages[:_MAX_NAMED])) + (", ..." if len(pages) > _MAX_NAMED else "")
 
 
-def _add_images(pages: list[dict[str, Any]], data: bytes, file: SourceFile) -> list[int]:
+def _add_images(pages: list[dict[str, Any]], file: SourceFile) -> list[int]:
     """Give the pages on which something is drawn a handle, if the PDF can be kept. Return their numbers."""
-    drawn = [(page, page.pop(_DRAWN)) for page in pages if _DRAWN in page]
-    images = file.reading.images
-    if len(data) > MAX_IMAGE_BYTES or not images.has_room(len(data)) or not drawn:
+    found, images = [(page, page.pop(_SIZE)) for page in pages if _SIZE in page], file.reading.images
+    if not found or file.size > MAX_IMAGE_BYTES or not images.has_room(file.size):
         return []
-    for page, size in drawn:
-        number = page["page"]
-        page["image"] = images.handle(data, "PDF page", size, f"{file.name} page {number}".strip(), page=number)
-    return [page["page"] for page, _ in drawn]
+    data = file.read(kind="PDF")
+    for page, size in found:
+        number, scale = page["page"], MAX_EDGE / max(*size, 1)
+        width, height = (round(side * scale) for side in size)
+        name = f"{file.name} page {number}".strip()
+        page["image"] = images.handle(data, "PDF page", (width, height), name, page=number)
+    return [page["page"] for page, _ in found]
 
 
-def _pages(data: bytes, file: SourceFile, notes: list[str]) -> list[dict[str, Any]] | None:
-    """Return the pages, or None if the file is damaged. Raises `Unreadable` for an encrypted one."""
-    pdfium = library("pypdfium2")
-    with _LOCK:
+def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[str, Any]]) -> None:
+    """Add the pages, and what is to be said of them."""
+    first: dict[str, Any] = next(lines, {"fault": "damaged"})
+    if first.get("fault") == "encrypted":
+        raise Unreadable(
+            "PDF", "encrypted", "remove its password first: `qpdf --decrypt --password=... FILE open.pdf`"
+        )
+    if not first.get("pages"):
+        raise _damaged()
+    if first["repaired"]:
+        notes.append("repaired: the PDF is damaged, and pages may be missing")
+    size = 0
+    for number, line in enumerate(lines, 1):
+        if line["text"] is None:
+            notes.append(f"left out: page {number}, which is damaged")
+        pages.append({"page": number, **line, "text": line["text"] or ""})
+        size += len(pages[-1]["text"]) + 20
+        if size > MAX_VALUE_BYTES:
+            raise TooLong
+    if len(pages) < first["pages"]:  # the process has died
+        raise _damaged()
+
+
+def _lines(file: SourceFile) -> Generator[dict[str, Any], None, None]:
+    """Yield what the process writes. Raises `Unreadable` if it takes too long, and as `Reading.check`."""
+    with tempfile.TemporaryFile() as data:
+        data.write(file.read(kind="PDF"))
+        data.seek(0)
+        process = subprocess.Popen(  # noqa: S603 - our own file
+            _command(), stdin=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
+        )
+    said: SimpleQueue[bytes] = SimpleQueue()
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, said), daemon=True)
+    reader.start()
+    try:
+        while line := _next(said, file):
+            yield json.loads(line)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-I", str(pdf_process.__file__), json.dumps(sys.path)]
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _FOR_LIBRARIES if name in os.environ}
+
+
+def _pass_on(stream: IO[bytes], said: SimpleQueue[bytes]) -> None:
+    with stream:
+        for line in stream:
+            said.put(line)
+    said.put(b"")
+
+
+def _next(said: SimpleQueue[bytes], file: SourceFile) -> bytes:
+    """Return the next line, or nothing at the end."""
+    until = time.monotonic() + _MAX_SECONDS
+    while time.monotonic() < until:
+        file.reading.check()
         try:
-            document = pdfium.PdfDocument(data)
-        except pdfium.PdfiumError as error:
-            if getattr(error, "err_code", None) == _PASSWORD or "password" in str(error).lower():
-                raise Unreadable(
-                    "PDF", "encrypted", "remove its password first: `qpdf --decrypt --password=... FILE open.pdf`"
-                ) from error
-            return None
-        try:
-            return [_page(document, number, file, notes) for number in range(len(document))]
-        finally:
-            document.close()
-
-
-def _page(document: Any, number: int, file: SourceFile, notes: list[str]) -> dict[str, Any]:
-    pdfium = library("pypdfium2")
-    file.reading.check()
-    drawn: dict[str, Any] = {}
-    try:
-        page = document[number]
-        text_page = page.get_textpage()
-        text = text_page.get_text_bounded()
-        text_page.close()
-        if not text.strip() and next(page.get_objects(_DRAWINGS, max_depth=1), None) is not None:
-            width, height = page.get_size()
-            scale = MAX_EDGE / max(width, height, 1)
-            drawn = {_DRAWN: (round(width * scale), round(height * scale))}
-        page.close()
-    except pdfium.PdfiumError:
-        notes.append(f"left out: page {number + 1}, which is damaged")
-        text = ""
-    return {"page": number + 1, "text": text.replace("\r\n", "\n").replace("\ufffe", ""), **drawn}
-
-
-def _repaired(data: bytes) -> bytes:
-    """Return the file with a new table of its objects. Raises `Unreadable` if nothing of it can be saved."""
-    try:
-        pikepdf = library("pikepdf")
-    except MissingDependency:
-        raise _damaged() from None
-    try:
-        with pikepdf.open(io.BytesIO(data), suppress_warnings=True) as opened:
-            saved = io.BytesIO()
-            opened.save(saved)
-            return saved.getvalue()
-    except (pikepdf.PdfError, ValueError, RuntimeError, RecursionError) as error:
-        raise _damaged() from error
+            return said.get(timeout=_LOOK)
+        except Empty:
+            continue
+    raise Unreadable(
+        "PDF",
+        f"has a page that takes more than {_MAX_SECONDS:g} s",
+        "extract its text first: `pdftotext FILE a.txt`",
+    )
 
 
 def _damaged() -> Unreadable:

@@ -12,6 +12,9 @@ from rlm_langchain.context.images import MAX_EDGE, MAX_PIXELS
 MAX_PNG_BYTES = 1 << 20
 """Largest picture that is sent as PNG, which keeps every pixel; a larger one is sent as JPEG."""
 JPEG_QUALITY = 85
+MAX_SCANS = 100
+"""Most scans of a JPEG: progressive ones have about ten."""
+_SCAN = b"\xff\xda"
 _HEAD = 1_024
 """Bytes among which a PDF begins: there may be white space before it."""
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
@@ -32,13 +35,13 @@ def scaled(data: bytes, page: int | None = None) -> ScaledImage:
 
     Raises `ValueError` for one that is damaged or too large, with the reason.
     """
-    with _LOCK:
-        if data[:_HEAD].lstrip().startswith(b"%PDF-") != (page is not None):
-            raise ValueError("only the handle of a page of a PDF has a page: pass it unchanged")
-        if page is not None:
-            from rlm_langchain.context.formats.pdf import image
+    if data[:_HEAD].lstrip().startswith(b"%PDF-") != (page is not None):
+        raise ValueError("only the handle of a page of a PDF has a page: pass it unchanged")
+    if page is not None:
+        from rlm_langchain.context.formats.pdf import drawn
 
-            return _encoded(image(data, page), is_jpeg=False)
+        data = drawn(data, page)
+    with _LOCK:
         picture, is_jpeg = _opened(data)
         return _encoded(picture, is_jpeg=is_jpeg)
 
@@ -46,6 +49,8 @@ def scaled(data: bytes, page: int | None = None) -> ScaledImage:
 def _opened(data: bytes) -> tuple[Any, bool]:
     """Return a picture in RGB, and whether it was a JPEG."""
     pillow, operations = library("PIL.Image"), library("PIL.ImageOps")
+    if data.startswith(b"\xff\xd8") and data.count(_SCAN) > MAX_SCANS:
+        raise ValueError(f"it is a JPEG of more than {MAX_SCANS} scans, each of which goes through all pixels")
     try:
         picture = pillow.open(io.BytesIO(data), formats=_FORMATS)
         size, is_jpeg = picture.width * picture.height, picture.format == "JPEG"

@@ -13,13 +13,16 @@ from rlm_langchain.context.describe import count, list_keys, quoted
 from rlm_langchain.context.formats.cells import Cells
 from rlm_langchain.context.formats.parsed import MAX_UNPACKED_BYTES, Parsed, SourceFile, Unreadable, library
 
+_TEXTS = "xl/sharedStrings.xml"
 _MAX_SHEETS = 8
 """Number of sheets that are described."""
 _MAX_CELLS = 10_000_000
 """Most cells of a sheet, empty ones included, which the library keeps in memory too."""
-_FAR = re.compile(rb"""\br\s*=\s*["'](?:([A-Z]{2,3})(\d+)|[A-Z]?(\d{5,7}))["']""")
+_FAR = re.compile(rb"""R=["'](?:([A-Z]{2,})(\d+)|[A-Z]?(\d{5,}))["']""")
 """A cell or a row of a sheet that is far from its beginning: beyond column Z, or beyond row 9,999."""
-_OVERLAP = 100
+_SHARED = re.compile(rb"V>([^<]+)<")
+"""What is in a cell: if that is a text, its number among the texts that all cells share."""
+_BLANKS, _OVERLAP = b" \t\r\n", 10_000
 """Bytes of a block that are looked at again with the next one, because its end may cut a match."""
 
 
@@ -61,6 +64,9 @@ def _kind(data: bytes, extent: _Extent) -> str:
             if "xl/workbook.bin" in names:
                 raise Unreadable("XLSB workbook", "", "save it as .xlsx first: `soffice --convert-to xlsx FILE`")
             kind = "ODS workbook" if "content.xml" in names else "XLSX workbook"
+            if _TEXTS in names and archive.getinfo(_TEXTS).file_size <= MAX_UNPACKED_BYTES:
+                with archive.open(_TEXTS) as member:
+                    extent.share(member.read(MAX_UNPACKED_BYTES))
             for name in names:
                 with archive.open(name) as member:
                     extent.check(member, kind)
@@ -74,7 +80,13 @@ class _Extent:
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
-        self._size = 0
+        self._size = self._shown = 0
+        self._lengths: list[int] = []
+        """Bytes of the texts that cells share. Each cell gets a copy."""
+
+    def share(self, texts: bytes) -> None:
+        """Take the part of a workbook that has these texts."""
+        self._lengths = [*map(len, texts.split(b"</si>"))]
 
     def check(self, member: IO[bytes], kind: str) -> None:
         """Raise `Unreadable` for a part that unpacks to too much, or a sheet with a cell that is too far away."""
@@ -82,15 +94,17 @@ class _Extent:
         while block := member.read(BLOCK_BYTES * 4):
             self._file.reading.check()
             self._size += len(block)
+            block = block.translate(None, _BLANKS).upper()
             if self._size > 2 * MAX_UNPACKED_BYTES:
                 raise Unreadable(kind, "unpacks to too much", "save the sheet that you need as CSV, and give that")
             for found in _FAR.finditer(rest + block):
                 columns = max(columns, found[1] or b"", key=lambda letters: (len(letters), letters))
                 rows = max(rows, int(found[2] or found[3]))
             for letter in range(ord("Z"), columns[0], -1) if len(columns) == 1 else ():
-                if b'r="%c' % letter in block or b"r='%c" % letter in block:
+                if b'R="%c' % letter in block or b"R='%c" % letter in block:
                     columns = bytes([letter])
                     break
+            self._count(rest, block, kind)
             rest = block[-_OVERLAP:]
             if rows * _number(columns) > _MAX_CELLS:
                 raise Unreadable(
@@ -98,6 +112,21 @@ class _Extent:
                     f"has a sheet of {rows:,} rows and {_number(columns):,} columns",
                     f"more than {_MAX_CELLS:,} cells cannot be read; save the part that you need as CSV",
                 )
+
+    def _count(self, rest: bytes, block: bytes, kind: str) -> None:
+        """Count the bytes of shared texts that cells show. Raises `Unreadable` for too many."""
+        if not self._lengths:
+            return
+        for found in _SHARED.finditer(rest[-20:] + block):
+            number = found[1]
+            if not number.isdigit():
+                self._shown += max(self._lengths) if b"&" in number else 0
+            elif len(number) < 8 and int(number) < len(self._lengths):
+                self._shown += self._lengths[int(number)]
+        if self._shown > 4 * MAX_UNPACKED_BYTES:
+            raise Unreadable(
+                kind, "repeats its texts too often", "save the sheet that you need as CSV, and give that"
+            )
 
 
 def _number(letters: bytes) -> int:

@@ -25,10 +25,10 @@ from rlm_langchain.context.formats.parsed import (
     dumps,
     with_article,
 )
-from rlm_langchain.context.formats.table import FORMATS, read_as, too_long
+from rlm_langchain.context.formats.table import FORMATS, misread, read_as, too_long
 from rlm_langchain.context.images import Images
 from rlm_langchain.context.reference import StoreWriter, with_images, with_notes
-from rlm_langchain.errors import InputError
+from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.types import ContextRef
 
 FIRST_CHARS, LAST_CHARS = 200, 90
@@ -120,6 +120,10 @@ def _stored(file: SourceFile, key: str, store_writer: StoreWriter) -> dict[str, 
             blob = writer.commit()
     except TooLong:
         return too_long(file, FORMATS[key])
+    except (RLMError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - as in `read_as`, of a reader that reads while it is asked for more
+        return misread(key, error)
     is_text = parsed.shape == "str"
     return {
         "sha256": blob.sha256,

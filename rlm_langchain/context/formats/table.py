@@ -16,6 +16,7 @@ from rlm_langchain.context.formats.parsed import (
     TooLong,
     Unreadable,
 )
+from rlm_langchain.errors import RLMError
 
 
 class Format(NamedTuple):
@@ -30,26 +31,26 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "csv": Format("delimited", "read_csv", is_text=True),
-    "tsv": Format("delimited", "read_tsv", is_text=True),
+    "csv": Format("delimited", "read_csv", 2, is_text=True),
+    "tsv": Format("delimited", "read_tsv", 2, is_text=True),
     "json": Format("json_files", "read_json", is_text=True),
     "jsonl": Format("json_files", "read_lines", is_text=True),
     "ipynb": Format("json_files", "read_notebook", is_text=True),
-    "html": Format("markup", "read_html", is_text=True),
-    "eml": Format("mail", "read_eml", is_text=True),
-    "mbox": Format("mail", "read_mbox", is_text=True),
-    "chat": Format("mail", "read_chat", is_text=True),
+    "html": Format("markup", "read_html", 2, is_text=True),
+    "eml": Format("mail", "read_eml", 2, is_text=True),
+    "mbox": Format("mail", "read_mbox", 2, is_text=True),
+    "chat": Format("mail", "read_chat", 2, is_text=True),
     "rtf": Format("markup", "read_rtf"),
     "epub": Format("markup", "read_epub"),
-    "pdf": Format("pdf", "read", version=2),
-    "docx": Format("office", "read_docx"),
-    "pptx": Format("office", "read_pptx"),
-    "odt": Format("office", "read_odt"),
-    "odp": Format("office", "read_odp"),
+    "pdf": Format("pdf", "read", 2),
+    "docx": Format("office", "read_docx", 2),
+    "pptx": Format("office", "read_pptx", 2),
+    "odt": Format("office", "read_odt", 2),
+    "odp": Format("office", "read_odp", 2),
     "sheets": Format("sheets", "read"),
     "parquet": Format("columnar", "read_parquet"),
     "arrow": Format("columnar", "read_arrow"),
-    "sqlite": Format("databases", "read"),
+    "sqlite": Format("databases", "read", 2),
     "zip": Format("archives", "read_zip"),
     "tar": Format("archives", "read_tar"),
     "gz": Format("archives", "read_gz"),
@@ -78,7 +79,19 @@ def read_as(file: SourceFile, key: str) -> Parsed | AsText:
         parsed: Parsed | AsText = read(file)
     except TooLong:
         return too_long(file, found)
+    except (RLMError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - libraries raise anything for files that are made to mislead them
+        return misread(key, error)
     return parsed
+
+
+def misread(key: str, error: Exception) -> AsText:
+    """Return the note of a file that its reader fails on, and which is read as text instead. Raises `Unreadable`
+    for formats that are no text."""
+    if FORMATS[key].is_text:
+        return AsText(f"it cannot be read as {key} ({type(error).__name__}), so it is read as text")
+    raise Unreadable(f"{key} file", "damaged", "get it again where it came from, or save it again") from error
 
 
 def too_long(file: SourceFile, found: Format) -> AsText:

@@ -106,12 +106,12 @@ def as_input_error(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file or folder {one_line(name)}: check the name") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} cannot be decoded ({error.reason}): open it in binary mode") from error
+        raise InputError(f"{one_line(name)} cannot be decoded ({error.reason}): open it in binary mode") from error
     except OSError as error:
         way_out = _REMEDIES.get(error.errno or 0, "check its permissions")
         raise InputError(f"cannot read {one_line(name)} ({error.strerror or error}): {way_out}") from error
     except ValueError as error:
-        raise InputError(f"cannot read {name}: {error}") from error
+        raise InputError(f"cannot read {one_line(name)}: {error}") from error
 
 
 ReadBlock = Callable[[], Any]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlm_langchain.batch import questions
 from rlm_langchain.batch.purse import Account, Purse
+from rlm_langchain.batch.questions import Questions
+from rlm_langchain.batch.results import ResultFile
 from rlm_langchain.budget.budget import Budget
-from rlm_langchain.errors import ConfigurationError
+from rlm_langchain.errors import ConfigurationError, InputError
 from rlm_langchain.types import Usage
 
 PLACES = 16
@@ -115,6 +123,83 @@ def test_what_is_not_known_counts_as_spent() -> None:
     dollars = Account(Purse(usd=5.0), spent=Usage(1, cost=None))
     assert dollars.grant("a", Budget(), 1) is None
     assert dollars.empty() == "usd"
+
+
+LARGE = "9" * 5_000
+
+
+class _Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        f'{{"id": {LARGE}, "query": "x"}}',
+        f'{{"id": {LARGE[:30]}, "query": "x"}}',
+        f'{{"id": 1, "query": "x", "context": [{LARGE}]}}',
+        f'{{"id": 1, "query": "x", "budget": {{"usd": {LARGE[:400]}}}}}',
+        f'{{"id": 1, "query": "x", "budget": {{"calls": {LARGE[:400]}}}}}',
+        '{"id": 1, "query": "x", "budget": {"usd": 1e999}}',
+        '{"id": 1, "query": "x", "budget": 0}',
+        '{"id": 1, "query": "x", "budget": ""}',
+        {"id": 10**5_000, "query": "x"},
+        {"id": 1, "query": "x", "context": 10**5_000},
+        {"id": 1, "query": "x", "context": _Unshowable()},
+        {"id": _Unshowable(), "query": "x"},
+    ],
+    ids=lambda row: str(row)[:30] if isinstance(row, str) else "of Python",
+)
+def test_values_that_no_row_can_have_are_mistakes_of_the_row(row: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(str(row) if isinstance(row, str) else "")
+    with pytest.raises(
+        InputError, match=r"nothing was asked or paid for, because .* has mistakes:\n +(line|row) 1: "
+    ):
+        Questions(path if isinstance(row, str) else [row], "campaign").check(Budget())
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "endless line"])
+def test_questions_and_results_are_files_with_an_end(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(questions, "MAX_LINE", 1_000)
+    path = {"device": Path("/dev/zero"), "folder": tmp_path}.get(kind, tmp_path / "rows.jsonl")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless line":
+        path.write_text('{"id": 1, "query": "' + "x" * 1_000)
+    with pytest.raises(InputError, match="is no file" if kind != "endless line" else "has more than"):
+        Questions(path, "campaign").check(Budget())
+    if kind != "endless line":
+        with pytest.raises(InputError, match="is no file"):
+            ResultFile(path).read("campaign", {})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cost": -1_000.0},
+        {"cost": math.nan},
+        {"cost": math.inf},
+        {"cost": "1"},
+        {"cost": True},
+        {"calls": -5},
+        {"calls": True},
+        {"output": 10**400},
+        {"input": 1.5},
+    ],
+    ids=str,
+)
+def test_a_result_with_an_impossible_usage_is_not_one(wrong: dict[str, Any], tmp_path: Path) -> None:
+    usage = {"calls": 1, "input": 1, "cached": 0, "output": 1, "cost": 0.5, "estimated": False}
+    row = {"thread": "campaign/1", "question": "x", "status": "complete", "usage": {"root": usage, "sub": usage}}
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{json.dumps(row)}\n")
+    assert set(ResultFile(path).read("campaign", {})) == {"campaign/1"}
+    row["usage"]["sub"] = {**usage, **wrong}  # type: ignore[index]
+    path.write_text(f"{json.dumps(row)}\n")
+    with pytest.raises(InputError, match="is not a result of the batch"):
+        ResultFile(path).read("campaign", {})
 
 
 def test_a_purse_is_checked() -> None:

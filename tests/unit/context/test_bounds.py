@@ -488,6 +488,13 @@ def test_a_name_that_moves_a_terminal_is_told_as_its_escapes(store, tmp_path, na
         assert not set("\n\t\x1b\x07\u202e") & set(told)
 
 
+def test_a_path_that_no_file_can_have_is_told_as_its_escapes(store):
+    for name in ("a\0b", "\x1b[2J\0", "\u202e\0"):
+        with pytest.raises(InputError) as refused:
+            store.reference(Path(name))
+        assert not set("\0\x1b\u202e") & set(str(refused.value))
+
+
 def test_many_long_odd_names_fit_into_what_is_told(store, tmp_path):
     folder = folder_of(tmp_path)
     for number in range(40):

@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import sqlite3
+import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from rlm_langchain.context.formats import databases, parsed, table
+from rlm_langchain.context.decoding import BLOCK_BYTES
+from rlm_langchain.context.formats import archives, databases, parsed, table
+from rlm_langchain.context.formats import mail as mails
+from rlm_langchain.context.formats.parsed import SourceFile
+from rlm_langchain.context.images import Images
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError, MissingDependency
-from tests.kinds import MEMBERS, PAGES, TABLE, TEXT, database, mail, pdf, tarred, xlsx, zipped
+from tests.kinds import MEMBERS, PAGES, TABLE, TEXT, W, database, mail, pdf, tarred, xlsx, zipped
 
 
 @pytest.fixture
@@ -57,12 +64,26 @@ def changed(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
 
-def far_cell() -> bytes:
+def far_cell(row: str = "1048576", cell: str = 'r="XFD1048576"') -> bytes:
     members = zipfile.ZipFile(io.BytesIO(xlsx({"Orders": TABLE})))
     parts = {name: members.read(name) for name in members.namelist()}
     sheet = "xl/worksheets/sheet1.xml"
-    last = b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData>'
+    last = f'<row r="{row}"><c {cell}><v>1</v></c></row></sheetData>'.encode()
     return zipped({**parts, sheet: parts[sheet].replace(b"</sheetData>", last)})
+
+
+def shared_text(cells: int) -> bytes:
+    members = zipfile.ZipFile(io.BytesIO(xlsx({"Orders": TABLE})))
+    parts = {name: members.read(name) for name in members.namelist()}
+    rows = "".join(f'<row r="{n}"><c r="A{n}" t="s"><v>0</v></c></row>' for n in range(1, cells))
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    return zipped(
+        {
+            **parts,
+            "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{space}"><sheetData>{rows}</sheetData></worksheet>',
+            "xl/sharedStrings.xml": f'<sst xmlns="{space}"><si><t>{"x" * 1_000_000}</t></si></sst>',
+        }
+    )
 
 
 def shop(tmp_path: Path) -> bytes:
@@ -86,6 +107,14 @@ COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
         ("a.zip", lambda: zipped(MEMBERS)[:-30], "is a damaged ZIP archive"),
         ("a.xlsx", lambda: xlsx({"Orders": TABLE})[:-50], "is a damaged XLSX workbook"),
         ("a.xlsx", far_cell, "has a sheet of 1,048,576 rows and 16,384 columns"),
+        ("a.xlsx", lambda: far_cell(cell='r="xfd1048576"'), "has a sheet of 1,048,576 rows and 16,384 columns"),
+        (
+            "a.xlsx",
+            lambda: far_cell("000001048576", "r\n = 'XFD1'"),
+            "has a sheet of 1,048,576 rows and 16,384 columns",
+        ),
+        ("a.xlsx", lambda: far_cell("1048576", "r='n1048576'"), "has a sheet of 1,048,576 rows and 14 columns"),
+        ("a.xlsx", lambda: shared_text(1_100), "repeats its texts too often"),
         ("a.docx", lambda: COMPOUND + "EncryptedPackage".encode("utf-16-le"), "is an encrypted Office document"),
         ("a.doc", lambda: COMPOUND + "WordDocument".encode("utf-16-le"), "soffice --convert-to docx"),
         ("a.parquet", lambda: b"PAR1" + bytes(50) + b"PAR1", "is a damaged Parquet file"),
@@ -151,6 +180,224 @@ def test_what_was_guessed_left_out_or_replaced_is_said_and_refused_under_strict(
     else:
         with pytest.raises(InputError):
             read(name, data, strict=True)
+
+
+def word(body: str) -> bytes:
+    return zipped({"word/document.xml": f"<w:document {W}><w:body>{body}</w:body></w:document>"})
+
+
+def open_document(body: str) -> bytes:
+    names = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "text", "table")
+    )
+    kind = "application/vnd.oasis.opendocument.text"
+    text = f"<a {names}><office:text>{body}</office:text></a>"
+    return zipped({"mimetype": kind, "content.xml": text}, stored="mimetype")
+
+
+def slides(shapes: str) -> bytes:
+    a, p = (f"http://schemas.openxmlformats.org/{kind}ml/2006/main" for kind in ("drawing", "presentation"))
+    r = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    slide = f'<p:sld xmlns:a="{a}" xmlns:p="{p}" xmlns:r="{r}">{{}}</p:sld>'
+    return zipped(
+        {
+            "ppt/presentation.xml": slide.format('<p:sldId r:id="r1"/>'),
+            "ppt/_rels/presentation.xml.rels": '<a><b Id="r1" Type="a/slide" Target="s.xml"/></a>',
+            "ppt/s.xml": slide.format(shapes),
+        }
+    )
+
+
+def within(levels: int, *tags: str) -> str:
+    """Elements inside each other, with a `{}` in the innermost one."""
+    opening, closing = "".join(f"<{tag}>" for tag in tags), "".join(f"</{tag.split()[0]}>" for tag in tags[::-1])
+    return opening * levels + "{}" + closing * levels
+
+
+RUN = "<w:p><w:r><w:t>once</w:t></w:r></w:p>"
+CELL = "table:table-cell"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.docx", word(within(60, "w:tbl", "w:tr", "w:tc").format(RUN))),
+        ("a.docx", word(within(40, "w:p", "w:r", "w:pict", "w:txbxContent").format(RUN))),
+        (
+            "a.odt",
+            open_document(within(60, "table:table", "table:table-row", CELL).format("<text:p>once</text:p>")),
+        ),
+        ("a.pptx", slides(within(200, "p:sp").format("<a:p><a:t>once</a:t></a:p>"))),
+        ("a.pptx", slides(within(60, "a:tbl", "a:tr", "a:tc").format("<a:p><a:t>once</a:t></a:p>"))),
+        ("a.html", within(60, "table", "tr", "td").format("once")),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 9 else "",
+)
+def test_what_is_nested_is_read_once(read, name, data):
+    assert str(read(name, data)[0]).count("once") in (1, 2)  # a slide's title is also in its text
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.docx", lambda: word('<w:p><w:pPr><w:outlineLvl w:val="x"/></w:pPr></w:p>')),
+        ("a.odt", lambda: open_document(f'<text:p>a<text:s text:c="{"9" * 5_000}"/></text:p>')),
+        ("a.odt", lambda: open_document('<text:h text:outline-level="x">a</text:h>')),
+        ("a.pptx", lambda: zipped({"ppt/presentation.xml": "<a/>", "ppt/_rels/presentation.xml.rels": "<a><b/><!-- --></a>"})),
+        ("a.rtf", lambda: "{\\rtf1 \\u99999999999999999999 x}"),
+    ],
+)  # fmt: skip
+def test_whatever_a_reader_fails_on_is_a_damaged_file(read, name, data):
+    with pytest.raises(InputError, match="is a damaged"):
+        read(name, data())
+
+
+def test_a_text_that_its_reader_fails_on_stays_a_text(read):
+    nested = "From: a\nContent-Type: message/rfc822\n\n" * 2_000
+    text, about = read("a.eml", nested)
+    assert text == nested
+    assert "it cannot be read as eml (RecursionError), so it is read as text" in about
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+def test_what_is_only_asked_to_be_repeated_is_bounded(read, levels):
+    cell = f'{CELL} table:number-columns-repeated="1000"'
+    tables = within(levels, "table:table", "table:table-row", cell).format("<text:p>x</text:p>")
+    with pytest.raises(InputError, match="more than 128 MB as a value"):
+        read("a.odt", open_document(tables))
+
+
+@pytest.mark.parametrize("kind", ["html", "docx"])
+def test_a_table_with_one_long_row_is_not_filled_up(read, kind):
+    row = {
+        "html": lambda number: f"<tr>{'<td>x' * number}",
+        "docx": lambda number: f"<w:tr>{'<w:tc><w:p><w:r><w:t>x</w:t></w:r></w:p></w:tc>' * number}</w:tr>",
+    }[kind]
+    rows = row(3_000) + row(1) * 3_000
+    text, _ = read(f"a.{kind}", f"<table>{rows}</table>" if kind == "html" else word(f"<w:tbl>{rows}</w:tbl>"))
+    assert text.count("x") == 6_000
+    assert len(text) < 100_000
+
+
+def test_a_header_that_is_made_long_is_left_as_it_is_written(read):
+    many, mail = "a@b.c," * 50_000, "Subject: x\nContent-Type: text/plain; {}\n\nfine"
+    for header in ("To", "Cc", "From", "Subject"):
+        found, about = read("a.eml", f"Date: Mon, 1 Jan 2024 10:00:00 +0000\n{header}: {many}\n\nfine")
+        assert (found[header.lower()], found["text"]) == (many, "fine")
+        assert "1 header too long to be decoded, left as written" in about
+    for parameters in ("a*0*=x;" * 20_000, "c=" + '"' * 60_000):
+        assert read("a.eml", mail.format(parameters))[0]["text"] == "fine"
+
+
+@pytest.mark.parametrize("name", ["punycode", "idna", "unicode_escape", "hex", "undefined"])
+def test_a_codec_that_is_no_encoding_of_a_text_is_not_used(read, name):
+    text = "a" * 200_000 + "-" + "b" * 200_000 + "\\ud800"
+    assert text in read("a.html", f'<meta charset="{name}"><p>{text}')[0]
+    assert read("a.eml", f"Subject: x\nContent-Type: text/plain; charset={name}\n\n{text}")[0]["text"] == text
+
+
+def test_attachments_of_a_mail_have_one_allowance(read, monkeypatch):
+    monkeypatch.setattr(parsed, "FREE_BYTES", 1 << 20)
+    message = mail(1, b"text", "a.txt")
+    for number in range(8):
+        data = gzip.compress(bytes(1 << 19).replace(b"\0", b"x"))
+        message.add_attachment(data, maintype="application", subtype="gzip", filename=f"{number}.txt.gz")
+    found, about = read("a.eml", message.as_bytes())
+    assert sum(one["content"] is not None for one in found["attachments"]) < 6
+    assert "left out:" in about
+
+
+def test_the_first_line_of_a_text_is_looked_at_once(read):
+    line = "From a" + "00:00" * 1_600
+    assert read("a.txt", line)[0] == line
+    assert read("b.txt", "From a@b Mon Jan  1 10:00:00 2024\nSubject: x\n\nfine")[0][0]["subject"] == "x"
+
+
+def test_many_columns_of_one_name_are_named_at_once(read):
+    value, _ = read("a.csv", ",".join("c" for _ in range(20_000)) + "\n1\n")
+    assert list(value[0])[::19_999] == ["c", "c_20000"]
+
+
+def test_nothing_that_a_database_says_is_computed(read, tmp_path):
+    path = tmp_path / "made.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE a (x, y GENERATED ALWAYS AS (hex(zeroblob(x))), z AS (x + 1) STORED)")
+        connection.execute("INSERT INTO a (x) VALUES (400000000)")
+        connection.execute("CREATE VIRTUAL TABLE b USING fts5(t)")
+        connection.execute("PRAGMA writable_schema = ON")
+        hidden = "CREATE /* */ VIRTUAL TABLE b USING fts5(t)"
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'b'", (hidden,))
+    connection.close()
+    value, about = read("a.db", path.read_bytes())
+    assert value["a"] == [{"x": 400000000, "z": 400000001}]
+    assert "b" not in value
+    assert 'left out: 1 computed column of "a" ("y")' in about
+
+
+def endless_pdf() -> bytes:
+    """A page that draws a form, which draws another one ten times, and so on: ten to the twelfth words."""
+    form = b"<</Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</Font<</F1 3 0 R>>/XObject<</F %d 0 R>>>>"
+    drawn = b"BT /F1 12 Tf (x) Tj ET " + b"/F Do " * 10
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count 1/Kids[4 0 R]>>",
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Resources<</XObject<</F 6 0 R>>>>/Contents 5 0 R>>",
+        b"<</Length 60>>stream\n" + b"/F Do " * 10 + b"\nendstream",
+        *(form % (n + 1) + b"/Length %d>>stream\n%s\nendstream" % (len(drawn), drawn) for n in range(6, 18)),
+    ]
+    body = b"".join(b"%d 0 obj\n%s\nendobj\n" % numbered for numbered in enumerate(objects, 1))
+    return b"%PDF-1.4\n" + body + b"trailer<</Size 18/Root 1 0 R>>\n%%EOF\n"
+
+
+def test_a_page_without_an_end_ends_with_the_time_of_the_run(store, tmp_path):
+    (tmp_path / "a.pdf").write_bytes(endless_pdf())
+    with pytest.raises(InputError, match="not read to its end in the time of the run"):
+        store.reference(tmp_path / "a.pdf", seconds=1.0)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_parts_that_are_empty_take_their_time_too(pack, store):
+    kind = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
+    looks, data = list[int](), pack(b"") * 20_000 + pack(b"text")
+    file = SourceFile.of_bytes(
+        data, f"a.{kind}", parsed.Reading(Images(store.images), check=lambda: looks.append(1))
+    )
+    assert table.parsed_of(file).whole() == "text"
+    assert len(looks) > file.size // BLOCK_BYTES + 10
+
+
+@pytest.mark.parametrize("held", ["zip", "tar.gz", "eml"])
+def test_values_in_an_archive_are_together_no_larger_than_one_may_be(read, monkeypatch, held):
+    monkeypatch.setattr(parsed, "MAX_VALUE_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_VALUE_BYTES", 1 << 20)
+    monkeypatch.setattr(mails, "MAX_VALUE_BYTES", 1 << 20)
+    rows = b"a,b\n" + b"1,2\n" * 9_000
+    several = {f"{n}.csv": rows for n in range(9)}
+    message = mail(1, rows, "0.csv")
+    for name, data in several.items():
+        message.add_attachment(data, maintype="text", subtype="csv", filename=name)
+    data = {"zip": lambda: zipped(several), "tar.gz": lambda: tarred(several, "w:gz"), "eml": message.as_bytes}[
+        held
+    ]()
+    if held == "eml":
+        assert "so it is read as text" in read("a.eml", data)[1]
+    else:
+        with pytest.raises(InputError, match="MB as a value"):
+            read(f"a.{held}", data)
+    with pytest.raises(InputError, match="MB as a value"):
+        read("b.zip", zipped({"a.csv": b"a,b\n" + b"1,2\n" * 99_000}))
+
+
+def test_members_of_one_name_are_numbered_at_once(read):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for _ in range(9_000):
+            archive.addfile(tarfile.TarInfo("a.txt"))
+    with pytest.raises(InputError):
+        read("a.zip", b"PK\3\4")
+    value, _ = read("a.tar", data.getvalue())
+    assert [*value][::8_999] == ["a.txt", "a.txt (9000)"]
 
 
 def test_a_pdf_that_is_cut_is_repaired_and_that_is_said(read):

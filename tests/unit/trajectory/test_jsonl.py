@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str, wrong: str
     with pytest.raises(InputError, match=wrong) as caught:
         read_trace(path)
     assert "line 2 of" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("path", "../../x"), ("path", "0/" * 5_000 + "0"), ("path", "9" * 5_000), ("path", "-1"), ("time", math.nan)],
+)
+def test_a_place_or_a_number_that_no_run_has_is_no_record(tmp_path: Path, field: str, value: object) -> None:
+    record = {**RecordBuilder().note("a").records[0], field: value}
+    (tmp_path / "t.jsonl").write_text(f"{json.dumps(record)}\n")
+    with pytest.raises(InputError, match=r"line 1 of .* is not a record"):
+        read_trace(tmp_path / "t.jsonl")
 
 
 def test_a_file_that_cannot_be_read_or_is_empty_is_named(tmp_path: Path) -> None:
