@@ -75,9 +75,12 @@ class VisionCall(ModelCall):
             return await super()._ask(request, config)
         async with _LIMITER.of_this_loop():
             try:
-                images = await asyncio.to_thread(self._images)
+                async with asyncio.timeout(self.tree.ledger.seconds_left()):
+                    images = await asyncio.to_thread(self._images)
             except ValueError as error:
                 return CallResult(None, f"not asked: {error}")
+            except TimeoutError:
+                return CallResult(None, "not asked: the time of the run is over", refused="seconds")
             message = message_with_images(self._prompt(), images)
             return await super()._ask(replace(request, messages=[message]), config)
 
