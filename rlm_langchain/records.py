@@ -160,13 +160,16 @@ class CallRecord(Checksummed):
     call: int
     """Number of the call, from 0 over the whole run. The path of its child run is `path/call`."""
     kind: str
-    """Kind of the call: `llm` (a model), `rlm` (a child run), `tool`, `search`, or a kind that a plug-in adds."""
+    """Kind of the call: `llm` (a model), `vision` (a model, with pictures), `rlm` (a child run), `tool`, `search`,
+    or a kind that a plug-in adds."""
     prompt_sha256: str
     """SHA-256 of everything that decides the answer: kind, prompt and context."""
     prompt_chars: int
     """Characters of prompt and context together."""
     preview: str
     """The first characters of the prompt."""
+    images: NotRequired[list[str]]
+    """Names of the pictures that were asked about. Their bytes are in no record."""
     value: Plain
     """The answer; None when the call failed. With `value_ref`, in short."""
     error: str | None

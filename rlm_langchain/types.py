@@ -146,10 +146,11 @@ class Call:
     """A request from code in the sandbox to the host."""
 
     kind: str
-    """`llm`: one model call. `rlm`: a child run. `budget`: the rest of the budget. Plug-ins may add kinds."""
+    """`llm`: one model call. `vision`: one with pictures. `rlm`: a child run. `budget`: the rest of the budget.
+    Plug-ins may add kinds."""
     prompt: str
     context: str | list[Any] | dict[str, Any] | Excerpt | None = None
-    """The context of a child run."""
+    """The context of a question. Of `vision`: `{"images": [handles], "context": ...}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +294,8 @@ class ContextRef(TypedDict):
     """What was left out, replaced, guessed or repaired. Absent if nothing was."""
     names: NotRequired[list[str]]
     """Keys of a dict of named contexts, which are variables of the REPL, too."""
+    images: NotRequired[int]
+    """Number of pictures in it, of each of which the REPL has a handle. Absent if there are none."""
     signature: NotRequired[str]
     """Proof that a context store of this home made the reference (`context/signing.py`). Without a valid one, a
     dict that looks like a reference is treated as data."""

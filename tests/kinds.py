@@ -381,6 +381,15 @@ CHAT = (
 )
 
 
+def picture(form: str, size: tuple[int, int] = (60, 40), mode: str = "RGB", **options: Any) -> bytes:
+    """A black picture in a format of Pillow; `PDF` is a scanned page."""
+    from PIL import Image
+
+    saved = io.BytesIO()
+    Image.new(mode, size).save(saved, format=form, **options)
+    return saved.getvalue()
+
+
 def data(content: str | bytes, encoding: str = "utf-8") -> Callable[[Path], object]:
     """A function that writes these bytes."""
     return lambda path: path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
@@ -421,6 +430,17 @@ KINDS = (
     Kind("Arrow", "orders.arrow", arrow(_arrow), WHERE.format("it"), REFUNDS),
     Kind("SQLite", "shop.db", database, WHERE.format("it['orders']"), REFUNDS, "left out: 1 view"),
     Kind("PDF", "lease.pdf", data(pdf(PAGES)), "[page['page'] for page in it if '300 euros' in page['text']]", [3]),
+    Kind(
+        "scanned PDF", "scan.pdf", made(lambda: picture("PDF")), "it[0]['image']['page']", 1, 'each has an "image"'
+    ),
+    Kind(
+        "picture",
+        "photo.png",
+        made(lambda: picture("PNG")),
+        "[it['format'], it['width'], it['name']]",
+        ["PNG", 60, "photo.png"],
+        "60 x 40 pixels",
+    ),
     Kind(
         "DOCX",
         "lease.docx",

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob, BlobStore
+from rlm_langchain.context.images import ImageStore
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
@@ -24,6 +25,7 @@ class StoreWriter:
     """Everything that a source needs to make a reference."""
 
     blobs: BlobStore
+    images: ImageStore
     strict: bool
     """Whether to refuse what cannot be decoded, instead of replacing and counting it."""
     max_stream_bytes: int = MAX_STREAM_BYTES
@@ -71,6 +73,11 @@ def with_notes(ref: ContextRef, notes: Sequence[str]) -> ContextRef:
         "about": describe.join_parts(ref["about"][:MAX_NOTES_CHARS], cut),
         "notes": [*ref.get("notes", ()), *kept, *more],
     }
+
+
+def with_images(ref: ContextRef, count: int) -> ContextRef:
+    """Return the reference with the number of pictures in the context."""
+    return {**ref, "images": count} if count else ref
 
 
 def text_reference(blob: Blob, characters: int, note: str = "", *notes: str) -> ContextRef:

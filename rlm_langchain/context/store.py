@@ -16,6 +16,7 @@ from typing import Any
 from rlm_langchain.context import beneath
 from rlm_langchain.context.blobs import BlobStore, Collected
 from rlm_langchain.context.describe import type_of_text
+from rlm_langchain.context.images import ImageStore
 from rlm_langchain.context.opening import open_reference, read_context
 from rlm_langchain.context.reference import MAX_STREAM_BYTES, Source, StoreWriter
 from rlm_langchain.context.sanitize import one_line
@@ -95,7 +96,9 @@ class ContextStore:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = home() if root is None else root.absolute()
-        self._blobs = BlobStore(self.root / "contexts")
+        self.folder = self.root / "contexts"
+        self._blobs = BlobStore(self.folder)
+        self.images = ImageStore(self.root)
 
     def reference(self, context: Any, *, strict: bool = False, seconds: float | None = None) -> ContextRef | None:
         """Return a reference to a value. None for None and for an empty text, list or dict.
@@ -153,7 +156,7 @@ class ContextStore:
     def _store_writer(self, *, strict: bool = False, seconds: float | None = None) -> StoreWriter:
         """Return a writer for new contexts, with the limits of this store."""
         deadline = inf if seconds is None else time.monotonic() + seconds
-        return StoreWriter(self._blobs, strict, max_stream_bytes(), deadline)
+        return StoreWriter(self._blobs, self.images, strict, max_stream_bytes(), deadline)
 
     def reference_beneath(self, path: Path, roots: Sequence[Path]) -> ContextRef | None:
         """Return a reference to a file or folder below one of the roots, following links to places below it.

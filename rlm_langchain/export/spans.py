@@ -16,7 +16,7 @@ from rlm_langchain.types import UsageRecord
 
 Json = dict[str, Any]
 NANOSECONDS, MICROSECONDS = 1_000_000_000, 1_000_000
-OPERATIONS = {"llm": "chat", "rlm": "invoke_agent", "search": "retrieval"}
+OPERATIONS = {"llm": "chat", "vision": "chat", "rlm": "invoke_agent", "search": "retrieval"}
 """`gen_ai.operation.name` by kind of call. Any other kind is a tool."""
 
 

@@ -170,8 +170,12 @@ class _Maker:
             for cell in view.cells.values():
                 prompts = self._kept_prompts(cell.waves)
                 for number, call in cell.calls.items():
-                    if call.record is not None and call.record["kind"] == "llm":
+                    if call.record is None:
+                        continue
+                    if call.record["kind"] == "llm":
                         self._add_sub_call(path, call.record, prompts.get(number))
+                    elif call.record["kind"] == "vision":
+                        self.data.left_out["sub_calls: about pictures, which no record has"] += 1
 
     def _last_question(self) -> str:
         questions = [record for record in self.by_path[""] if record["type"] == "question"]

@@ -60,8 +60,9 @@ def strategies_for_run(
 
 
 def _fits(budget: Budget, model: Model, context: ContextRef | None, strategy: Strategy) -> bool:
-    """Return whether a context is short for this model, and reading it leaves most of the budget."""
-    if context is None:
+    """Return whether a context is short for this model, and reading it leaves most of the budget. One with pictures
+    is not read with its text."""
+    if context is None or "images" in context:
         return False
     tokens = approximate_tokens(context["size"])
     read = Usage(calls=1, input=tokens)

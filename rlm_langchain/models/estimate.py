@@ -18,6 +18,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.context.describe import approximate_tokens
+from rlm_langchain.models.images import text_in, tokens_of_images
 from rlm_langchain.models.model import Model
 
 MAX_MESSAGE_TOKENS = 8
@@ -34,7 +35,8 @@ def most_tokens(text: str) -> int:
 
 def most_prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return an upper bound of the tokens of these messages, for any model."""
-    return sum(most_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
+    text = sum(most_tokens(text_in(message)) + MAX_MESSAGE_TOKENS for message in messages)
+    return text + tokens_of_images(messages)
 
 
 async def most_tokens_read(model: Model, messages: Sequence[BaseMessage], config: RunnableConfig) -> int:
@@ -46,4 +48,5 @@ async def most_tokens_read(model: Model, messages: Sequence[BaseMessage], config
 
 def prompt_tokens(messages: Sequence[BaseMessage]) -> int:
     """Return the approximate number of tokens of these messages, to compare with a model's window."""
-    return sum(approximate_tokens(str(message.content)) + MAX_MESSAGE_TOKENS for message in messages)
+    text = sum(approximate_tokens(text_in(message)) + MAX_MESSAGE_TOKENS for message in messages)
+    return text + tokens_of_images(messages)

@@ -11,6 +11,7 @@ from langchain_core.messages import BaseMessage
 
 from rlm_langchain.context.describe import BYTES_PER_TOKEN
 from rlm_langchain.context.sanitize import shows_nothing
+from rlm_langchain.models.images import tokens_of_images
 from rlm_langchain.models.model import Model
 from rlm_langchain.models.usage import (
     OwnCounts,
@@ -120,13 +121,16 @@ def usage_of(
 
     `text` is the text of all replies to the request, `streamed` the usage that chunks of a stream reported.
     """
-    own = OwnCounts(count_tokens(messages), tokens_in(text), streamed)
+    images = tokens_of_images(messages)
+    own = OwnCounts(count_tokens(messages) - images, tokens_in(text), streamed, images)
     return usage_from_report(model, getattr(reply, "usage_metadata", None), reply.response_metadata, own)
 
 
 def count_tokens(messages: Sequence[BaseMessage]) -> int:
-    """Return the approximate number of tokens of these messages, for any model and without its tokenizer."""
-    return sum(tokens_in(str(message.text)) + MESSAGE_TOKENS for message in messages)
+    """Return the approximate number of tokens of these messages, for any model and without its tokenizer. Of
+    pictures, the most."""
+    text = sum(tokens_in(str(message.text)) + MESSAGE_TOKENS for message in messages)
+    return text + tokens_of_images(messages)
 
 
 def tokens_in(text: str) -> int:

@@ -99,6 +99,11 @@ class Model:
         """Return the model and its fallbacks."""
         return (self, *self.fallbacks)
 
+    @property
+    def sees(self) -> bool | None:
+        """Return whether the model accepts pictures, by its LangChain profile. None: unknown."""
+        return (self.chat.profile or {}).get("image_inputs")
+
     def chosen(self, config: RunnableConfig | None) -> Model:
         """Return the model that answers a call with this config."""
         return self if self.choose is None else self.choose(config or {})

@@ -58,6 +58,8 @@ class OwnCounts(NamedTuple):
     """Approximate number of tokens of the replies."""
     streamed: Sequence[StreamedUsage] = ()
     """Usage reported in the chunks of a stream."""
+    images: int = 0
+    """Most tokens of the pictures in the messages. Models differ too much to tell from it what is plausible."""
 
 
 def usage_from_report(model: Model, reported: Any, metadata: Any, own: OwnCounts) -> Usage:
@@ -73,7 +75,7 @@ def usage_from_report(model: Model, reported: Any, metadata: Any, own: OwnCounts
         and all(map(is_valid_usage, _usages(metadata)))
     )
     if figures.doubtful:
-        figures.input = max(figures.input or 0, own.read)
+        figures.input = max(figures.input or 0, own.read + own.images)
         figures.output = max(figures.output or 0, own.wrote)
     return _priced(model, figures, cost, figures.doubtful or cost_is_invalid)
 

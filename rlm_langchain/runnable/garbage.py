@@ -1,11 +1,12 @@
 """Garbage collection of contexts, indexes and receipts on disk that no run needs any more.
 
-Everything that a checkpoint of a thread refers to is kept, so that the thread can be resumed from any of them. The
-rest is removed if it was not used for `older_than` seconds. While runs hold locks of threads in this home
-(`durability/thread_lock.py`), everything that was used since the first of them began is kept, too: they may have it
-open, and their checkpoints may not refer to it yet. A run without such a lock, because it is a node of a parent
-graph or has no checkpointer, is unknown here. What it uses was last used when it was opened or stored, to the hour.
-So the run loses nothing if it takes at least an hour less than `older_than`.
+Everything that a checkpoint of a thread refers to is kept, so that the thread can be resumed from any of them, and
+so are the pictures of each context that is kept. The rest is removed if it was not used for `older_than` seconds.
+While runs hold locks of threads in this home (`durability/thread_lock.py`), everything that was used since the
+first of them began is kept, too: they may have it open, and their checkpoints may not refer to it yet. A run
+without such a lock, because it is a node of a parent graph or has no checkpointer, is unknown here. What it uses
+was last used when it was opened or stored, to the hour. So the run loses nothing if it takes at least an hour less
+than `older_than`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class GarbageReport(NamedTuple):
     receipts: int
     size: int
     """Size in bytes."""
+    images: int = 0
 
 
 def references(saver: Any) -> Reachable:
@@ -68,14 +70,21 @@ def collect(home: Path, reachable: Reachable, *, older_than: float, dry_run: boo
     if (since := oldest_lock_time(home)) is not None:
         cutoff = min(cutoff, since - GRACE)
     age = time.time() - cutoff
-    contexts = ContextStore(home).collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
+    store = ContextStore(home)
+    contexts = store.collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
+    stay = (path for path in store.folder.glob("*/*") if path.name not in contexts.removed)
+    images, images_size = store.images.collect(age, stay, dry_run=dry_run)
     indexes = IndexStore(home / "indexes").collect(older_than=age, keep=reachable.contexts, dry_run=dry_run)
     receipts = list(_receipts(home, reachable.runs, cutoff))
     size = sum(path.stat().st_size for path in receipts)
     for path in () if dry_run else receipts:
         path.unlink(missing_ok=True)
     return GarbageReport(
-        len(contexts.removed), len(indexes.removed), len(receipts), contexts.size + indexes.size + size
+        len(contexts.removed),
+        len(indexes.removed),
+        len(receipts),
+        contexts.size + images_size + indexes.size + size,
+        images,
     )
 
 

@@ -50,7 +50,7 @@ class FunctionModel(BaseChatModel):
         return self._generate(messages, **kwargs)
 
     def _billed(self, messages: list[BaseMessage], reply: str) -> AIMessage:
-        read = sum(len(str(message.content).split()) for message in messages)
+        read = sum(len(str(message.text).split()) for message in messages)
         written = len(reply.split())
         usage = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
         return AIMessage(content=reply, usage_metadata=usage, response_metadata={"model_name": self.model_name})
@@ -76,7 +76,7 @@ def script(
 
     def reply(messages: list[BaseMessage]) -> str:
         if messages[0].type != "system":
-            return leaf(str(messages[0].content))
+            return leaf(str(messages[0].text))
         question = str(messages[1].content)
         play = next(cells for key, cells in plays.items() if key in question)
         turn = sum(message.type == "ai" for message in messages)

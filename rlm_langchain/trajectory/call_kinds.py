@@ -20,6 +20,7 @@ class CallKind(NamedTuple):
 
 KINDS = {
     "llm": CallKind(is_answered_by_model=True),
+    "vision": CallKind(is_answered_by_model=True),
     "rlm": CallKind(is_answered_by_model=True),
     "tool": CallKind(is_counted=True),
     "function": CallKind(is_counted=True),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlm_langchain.context.images import MAX_IMAGES, handles_in
 from rlm_langchain.context.prompt_text import to_prompt_text
 from rlm_langchain.records import CallRecord, NoteRecord, OutputRecord, Record, child_path
 from rlm_langchain.trajectory.call_kinds import kind_of
@@ -49,6 +50,13 @@ class NumberedCall:
         if context is None or isinstance(context, Excerpt) or self.call.kind == "rlm":
             return self.call.prompt
         return f"{self.call.prompt}\n\n{to_prompt_text(context)}"
+
+    @property
+    def images(self) -> list[str]:
+        """Return the names of the pictures in the call, as code gave them."""
+        handles = handles_in(self.call.context) if self.call.kind == "vision" else []
+        names = [one.get("name") for one in handles[:MAX_IMAGES] if isinstance(one, dict)]
+        return [name[:PREVIEW] for name in names if isinstance(name, str)]
 
 
 def _stream_of_this_node() -> Callable[[Any], None]:
@@ -114,6 +122,8 @@ class Recorder:
             retries=reply.retries,
             time=time.time(),
         )
+        if numbered.images:
+            record["images"] = numbered.images
         if reply.memo:
             record["memo"] = True
         if reply.from_cache:

@@ -248,7 +248,7 @@ class _Page:
             found["error"] = record["error"]
         if "value_ref" in record:
             found["reply_chars"] = record["value_ref"]["length"]
-        return found | _set(record, "read", "refused", "memo") | _set(record, *MARKS)
+        return found | _set(record, "images", "read", "refused", "memo") | _set(record, *MARKS)
 
     def _model(self, name: str) -> int:
         return self.models.setdefault(name, len(self.models))
@@ -376,7 +376,8 @@ def _batch(calls: Mapping[int, CallView], numbers: list[int]) -> Batch:
     first = next((view.record for view in views if view.record), None)
     if first is None:
         return Batch("rlm" if any(view.run for view in views) else "llm", len(numbers), "")
-    return Batch(first["kind"], len(numbers), first["preview"])
+    kind = "llm" if first["kind"] == "vision" else first["kind"]  # both are made by `llm_query`
+    return Batch(kind, len(numbers), first["preview"])
 
 
 def _state(record: CallRecord | None, child: RunView | None) -> str:

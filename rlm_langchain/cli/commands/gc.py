@@ -39,6 +39,7 @@ def report(freed: GarbageReport, *, dry_run: bool) -> str:
     """Return what was freed, as a phrase."""
     counts = (
         (freed.contexts, "context", "contexts"),
+        (freed.images, "picture", "pictures"),
         (freed.indexes, "index", "indexes"),
         (freed.receipts, "file of receipts", "files of receipts"),
     )

@@ -90,5 +90,6 @@ class Waves:
 def _part(record: CallRecord) -> Part:
     if record["error"] is not None:
         return Part("error", one_line(f"call {record['call']} failed: {record['error']}", 200), record["path"])
-    text = f"asked {one_line(record['preview'])}\n→ {one_line(as_text(record['value']))}"
+    pictures = f" ({one_line(', '.join(record['images']))})" if "images" in record else ""
+    text = f"asked {one_line(record['preview'])}{pictures}\n→ {one_line(as_text(record['value']))}"
     return Part("call", text, record["path"])

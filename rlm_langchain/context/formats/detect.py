@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 from rlm_langchain.context.formats.parsed import SourceFile, Unreadable
 
 _TRANSCRIBE = "write down what is said in it first, for example with `whisper`, and give that text"
-_NO_IMAGE = "only text can be read: recognise the text in it first, for example with `tesseract FILE stdout`"
+_NO_IMAGE = "convert it first, for example with `magick FILE picture.png`, and give that"
 _STRINGS = "give its source, or the texts in it: `strings FILE > texts.txt`"
 _OTHER_ARCHIVE = "unpack it first, for example with `{}`, and give the folder"
 
@@ -44,7 +44,7 @@ SIGNATURES = (
     Signature(b"BZh", "bz2", also=b""),
     Signature(b"ustar", "tar", at=257),
     Signature(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "ole"),
-    # Images. `image` says their size.
+    # Pictures. Those without a reader must be converted.
     Signature(b"\x89PNG\r\n\x1a\n", "image"),
     Signature(b"\xff\xd8\xff", "image"),
     Signature(b"GIF87a", "image"),

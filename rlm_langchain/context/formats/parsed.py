@@ -18,6 +18,7 @@ from rlm_langchain.context.decoding import (
     replace_surrogates,
     replacement_note,
 )
+from rlm_langchain.context.images import Images
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.errors import InputError, MissingDependency
 
@@ -38,6 +39,7 @@ PACKAGES = {
     "pikepdf": ("pikepdf", "documents"),
     "python_calamine": ("python-calamine", "documents"),
     "lxml": ("lxml", "documents"),
+    "PIL": ("pillow", "documents"),
     "striprtf": ("striprtf", "documents"),
     "zstandard": ("zstandard", "documents"),
     "charset_normalizer": ("charset-normalizer", "documents"),
@@ -102,6 +104,8 @@ class Allowance:
 class Reading:
     """How files are read: options of the caller, and what is left of the limits."""
 
+    images: Images
+    """Takes the pictures."""
     strict: bool = False
     """Whether to refuse what would be left out, replaced, guessed or repaired."""
     check: Callable[[], object] = lambda: None
@@ -133,7 +137,7 @@ class SourceFile:
     name: str
     """Its name, without folders. Empty for bytes without one."""
     size: int
-    reading: Reading = field(default_factory=Reading)
+    reading: Reading
     head: bytes = b""
     """The first bytes."""
     path: str = ""

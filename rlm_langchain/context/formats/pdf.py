@@ -1,4 +1,7 @@
-"""PDF: a list of pages, each `{"page": 1, "text": ...}`. A process of its own reads them: that can be ended."""
+"""PDF: a list of pages, each `{"page": 1, "text": ...}`. A process of its own reads them: that can be ended.
+
+A page without text, such as a scan, has an `image`, too. That is a handle: the page is drawn when a model is asked
+about it."""
 
 from __future__ import annotations
 
@@ -17,9 +20,12 @@ from typing import IO, Any
 from rlm_langchain.context.describe import count
 from rlm_langchain.context.formats import pdf_process
 from rlm_langchain.context.formats.parsed import MAX_VALUE_BYTES, Parsed, SourceFile, TooLong, Unreadable, library
+from rlm_langchain.context.images import MAX_EDGE, MAX_IMAGE_BYTES
 
 _OCR = "for example with `ocrmypdf FILE text.pdf`"
 _MAX_NAMED = 8
+_SIZE = "size"
+"""Key of a page without text on which something is drawn, with its size in points, until it has its handle."""
 _MAX_SECONDS = 60.0
 """Most seconds for one page."""
 _LOOK = 0.1
@@ -36,12 +42,59 @@ def read(file: SourceFile) -> Parsed:
     with closing(_lines(file)) as lines:
         _read(lines, notes, pages)
     empty = [page["page"] for page in pages if not page["text"].strip()]
-    if len(empty) == len(pages):
+    pictures = _add_images(pages, file)
+    if len(empty) == len(pages) and not pictures:
         raise Unreadable("PDF", "has only pictures, no text", f"recognise the text in it first, {_OCR}")
-    if empty:
-        where = ", ".join(map(str, empty[:_MAX_NAMED])) + (", ..." if len(empty) > _MAX_NAMED else "")
-        notes.append(f"left out: {count(len(empty), 'page')} without text, perhaps scanned: {where}; add it {_OCR}")
-    return Parsed("PDF", "list", pages, "page", 'dicts with the keys "page", from 1, and "text"', notes)
+    if pictures:
+        notes.append(
+            f"left out: the text of {count(len(pictures), 'page')} that may be scanned: {_numbers(pictures)}; each "
+            f'has an "image" for a model that sees, or add the text {_OCR}'
+        )
+    if rest := sorted({*empty} - {*pictures}):
+        where = f"without text, perhaps scanned: {_numbers(rest)}"
+        notes.append(f"left out: {count(len(rest), 'page')} {where}; add it {_OCR}")
+    keys = '"page", from 1, and "text"' + (', and of pages without text "image"' if pictures else "")
+    return Parsed("PDF", "list", pages, "page", f"dicts with the keys {keys}", notes)
+
+
+def drawn(data: bytes, page: int) -> bytes:
+    """Return a page as a PNG with a longer side of `MAX_EDGE` pixels. Raises `ValueError` if it cannot be drawn."""
+    with tempfile.TemporaryFile() as pdf:
+        pdf.write(data)
+        pdf.seek(0)
+        try:
+            done = subprocess.run(  # noqa: S603 - our own file
+                [*_command(), str(page), str(MAX_EDGE)],
+                stdin=pdf,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                timeout=_MAX_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"page {page} takes more than {_MAX_SECONDS:g} s to draw") from error
+    if done.returncode or not done.stdout:
+        raise ValueError(f"the PDF has no page {page}, or it is damaged")
+    return done.stdout
+
+
+def _numbers(pages: list[int]) -> str:
+    return ", ".join(map(str, pages[:_MAX_NAMED])) + (", ..." if len(pages) > _MAX_NAMED else "")
+
+
+def _add_images(pages: list[dict[str, Any]], file: SourceFile) -> list[int]:
+    """Give the pages on which something is drawn a handle, if the PDF can be kept. Return their numbers."""
+    found, images = [(page, page.pop(_SIZE)) for page in pages if _SIZE in page], file.reading.images
+    if not found or file.size > MAX_IMAGE_BYTES or not images.has_room(file.size):
+        return []
+    data = file.read(kind="PDF")
+    for page, size in found:
+        number, scale = page["page"], MAX_EDGE / max(*size, 1)
+        width, height = (round(side * scale) for side in size)
+        name = f"{file.name} page {number}".strip()
+        page["image"] = images.handle(data, "PDF page", (width, height), name, page=number)
+    return [page["page"] for page, _ in found]
 
 
 def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[str, Any]]) -> None:
@@ -59,7 +112,7 @@ def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[st
     for number, line in enumerate(lines, 1):
         if line["text"] is None:
             notes.append(f"left out: page {number}, which is damaged")
-        pages.append({"page": number, "text": line["text"] or ""})
+        pages.append({"page": number, **line, "text": line["text"] or ""})
         size += len(pages[-1]["text"]) + 20
         if size > MAX_VALUE_BYTES:
             raise TooLong
@@ -69,13 +122,11 @@ def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[st
 
 def _lines(file: SourceFile) -> Generator[dict[str, Any], None, None]:
     """Yield what the process writes. Raises `Unreadable` if it takes too long, and as `Reading.check`."""
-    command = [sys.executable, "-I", str(pdf_process.__file__), json.dumps(sys.path)]
-    environment = {name: os.environ[name] for name in _FOR_LIBRARIES if name in os.environ}
     with tempfile.TemporaryFile() as data:
         data.write(file.read(kind="PDF"))
         data.seek(0)
         process = subprocess.Popen(  # noqa: S603 - our own file
-            command, stdin=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            _command(), stdin=data, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
         )
     said: SimpleQueue[bytes] = SimpleQueue()
     reader = threading.Thread(target=_pass_on, args=(process.stdout, said), daemon=True)
@@ -87,6 +138,14 @@ def _lines(file: SourceFile) -> Generator[dict[str, Any], None, None]:
         process.kill()
         process.wait()
         reader.join()
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-I", str(pdf_process.__file__), json.dumps(sys.path)]
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _FOR_LIBRARIES if name in os.environ}
 
 
 def _pass_on(stream: IO[bytes], said: SimpleQueue[bytes]) -> None:

@@ -1,7 +1,8 @@
-"""The process that reads a PDF: its pages go out as lines of JSON.
+"""The process that reads a PDF: its pages go out as lines of JSON, or one of them as a picture.
 
 PDFium cannot be interrupted, and a page of a few bytes may keep it busy for years. This file is run, not imported.
-It gets the PDF as its standard input, and what `sys.path` should be as its argument.
+It gets the PDF as its standard input, and what `sys.path` should be as its argument. To draw a page, its number and
+the pixels of the longer side follow.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any
 
 MAX_MEMORY = 4 << 30
 """Most bytes of address space, where the system can limit it."""
+DRAWINGS = (2, 3, 4, 5)
+"""PDFium's numbers of objects on a page that are no text: paths, images, shadings, forms."""
 PASSWORD = 4
 """PDFium's error for a file that needs a password."""
 
 
 def main() -> None:
-    """Write a line for the file, `{"pages": ...}` or `{"fault": ...}`, and one for each page."""
+    """Write a line for the file, `{"pages": ...}` or `{"fault": ...}`, and one for each page; or the picture of a
+    page."""
     sys.path[:] = json.loads(sys.argv[1])
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with suppress(ImportError, ValueError, OSError):  # Windows; a limit that is lower already
@@ -35,9 +39,13 @@ def main() -> None:
         document, repaired = _opened(_repaired(data)), True
     if document is None:
         _fail("damaged")
+    if len(sys.argv) > 2:
+        number, edge = map(int, sys.argv[2:])
+        _draw(document, number, edge)
+        return
     _say({"pages": len(document), "repaired": repaired})
     for number in range(len(document)):
-        _say({"text": _text(document, number)})
+        _say(_page(document, number))
 
 
 def _end_with(parent: int) -> None:
@@ -70,8 +78,9 @@ def _opened(data: bytes | None) -> Any:
         return None
 
 
-def _text(document: Any, number: int) -> str | None:
-    """Return the text of a page, or None if it is damaged."""
+def _page(document: Any, number: int) -> dict[str, Any]:
+    """Return the text of a page, None if it is damaged; and its size, if it has no text but something is drawn on
+    it."""
     import pypdfium2
 
     try:
@@ -79,10 +88,21 @@ def _text(document: Any, number: int) -> str | None:
         text_page = page.get_textpage()
         text: str = text_page.get_text_bounded()
         text_page.close()
+        is_drawn = not text.strip() and next(page.get_objects(DRAWINGS, max_depth=1), None) is not None
+        size = {"size": page.get_size()} if is_drawn else {}
         page.close()
     except pypdfium2.PdfiumError:
-        return None
-    return text.replace("\r\n", "\n").replace("\ufffe", "")
+        return {"text": None}
+    return {"text": text.replace("\r\n", "\n").replace("\ufffe", ""), **size}
+
+
+def _draw(document: Any, number: int, edge: int) -> None:
+    """Write a page, counted from 1, as a PNG."""
+    if not 1 <= number <= len(document):
+        sys.exit(1)
+    page = document[number - 1]
+    picture = page.render(scale=edge / max(*page.get_size(), 1)).to_pil()
+    picture.save(sys.stdout.buffer, format="PNG")
 
 
 def _repaired(data: bytes) -> bytes | None:

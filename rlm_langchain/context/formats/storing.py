@@ -26,7 +26,8 @@ from rlm_langchain.context.formats.parsed import (
     with_article,
 )
 from rlm_langchain.context.formats.table import FORMATS, misread, read_as, too_long
-from rlm_langchain.context.reference import StoreWriter, with_notes
+from rlm_langchain.context.images import Images
+from rlm_langchain.context.reference import StoreWriter, with_images, with_notes
 from rlm_langchain.errors import InputError, RLMError
 from rlm_langchain.types import ContextRef
 
@@ -48,7 +49,8 @@ def file_reference(file: SourceFile, name: str, note: str, store_writer: StoreWr
 
 def reading(store_writer: StoreWriter, name: str) -> Reading:
     """Return how files are read for a store."""
-    return Reading(strict=store_writer.strict, check=lambda: store_writer.seconds_left(name))
+    images = Images(store_writer.images)
+    return Reading(images, strict=store_writer.strict, check=lambda: store_writer.seconds_left(name))
 
 
 def _found_or_stored(
@@ -61,7 +63,13 @@ def _found_or_stored(
         found = json.loads(place.read_bytes())
         if "text" in found:
             return AsText(found["text"])
-        if blobs.reuse(Blob(found["sha256"], found["size"], b"")):
+        count, ids, written_of = found["images"]
+        has_images = all(map(store_writer.images.touch, ids))
+        if (
+            has_images
+            and (not count or written_of == file.name)
+            and blobs.reuse(Blob(found["sha256"], found["size"], b""))
+        ):
             return _with_note(found, note)
     made = _stored(file, key, store_writer)
     said = [made.note] if isinstance(made, AsText) else made["notes"]
@@ -94,7 +102,7 @@ def _with_note(made: dict[str, Any], note: str) -> ContextRef:
         about=describe.join_parts(made["about"], note),
         preview=made["preview"],
     )
-    return with_notes(ref, made["notes"])
+    return with_notes(with_images(ref, made["images"][0]), made["notes"])
 
 
 def _stored(file: SourceFile, key: str, store_writer: StoreWriter) -> dict[str, Any] | AsText:
@@ -126,6 +134,7 @@ def _stored(file: SourceFile, key: str, store_writer: StoreWriter) -> dict[str, 
         "about": about(parsed, blob.size),
         "preview": describe.preview_of_bytes(blob.head) if is_text else _preview(parsed, blob),
         "notes": parsed.notes,
+        "images": [file.reading.images.count, [*file.reading.images.ids], file.name],  # handles have names, too
     }
 
 

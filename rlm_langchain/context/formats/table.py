@@ -42,7 +42,7 @@ FORMATS = {
     "chat": Format("mail", "read_chat", 2, is_text=True),
     "rtf": Format("markup", "read_rtf"),
     "epub": Format("markup", "read_epub"),
-    "pdf": Format("pdf", "read"),
+    "pdf": Format("pdf", "read", 2),
     "docx": Format("office", "read_docx", 2),
     "pptx": Format("office", "read_pptx", 2),
     "odt": Format("office", "read_odt", 2),

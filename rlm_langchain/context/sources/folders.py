@@ -31,7 +31,8 @@ from rlm_langchain.context.describe import quoted
 from rlm_langchain.context.file_hashes import FileStat
 from rlm_langchain.context.formats.parsed import AsText, Parsed, Reading, SourceFile, TooLong, Unreadable
 from rlm_langchain.context.formats.table import parsed_of
-from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
+from rlm_langchain.context.images import Images
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_images, with_notes
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
 from rlm_langchain.context.sources.streams import as_input_error
@@ -69,7 +70,8 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
                 )
             )
         blob = writer.commit()
-    ref = with_notes(json_reference(blob, "dict", reader.files, reader.about()), reader.said())
+    ref = with_images(json_reference(blob, "dict", reader.files, reader.about()), reader.images.count)
+    ref = with_notes(ref, reader.said())
     if names := reader.left_out_by_name():  # the description has the names elsewhere
         ref["notes"] = [names, *ref["notes"][1:]]
     return ref
@@ -86,7 +88,8 @@ class _FolderReader:
         self.kinds: Counter[str] = Counter()
         """The files that are no text, by what they are."""
         self.notes: list[str] = []
-        self._reading = Reading(strict=store_writer.strict, check=self._check)
+        self.images = Images(store_writer.images)
+        self._reading = Reading(self.images, strict=store_writer.strict, check=self._check)
 
     def write(self, writer: BlobWriter) -> None:
         """Write all files, in the format in which the store keeps JSON."""

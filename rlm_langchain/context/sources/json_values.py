@@ -13,7 +13,8 @@ from typing import Any
 from rlm_langchain.context import describe
 from rlm_langchain.context.blobs import Blob
 from rlm_langchain.context.decoding import replacement_note
-from rlm_langchain.context.reference import StoreWriter, json_reference, with_notes
+from rlm_langchain.context.images import count_handles
+from rlm_langchain.context.reference import StoreWriter, json_reference, with_images, with_notes
 from rlm_langchain.context.sources.text import encode_text
 from rlm_langchain.errors import InputError
 from rlm_langchain.types import ContextRef
@@ -35,19 +36,27 @@ def to_reference(
     """Return a reference, or None for an empty list or dict."""
     if not value:
         return None
-    blob, note = store_json(value, store_writer)
+    data, note = _encoded(value, store_writer)
+    blob = store_writer.blobs.put(data)
     if isinstance(value, dict):
         line = describe.describe_dict(value, blob.size)
-        return with_notes(json_reference(blob, "dict", len(value), line), [note])
-    preview = describe.preview(value[0]) if isinstance(value[0], str) else None
-    line = describe.describe_list(value, blob.size)
-    return with_notes(json_reference(blob, "list", len(value), line, preview), [note])
+        ref = json_reference(blob, "dict", len(value), line)
+    else:
+        preview = describe.preview(value[0]) if isinstance(value[0], str) else None
+        line = describe.describe_list(value, blob.size)
+        ref = json_reference(blob, "list", len(value), line, preview)
+    return with_notes(with_images(ref, count_handles(data)), [note])
 
 
 def store_json(value: Any, store_writer: StoreWriter) -> tuple[Blob, str]:
     """Store a value as JSON. Return the blob and a note about replacements."""
+    data, note = _encoded(value, store_writer)
+    return store_writer.blobs.put(data), note
+
+
+def _encoded(value: Any, store_writer: StoreWriter) -> tuple[bytes, str]:
     data, count = encode_text(to_json(value), strict=store_writer.strict)
-    return store_writer.blobs.put(data), replacement_note(count, "lone surrogate")
+    return data, replacement_note(count, "lone surrogate")
 
 
 def to_json(value: Any) -> str:

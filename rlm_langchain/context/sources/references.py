@@ -13,7 +13,7 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextRef
 
 _KEYS = frozenset(ContextRef.__annotations__)
-_REQUIRED = _KEYS - {"path", "type", "notes", "names"}
+_REQUIRED = _KEYS - {"path", "type", "notes", "names", "images"}
 """Required keys. `type` is newer than the others; a reference without it is refused, and not treated as data."""
 _WORDS = {"kind": ("text", "json"), "type": ("str", "list", "dict", "table")}
 _MAX_TEXT = 4000
@@ -63,6 +63,8 @@ def _is_valid(key: str, value: Any) -> bool:  # noqa: PLR0911 - one for each key
             return value in _WORDS[key]
         case "length" | "size":
             return type(value) is int and value >= 0
+        case "images":
+            return value is None or (type(value) is int and value > 0)
         case "notes" | "names":
             return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
         case "path":

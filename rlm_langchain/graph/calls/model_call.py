@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -36,33 +37,30 @@ class ModelCallHandler(CallHandler):
 
     def free_reply(self, site: CallSite, journal: Journal) -> Reply | None:
         """Return the answer to an equal call elsewhere in the tree, or None."""
-        answer = _model_call(site).known() if site.components.memo else None
+        answer = self.call_of(site).known() if site.components.memo else None
         return None if answer is None else Reply(answer)
 
     def reservation(self, site: CallSite) -> Usage:
         """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
         approval for its own calls."""
         model = site.components.sub_model(site.numbered.path)
-        prompt = most_prompt_tokens([HumanMessage(_estimated_prompt(site))])
+        prompt = most_prompt_tokens([HumanMessage(estimated_prompt(site))])
         return reservation_for(site.tree.ledger.budget, model, prompt, site.tree.learned)
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the model's reply."""
-        return await _model_call(site).reply(config)
+        return await self.call_of(site).reply(config)
 
     def model(self, site: CallSite) -> str:
         """Return the name of the model for sub-calls."""
         return site.components.sub_model(site.numbered.path).name
 
-
-def _model_call(site: CallSite) -> ModelCall:
-    components, tree, numbered, _ = site
-    repl = tree.repls.get(numbered.path)
-    batch = numbered.call_path if repl is None else child_path(numbered.path, repl.next_call)
-    return ModelCall(components, tree, components.sub_model(numbered.path), numbered, batch)
+    def call_of(self, site: CallSite) -> ModelCall:
+        """Return the call to the model."""
+        return ModelCall.of(site)
 
 
-def _estimated_prompt(site: CallSite) -> str:
+def estimated_prompt(site: CallSite) -> str:
     """Return the prompt for the estimate of the cost, without a context that is too long for any prompt."""
     call = site.numbered.call
     if call.context is None or _excerpt_bytes(call) > site.components.limits.value:
@@ -85,6 +83,14 @@ class ModelCall:
     numbered: NumberedCall
     batch: str
     """The batch that the call is in. Equal calls of a batch share a flawed reply; those of later batches do not."""
+
+    @classmethod
+    def of(cls, site: CallSite) -> Self:
+        """Return the call that code made here."""
+        components, tree, numbered, _ = site
+        repl = tree.repls.get(numbered.path)
+        batch = numbered.call_path if repl is None else child_path(numbered.path, repl.next_call)
+        return cls(components, tree, components.sub_model(numbered.path), numbered, batch)
 
     async def reply(self, config: RunnableConfig) -> CallResult:
         """Return the model's answer, or that of an equal call in this tree, waiting for it if it is being made."""
@@ -158,15 +164,24 @@ class ModelCall:
 
     def _request(self) -> ModelRequest:
         messages: list[BaseMessage] = [HumanMessage(self._prompt())]
-        key = receipt_key(self.tree, self.model, messages, "" if self.components.memo else self.numbered.call_path)
+        described = [*messages, *self._described_only()]
+        key = receipt_key(self.tree, self.model, described, "" if self.components.memo else self.numbered.call_path)
         own = f"{self.batch} wave{key}" if self.components.memo else None
         return ModelRequest(self.model, messages, self.numbered.call_path, key, own)
 
     def _prompt(self) -> str:
-        if self.numbered.call.context is None:
-            return self.numbered.call.prompt
-        context = to_prompt_text(self.numbered.call.context)
-        return render(self.model.profile, "subcall", prompt=self.numbered.call.prompt, context=context)
+        context, prompt = self._context, self.numbered.call.prompt
+        if context is None:
+            return prompt
+        return render(self.model.profile, "subcall", prompt=prompt, context=to_prompt_text(context))
+
+    @property
+    def _context(self) -> Any:
+        return self.numbered.call.context
+
+    def _described_only(self) -> list[BaseMessage]:
+        """Return what else the key of the request depends on."""
+        return []
 
     @property
     def _window(self) -> int | None:

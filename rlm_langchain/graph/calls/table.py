@@ -9,9 +9,11 @@ from rlm_langchain.graph.calls.handler import CallHandler
 from rlm_langchain.graph.calls.model_call import ModelCallHandler
 from rlm_langchain.graph.calls.search import SearchHandler
 from rlm_langchain.graph.calls.tools import ToolHandler
+from rlm_langchain.graph.calls.vision_call import VisionCallHandler
 
 HANDLERS: dict[str, CallHandler] = {
     "llm": ModelCallHandler(),
+    "vision": VisionCallHandler(),
     "rlm": ChildRunHandler(),
     "tool": ToolHandler(),
     "search": SearchHandler(),

@@ -7,6 +7,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 from rlm_langchain.context.decoding import describe_unstorable, replace_unstorable
+from rlm_langchain.context.describe import count
 from rlm_langchain.context.long_text import CODE_QUESTION_CHARS, USER_QUESTION_CHARS, load_text, shorten, store_text
 from rlm_langchain.errors import InputError
 from rlm_langchain.graph.components import Components
@@ -45,6 +46,13 @@ def prepare_run(components: Components, state: RLMState) -> dict[str, Any]:
     recorder.record(question)
     if replaced:
         recorder.note(path, "model", f"In the question, U+FFFD stands for {describe_unstorable(replaced)}.")
+    model = components.sub_model(path)
+    if context is not None and "images" in context and model.sees is False and not path:
+        text = (
+            f"nobody sees the {count(context['images'], 'picture')} of the context: {model.name} reads only text; "
+            "give a model that sees with recursive_model= or --sub-model"
+        )
+        recorder.note(path, "reader", text)
     return {
         "query": question["query"],
         "context": None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlm_langchain.context.describe import find_table, without_size
+from rlm_langchain.context.describe import count, find_table, without_size
+from rlm_langchain.context.images import MAX_IMAGES
 from rlm_langchain.context.sanitize import fence, quotable
 from rlm_langchain.graph.calls.table import HANDLERS
 from rlm_langchain.graph.components import Components
@@ -37,6 +38,8 @@ def question_prompt(
     if components.wants_citations(path):
         query = render(profile, "citations", question=query)
     about = "" if context is None else _describe_context(profile, journal.next_name, context)
+    if context is not None and "images" in context:
+        about += f"\n\n{_describe_images(components, path, context['images'])}"
     if is_empty:
         about = _describe_empty_context(components, profile)
     if before := exchanges(journal, components.store):
@@ -72,6 +75,15 @@ def _describe_empty_context(components: Components, profile: str) -> str:
     if components.search is None or components.search.external is None:
         return render(profile, "empty_context")
     return render(profile, "nothing_retrieved", corpus=describe_corpus_size(components.search.external))
+
+
+def _describe_images(components: Components, path: str, number: int) -> str:
+    """Return how to ask about the pictures of a context, or that no model here sees them."""
+    model, profile = components.sub_model(path), components.root_model(path).profile
+    pictures = count(number, "picture")
+    if model.sees is False:
+        return render(profile, "images_unseen", count=pictures, model=model.name)
+    return render(profile, "images", count=pictures, most=MAX_IMAGES)
 
 
 def _describe_context(profile: str, name: str, context: ContextRef) -> str:

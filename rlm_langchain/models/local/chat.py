@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from langchain_core.language_models import ModelProfile
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr, SecretStr
 
@@ -27,7 +28,8 @@ class LocalChat(CompatibleChat):
     def on(cls, server: LocalServer, slot: int, **options: Any) -> LocalChat:
         """Return a chat model on this server, which caches its conversations in this slot."""
         key = SecretStr(server.key)
-        chat = cls(model=server.name, base_url=server.url, api_key=key, temperature=0.0, **options)
+        profile = ModelProfile(image_inputs=False)
+        chat = cls(model=server.name, base_url=server.url, api_key=key, temperature=0.0, profile=profile, **options)
         chat._server, chat._slot = server, slot
         return chat
 

@@ -76,6 +76,14 @@ class CallClauses(Clauses):
             ("llm_query('p')", Call("llm", "p")),
             ("llm_query(prompt='p')", Call("llm", "p")),
             ("llm_query('p', 'c')", Call("llm", "p", "c")),
+            (
+                "llm_query('p', images={'image': 'a'})",
+                Call("vision", "p", {"images": [{"image": "a"}], "context": None}),
+            ),
+            (
+                "llm_query('p', ['c'], images=('a', 'b'))",
+                Call("vision", "p", {"images": ["a", "b"], "context": ["c"]}),
+            ),
             ("rlm_query('q')", Call("rlm", "q")),
             ("rlm_query('q', context=['a', 'b'])", Call("rlm", "q", ["a", "b"])),
             ("rlm_query('q', {'k': 1})", Call("rlm", "q", {"k": 1})),
@@ -93,6 +101,14 @@ class CallClauses(Clauses):
         [
             ("llm_query_batched(['a', 'b'])", (Call("llm", "a"), Call("llm", "b"))),
             ("llm_query_batched(('a', 'b'))", (Call("llm", "a"), Call("llm", "b"))),
+            (
+                "llm_query_batched(['a', 'b'], images=[{'image': 1}, None])",
+                (Call("vision", "a", {"images": [{"image": 1}], "context": None}), Call("llm", "b")),
+            ),
+            (
+                "llm_query_batched(['a', 'b'], images={'image': 1})",
+                tuple(Call("vision", p, {"images": [{"image": 1}], "context": None}) for p in "ab"),
+            ),
             ("rlm_query_batched(['a', 'b'])", (Call("rlm", "a"), Call("rlm", "b"))),
             ("rlm_query_batched(['a', 'b'], ['x', 'y'])", (Call("rlm", "a", "x"), Call("rlm", "b", "y"))),
             ("rlm_query_batched(['a', 'b'], contexts='x')", (Call("rlm", "a", "x"), Call("rlm", "b", "x"))),

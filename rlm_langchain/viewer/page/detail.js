@@ -79,7 +79,7 @@ function call(item) {
     it.reply_chars && el("p.aside", `In short; the whole reply has ${count(it.reply_chars)} characters.`),
     it.read && readParts(it.read),
     facts([["model", modelName(item)], ...usageFacts(it.usage), ["took", it.seconds !== undefined && seconds(it.seconds)], ["ended", it.time && when(it.time)],
-      ["prompt", it.chars && several(it.chars, "character")], ["fingerprint", it.sha], ["memo", it.memo && "an equal call was answered before; this one cost nothing"], ...sendFacts(it)]),
+      ["prompt", it.chars && several(it.chars, "character")], ["pictures", (it.images || []).join(", ")], ["fingerprint", it.sha], ["memo", it.memo && "an equal call was answered before; this one cost nothing"], ...sendFacts(it)]),
   ];
 }
 

@@ -340,8 +340,9 @@ def sparse(path: Path, size: int, begins: bytes = b"") -> None:
 @pytest.mark.parametrize(
     ("begins", "kind"),
     [
-        (b"\x89PNG\r\n\x1a\n", "PNG image"),
-        (b"\xff\xd8\xff\xe0", "JPEG image"),
+        (b"\x89PNG\r\n\x1a\n", "damaged PNG image"),
+        (b"\xff\xd8\xff\xe0", "damaged JPEG image"),
+        (b"BM" + bytes(16) + b"\0\1\0\0\0\1\0\0", "BMP image that has more than 64 MB"),
         (b"%PDF-1.7", "PDF that has more than 256 MB"),
         (b"", "binary"),
         (b"\x7fELF\x02\0\xff", "executable"),

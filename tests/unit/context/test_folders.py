@@ -89,8 +89,8 @@ def test_binary_files_are_left_out_and_counted(store, folder):
     )
     ref = store.reference(root)
     assert store.load(ref) == {"text.txt": "naïve", "windows.txt": "naïve"}
-    assert '"photo.jpg" (JPEG image)' in ref["about"]
-    assert ref["about"].endswith("; left out: 2 binary, 1 JPEG image")
+    assert '"photo.jpg" (damaged JPEG image)' in ref["about"]
+    assert ref["about"].endswith("; left out: 2 binary, 1 damaged JPEG image")
 
 
 def test_undecodable_bytes_are_counted_over_all_files_or_refused_with_file_and_offset(store, folder):

@@ -20,6 +20,7 @@ from rlm_langchain.context.decoding import BLOCK_BYTES
 from rlm_langchain.context.formats import archives, databases, parsed, table
 from rlm_langchain.context.formats import mail as mails
 from rlm_langchain.context.formats.parsed import SourceFile
+from rlm_langchain.context.images import Images
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import InputError, MissingDependency
 from tests.kinds import MEMBERS, PAGES, TABLE, TEXT, W, database, mail, pdf, tarred, xlsx, zipped
@@ -117,7 +118,16 @@ COMPOUND = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
         ("a.docx", lambda: COMPOUND + "EncryptedPackage".encode("utf-16-le"), "is an encrypted Office document"),
         ("a.doc", lambda: COMPOUND + "WordDocument".encode("utf-16-le"), "soffice --convert-to docx"),
         ("a.parquet", lambda: b"PAR1" + bytes(50) + b"PAR1", "is a damaged Parquet file"),
-        ("a.png", lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\2\0\0\0\1\0", "is a PNG image of 512 x 256 pixels"),
+        (
+            "a.png",
+            lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0",
+            "is a PNG image that has more than 51 million",
+        ),
+        (
+            "a.tif",
+            lambda: b"II*\0",
+            "is a TIFF image: convert it first, for example with `magick FILE picture.png`",
+        ),
         ("a.mp3", lambda: b"ID3\3\0\0\0\0", "is an MP3 audio file: write down what is said"),
         ("a.7z", lambda: b"7z\xbc\xaf\x27\x1c\0\4", "unpack it first, for example with `7z x FILE`"),
         ("a.bin", lambda: b"\x7fELF\2\1\1\0", "is an executable"),
@@ -156,7 +166,7 @@ def test_a_database_that_is_cut_is_refused_with_a_way_to_save_it(read, tmp_path,
         ("a.txt", b"x" * 9_000 + "Straße".encode("latin-1"), "x" * 9_000 + "Straße", "guessed: its encoding is cp1252"),
         ("a.xlsx", xlsx({"Empty": []}), {"Empty": []}, '"Empty": an empty list, because it has no cells'),
         ("a.zip", changed(zipped({"a.txt": TEXT, "b.txt": "fine"}), 40), {"b.txt": "fine"}, 'left out: 1 damaged file ("a.txt")'),
-        ("a.zip", zipped({"a.txt": "x", "b.pdf": b"%PDF-1.4", "c.png": b"\x89PNG\r\n\x1a\n"}), {"a.txt": "x"}, 'left out: 1 PDF (damaged: "b.pdf"), 1 image (damaged: "c.png")'),
+        ("a.zip", zipped({"a.txt": "x", "b.pdf": b"%PDF-1.4", "c.png": b"\x89PNG\r\n\x1a\n"}), {"a.txt": "x"}, 'left out: 1 PDF (damaged: "b.pdf"), 1 PNG image (damaged: "c.png")'),
         ("a.zip", nested(3), {"level1.zip": {"level0.zip": {"a.txt": TEXT}}}, "ZIP archive"),
         ("a.eml", mail(1, b"\x7fELF\0", "tool").as_bytes(), None, 'left out: 1 executable in attachments ("tool")'),
     ],
@@ -347,10 +357,12 @@ def test_a_page_without_an_end_ends_with_the_time_of_the_run(store, tmp_path):
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
-def test_parts_that_are_empty_take_their_time_too(pack):
+def test_parts_that_are_empty_take_their_time_too(pack, store):
     kind = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
     looks, data = list[int](), pack(b"") * 20_000 + pack(b"text")
-    file = SourceFile.of_bytes(data, f"a.{kind}", parsed.Reading(check=lambda: looks.append(1)))
+    file = SourceFile.of_bytes(
+        data, f"a.{kind}", parsed.Reading(Images(store.images), check=lambda: looks.append(1))
+    )
     assert table.parsed_of(file).whole() == "text"
     assert len(looks) > file.size // BLOCK_BYTES + 10
 

@@ -114,7 +114,7 @@ def test_half_a_character_of_utf16_is_replaced_and_counted(store):
         (b"%PDF-1.7\n...", "is a damaged PDF: it is cut or changed"),
         (b"PK\x03\x04\x14\x00", "is a damaged ZIP archive"),
         (b"\x1f\x8b\x08\x00", "is a damaged gzip file"),
-        (b"\x89PNG\r\n\x1a\n", "is a damaged image: only text can be read"),
+        (b"\x89PNG\r\n\x1a\n", "is a damaged PNG image: it is cut or changed"),
         (bytes(range(256)) * 4, "is not text in UTF-8"),
         ("ёжик".encode("cp1251") * 3, "if it is text in another encoding, convert it first"),
     ],

@@ -68,13 +68,15 @@ def test_errors_are_marked() -> None:
 def test_what_happened_at_the_same_time_is_in_different_rows() -> None:
     run = RecordBuilder().question().turn(0, "Go.", "ask()").cell(0, "ask()").wave(0, 0, 5)
     for call in range(5):
-        run.call(0, call, time=1_010.0, seconds=2.0)
+        run.call(0, call, time=1_010.0, seconds=2.0, kind="vision" if call else "llm")
     events = [event for event in chrome(run.output(0, "").answer(1).records)["traceEvents"] if event["ph"] == "X"]
     rows: dict[tuple[int, int], int] = {}
     for event in events:
         assert event["ts"] >= rows.get((event["pid"], event["tid"]), 0)
         rows[event["pid"], event["tid"]] = event["ts"] + event["dur"]
-    assert len({event["tid"] for event in events if event["cat"] == "call"}) == 5
+    calls = [event for event in events if event["cat"] == "call"]
+    assert len({event["tid"] for event in calls}) == 5
+    assert {event["name"] for event in calls} == {"chat sub"}
 
 
 def test_a_run_that_was_cut_off_has_its_spans_so_far() -> None:

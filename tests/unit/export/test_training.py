@@ -69,13 +69,15 @@ def test_what_was_not_kept_whole_is_left_out_and_counted() -> None:
 def test_bad_replies_and_calls_that_were_not_made_are_no_examples() -> None:
     run = RecordBuilder().question().turn(0, "")
     run.records[-1]["flaw"] = "empty"  # type: ignore[typeddict-unknown-key]
-    run.turn(1, "Go.", "ask()").cell(0, "ask()", 1).wave(0, 0, 4)
+    run.turn(1, "Go.", "ask()").cell(0, "ask()", 1).wave(0, 0, 5)
+    run.call(0, 4, kind="vision", images=["a.png"])
     run.call(0, 0, error="no").call(0, 1, flaw="cut", prompt_chars=9).call(0, 2, memo=True).call(
         0, 3, prompt_chars=9
     )
     data = data_set([FinishedRun(run.output(0, "").answer("yes").records)])
     assert len(lines(data, "turns")) == len(lines(data, "sub_calls")) == 1
-    assert sum(data.left_out.values()) == 4
+    assert sum(data.left_out.values()) == 5
+    assert data.left_out["sub_calls: about pictures, which no record has"] == 1
 
 
 def test_runs_are_chosen_by_status_cost_and_reward() -> None:

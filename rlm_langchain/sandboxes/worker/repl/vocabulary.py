@@ -50,15 +50,18 @@ class Vocabulary:
         )
         return {word.__name__: word for word in words} | {"LLMError": LLMError}
 
-    def llm_query(self, prompt: str, context: Any = None) -> str:
-        """Call the sub-model once. Raises LLMError if it does not answer."""
-        return self._one(("llm", prompt, context), "llm_query")  # type: ignore[no-any-return]
+    def llm_query(self, prompt: str, context: Any = None, images: Any = None) -> str:
+        """Call the sub-model once, perhaps about pictures: one handle, or a list of them. Raises LLMError if it
+        does not answer."""
+        return self._one(_ask_of(prompt, context, images, "llm_query"), "llm_query")  # type: ignore[no-any-return]
 
-    def llm_query_batched(self, prompts: Iterable[str]) -> list[str | None]:
+    def llm_query_batched(self, prompts: Iterable[str], images: Any = None) -> list[str | None]:
         """Call the sub-model with many prompts at once. Returns replies in the same order, None for those that
-        failed."""
-        asks = [("llm", prompt, None) for prompt in _listed(prompts, "llm_query_batched")]
-        return self._many(asks, "llm_query_batched")
+        failed. `images` has the handles for each prompt, or is one handle for all."""
+        word = "llm_query_batched"
+        listed = _listed(prompts, word)
+        pairs = zip(listed, _for_each(listed, images), strict=True)
+        return self._many([_ask_of(prompt, None, some, word) for prompt, some in pairs], word)
 
     def rlm_query(self, query: str, context: Any = None) -> Any:
         """Have a question answered by a child run. Raises LLMError if it has no answer."""
@@ -107,6 +110,28 @@ class Vocabulary:
         if context is not None and not issubclass(type(context), str | list | tuple | dict):
             context = _as_text(context, word)
         return dumped([whole(kind), prompt, context], f"a call of {word}", self._room)
+
+
+def _ask_of(prompt: Any, context: Any, images: Any, word: str) -> Ask:
+    """Return a question to a model. With pictures, it is a call of another kind, whose context holds both."""
+    if images is None:
+        return ("llm", prompt, context)
+    handles = [images] if isinstance(images, dict) else images
+    if not isinstance(handles, list | tuple):
+        raise TypeError(f"images of {word} must be a list of handles, not {type(images).__name__}")
+    if context is not None and not issubclass(type(context), str | list | tuple | dict):
+        context = _as_text(context, word)
+    return ("vision", prompt, {"images": [*handles], "context": context})
+
+
+def _for_each(prompts: list[Any], images: Any) -> list[Any]:
+    """Return the pictures of each prompt."""
+    if images is None or isinstance(images, dict):
+        return [images] * len(prompts)
+    pictures = list(images)
+    if len(pictures) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need as many images, or lists of them, not {len(pictures)}")
+    return pictures
 
 
 def _json_of(prompt: list[Any], word: str) -> str:

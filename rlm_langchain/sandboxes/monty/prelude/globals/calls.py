@@ -184,10 +184,10 @@ def _rlm_send(text):
     return __rlm_sent__()
 
 
-def _ask(name, kind, prompts, contexts):
+def _ask(name, kinds, prompts, contexts):
     """Make calls together and return pairs of value and error."""
     calls = [
-        _call(name, kind, prompts[n], contexts[n], n if len(prompts) > 1 else None) for n in range(len(prompts))
+        _call(name, kinds[n], prompts[n], contexts[n], n if len(prompts) > 1 else None) for n in range(len(prompts))
     ]
     replies, wave, size, nodes = [], [], 0, 0
     for call, more in calls:
@@ -214,16 +214,16 @@ def _call(name, kind, prompt, context, number):
 
 
 def _one(name, kind, prompt, context):
-    value, error = _ask(name, kind, [prompt], [context])[0]
+    value, error = _ask(name, [kind], [prompt], [context])[0]
     if error is not None:
         raise LLMError(error)
     return value
 
 
-def _many(name, kind, prompts, contexts):
+def _many(name, kinds, prompts, contexts):
     if len(prompts) > _BATCH:
         raise ValueError(f"{name} takes at most {_BATCH:,} items at once, not {len(prompts):,}")
-    replies = _ask(name, kind, prompts, contexts)
+    replies = _ask(name, kinds, prompts, contexts)
     failed = [number for number, reply in enumerate(replies) if reply[1] is not None]
     for number in failed[:_TOLD]:
         print(f"[{name}] item {number} failed: {replies[number][1]}")
@@ -248,15 +248,37 @@ def _host_call(kind, prompt, context=None):
     return _one(kind, kind, prompt, context)
 
 
-def llm_query(prompt, context=None):
-    """Call a model and return its reply as text. Raises LLMError if it failed after retries."""
-    return _one("llm_query", "llm", prompt, context)
+def llm_query(prompt, context=None, images=None):
+    """Call a model, perhaps about pictures (one handle, or a list), and return its reply as text. Raises LLMError
+    if it failed after retries."""
+    if images is None:
+        return _one("llm_query", "llm", prompt, context)
+    return _one("llm_query", "vision", prompt, _pictured(context, images, "llm_query"))
 
 
-def llm_query_batched(prompts):
-    """Call a model with many prompts at once. Returns the replies in the same order, None for those that failed."""
-    prompts = _listed(prompts, "llm_query_batched")
-    return _many("llm_query_batched", "llm", prompts, [None] * len(prompts))
+def llm_query_batched(prompts, images=None):
+    """Call a model with many prompts at once. Returns the replies in the same order, None for those that failed.
+    `images` has the handles for each prompt, or is one handle for all."""
+    name = "llm_query_batched"
+    prompts = _listed(prompts, name)
+    if images is None or isinstance(images, dict):
+        images = [images] * len(prompts)
+    images = list(images)
+    if len(images) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need as many images, or lists of them, not {len(images)}")
+    kinds = ["llm" if some is None else "vision" for some in images]
+    contexts = [None if some is None else _pictured(None, some, name) for some in images]
+    return _many(name, kinds, prompts, contexts)
+
+
+def _pictured(context, images, name):
+    """Return the context of a question about pictures, which is a call of another kind."""
+    images = [images] if isinstance(images, dict) else images
+    if not isinstance(images, (list, tuple)):
+        raise TypeError(f"images of {name} must be a list of handles, not {type(images).__name__}")
+    if context is not None and not isinstance(context, (str, list, tuple, dict)):
+        raise TypeError(f"the context of {name} must be text, a list or a dict, not {type(context).__name__}")
+    return {"images": list(images), "context": context}
 
 
 def rlm_query(query, context=None):
@@ -274,7 +296,7 @@ def rlm_query_batched(queries, contexts=None):
         contexts = [contexts] * len(queries)
     if len(contexts) != len(queries):
         raise ValueError(f"rlm_query_batched got {len(queries)} queries and {len(contexts)} contexts")
-    return _many("rlm_query_batched", "rlm", queries, contexts)
+    return _many("rlm_query_batched", ["rlm"] * len(queries), queries, contexts)
 
 
 def _pair(query):
