@@ -174,7 +174,7 @@ def test_a_damaged_note_about_a_file_only_means_that_it_is_read_again(store):
         ("/no/such/file.txt", "there is no file or folder /no/such/file.txt: check the name"),
         ("/dev/null", "/dev/null is empty: there is nothing to ask about"),
         (sys.executable, r"is an executable: give its source, or the texts in it"),
-        ("a\0b", "cannot read a\0b"),
+        ("a\0b", r"cannot read a\\x00b"),
     ],
 )
 def test_a_path_that_cannot_be_a_context_is_refused_in_a_sentence(store, path, message):
