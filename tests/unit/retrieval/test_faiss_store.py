@@ -394,7 +394,7 @@ class Anything:
         return True
 
 
-@pytest.mark.parametrize("filter", [anything, lambda document: anything(document.copy()), Anything()])
+@pytest.mark.parametrize("filter", [anything, lambda _: asyncio.sleep(0, True), Anything()])
 def test_a_filter_that_would_have_to_be_awaited_is_refused(people, filter):
     with pytest.raises(InputError, match="async"):
         people.similarity_search("1 0", filter=filter)
