@@ -123,10 +123,10 @@ def _interpret_raised(
         return Fault("memory", full)
     text = _in_python_terms(full, failed_calls)
     lines = _lines(frames, sources)
-    hints = (hint for pattern, hint in HINTS if re.search(pattern, text))
+    hints = [hint for pattern, hint in HINTS if re.search(pattern, text)]
     if "No module named" in text and any(name in lines for name in _FUNCTIONS):
-        hints = iter([_NO_IMPORT])
-    hint = next((f"\nHint: {hint}." for hint in hints), "")
+        hints = [_NO_IMPORT]
+    hint = f"\nHint: {hints[0]}." if hints else ""
     parse = "\n" + NOTHING_RAN if "The parser does not support" in text and len(frames) == 1 else ""
     return Fault(None, f"{lines}{text}{hint}{parse}")
 
