@@ -9,10 +9,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rlm_langchain.answers.citations import answer_of, has_quotes
+from rlm_langchain.answers.citations import CITED_KEYS, answer_of, has_quotes
 from rlm_langchain.answers.schema import AnswerSchema, fences_in, last_fences
 
 MAX_TRIED = 1_000
@@ -31,15 +31,39 @@ def answer_in_words(text: str, schema: AnswerSchema | None, *, cites: bool) -> A
         return text.strip() or None
     whole_values = [*_whole_values(text)]
     embedded = [*_embedded_values(text)][::-1]  # a reply ends with its answer
-    if cites:
-        for value in (*whole_values, *embedded):
-            if has_quotes(value) and (schema is None or schema.problem(answer_of(value)) is None):
-                return value
+    if cites and (cited := _first_with_quotes((*whole_values, *embedded), schema)) is not None:
+        return cited
     words = text.strip() or None
     if schema is None:
         return words
     candidates = (*whole_values, *_fenced_values(text), words, *embedded)
     return next((value for value in candidates if schema.problem(value) is None), None)
+
+
+def with_quotes(value: Any, schema: AnswerSchema | None) -> Any:
+    """Return the argument of `FINAL` as `{"answer": ..., "quotes": [...]}` if it is that in another form: as text
+    with JSON, with more keys, or in a list or a dict that holds nothing else. Anything else is unchanged."""
+    if not isinstance(value, str):
+        cited = _first_with_quotes([value], schema)
+    else:
+        cited = _first_with_quotes((*_whole_values(value), *[*_embedded_values(value)][::-1]), schema)
+    return value if cited is None else cited
+
+
+def _first_with_quotes(values: Iterable[Any], schema: AnswerSchema | None) -> Any:
+    """Return the first value that has an answer that fits the schema, and quotes. None if there is none."""
+    forms = (form for value in values for form in _forms_with_quotes(value))
+    return next((form for form in forms if schema is None or schema.problem(answer_of(form)) is None), None)
+
+
+def _forms_with_quotes(value: Any) -> Iterator[Any]:
+    """Yield a value as an answer with quotes, if it is one. Further keys stay in the answer, so nothing is lost."""
+    if isinstance(value, dict | list) and len(value) == 1:
+        [value] = value.values() if isinstance(value, dict) else value
+    if has_quotes(value):
+        yield value
+    elif isinstance(value, dict) and value.keys() > CITED_KEYS:
+        yield {"answer": {key: item for key, item in value.items() if key != "quotes"}, "quotes": value["quotes"]}
 
 
 def problem_in_words(text: str, schema: AnswerSchema) -> str | None:

@@ -422,7 +422,10 @@ def mcp(
     serve(setup, root or [Path.cwd()], http)
 
 
-bench = typer.Typer(help="Compare an RLM with what people would use instead, on questions with known answers.")
+bench = typer.Typer(
+    help="Compare an RLM with what people would use instead, on questions with known answers.",
+    epilog=examples("rlm bench run --suite smoke -m local", "rlm bench report rlm-bench"),
+)
 app.add_typer(bench, name="bench", no_args_is_help=True)
 
 

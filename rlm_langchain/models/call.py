@@ -23,6 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from rlm_langchain.budget.ledger import Reservation
+from rlm_langchain.context.sanitize import shows_nothing
 from rlm_langchain.errors import ForeignExit, RLMError, ends_more_than_its_work
 from rlm_langchain.models.http.adopt_client import uses_shared_http
 from rlm_langchain.models.http.renamed import RENAMED_PARAMETERS
@@ -278,9 +279,11 @@ class _Attempts:
 
     def _accept(self, reply: BaseMessage, capture: _ReplyCapture) -> Completion:
         text, from_cache = text_of(reply), _is_from_cache(self.model.chat, reply)
-        finish = finish_of(reply)
+        finish, used = finish_of(reply), getattr(reply, "usage_metadata", None)
+        if finish == "error" and shows_nothing(text) and not getattr(reply, "tool_calls", None):
+            raise UnusableReply("ended with an error of the server", {"usage": used and dict(used)})
         if finish is None and capture.is_streamed and _reports_finish_reason(self.model.chat):
-            if not text and not getattr(reply, "tool_calls", None) and not getattr(reply, "usage_metadata", None):
+            if not text and not getattr(reply, "tool_calls", None) and not used:
                 raise UnusableReply("broke off before its first word")
             finish = "incomplete"
         all_text = f"{text}{capture.other_replies}"

@@ -116,11 +116,27 @@ _TOO_LONG = re.compile(
     r"|context (the )?(overflow|exceed)|too long for",
     re.IGNORECASE,
 )
+_LONGER_THAN_ALLOWED = re.compile(
+    r"\b(?=(inputs?|prompts?|requests?|messages?|conversation|sequence|tokens?)\b)"
+    r"(?=.*(token|length|context|character|capacity))\w+[^.]{0,60}"
+    r"\b(exceed(s|ed)?|(longer|greater|larger|more) than|too (long|big|large|many))\b"
+    r"|(conversation|request|prompt|input|chat)\b[^.]{0,20}\btoo (long|big)|token_?limit_?exceed|max_seq_len"
+    r"|only (supports?|accepts?|allows?|reads?) (up to )?\d[\d,_]* ?tokens|model only (supports?|accepts?) \d"
+    r"|expected maxLength|(shorten|truncate) (your|the) (prompt|input|messages?|conversation)"
+    r"|(输入|上下文|长度|tokens?)[^。]{0,20}(超|过长)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Other words for a prompt that is too long. They may be about something else, which `_OF_ANOTHER_LIMIT` tells."""
+_OF_ANOTHER_LIMIT = re.compile(
+    r"max_(completion_|output_|new_)?tokens|\b(output|completion|response)\b|per (minute|hour|day)|\brate\b|quota"
+    r"|\b(images?|tools?|functions?|schema|name|stop|temperature|logprobs)\b",
+    re.IGNORECASE,
+)
 _WINDOW_PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         r"\d \+ \d[\d,_]*+ > (\d[\d,_]*)",  # prompt + cap > window
-        r"[\"']?(?:n_ctx|max_model_len)[\"']?\s*[:=]\s*(\d[\d,_]*)",
+        r"[\"']?(?:n_ctx|max_model_len|max_seq_len)[\"']?\s*[:=(]\s*(\d[\d,_]*)",
         r"(?:context (?:length|window|size|limit)|(?:maximum|max) (?:context|prompt|input|model"
         r"|sequence)[\w ]{0,16}length"
         r"|token limit|prompt length)\b(?: of the model| of this model)?(?: is| of| to|:| =|=)*(?: only"
@@ -133,10 +149,13 @@ _WINDOW_PATTERNS = tuple(
         r"(?:exceeds?|exceed(?:ed)?|cannot exceed|above|over|than|at most|<=?|limit is|limit of|limit:?"
         r"|maximum(?: is| of)?:?)"
         r"(?: the)?(?: configured)?(?: limit| maximum)?(?: of)?\s*(\d[\d,_]*)",
+        r"only (?:supports?|accepts?|allows?|reads?) (?:up to )?(\d[\d,_]*)",
         r"range of input length should be \[\d+, ?(\d[\d,_]*)\]",
     )
 )
 """Patterns for the context window in error messages. The most reliable come first."""
+_OTHER_UNIT = re.compile(r"[\s-]?(bytes?|char|[kmg]i?b\b)", re.IGNORECASE)
+"""After a number that is no number of tokens."""
 MAX_OWN_TEXT = 200
 """Longest text of an exception, in characters, that is interpreted. A longer one may quote a reply."""
 MIN_WINDOW = 256
@@ -216,7 +235,7 @@ def window_in(words: str) -> int | None:
     for pattern in _WINDOW_PATTERNS:
         for found in pattern.finditer(start_of(words)):
             tokens = int(re.sub(r"\D", "", found[1]))
-            if tokens >= MIN_WINDOW:
+            if tokens >= MIN_WINDOW and not _OTHER_UNIT.match(found.string, found.end(1)):
                 return tokens
     return None
 
@@ -315,7 +334,7 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
     said = status if status is not None else _status_in_words(causes)
     if said in (400, 402, 403, 429, None) and _NO_CREDIT.search(words):
         return "no_credit"
-    if said in (400, 413, 422, 500, None) and _TOO_LONG.search(words):
+    if said in (400, 413, 422, 500, None) and _says_too_long(words):
         return "too_long"
     if said in (400, 403, 422) and _REFUSED.search(words):
         return "refused_by_provider"
@@ -330,6 +349,12 @@ def _code(causes: list[BaseException], status: int | None) -> ErrorCode:  # noqa
     if said is None:
         return next((code for cause in causes if (code := _code_by_class(cause)) != "unknown"), "unknown")
     return _STATUS.get(said, "server_error" if said >= 500 else "bad_request")
+
+
+def _says_too_long(words: str) -> bool:
+    if _TOO_LONG.search(words):
+        return True
+    return bool(_LONGER_THAN_ALLOWED.search(words)) and not _OF_ANOTHER_LIMIT.search(words)
 
 
 def _status_in_words(causes: list[BaseException]) -> int | None:

@@ -74,10 +74,19 @@ def overwritten(tree: ast.Module, reserved: frozenset[str] = RESERVED) -> str | 
     if not hits:
         return None
     line, name = hits[0]
-    imports = (one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom))
-    if any(one.name == name and one.asname is None for statement in imports for one in statement.names):
+    if any(_fetches(node, name) for node, _ in _nodes(tree) if getattr(node, "lineno", 0) == line):
         return f"Line {line} imports `{name}`, which is there already: leave the import out. {_NOTHING_RAN}"
     return _sentence(line, name)
+
+
+def _fetches(node: ast.AST, name: str) -> bool:
+    """Return whether a node takes `name` from a module: `from rlm import name`, `name = rlm.name`."""
+    match node:
+        case ast.alias(name=imported, asname=alias):
+            return imported == name and alias in (None, name)
+        case ast.Assign(value=ast.Attribute(attr=attribute)):
+            return attribute == name
+    return False
 
 
 def parsed(code: str) -> ast.Module | str | None:
@@ -132,10 +141,16 @@ def _sentence(line: int, name: str) -> str:
 
 def bindings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield line and name of each binding in the module, in no order. It is a loop, so deep nesting is safe."""
+    for node, scope in _nodes(tree):
+        yield from ((getattr(node, "lineno", 1), name) for name in _bound(node, scope) if name)
+
+
+def _nodes(tree: ast.Module) -> Iterator[tuple[ast.AST, int]]:
+    """Yield all nodes, each with its scope."""
     waiting: list[tuple[ast.AST, int]] = [(tree, _Scope.MODULE)]
     while waiting:
         node, scope = waiting.pop()
-        yield from ((getattr(node, "lineno", 1), name) for name in _bound(node, scope) if name)
+        yield node, scope
         waiting += _children(node, scope)
 
 

@@ -95,6 +95,8 @@ NO_REPLIES = (
     b'{"error": {"code": "rate_limit_exceeded", "message": "x"}}',
     b'{"object": "chat.completion", "choices": null}',
     b'{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": []}',
+    b'{"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0, "message": '
+    b'{"role": "assistant", "content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "x"}}]}',
     b"<html><title>502 Bad Gateway</title></html>",
     b"",
     b"null",
@@ -296,6 +298,7 @@ async def stream(url: str, clock: Clock, account: Account | None = None) -> Comp
         events(WORD, b'data: {"error": {"code": "rate_limit_exceeded", "message": "x"}}\n\n'),
         events(b'data: {"error": "Overloaded"}\n\n'),
         events(CHUNK % b"", DONE),
+        events(END.replace(b"stop", b"error"), DONE),
         events(DONE),
         events(),
         Reply(raw=b"<html><title>Busy</title></html>", headers={"Content-Type": "text/html"}),

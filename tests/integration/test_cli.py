@@ -393,6 +393,7 @@ def test_strategies_and_version_and_help(command: Command) -> None:
     for name in ("ask", "show", "strategies", "doctor"):
         assert name in command("--help").out
         assert command(name, "--help").code == 0
+    assert "rlm bench run" in command("bench", "--help").out
 
 
 def test_a_folder_of_skills_is_shown_and_used(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.answers.fan_out import LeftOut, parts_left_out, prompt_values
+from rlm_langchain.answers.words import with_quotes
 from rlm_langchain.context.long_text import store_texts, value_fields
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.calls.handler import CallSite
@@ -153,11 +154,13 @@ class ExecuteStep:
                 case Completed(stdout, error):
                     self._output("completed", stdout, error)
                     step = None
-                case Answered(value, stdout, _) if problem := self._answer_problem(value):
+                case Answered(given, stdout, error):
+                    value = self._with_quotes(given)
+                    problem = self._answer_problem(value)
+                    if problem is None:
+                        return self._answered(value, stdout, error)
                     self._output("completed", stdout, f"FINAL was refused, the answer does not fit: {problem}")
                     step = None
-                case Answered(value, stdout, error):
-                    return self._answered(value, stdout, error)
                 case Died(_, stdout, _) if self.repl.timed_out:
                     return self._out_of_time(stdout)
                 case Died("crash") if self.repl.may_retry_crash(self._cell):
@@ -179,6 +182,12 @@ class ExecuteStep:
                 "identical calls get the same reply."
             )
         return None
+
+    def _with_quotes(self, value: Plain) -> Plain:
+        """Return an answer whose quotes can be looked up, whatever form the model gave it, if the run cites."""
+        path = self.state["path"]
+        cites = self.components.wants_citations(path)
+        return cast(Plain, with_quotes(value, self.components.answer_schema(path))) if cites else value
 
     def _answer_problem(self, value: Plain) -> str | None:
         """Return why an answer is sent back, or None. One that does not fit the schema always is; a blank one, or

@@ -182,7 +182,8 @@ def _read_ranges(components: Components, state: RLMState, journal: Journal) -> t
         return [], None
     records, read = state["trajectory"], ReadRanges()
     profile = components.root_model(state["path"]).profile
-    for record in records:
+    last_turn = max((number for number, record in enumerate(records) if record["type"] == "turn"), default=0)
+    for record in records[:last_turn]:  # what came after the last turn was shown to nobody
         if record["type"] == "output":
             read += tracker.ranges_in(record["text"])
         if record["type"] == "question":

@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from rlm_langchain.errors import InputError
+from rlm_langchain.retrieval.faiss_store.metadata import to_python_types
 from rlm_langchain.retrieval.faiss_store.persistence import StoredDocument
 
 Filter = Callable[[Document], bool] | Mapping[str, Any]
@@ -27,6 +28,7 @@ _ORDERED = (str, Real, Decimal, date, time, timedelta)
 _FIELD = ("$eq", "$ne", "$neq", "$in", "$nin", *_ORDERS, "$exists", "$not")
 _WHOLE = ("$and", "$or", "$not")
 _MISSING = object()
+_ASYNC = "a filter cannot be an async function: give one that returns True or False"
 
 
 def compile_filter(filter: Filter | None) -> Predicate | None:
@@ -34,11 +36,20 @@ def compile_filter(filter: Filter | None) -> Predicate | None:
     if filter is None:
         return None
     if not callable(filter):
-        test = _metadata_test(filter)
+        test = _metadata_test(to_python_types(filter))
         return lambda _, stored: test(stored.metadata)
     if inspect.iscoroutinefunction(filter):
-        raise InputError("a filter cannot be an async function: give one that returns True or False")
-    return lambda name, stored: bool(filter(stored.document(name)))
+        raise InputError(_ASYNC)
+    return lambda name, stored: _verdict(filter(stored.document(name)))
+
+
+def _verdict(result: Any) -> bool:
+    """Return what a filter function decided. Any awaitable would be true."""
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise InputError(_ASYNC)
+    return bool(result)
 
 
 def _metadata_test(filter: Any) -> Test:
@@ -77,6 +88,10 @@ def _value(wanted: Any) -> Callable[[Any], bool]:
         return lambda value: all(test(value) for test in tests)
     if isinstance(wanted, list | tuple | set | frozenset):
         return lambda value: _same(value, wanted) or _among(value, wanted)
+    if callable(wanted) or isinstance(wanted, range | slice):
+        raise InputError(
+            f"no metadata equals {wanted!r}: give a value, or a function of the whole document as filter"
+        )
     return lambda value: _same(value, wanted)
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from typing_extensions import Self, override
 
-from rlm_langchain.errors import InputError, RLMError
+from rlm_langchain.errors import ConfigurationError, InputError, RLMError
 from rlm_langchain.models.call import CallFailed
 from rlm_langchain.models.provider_errors import classify_error, is_graph_signal
 from rlm_langchain.models.provider_words import log_failure
@@ -28,6 +28,7 @@ from rlm_langchain.retrieval.faiss_store.documents import DocumentTable
 from rlm_langchain.retrieval.faiss_store.filters import Filter, Predicate, compile_filter
 from rlm_langchain.retrieval.faiss_store.metadata import to_python_types
 from rlm_langchain.retrieval.faiss_store.persistence import load, save
+from rlm_langchain.validation import check_names, check_types
 
 
 class FAISSStore(VectorStore):
@@ -42,12 +43,14 @@ class FAISSStore(VectorStore):
       A missing key counts as None, and does not satisfy any order.
     - `score_threshold`: the lowest score, a cosine (for `similarity_search_with_relevance_scores`: from 0 to 1).
 
-    Adding is all or nothing. Raises `MissingDependency` without the extra; `InputError` for invalid arguments, and
-    unless there is one finite vector of the same width for each text; `CallFailed` if the embedding model fails.
+    Adding is all or nothing. Raises `MissingDependency` without the extra; `ConfigurationError` for an embedding
+    model that is none; `InputError` for invalid arguments, and unless there is one finite vector of the same width
+    for each text; `CallFailed` if the embedding model fails.
     """
 
     def __init__(self, embedding: Embeddings) -> None:
         extras.check_installed()
+        check_types(type(self).__name__, Embeddings, embedding=embedding)
         self.embedding = embedding
         self._table = DocumentTable()
         self._lock = threading.RLock()
@@ -145,8 +148,9 @@ class FAISSStore(VectorStore):
     def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> bool:
         """Remove the documents with these ids; None: all. Returns True, also if some of them did not exist.
 
-        Raises `InputError` for values that are not ids; then nothing is removed.
+        Raises `InputError` for values that are not ids, and for other options; then nothing is removed.
         """
+        _check_options("delete", kwargs, (), "ids")
         names = None if ids is None else _ids(ids)
         with self._lock:
             self._table.remove(list(self._table.documents) if names is None else names)
@@ -328,6 +332,18 @@ class FAISSStore(VectorStore):
         return store
 
     @override
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Return a retriever. Options of the search go into `search_kwargs`.
+
+        Raises `ConfigurationError` for unknown options, which LangChain would ignore.
+        """
+        if misplaced := [name for name in kwargs if name in _SEARCH_OPTIONS]:
+            name = misplaced[0]
+            raise ConfigurationError(f'as_retriever({name}=...): give it as search_kwargs={{"{name}": ...}}')
+        check_names(kwargs, VectorStoreRetriever.model_fields)
+        return super().as_retriever(**kwargs)
+
+    @override
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: min(1.0, max(0.0, cosine))
 
@@ -372,6 +388,7 @@ class FAISSStore(VectorStore):
             return [documents[names[i]].document(names[i]) for i in chosen]
 
 
+_SEARCH_OPTIONS = ("k", "filter", "score_threshold", "fetch_k", "lambda_mult")
 _IGNORED_WHEN_ADDING = ("batch_size",)
 """Options that LangChain's indexing passes and that have no effect here."""
 _IGNORED_WHEN_SEARCHING = ("fetch_k",)
@@ -454,14 +471,19 @@ def _check_options(name: str, given: Iterable[str], passed_on: Sequence[str], kn
 
 
 def _check_count(name: str, given: Any) -> None:
-    if not isinstance(given, Integral) or given < 0:
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 0:
         raise InputError(f"{name} is {given!r}; give a whole number of 0 or more")
 
 
 def _check_threshold(given: Any, least: int) -> None:
     if given is None:
         return
-    if not isinstance(given, Real) or not isfinite(given) or not least <= float(given) <= 1:
+    if (
+        isinstance(given, bool)
+        or not isinstance(given, Real)
+        or not isfinite(given)
+        or not least <= float(given) <= 1
+    ):
         raise InputError(f"score_threshold is {given!r}; give a number from {least} to 1")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rlm_langchain.context.sanitize import clip
+from rlm_langchain.sandboxes.reserved_names import RESERVED
 
 if TYPE_CHECKING:
     from pydantic_monty import Frame, MontyError
@@ -20,13 +21,13 @@ MAX_FRAMES = 12
 _UNASKED = "a model cannot be asked here"
 NOTHING_RAN = "No code of this cell was run."
 
+_FUNCTIONS = RESERVED - {"context", "budget"}
+"""If the line that failed to import a module names one of these, it was looked for in that module."""
+_NO_IMPORT = "llm_query, rlm_query, FINAL and the other functions of this REPL are there without an import"
 HINTS = (
+    (r"No module named '(rlm|repl|tools|functions)|from 'rlm", _NO_IMPORT),
     (
-        r"No module named 'rlm|from 'rlm",
-        "llm_query, rlm_query, FINAL and the other functions of this REPL are there without an import",
-    ),
-    (
-        r"can't be awaited|a coroutine or an awaitable is required",
+        r"can't be awaited|a coroutine or an awaitable is required|support async |'asyncio' has no attribute",
         "the functions of this REPL are called without await; llm_query_batched asks many at once",
     ),
     (r"support yield", "generator functions are not there: append to a list and return it"),
@@ -121,9 +122,13 @@ def _interpret_raised(
     if not frames and full.startswith("RuntimeError: request frame of "):  # replies that its pipe does not take
         return Fault("memory", full)
     text = _in_python_terms(full, failed_calls)
-    hint = next((f"\nHint: {hint}." for pattern, hint in HINTS if re.search(pattern, text)), "")
+    lines = _lines(frames, sources)
+    hints = [hint for pattern, hint in HINTS if re.search(pattern, text)]
+    if "No module named" in text and any(name in lines for name in _FUNCTIONS):
+        hints = [_NO_IMPORT]
+    hint = f"\nHint: {hints[0]}." if hints else ""
     parse = "\n" + NOTHING_RAN if "The parser does not support" in text and len(frames) == 1 else ""
-    return Fault(None, f"{_lines(frames, sources)}{text}{hint}{parse}")
+    return Fault(None, f"{lines}{text}{hint}{parse}")
 
 
 def _in_python_terms(text: str, failed_calls: frozenset[str]) -> str:

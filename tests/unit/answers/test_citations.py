@@ -184,6 +184,8 @@ FORMS = {
     "fenced as code": f"```python\n{CITED!r}\n```",
     "below a sentence": f"Here is the answer [1]:\n\n```json\n{AS_JSON}\n```\nI hope {{this}} helps.",
     "in a sentence": f"The answer is {AS_JSON}.",
+    "in a dict": json.dumps({"result": CITED}),
+    "in a list": json.dumps([CITED]),
     "behind an example": f'As asked, {{"answer": "...", "quotes": []}}:\n{AS_JSON}',
 }
 WAYS = {
@@ -202,6 +204,32 @@ def test_quotes_of_an_answer_in_words_are_looked_up_too(form, way):
     assert [c["quote"] for c in output["citations"]] == ["Ada Byrne"]
     assert output["dropped_citations"] == 1
     assert output["trajectory"][-1]["answer"] == "Ada"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_quotes_in_a_text_that_code_gives_are_looked_up_too(form):
+    output = ask(TEXT, f"FINAL({FORMS[form]!r})")
+    assert output["answer"] == "Ada"
+    assert [c["quote"] for c in output["citations"]] == ["Ada Byrne"]
+    assert output["dropped_citations"] == 1
+
+
+@pytest.mark.parametrize("say", ["FINAL({!r})", "import json\nFINAL(json.dumps({!r}))", "prose:{!r}"])
+def test_more_keys_than_asked_for_stay_in_the_answer(say):
+    said = say.format(CITED | {"confidence": 0.9})
+    output = ask(TEXT, "print(1)", said, said, budget=Budget(iterations=2))
+    assert (output["answer"], output["dropped_citations"]) == ({"answer": "Ada", "confidence": 0.9}, 1)
+
+
+def test_a_type_may_have_quotes_of_its_own():
+    class Signed(BaseModel):
+        answer: str
+        quotes: list[str]
+        year: int
+
+    value = {"answer": "Ada", "quotes": ["x"], "year": 1815}
+    output = ask(TEXT, f"FINAL({value})", output_schema=Signed)
+    assert (output["answer"], output["citations"]) == (Signed(**value), [])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from rlm_langchain import Budget, Limits, create_rlm
+from rlm_langchain import Budget, Limits, Price, create_rlm
 from rlm_langchain.answers.coverage import CoverageTracker, IndexCache
 from rlm_langchain.answers.fan_out import parts_left_out
 from rlm_langchain.answers.substring_index import (
@@ -47,6 +47,17 @@ def test_what_was_never_shown_is_not_read():
     assert output["coverage"]["share"] < 0.02
     assert covered(output) == [TEXT[:300]]  # the preview
     assert output["trajectory"][-1]["coverage"] == output["coverage"]
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=1), Budget(usd=0)])
+def test_a_model_that_was_never_asked_has_read_nothing(budget):
+    output = run("FINAL(1)", prices={"function": Price(1, 1)}, budget=budget)
+    assert (output["iterations"], output["coverage"]["share"], output["coverage"]["where"]) == (0, 0, [])
+
+
+def test_what_the_last_cell_printed_nobody_has_read():
+    output = run("print(context[20000:20600])\nFINAL(1)")
+    assert covered(output) == [TEXT[:300]]
 
 
 def test_a_piece_that_was_asked_about_is_read_and_the_call_says_where():

@@ -127,6 +127,15 @@ def test_a_name_tells_the_fault_where_there_is_no_status(error: Exception, code:
         "the request exceeds the available context size, try increasing it",
         "Input is too long for requested model.",
         "Please reduce the length of the messages or completion.",
+        "Input exceeds the allowed number of tokens",
+        "The request exceeds the model's max input tokens",
+        "the prompt has 5000 tokens, which is more than the 4096 supported",
+        "tokens in the prompt exceed the model's capacity",
+        "The conversation is too long",
+        "Please shorten your prompt",
+        "ValidationException: expected maxLength: 4096, actual: 9000",
+        "InputTokenLimitExceeded",
+        "输入长度超过模型最大上下文长度",
     ],
 )
 def test_a_prompt_that_is_too_long_is_recognised_by_its_words(words: str) -> None:
@@ -137,7 +146,14 @@ def test_a_prompt_that_is_too_long_is_recognised_by_its_words(words: str) -> Non
 
 @pytest.mark.parametrize(
     "words",
-    ["max_tokens is too large: 100000", "temperature must be at most 2", "unknown field `tools`"],
+    [
+        "max_tokens is too large: 100000",
+        "temperature must be at most 2",
+        "unknown field `tools`",
+        "max_completion_tokens in the request exceeds the limit of this model",
+        "a tool name in the request exceeds the maximum length of 64",
+        "number of images in the request exceeds 20, whatever their tokens",
+    ],
 )
 def test_other_bad_requests_are_not_taken_for_long_ones(words: str) -> None:
     assert classify_error(StatusError(400, words)).code == "bad_request"
@@ -376,6 +392,9 @@ TOO_LONG = [
     ("`inputs` tokens + `max_new_tokens` must be <= 4097. Given: 5000 `inputs` tokens", 4097),
     ("the model is loaded with context length of only 4096 tokens, which is not enough", 4096),
     ("the input length exceeds the context length", None),
+    ("Requested 5000 tokens but the model only supports 4096", 4096),
+    ("sequence length (5000) > max_seq_len (4096)", 4096),
+    ("the prompt is too long: the request may have at most 4194304 bytes", None),
     ("input length exceeds maximum context length", None),
     (
         "This endpoint's maximum context length is 131,072 tokens. However, you requested about 140000 tokens",

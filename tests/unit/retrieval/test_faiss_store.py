@@ -24,6 +24,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
 from rlm_langchain import (
+    ConfigurationError,
     FAISSStore,
     InputError,
     JournalError,
@@ -313,6 +314,11 @@ def people() -> FAISSStore:
         ({"born": {"$lte": 1901.5}}, "ab"),
         ({"born": {"$gt": "a"}}, "c"),
         ({"born": {"$gt": np.int64(1900)}}, "b"),
+        ({"born": {"$lte": np.float32(1901.5)}}, "ab"),
+        ({"born": np.int64(1815)}, "a"),
+        ({"tags": np.array(["a", "b"])}, "a"),
+        ({"name": {"$nin": np.array(["Ada", "Cyd"])}}, "bd"),
+        ({"$not": {"ok": np.bool_(True)}}, "acd"),
         ({"died": {"$lt": date(1900, 1, 1)}}, "a"),
         ({"died": {"$not": {"$lt": date(1900, 1, 1)}}}, "bcd"),
         ({"left": None}, "abcd"),
@@ -357,9 +363,13 @@ class Unasked(Numbers):
         ({"filter": {"a": {"$gt": math.nan}}}, "takes a number"),
         ({"filter": {"a": {"$exists": 1}}}, "True or False"),
         ({"filter": "a = 1"}, "is not a filter"),
+        ({"filter": {"a": lambda value: value > 1}}, "function of the whole document"),
+        ({"filter": {"a": {"$not": range(3)}}}, "no metadata equals"),
         ({"filters": {"a": 1}}, "no option 'filters'; its options are k, .*filter"),
         ({"k": -1}, "k is -1"),
         ({"k": 1.5}, "k is 1.5"),
+        ({"k": True}, "k is True"),
+        ({"score_threshold": True}, "score_threshold is True"),
         ({"score_threshold": 1.5}, "score_threshold is 1.5"),
         ({"score_threshold": math.nan}, "score_threshold is nan"),
         ({"score_threshold": "0.5"}, "score_threshold is '0.5'"),
@@ -373,6 +383,51 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_paid(search, options
 
     with pytest.raises(InputError, match=match):
         asyncio.run(ask())
+
+
+async def anything(document: Document) -> bool:
+    return True
+
+
+class Anything:
+    async def __call__(self, document: Document) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("filter", [anything, lambda _: asyncio.sleep(0, True), Anything()])
+def test_a_filter_that_would_have_to_be_awaited_is_refused(people, filter):
+    with pytest.raises(InputError, match="async"):
+        people.similarity_search("1 0", filter=filter)
+
+
+@pytest.mark.parametrize("name", ["filter", "where", "ids_", "delete_all"])
+def test_an_option_that_delete_does_not_know_deletes_nothing(store, name):
+    for delete in (lambda: store.delete(**{name: {"n": 1}}), lambda: asyncio.run(store.adelete(**{name: 1}))):
+        with pytest.raises(InputError, match=name):
+            delete()
+    assert len(store) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"k": 1}, r'search_kwargs=\{"k"'),
+        ({"score_threshold": 0.9}, "search_kwargs"),
+        ({"filter": {"n": 1}}, "search_kwargs"),
+        ({"search_kwarg": {"k": 1}}, "did you mean 'search_kwargs'"),
+    ],
+)
+def test_an_option_of_the_search_in_the_wrong_place_is_not_ignored(store, options, match):
+    with pytest.raises(ConfigurationError, match=match):
+        store.as_retriever(**options)
+
+
+@pytest.mark.parametrize("wrong", [None, "text-embedding-3-small", len, Numbers, [[1.0]]])
+def test_what_is_no_embedding_model_is_refused_when_it_is_given(wrong):
+    with pytest.raises(ConfigurationError, match="embedding"):
+        FAISSStore(wrong)
+    with pytest.raises(ConfigurationError, match="embedding"):
+        FAISSStore.from_texts(["1 0"], wrong)
 
 
 def test_thresholds_leave_out_what_is_further_away(store):

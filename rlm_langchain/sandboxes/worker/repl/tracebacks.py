@@ -18,10 +18,19 @@ NO_AWAIT = "the functions of this REPL are called without await; llm_query_batch
 HINTS = (
     ("No module named 'rlm", NO_IMPORT),
     ("from 'rlm", NO_IMPORT),
+    ("No module named 'repl", NO_IMPORT),
+    ("No module named 'tools", NO_IMPORT),
+    ("No module named 'functions", NO_IMPORT),
     ("in 'await' expression", NO_AWAIT),
     ("a coroutine or an awaitable is required", NO_AWAIT),
+    ("a coroutine was expected", NO_AWAIT),
+    ("no running event loop", NO_AWAIT),
+    ("'async for' requires", NO_AWAIT),
+    ("asynchronous context manager", NO_AWAIT),
 )
 """A part of an error, and what to do about it."""
+FUNCTIONS = ("llm_query", "rlm_query", "recursive_lm", "FINAL", "SHOW_VARS")
+"""If the line that failed to import a module names one of these, it was looked for in that module."""
 
 OWN = ("<cell ", "<helpers>")
 """Prefixes of the file names of frames that are shown."""
@@ -47,8 +56,10 @@ def described(error: BaseException) -> str:
 def _with_hint(text: str) -> str:
     """Return a traceback with a hint, if there is one for its error."""
     last_line = text.rpartition("\n")[2]
-    hint = next((f"\nHint: {hint}." for mark, hint in HINTS if mark in last_line), "")
-    return text + hint
+    hint = next((hint for mark, hint in HINTS if mark in last_line), None)
+    if hint is None and "No module named" in last_line and any(name in text for name in FUNCTIONS):
+        hint = NO_IMPORT
+    return text if hint is None else f"{text}\nHint: {hint}."
 
 
 _name_of = type.__dict__["__name__"].__get__  # bypasses a metaclass that overrides it
