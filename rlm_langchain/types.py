@@ -293,6 +293,9 @@ class ContextRef(TypedDict):
     """What was left out, replaced, guessed or repaired. Absent if nothing was."""
     names: NotRequired[list[str]]
     """Keys of a dict of named contexts, which are variables of the REPL, too."""
+    files: NotRequired[dict[str, str]]
+    """Names of the files that it was made of, by key; under "" that of a context that is one file (`./`: a folder).
+    Absent for a value that was no file."""
     signature: NotRequired[str]
     """Proof that a context store of this home made the reference (`context/signing.py`). Without a valid one, a
     dict that looks like a reference is treated as data."""

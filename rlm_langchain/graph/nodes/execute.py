@@ -13,6 +13,7 @@ from langgraph.types import Command, Send
 from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.answers.fan_out import LeftOut, parts_left_out, prompt_values
 from rlm_langchain.context.long_text import store_texts, value_fields
+from rlm_langchain.context.places import repl_code
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
@@ -74,6 +75,7 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
     seconds = most if left is None else min(most, max(left, 1.0))
     preludes = [strategy.prelude for strategy in components.strategies_for_cells(journal)]
     preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
+    preludes.append(repl_code(journal.contexts))
     preludes += [
         f"{name} = {variable}[{name!r}]"
         for variable, ref in journal.contexts.items()
