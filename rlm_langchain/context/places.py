@@ -11,6 +11,7 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from rlm_langchain.types import ContextRef
@@ -160,28 +161,34 @@ def place_of(contexts: Any, value: Any, start: int = 0, end: Any = None) -> dict
     """
     if not isinstance(value, (str, list, dict, tuple)):
         raise TypeError(f"source takes a text, a list or a dict of the context, not {type(value).__name__}")
-    finders = [_place_path] if isinstance(value, tuple) else [_place_same, _place_find]
-    for find, name, context, files in [(find, *one) for find in finders for one in contexts if len(value)]:
-        found = find(name, context, value)
+    name, context, files, path, at, others = place_span(contexts, value)
+    end = end if at is None or isinstance(value, str) or end is not None else len(value)  # of a slice
+    here = _place_start(context, path, start, files, at)
+    last = here if end is None else _place_start(context, path, max(start, end - 1), files, at)
+    place = _place_in(name, _place_until(here, last))
+    return {**place, "others": others} if others else place
+
+
+def place_span(contexts: Any, value: Any) -> Any:
+    """Return name, value and files of the context that a value stands in; the path to it, or to the text or list of
+    which it is a part; the number of its first character or item there, None if it is all of it; and how many other
+    places there are. Raises `ValueError` if it stands nowhere."""
+    finders = [_place_path] if isinstance(value, tuple) else [_place_same, _place_find, _place_slice]
+    for find, known in [(find, known) for find in finders for known in contexts if len(value)]:
+        found = find(known[0], known[1], value)
         if found is not None:
-            path, at, others = found
-            here = _place_start(context, path, at, start, files)
-            last = here if end is None else _place_start(context, path, at, max(start, end - 1), files)
-            place = _place_in(name, _place_until(here, last))
-            return {**place, "others": others} if others else place
-    if isinstance(value, list) and len(value) and end is None and start == 0:  # perhaps a slice
-        return _place_until(place_of(contexts, value[0]), place_of(contexts, value[-1]))
+            return (*known, *found)
     raise ValueError("source: this is not in the context, word for word: give it as it stands there")
 
 
-def _place_start(context: Any, path: Any, at: int, start: int, files: Any) -> dict[str, Any]:
-    """Return the place of a character of a text, or of an item of a list."""
-    item = context
+def _place_start(context: Any, path: Any, start: int, files: Any, at: Any) -> dict[str, Any]:
+    """Return the place of a character of a text, or of an item of a list, in what begins at `at`."""
+    item, number = context, (at or 0) + start
     for step in path:
         item = item[step]
-    if isinstance(item, list) and start < len(item) and (start or not path):
-        return place_at(context, [*path, start], 0, files)
-    return place_at(context, path, at + start, files)
+    if isinstance(item, list) and number < len(item) and (start or not path or at is not None):
+        return place_at(context, [*path, number], 0, files)
+    return place_at(context, path, number, files)
 
 
 def _place_until(here: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
@@ -203,19 +210,19 @@ def _place_in(name: str, place: dict[str, Any]) -> dict[str, Any]:
 def _place_path(name: str, context: Any, path: Any) -> Any:
     """Return what `_place_find` does for a path, or None if it leads into another context."""
     if name != "context":
-        return (path[1:], 0, 0) if path[0] == name else None
-    return None if str(path[0]).startswith("context_") else (path, 0, 0)
+        return (path[1:], None, 0) if path[0] == name else None
+    return None if str(path[0]).startswith("context_") else (path, None, 0)
 
 
 def _place_same(name: str, context: Any, value: Any) -> Any:
     """Return what `_place_find` does for the very same list or dict, or the whole context."""
     if context is value:
-        return [], 0, 0
+        return [], None, 0
     waiting: list[Any] = [([], context)] if isinstance(value, (list, dict)) else []
     while waiting:
         path, item = waiting.pop()
         if item is value:
-            return path, 0, 0
+            return path, None, 0
         waiting.extend(_place_inner(path, item, (list, dict)))
     return None
 
@@ -238,8 +245,23 @@ def _place_find(name: str, context: Any, value: Any) -> Any:
             repeated += item.count(value)
         waiting.extend(_place_inner(path, item, (str, list, dict)))
     if equal:
-        return equal[0], 0, len(equal) - 1
+        return equal[0], None, len(equal) - 1
     return (*within[0], repeated - 1) if within else None
+
+
+def _place_slice(name: str, context: Any, value: Any) -> Any:
+    """Return what `_place_find` does for items of a list that follow each other. Lists and dicts must be the same
+    ones, since equal rows are common."""
+    waiting: list[Any] = [([], context)] if isinstance(value, list) else []
+    size, found = len(value), []
+    while waiting:
+        path, item = waiting.pop()
+        for at in range(len(item) - size + 1) if isinstance(item, list) else ():
+            is_first = item[at] is value[0] if isinstance(value[0], (list, dict)) else item[at] == value[0]
+            if is_first and item[at : at + size] == value:
+                found.append((path, at))
+        waiting.extend(_place_inner(path, item, (list, dict)))
+    return (*found[0], len(found) - 1) if found else None
 
 
 def _place_inner(path: Any, item: Any, kinds: Any) -> list[Any]:
@@ -283,25 +305,24 @@ def described(place: Mapping[str, Any]) -> str:
 def repl_code(contexts: Mapping[str, ContextRef | None]) -> str:
     """Return code that defines `source` in a REPL with these contexts; an empty text without any."""
     known = [f"({name!r}, {name}, {ref.get('files', {})!r})" for name, ref in contexts.items() if ref]
-    if not known:
-        return ""
-    return f"{_functions()}\n\n_place_contexts = [{', '.join(known)}]"
+    return f"{_functions()}\n_places = (*_places(), [{', '.join(known)}])\n{_SOURCE}" if known else ""
 
 
 @cache
 def _functions() -> str:
-    """Return the functions above as code without annotations and docstrings, and `source`."""
+    """Return the functions above as code of a function that returns them, without annotations and docstrings, which
+    a REPL would have to compile."""
     body = list[ast.stmt]()
     for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name in ("place_at", "place_of"):
-            node.name = f"_{node.name}"
-        if isinstance(node, ast.Assign) or (isinstance(node, ast.FunctionDef) and node.name.startswith("_place_")):
+        name = node.name if isinstance(node, ast.FunctionDef) else ast.unparse(node).partition(" ")[0]
+        if name in ("place_at", "place_of", "place_span") or name.startswith(("_place_", "_PLACE_")):
             body.append(_Plain().visit(node))
-    return f"{ast.unparse(ast.Module(body, []))}\n\n{_SOURCE}"
+    code = indent(ast.unparse(ast.Module(body, [])), "    ")
+    return f"def _places():\n{code}\n    return (place_of, place_span)"
 
 
 class _Plain(ast.NodeTransformer):
-    """Takes annotations and docstrings out of functions, and adds the underscore to names of ours."""
+    """Takes annotations and docstrings out of functions."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -317,13 +338,9 @@ class _Plain(ast.NodeTransformer):
         assert node.value is not None  # noqa: S101 - for mypy
         return self.generic_visit(ast.Assign([node.target], node.value, lineno=node.lineno))
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = f"_{node.id}" if node.id in ("place_at", "place_of") else node.id
-        return node
-
 
 _SOURCE = '''
 def source(value, start=0, end=None):
     """Where a text, list or dict of the context stands: file, page, sheet, row, message, line."""
-    return _place_of(_place_contexts, value, start, end)
+    return _places[0](_places[2], value, start, end)
 '''

@@ -153,6 +153,7 @@ SOURCE_CELLS = [
     ("source(context['a.pdf'][2])", {"file": "a.pdf", "page": 3}),
     ("source(context['a.pdf'][1:3])", {"file": "a.pdf", "page": 2, "to": 3}),
     ("source(context['a.pdf'], 1, 4)", {"file": "a.pdf", "page": 2, "to": 4}),
+    ("source([context['a.pdf'][1], 3])", "ValueError"),
     ("source('rent is 300')", {"file": "a.pdf", "page": 3}),
     ("source(context['book.xlsx']['Q1'][15])", {"file": "book.xlsx", "sheet": "Q1", "row": 17}),
     (
@@ -190,9 +191,9 @@ def test_source_and_citations_say_where_a_text_of_a_folder_stands(tmp_path, sand
     result = create_rlm(script(code), sandbox=sandbox, citations=True).completion("?", folder)
     assert result["answer"] == [place for _, place in SOURCE_CELLS]
     assert [citation["place"] for citation in result["citations"]] == [
-        SOURCE_CELLS[3][1],
-        SOURCE_CELLS[6][1],
+        SOURCE_CELLS[4][1],
         SOURCE_CELLS[7][1],
+        SOURCE_CELLS[8][1],
         {"file": "notes.txt", "line": 3},
     ]
 
