@@ -305,7 +305,7 @@ def described(place: Mapping[str, Any]) -> str:
 def repl_code(contexts: Mapping[str, ContextRef | None]) -> str:
     """Return code that defines `source` in a REPL with these contexts; an empty text without any."""
     known = [f"({name!r}, {name}, {ref.get('files', {})!r})" for name, ref in contexts.items() if ref]
-    return f"{_functions()}\n_places = (*_places(), [{', '.join(known)}])\n{_SOURCE}" if known else ""
+    return f"{_functions()}\n_rlm_places = (*_rlm_places(), [{', '.join(known)}])\n{_SOURCE}" if known else ""
 
 
 @cache
@@ -318,7 +318,7 @@ def _functions() -> str:
         if name in ("place_at", "place_of", "place_span") or name.startswith(("_place_", "_PLACE_")):
             body.append(_Plain().visit(node))
     code = indent(ast.unparse(ast.Module(body, [])), "    ")
-    return f"def _places():\n{code}\n    return (place_of, place_span)"
+    return f"def _rlm_places():\n{code}\n    return (place_of, place_span)"
 
 
 class _Plain(ast.NodeTransformer):
@@ -342,5 +342,5 @@ class _Plain(ast.NodeTransformer):
 _SOURCE = '''
 def source(value, start=0, end=None):
     """Where a text, list or dict of the context stands: file, page, sheet, row, message, line."""
-    return _places[0](_places[2], value, start, end)
+    return _rlm_places[0](_rlm_places[2], value, start, end)
 '''

@@ -73,9 +73,9 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
     context = files.pop("context", None)
     left, most = tree.ledger.seconds_left(), components.limits.seconds
     seconds = most if left is None else min(most, max(left, 1.0))
-    preludes = [strategy.prelude for strategy in components.strategies_for_cells(journal)]
+    preludes = [repl_code(journal.contexts)]  # first, so that a tool of the same name takes precedence
+    preludes += [strategy.prelude for strategy in components.strategies_for_cells(journal)]
     preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
-    preludes.append(repl_code(journal.contexts))
     preludes += [
         f"{name} = {variable}[{name!r}]"
         for variable, ref in journal.contexts.items()
