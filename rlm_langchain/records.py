@@ -273,6 +273,8 @@ class Citation(TypedDict):
     """Offset of the first character in the source."""
     end: int
     """Offset after the last character in the source."""
+    place: NotRequired[dict[str, str | int]]
+    """Where it stands in what was given, such as `{"file": "a.pdf", "page": 3}`. Absent in older records."""
 
 
 class Span(TypedDict):

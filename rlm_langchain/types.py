@@ -296,6 +296,9 @@ class ContextRef(TypedDict):
     """Keys of a dict of named contexts, which are variables of the REPL, too."""
     images: NotRequired[int]
     """Number of pictures in it, of each of which the REPL has a handle. Absent if there are none."""
+    files: NotRequired[dict[str, str]]
+    """Names of the files that it was made of, by key; under "" that of a context that is one file (`./`: a folder).
+    Absent for a value that was no file."""
     signature: NotRequired[str]
     """Proof that a context store of this home made the reference (`context/signing.py`). Without a valid one, a
     dict that looks like a reference is treated as data."""

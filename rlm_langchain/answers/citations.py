@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Protocol
 from rlm_langchain.context.folding import FoldedText, fold_quote
 from rlm_langchain.context.mapped_text import MappedText, open_mapped
 from rlm_langchain.context.opening import read_context
+from rlm_langchain.context.places import has_headings, in_context, place_at
 from rlm_langchain.context.store import ContextStore
-from rlm_langchain.context.text_units import labelled_strings
+from rlm_langchain.context.text_units import PathStep, label_of, strings_at
 from rlm_langchain.records import Citation
 from rlm_langchain.types import ContextRef
 
@@ -24,6 +25,9 @@ CITED_KEYS = {"answer", "quotes"}
 
 MAX_QUOTES = 200
 """The most quotes of one answer that are looked up."""
+
+HEADING_CHARS = 1_000
+"""Characters after the first one of a quote in which the heading that it is part of ends."""
 
 MAX_REPORTED = 5
 """The most quotes that a message to the model names as not found."""
@@ -101,6 +105,7 @@ def _parse_quote(item: Any) -> Quote | None:
     return Quote(text, None if source is None else str(source))
 
 
+Place = dict[str, Any]
 Match = tuple[int, int, str]
 """Start and end of a match, in characters, and the text between them."""
 
@@ -116,13 +121,19 @@ class _SearchableText(Protocol):
     def windows(self) -> Iterator[tuple[int, str]]:
         """Yield the text in pieces, each with the number of its first character."""
 
+    def place(self, start: int) -> Place:
+        """Return where a character stands in what was given."""
+
 
 @dataclass(frozen=True, slots=True)
 class _TextInMemory:
-    """A text in memory."""
+    """A text in a list or dict in memory."""
 
     label: str
     text: str
+    path: tuple[PathStep, ...]
+    context: Any
+    files: Mapping[str, str]
 
     def find_exact(self, quote: str) -> Match | None:
         start = self.text.find(quote)
@@ -131,6 +142,9 @@ class _TextInMemory:
     def windows(self) -> Iterator[tuple[int, str]]:
         yield 0, self.text
 
+    def place(self, start: int) -> Place:
+        return place_at(self.context, self.path, start, self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class _TextOnDisk:
@@ -138,6 +152,7 @@ class _TextOnDisk:
 
     label: str
     text: MappedText
+    files: Mapping[str, str]
 
     def find_exact(self, quote: str) -> Match | None:
         encoded = quote.encode("utf-8", "replace")
@@ -150,6 +165,11 @@ class _TextOnDisk:
     def windows(self) -> Iterator[tuple[int, str]]:
         return self.text.windows()
 
+    def place(self, start: int) -> Place:
+        if has_headings(self.files):  # a document, which is never long
+            return place_at(self.text.slice(0, start + HEADING_CHARS), (), start, self.files)
+        return {**place_at("", (), 0, self.files), "line": self.text.line(start)}
+
 
 def find_quotes(
     store: ContextStore, contexts: Mapping[str, ContextRef], quotes: Sequence[Quote]
@@ -158,23 +178,25 @@ def find_quotes(
     quote that is not found."""
     with ExitStack() as stack:
         sources = [
-            source for name, ref in contexts.items() for source in _searchable_texts(stack, store, name, ref)
+            (name, source)
+            for name, ref in contexts.items()
+            for source in _searchable_texts(stack, store, name, ref)
         ]
         found: dict[Quote, Citation] = {}
-        for source in sources:
-            _find_in(source, [quote for quote in quotes if quote.source == source.label], found)
-        for source in sources:
-            _find_in(source, quotes, found)
+        for name, source in sources:
+            _find_in(name, source, [quote for quote in quotes if quote.source == source.label], found)
+        for name, source in sources:
+            _find_in(name, source, quotes, found)
         return [found.get(quote) for quote in quotes]
 
 
-def _find_in(source: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Citation]) -> None:
-    """Search a source for the quotes that are not in `found` yet, first as they are written, then folded, and add
-    the citations to `found`."""
+def _find_in(name: str, source: _SearchableText, quotes: Iterable[Quote], found: dict[Quote, Citation]) -> None:
+    """Search a source of the context `name` for the quotes that are not in `found` yet, first as they are written,
+    then folded, and add the citations to `found`."""
     remaining = {quote: fold_quote(quote.text) for quote in quotes if quote not in found}
     for quote in remaining:
         if match := source.find_exact(quote.text):
-            found[quote] = _citation(source, *match)
+            found[quote] = _citation(name, source, *match)
     remaining = {quote: folded for quote, folded in remaining.items() if folded and quote not in found}
     if not remaining:
         return
@@ -183,23 +205,24 @@ def _find_in(source: _SearchableText, quotes: Iterable[Quote], found: dict[Quote
         for quote, folded in remaining.items():
             if quote not in found and (span := folded_text.find(folded)):
                 start, end = span
-                found[quote] = _citation(source, first + start, first + end, text[start:end])
+                found[quote] = _citation(name, source, first + start, first + end, text[start:end])
         if remaining.keys() <= found.keys():
             return
 
 
-def _citation(source: _SearchableText, start: int, end: int, text: str) -> Citation:
-    return Citation(quote=text, source=source.label, start=start, end=end)
+def _citation(name: str, source: _SearchableText, start: int, end: int, text: str) -> Citation:
+    place = in_context(name, source.place(start))
+    return Citation(quote=text, source=source.label, start=start, end=end, place=place)
 
 
 def _searchable_texts(
     stack: ExitStack, store: ContextStore, name: str, ref: ContextRef
 ) -> Iterator[_SearchableText]:
     """Yield the texts of a context. The labels of further contexts begin with the name of the context."""
-    file = store.open(ref)
+    file, files = store.open(ref), ref.get("files", {})
     if file.kind == "text":
-        yield _TextOnDisk(name, stack.enter_context(open_mapped(file)))
+        yield _TextOnDisk(name, stack.enter_context(open_mapped(file)), files)
         return
-    prefix = "" if name == "context" else f"{name}."
-    for label, text in labelled_strings(json.loads(read_context(file))):
-        yield _TextInMemory(f"{prefix}{label}", text)
+    prefix, context = "" if name == "context" else f"{name}.", json.loads(read_context(file))
+    for path, text in strings_at(context):
+        yield _TextInMemory(f"{prefix}{label_of(path)}", text, path, context, files)

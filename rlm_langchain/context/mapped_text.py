@@ -57,6 +57,8 @@ class MappedText:
         self._ascii = file.length == file.size
         self._characters_before: list[int] = []
         """Number of characters before each step."""
+        self._lines_before = [0]
+        """Number of line ends before each window, as far as they have been counted."""
 
     def character(self, byte: int) -> int:
         """Return the number of characters that begin before this byte."""
@@ -68,6 +70,15 @@ class MappedText:
     def slice(self, start: int, end: int) -> str:
         """Return the characters from `start` to `end`, like a slice of the text."""
         return self.data[self._byte_of(start) : self._byte_of(end)].decode("utf-8", "replace")
+
+    def line(self, character: int) -> int:
+        """Return the number of the line, from 1, that a character is in."""
+        byte, counted = self._byte_of(character), self._lines_before
+        whole = byte // WINDOW_BYTES
+        while len(counted) <= whole:
+            at = (len(counted) - 1) * WINDOW_BYTES
+            counted.append(counted[-1] + self.data[at : at + WINDOW_BYTES].count(b"\n"))
+        return counted[whole] + self.data[whole * WINDOW_BYTES : byte].count(b"\n") + 1
 
     def find(self, needle: bytes) -> int:
         """Return the byte offset of the first occurrence of these bytes, or -1."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlm_langchain.context.places import described
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.context.text_units import labelled_strings
 from rlm_langchain.errors import JournalError
@@ -323,7 +324,7 @@ class _Page:
 
 
 def _citation(one: Citation, text: str | None) -> Json:
-    found: Json = {**one}
+    found: Json = {**one, "where": described(one.get("place", {})) or one["source"]}
     if text is not None and text[one["start"] : one["end"]] == one["quote"]:
         found["before"] = text[max(0, one["start"] - AROUND) : one["start"]]
         found["after"] = text[one["end"] : one["end"] + AROUND]

@@ -91,7 +91,10 @@ def test_every_name_of_the_repl_is_on_its_page() -> None:
     assert isinstance(names, list)
     documented = {found["name"] for found in SIGNATURE.finditer(REPL)}
 
-    assert set(names) - {"double", "json", "_passage_found", "_tool"} - documented == set()
+    assert (
+        set(names) - {"double", "json", "_part_to_search", "_passage_found", "_rlm_places", "_tool"} - documented
+        == set()
+    )
     assert documented - set(names) == {"history", "earlier"}  # there after a summary, or another question, only
 
 
@@ -130,7 +133,8 @@ CALLS = {
     "rlm_query_batched": "rlm_query_batched(queries=['q'], contexts=None)",
     "recursive_lm": "recursive_lm(query='q', context=None)",
     "budget": "budget()",
-    "search": "search(query='q', k=1)",
+    "search": "search(query='q', k=1, within=None)",
+    "source": "source(value=context, start=0, end=None)",
     "SHOW_VARS": "SHOW_VARS()",
     "_host_call": "_host_call(kind='budget', prompt='', context=None)",
     "FINAL": "FINAL(value=1)",
@@ -169,6 +173,9 @@ RAISED = {
     "rlm_query_batched(['a', 'b'], ['c'])": "ValueError",
     "recursive_lm(3)": "TypeError",
     "search(3)": "TypeError",
+    "search('q', within='nowhere to be found')": "ValueError",
+    "source(3)": "TypeError",
+    "source('nowhere to be found')": "ValueError",
     "double('three')": "LLMError",
     "double(1, 2)": "LLMError",
     "_host_call('unknown', '')": "LLMError",

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Literal, NamedTuple
 
+from rlm_langchain.context.places import described
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.records import (
     AnswerRecord,
@@ -147,4 +148,8 @@ def _answer(record: AnswerRecord) -> list[Part]:
     heading = f"{record['status']}: {STOP_SENTENCES[record['stop_reason']]}"
     if missing := record.get("degraded"):
         heading = f"{heading} ({describe_shortfalls(missing)})"
-    return [Part("heading", heading), Part("answer", as_text(record["answer"]))]
+    cited = [
+        f'"{" ".join(one["quote"].split())}" ({described(one.get("place", {})) or one["source"]})'
+        for one in record.get("citations", ())
+    ]
+    return [Part("heading", heading), Part("answer", as_text(record["answer"])), Part("printed", "\n".join(cited))]

@@ -32,6 +32,7 @@ from rlm_langchain.context.encodings import guessed
 from rlm_langchain.context.file_hashes import FileStat
 from rlm_langchain.context.formats.parsed import AsText, SourceFile
 from rlm_langchain.context.formats.storing import file_reference, reading
+from rlm_langchain.context.places import with_file
 from rlm_langchain.context.reference import StoreWriter, text_reference
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.pipes import NamedPipe
@@ -99,6 +100,10 @@ def _refuse_special(name: str, found: os.stat_result) -> None:
 
 def open_file_to_reference(file: BinaryIO, path: Path, store_writer: StoreWriter) -> ContextRef:
     """Return a reference to an open regular file with this real path: in place, or a copy. Raises `OSError`."""
+    return with_file(_reference(file, path, store_writer), path.name)
+
+
+def _reference(file: BinaryIO, path: Path, store_writer: StoreWriter) -> ContextRef:
     shown = one_line(path)
     note = f"from the file {quoted(path.name)}"
     at, stamp = time.time_ns(), FileStat.of_stat(os.fstat(file.fileno()))

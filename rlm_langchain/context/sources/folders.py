@@ -32,6 +32,7 @@ from rlm_langchain.context.file_hashes import FileStat
 from rlm_langchain.context.formats.parsed import AsText, Parsed, Reading, SourceFile, TooLong, Unreadable
 from rlm_langchain.context.formats.table import parsed_of
 from rlm_langchain.context.images import Images
+from rlm_langchain.context.places import FOLDER, with_file
 from rlm_langchain.context.reference import StoreWriter, json_reference, with_images, with_notes
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources.json_values import dumps
@@ -74,7 +75,7 @@ def folder_to_reference(within: Path, root: Path, store_writer: StoreWriter) -> 
     ref = with_notes(ref, reader.said())
     if names := reader.left_out_by_name():  # the description has the names elsewhere
         ref["notes"] = [names, *ref["notes"][1:]]
-    return ref
+    return with_file(ref, FOLDER)
 
 
 class _FolderReader:

@@ -13,7 +13,7 @@ from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.types import ContextRef
 
 _KEYS = frozenset(ContextRef.__annotations__)
-_REQUIRED = _KEYS - {"path", "type", "notes", "names", "images"}
+_REQUIRED = _KEYS - {"path", "type", "notes", "names", "images", "files"}
 """Required keys. `type` is newer than the others; a reference without it is refused, and not treated as data."""
 _WORDS = {"kind": ("text", "json"), "type": ("str", "list", "dict", "table")}
 _MAX_TEXT = 4000
@@ -67,6 +67,10 @@ def _is_valid(key: str, value: Any) -> bool:  # noqa: PLR0911 - one for each key
             return value is None or (type(value) is int and value > 0)
         case "notes" | "names":
             return value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+        case "files":
+            return value is None or (
+                isinstance(value, dict) and all(isinstance(one, str) for pair in value.items() for one in pair)
+            )
         case "path":
             return value is None or (isinstance(value, str) and "\0" not in value and Path(value).is_absolute())
         case _:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rlm_langchain.context import describe
 from rlm_langchain.context.describe import quoted
+from rlm_langchain.context.places import FOLDER
 from rlm_langchain.context.reference import MAX_NOTES_CHARS, StoreWriter, with_notes
 from rlm_langchain.context.sanitize import one_line
 from rlm_langchain.context.sources import json_values
@@ -62,6 +63,7 @@ class Several:
     values: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     """Keys that are to be variables."""
+    _files: dict[str, str] = field(default_factory=dict)
     _size: int = 0
     _notes: list[str] = field(default_factory=list)
     _abouts: list[str] = field(default_factory=list)
@@ -79,8 +81,11 @@ class Several:
                 "once, or join them into one, which may be of any size"
             )
         if is_folder and isinstance(value, dict):
-            self.values |= {f"{key.rstrip('/')}/{path}": text for path, text in value.items()}
+            added = {f"{key.rstrip('/')}/{path}": text for path, text in value.items()}
+            self._files |= {path: path for path in added}
+            self.values |= added
         else:
+            self._files[key] = ref.get("files", {}).get("", "") if ref else ""
             self.values[key] = value
         if ref is not None:
             self._abouts.append(f"{quoted(key)}: {ref['about'].partition('; from the file')[0]}")
@@ -94,7 +99,7 @@ class Several:
         names = [*variables(self.names)]
         told = f"each is a variable, too: {', '.join(names)}" if names else ""
         about = describe.join_parts(ref["about"], told, *self._abouts)[:MAX_NOTES_CHARS]
-        made: ContextRef = {**ref, "about": about}
+        made: ContextRef = {**ref, "about": about, "files": self._files if self.names else {"": FOLDER}}
         if names:
             made["names"] = names
         return with_notes(made, self._notes)

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.runnables import RunnableConfig
 
 from rlm_langchain.budget.ledger import BudgetRefused, Reservation
+from rlm_langchain.context.mapped_text import open_mapped
+from rlm_langchain.context.opening import read_context
+from rlm_langchain.context.text_units import PathStep, label_of
 from rlm_langchain.durability.receipts import recorded
 from rlm_langchain.errors import RLMError
 from rlm_langchain.graph.calls.handler import CallHandler, CallSite, unhandled
@@ -49,14 +52,27 @@ PRELUDE = '''
 import json
 
 
-def search(query, k=10):
-    """Passages about a query, best first: dicts with text, score, source, start, end."""
+def search(query, k=10, within=None):
+    """Passages about a query, best first: dicts with text, score, source, start, end. `within`: a part of the
+    context to look in."""
     if not isinstance(query, str):
         raise TypeError("search takes a query (str), not " + type(query).__name__)
-    found = json.loads(_host_call("search", json.dumps([query, int(k)])))
+    part = [] if within is None else [_part_to_search(within)]
+    found = json.loads(_host_call("search", json.dumps([query, int(k), *part])))
     if found["note"]:
         print("[search] " + found["note"])
     return [_passage_found(hit) for hit in found["hits"]]
+
+
+def _part_to_search(value):
+    try:
+        places = _rlm_places
+    except NameError:
+        raise ValueError("there is no context to search in") from None
+    name, _, _, path, at, _ = places[1](places[2], value)
+    if name != "context":
+        raise ValueError("search looks in `context`, and `within` is a part of " + name)
+    return [[*path], at, None if at is None else at + len(value)]
 
 
 def _passage_found(hit):
@@ -70,6 +86,38 @@ def _passage_found(hit):
         text = json.dumps(text, ensure_ascii=False)
     return {"text": str(text[hit["start"]:hit["end"]]), **hit}
 '''
+
+
+class Part(NamedTuple):
+    """A part of the context, to search in."""
+
+    path: tuple[PathStep, ...]
+    """Keys and numbers that lead to it, or to the text or list that it is in."""
+    start: int | None
+    """The number of its first character or item there. None: it is all of it."""
+    end: int | None
+
+    def reference(self, store: ContextStore, context: ContextRef) -> ContextRef | None:
+        """Return a reference to the part as a context of its own. None if it is empty. Raises `LookupError` or
+        `TypeError` if it is not there, `JournalError` if the context has changed."""
+        file = store.open(context)
+        if file.kind == "text" and not self.path:
+            with open_mapped(file) as text:
+                return store.reference_from_repl(
+                    text.slice(self.start or 0, file.length if self.end is None else self.end)
+                )
+        value = json.loads(read_context(file))
+        for step in self.path:
+            value = value[step]
+        if not isinstance(value, str | list | dict):
+            raise TypeError
+        return store.reference_from_repl(value if self.start is None else value[self.start : self.end])
+
+    def outer(self, path: tuple[PathStep, ...]) -> tuple[tuple[PathStep, ...], int]:
+        """Return a path in the part as one in the context, and how many characters are before the part there."""
+        if path and isinstance(path[0], int):
+            return (*self.path, path[0] + (self.start or 0), *path[1:]), 0
+        return (*self.path, *path), 0 if path else self.start or 0
 
 
 class SearchTarget(NamedTuple):
@@ -123,17 +171,33 @@ class SearchCall:
 
     async def _search(self, call: Call, context: ContextRef | None, config: RunnableConfig) -> CallResult:
         try:
-            query, k = json.loads(call.prompt)
+            query, k, *rest = json.loads(call.prompt)
             most = max(0, min(int(k), MAX_PASSAGES))
-        except (ValueError, TypeError, OverflowError, RecursionError):
+            part = Part(tuple(rest[0][0]), *rest[0][1:]) if rest else None
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             return CallResult(None, "search takes a query and how many passages to find")
         try:
             async with asyncio.timeout(self.tree.ledger.seconds_left()):
-                return await self._find(str(query), most, context, config)
+                if part is None or context is None:
+                    return await self._find(str(query), most, context, None, config)
+                return await self._find_within(str(query), most, context, part, config)
         except TimeoutError:
             return CallResult(None, "the time of the run is over", refused="seconds")
 
-    async def _find(self, query: str, most: int, context: ContextRef | None, config: RunnableConfig) -> CallResult:
+    async def _find_within(
+        self, query: str, most: int, context: ContextRef, part: Part, config: RunnableConfig
+    ) -> CallResult:
+        if self.search.indexes is None:
+            return CallResult(None, "`within` needs an index of the context, and this one was made before")
+        try:
+            inner = await asyncio.to_thread(part.reference, self.store, context)
+        except (LookupError, TypeError):
+            return CallResult(None, "search: `within` is no part of the context")
+        return await self._find(query, most, inner, part, config)
+
+    async def _find(
+        self, query: str, most: int, context: ContextRef | None, part: Part | None, config: RunnableConfig
+    ) -> CallResult:
         if self.search.indexes is None:
             return await search_external(self.search.external, query, most, self.tree, config)
         if context is None:
@@ -144,7 +208,7 @@ class SearchCall:
         try:
             hits = await self.search.indexes.search(*target[:2], query, most, self._paid_request, target.part)
             note = None if hits else await self._no_hits_note(query, most, target)
-            return search_result([_position(hit) for hit in hits], note)
+            return search_result([_position(hit, part) for hit in hits], note)
         except (BudgetRefused, CallFailed) as failed:
             note = f"by words only, since the embedding model was not asked: {failed}"
             if isinstance(failed, CallFailed):
@@ -153,7 +217,7 @@ class SearchCall:
             hits = await asyncio.to_thread(index.search, query, most, None, target.part)
             if not hits:
                 note = f"{note}; {await self._no_hits_note(query, most, target)}"
-            return search_result([_position(hit) for hit in hits], note)
+            return search_result([_position(hit, part) for hit in hits], note)
 
     async def _no_hits_note(self, query: str, most: int, target: SearchTarget) -> str:
         """Return the note for a search without hits."""
@@ -210,12 +274,16 @@ def search_result(hits: list[dict[str, Any]], note: str | None = None) -> CallRe
     return CallResult(json.dumps({"hits": hits, "note": note}, ensure_ascii=False))
 
 
-def _position(hit: Hit) -> dict[str, Any]:
+def _position(hit: Hit, part: Part | None) -> dict[str, Any]:
     """Return the position of a passage, which the REPL completes by its text."""
+    path, label, moved = hit.unit.path, hit.unit.label, 0
+    if part is not None:
+        path, moved = part.outer(path)
+        label = label_of(path) or "context"
     return {
-        "at": list(hit.unit.path),
+        "at": list(path),
         "score": hit.score,
-        "source": hit.unit.label,
-        "start": hit.start,
-        "end": hit.end,
+        "source": label,
+        "start": hit.start + moved,
+        "end": hit.end + moved,
     }

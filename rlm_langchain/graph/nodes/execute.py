@@ -14,6 +14,7 @@ from rlm_langchain.answers.citations import answer_of, cite, quotes_problem
 from rlm_langchain.answers.fan_out import LeftOut, parts_left_out, prompt_values
 from rlm_langchain.answers.words import with_quotes
 from rlm_langchain.context.long_text import store_texts, value_fields
+from rlm_langchain.context.places import repl_code
 from rlm_langchain.errors import JournalError
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
@@ -73,7 +74,8 @@ def open_repl(components: Components, journal: Journal, tree: RunTree, path: str
     context = files.pop("context", None)
     left, most = tree.ledger.seconds_left(), components.limits.seconds
     seconds = most if left is None else min(most, max(left, 1.0))
-    preludes = [strategy.prelude for strategy in components.strategies_for_cells(journal)]
+    preludes = [repl_code(journal.contexts)]  # first, so that a tool of the same name takes precedence
+    preludes += [strategy.prelude for strategy in components.strategies_for_cells(journal)]
     preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
     preludes += [
         f"{name} = {variable}[{name!r}]"

@@ -50,6 +50,8 @@ def question_prompt(
         return render(profile, "follow_up", question=query, context=about).strip()
     guidance = [components.sandbox.guidance, *(strategy.guidance for strategy in strategies)]
     guidance += [handler.guidance(components, path, context) for handler in HANDLERS.values()]
+    if context is not None and context["kind"] == "json" and "files" in context and has(profile, "source"):
+        guidance.append(render(profile, "source"))
     advice = "\n\n".join(text.strip() for text in guidance if text.strip())
     about = about or render(profile, "no_context")
     return render(profile, "question", guidance=f"{advice}\n\n" if advice else "", question=query, context=about)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakMethod
 
@@ -123,7 +124,7 @@ class MontySession:
 
     def prepare(self, code: str, contexts: Sequence[str]) -> None:
         """Run code that defines names for cells, next to these contexts. Raises `SandboxError` if it fails."""
-        prelude = prepare(code, 0, echo=False)
+        prelude = _prepared_prelude(code)
         if isinstance(prelude, Refused):
             raise SandboxError(f"the prelude cannot be used: {prelude.sentence}")
         self._reserved = RESERVED.union(contexts)
@@ -222,6 +223,12 @@ class MontySession:
     def _died(self) -> Died:
         why = self._death or "crash"
         return Died(why, self._printed.take(), f"{_DEATHS[why].format(self._limits)}; all its variables are lost.")
+
+
+@lru_cache(maxsize=8)
+def _prepared_prelude(code: str) -> Prepared | Refused:
+    """Return a prelude as it runs. Most sessions have the same one, and rewriting it takes as long as the rest."""
+    return prepare(code, 0, echo=False)
 
 
 def _is_end(error: MontyError) -> bool:

@@ -47,13 +47,13 @@ function citations() {
       body.hidden = !body.hidden;
       button.setAttribute("aria-expanded", String(!body.hidden));
       if (!body.hidden && !body.firstChild) fill(body, around(one));
-    } }, el("span.no", i + 1), put(el("q"), one.quote.length > 220 ? `${one.quote.slice(0, 220)}…` : one.quote), el("span.source", one.source === "context" ? "" : one.source));
+    } }, el("span.no", i + 1), put(el("q"), one.quote.length > 220 ? `${one.quote.slice(0, 220)}…` : one.quote), el("span.source", one.where === "context" ? "" : visible(one.where)));
     return el("div", button, body);
   }));
 }
 
 function around(one) {
-  const where = el("p.aside", one.source === "context" ? "" : `${visible(one.source)}, `, `characters ${count(one.start)} to ${count(one.end)}`);
+  const where = el("p.aside", one.where === "context" ? "" : `${visible(one.where)}, `, one.where === one.source || one.source === "context" ? "" : `in ${visible(one.source)}, `, `characters ${count(one.start)} to ${count(one.end)}`);
   if (one.before === undefined) return [where, el("p.aside", "The page does not have the text around it: the context was not at hand when it was written, or is too large.")];
   return [el("pre.text", put(el("span"), one.before), put(el("mark"), one.quote), put(el("span"), one.after)), where];
 }

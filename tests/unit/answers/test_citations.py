@@ -39,7 +39,7 @@ def test_a_quote_comes_with_its_place(sandbox):
     start = TEXT.index("Ada")
     assert output["answer"] == "Ada"
     assert output["citations"] == [
-        {"quote": "Ada Byrne in 1931", "source": "context", "start": start, "end": start + 17}
+        {"quote": "Ada Byrne in 1931", "source": "context", "start": start, "end": start + 17, "place": {"line": 2}}
     ]
     assert output["dropped_citations"] == 0
     assert output["trajectory"][-1]["citations"] == output["citations"]

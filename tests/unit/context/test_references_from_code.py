@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 
 from rlm_langchain import Budget, create_rlm
 from rlm_langchain.context.store import ContextStore
@@ -60,3 +62,37 @@ def test_the_same_reference_from_a_caller_is_opened(tmp_path: Path) -> None:
     ref = ContextStore(tmp_path).reference(tmp_path / "secret.txt")
     rlm = create_rlm(script("FINAL(context)"), sandbox="monty", home=tmp_path)
     assert rlm.invoke({"query": "q", "context": ref})["answer"] == SECRET
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+def test_a_document_pages_rows_and_a_named_context_go_to_children_by_reference(
+    tmp_path: Path, sandbox: str
+) -> None:
+    """No prompt and no state has their text, and each child sees the value as it is."""
+    pages = [{"page": n, "text": f"word{n} " * 400} for n in range(1, 21)]
+    (tmp_path / "notes.txt").write_text("noteword " * 400)
+    rows = [{"id": n, "name": "rowword"} for n in range(50)]
+    context = {"a.pdf": pages, "rows": rows, "notes": tmp_path / "notes.txt"}
+    code = """
+doc = context['a.pdf']
+FINAL(rlm_query_batched(['KID'] * 5, [doc, doc[9:12], doc[4]['text'], context['rows'][3:6], notes]))
+"""
+    kid = ("FINAL([type(context).__name__, len(context), str(context[0])[:11]])",)
+    saver = InMemorySaver()
+    rlm = create_rlm(
+        script(code, children={"KID": kid}),
+        sandbox=sandbox,
+        budget=Budget(depth=2),
+        home=tmp_path / "home",
+        checkpointer=saver,
+    )
+    output = rlm.invoke({"query": "q", "context": context}, {"configurable": {"thread_id": "one"}})
+    assert [json.loads(one) for one in output["answer"]] == [
+        ["list", 20, "{'page': 1,"],
+        ["list", 3, "{'page': 10"],
+        ["str", 2400, "w"],
+        ["list", 3, "{'id': 3, '"],
+        ["str", 3600, "n"],
+    ]
+    stored = repr([*saver.list(None)]) + repr(output)
+    assert "word15 word15" not in stored

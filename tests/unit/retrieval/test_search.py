@@ -119,7 +119,7 @@ def test_without_a_retriever_there_is_no_search():
 def test_the_model_is_told_of_search_in_a_few_words():
     told = create_rlm(script("FINAL(1)"), retriever="bm25").completion("q", TEXTS)["trajectory"][0]["text"]
     untold = create_rlm(script("FINAL(1)")).completion("q", TEXTS)["trajectory"][0]["text"]
-    assert "`search(query, k=10)`" in told
+    assert "`search(query, k=10, within=None)`" in told
     assert "`search(" not in untold
     assert len(told) - len(untold) < 700
 
@@ -506,3 +506,44 @@ def test_a_context_that_is_empty_is_told(context):
     assert "The given context is empty" in output["trajectory"][0]["text"]
     assert output["degraded"] == {"empty_context": 1, "found_nothing": 1}
     assert create_rlm(script("FINAL(1)")).invoke("q")["degraded"] == {}
+
+
+WITHIN = """
+found = []
+pages, rows = context['a.pdf'], context['rows']
+parts = [pages, pages[1:3], pages[2], pages[2]['text'], rows, rows[1:2], context['note'][6:], ('a.pdf', 0)]
+for part in parts:
+    hits = search('apple', 20, within=part)
+    found.append(sorted([hit['source'], hit['text']] for hit in hits))
+    for hit in hits:
+        assert len(hit['text']) == hit['end'] - hit['start'] and 'apple' in hit['text']
+for wrong in ('nowhere', 3, ('b.pdf',)):
+    try:
+        search('apple', within=wrong)
+    except (ValueError, TypeError, LLMError) as error:
+        found.append(type(error).__name__)
+FINAL(found)
+"""
+
+
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize("before", ["", "search('apple')\n"], ids=["alone", "in the index of the whole"])
+def test_a_part_of_the_context_is_searched_by_reference(sandbox: str, before: str, tmp_path: Path) -> None:
+    filler = "No fruit is named here. " * 45
+    pages = [{"page": n, "text": f"On page {n} an apple falls. {filler}"} for n in (1, 2, 3)]
+    notes = "apple pie, and a second apple pie"
+    rows = [{"id": n, "name": f"apple {n}"} for n in (1, 2)]
+    context = {"a.pdf": pages, "rows": rows, "note": notes}
+    rlm = create_rlm(script(before + WITHIN), sandbox=sandbox, retriever="bm25", home=tmp_path)
+    answer = rlm.invoke({"query": "?", "context": context})["answer"]
+    assert [[source for source, _ in found] for found in answer[:4]] == [
+        ["a.pdf.0.text", "a.pdf.1.text", "a.pdf.2.text"],
+        ["a.pdf.1.text", "a.pdf.2.text"],
+        ["a.pdf.2.text"],
+        ["a.pdf.2.text"],
+    ]
+    assert answer[4] == [["rows.0", json.dumps(rows[0])], ["rows.1", json.dumps(rows[1])]]
+    assert answer[5] == [["rows.1", json.dumps(rows[1])]]
+    assert answer[6] == [["note", notes[6:]]]
+    assert [source for source, _ in answer[7]] == ["a.pdf.0.text"]
+    assert answer[8:] == ["ValueError", "TypeError", "RuntimeError" if sandbox == "monty" else "LLMError"]
