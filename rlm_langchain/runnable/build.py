@@ -22,7 +22,7 @@ from rlm_langchain.retrieval.embedder import name_of
 from rlm_langchain.retrieval.option import build_search
 from rlm_langchain.runnable.contract import Options
 from rlm_langchain.sandboxes.choose import choose
-from rlm_langchain.sandboxes.reserved_names import bindings, parsed
+from rlm_langchain.sandboxes.reserved_names import RESERVED, bindings, parsed
 from rlm_langchain.types import Limits
 from rlm_langchain.validation import check_types
 
@@ -38,6 +38,7 @@ def assemble(options: Options) -> Components:
     below = options.recursive_model or options.root_model
     root, *subs = select_models(options.root_model, below, options.budget, options.prices, embedders)
     strategies, auto = strategies_of(options.strategies), is_auto(options.strategies)
+    _check_helpers(strategies)
     named = options.tools or options.sub_tools or options.functions
     helpers = _helpers(strategies, auto=auto) if named else frozenset()
     tools = tools_by_name(options.tools, helpers)
@@ -67,6 +68,19 @@ def assemble(options: Options) -> Components:
         citations=options.citations,
         schema=None if options.answer_schema is None else AnswerSchema(options.answer_schema),
     )
+
+
+def _check_helpers(strategies: Sequence[Strategy]) -> None:
+    """Raise `ConfigurationError` for helpers that would replace a function of the REPL, such as `llm_query`."""
+    for strategy in strategies:
+        tree = parsed(strategy.prelude)
+        names = bindings(tree) if isinstance(tree, ast.Module) else ()
+        if taken := sorted((line, name) for line, name in names if name in RESERVED):
+            line, name = taken[0]
+            raise ConfigurationError(
+                f"the helpers of the strategy {strategy.name!r} define {name!r} in line {line}, a name that the "
+                "REPL itself needs: rename it"
+            )
 
 
 def _helpers(strategies: Sequence[Strategy], *, auto: bool) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from rlm_langchain.answers.fan_out import LeftOut, parts_left_out, prompt_values
 from rlm_langchain.answers.words import with_quotes
 from rlm_langchain.context.long_text import store_texts, value_fields
 from rlm_langchain.context.places import repl_code
-from rlm_langchain.errors import JournalError
+from rlm_langchain.errors import ConfigurationError, JournalError, SandboxError
 from rlm_langchain.graph.calls.handler import CallSite
 from rlm_langchain.graph.calls.table import HANDLERS, handler_of
 from rlm_langchain.graph.components import Components
@@ -61,6 +62,8 @@ BLANK_PROBLEM = (
 """The message to the model about a blank answer."""
 GRACE_AFTER_DEADLINE = 2.0
 """The most seconds that a cell may compute after the deadline, to make an answer from its replies."""
+_PRELUDE_LINE = re.compile(r'"<(?:helpers|prelude)>", line (\d+)')
+"""Where an error of a prelude stands, in the words of both sandboxes."""
 REPLAY_NOTE_SECONDS = 3.0
 """Seconds of computing from which a note reports a replay."""
 
@@ -68,23 +71,44 @@ REPLAY_NOTE_SECONDS = 3.0
 def open_repl(components: Components, journal: Journal, tree: RunTree, path: str) -> SandboxSession:
     """Open a fresh REPL for the run at `path`, over the contexts of its journal.
 
-    Raises `SandboxError`, and what `Components.check_resumable` raises.
+    Raises `SandboxError`, `ConfigurationError` for a strategy whose helpers fail, and what
+    `Components.check_resumable` raises.
     """
     files = components.check_resumable(journal)
     context = files.pop("context", None)
     left, most = tree.ledger.seconds_left(), components.limits.seconds
     seconds = most if left is None else min(most, max(left, 1.0))
-    preludes = [repl_code(journal.contexts)]  # first, so that a tool of the same name takes precedence
-    preludes += [strategy.prelude for strategy in components.strategies_for_cells(journal)]
-    preludes += [handler.prelude(components, path) for handler in HANDLERS.values()]
+    preludes = [("", repl_code(journal.contexts))]  # first, so that a tool of the same name takes precedence
+    preludes += [(strategy.name, strategy.prelude) for strategy in components.strategies_for_cells(journal)]
+    preludes += [("", handler.prelude(components, path)) for handler in HANDLERS.values()]
     preludes += [
-        f"{name} = {variable}[{name!r}]"
+        ("", f"{name} = {variable}[{name!r}]")
         for variable, ref in journal.contexts.items()
         for name in (ref or {}).get("names", ())
     ]
-    code = "\n\n".join(text for text in preludes if text)
+    preludes = [(name, text) for name, text in preludes if text]
     limits = replace(components.limits, seconds=seconds)
-    return components.sandbox.open(context, code, limits, *([files] if files else []))
+    try:
+        return components.sandbox.open(
+            context, "\n\n".join(text for _, text in preludes), limits, *([files] if files else [])
+        )
+    except SandboxError as error:
+        if at_fault := _failed_helpers(preludes, str(error)):
+            raise ConfigurationError(f"{at_fault}: {error}") from error
+        raise
+
+
+def _failed_helpers(preludes: Sequence[tuple[str, str]], error: str) -> str | None:
+    """Return whose helpers an error of the prelude is about, by its line; None if it is about none."""
+    if (found := _PRELUDE_LINE.search(error)) is None:
+        return None
+    line = int(found[1])
+    for name, text in preludes:
+        length = text.count("\n") + 2  # an empty line is between two
+        if line <= length:
+            return f"the helpers of the strategy {name!r} (helpers.py) fail in line {line}" if name else None
+        line -= length
+    return None
 
 
 @dataclass(slots=True)

@@ -174,6 +174,38 @@ def test_slips_are_told_with_the_way_out(make: Callable[[], Any], why: str) -> N
         make()
 
 
+@pytest.mark.parametrize("sandbox", ["cpython", "monty"])
+@pytest.mark.parametrize(
+    ("code", "line", "fault"),
+    [
+        ("x = 1\ny = x / 0\n", 2, "ZeroDivisionError"),
+        ("def f():\n    raise ValueError('no')\nf()\n", 3, "ValueError: no"),
+        ("\n\nimport nothing_there", 3, "ModuleNotFoundError"),
+        ("def f():\n    return missing\nf()", 3, "NameError"),
+    ],
+)
+def test_helpers_that_fail_are_named_with_strategy_and_line(
+    tmp_path: Path, sandbox: str, code: str, line: int, fault: str
+) -> None:
+    for name, text in (("fine", "a = 1\nb = 2\n"), ("mine", code), ("later", "c = 3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "SKILL.md").write_text(f"---\nname: {name}\ndescription: d\n---\nDo it.")
+        (tmp_path / name / "helpers.py").write_text(text)
+    rlm = create_rlm(
+        script("FINAL(1)"), sandbox=sandbox, strategies=[tmp_path / "fine", tmp_path / "mine", tmp_path]
+    )
+    with pytest.raises(ConfigurationError, match=rf"(?s)'mine' \(helpers.py\) fail in line {line}: .*{fault}"):
+        rlm.invoke("q")
+
+
+@pytest.mark.parametrize(
+    "code", ["def llm_query(x): ...", "x = 1\nFINAL = print", "import json as context", "class budget: ..."]
+)
+def test_helpers_that_would_replace_a_function_of_the_repl_are_refused(code: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"'mine' define '\w+' in line \d, a name that"):
+        create_rlm(script("FINAL(1)"), strategies=Strategy("mine", "d", "g", code)).invoke("q")
+
+
 def test_helpers_that_are_no_python_are_named_with_strategy_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "SKILL.md").write_text("---\nname: mine\ndescription: d\n---\nGo.\n")
     (tmp_path / "helpers.py").write_text("def f():\n    return 1\ndef g(:\n")
