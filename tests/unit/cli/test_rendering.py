@@ -324,3 +324,11 @@ def test_a_small_cost_is_never_shown_as_zero() -> None:
         "$0.0012",
         "$1,234.5000",
     ]
+
+
+def test_an_answer_is_shown_with_where_its_quotes_stand():
+    [record] = RecordBuilder().answer("Ada").records
+    older = {"quote": "rent", "source": "0.text", "start": 0, "end": 4}
+    cited = {"quote": "the\nrent", "source": "a.pdf.2.text", "start": 0, "end": 8}
+    record["citations"] = [{**cited, "place": {"file": "a.pdf", "page": 3}}, older]
+    assert narrate(record)[-1] == Part("printed", '"the rent" (a.pdf, page 3)\n"rent" (0.text)')

@@ -163,3 +163,10 @@ def test_texts_stand_out_from_what_is_behind_them(scheme: int) -> None:
     for text, back in pairs:
         high, low = sorted((luminance(colours[text]), luminance(colours[back])), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back)
+
+
+def test_a_citation_says_where_it_stands_and_an_older_one_names_its_source() -> None:
+    records = RecordBuilder().question("Who?").answer("Ada").records
+    older = {"quote": "rent", "source": "0.text", "start": 0, "end": 4}
+    records[-1]["citations"] = [{**older, "place": {"file": "b.xlsx", "sheet": "Q1", "row": 17}}, older]
+    assert [one["where"] for one in page_data(records)["citations"]] == ["b.xlsx, sheet Q1, row 17", "0.text"]
