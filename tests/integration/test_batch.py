@@ -1,4 +1,4 @@
-"""`rlm batch`: many questions, one campaign, which survives its process and never passes its purse."""
+"""`rlm batch`: many questions with one budget, which survives kills and is never exceeded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from rlm_langchain import Budget, ConfigurationError, Purse, create_batch, create_rlm
+from rlm_langchain import BatchBudget, Budget, ConfigurationError, create_batch, create_rlm
 from tests.commands import Command
 from tests.durable.scripted_run import mark, marks
 from tests.forked_commands import CommandServer, command_server
@@ -119,7 +119,7 @@ def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(
     assert server.calls <= limit
 
 
-def test_killed_with_calls_in_flight_it_never_passes_its_purse(server, commands, tmp_path):
+def test_a_batch_killed_with_calls_in_flight_stays_within_its_budget(server, commands, tmp_path):
     rows, limit = 10, 30
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
     out = tmp_path / "results.jsonl"
@@ -156,7 +156,7 @@ def test_ctrl_c_says_how_to_go_on(server, commands, tmp_path, home):
     assert not received & {mark(request.messages) for request in server.requests[asked:]}
 
 
-def test_a_purse_is_used_and_never_passed_and_the_rest_is_not_asked(server, command, tmp_path):
+def test_a_batch_uses_its_budget_never_exceeds_it_and_leaves_the_rest_not_asked(server, command, tmp_path):
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(30)])
     out, limit = tmp_path / "results.jsonl", 100
     done = command("batch", questions, "--out", out, *MODEL, "--calls", limit)
@@ -165,7 +165,10 @@ def test_a_purse_is_used_and_never_passed_and_the_rest_is_not_asked(server, comm
     assert done.code == 1
     assert {result["status"] for result in results} == {"complete", "not asked"}
     assert 0.95 * limit <= server.calls <= limit
-    assert f"{30 - len(answered)} not asked: not enough is left in the purse for another row (calls)" in done.err
+    assert (
+        f"{30 - len(answered)} not asked: the rest of the batch's budget is too small for another row (calls)"
+        in done.err
+    )
     assert command("batch", questions, "--out", out, *MODEL, "--calls", limit, "--quiet").code == 1
     assert server.calls <= limit, "what was spent before counts"
     out.unlink()  # the threads know it too
@@ -174,7 +177,7 @@ def test_a_purse_is_used_and_never_passed_and_the_rest_is_not_asked(server, comm
     assert server.calls == 30 * CALLS
 
 
-def test_an_empty_purse_asks_nothing(server, command, tmp_path):
+def test_a_budget_of_zero_asks_nothing(server, command, tmp_path):
     questions = written(tmp_path / "questions.jsonl", [row(0), row(1)])
     out = tmp_path / "results.jsonl"
     done = command("batch", questions, "--out", out, *MODEL, "--price", "1:1", "--usd", 0)
@@ -296,7 +299,7 @@ async def test_in_python_rows_are_dicts_with_paths_and_limits_of_their_own(serve
     rows = [row(0, budget={"calls": 2}), row(1, context=None, path="text.txt")]
     async with AsyncSqliteSaver.from_conn_string("threads.sqlite") as saver:
         rlm = create_rlm("openai:scripted", sandbox="cpython", checkpointer=saver, budget=Budget(concurrency=4))
-        summary = await create_batch(rlm, rows, "out.jsonl", name="mine", purse=Purse(calls=50)).arun()
+        summary = await create_batch(rlm, rows, "out.jsonl", name="mine", budget=BatchBudget(calls=50)).arun()
     short, whole = sorted(read(Path("out.jsonl")), key=lambda result: result["id"])
     assert (short["stop_reason"], whole["status"]) == ("calls", "complete")
     assert summary.statuses == {short["status"]: 1, "complete": 1}
@@ -313,7 +316,7 @@ async def test_what_cannot_be_a_batch_is_refused(tmp_path):
             lambda: create_batch(asking, [row(0)], out, name="a"),
             lambda: create_batch(rlm, [row(0)], out),
             lambda: create_batch(rlm, [row(0)], out, name="a", rows_at_once=0),
-            lambda: create_batch(rlm, [row(0)], out, name="a", purse=Purse(usd=1)),
+            lambda: create_batch(rlm, [row(0)], out, name="a", budget=BatchBudget(usd=1)),
         ):
             with pytest.raises(ConfigurationError):
                 refused()
