@@ -82,7 +82,7 @@ def test_differences_are_of_the_same_items_only() -> None:
 def test_a_report_says_what_is_missing_and_what_is_unknown() -> None:
     unknown = row("direct", 0, 1.0, sub=Usage(1, 10, 0, 10, None).record(), resumed=True)
     report = markdown(stored(), [unknown])
-    assert "**Not complete: 19 of 20 results are missing.**" in report
+    assert "**Incomplete: 19 of 20 results are missing.**" in report
     assert lines_of(report, "| direct |")[0][10:] == ["unknown", "", ""]
     assert markdown(stored(), []).count("missing") == 1
 

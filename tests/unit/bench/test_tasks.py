@@ -211,7 +211,7 @@ def test_lengths_are_read_and_written(text: str, tokens: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "8x", "1k", "-8k", "8 k k", "0"])
 def test_what_is_no_length_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no length of a context"):
+    with pytest.raises(ConfigurationError, match="is not a valid context length"):
         parse_length(text)
 
 

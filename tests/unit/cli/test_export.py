@@ -30,7 +30,7 @@ def test_a_run_is_written_to_a_file_that_is_never_replaced(
     out.write_text("mine")
     assert run(["export", str(tmp_path / "steps.jsonl"), "--as", form, "--out", str(out)]) == 2
     assert out.read_text() == "mine"
-    assert "exists: give another file" in capsys.readouterr().err
+    assert "already exists: give another file" in capsys.readouterr().err
 
 
 def test_runs_with_the_right_answer_become_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,8 +61,8 @@ def test_each_reply_is_an_example_of_what_was_read_before_it(query: Any) -> None
 def test_what_was_not_kept_whole_is_left_out_and_counted() -> None:
     _, output = played("What is asked? " * 3_000)
     data = data_set([FinishedRun(output["trajectory"])])
-    assert data.left_out["sub_calls: their prompt was not kept whole"] == 3
-    assert data.left_out["turns: a text that they refer to was not kept"] == 3
+    assert data.left_out["sub_calls: the full prompt is missing"] == 3
+    assert data.left_out["turns: a text that they refer to is missing"] == 3
     assert all("..." not in content for line in lines(data, "sub_calls") for _, content in line)
 
 
@@ -128,7 +128,7 @@ def test_equal_examples_are_written_once_and_the_card_says_what_there_is(tmp_pat
     ]
     card = files[-1].read_text()
     assert "| turns | train | 3 |" in card
-    assert "- 3 turns: the same again" in card
+    assert "- 3 turns: duplicate" in card
     assert "Rewards: 1 to 1" in card
     files = write(data, tmp_path / "openai")
     assert all(json.loads(line).keys() == {"messages"} for line in files[2].read_text().splitlines())

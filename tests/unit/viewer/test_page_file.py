@@ -72,7 +72,7 @@ def test_a_page_is_replaced_and_another_file_is_not(tmp_path: Path) -> None:
 
 def test_a_large_page_is_not_put_into_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<iframe" in RunPage(nested())._repr_html_()
-    monkeypatch.setattr("rlm_langchain.viewer.page.FRAME", 100)
+    monkeypatch.setattr("rlm_langchain.viewer.page.MAX_NOTEBOOK_CHARS", 100)
     assert "to_html(path)" in RunPage(nested())._repr_html_()
 
 
@@ -136,7 +136,7 @@ def test_the_same_code_again_is_marked() -> None:
 
 
 def test_a_page_has_room_for_so_much_text_and_says_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_langchain.viewer.data.MOST_HELD", 1_000)
+    monkeypatch.setattr("rlm_langchain.viewer.data.MAX_TOTAL_CHARS", 1_000)
     top = RecordBuilder().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 3)
     for number in range(3):
         top.call(0, number, "y" * 800)
