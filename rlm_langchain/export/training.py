@@ -309,15 +309,15 @@ def data_card(data: DataSet, form: Form) -> str:
             "written by its code. `rollouts`: the whole conversation of a run.",
             "",
             f"- Replies are by: {models}",
-            f"- Held out: {data.held_out:.0%} of the questions, by a hash of the question, so none is in both splits",
+            f"- Held out: {data.held_out:.0%} of the questions, chosen by a hash, so none is in both splits",
             f"- Rewards: {'none' if not rewards else f'{min(rewards):g} to {max(rewards):g}'}",
             "",
             "Left out:",
             "",
             *left,
             "",
-            "The prompts and replies contain text of the contexts, so treat this data as you would treat "
-            "the contexts: check their licences and personal data. A provider's terms may forbid training on the replies of its models.",
+            "The prompts and replies contain text of the contexts, so check the licences and the personal "
+            "data of the contexts. A provider's terms may forbid training on the replies of its models.",
             "",
         ]
     )
