@@ -28,7 +28,7 @@ from rlm_langchain.records import (
 from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls
 from rlm_langchain.trajectory.tree import CallView, RanCell, RunView, Trajectory, TurnView
 from rlm_langchain.types import ContextRef, Usage, total_usage
-from rlm_langchain.viewer.code import MOST_HIGHLIGHTED, Batch, Lines, title, tokens
+from rlm_langchain.viewer.code import MAX_HIGHLIGHTED_CHARS, Batch, Lines, title, tokens
 
 VERSION = 1
 """Version of the data format."""
@@ -92,7 +92,7 @@ class _Page:
             "stops": STOP_SENTENCES,
             "contexts": [self._context(ref) for ref in _contexts(top)],
             "citations": self._citations(top),
-            "plain_code": self.highlighted > MOST_HIGHLIGHTED,
+            "plain_code": self.highlighted > MAX_HIGHLIGHTED_CHARS,
         }
 
     # --- Totals ---
@@ -194,7 +194,7 @@ class _Page:
     def _code(self, code: str) -> Json:
         if code not in self.known_tokens:
             self.highlighted += len(code)
-            self.known_tokens[code] = tokens(code) if self.highlighted <= MOST_HIGHLIGHTED else []
+            self.known_tokens[code] = tokens(code) if self.highlighted <= MAX_HIGHLIGHTED_CHARS else []
         return {"code": code, "tokens": self.known_tokens[code]}
 
     def _prompts(self, cell: RanCell) -> dict[int, str]:

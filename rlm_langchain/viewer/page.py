@@ -24,7 +24,7 @@ from rlm_langchain.viewer.data import Json, page_data
 
 MODULES = (
     "text.js", "model.js", "query.js", "widgets.js", "detail.js", "summary.js", "run.js", "list.js", "timeline.js",
-    "context.js", "account.js", "main.js",
+    "context.js", "costs.js", "main.js",
 )  # fmt: skip
 """The JavaScript modules, each after the modules that it imports."""
 MAX_NOTEBOOK_CHARS = 4_000_000

@@ -9,9 +9,9 @@ import { showFound, markFound } from "./list.js";
 import { showTimeline, drawTimeline } from "./timeline.js";
 import { prepare } from "./query.js";
 import { showContext } from "./context.js";
-import { showAccount } from "./account.js";
+import { showCosts } from "./costs.js";
 
-const VIEWS = { run: ["Run", showRun], time: ["Timeline", showTimeline], context: ["Context", showContext], account: ["Account", showAccount], found: ["Search", showFound] };
+const VIEWS = { run: ["Run", showRun], time: ["Timeline", showTimeline], context: ["Context", showContext], costs: ["Costs", showCosts], found: ["Search", showFound] };
 
 function showTabs() {
   fill($("tabs"), Object.entries(VIEWS).map(([name, [label]]) => el("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "view", "aria-selected": String(state.view === name), tabindex: state.view === name ? "0" : "-1", onclick: () => go({ view: name }) }, label)));

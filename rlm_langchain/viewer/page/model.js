@@ -51,7 +51,7 @@ export function readAddress(hash) {
   const asked = new URLSearchParams(hash.replace(/^#/, ""));
   const root = run.runs.findIndex((one) => one.path === (asked.get("run") || ""));
   const at = run.byId.has(asked.get("at")) ? asked.get("at") : null;
-  const view = ["run", "time", "context", "account", "found"].includes(asked.get("view")) ? asked.get("view") : "run";
+  const view = ["run", "time", "context", "costs", "found"].includes(asked.get("view")) ? asked.get("view") : "run";
   const measure = ["time", "dollars", "tokens"].includes(asked.get("by")) ? asked.get("by") : "time";
   return { view, root: Math.max(0, root), at, query: asked.get("q") || "", measure };
 }

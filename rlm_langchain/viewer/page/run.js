@@ -45,7 +45,7 @@ function runRow(one) {
     if (!folded.delete(one.index)) folded.add(one.index);
     showOutline();
   } }, folded.has(one.index) ? "▸" : "▾") : el("span.fold");
-  const row = el("div.run", { onclick: () => go({ root: one.index, at: null, view: ["found", "account", "context"].includes(state.view) ? "run" : state.view }) },
+  const row = el("div.run", { onclick: () => go({ root: one.index, at: null, view: ["found", "costs", "context"].includes(state.view) ? "run" : state.view }) },
     fold, el(`i.dot.${one.answer ? (bad ? (one.answer.status === "failed" ? "bad" : "cut") : "ok") : "open"}`),
     el("span.name", one.path || "top"), el("span.what", brief(one.question?.query || "", 60)), el("span.sum", figure(totalOf(one)[4], money(totalOf(one)[4]))));
   row.style.paddingLeft = `${4 + Math.min(one.depth, 6) * 12}px`;

@@ -42,7 +42,7 @@ def test_runs_with_the_right_answer_become_data(tmp_path: Path, capsys: pytest.C
     )
     more = ["--answers", str(right), "--min-reward", "1", "--as", "neutral", "--held-out", "0"]
     assert run(["dataset", "--out", str(tmp_path / "data"), *more]) == 0
-    assert "turns train: 2\nleft out: 1 runs: too low a reward\n" in capsys.readouterr().out
+    assert "turns train: 2\nleft out: 1 runs: reward too low\n" in capsys.readouterr().out
     turns = map(json.loads, (tmp_path / "data" / "turns.train.jsonl").read_text().splitlines())
     assert {turn["question"] for turn in turns} == {"one?", "three?"}
 

@@ -10,12 +10,12 @@ let shown = "dollars";
 /** Items with a cost of their own: turns (also lost ones), and calls without a child run. */
 const paid = () => run.items.filter((item) => item.usage && item.end !== undefined && (item.kind !== "call" || item.it.run === undefined));
 
-export function showAccount() {
+export function showCosts() {
   const host = $("view");
   const items = paid().sort((a, b) => a.end - b.end);
   const measures = { dollars: ["Dollars", (item) => costOf(item) ?? 0, money, run.limits.usd], tokens: ["Tokens", tokensOf, count, run.limits.tokens], calls: ["Model calls", (item) => item.usage[0], count, run.limits.calls] };
   fill(host,
-    el("header.of-list", el("h2", "Spent over time"), el("div.segments", { role: "group", "aria-label": "Measure" }, Object.entries(measures).map(([name, [label]]) => el("button", { type: "button", "aria-pressed": String(name === shown), onclick: () => { shown = name; showAccount(); } }, label)))),
+    el("header.of-list", el("h2", "Spent over time"), el("div.segments", { role: "group", "aria-label": "Measure" }, Object.entries(measures).map(([name, [label]]) => el("button", { type: "button", "aria-pressed": String(name === shown), onclick: () => { shown = name; showCosts(); } }, label)))),
     curve(items, ...measures[shown].slice(1)),
     el("div.pair", byModel(items), byRun()),
     costliest(),
