@@ -303,7 +303,7 @@ def test_every_number_is_the_ledgers(pages: Pages) -> None:
         root, sub = Usage(**output["usage"]["root"]), Usage(**output["usage"]["sub"])
         total = root.plus(sub)
         path = pages.write(f"tree-{number}", output["trajectory"])
-        with pages.browser.showing(path, "#view=account") as page:
+        with pages.browser.showing(path, "#view=costs") as page:
             cost, calls, tokens, turns = (
                 values(page, f".figure.{name}")[0] for name in ("cost", "model-calls", "tokens", "turns")
             )
@@ -369,7 +369,7 @@ def test_an_idle_period_is_shortened_and_the_view_says_so(pages: Pages) -> None:
     with pages.browser.showing(path, "#view=time") as page:
         assert "An idle period is shortened: 24 h 43 min" in page.locator("#view").inner_text()
         tab(page, "Costs")
-        assert "Nothing was at work for 24 h 43 min" in page.locator("#view").inner_text()
+        assert "Idle for 24 h 43 min" in page.locator("#view").inner_text()
 
 
 def test_a_conversation_shows_its_last_answer_first(pages: Pages) -> None:
