@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     """The version that is installed."""
 
     from rlm_langchain.batch.batch import create_batch
-    from rlm_langchain.batch.purse import Purse
+    from rlm_langchain.batch.budget import BatchBudget
     from rlm_langchain.budget.budget import Budget
     from rlm_langchain.errors import (
         BudgetExhausted,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from rlm_langchain.types import Limits
 
 _HOMES = {
+    "BatchBudget": "batch.budget",
     "BudgetExhausted": "errors",
     "Budget": "budget.budget",
     "ChatRLM": "integrations.chat_model.chat_model",
@@ -65,7 +66,6 @@ _HOMES = {
     "ModelError": "errors",
     "NoAnswer": "errors",
     "Price": "models.model",
-    "Purse": "batch.purse",
     "RLMContextMiddleware": "integrations.agents.middleware",
     "RLMError": "errors",
     "RLMInput": "records",
@@ -87,6 +87,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchBudget",
     "Budget",
     "BudgetExhausted",
     "ChatRLM",
@@ -101,7 +102,6 @@ __all__ = [
     "ModelError",
     "NoAnswer",
     "Price",
-    "Purse",
     "RLMContextMiddleware",
     "RLMError",
     "RLMInput",

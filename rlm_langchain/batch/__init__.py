@@ -1,1 +1,1 @@
-"""Batches: a file of questions, a file of results, one purse and one pace for all of them."""
+"""Batches: a file of questions, a file of results, and one budget and one rate limit for all of them."""

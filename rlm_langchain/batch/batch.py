@@ -1,10 +1,10 @@
-"""`create_batch`: asks many questions, as one campaign that can be killed and run again.
+"""`create_batch`: asks many questions as one batch, which can be killed and run again.
 
-Each row is a run on a thread of its own, named by the campaign and the id of the row. So what became of a row is
-always on its thread: an answer, a run that can be resumed, or nothing. A batch that is run again finds the first,
-resumes the second and asks the third. The file of results only saves it the look at threads that have ended.
+Each row is a run on its own thread, named after the batch and the id of the row. The thread holds the answer, a run
+that can be resumed, or nothing yet. When a batch is run again, it reads the answers, resumes the unfinished runs
+and asks the other rows. The file of results saves it from reading the threads of rows that have ended.
 
-`Batch` gives rows their places and their grants, in this process. `Worker` does one row, wherever it is.
+`Batch` schedules the rows and gives each a part of the budget. `Worker` runs a single row.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, Final, NamedTuple
 
-from rlm_langchain.batch.purse import LEAST, Account, Purse
+from rlm_langchain.batch.budget import MIN_GRANT, BatchBudget, BudgetAllocator
 from rlm_langchain.batch.questions import Entry, Questions
-from rlm_langchain.batch.results import RIGHT, Result, ResultFile, RowError, unfinished, usage_of
-from rlm_langchain.batch.worker import Begun, Done, Worker
+from rlm_langchain.batch.results import ANSWERED, Result, ResultFile, RowError, unfinished, usage_of
+from rlm_langchain.batch.worker import RowOutcome, UnfinishedRow, Worker
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.budget.limiters import Pace
 from rlm_langchain.durability.thread_lock import thread_lock
@@ -30,66 +30,67 @@ from rlm_langchain.runnable.runnable import RLMRunnable, checked_rlm
 from rlm_langchain.types import Usage
 from rlm_langchain.validation import check_types
 
-ROWS_AT_ONCE: Final = 16
-"""Rows that are worked on at once, if nothing else is said. Each holds a sandbox."""
-MOST_ERRORS: Final = 20
-"""So many rows that end in errors, one after the other, stop the batch: a key is wrong, a provider is down."""
+DEFAULT_ROWS_AT_ONCE: Final = 16
+"""Default number of rows that run at once, each in its own sandbox."""
+MAX_CONSECUTIVE_ERRORS: Final = 20
+"""Consecutive rows with errors that stop the batch: probably a key is wrong, or a provider is down."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a batch has come."""
+    """Progress of a batch."""
 
     rows: int
     found: int = 0
-    """Rows that had ended before."""
-    working: int = 0
+    """Rows that had ended before this process started."""
+    running: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
-    """Rows by status, those that were found included."""
+    """Number of rows by status, including those in `found`."""
     spent: Usage = Usage()
-    """What all rows have used that do not work now, over all times that the batch was run."""
+    """Usage of all rows that are not running now, over all runs of the batch."""
     started: float = field(default_factory=time.monotonic)
 
     @property
     def ended(self) -> int:
         """Return the number of rows that have ended, with or without an answer."""
-        return sum(self.statuses[name] for name in (*RIGHT, "failed"))
+        return sum(self.statuses[name] for name in (*ANSWERED, "failed"))
 
     @property
     def rate(self) -> float:
-        """Return the rows a second that this process has ended."""
+        """Return how many rows per second this process has finished."""
         return (self.ended - self.found) / max(1e-9, time.monotonic() - self.started)
 
     @property
     def seconds_left(self) -> float | None:
-        """Return about how many seconds the rest takes, or None if there is nothing to tell it by."""
+        """Return an estimate of the remaining seconds, or None if this process has not finished a row yet."""
         left = self.rows - sum(self.statuses.values())
         return left / self.rate if self.rate else None
 
 
 class Summary(NamedTuple):
-    """The end of a batch."""
+    """Outcome of a batch."""
 
-    campaign: str
+    name: str
+    """Name of the batch."""
     statuses: dict[str, int]
-    """Rows by status."""
+    """Number of rows by status."""
     found: int
-    """Rows that had ended before this process began."""
+    """Rows that had ended before this process started."""
     failures: list[Result]
-    """The rows that have no answer: failed, stopped or not asked."""
+    """Rows without an answer: failed, stopped or not asked."""
     spent: Usage
-    """What all rows have used, over all times that the batch was run."""
-    purse: Purse
+    """Usage of all rows, over all runs of the batch."""
+    budget: BatchBudget
     seconds: float
 
     @property
-    def is_right(self) -> bool:
-        """Return whether all rows have an answer, complete or partial."""
+    def all_answered(self) -> bool:
+        """Return whether every row has an answer, complete or partial."""
         return not self.failures
 
 
 Show = Callable[[Progress, Result | None], object]
-"""Is called with each result, and with None when rows have started."""
+"""Called with each result, and with None when rows have started."""
 
 
 def create_batch(
@@ -98,56 +99,57 @@ def create_batch(
     out: str | PathLike[str],
     *,
     name: str | None = None,
-    purse: Purse = Purse(),  # noqa: B008 - a frozen value
+    budget: BatchBudget = BatchBudget(),  # noqa: B008 - a frozen value
     rows_at_once: int | None = None,
     metadata: Mapping[str, str] = {},
 ) -> Batch:
-    """Return a batch, whose questions are checked. `await batch.arun()` asks them.
+    """Check the questions and return a batch. `await batch.arun()` asks them.
 
     Args:
-        rlm: Answers each row. It needs a checkpointer with async methods. Its `budget` is the most that one row may
-            use, except for `concurrency` and `requests_per_minute`, which all rows share.
-        questions: A file of JSON lines, or an iterable of dicts: `id`, `query`, and `context`, or `path` relative
-            to the folder of the file; also `model` and `budget` of the row.
-        out: The file of results. It is continued if it is one of this batch.
-        name: Name of the campaign, with which the threads of its rows begin. None: made from the path of the file.
-        purse: What all rows may use together, over all times that the batch is run.
-        rows_at_once: Rows that are worked on at once. None: 16, or the concurrency of the budget if that is less.
-        metadata: More metadata of each checkpoint.
+        rlm: Answers each row. It needs a checkpointer with async methods. Its `budget` limits each row, except for
+            `concurrency` and `requests_per_minute`, which all rows share.
+        questions: A JSON Lines file, or an iterable of dicts, with the keys `id`, `query`, and either `context` or
+            `path` (relative to the folder of the file); optionally `model` and `budget` for the row.
+        out: The file of results. If it holds results of this batch, new ones are appended.
+        name: Name of the batch, and prefix of the threads of its rows. None: derived from the path of the file.
+        budget: Limits for all rows together, over all runs of the batch.
+        rows_at_once: Maximum number of rows that run at once. None: 16, or the RLM's `concurrency` if lower.
+        metadata: Additional metadata for each checkpoint.
 
     Raises:
-        InputError: For rows that cannot be asked; it lists them by line.
-        ConfigurationError: For options that cannot be used.
+        InputError: If rows are invalid; the message lists them by line.
+        ConfigurationError: If options are invalid.
     """
     checked_rlm(rlm)
-    check_types("create_batch", Purse, purse=purse)
+    check_types("create_batch", BatchBudget, budget=budget)
     check_types("create_batch", (int, type(None)), rows_at_once=rows_at_once)
     if rows_at_once is not None and rows_at_once < 1:
-        raise ConfigurationError(f"rows_at_once={rows_at_once}: at least one row must be worked on")
+        raise ConfigurationError(f"rows_at_once={rows_at_once}: give 1 or more")
     if rlm.checkpointer is None or isinstance(rlm.checkpointer, bool):
         raise ConfigurationError(
-            "a batch needs a checkpointer, to be run again: create_rlm(..., checkpointer=AsyncSqliteSaver(...))"
+            "a batch needs a checkpointer, so that it can be run again: "
+            "create_rlm(..., checkpointer=AsyncSqliteSaver(...))"
         )
     if rlm.budget.asks_person:
-        raise ConfigurationError("nobody is asked in a batch: leave out approve_above_calls and approve_above_usd")
+        raise ConfigurationError("a batch cannot ask a person: leave out approve_above_calls and approve_above_usd")
     given = Questions(questions, name)
     results = ResultFile(out)
     if results.path == given.path:
-        raise ConfigurationError(f"the results would replace the questions {given.path}: give another file")
+        raise ConfigurationError(f"the results would overwrite the questions in {given.path}: give another file")
     entries = given.check(rlm.budget)
-    at_once = min(ROWS_AT_ONCE, rlm.budget.concurrency) if rows_at_once is None else rows_at_once
-    workers = _workers(rlm, {entry.model for entry in entries}, given, purse, dict(metadata))
-    return Batch(given.campaign, entries, results, workers, purse, rlm.budget, at_once)
+    at_once = min(DEFAULT_ROWS_AT_ONCE, rlm.budget.concurrency) if rows_at_once is None else rows_at_once
+    workers = _workers(rlm, {entry.model for entry in entries}, given, budget, dict(metadata))
+    return Batch(given.batch_name, entries, results, workers, budget, rlm.budget, at_once)
 
 
 def _workers(
-    rlm: RLMRunnable, models: set[str | None], questions: Questions, purse: Purse, metadata: dict[str, str]
+    rlm: RLMRunnable, models: set[str | None], questions: Questions, budget: BatchBudget, metadata: dict[str, str]
 ) -> dict[str | None, Worker]:
-    """Return a worker for each model, all at one pace. Raises `ConfigurationError`."""
+    """Return a worker for each model. All share the rate limit. Raises `ConfigurationError`."""
     pace, found = Pace(rlm.budget.concurrency, rlm.budget.requests_per_minute), {}
-    # With its share of the purse each run has these limits, so its models must have prices and output caps.
-    missing = [name for name in purse.limits if getattr(rlm.budget, name) is None]
-    limits: dict[str, Any] = {name: max(LEAST[name], getattr(purse, name)) for name in missing}
+    # Each run gets these limits with its part of the budget, so its models must have prices and output caps.
+    missing = [name for name in budget.limits if getattr(rlm.budget, name) is None]
+    limits: dict[str, Any] = {name: max(MIN_GRANT[name], getattr(budget, name)) for name in missing}
     base = {"on_budget": "answer", "on_failure": "return", "budget": replace(rlm.budget, **limits)}
     for model in models:
         chosen = base if model is None else {**base, "root_model": model}
@@ -156,170 +158,175 @@ def _workers(
 
 
 class Batch:
-    """A campaign of questions. `create_batch` makes one."""
+    """Many questions with one budget. `create_batch` makes one."""
 
     def __init__(
         self,
-        campaign: str,
+        name: str,
         entries: list[Entry],
         results: ResultFile,
         workers: Mapping[str | None, Worker],
-        purse: Purse,
-        budget: Budget,
+        budget: BatchBudget,
+        row_budget: Budget,
         at_once: int,
     ) -> None:
-        self.campaign, self.purse = campaign, purse
+        self.name, self.budget = name, budget
         self._entries = {entry.thread: entry for entry in entries}
         self._results, self._workers = results, workers
-        self._budget, self._at_once = budget, at_once
+        self._row_budget, self._at_once = row_budget, at_once
         self._reset()
 
     def _reset(self) -> None:
         self.progress = Progress(len(self._entries))
-        self._account = Account(self.purse)
-        self._begun: dict[str, Begun] = {}
-        """The rows that were begun before and have not ended."""
+        self._allocator = BudgetAllocator(self.budget)
+        self._unfinished: dict[str, UnfinishedRow] = {}
+        """Rows that earlier processes started and did not finish, by thread."""
         self._failures: list[Result] = []
         self._errors = 0
-        """Rows that an error has stopped since the last one that ended."""
+        """Consecutive rows that an error has stopped."""
 
     async def arun(self, show: Show | None = None) -> Summary:
-        """Work on all rows that have not ended, and return how the batch ended.
+        """Run all rows that have not ended, and return the outcome.
 
         A row that fails does not end the batch. Raises `ThreadBusy` if another process runs this batch,
-        `InputError` for a question that was changed, and `JournalError` if there is a purse and it is not known
-        what a row has spent of it.
+        `InputError` if a question was changed, and `JournalError` if the batch has a limit and the usage of a row
+        is unknown because its thread is damaged.
         """
         self._reset()
         show = show or _show_nothing
-        with ExitStack() as held:
-            held.enter_context(self._locked())
-            kept = self._results.read(self.campaign, self._entries)
-            for result in kept.values():
-                self._find(result)
-            todo, unnoticed = await self._look([entry for name, entry in self._entries.items() if name not in kept])
+        with ExitStack() as stack:
+            stack.enter_context(self._locked())
+            recorded = self._results.read(self.name, self._entries)
+            for result in recorded.values():
+                self._count_ended(result)
+            todo, unrecorded = await self._sort_rows(
+                [entry for name, entry in self._entries.items() if name not in recorded]
+            )
             self.progress.found, self.progress.started = self.progress.ended, time.monotonic()
-            held.enter_context(self._results.writing(unnoticed))
-            await self._work(todo, show)
+            stack.enter_context(self._results.writing(unrecorded))
+            await self._run_rows(todo, show)
         return self.summary()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let no other process run this batch, or write to its results."""
+        """Hold the locks that keep other processes from running this batch or writing to its results."""
         home = next(iter(self._workers.values())).home
         with ExitStack() as locks:
             try:
-                for what in (f"batch {self.campaign}", f"results {self._results.path}"):
+                for what in (f"batch {self.name}", f"results {self._results.path}"):
                     locks.enter_context(thread_lock(home, f"rlm {what}"))
             except ThreadBusy as busy:
                 raise ThreadBusy(
-                    f"another process runs the batch {self.campaign!r}, or writes to {self._results.path}: wait "
-                    "for it"
+                    f"another process runs the batch {self.name!r} or writes to {self._results.path}: wait until "
+                    "it has ended"
                 ) from busy
             yield
 
     def summary(self) -> Summary:
-        """Return how far the batch has come."""
+        """Return the outcome so far."""
         progress = self.progress
         seconds = time.monotonic() - progress.started
         return Summary(
-            self.campaign,
+            self.name,
             dict(progress.statuses),
             progress.found,
             self._failures,
             progress.spent,
-            self.purse,
+            self.budget,
             seconds,
         )
 
-    def _find(self, result: Result) -> None:
-        """Count a row that had ended before. One that is no longer in the questions has spent all the same."""
-        self._account.spent = self._account.spent.plus(usage_of(result))
-        self._account.learn(usage_of(result))
+    def _count_ended(self, result: Result) -> None:
+        """Count a row that had ended before. A row that was removed from the questions still counts as spent."""
+        self._allocator.spent = self._allocator.spent.plus(usage_of(result))
+        self._allocator.record_usage(usage_of(result))
         if result["thread"] in self._entries:
             self._count(result)
 
-    async def _look(self, entries: Iterable[Entry]) -> tuple[deque[Entry], list[Result]]:
-        """Return the rows to work on, the begun ones first, and the results of those that ended unnoticed."""
-        new, unnoticed = deque[Entry](), list[Result]()
+    async def _sort_rows(self, entries: Iterable[Entry]) -> tuple[deque[Entry], list[Result]]:
+        """Return the rows to run, unfinished ones first, and results that are missing in the file of results."""
+        new, unrecorded = deque[Entry](), list[Result]()
         for entry in entries:
             try:
-                found = await self._workers[entry.model].look(entry)
+                found = await self._workers[entry.model].look_up(entry)
             except JournalError as error:
-                if self.purse.limits:
+                if self.budget.limits:
                     error.add_note(
-                        f"It is not known what the row {entry.id!r} has spent of the purse. After `rlm forget "
-                        f"{entry.thread}` it is asked anew, and what it has spent is not counted."
+                        f"The usage of the row {entry.id!r} is unknown, so the limit of the batch cannot be kept. "
+                        f"`rlm forget {entry.thread}` deletes the row's run: it is then asked again, and its "
+                        "earlier usage is not counted."
                     )
                     raise
-                found = None  # working on it will say so
-            if isinstance(found, Begun):
-                self._begun[entry.thread] = found
-                self._account.spent = self._account.spent.plus(found.used)
+                found = None  # running it reports the damage
+            if isinstance(found, UnfinishedRow):
+                self._unfinished[entry.thread] = found
+                self._allocator.spent = self._allocator.spent.plus(found.used)
             elif found is not None:
-                self._find(found)
-                unnoticed.append(found)
+                self._count_ended(found)
+                unrecorded.append(found)
             else:
                 new.append(entry)
-        return deque([*(self._entries[thread] for thread in self._begun), *new]), unnoticed
+        return deque([*(self._entries[thread] for thread in self._unfinished), *new]), unrecorded
 
-    async def _work(self, todo: deque[Entry], show: Show) -> None:
-        working: dict[asyncio.Task[Done], Entry] = {}
+    async def _run_rows(self, todo: deque[Entry], show: Show) -> None:
+        running: dict[asyncio.Task[RowOutcome], Entry] = {}
         try:
             while True:
-                while (places := self._places(len(working))) and todo and (budget := self._grant(todo[0], places)):
+                while (
+                    (slots := self._free_slots(len(running))) and todo and (budget := self._grant(todo[0], slots))
+                ):
                     entry = todo.popleft()
-                    begun = entry.thread in self._begun
-                    task = asyncio.create_task(self._workers[entry.model].work(entry, budget, begun=begun))
-                    working[task] = entry
-                self.progress.working = len(working)
+                    resume = entry.thread in self._unfinished
+                    task = asyncio.create_task(self._workers[entry.model].run(entry, budget, resume=resume))
+                    running[task] = entry
+                self.progress.running = len(running)
                 show(self.progress, None)
-                if not working:
+                if not running:
                     break
-                done, _ = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    entry = working.pop(task)
-                    self.progress.working = len(working)
-                    self._end(entry, task.result(), show)
+                    entry = running.pop(task)
+                    self.progress.running = len(running)
+                    self._record_outcome(entry, task.result(), show)
         finally:
-            for task in working:
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*working, return_exceptions=True)
-            self.progress.working = 0
+            await asyncio.gather(*running, return_exceptions=True)
+            self.progress.running = 0
         for entry in todo:
-            self._save(self._not_begun(entry), show)
+            self._save(self._unstarted_result(entry), show)
 
-    def _places(self, working: int) -> int:
-        """Return how many more rows may start now."""
-        if self._errors >= MOST_ERRORS:
+    def _free_slots(self, running: int) -> int:
+        """Return how many more rows can start now."""
+        if self._errors >= MAX_CONSECUTIVE_ERRORS:
             return 0
-        return max(0, (1 if self._account.needs_pilot else self._at_once) - working)
+        return max(0, (1 if self._allocator.needs_pilot else self._at_once) - running)
 
-    def _grant(self, entry: Entry, places: int) -> Budget | None:
-        budget = replace(self._budget, **entry.budget)
-        before, lost = self._begun.get(entry.thread, Begun(Usage()))
-        return self._account.grant(entry.thread, budget, places, before, lost)
+    def _grant(self, entry: Entry, slots: int) -> Budget | None:
+        budget = replace(self._row_budget, **entry.budget)
+        before, lost = self._unfinished.get(entry.thread, UnfinishedRow(Usage()))
+        return self._allocator.grant(entry.thread, budget, slots, before, lost)
 
-    def _end(self, entry: Entry, done: Done, show: Show) -> None:
-        """Take back the grant of a row, and save its result."""
-        self._account.settle(entry.thread, done.used, None if done.failed else done.result["stop_reason"])
+    def _record_outcome(self, entry: Entry, done: RowOutcome, show: Show) -> None:
+        """Return the unused part of the row's grant to the budget, and save the result."""
+        self._allocator.release(entry.thread, done.used, None if done.failed else done.result["stop_reason"])
         self._errors = self._errors + 1 if done.failed else 0
         self._save(done.result, show)
 
-    def _not_begun(self, entry: Entry) -> Result:
-        """Return the result of a row that has no place or no money."""
-        begun = self._begun.get(entry.thread)
-        if self._errors >= MOST_ERRORS:
-            reason, why = None, f"{MOST_ERRORS} rows before it ended in errors, one after the other"
+    def _unstarted_result(self, entry: Entry) -> Result:
+        """Return the result of a row that cannot start, because of too many errors or too little budget."""
+        earlier = self._unfinished.get(entry.thread)
+        if self._errors >= MAX_CONSECUTIVE_ERRORS:
+            reason, why = None, f"the {MAX_CONSECUTIVE_ERRORS} rows before it all ended in errors"
         else:
-            reason = self._account.empty()
-            why = f"not enough is left in the purse for another row ({reason})"
-            if reason == "usd" and self._account.spent.cost is None:
-                why = "there is a limit in dollars, and it is not known what earlier rows have cost"
-        error = RowError(type="NotAsked" if begun is None else "Stopped", message=why)
-        if begun is None:
+            reason = self._allocator.exhausted_limit()
+            why = f"the rest of the batch's budget is too small for another row ({reason})"
+            if reason == "usd" and self._allocator.spent.cost is None:
+                why = "the batch has a limit in dollars, and the cost of earlier rows is unknown"
+        error = RowError(type="NotAsked" if earlier is None else "Stopped", message=why)
+        if earlier is None:
             return unfinished(entry, "not asked", reason=reason, error=error)
-        return unfinished(entry, "stopped", reason=reason, error=error, cost=begun.used.cost)
+        return unfinished(entry, "stopped", reason=reason, error=error, cost=earlier.used.cost)
 
     def _save(self, result: Result, show: Show) -> None:
         self._results.add(result)
@@ -328,8 +335,8 @@ class Batch:
 
     def _count(self, result: Result) -> None:
         self.progress.statuses[result["status"]] += 1
-        self.progress.spent = self._account.spent
-        if result["status"] not in RIGHT:
+        self.progress.spent = self._allocator.spent
+        if result["status"] not in ANSWERED:
             self._failures.append(result)
 
 

@@ -1,4 +1,4 @@
-"""The results of a batch: one JSON object a line, written as soon as a row has ended."""
+"""The results of a batch: one JSON object per line, written as soon as a row has ended."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rlm_langchain.validation import MAX_WHOLE
 
 RowStatus = Status | Literal["stopped", "not asked"]
 ENDED: Final = ("complete", "partial", "failed")
-"""The statuses of rows that have ended. They are found, and not asked again, when the batch goes on."""
-RIGHT: Final = ("complete", "partial")
-"""The statuses of rows that have an answer."""
+"""Statuses of rows that have ended. A batch that is run again does not ask them again."""
+ANSWERED: Final = ("complete", "partial")
+"""Statuses of rows that have an answer."""
 
 
 class RowError(TypedDict):
-    """Why a row has no result yet."""
+    """The error that stopped a row or kept it from starting."""
 
     type: str
     """Name of the exception."""
@@ -38,31 +38,31 @@ class Result(TypedDict):
     """The result of one row."""
 
     id: str | int
-    """The id of the row."""
+    """Id of the row."""
     status: RowStatus
-    """`complete`, `partial` or `failed`, as of any run. `stopped`: begun, and without an answer so far; `error`
-    says why. `not asked`: never begun, so nothing was paid. Rows that are stopped or not asked go on when the batch
-    is run again."""
+    """`complete`, `partial` or `failed`, as for every run. `stopped`: started, but not finished; `error` says why.
+    `not asked`: not started, so nothing was paid. Rows that are `stopped` or `not asked` are resumed or asked when
+    the batch is run again."""
     stop_reason: StopReason | None
-    """Why the run ended; of a row that is not asked, the limit of the purse that is used up."""
+    """Why the run ended. If the row did not run for lack of budget: the limit of the batch that was used up."""
     answer: Any
-    """The answer: a text, or a value of the schema. None without one."""
+    """The answer: a string, or a value that matches the schema. None if there is no answer."""
     degraded: dict[Shortfall, int]
     """Possible gaps in the answer, counted by kind."""
     usage: dict[Literal["root", "sub"], UsageRecord] | None
-    """Usage of the run's own turns (`root`), and of all calls below them (`sub`). None for a row without an end."""
+    """Usage of the run's own turns (`root`), and of all calls below them (`sub`). None if the run has not ended."""
     cost_usd: float | None
-    """Dollars in total, over all times that the row was worked on; None when the price of any call is unknown."""
+    """Total dollars for the row, over all runs of the batch. None if the price of a call is unknown."""
     thread: str
-    """Name of the thread that keeps the run: `rlm show NAME`."""
+    """Name of the thread that holds the run, for `rlm show NAME`."""
     seconds: float | None
-    """Seconds from the question to the answer, with the time during which nobody worked on it. None without one."""
+    """Seconds from the question to the answer, including pauses between processes. None without an answer."""
     error: RowError | None
     """The error that stopped the row."""
     question: str
-    """Hash of the question, by which it is noticed that it was changed."""
+    """Hash of the question, to detect when it has changed."""
     citations: NotRequired[list[Citation]]
-    """The quotes of the answer, with `citations=True`."""
+    """Quotes that support the answer, with `citations=True`."""
 
 
 def ended(entry: Entry, output: RLMOutput) -> Result:
@@ -96,7 +96,7 @@ def unfinished(
     error: RowError | None = None,
     cost: float | None = 0.0,
 ) -> Result:
-    """Return the result of a row that has not ended, or was not begun."""
+    """Return the result of a row that was stopped or not asked."""
     return Result(
         id=entry.id,
         status=status,
@@ -113,16 +113,14 @@ def unfinished(
 
 
 def usage_of(result: Mapping[str, Any]) -> Usage:
-    """Return what a row that has ended has used."""
+    """Return the usage of a row that has ended."""
     return Usage(**result["usage"]["root"]).plus(Usage(**result["usage"]["sub"]))
 
 
 class ResultFile:
-    """The file of results. Rows are only ever added; those that have not ended are left out when it is opened
-    again.
+    """The file of results. Results are appended; opening it again drops the rows that had not ended.
 
-    A process that is killed leaves at most an incomplete last line. It is removed, and the row is found on its
-    thread.
+    A killed process leaves at most one incomplete last line. It is dropped, and the result is read from the thread.
     """
 
     _file: BinaryIO
@@ -135,17 +133,17 @@ class ResultFile:
                 ".jsonl, and convert it with pandas.read_json(..., lines=True).to_parquet(...)"
             )
 
-    def read(self, campaign: str, entries: Mapping[str, Entry]) -> dict[str, Result]:
+    def read(self, batch_name: str, entries: Mapping[str, Entry]) -> dict[str, Result]:
         """Return the results of rows that have ended, by thread, without their answers, which may be long.
 
-        `entries` are the rows of the batch by thread. Raises `InputError` for a file that is none of this campaign,
-        which is left as it is, and for a row whose question was changed.
+        `entries` are the rows of the batch, by thread. Raises `InputError` if the file is not one of this batch, or
+        if the question of a row was changed. The file is then left as it is.
         """
         found = {}
         for number, line in self._lines():
-            row = self._parsed(number, line, campaign)
+            row = self._parsed(number, line, batch_name)
             if (entry := entries.get(row["thread"])) and row["question"] != entry.fingerprint:
-                raise changed(entry)
+                raise question_changed_error(entry)
             if row["status"] in ENDED:
                 found[row["thread"]] = Result(**{**row, "answer": None})
         return found
@@ -160,25 +158,24 @@ class ResultFile:
         except OSError as error:
             raise self._error(error, "read") from error
 
-    def _parsed(self, number: int, line: bytes, campaign: str) -> Result:
+    def _parsed(self, number: int, line: bytes, batch_name: str) -> Result:
         try:
             row: Result = json.loads(line)
-            is_ours = row["thread"].startswith(f"{campaign}/") and type(row["question"]) is str
+            is_ours = row["thread"].startswith(f"{batch_name}/") and type(row["question"]) is str
             if is_ours and row["status"] in ENDED:
                 is_ours = all(map(_is_possible, (row["usage"] or {}).values())) and usage_of(row).calls >= 0
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             is_ours = False
         if not is_ours:
             raise InputError(
-                f"line {number} of {visible(str(self.path))} is not a result of the batch {campaign!r}: give "
-                "another file for the results, or the name that this one was made with"
+                f"line {number} of {visible(str(self.path))} is not a result of the batch {batch_name!r}: give "
+                "another file for the results, or the --name with which this one was made"
             )
         return row
 
     @contextmanager
     def writing(self, more: Iterable[Result]) -> Iterator[None]:
-        """Replace the file by one with the rows that have ended and `more`, and let `add` append to it within the
-        block."""
+        """Rewrite the file with the rows that have ended and `more`. Within the block, `add` appends to it."""
         part = self.path.with_name(f".{self.path.name}.part")
         try:
             with open(part, "wb") as file:
@@ -197,7 +194,7 @@ class ResultFile:
             self._file.close()
 
     def add(self, result: Result) -> None:
-        """Append a result. It is in the file, whatever happens to this process, when this returns."""
+        """Append a result. Once this returns, the end of the process cannot lose it."""
         line = memoryview(_line(result))
         try:
             while line:
@@ -208,12 +205,12 @@ class ResultFile:
     def _error(self, error: OSError, what: str) -> InputError:
         return InputError(
             f"the results {visible(str(self.path))} cannot be {what} ({error.strerror}): give another file, or "
-            "make room. No answer is lost: run the batch again"
+            "free some space. No answer is lost: run the batch again"
         )
 
 
 def _is_possible(usage: Mapping[str, Any]) -> bool:
-    """Return whether a usage can be one: read as it is, a negative or infinite one would fill or end the purse."""
+    """Return whether a usage can be one: read as it is, a negative or infinite one would fill or end the budget."""
     counts = [usage[name] for name in ("calls", "input", "cached", "output")]
     cost = usage["cost"]
     return all(type(value) is int and 0 <= value <= MAX_WHOLE for value in counts) and (
@@ -221,10 +218,10 @@ def _is_possible(usage: Mapping[str, Any]) -> bool:
     )
 
 
-def changed(entry: Entry) -> InputError:
-    """Return the error for a row that asks something else than before."""
+def question_changed_error(entry: Entry) -> InputError:
+    """Return the error for a row whose question was changed."""
     return InputError(
-        f"the question of {entry.id!r} (line {entry.number}) is not the one that was asked under this id: give it "
+        f"the question of {entry.id!r} (line {entry.number}) differs from the one asked under this id: give it "
         "another id, or give the batch another name and another file for its results"
     )
 

@@ -1,7 +1,7 @@
-"""The worker of a batch: does one row, which it finds, resumes or asks.
+"""The worker of a batch: looks up, resumes or asks one row.
 
-It keeps nothing between rows, and may be called again for a row at any time, in this process or another one: a row
-that has ended is found, and of one that was begun no received reply is asked again.
+It keeps no state between rows and can be called again for a row at any time, in this process or another one. The
+answer of a row that has ended is read from its thread; a resumed row does not request a received reply again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateSnapshot
 
 from rlm_langchain.batch.questions import Entry, Questions
-from rlm_langchain.batch.results import Result, RowError, changed, ended, unfinished, usage_of
+from rlm_langchain.batch.results import Result, RowError, ended, question_changed_error, unfinished, usage_of
 from rlm_langchain.budget.budget import Budget
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.durability.standing import standing_of
@@ -30,27 +30,27 @@ QUESTION_KEY: Final = "rlm_batch_question"
 """Key in the metadata of each checkpoint of a row: the hash of its question."""
 
 
-class Begun(NamedTuple):
-    """A row that was begun, and has not ended."""
+class UnfinishedRow(NamedTuple):
+    """Usage of a row that was started and has not ended."""
 
     used: Usage
-    """What it has used so far. Requests whose reply never came count with the most that they may have used."""
+    """Usage so far. Requests whose reply never came count with the maximum that they may have used."""
     lost: Usage = Usage()
-    """The part of it that was for requests whose reply never came, and which brought the row no further."""
+    """The part of `used` that was spent on requests whose reply never came."""
 
 
-class Done(NamedTuple):
-    """What a worker has done for a row."""
+class RowOutcome(NamedTuple):
+    """Outcome of running a row."""
 
     result: Result
     used: Usage | None
-    """What the row has used, over all times that it was worked on. None: that is not known."""
+    """Usage of the row, over all runs of the batch. None: unknown."""
     failed: bool
-    """Whether an error stopped it."""
+    """Whether an error stopped the row."""
 
 
 class Worker:
-    """Does rows with one RLM."""
+    """Runs rows with one RLM."""
 
     def __init__(self, rlm: RLMRunnable, questions: Questions, metadata: Mapping[str, str]) -> None:
         self._rlm, self._questions, self._metadata = rlm, questions, metadata
@@ -60,10 +60,10 @@ class Worker:
         """Return the folder of contexts, receipts and locks."""
         return self._rlm.built.components.store.root
 
-    async def look(self, entry: Entry) -> Result | Begun | None:
-        """Return the result of a row that has ended, what a begun row has used, or None for a new row.
+    async def look_up(self, entry: Entry) -> Result | UnfinishedRow | None:
+        """Return the result of a row that has ended, the usage of an unfinished row, or None for a new row.
 
-        Raises `InputError` if its thread has another question, and `JournalError` if the thread is damaged.
+        Raises `InputError` if its thread answers another question, and `JournalError` if the thread is damaged.
         """
         config, graph = self._config(entry), self._rlm.graph
         saver: Any = graph.checkpointer
@@ -74,13 +74,13 @@ class Worker:
         if standing.state == "broken":
             raise JournalError(f"the thread {entry.thread!r} is damaged")
         if await self._question_of(entry, snapshot) != entry.fingerprint:
-            raise changed(entry)
+            raise question_changed_error(entry)
         if standing.has_ended:
             return ended(entry, output_of(snapshot.values))
-        return await asyncio.to_thread(self._begun, snapshot.values)
+        return await asyncio.to_thread(self._unfinished_row, snapshot.values)
 
     async def _question_of(self, entry: Entry, snapshot: StateSnapshot) -> str | None:
-        """Return the hash of the only question of a thread. A checkpoint that `rlm resume` has written has none."""
+        """Return the hash of a thread's question, or None if it has several."""
         records = snapshot.values.get("trajectory", [])
         if sum(record["type"] == "question" and not record["path"] for record in records) > 1:
             return None
@@ -89,11 +89,12 @@ class Worker:
             return str(metadata[QUESTION_KEY])
         saver: Any = self._rlm.graph.checkpointer
         top: RunnableConfig = {"configurable": {"thread_id": entry.thread, "checkpoint_ns": ""}}
+        # `rlm resume` writes checkpoints without the hash.
         earlier = [saved.metadata async for saved in saver.alist(top)]
         return next((str(found[QUESTION_KEY]) for found in earlier if QUESTION_KEY in found), None)
 
-    def _begun(self, values: dict[str, Any]) -> Begun:
-        """Return what a run has used that has not ended, from its records and its receipts."""
+    def _unfinished_row(self, values: dict[str, Any]) -> UnfinishedRow:
+        """Return the usage of a run that has not ended, from its records and receipts."""
         components, run = self._rlm.built.components, values.get("run")
         tree = RunTree(components.budget)
         tree.store = components.store
@@ -101,13 +102,13 @@ class Worker:
             tree.open_receipts(components.receipts_path(run))
         tree.journal("", values.get("trajectory", []))
         requests = tree.receipts.requests() if tree.receipts else []
-        return Begun(tree.ledger.spent, total_usage(request.used for request in requests if request.lost))
+        return UnfinishedRow(tree.ledger.spent, total_usage(request.used for request in requests if request.lost))
 
-    async def work(self, entry: Entry, budget: Budget, *, begun: bool) -> Done:
-        """Ask a row, or resume it, within a budget. Only errors of this library are results; others are raised."""
+    async def run(self, entry: Entry, budget: Budget, *, resume: bool) -> RowOutcome:
+        """Ask or resume a row within a budget. Errors of this library become results; others are raised."""
         config = self._config(entry, budget)
         try:
-            if begun:
+            if resume:
                 asked: RLMInput | None = None
             else:
                 query, context = await asyncio.to_thread(self._questions.load, entry)
@@ -116,22 +117,24 @@ class Worker:
         except RLMError as error:
             return await self._stopped(entry, error)
         if output.get("status") is None:
-            return await self._stopped(entry, RLMError("it waits for a person, and nobody is asked in a batch"))
-        return _done(ended(entry, output))
+            return await self._stopped(entry, RLMError("the run waits for a person, and a batch cannot ask one"))
+        return _outcome(ended(entry, output))
 
-    async def _stopped(self, entry: Entry, error: RLMError) -> Done:
+    async def _stopped(self, entry: Entry, error: RLMError) -> RowOutcome:
         described = RowError(type=type(error).__name__, message=visible(str(error)))
         used: Usage | None
         try:
-            found = await self.look(entry)
+            found = await self.look_up(entry)
         except RLMError:
             used = None
         else:
-            used = found.used if isinstance(found, Begun) else Usage()
-            if found is not None and not isinstance(found, Begun):  # it has ended, and only its last save failed
-                return _done(found)
+            used = found.used if isinstance(found, UnfinishedRow) else Usage()
+            if found is not None and not isinstance(
+                found, UnfinishedRow
+            ):  # the run has ended, and only its last save failed
+                return _outcome(found)
         cost = used.cost if used else None
-        return Done(unfinished(entry, "stopped", error=described, cost=cost), used, failed=True)
+        return RowOutcome(unfinished(entry, "stopped", error=described, cost=cost), used, failed=True)
 
     def _config(self, entry: Entry, budget: Budget | None = None) -> RunnableConfig:
         settings: dict[str, Any] = {"thread_id": entry.thread}
@@ -140,5 +143,5 @@ class Worker:
         return {"configurable": settings, "metadata": {**self._metadata, QUESTION_KEY: entry.fingerprint}}
 
 
-def _done(result: Result) -> Done:
-    return Done(result, usage_of(result), failed=False)
+def _outcome(result: Result) -> RowOutcome:
+    return RowOutcome(result, usage_of(result), failed=False)

@@ -1,1 +1,1 @@
-"""Benchmarks: the same questions, with known answers, put to an RLM and to what people would use instead."""
+"""Benchmarks: questions with known answers, asked of RLMs and of baselines."""

@@ -1,7 +1,7 @@
-"""The benchmark on inspect_ai: items as samples, arms as solvers, scores by the item's rule.
+"""The benchmark as inspect_ai tasks: items are samples, arms are solvers, and each item has its metric.
 
-Inspect gives the log of every sample, retries of what failed, and `inspect view`. The models are called by the arms
-themselves, under their own limits, so inspect's own model is none.
+Inspect provides logs of all samples, retries of failed ones, and `inspect view`. The arms call the models
+themselves, under their own limits, so inspect gets a mock model.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rlm_langchain.bench.run import Run, begin, run_of
 from rlm_langchain.errors import RLMError
 
 NO_MODEL = "mockllm/model"
-"""A model of inspect that is never asked."""
+"""Inspect's mock model, which is never called."""
 ROW = "row"
 """Key of the result in the metadata of a sample and of its score."""
 
 
 @task
 def rlm_bench(folder: str, arm: str, family: str, length: int) -> Task:
-    """Return the task that puts the questions of a family and a length, in the folder of a run, to an arm."""
+    """Return the task in which an arm answers the questions of one family and length. `folder` holds the plan."""
     run = run_of(Path(folder))
     samples = [
         Sample(
@@ -49,7 +49,7 @@ def rlm_bench(folder: str, arm: str, family: str, length: int) -> Task:
 
 @solver
 def answering(folder: str, arm: str) -> Solver:
-    """Return a solver that puts the question of a sample to an arm."""
+    """Return a solver in which an arm answers the question of a sample."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         run = run_of(Path(folder))
@@ -64,7 +64,7 @@ def answering(folder: str, arm: str) -> Solver:
 
 @scorer(metrics=[mean()])
 def known_answer() -> Scorer:
-    """Return a scorer that takes the score of the item's own rule."""
+    """Return a scorer that reports the score by the item's metric."""
 
     async def score(state: TaskState, target: Target) -> Score:
         row: Row = state.metadata[ROW]
@@ -74,9 +74,9 @@ def known_answer() -> Scorer:
 
 
 def execute(run: Run, parallel: int) -> None:
-    """Work on everything in the folder of a run that has no result yet.
+    """Run everything in the folder of a benchmark that has no result yet.
 
-    Raises `RLMError` if a question does, and `KeyboardInterrupt` after Ctrl-C.
+    Raises the `RLMError` of the first question that fails with one, and `KeyboardInterrupt` after Ctrl-C.
     """
     begin(run)
     plan = run.plan
@@ -102,7 +102,7 @@ def execute(run: Run, parallel: int) -> None:
         raise run.stopped
     if not done:
         raise RLMError(_reason(logs))
-    if len(rows(run.folder)) < plan.runs:  # inspect ends after Ctrl-C as if all were done
+    if len(rows(run.folder)) < plan.runs:  # after Ctrl-C, inspect reports success
         raise KeyboardInterrupt
 
 
@@ -112,7 +112,7 @@ def _reason(logs: list[EvalLog]) -> str:
 
 
 def rows(folder: Path) -> list[Row]:
-    """Return the results in the folder of a run, in the order of its plan."""
+    """Return the results in the folder of a benchmark, in the order of its plan."""
     found: dict[tuple[str, str], Row] = {}
     for log in _logs(folder):
         for sample in log.samples or ():
@@ -126,6 +126,6 @@ def rows(folder: Path) -> list[Row]:
 
 
 def _logs(folder: Path) -> Iterator[EvalLog]:
-    """Yield the logs of a run, oldest first."""
+    """Yield the logs of a benchmark, oldest first."""
     for info in list_eval_logs(str(folder / LOGS), descending=False):
         yield read_eval_log(info)

@@ -1,4 +1,4 @@
-"""What a benchmark compares: arms, families, lengths, a model and limits. Its folder holds the plan."""
+"""The plan of a benchmark: arms, task families, lengths, models and limits. It is stored in its folder."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from rlm_langchain.types import Usage
 
 
 class Suite(NamedTuple):
-    """What a benchmark consists of, unless its options say otherwise."""
+    """Default arms, task families, lengths and number of items of a benchmark."""
 
     name: str
     about: str
     families: tuple[str, ...]
     lengths: tuple[int, ...]
-    """Tokens of the contexts."""
+    """Lengths of the contexts, in tokens."""
     n: int
-    """Items of each family and length."""
+    """Number of items per family and length."""
     arms: tuple[str, ...]
 
 
@@ -44,7 +44,14 @@ _ALL = (
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("smoke", "whether everything works, in minutes", ("niah_single", "count_lines"), (2_000,), 1, _ARMS),
+        Suite(
+            "smoke",
+            "check that everything works, within minutes",
+            ("niah_single", "count_lines"),
+            (2_000,),
+            1,
+            _ARMS,
+        ),
         Suite(
             "needles",
             "RULER's needles and variable tracking",
@@ -59,7 +66,7 @@ SUITES = {
 
 
 def suite(name: str) -> Suite:
-    """Return a suite by its name. Raises `UnknownPlugin`, which lists all."""
+    """Return a suite by name. Raises an `UnknownPlugin` that lists all suites."""
     if name not in SUITES:
         raise UnknownPlugin("suites", name, SUITES)
     return SUITES[name]
@@ -67,7 +74,7 @@ def suite(name: str) -> Suite:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides the results of a benchmark, in names and numbers."""
+    """All options that determine the results of a benchmark."""
 
     model: str
     arms: tuple[str, ...]
@@ -76,18 +83,18 @@ class Plan:
     n: int
     seed: int = 0
     sub_model: str | None = None
-    """The model for sub-calls of RLMs. None: the same."""
+    """The model for sub-calls of RLMs. None: `model`."""
     price: tuple[float, float] | None = None
-    """Dollars per million input and output tokens of a model that is in no price list."""
+    """Dollars per million input and output tokens, for models without a known price."""
     calls: int = 200
-    """Limit of model calls for each question and arm."""
+    """Maximum number of model calls per question and arm."""
     seconds: float | None = None
-    """Limit of seconds for each question and arm."""
+    """Maximum seconds per question and arm."""
     usd_each: float | None = None
-    """Limit of dollars for each question and arm."""
+    """Maximum dollars per question and arm."""
 
     def checked(self) -> Plan:
-        """Return this plan. Raises `UnknownPlugin` for an arm or a family that there is not."""
+        """Return this plan. Raises `UnknownPlugin` for an unknown arm or family."""
         for name in self.arms:
             arm(name)
         for name in self.families:
@@ -96,7 +103,7 @@ class Plan:
 
     @property
     def budget(self) -> Budget:
-        """Return the limits of each arm for each question."""
+        """Return the limits per question and arm."""
         return Budget(calls=self.calls, seconds=self.seconds, usd=self.usd_each)
 
     @property
@@ -123,7 +130,7 @@ class Plan:
 
 
 class Machine(TypedDict):
-    """Where a benchmark ran."""
+    """The machine on which a benchmark ran."""
 
     system: str
     python: str
@@ -132,30 +139,30 @@ class Machine(TypedDict):
 
 
 class StoredQuestion(TypedDict):
-    """A question in `run.json`. Its context is a file of its own."""
+    """A question in `run.json`. Its context is in a separate file."""
 
     text: str
     expected: list[str]
 
 
 class StoredRun(TypedDict):
-    """The file `run.json` in the folder of a run."""
+    """Contents of `run.json` in the folder of a benchmark."""
 
     plan: dict[str, Any]
     machine: Machine
     manifest: Manifest
     questions: dict[str, StoredQuestion]
-    """By the id of the item."""
+    """Questions by item id."""
 
 
 PLAN_FILE, CONTEXTS, LOGS = "run.json", "contexts", "logs"
 
 
 def prepare(plan: Plan, folder: Path) -> StoredRun:
-    """Write a plan, its manifest, questions and contexts into a folder, and return what is in `run.json`.
+    """Write a plan, its manifest, questions and contexts into a folder, and return the contents of `run.json`.
 
-    A folder with the same plan is continued, with the texts that it holds. Raises `InputError` if it holds another
-    plan, or has lost a text.
+    A folder that holds the same plan is continued with its own contexts. Raises `InputError` if it holds another
+    plan, or if a context is missing.
     """
     if (folder / PLAN_FILE).exists():
         return _continued(plan, folder)
@@ -168,7 +175,7 @@ def prepare(plan: Plan, folder: Path) -> StoredRun:
     found = StoredRun(
         plan=asdict(plan), machine=_machine(), manifest=manifest(records, plan.seed), questions=questions
     )
-    part = folder / f"{PLAN_FILE}.part"  # renamed when all is there: a process may be killed at any time
+    part = folder / f"{PLAN_FILE}.part"  # renamed when complete: the process may be killed at any time
     part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     part.rename(folder / PLAN_FILE)
     return found
@@ -178,12 +185,12 @@ def _continued(plan: Plan, folder: Path) -> StoredRun:
     stored = read_run(folder)
     if (before := read_plan(stored)) != plan:
         raise InputError(
-            f"{folder} holds a benchmark with other options: {_differences(before, plan)}. Give the same "
+            f"{folder} holds a benchmark with different options: {_differences(before, plan)}. Give the same "
             "options, or another folder with --out"
         )
     paths = [context_path(folder, record["id"]) for record in stored["manifest"]["items"]]
     if lost := [path for path in paths if not path.exists()]:
-        raise InputError(f"{lost[0]} is not there any more: begin in another folder with --out")
+        raise InputError(f"{lost[0]} is missing: start again in another folder with --out")
     return stored
 
 
@@ -196,11 +203,13 @@ def stored_item(stored: StoredRun, name: str) -> Item:
 
 
 def read_run(folder: Path) -> StoredRun:
-    """Return what a folder holds. Raises `InputError` if it holds no benchmark."""
+    """Read `run.json` from a folder. Raises `InputError` if there is no benchmark in it."""
     try:
         found: StoredRun = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no benchmark ({error}): `rlm bench run --out` writes one") from error
+        raise InputError(
+            f"{folder} does not hold a benchmark ({error}): start one with `rlm bench run --out`"
+        ) from error
     return found
 
 
@@ -233,18 +242,18 @@ def _differences(old: Plan, new: Plan) -> str:
 
 
 class Estimate(NamedTuple):
-    """What an arm may use, before it runs."""
+    """Estimated usage of an arm."""
 
     arm: str
     runs: int
     usage: Usage
-    """With the dollars. None: the price of the model is unknown."""
+    """The total. Its cost is None if the price of the model is unknown."""
 
 
 def estimates(plan: Plan) -> list[Estimate]:
-    """Estimate the usage of each arm. All calls are priced as those of the model for root turns.
+    """Estimate the usage of each arm. All calls are priced as calls of the root model.
 
-    Sends nothing, and does not start the local model.
+    No model is called, and the local model is not started.
     """
     model = fixed_model(local.NAME, str, local.WINDOW) if plan.model == local.NAME else plan.resolve("root")
     return [_estimate(plan, name, model) for name in plan.arms]
@@ -255,7 +264,7 @@ def _estimate(plan: Plan, name: str, model: Model) -> Estimate:
     for length in plan.lengths:
         usage = arm(name).expected(length, window_of(model))
         each = max(1, usage.calls)
-        # Prices may depend on the size of a request, so that of an average one is multiplied.
+        # Prices may depend on the size of a request, so the price of an average request is multiplied.
         one = pricing.cost(model, Usage(1, usage.input // each, 0, usage.output // each))
         cost = None if one is None else one * usage.calls
         for _ in range(items):

@@ -1,4 +1,4 @@
-"""The report of a benchmark, as Markdown, and its results as CSV."""
+"""Formats the results of a benchmark: a report in Markdown, or CSV."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rlm_langchain.bench.results import Row, cost_of
 from rlm_langchain.bench.statistics import mcnemar, paired_bootstrap, percentile, wilson
 
 UNKNOWN = "unknown"
-LEAST_RESAMPLED = 5
-"""Items from which on a bootstrap has an interval. Resamples of very few items are all alike."""
+MIN_BOOTSTRAP_ITEMS = 5
+"""Minimum number of items for a bootstrap interval. Resamples of fewer items hardly differ."""
 SCRIPTED_NOTE = (
-    "**scripted**: no model was asked; a fixed policy replied. The figures show what the machinery did, and there "
+    "**scripted**: no model was called; a fixed policy replied. The figures show the work of the harness; there "
     "are no scores."
 )
 HEAD = (
@@ -32,7 +32,7 @@ CSV_HEAD = (
 
 
 def markdown(stored: StoredRun, rows: Sequence[Row]) -> str:
-    """Return the report: what was run, a table by arm and length, one by family, and the differences of arms."""
+    """Return the report: the plan, results by arm and length, results by family, and differences between arms."""
     plan = read_plan(stored)
     scripted = plan.model == SCRIPTED
     parts = [*_preface(stored, plan, rows), *([SCRIPTED_NOTE] if scripted else [])]
@@ -44,7 +44,7 @@ def markdown(stored: StoredRun, rows: Sequence[Row]) -> str:
 
 
 def as_csv(stored: StoredRun, rows: Iterable[Row]) -> str:
-    """Return one line for each result. Of a scripted policy, the score is the word `scripted`."""
+    """Return one line per result. With the scripted policy, the score is the word `scripted`."""
     scripted, text = read_plan(stored).model == SCRIPTED, io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(CSV_HEAD)
@@ -75,15 +75,15 @@ def _preface(stored: StoredRun, plan: Plan, rows: Sequence[Row]) -> Iterator[str
     yield "\n".join(
         [
             f"- model: {plan.model}; sub-calls: {plan.sub_model or plan.model}",
-            f"- limits of each arm for each question: {', '.join(limits)}",
-            f"- {plan.n} items of each family and length, seed {plan.seed}, manifest "
+            f"- limits per question and arm: {', '.join(limits)}",
+            f"- {plan.n} items per family and length, seed {plan.seed}, manifest "
             f"`{stored['manifest']['sha256'][:16]}`",
             f"- rlm-langchain {machine['rlm_langchain']}, Python {machine['python']}, {machine['system']}, "
             f"{machine['cores']} cores",
         ]
     )
     if missing:
-        yield f"**Not complete: {missing} of {plan.runs} results are missing.**"
+        yield f"**Incomplete: {missing} of {plan.runs} results are missing.**"
 
 
 def _by_length(plan: Plan, rows: Sequence[Row], scripted: bool) -> Iterator[Sequence[str]]:
@@ -105,7 +105,7 @@ def _scored(cell: Sequence[Row], scripted: bool) -> list[str]:
 
 
 def _spent(cell: Sequence[Row]) -> list[str]:
-    """Return what a question took: tokens and calls on average, dollars of all questions, seconds."""
+    """Return mean tokens and calls, the sum of dollars, and percentiles of seconds."""
     n, costs = len(cell), [cost_of(row) for row in cell]
     known = [cost for cost in costs if cost is not None]
     seconds = [row["seconds"] for row in cell if not row["resumed"]]
@@ -126,9 +126,9 @@ def _spent(cell: Sequence[Row]) -> list[str]:
 
 def _legend() -> str:
     return (
-        "Tokens and calls are means per question, dollars the sum. Root: turns of an RLM. Sub: calls made by code, "
-        "which are all calls of a baseline. A failure scores 0. The interval is Wilson's. Seconds leave out "
-        "questions that a second process finished."
+        "Tokens and calls are means per question; dollars are the sum. Root: turns of an RLM. Sub: calls made by "
+        "code, which includes all calls of a baseline. A failure scores 0. Intervals are Wilson intervals. Seconds "
+        "exclude questions that were resumed by another process."
     )
 
 
@@ -156,9 +156,9 @@ def _cell(rows: Sequence[Row], *, family: str, length: int, arm: str, scripted: 
 
 DIFFERENCES = ("arms", "length", "n", "difference", "95 %", "p (McNemar)")
 _LEGEND_DIFFERENCES = (
-    "The mean score of the first arm minus that of the second, with the interval of a paired bootstrap (10,000 "
-    "resamples; none for fewer than 5 items). McNemar's exact test compares how often each is fully right; p is "
-    "not corrected for the number of comparisons."
+    "The mean score of the first arm minus that of the second, with a paired bootstrap interval (10,000 resamples; "
+    "none for fewer than 5 items). McNemar's exact test compares how often each arm scores 1; p is not corrected "
+    "for multiple comparisons."
 )
 
 
@@ -179,7 +179,7 @@ def _differences(plan: Plan, rows: Sequence[Row]) -> Iterator[Sequence[str]]:
 def _difference(arms: str, length: int, both: Sequence[tuple[float, float]]) -> list[str]:
     one, other = [a for a, _ in both], [b for _, b in both]
     interval = ""
-    if len(both) >= LEAST_RESAMPLED:
+    if len(both) >= MIN_BOOTSTRAP_ITEMS:
         low, high = paired_bootstrap(one, other)
         interval = f"{low:+.0%} to {high:+.0%}"
     p = mcnemar([score == 1 for score in one], [score == 1 for score in other])

@@ -1,4 +1,4 @@
-"""The result of one question put to one arm, as a row."""
+"""The result of one question for one arm, as a row."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rlm_langchain.bench.items import Item
 from rlm_langchain.records import Record, RLMOutput
 from rlm_langchain.types import Usage, UsageRecord, total_usage
 
-LONGEST_ANSWER = 2_000
-"""Characters of an answer in a row."""
+MAX_ANSWER_CHARS = 2_000
+"""Maximum characters of an answer in a row."""
 
 
 class Row(TypedDict):
-    """A result."""
+    """The result of one question for one arm."""
 
     item: str
     family: str
@@ -24,23 +24,23 @@ class Row(TypedDict):
     index: int
     arm: str
     score: float
-    """From 0 to 1. 0 for a failure."""
+    """From 0 to 1; 0 for a failure."""
     answer: str
-    """The answer, shortened. Empty for a failure."""
+    """The answer, cut to `MAX_ANSWER_CHARS`. Empty for a failure."""
     failure: str | None
-    """Why there is no answer. None: there is one."""
+    """Why there is no answer, or None."""
     stop_reason: str
     root: UsageRecord
     """Usage of an RLM's own turns. Zero for a baseline."""
     sub: UsageRecord
-    """Usage of the calls that code has made: sub-calls of an RLM, or all calls of a baseline."""
+    """Usage of the calls made by code: sub-calls of an RLM, or all calls of a baseline."""
     seconds: float
     resumed: bool
-    """Whether another process began it. `seconds` are then those of the last process only."""
+    """Whether another process started the run. `seconds` then covers only the last process."""
 
 
 def row_of(item: Item, arm: str, output: RLMOutput, *, seconds: float, resumed: bool) -> Row:
-    """Return the result that the output of an arm amounts to."""
+    """Build the row for an output of an arm."""
     answer, failure = _answer(output)
     root, sub = usage_of(output["trajectory"])
     return Row(
@@ -50,7 +50,7 @@ def row_of(item: Item, arm: str, output: RLMOutput, *, seconds: float, resumed: 
         index=item.index,
         arm=arm,
         score=0.0 if failure else item.score(answer),
-        answer=answer[:LONGEST_ANSWER],
+        answer=answer[:MAX_ANSWER_CHARS],
         failure=failure,
         stop_reason=output["stop_reason"],
         root=root.record(),
@@ -61,7 +61,7 @@ def row_of(item: Item, arm: str, output: RLMOutput, *, seconds: float, resumed: 
 
 
 def _answer(output: RLMOutput) -> tuple[str, str | None]:
-    """Return the answer as text, and why there is none."""
+    """Return the answer as text, and the reason if there is none."""
     answer = output["answer"]
     if output["status"] == "failed" or answer is None:
         return "", output["stop_reason"]
@@ -73,7 +73,7 @@ def _answer(output: RLMOutput) -> tuple[str, str | None]:
 
 
 def usage_of(records: Iterable[Record]) -> tuple[Usage, Usage]:
-    """Return the usage of a run's own turns, and that of all calls below them."""
+    """Return the usage of a run's own turns, and of all calls below them."""
     root, sub = list[Usage](), list[Usage]()
     for record in records:
         if record["type"] in ("turn", "note") and not record["path"]:
@@ -92,7 +92,7 @@ def _counted(record: Mapping[str, Any]) -> list[Usage]:
 
 
 def cost_of(row: Row) -> float | None:
-    """Return the dollars of a row. None: the price of a call is unknown."""
+    """Return the dollars of a row, or None if the price of a call is unknown."""
     costs = (row["root"]["cost"], row["sub"]["cost"])
     known = [cost for cost in costs if cost is not None]
     return sum(known) if len(known) == len(costs) else None

@@ -1,4 +1,4 @@
-"""Puts questions to arms: on a thread each, which a later process can resume, and under one limit for all."""
+"""Runs arms on questions, each on its own thread, which can be resumed, and under a shared dollar limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THREADS, HOME = "threads.sqlite", "home"
 
 
 class SpendLimit(RLMError):
-    """The limit in dollars for the whole benchmark leaves no room for another question."""
+    """Raised when the dollar limit of the whole benchmark leaves no room for another question."""
 
 
 @dataclass
@@ -37,19 +37,19 @@ class Run:
 
     folder: Path
     usd: float | None = None
-    """Limit in dollars for the whole benchmark, over all processes. None: there is none."""
+    """Dollar limit for the whole benchmark, over all processes. None: no limit."""
     progress: Callable[[Row], None] = field(default=lambda _: None)
     """Called with each result."""
     stopped: RLMError | None = None
-    """The error of a question that stopped the benchmark."""
+    """The error that stopped the benchmark, or None."""
     _spent: dict[str, float] = field(default_factory=dict)
-    """Dollars by thread."""
+    """Dollars spent, by thread."""
     _reserved: float = 0.0
     """Dollars that questions in flight may still use."""
 
     @cached_property
     def stored(self) -> StoredRun:
-        """Return what the folder holds: plan, manifest and questions."""
+        """Return the stored plan, manifest and questions."""
         return read_run(self.folder)
 
     @cached_property
@@ -59,20 +59,20 @@ class Run:
 
     @cached_property
     def models(self) -> tuple[Model, Model]:
-        """Return the models for root turns and for sub-calls."""
+        """Return the root model and the model for sub-calls."""
         return self.plan.resolve("root"), self.plan.resolve("sub")
 
     def item(self, name: str) -> Item:
-        """Return an item of the manifest, without its context, which is in a file."""
+        """Return an item of the manifest without its context, which is in a file."""
         return stored_item(self.stored, name)
 
     def build(self, name: str, question: str, **options: Any) -> RLMRunnable:
-        """Return the arm for a question."""
+        """Build an arm for a question."""
         root, sub = self.models
         return arm(name).build(Setting(root, sub, question, self.plan.budget, options))
 
     async def answer(self, name: str, item: Item) -> Row:
-        """Put a question to an arm, or continue where an earlier process stopped. Raises `SpendLimit`."""
+        """Answer a question with an arm, or resume an earlier process. Raises `SpendLimit`."""
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
         thread = f"{name} {item.id}"
@@ -96,7 +96,7 @@ class Run:
         return row
 
     async def _ask(self, built: RLMRunnable, item: Item, config: RunnableConfig) -> tuple[RLMOutput, bool]:
-        """Return the output of a thread, and whether an earlier process began it."""
+        """Return the output of a thread, and whether an earlier process started it."""
         state = await built.graph.aget_state(config)
         standing = standing_of(state)
         if standing.has_ended and standing.is_saved:
@@ -117,12 +117,12 @@ class Run:
         spent = sum(self._spent.values())
         if spent + self._reserved > self.usd:
             raise SpendLimit(
-                f"${spent:.4f} of ${self.usd:.4f} are spent, and a question may use ${each:.4f}: "
-                "the same command with a higher --usd continues"
+                f"${spent:.4f} of ${self.usd:.4f} are spent, and the next question may use ${each:.4f}: "
+                "run the same command with a higher --usd to continue"
             )
 
     async def _read_spent(self, saver: Any) -> None:
-        """Read, once, what earlier processes have spent, also on questions that have no answer yet."""
+        """Read the spending of earlier processes, including unanswered questions, once."""
         if self.usd is None or self._spent:
             return
         await saver.setup()
@@ -139,10 +139,10 @@ _RUNS: dict[Path, Run] = {}
 
 
 def run_of(folder: Path) -> Run:
-    """Return the benchmark in a folder: the one that this process works on, or a new one."""
+    """Return the benchmark in a folder: the registered one, or a new one."""
     return _RUNS.setdefault(folder.resolve(), Run(folder.resolve()))
 
 
 def begin(run: Run) -> None:
-    """Make this the benchmark that this process works on in its folder."""
+    """Register a benchmark for its folder in this process."""
     _RUNS[run.folder.resolve()] = run

@@ -1,7 +1,7 @@
-"""The scores of an answer, by the published rules. Pure functions: a score is from 0 to 1.
+"""Metrics of answers, by the published rules. They are pure functions that return a score from 0 to 1.
 
 - RULER: `string_match_all` and `string_match_part` of its evaluation script, for one answer.
-- OOLONG (synth): the answer is what follows the last colon; a number that is wrong by d scores 0.75 ** d.
+- OOLONG (synth): the answer follows the last colon; a number that is off by d scores 0.75 ** d.
 - OOLONG-Pairs: F1 over pairs of numbers.
 """
 
@@ -17,7 +17,7 @@ from typing import Literal
 AnswerType = Literal["LABEL", "NUMERIC", "COMPARISON", "USER", "DATE", "MONTH_YEAR"]
 
 SHORT = 20
-"""Characters from which OOLONG's parser takes an answer for a sentence."""
+"""Length in characters from which OOLONG's parser treats an answer as a sentence."""
 COMPARISONS = ("more common", "less common", "same frequency")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _PAIR = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)")
@@ -65,7 +65,7 @@ def _gold(text: str) -> object:
 
 
 def _last_part(answer: str) -> str:
-    """Return what OOLONG's parser takes for the answer: the text after the last colon, else the last word."""
+    """Return the answer as OOLONG's parser extracts it: the text after the last colon, or the last word."""
     if ":" not in answer:
         return answer if len(answer) < SHORT else (answer.split() or [""])[-1]
     said = answer.rsplit(":", maxsplit=1)[-1].strip()
@@ -96,7 +96,8 @@ def _date(said: str) -> datetime | None:
 def pairs_f1(expected: Sequence[str], answer: str) -> float:
     """Return the F1 of the pairs `(a, b)` in an answer. The order within a pair, and repetitions, do not count.
 
-    OOLONG-Pairs does not say what an answer scores to a question that no pair fits. Here: 1 without a pair, else 0.
+    OOLONG-Pairs does not define the score if no pair is correct. Here an answer without pairs then scores 1, any
+    other 0.
     """
     gold, said = _pairs("\n".join(expected)), _pairs(answer)
     if not gold or not said:
@@ -117,4 +118,4 @@ METRICS: dict[Metric, Callable[[Sequence[str], str], float]] = {
     "oolong_label": partial(oolong, "LABEL"),
     "pairs_f1": pairs_f1,
 }
-"""The rules by which items are scored, by the name in the manifest."""
+"""Metrics by their names in the manifest."""

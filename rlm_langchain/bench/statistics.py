@@ -8,7 +8,7 @@ from math import ceil, comb, sqrt
 from typing import NamedTuple
 
 Z95 = 1.959963984540054
-"""Standard deviations to each side that hold 95% of a normal distribution."""
+"""Two-sided 95% quantile of the standard normal distribution."""
 RESAMPLES = 10_000
 
 
@@ -20,10 +20,10 @@ class Interval(NamedTuple):
 
 
 def wilson(score: float, n: int) -> Interval:
-    """Return Wilson's 95% interval of a mean score from 0 to 1 over n items; of no items, all of it.
+    """Return Wilson's 95% interval for a mean score from 0 to 1 over n items; for no items, (0, 1).
 
-    It is exact for items that score 0 or 1. For scores between them it is wider than necessary, because no scores
-    with the same mean vary more.
+    The interval is meant for scores of 0 or 1. For scores in between it is wider than necessary, because 0 and 1
+    are the scores with the largest variance for a given mean.
     """
     if n == 0:
         return Interval(0.0, 1.0)
@@ -34,9 +34,9 @@ def wilson(score: float, n: int) -> Interval:
 
 
 def paired_bootstrap(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Interval:
-    """Return the 95% interval of the mean of `first` minus that of `second`, over the same items in the same order.
+    """Return the 95% interval of mean(`first`) - mean(`second`), for the same items in the same order.
 
-    Items are resampled together with both of their scores, 10,000 times (percentile method).
+    Items are resampled with both of their scores, 10,000 times (percentile method).
     """
     differences = [a - b for a, b in zip(first, second, strict=True)]
     n, rng = len(differences), random.Random(seed)  # noqa: S311 - statistics, not secrets
@@ -47,9 +47,9 @@ def paired_bootstrap(first: Sequence[float], second: Sequence[float], *, seed: i
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Return the two-sided p-value of McNemar's exact test: whether two arms are right equally often.
+    """Return the two-sided p-value of McNemar's exact test, or 1 if the arms never disagree.
 
-    Only items on which one arm is right and the other wrong count. Without such items: 1.
+    The null hypothesis is that both arms are right equally often. Only items on which they disagree count.
     """
     pairs = list(zip(first, second, strict=True))
     only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
@@ -58,6 +58,6 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that at least this share of the values does not exceed (nearest rank), or None."""
+    """Return the percentile by the nearest-rank method, or None without values. `share` is from 0 to 1."""
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else None

@@ -106,15 +106,15 @@ def ask(
 
 
 OF_BATCH = {
-    "usd": "Limit: dollars of all rows together, over all times that the batch is run.",
-    "calls": "Limit: model calls of all rows together, over all times that the batch is run.",
-    "tokens": "Limit: tokens read and written by all rows together, over all times that the batch is run.",
+    "usd": "Limit: dollars for all rows together, over all runs of the batch.",
+    "calls": "Limit: model calls for all rows together, over all runs of the batch.",
+    "tokens": "Limit: input and output tokens of all rows together, over all runs of the batch.",
     "seconds": "Limit: seconds of work on each row, over all resumes.",
     "concurrency": "Model calls at once, of all rows together.",
-    "approve_above_calls": "Not in a batch: nobody is asked.",
-    "approve_above_usd": "Not in a batch: nobody is asked.",
+    "approve_above_calls": "Not available: a batch cannot ask a person.",
+    "approve_above_usd": "Not available: a batch cannot ask a person.",
 }
-"""Help of options that mean something else for a batch."""
+"""Help texts of options that have another meaning for a batch."""
 
 
 @app.command(
@@ -129,38 +129,36 @@ def batch(
         Path,
         typer.Argument(
             metavar="QUESTIONS",
-            help="A file of JSON Lines, one question a line: id, query, context or path; also model, budget.",
+            help="A JSON Lines file with the keys id, query, and context or path; optionally model and budget.",
         ),
     ],
     *,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The file for the results, as JSON Lines, one a question.")
-    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file for the results, in JSON Lines.")],
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the batch. Default: made from the path of the questions."),
+        typer.Option(metavar="NAME", help="Name of the batch. Default: derived from the path of QUESTIONS."),
     ] = None,
     rows: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Questions at once. Default: 16, or the concurrency if that is less."
+            metavar="N", min=1, help="Questions that run at once. Default: 16, or the concurrency if that is lower."
         ),
     ] = None,
     setup: Setup,
     requests_per_minute: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Limit: model calls that start in any minute, of all rows together."),
+        typer.Option(metavar="N", min=1, help="Limit: model calls that start per minute, for all rows together."),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show only errors, and the questions without an answer.")
+        bool, typer.Option("--quiet", "-q", help="Show only errors and the questions without an answer.")
     ] = False,
 ) -> None:
-    """Ask all questions of a file, and write their results to another.
+    """Ask all questions in a file, and write the results to another file.
 
-    Each question is a saved run. The same command, after Ctrl-C, a crash or with a higher limit, goes on: it finds
-    what has ended, resumes what was begun and asks the rest. The exit code is 0 if all questions have an answer,
-    complete or partial; 1 if some have none; 2 if the arguments, the configuration or the questions are wrong, and
-    then nothing was paid; 130 after Ctrl-C.
+    Each question is a saved run. Run the same command again after Ctrl-C or a crash, or with a higher limit: it
+    keeps the answers, resumes unfinished runs and asks the rest. The exit code is 0 if all questions have an
+    answer, complete or partial; 1 if some have none; 2 if the arguments, the configuration or the questions are
+    invalid, in which case nothing was paid; 130 after Ctrl-C.
     """
     from rlm_langchain.cli.commands import batch
 
@@ -441,17 +439,19 @@ def bench_run(
     *,
     options: BenchOptions,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FOLDER", help="Where texts, logs and results are kept.")
+        Path, typer.Option("--out", metavar="FOLDER", help="The folder for contexts, logs and results.")
     ] = Path("rlm-bench"),
-    parallel: Annotated[int, typer.Option("--parallel", metavar="N", min=1, help="Questions at once.")] = 1,
+    parallel: Annotated[
+        int, typer.Option("--parallel", metavar="N", min=1, help="Questions that run at once.")
+    ] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the number of items and an estimate of the cost; send nothing.")
+        bool, typer.Option("--dry-run", help="Print the number of items and a cost estimate; call no model.")
     ] = False,
 ) -> None:
-    """Run a benchmark, and print its report.
+    """Run a benchmark and print its report.
 
-    The same command goes on with a benchmark that was interrupted or killed. Calls that were answered are not made
-    or paid for again. `inspect view --log-dir FOLDER/logs` shows every answer.
+    The same command continues a benchmark that was interrupted or killed. Calls that were answered are not made or
+    paid for again. `inspect view --log-dir FOLDER/logs` shows every answer.
     """
     from rlm_langchain.cli.commands import bench
 
@@ -467,11 +467,11 @@ def bench_report(
     form: Annotated[
         Literal["markdown", "csv"],
         typer.Option(
-            "--format", metavar="NAME", help="`markdown`: tables. `csv`: a line for each result. Default: markdown."
+            "--format", metavar="NAME", help="`markdown`: tables. `csv`: one line per result. Default: markdown."
         ),
     ] = "markdown",
 ) -> None:
-    """Print the results of a benchmark, also of one that is not complete."""
+    """Print the results of a benchmark, complete or not."""
     from rlm_langchain.cli.commands import bench
 
     bench.report(folder, form)
@@ -479,7 +479,7 @@ def bench_report(
 
 @bench.command("list", epilog=examples("rlm bench list"))
 def bench_list() -> None:
-    """List the suites, the arms and the families of tasks."""
+    """List the suites, the arms and the task families."""
     from rlm_langchain.cli.commands import bench
 
     bench.show_list()

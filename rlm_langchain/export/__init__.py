@@ -1,1 +1,1 @@
-"""What other tools read of finished runs: training data, and timelines for trace viewers."""
+"""Exports finished runs as training data, and as traces for trace viewers."""

@@ -1,6 +1,6 @@
-"""Runs as spans of time, for viewers of traces: OpenTelemetry's JSON by the GenAI conventions, and Chrome's.
+"""Exports runs as spans: OTLP JSON with OpenTelemetry's GenAI conventions, and Chrome's trace format.
 
-Nothing of the contexts, prompts or replies is in them unless it is asked for.
+Spans contain no text of contexts, prompts or replies unless `content` is set.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from rlm_langchain.types import UsageRecord
 Json = dict[str, Any]
 NANOSECONDS, MICROSECONDS = 1_000_000_000, 1_000_000
 OPERATIONS = {"llm": "chat", "vision": "chat", "rlm": "invoke_agent", "search": "retrieval"}
-"""`gen_ai.operation.name` by kind of call. Any other kind is a tool."""
+"""`gen_ai.operation.name` by kind of call. Other kinds are `execute_tool`."""
 
 
 @dataclass(slots=True)
 class Span:
-    """A piece of work, from its beginning to its end, and what it is part of."""
+    """A span: a piece of work with its start, its end and its parent."""
 
     name: str
     start: float
     """Seconds since the epoch."""
     end: float
     key: str
-    """What it is, unique in the run: its path, kind and number."""
+    """Kind, path and number, unique within the run."""
     parent: str | None
-    """Key of the span that it is part of."""
+    """Key of the parent span."""
     attributes: Json = field(default_factory=dict)
     error: str | None = None
 
 
 def spans(records: Iterable[Record], *, content: bool = False) -> list[Span]:
-    """Return the spans of a run, parents first. With `content`, prompts, code and replies are attributes, too."""
+    """Return the spans of a run, parents first. `content` adds prompts, code and replies as attributes."""
     tree = Trajectory.of(records)
     top = tree.runs.get("")
     return [] if top is None or top.question is None else [*_of_run(top, None, content)]
@@ -134,9 +134,9 @@ def _of_model(model: str, usage: UsageRecord) -> Json:
 
 
 def otlp(records: Iterable[Record], *, content: bool = False) -> Json:
-    """Return the spans of a run as an OTLP request in JSON, which collectors accept at `/v1/traces` or in a file.
+    """Return the spans of a run as an OTLP request in JSON, for a collector's `/v1/traces` or a file.
 
-    Ids are hashes, so the same run always has the same ones.
+    Ids are hashes, so exporting a run again gives the same ids.
     """
     found = spans(records, content=content)
     trace = _id(f"{found[0].start} {found[0].key}", 32) if found else ""
@@ -190,9 +190,9 @@ def _id(text: str, digits: int) -> str:
 
 
 def chrome(records: Iterable[Record], *, content: bool = False) -> Json:
-    """Return the spans of a run as a trace that Perfetto (ui.perfetto.dev) and Chrome (`chrome://tracing`) open.
+    """Return the spans of a run in Chrome's trace format, for ui.perfetto.dev and `chrome://tracing`.
 
-    Each run is a process. Its rows hold what happened at the same time: calls of one batch lie below each other.
+    Each run is a process. Concurrent spans, such as the calls of a batch, are on separate rows (thread ids).
     """
     found = spans(records, content=content)
     processes = {path: number for number, path in enumerate(dict.fromkeys(_path(span) for span in found))}
@@ -225,7 +225,7 @@ def _path(span: Span) -> str:
 
 
 def _free_row(rows: list[float], span: Span) -> int:
-    """Return the first row that is free when a span begins, and take it until the span's end."""
+    """Return the first row that is free at the start of a span, and occupy it until the end."""
     for row, end in enumerate(rows):
         if end <= span.start:
             rows[row] = span.end

@@ -1,8 +1,8 @@
-"""Training data from finished runs: what models read and replied, for supervised fine-tuning and for rewards.
+"""Training data from finished runs, for supervised fine-tuning and for reward models.
 
-An *example* is one reply with all that the model had read before it: a turn of a root model, or a sub-call. A
-*rollout* is the whole conversation of a run. Each question, with everything that belongs to it, is either training
-data or held out, by a hash of its words, so that no question is on both sides.
+An *example* is one reply with everything that the model read before it: a turn of a root model, or a sub-call. A
+*rollout* is the whole conversation of a run. A hash of the question assigns all of its examples to one split,
+training or held out, so no question is in both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BUCKETS = 10_000
 
 
 class Message(TypedDict):
-    """A message, as most fine-tuning APIs take it."""
+    """A chat message in the format of most fine-tuning APIs."""
 
     role: str
     """`system`, `user` or `assistant`."""
@@ -40,72 +40,72 @@ class Message(TypedDict):
 
 
 class Example(TypedDict):
-    """One line of a data set in the neutral form."""
+    """One line of a data set in the `neutral` format."""
 
     id: str
-    """SHA-256 of the messages: equal examples have equal ids."""
+    """SHA-256 of the messages, so equal examples have equal ids."""
     messages: list[Message]
-    """The last one is the reply to learn. In a rollout, each message of the assistant is one."""
+    """The conversation. The reply to learn is the last message; in a rollout, every assistant message."""
     question: str
-    """The question of the top run."""
+    """Question of the root run."""
     path: str
-    """Path of the run in the tree; "" for the top run."""
+    """Path of the run in the tree; "" for the root run."""
     model: str
     status: str
-    """Status of the top run's answer: `complete` or `partial`, or `failed`."""
+    """Status of the root run: `complete`, `partial` or `failed`."""
     cost_usd: float | None
-    """Dollars of the whole tree of the top run; None if a price is unknown."""
+    """Dollars of the whole run tree. None if a price is unknown."""
     reward: float | None
-    """What the scorer gave the top run's answer. None without a scorer."""
+    """Reward of the root run's answer. None without a scorer."""
 
 
 class FinishedRun(NamedTuple):
-    """A run to make data of."""
+    """A run from which to make training data."""
 
     records: Sequence[Record]
-    """The trajectory of a result, or the records of a trace."""
+    """The trajectory of an output, or the records of a trace."""
     profile: str = "default"
-    """The set of prompts that its root model read: `default`, or `compact` for a small model."""
+    """Prompt profile of its root model: `default`, or `compact` for a small model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which runs become data."""
+    """Criteria for the runs in a data set."""
 
     only_complete: bool = True
-    """Leave out runs that ended early, or from whose answer something is missing."""
+    """Leave out runs whose answer is not `complete`."""
     max_usd: float | None = None
-    """Leave out runs that cost more, or whose price is unknown."""
+    """Leave out runs that cost more, or whose cost is unknown."""
     min_reward: float | None = None
-    """Leave out runs whose answer got less from the scorer."""
+    """Leave out runs whose answer has a lower reward."""
 
 
 Score = Callable[[str, AnswerRecord], float]
-"""Gives the answer to a question a reward."""
+"""Function from a question and its answer to a reward."""
 
 
 @dataclass(slots=True)
 class DataSet:
-    """Examples by kind and split, without repeats, and counts of what was left out."""
+    """Distinct examples by kind and split, and the number of those left out, by reason."""
 
     held_out: float = 0.1
-    """Share of the questions that are held out."""
+    """Share of the questions that is held out."""
     lines: dict[tuple[Kind, Split], dict[str, Example]] = field(default_factory=dict)
-    """Examples by id."""
+    """Examples by id, for each kind and split."""
     left_out: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     models: Counter[str] = field(default_factory=Counter)
 
     def split_of(self, question: str) -> Split:
-        """Return the side on which a question is."""
+        """Return the split of a question."""
         digest = hashlib.sha256(" ".join(question.split()).casefold().encode("utf-8", "replace")).hexdigest()
         return "held_out" if int(digest, 16) % BUCKETS < self.held_out * BUCKETS else "train"
 
     def add(self, kind: Kind, example: Example) -> None:
-        """Add an example, once."""
+        """Add an example, unless it is a duplicate."""
         known = self.lines.setdefault((kind, self.split_of(example["question"])), {})
         if example["id"] in known:
-            self.left_out[f"{kind}: the same again"] += 1
+            self.left_out[f"{kind}: duplicate"] += 1
         else:
             known[example["id"]] = example
             self.models[example["model"]] += 1
@@ -121,10 +121,10 @@ def data_set(
 ) -> DataSet:
     """Return the training data of these runs.
 
-    `store` has what records only refer to: long questions, long prompts of sub-calls, short contexts that the model
-    read whole. What is not there is left out and counted, never shortened. `score` rewards the answer of the top
-    run; `held_out` is a share from 0 to 1. Raises `ConfigurationError` for another share, or for `min_reward`
-    without a scorer.
+    `store` holds texts that records only refer to: long questions, long prompts of sub-calls, and short contexts
+    that the model read whole. Examples with a missing text are left out and counted, never shortened. `score`
+    returns the reward of the root run's answer. `held_out` is a share from 0 to 1. Raises `ConfigurationError` for
+    any other share, or for `min_reward` without a scorer.
     """
     if not 0 <= held_out <= 1:
         raise ConfigurationError(f"held_out={held_out} is not a share: give a number from 0 to 1")
@@ -144,7 +144,7 @@ class _Maker:
     tree: Trajectory = field(init=False)
     by_path: dict[str, list[Record]] = field(default_factory=dict)
     common: dict[str, object] = field(default_factory=dict)
-    """The fields that all examples of the run share."""
+    """Fields shared by all examples of the run."""
 
     def __post_init__(self) -> None:
         self.tree = Trajectory.of(self.run.records)
@@ -183,17 +183,17 @@ class _Maker:
         return last["query"]
 
     def _add_turns(self, path: str, records: list[Record]) -> None:
-        """Add the turns of a run, and its whole conversation."""
+        """Add the turns of a run, and its conversation as a rollout."""
         last: tuple[TurnRecord, list[Message]] | None = None
         for number, record in enumerate(records):
             if record["type"] != "turn":
                 continue
             if record.get("flaw") or record.get("summary"):
-                self.data.left_out["turns: empty, cut or filtered, or a summary"] += 1
+                self.data.left_out["turns: empty, cut off, filtered, or a summary"] += 1
                 continue
             messages = self._messages(records[:number])
             if messages is None:
-                self.data.left_out["turns: a text that they refer to was not kept"] += 1
+                self.data.left_out["turns: a text that they refer to is missing"] += 1
                 continue
             last = record, [*messages, Message(role="assistant", content=record["text"])]
             self._add("turns", path, record["model"], last[1])
@@ -201,7 +201,7 @@ class _Maker:
             self._add("rollouts", path, last[0]["model"], last[1])
 
     def _messages(self, records: Sequence[Record]) -> list[Message] | None:
-        """Return what a model read before a turn; None if the records and the store do not hold all of it."""
+        """Return the messages before a turn, or None if some of their text is missing."""
         questions = [record for record in records if record["type"] == "question"]
         if self.store is None and any("text_ref" in record or record.get("whole") for record in questions):
             return None
@@ -224,14 +224,14 @@ class _Maker:
 
     def _add_sub_call(self, path: str, record: CallRecord, prompt: str | None) -> None:
         if record["error"] is not None or record.get("flaw") or "value_ref" in record:
-            self.data.left_out["sub_calls: failed, refused, empty or cut"] += 1
+            self.data.left_out["sub_calls: failed, refused, empty or cut off"] += 1
             return
         if record.get("memo"):
-            self.data.left_out["sub_calls: the same again"] += 1
+            self.data.left_out["sub_calls: duplicate"] += 1
             return
         if prompt is None:
             if record["prompt_chars"] > len(record["preview"]):
-                self.data.left_out["sub_calls: their prompt was not kept whole"] += 1
+                self.data.left_out["sub_calls: the full prompt is missing"] += 1
                 return
             prompt = record["preview"]
         messages = [Message(role="user", content=prompt), Message(role="assistant", content=str(record["value"]))]
@@ -255,9 +255,9 @@ def _left_out(answer: AnswerRecord, cost: float | None, reward: float | None, fi
     if filters.only_complete and answer["status"] != "complete":
         return "not complete"
     if filters.max_usd is not None and (cost is None or cost > filters.max_usd):
-        return "too expensive, or of unknown price"
+        return "too expensive, or cost unknown"
     if filters.min_reward is not None and (reward is None or reward < filters.min_reward):
-        return "too low a reward"
+        return "reward too low"
     return ""
 
 
@@ -266,10 +266,10 @@ def _message(message: BaseMessage) -> Message:
 
 
 def write(data: DataSet, folder: Path, form: Form = "openai") -> list[Path]:
-    """Write a data set: a file of JSON Lines for each kind and side, and a data card. Returns the files.
+    """Write a data set: a JSON Lines file for each kind and split, and a data card. Return the files.
 
-    `openai` lines have `messages` only, as the chat format for fine-tuning wants it; `neutral` ones are `Example`s.
-    Raises `InputError` for a folder that is not empty or cannot be written.
+    `openai` lines contain only `messages`, as in the chat format for fine-tuning; `neutral` lines are `Example`s.
+    Raises `InputError` if the folder is not empty or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -292,7 +292,7 @@ def _line(example: Example, form: Form) -> str:
 
 
 def data_card(data: DataSet, form: Form) -> str:
-    """Return the data card, in Markdown: what the data are, how they were chosen, and what was left out."""
+    """Return the data card in Markdown: contents, selection, and what was left out."""
     rows = [f"| {kind} | {side} | {len(found):,} |" for (kind, side), found in sorted(data.lines.items())]
     rewards = [
         one["reward"] for found in data.lines.values() for one in found.values() if one["reward"] is not None
@@ -303,25 +303,25 @@ def data_card(data: DataSet, form: Form) -> str:
         [
             "# Training data from runs of a Recursive Language Model",
             "",
-            f"From {data.runs:,} run{'s' * (data.runs != 1)}, in the {form} form. Written by rlm_langchain.",
+            f"From {data.runs:,} run{'s' * (data.runs != 1)}, in the {form} format. Written by rlm_langchain.",
             "",
-            "| kind | side | examples |",
+            "| kind | split | examples |",
             "|---|---|---|",
             *rows,
             "",
-            "`turns`: a reply of a root model, after all that it read. `sub_calls`: a reply to a prompt of its "
-            "code. `rollouts`: the whole conversation of a run.",
+            "`turns`: a reply of a root model, with everything it read before. `sub_calls`: a reply to a prompt "
+            "written by its code. `rollouts`: the whole conversation of a run.",
             "",
             f"- Replies are by: {models}",
-            f"- Held out: {data.held_out:.0%} of the questions, by a hash of their words, so none is on both sides",
+            f"- Held out: {data.held_out:.0%} of the questions, chosen by a hash, so none is in both splits",
             f"- Rewards: {'none' if not rewards else f'{min(rewards):g} to {max(rewards):g}'}",
             "",
             "Left out:",
             "",
             *left,
             "",
-            "The prompts and replies hold text of the contexts that the questions were about: its licence and its "
-            "personal data are theirs, too. A provider's terms may forbid training on the replies of its models.",
+            "The prompts and replies contain text of the contexts, so check the licences and the personal "
+            "data of the contexts. A provider's terms may forbid training on the replies of its models.",
             "",
         ]
     )

@@ -1,1 +1,1 @@
-"""The page of a run: one HTML file that shows what the run did, without a server and without a network."""
+"""The run viewer: one HTML file that shows a run, without a server or a network."""

@@ -1,7 +1,7 @@
-"""What the page of a run is made of: its records as a tree with totals, states, titles and tokens, in plain JSON.
+"""The data of a run's page, as JSON: the records as a tree, with totals, states, titles and tokens.
 
-Everything that the page says comes from here. A number is either a field of a record or a sum of such fields; sums
-are those of the ledger: a call that a child run answered counts with its own record, which includes all below it.
+The page shows nothing else. Each number is a field of a record or a sum of such fields. Sums follow the ledger: a
+child run counts through the record of its call, which includes everything below it.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from rlm_langchain.records import (
 from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls
 from rlm_langchain.trajectory.tree import CallView, RanCell, RunView, Trajectory, TurnView
 from rlm_langchain.types import ContextRef, Usage, total_usage
-from rlm_langchain.viewer.code import MOST_HIGHLIGHTED, Batch, Lines, title, tokens
+from rlm_langchain.viewer.code import MAX_HIGHLIGHTED_CHARS, Batch, Lines, title, tokens
 
 VERSION = 1
-"""Of the form of the data."""
-MOST_TEXT = 1_000_000
-"""Bytes of a context that the page holds whole."""
-MOST_LOADED = 64 << 20
-"""Bytes of a context that is read for the text around quotes."""
-LONGEST = 100_000
-"""Characters of one prompt or reply that the page holds."""
-MOST_HELD = 40_000_000
-"""Characters of all prompts and replies together that the page holds, so that it stays below 25 MB."""
-BEGINNING = 500
-"""Characters that it holds of each of the others. It says so."""
-AROUND = 400
-"""Characters before and after a quote that the page holds."""
-MARKS = ("flaw", "retries", "lost", "from_cache", "summary")
-"""Fields of turns and calls that most of them do not have."""
+"""Version of the data format."""
+MAX_CONTEXT_BYTES = 1_000_000
+"""Maximum size of a context whose text the page includes, in bytes."""
+MAX_LOADED_BYTES = 64 << 20
+"""Maximum size of a context that is loaded for the text around quotes, in bytes."""
+MAX_TEXT_CHARS = 100_000
+"""Maximum characters of one prompt or reply in the page."""
+MAX_TOTAL_CHARS = 40_000_000
+"""Maximum characters of all prompts and replies in the page, which keeps it below 25 MB."""
+PREFIX_CHARS = 500
+"""Characters of each prompt or reply beyond that total. The page says where texts are cut."""
+QUOTE_MARGIN = 400
+"""Characters before and after a quote in the page."""
+OPTIONAL_FIELDS = ("flaw", "retries", "lost", "from_cache", "summary")
+"""Fields that only some turns and calls have."""
 
 Json = dict[str, Any]
 
@@ -54,10 +54,10 @@ Json = dict[str, Any]
 def page_data(
     records: Iterable[Record], *, limits: Mapping[str, float] | None = None, store: ContextStore | None = None
 ) -> Json:
-    """Return the data of the page of these records.
+    """Return the page data for these records.
 
-    `limits`: values of `Budget` by field, which no record holds. `store`: has the contexts, for the text around
-    quotes and the text of a short context; None: the page shows no text of a context but what the records hold.
+    `limits`: values of `Budget` by field, which records do not contain. `store`: the contexts, for short contexts
+    and the text around quotes. None: the page shows only text that is in the records.
     """
     return _Page(Trajectory.of(records), limits or {}, store).data()
 
@@ -68,12 +68,12 @@ class _Page:
     limits: Mapping[str, float]
     store: ContextStore | None
     numbers: dict[str, int] = field(default_factory=dict)
-    """Runs by path, in the order of the page."""
+    """Position of each run in the page, by path."""
     totals: dict[str, tuple[Usage, Usage]] = field(default_factory=dict)
-    """Usage of runs by path: of their own turns, and of all below them."""
+    """Usage of each run's own turns and of everything below them, by path."""
     highlighted: int = 0
-    held: int = 0
-    """Characters of prompts and replies so far."""
+    text_chars: int = 0
+    """Characters of prompts and replies added so far."""
     models: dict[str, int] = field(default_factory=dict)
     known_tokens: dict[str, list[int]] = field(default_factory=dict)
 
@@ -93,18 +93,18 @@ class _Page:
             "stops": STOP_SENTENCES,
             "contexts": [self._context(ref) for ref in _contexts(top)],
             "citations": self._citations(top),
-            "plain_code": self.highlighted > MOST_HIGHLIGHTED,
+            "plain_code": self.highlighted > MAX_HIGHLIGHTED_CHARS,
         }
 
     # --- Totals ---
 
     def _usage(self, run: RunView) -> tuple[Usage, Usage]:
-        """The sums that the ledger has for a run: its turns, lost ones too, and its calls, each once."""
+        """Return the usage of a run as in the ledger: its turns, including lost ones, and its calls, each once."""
         own = total_usage(Usage(**usage) for usage in _paid_turns(run.steps))
         return own, total_usage(self._used(run, number, view) for number, view in _calls(run))
 
     def _used(self, run: RunView, number: int, view: CallView) -> Usage:
-        """What a call has used; while its child run works, what that has used."""
+        """Return the usage of a call. While its child run is active: the usage of that run so far."""
         if view.record is not None:
             return Usage(**view.record["usage"])
         if view.run is None:
@@ -170,7 +170,7 @@ class _Page:
         if code and code in seen:
             found["repeats"] = seen[code]
         seen.setdefault(code, turn["turn"])
-        return found | _set(turn, *MARKS)
+        return found | _set(turn, *OPTIONAL_FIELDS)
 
     def _cell(self, run: RunView, cell: RanCell, lines: Lines) -> Json:
         calls = dict(sorted(cell.calls.items()))
@@ -195,26 +195,26 @@ class _Page:
     def _code(self, code: str) -> Json:
         if code not in self.known_tokens:
             self.highlighted += len(code)
-            self.known_tokens[code] = tokens(code) if self.highlighted <= MOST_HIGHLIGHTED else []
+            self.known_tokens[code] = tokens(code) if self.highlighted <= MAX_HIGHLIGHTED_CHARS else []
         return {"code": code, "tokens": self.known_tokens[code]}
 
     def _prompts(self, cell: RanCell) -> dict[int, str]:
-        """The whole prompts of calls, as far as they were kept. Empty: one was kept, but is not for this page."""
+        """Return stored prompts by call number. A prompt is empty if it was stored but cannot be shown."""
         found: dict[int, str] = {}
         for wave in cell.waves:
             if (ref := wave.get("prompts_ref")) is None:
                 continue
             texts: Any = [""] * wave["count"]
             if self.store is not None:
-                with suppress(JournalError):  # it was collected: the page says that it has the beginning only
-                    texts = map(self._held, self.store.load(ref))
+                with suppress(JournalError):  # garbage collected: the page says that it has only the beginning
+                    texts = map(self._clipped, self.store.load(ref))
             found |= dict(enumerate(texts, wave["first"]))
         return found
 
-    def _held(self, text: str) -> str:
-        """As much of a text as the page has room for."""
-        kept = text[: LONGEST if self.held < MOST_HELD else BEGINNING]
-        self.held += len(kept)
+    def _clipped(self, text: str) -> str:
+        """Cut a text to the space left in the page."""
+        kept = text[: MAX_TEXT_CHARS if self.text_chars < MAX_TOTAL_CHARS else PREFIX_CHARS]
+        self.text_chars += len(kept)
         return kept
 
     def _call(self, run: RunView, number: int, view: CallView | None, prompt: str | None) -> Json:
@@ -242,14 +242,14 @@ class _Page:
             found["model"] = self._model(record["model"])
         if record["value"] is not None:
             reply = _text(record["value"])
-            found["reply"] = self._held(reply)
+            found["reply"] = self._clipped(reply)
             if len(found["reply"]) < len(reply):
                 found["reply_of"] = len(reply)
         if record["error"] is not None:
             found["error"] = record["error"]
         if "value_ref" in record:
             found["reply_chars"] = record["value_ref"]["length"]
-        return found | _set(record, "images", "read", "refused", "memo") | _set(record, *MARKS)
+        return found | _set(record, "images", "read", "refused", "memo") | _set(record, *OPTIONAL_FIELDS)
 
     def _model(self, name: str) -> int:
         return self.models.setdefault(name, len(self.models))
@@ -294,17 +294,17 @@ class _Page:
         found["size"] = at
         if ref["kind"] == "json":
             found["items"] = starts
-        if at <= MOST_TEXT:
+        if at <= MAX_CONTEXT_BYTES:
             found["text"] = "".join(text for _, text in parts)
         return found
 
     def _parts(self, ref: ContextRef) -> list[tuple[str, str]] | None:
-        """The texts of a context with their labels; None when it is gone, or too large to be read for a page."""
-        if self.store is None or ref["size"] > MOST_LOADED:
+        """Return the texts of a context with their labels, or None if it is missing or too large."""
+        if self.store is None or ref["size"] > MAX_LOADED_BYTES:
             return None
         try:
             value = self.store.load(ref)
-        except JournalError:  # it was changed or collected meanwhile: the page says that it has no text
+        except JournalError:  # changed or garbage collected: the page says that it has no text
             return None
         return [("context", value)] if isinstance(value, str) else [*labelled_strings(value)]
 
@@ -326,14 +326,14 @@ class _Page:
 def _citation(one: Citation, text: str | None) -> Json:
     found: Json = {**one, "where": described(one.get("place", {})) or one["source"]}
     if text is not None and text[one["start"] : one["end"]] == one["quote"]:
-        found["before"] = text[max(0, one["start"] - AROUND) : one["start"]]
-        found["after"] = text[one["end"] : one["end"] + AROUND]
+        found["before"] = text[max(0, one["start"] - QUOTE_MARGIN) : one["start"]]
+        found["after"] = text[one["end"] : one["end"] + QUOTE_MARGIN]
         found["byte"] = len(text[: one["start"]].encode("utf-8", "replace"))
     return found
 
 
 def _contexts(top: RunView) -> list[ContextRef]:
-    """The contexts of a run in the order of their numbers: each once."""
+    """Return the distinct contexts of a run in the order of their numbers."""
     questions = [top.question, *(step for step in top.steps if not isinstance(step, TurnView))]
     refs = [one.get("context") for one in questions if one is not None and one["type"] == "question"]
     return [*{ref["sha256"]: ref for ref in refs if ref}.values()]
@@ -357,7 +357,7 @@ def _calls(run: RunView) -> Iterator[tuple[int, CallView]]:
 
 
 def _batches(cell: RanCell) -> Iterator[list[int]]:
-    """The numbers of calls that were made at once. Calls that were answered on the spot have no record of that."""
+    """Yield the call numbers of each batch. Calls answered by the host at once have no batch record."""
     alone = dict.fromkeys(sorted(cell.calls))
     batches = [[*range(wave["first"], wave["first"] + wave["count"])] for wave in cell.waves]
     unique = {tuple(batch): batch for batch in batches}.values()
@@ -382,7 +382,7 @@ def _batch(calls: Mapping[int, CallView], numbers: list[int]) -> Batch:
 
 
 def _state(record: CallRecord | None, child: RunView | None) -> str:
-    """What became of a call, in one word: the first that holds."""
+    """Return the state of a call: the first that applies."""
     if record is None:
         return "open"
     refused, flaw = record.get("refused"), record.get("flaw")
@@ -400,7 +400,7 @@ def _state(record: CallRecord | None, child: RunView | None) -> str:
 
 
 def _set(record: Mapping[str, Any], *names: str) -> Json:
-    """The fields of these names that the record has, and that say anything."""
+    """Return the named fields of a record that are present and not empty."""
     return {name: record[name] for name in names if record.get(name)}
 
 
@@ -421,7 +421,7 @@ def _output(record: OutputRecord) -> Json:
 
 
 def _words(turn: TurnRecord) -> str:
-    """What the model said around its code."""
+    """Return the text of a reply outside its code."""
     text = turn["text"]
     for code in turn["cells"]:
         text = text.replace(code, "", 1)
@@ -430,7 +430,7 @@ def _words(turn: TurnRecord) -> str:
 
 
 def _numbers(usage: Usage) -> list[Any]:
-    """Calls, input, cached and output tokens, dollars, and whether they are estimates."""
+    """Return calls, input, cached and output tokens, dollars, and whether they are estimates."""
     return [usage.calls, usage.input, usage.cached, usage.output, usage.cost, int(usage.estimated)]
 
 

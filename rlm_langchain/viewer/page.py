@@ -1,4 +1,4 @@
-"""Writes the page of a run: HTML, style, program and data in one file that opens from disk."""
+"""Writes the page of a run: HTML, CSS, JavaScript and data in one file that opens from disk."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from rlm_langchain.viewer.data import Json, page_data
 
 MODULES = (
     "text.js", "model.js", "query.js", "widgets.js", "detail.js", "summary.js", "run.js", "list.js", "timeline.js",
-    "context.js", "account.js", "main.js",
+    "context.js", "costs.js", "main.js",
 )  # fmt: skip
-"""The parts of the program, each after those that it imports."""
-FRAME = 4_000_000
-"""Characters of a page that a notebook shows. Of a larger one, it says how to write it to a file."""
-OURS = b'<meta name="generator" content="rlm_langchain">'
-"""Stands in the head of every page."""
+"""The JavaScript modules, each after the modules that it imports."""
+MAX_NOTEBOOK_CHARS = 4_000_000
+"""Maximum characters of a page that a notebook embeds. For a larger one, it says how to write a file."""
+GENERATOR_TAG = b'<meta name="generator" content="rlm_langchain">'
+"""Tag in the head of every page, by which our pages are recognised."""
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=const|let|function|class|async)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class RunPage:
-    """The page of a run, to be written to a file, or shown by a notebook when it is the last value of a cell.
+    """The page of a run. Write it to a file, or let a notebook display it as the last value of a cell.
 
-    It contains what models were asked and what they replied: protect it as you would protect the context.
+    It contains prompts and replies: protect it as you would protect the context.
     """
 
     run: RLMOutput | Iterable[Record]
-    """A result, its trajectory, or the records of a trace."""
+    """An output of the RLM, its trajectory, or the records of a trace."""
     limits: Mapping[str, float] | None = None
-    """Limits of the run, by their names in `Budget`. No record holds them."""
+    """Limits of the run, by field of `Budget`. Records do not contain them."""
     store: ContextStore | None = None
-    """Where the contexts are, for the text around quotes. None: the page holds no text of a context but what models
-    wrote and code printed."""
+    """The store of the contexts, for the text around quotes. None: the page shows only text that models wrote or
+    code printed."""
 
     def html(self) -> str:
-        """Return the page."""
+        """Return the page as HTML."""
         records = cast(RLMOutput, self.run)["trajectory"] if isinstance(self.run, dict) else self.run
         data = page_data(records, limits=self.limits, store=self.store)
         style, program = _part("page.css"), _program()
@@ -61,29 +61,31 @@ class RunPage:
             "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(program)}'; "
             "base-uri 'none'; form-action 'none'",
             "style": style,
-            "summary": html.escape(_in_words(data)),
+            "summary": html.escape(_plain_summary(data)),
             "data": base64.b64encode(packed).decode(),
             "program": program,
         }
         return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
 
     def to_html(self, path: Path | str) -> None:
-        """Write the page. An earlier page is replaced; any other file is not.
+        """Write the page to a file, replacing an earlier page of a run.
 
-        Raises `InputError` for a file that is something else, or cannot be written.
+        Raises `InputError` if the file exists and is not such a page, or cannot be written.
         """
         path = Path(path)
         try:
             if path.is_file() and not _is_page(path):
-                raise InputError(f"{path} is not replaced, because it is not the page of a run. Give another file")
+                raise InputError(
+                    f"{path} exists and is not the page of a run, so it is not overwritten: give another file"
+                )
             path.write_text(self.html(), encoding="utf-8", newline="\n")
         except OSError as error:
             raise InputError(f"cannot write {path} ({error.strerror}): give another file") from error
 
     def _repr_html_(self) -> str:
         page = self.html()
-        if len(page) > FRAME:
-            return f"<p>The page of this run has {len(page):,} characters: write it with to_html(path).</p>"
+        if len(page) > MAX_NOTEBOOK_CHARS:
+            return f"<p>This page is too large for a notebook ({len(page):,} characters): use to_html(path).</p>"
         return (
             f'<iframe title="The page of a run" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
             'style="width:100%;height:720px;border:1px solid #8884;border-radius:8px"></iframe>'
@@ -91,10 +93,10 @@ class RunPage:
 
 
 def _is_page(path: Path) -> bool:
-    """Return whether a file is one of our pages, or empty."""
+    """Return whether a file is empty or the page of a run."""
     with path.open("rb") as file:
         head = file.read(4_000)
-    return not head or OURS in head
+    return not head or GENERATOR_TAG in head
 
 
 @cache
@@ -104,7 +106,7 @@ def _part(name: str) -> str:
 
 @cache
 def _program() -> str:
-    """The modules as one: what they import from each other is there already."""
+    """Return the JavaScript modules as one script, without their imports and exports."""
     return "\n".join(_EXPORT.sub("", _IMPORT.sub("", _part(name))) for name in MODULES)
 
 
@@ -118,8 +120,8 @@ def _title(data: Json) -> str:
     return f"{query} · run"
 
 
-def _in_words(data: Json) -> str:
-    """What a reader without a program is told."""
+def _plain_summary(data: Json) -> str:
+    """Return the text for browsers without JavaScript."""
     end = data["runs"][0]["answer"]
     if not end:
         return "This run has not ended. The page needs JavaScript to show what it did."

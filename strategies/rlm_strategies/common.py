@@ -1,12 +1,12 @@
 # ruff: noqa
-"""What the helpers share: any context as named texts, and how texts and items are cut into pieces."""
+"""Shared by the helpers: contexts as named texts, and splitting of texts and items."""
 
 import json
 import re
 
 
 def as_text(item):
-    """An item of a context as text."""
+    """Convert an item of a context to text."""
     if isinstance(item, dict) and isinstance(item.get("page_content"), str):
         return item["page_content"]
     if isinstance(item, (dict, list)):
@@ -15,7 +15,7 @@ def as_text(item):
 
 
 def texts(source=None):
-    """The context, or another str, list or dict, as a list of (name, text)."""
+    """Return the context, or another str, list or dict, as a list of (name, text)."""
     source = context if source is None else source
     if source is None:
         return []
@@ -27,15 +27,15 @@ def texts(source=None):
 
 
 def ask_all(prompts):
-    """The replies to many prompts, in order; "" for one that failed."""
+    """Return the replies to many prompts, in order; "" for a failed call."""
     return [reply or "" for reply in llm_query_batched(prompts)] if prompts else []
 
 
 def in_batches(numbers, items, most, size=30000):
-    """Numbers of items in groups: what one call reads well.
+    """Group the numbers of items into batches for one call each.
 
-    Every number, once, in the order given. A group has at most `most` items, and at most `size` characters; a
-    longer item is alone in its group. Raises ValueError when `most` or `size` is below 1.
+    Keeps every number, once, in order. A group has at most `most` items and at most `size` characters; a longer
+    item has a group of its own. Raises ValueError when `most` or `size` is below 1.
     """
     _at_least("batch", most, 1)
     _at_least("size", size, 1)
@@ -51,11 +51,11 @@ def in_batches(numbers, items, most, size=30000):
 
 
 def _cut(text, size, overlap=0, separators=("\n\n", "\n", ". ", " ")):
-    """Where to cut a text: a list of (start, end), in order. An empty text has none.
+    """Return the spans (start, end) of the pieces of a text, in order; none for an empty text.
 
-    The first starts at 0, each further one `overlap` characters before the end of the last, and the last ends
-    with the text. None is empty or longer than `size`. An end is moved back to the first of the separators that
-    is there, as long as half of `size - overlap` is new text.
+    The first span starts at 0, each other one `overlap` characters before the end of the previous one, and the last
+    ends with the text. No span is empty or longer than `size`. An end is moved back to the first separator in the
+    list that occurs, as long as at least half of `size - overlap` is new text.
 
     Raises ValueError when `size` is below 1, or `overlap` negative or not below `size`.
     """

@@ -308,7 +308,7 @@ def main(names: Iterable[str]) -> int:
         copy = Path(folder)
         for part in ("rlm_langchain", "tests"):
             shutil.copytree(ROOT / part, copy / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        print("| planted wrong | found by |\n|---|---|")
+        print("| planted fault | found by |\n|---|---|")
         for mutant in wanted:
             said = found_by(mutant, copy)
             missed += not said

@@ -1,4 +1,4 @@
-"""`rlm batch`: many questions, one campaign, which survives its process and never passes its purse."""
+"""`rlm batch`: many questions with one budget, which survives kills and is never exceeded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from rlm_langchain import Budget, ConfigurationError, Purse, create_batch, create_rlm
+from rlm_langchain import BatchBudget, Budget, ConfigurationError, create_batch, create_rlm
 from tests.commands import Command
 from tests.durable.scripted_run import mark, marks
 from tests.forked_commands import CommandServer, command_server
@@ -85,7 +85,7 @@ def on_disk(home: Path) -> set[str]:
     return set().union(*(marks(path.read_bytes()) for path in files))
 
 
-def test_sixty_rows_are_answered_at_one_pace(server, command, tmp_path):
+def test_sixty_rows_share_the_rate_limit_and_the_concurrency(server, command, tmp_path):
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(60)])
     out = tmp_path / "results.jsonl"
     done = command("batch", questions, "--out", out, *MODEL, "--concurrency", 6)
@@ -96,10 +96,10 @@ def test_sixty_rows_are_answered_at_one_pace(server, command, tmp_path):
     assert server.peak <= 6
     again = command("batch", questions, "--out", out, *MODEL)
     assert (again.code, server.calls) == (0, 60 * CALLS)
-    assert "60 of them ended before" in again.err
+    assert "60 had ended before" in again.err
 
 
-def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(server, commands, tmp_path, home):
+def test_a_batch_killed_repeatedly_resumes_and_requests_no_received_reply_again(server, commands, tmp_path, home):
     rows, limit = 12, 12 * CALLS + 40
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
     out = tmp_path / "results.jsonl"
@@ -119,7 +119,7 @@ def test_killed_again_and_again_it_goes_on_and_no_received_reply_is_asked_again(
     assert server.calls <= limit
 
 
-def test_killed_with_calls_in_flight_it_never_passes_its_purse(server, commands, tmp_path):
+def test_a_batch_killed_with_calls_in_flight_stays_within_its_budget(server, commands, tmp_path):
     rows, limit = 10, 30
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(rows)])
     out = tmp_path / "results.jsonl"
@@ -156,7 +156,7 @@ def test_ctrl_c_says_how_to_go_on(server, commands, tmp_path, home):
     assert not received & {mark(request.messages) for request in server.requests[asked:]}
 
 
-def test_a_purse_is_used_and_never_passed_and_the_rest_is_not_asked(server, command, tmp_path):
+def test_a_batch_uses_its_budget_never_exceeds_it_and_leaves_the_rest_not_asked(server, command, tmp_path):
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(30)])
     out, limit = tmp_path / "results.jsonl", 100
     done = command("batch", questions, "--out", out, *MODEL, "--calls", limit)
@@ -165,7 +165,10 @@ def test_a_purse_is_used_and_never_passed_and_the_rest_is_not_asked(server, comm
     assert done.code == 1
     assert {result["status"] for result in results} == {"complete", "not asked"}
     assert 0.95 * limit <= server.calls <= limit
-    assert f"{30 - len(answered)} not asked: not enough is left in the purse for another row (calls)" in done.err
+    assert (
+        f"{30 - len(answered)} not asked: the rest of the batch's budget is too small for another row (calls)"
+        in done.err
+    )
     assert command("batch", questions, "--out", out, *MODEL, "--calls", limit, "--quiet").code == 1
     assert server.calls <= limit, "what was spent before counts"
     out.unlink()  # the threads know it too
@@ -174,7 +177,7 @@ def test_a_purse_is_used_and_never_passed_and_the_rest_is_not_asked(server, comm
     assert server.calls == 30 * CALLS
 
 
-def test_an_empty_purse_asks_nothing(server, command, tmp_path):
+def test_a_budget_of_zero_asks_nothing(server, command, tmp_path):
     questions = written(tmp_path / "questions.jsonl", [row(0), row(1)])
     out = tmp_path / "results.jsonl"
     done = command("batch", questions, "--out", out, *MODEL, "--price", "1:1", "--usd", 0)
@@ -198,7 +201,7 @@ def test_a_row_that_fails_is_a_row_with_an_error_and_goes_on_later(server, comma
     assert server.calls == 3 * CALLS + 1, "what was refused was sent again, and nothing else"
 
 
-def test_a_row_that_was_resumed_by_itself_is_found(server, command, tmp_path):
+def test_a_row_resumed_with_rlm_resume_is_not_asked_again(server, command, tmp_path):
     questions, out = written(tmp_path / "questions.jsonl", [row(0)]), tmp_path / "results.jsonl"
     arguments = ("batch", questions, "--out", out, *MODEL, "--name", "one")
     server.rule = lambda request: failure(401, "no such key")
@@ -211,10 +214,10 @@ def test_a_row_that_was_resumed_by_itself_is_found(server, command, tmp_path):
     assert server.calls == asked
     assert command("ask", "Another one?", "--thread", "one/row 0").code == 0
     out.unlink()
-    assert "is not the one that was asked under this id" in command(*arguments).err
+    assert "differs from the one asked under this id" in command(*arguments).err
 
 
-def test_errors_one_after_the_other_end_the_batch(server, command, tmp_path):
+def test_twenty_consecutive_errors_stop_the_batch(server, command, tmp_path):
     questions = written(tmp_path / "questions.jsonl", [row(number) for number in range(40)])
     out = tmp_path / "results.jsonl"
     server.rule = lambda request: failure(401, "no such key")
@@ -223,7 +226,7 @@ def test_errors_one_after_the_other_end_the_batch(server, command, tmp_path):
     statuses = Counter(result["status"] for result in read(out))
     assert 20 <= statuses["stopped"] == server.calls <= 24
     assert statuses["not asked"] == 40 - statuses["stopped"]
-    assert "not asked: 20 rows before it ended in errors, one after the other" in done.err
+    assert "not asked: the 20 rows before it all ended in errors" in done.err
 
 
 def test_broken_rows_are_refused_together_before_anything_is_paid(server, command, tmp_path):
@@ -244,15 +247,15 @@ def test_broken_rows_are_refused_together_before_anything_is_paid(server, comman
     done = command("batch", written(tmp_path / "questions.jsonl", rows), "--out", tmp_path / "r.jsonl", *MODEL)
     assert (done.code, server.calls) == (2, 0)
     for line, problem in {
-        2: "the id 'row 0' is that of line 1",
-        3: "this is not JSON",
+        2: "the id 'row 0' is already used in line 1",
+        3: "not JSON",
         4: "the query is missing",
         5: "unknown key 'contxt': did you mean 'context'?",
         6: "there is no file or folder",
-        7: "a url, which is not fetched",
+        7: "a url is not fetched",
         8: "the budget has 'concurrency'",
-        9: "there are two keys 'query'",
-        11: "there are both a context and a path",
+        9: "the key 'query' occurs twice",
+        11: "the row has both a context and a path",
     }.items():
         assert re.search(rf"^  line {line}: .*{re.escape(problem)}", done.err, re.MULTILINE), done.err
     assert "line 10:" not in done.err
@@ -266,7 +269,7 @@ def test_a_changed_question_is_refused_also_when_the_results_are_gone(server, co
     for _ in range(2):
         done = command("batch", questions, "--out", out, *MODEL)
         assert done.code == 2
-        assert "the question of 'row 0' (line 1) is not the one that was asked under this id" in done.err
+        assert "the question of 'row 0' (line 1) differs from the one asked under this id" in done.err
         out.unlink(missing_ok=True)
     assert server.calls == CALLS
 
@@ -296,7 +299,7 @@ async def test_in_python_rows_are_dicts_with_paths_and_limits_of_their_own(serve
     rows = [row(0, budget={"calls": 2}), row(1, context=None, path="text.txt")]
     async with AsyncSqliteSaver.from_conn_string("threads.sqlite") as saver:
         rlm = create_rlm("openai:scripted", sandbox="cpython", checkpointer=saver, budget=Budget(concurrency=4))
-        summary = await create_batch(rlm, rows, "out.jsonl", name="mine", purse=Purse(calls=50)).arun()
+        summary = await create_batch(rlm, rows, "out.jsonl", name="mine", budget=BatchBudget(calls=50)).arun()
     short, whole = sorted(read(Path("out.jsonl")), key=lambda result: result["id"])
     assert (short["stop_reason"], whole["status"]) == ("calls", "complete")
     assert summary.statuses == {short["status"]: 1, "complete": 1}
@@ -313,7 +316,7 @@ async def test_what_cannot_be_a_batch_is_refused(tmp_path):
             lambda: create_batch(asking, [row(0)], out, name="a"),
             lambda: create_batch(rlm, [row(0)], out),
             lambda: create_batch(rlm, [row(0)], out, name="a", rows_at_once=0),
-            lambda: create_batch(rlm, [row(0)], out, name="a", purse=Purse(usd=1)),
+            lambda: create_batch(rlm, [row(0)], out, name="a", budget=BatchBudget(usd=1)),
         ):
             with pytest.raises(ConfigurationError):
                 refused()

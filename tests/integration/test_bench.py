@@ -47,7 +47,7 @@ def test_ctrl_c_ends_with_its_exit_code_and_says_how_to_go_on(tmp_path: Path) ->
         assert process.stdout is not None
         next(line for line in process.stderr if "answered" in line)
         process.send_signal(signal.SIGINT)
-        assert "The same command goes on from here." in process.stderr.read()
+        assert "Run the same command to continue." in process.stderr.read()
         assert process.wait() == 130
         assert process.stdout.read() == ""
 

@@ -58,7 +58,7 @@ def test_a_run_without_a_name_is_kept_shown_listed_found_compared_and_forgotten(
     ask = ["ask", "How long is it?", text, "-m", "openai:scripted"]
     first = command(*ask)
     assert (first.code, first.out) == (0, "100000\n")
-    assert first.err.count("RLM_HISTORY=off keeps none") == 1
+    assert first.err.count("RLM_HISTORY=off turns this off") == 1
     assert "RLM_HISTORY" not in command("ask", "What is refunded?", text, "-m", "openai:scripted").err
     again, before = names()
     path = history.folder() / f"{before}.jsonl"
@@ -73,7 +73,7 @@ def test_a_run_without_a_name_is_kept_shown_listed_found_compared_and_forgotten(
     ]
     assert {(line["state"], line["turns"], line["calls"]) for line in listed} == {("complete", 1, 2)}
     assert command("runs", "REFUND").out.count("\n") == 2
-    assert command("runs", "nothing of it").out == "no question of 2 runs has the words 'nothing of it'\n"
+    assert command("runs", "nothing of it").out == "none of 2 runs has the words 'nothing of it' in its question\n"
     assert "What is refunded?" in command("compare", before, again).out
     assert command("show", before, "--html", text.with_name("run.html")).code == 0
     assert command("forget", before, again).code == 0

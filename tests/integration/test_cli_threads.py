@@ -301,7 +301,7 @@ def test_nothing_is_kept_and_nothing_is_made_until_there_is_a_thread(
 def test_a_run_that_is_forgotten_is_gone(command: Command, done: Server, home: Path) -> None:
     assert command("forget", "book", "boook").code == 2
     assert [kept["thread"] for kept in runs(command)] == ["book"], "none is forgotten when one is misspelt"
-    assert command("forget", "book").out == "forgot book\n"
+    assert command("forget", "book").out == "deleted book\n"
     assert runs(command) == []
     with closing(sqlite3.connect(home / "threads.sqlite")) as connection:
         assert connection.execute("select count(*) from checkpoints").fetchone() == (0,)
@@ -374,10 +374,7 @@ def test_a_person_is_asked_before_a_fan_out(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Person(said))
     ended = command("ask", "How long?", text, *MODEL, "--approve-above-calls", "3", *thread)
-    assert (
-        "2 sub-calls are about to be made, for a price that is not known; so far there were 3 model calls"
-        in ended.err
-    )
+    assert "2 sub-calls are about to be made, for an unknown price; so far there were 3 model calls" in ended.err
     assert ("two" in asked(server)) == said.lower().endswith(("y\n", "yes\n"))
     assert (ended.out == ANSWER) == said.lower().endswith(("y\n", "yes\n"))
     assert ended.code == 0 or not said.lower().endswith(("y\n", "yes\n"))

@@ -212,7 +212,7 @@ def test_a_query_finds_what_the_records_say(pages: Pages, query: str, expected: 
         assert page.locator("#hits").inner_text().split()[0] == f"{number:,}"
 
 
-def test_problems_are_stepped_through_and_keys_are_told(demo_page: Any) -> None:
+def test_keys_step_through_problems_and_help_lists_them(demo_page: Any) -> None:
     total = int(re.search(r"(\d+) problems", demo_page.locator("#problems").inner_text())[1])
     seen = set()
     for _ in range(total):
@@ -220,7 +220,7 @@ def test_problems_are_stepped_through_and_keys_are_told(demo_page: Any) -> None:
         seen.add(demo_page.evaluate("location.hash"))
     assert len(seen) == total
     demo_page.keyboard.press("?")
-    assert "next problem" in demo_page.locator("dialog").inner_text()
+    assert "next and previous problem" in demo_page.locator("dialog").inner_text()
     demo_page.keyboard.press("Escape")
     was = demo_page.evaluate("getComputedStyle(document.body).backgroundColor")
     demo_page.keyboard.press("t")
@@ -231,7 +231,7 @@ def test_views_fit_a_phone_and_controls_have_names(pages: Pages) -> None:
     with pages.browser.showing(pages.folder / "demo.html", "#at=call:15", width=400, scheme="dark") as page:
         assert page.locator("#detail").bounding_box()["width"] == 400
         page.keyboard.press("Escape")
-        for name in ("Run", "Timeline", "Context", "Account", "Search"):
+        for name in ("Run", "Timeline", "Context", "Costs", "Search"):
             tab(page, name)
             assert page.evaluate("document.scrollingElement.scrollWidth") <= 400
             nameless = page.evaluate(
@@ -270,7 +270,7 @@ def test_hostile_texts_are_shown_as_texts(pages: Pages) -> None:
     with pages.browser.showing(path) as page:
         page.locator(".cite").click()
         texts = []
-        for name in ("Run", "Timeline", "Context", "Account", "Search"):
+        for name in ("Run", "Timeline", "Context", "Costs", "Search"):
             tab(page, name)
             texts.append(page.locator("body").inner_text())
             for at in ("call:1", "call:0", "turn:.0", "cell:.0", "answer:", "question:"):
@@ -303,7 +303,7 @@ def test_every_number_is_the_ledgers(pages: Pages) -> None:
         root, sub = Usage(**output["usage"]["root"]), Usage(**output["usage"]["sub"])
         total = root.plus(sub)
         path = pages.write(f"tree-{number}", output["trajectory"])
-        with pages.browser.showing(path, "#view=account") as page:
+        with pages.browser.showing(path, "#view=costs") as page:
             cost, calls, tokens, turns = (
                 values(page, f".figure.{name}")[0] for name in ("cost", "model-calls", "tokens", "turns")
             )
@@ -334,7 +334,7 @@ def test_a_run_that_was_interrupted_is_shown_as_far_as_it_came(pages: Pages) -> 
     top.wave(0, 0, 9).call(0, 0, preview="It is", prompt_chars=7_000).call(0, 3, error="no").output(0, "x")
     for cut in (0, 1, 2, 6):
         with pages.browser.showing(pages.write(f"cut-{cut}", top.records[:cut])) as page:
-            for name in ("Timeline", "Context", "Account", "Search", "Run"):
+            for name in ("Timeline", "Context", "Costs", "Search", "Run"):
                 tab(page, name)
             assert "No answer yet" in page.locator("#summary").inner_text()
     with pages.browser.showing(pages.folder / "cut-6.html", "#at=call:0") as page:
@@ -350,13 +350,13 @@ def test_whole_prompts_are_shown_where_they_were_kept(pages: Pages) -> None:
     top.call(0, 0, preview="It is", prompt_chars=6_006)
     for store, shown in (
         (ContextStore(pages.folder), "so so so so"),
-        (None, "The page holds the first 5 of 6,006"),
+        (None, "the page contains the first 5 of 6,006"),
     ):
         with pages.browser.showing(pages.write("kept", top.records, store=store), "#at=call:0") as page:
             assert shown in page.locator("#detail").inner_text()
 
 
-def test_a_pause_is_drawn_short_and_told(pages: Pages) -> None:
+def test_an_idle_period_is_shortened_and_the_view_says_so(pages: Pages) -> None:
     top = RecordBuilder().question().turn(0, "x", "print(1)").cell(0, "print(1)").output(0, "1")
     late = (
         RecordBuilder(clock=count(90_000))
@@ -367,9 +367,9 @@ def test_a_pause_is_drawn_short_and_told(pages: Pages) -> None:
     )
     path = pages.write("pause", [*top.records, *late.records])
     with pages.browser.showing(path, "#view=time") as page:
-        assert "drawn short: 24 h 43 min" in page.locator("#view").inner_text()
-        tab(page, "Account")
-        assert "Nothing was at work for 24 h 43 min" in page.locator("#view").inner_text()
+        assert "An idle period is shortened: 24 h 43 min" in page.locator("#view").inner_text()
+        tab(page, "Costs")
+        assert "Idle for 24 h 43 min" in page.locator("#view").inner_text()
 
 
 def test_a_conversation_shows_its_last_answer_first(pages: Pages) -> None:
@@ -397,5 +397,5 @@ def test_a_notebook_shows_the_page_in_a_frame(pages: Pages) -> None:
     with pages.browser.showing(path) as page:
         inside = page.frame_locator("iframe")
         inside.locator("html[data-ready]").wait_for()
-        inside.get_by_role("tab", name="Account").click()
+        inside.get_by_role("tab", name="Costs").click()
         inside.get_by_text("By model").wait_for()

@@ -90,7 +90,7 @@ def measure(calls: int) -> None:
             print(
                 f"  opening: {page.locator('html').get_attribute('data-ready')} ms, {work.since():.0f} ms of work"
             )
-            for name, selector in (("run", ""), ("timeline", ".chart"), ("account", ""), ("search", "#found")):
+            for name, selector in (("run", ""), ("timeline", ".chart"), ("costs", ""), ("search", "#found")):
                 page.get_by_role("tab", name=name).click()
                 work.since()
                 longest = page.evaluate(SCROLL, selector)

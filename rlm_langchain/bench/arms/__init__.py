@@ -1,1 +1,1 @@
-"""The arms of a benchmark: ways to answer a question about a long text. Each is a plug-in."""
+"""Arms of a benchmark: methods of answering a question about a long text. Each is a plug-in."""

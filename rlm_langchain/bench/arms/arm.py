@@ -1,4 +1,4 @@
-"""What an arm is. Arms are plug-ins of the entry point group `rlm_langchain.arms`."""
+"""The plug-in interface of arms. Their entry point group is `rlm_langchain.arms`."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ if TYPE_CHECKING:
     from rlm_langchain.runnable.runnable import RLMRunnable
 
 FREE_MODELS = frozenset({"fixed program", "no sub-calls"})
-"""Names of the models in the records of arms that are none, and whose usage is not counted."""
+"""Names of the fixed policies in the records of arms. Their usage is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all arms of a benchmark have in common, and a question."""
+    """A question, and the models and limits that all arms share."""
 
     root: Model
-    """The model that is compared, as a root model. Baselines ask it too."""
+    """The model under test. RLMs use it for their turns, baselines for all calls."""
     sub: Model
     """The model that answers sub-calls of an RLM."""
     question: str
     budget: Budget
-    """The limits of each arm for each question."""
+    """Limits per question and arm."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of `create_rlm` that make the run durable: `checkpointer` and `home`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A way to answer a question about a long text.
+    """A method of answering a question about a long text.
 
-    Every arm is an RLM. In a baseline, a fixed program takes the place of the code that a model writes. So all arms
-    have the same limits, retries, prices and records, and all of them can be killed and resumed.
+    Every arm is an RLM. In a baseline, a fixed program replaces the code that a model writes. So all arms have the
+    same limits, retries, prices and records, and all can be killed and resumed.
     """
 
     name: str
     about: str
-    """What it does, in one line."""
+    """One line that describes the method."""
     build: Callable[[Setting], RLMRunnable] = field(repr=False)
     expected: Callable[[int, int], Usage] = field(repr=False)
-    """Estimates, for `--dry-run`, the usage for a context of so many tokens, with a model that reads so many at
-    once. The truth depends on the model."""
+    """Estimates the usage for `--dry-run`, from the length of the context and the model's window, both in tokens.
+    Actual usage depends on the model."""
 
 
 def arm(name: str) -> Arm:
-    """Return an installed arm. Raises `UnknownPlugin`, which lists all."""
+    """Return an installed arm. Raises an `UnknownPlugin` that lists all arms."""
     found: Arm = plugins.load("arms", name)
     return found
 

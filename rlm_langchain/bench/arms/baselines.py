@@ -1,7 +1,7 @@
-"""What people would use instead of an RLM: the model alone, BM25 retrieval, and map-reduce.
+"""Baselines: the model alone, BM25 retrieval, and map-reduce.
 
-Each is a fixed program in the REPL. It answers with a dict, of which `text` is the answer and `failed` says why
-there is none.
+Each is a fixed program in the REPL. Its answer is a dict with either the answer, as `text`, or the reason why there
+is none, as `failed`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from rlm_langchain.runnable.runnable import RLMRunnable
 from rlm_langchain.types import Usage
 
 UNKNOWN_WINDOW = 128_000
-"""Tokens that a model is assumed to read at once if nothing says how many."""
+"""Context window in tokens that is assumed for a model whose window is unknown."""
 CHARS_PER_TOKEN = 3
-"""Characters of a token when a text is cut to a window: fewer than on average, so that the prompt fits."""
-MOST_OUTPUT = 4_096
-"""Tokens of the window that are left to the reply, or a quarter of a small window."""
+"""Characters per token, to cut a text to a window. Below the average, so that the prompt fits."""
+MAX_OUTPUT_TOKENS = 4_096
+"""Maximum tokens reserved for the reply. In a small window, a quarter of it is reserved."""
 QUESTION_TOKENS = 200
 REPLY_TOKENS = 150
 PASSAGE_TOKENS = 300
 PIECE_TOKENS = 16_000
-"""Most tokens of a piece in map-reduce."""
+"""Maximum tokens of a piece in map-reduce."""
 
 DIRECT = """
 if len(context) > ROOM and not CUT:
@@ -81,13 +81,13 @@ except LLMError as error:
 
 
 def window_of(model: Model) -> int:
-    """Return the tokens that a model reads at once, or an assumption."""
+    """Return the context window of a model in tokens, or `UNKNOWN_WINDOW`."""
     return model.window or UNKNOWN_WINDOW
 
 
 def room(window: int) -> int:
-    """Return the characters of text that fit into a prompt."""
-    return CHARS_PER_TOKEN * (window - min(MOST_OUTPUT, window // 4) - QUESTION_TOKENS)
+    """Return the number of characters that fit into a prompt."""
+    return CHARS_PER_TOKEN * (window - min(MAX_OUTPUT_TOKENS, window // 4) - QUESTION_TOKENS)
 
 
 def _piece(window: int) -> int:

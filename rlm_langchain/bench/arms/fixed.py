@@ -1,4 +1,4 @@
-"""A chat model whose replies are fixed: the program of a baseline, or a policy that stands in for a model."""
+"""A chat model with fixed replies, for the programs of baselines and for the scripted policy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlm_langchain.models.messages import count_tokens
 from rlm_langchain.models.model import FREE, Model
 
 SCRIPTED = "scripted"
-"""The name of the model that is none: a fixed policy, with which a benchmark can be tried without a model."""
+"""Name of the scripted policy, with which a benchmark can be tried without a model."""
 
 
 class FixedChat(BaseChatModel):
@@ -23,7 +23,7 @@ class FixedChat(BaseChatModel):
 
     reply: Callable[[list[BaseMessage]], str]
     max_tokens: int | None = None
-    """Taken, because a limit in dollars needs a cap on the output, and not applied."""
+    """Ignored. The field exists because a limit in dollars requires a cap on the output."""
 
     @property
     def _llm_type(self) -> str:
@@ -43,7 +43,7 @@ class FixedChat(BaseChatModel):
 
 
 def fixed_model(name: str, reply: Callable[[list[BaseMessage]], str], window: int | None = None) -> Model:
-    """Return a model that replies with `reply(messages)`, for free."""
+    """Return a model that replies with `reply(messages)` and costs nothing."""
     return Model(name, FixedChat(reply=reply), window=window, price=FREE)
 
 
@@ -53,6 +53,6 @@ def program(code: str) -> Model:
 
 
 def scripted_policy() -> Model:
-    """Return the policy that stands in for a model. As a root model it asks about the beginning of the context."""
+    """Return the scripted policy. As a root model, it asks about the beginning of the context."""
     code = "```repl\nFINAL(llm_query(f'What is this? {str(context)[:2000]}'))\n```"
     return fixed_model(SCRIPTED, lambda said: code if said[0].type == "system" else "a scripted reply", 32_768)

@@ -1,4 +1,4 @@
-"""RLMs as arms: with sub-calls, and without."""
+"""RLMs as arms, with and without sub-calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OFF = "Sub-calls are switched off in this run: answer from what your code prints
 NO_SUB_CALLS = Strategy("no_sub_calls", "Answer without sub-calls.", f"{OFF} Do not use `llm_query` and its like.")
 TURNS = 5
 TURN_TOKENS = 5_000
-"""Tokens of the prompt of a turn, on average."""
+"""Mean tokens of a turn's prompt."""
 CELL_TOKENS = 400
 
 
@@ -41,7 +41,7 @@ def _expected_turns(tokens: int, window: int) -> Usage:
 
 
 def _expected_reading(tokens: int, window: int) -> Usage:
-    """Return the usage of turns and of sub-calls that read the whole context once."""
+    """Return the usage of the turns, and of sub-calls that read the whole context once."""
     pieces = -(-tokens // min(window // 2, 16_000))
     return _expected_turns(tokens, window).plus(Usage(pieces, tokens, 0, pieces * CELL_TOKENS // 2))
 

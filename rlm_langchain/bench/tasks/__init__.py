@@ -1,4 +1,4 @@
-"""The families of tasks, each with questions whose answers are known because the texts were made with them."""
+"""Task families: questions whose answers are known, because the texts are generated with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """Return a family by its name. Raises `UnknownPlugin`, which lists all."""
+    """Return a task family by name. Raises an `UnknownPlugin` that lists all families."""
     if name not in FAMILIES:
         raise UnknownPlugin("families", name, FAMILIES)
     return FAMILIES[name]

@@ -1,6 +1,7 @@
-"""Support chats, generated: how each one ended is said in words, never by a label.
+"""Generated support chats. The text states in words how each chat ended, never by a label.
 
-Each ending has several wordings, and the openings speak of the same things, so a search for a word counts wrongly.
+Each outcome has several wordings, and the openings mention the same topics, so counting keywords gives
+wrong results.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ MOST_CUSTOMERS = 70
 
 
 class Chat(NamedTuple):
-    """A chat of a customer with an agent."""
+    """A chat between a customer and an agent."""
 
     number: int
     customer: int
@@ -59,7 +60,7 @@ class Chat(NamedTuple):
 
 
 def generate(rng: random.Random, chars: int, customers: int) -> list[Chat]:
-    """Return chats of about so many characters."""
+    """Return chats with about this many characters in total."""
     found, size = list[Chat](), 0
     while True:
         number, customer = len(found) + 1, rng.randint(1, customers)
@@ -84,7 +85,7 @@ def _customers(chars: int) -> int:
 
 
 def count_endings(rng: random.Random, chars: int) -> Question:
-    """Ask how many chats ended in a certain way."""
+    """Ask how many chats had a certain outcome."""
     chats, ending = generate(rng, chars, _customers(chars)), rng.choice(list(ENDINGS))
     count = sum(chat.ending == ending for chat in chats)
     text = (
@@ -96,7 +97,7 @@ def count_endings(rng: random.Random, chars: int) -> Question:
 
 
 def pairs_of_customers(rng: random.Random, chars: int) -> Question:
-    """Ask for all pairs of customers who both have a certain number of chats with an ending, like OOLONG-Pairs."""
+    """Ask for all pairs of customers with a certain number of chats that had an outcome, as in OOLONG-Pairs."""
     chats = generate(rng, chars, _customers(chars))
     times = {
         ending: {

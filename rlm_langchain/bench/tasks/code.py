@@ -1,4 +1,4 @@
-"""Questions about a code base, whose answers are taken from its syntax trees: Python's standard library."""
+"""Questions about Python's standard library, with answers from its syntax trees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TITLE = "=== {} ==="
 
 
 def code_base(rng: random.Random, chars: int) -> dict[str, str]:
-    """Return files of the standard library that have about so many characters together."""
+    """Return files of the standard library with about this many characters in total."""
     names, chosen, size = list(library()), dict[str, str](), 0
     rng.shuffle(names)
     for name in names:
@@ -27,7 +27,7 @@ def code_base(rng: random.Random, chars: int) -> dict[str, str]:
 
 
 def classes_in(files: Mapping[str, str]) -> Iterator[tuple[str, ast.ClassDef]]:
-    """Yield every class of these files with the path of its file."""
+    """Yield every class in these files with the path of its file."""
     for name, source in files.items():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ClassDef):
@@ -41,7 +41,7 @@ def _as_text(files: Mapping[str, str]) -> str:
 def where_defined(rng: random.Random, chars: int) -> Question:
     """Ask in which file a class is defined."""
     fitting = list[tuple[str, str]]()
-    while not fitting:  # few files fit into a short text, and they may hold no class
+    while not fitting:  # a short text holds few files, possibly without a class
         files = code_base(rng, chars)
         found = [(node.name, name) for name, node in classes_in(files)]
         times = Counter(name for name, _ in found)

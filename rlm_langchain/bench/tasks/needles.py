@@ -1,6 +1,6 @@
-"""Needles by RULER's rules: single, multi-key, multi-value, multi-query, and variable tracking.
+"""RULER's needle tasks: single, multi-key, multi-value, multi-query, and variable tracking.
 
-The wording of needles and questions is RULER's. Keys are of an adjective and a noun, values numbers of 7 digits.
+The wording of needles and questions is RULER's. Keys are an adjective and a noun; values are numbers of 7 digits.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ADJECTIVES, NOUNS = (
 )
 """Parts of a key."""
 OTHERS = 3
-"""Keys with other values beside the one that is asked for, in `niah_multikey`."""
+"""Number of distractor keys in `niah_multikey`."""
 SEVERAL = 4
-"""Values of a key in `niah_multivalue`, keys that are asked for in `niah_multiquery`."""
+"""Number of values per key in `niah_multivalue`, and of queried keys in `niah_multiquery`."""
 HOPS = 4
-"""Assignments after the first in `variable_tracking`."""
+"""Number of assignments after the first one in `variable_tracking`."""
 
 
 def _keys(rng: random.Random, count: int) -> list[str]:
@@ -58,14 +58,14 @@ def _asked(keys: Sequence[str], context: str, numbers: Sequence[str]) -> Questio
 
 
 def single(rng: random.Random, chars: int) -> Question:
-    """One needle in noise (RULER's `niah_single_1`)."""
+    """Hide one needle in noise (RULER's `niah_single_1`)."""
     [key], [number] = _keys(rng, 1), _numbers(rng, 1)
     needle = _needle(key, number)
     return _asked([key], hidden(rng, noise_lines(chars - len(needle)), [needle]), [number])
 
 
 def several(rng: random.Random, chars: int, *, keys: int, asked: int, values: int) -> Question:
-    """Needles in real text: so many keys, of which so many are asked for, each with so many values."""
+    """Hide needles in real text: `values` for each of `keys` keys, of which `asked` are queried."""
     names, numbers = _keys(rng, keys), _numbers(rng, keys * values)
     needles = [_needle(names[n // values], number) for n, number in enumerate(numbers)]
     wanted = numbers[: asked * values]
@@ -75,7 +75,7 @@ def several(rng: random.Random, chars: int, *, keys: int, asked: int, values: in
 
 
 def variable_tracking(rng: random.Random, chars: int) -> Question:
-    """A chain of assignments in noise; all its variables are asked for (RULER's `vt`)."""
+    """Hide a chain of assignments in noise, and ask for all of its variables (RULER's `vt`)."""
     names = list[str]()
     while len(names) <= HOPS:
         name = "".join(rng.choices(string.ascii_uppercase, k=5))

@@ -1,4 +1,4 @@
-"""Bank transactions as CSV, generated: how many there were of a kind, and who spent most."""
+"""Generated bank transactions as CSV: how many of a category there were, and who spent most."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MONTHS = 12
 
 
 class Transaction(NamedTuple):
-    """A row."""
+    """A transaction."""
 
     month: int
     day: int
@@ -28,7 +28,7 @@ class Transaction(NamedTuple):
     cents: int
 
     def row(self) -> str:
-        """Return it as a line of CSV."""
+        """Return the transaction as a CSV line."""
         return (
             f"2025-{self.month:02}-{self.day:02},T{self.number:07},A{self.account:03},{self.merchant},"
             f"{self.category},{self.cents}"
@@ -36,7 +36,7 @@ class Transaction(NamedTuple):
 
 
 def generate(rng: random.Random, chars: int) -> list[Transaction]:
-    """Return transactions that have about so many characters as rows."""
+    """Return transactions whose CSV has about this many characters."""
     found, size = list[Transaction](), len(HEADER)
     while True:
         row = Transaction(
@@ -71,7 +71,7 @@ def count_of_kind(rng: random.Random, chars: int) -> Question:
 
 
 def top_account(rng: random.Random, chars: int) -> Question:
-    """Ask which account spent most in a category. There is one such account."""
+    """Ask which account spent most in a category. The answer is unique."""
     rows = generate(rng, chars)
     for category in rng.sample(CATEGORIES, len(CATEGORIES)):
         spent = Counter[int]()

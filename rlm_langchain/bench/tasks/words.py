@@ -1,4 +1,4 @@
-"""Lexical counting: how many lines of a text contain a word. Code can count them; a reader has to read it all."""
+"""Lexical counting: how many lines contain a word. Code can count them; a reader has to read the whole text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rlm_langchain.bench.tasks.texts import LIBRARY, library_lines
 
 WORD = re.compile(r"\w+")
 LEAST, MOST = 3, 60
-"""Lines that contain the word: more than a glance finds, and few enough to be counted."""
+"""Minimum and maximum number of lines that contain the word."""
 SHORTEST = 5
-"""Letters of the word."""
+"""Minimum number of letters of the word."""
 
 
 def count_lines(rng: random.Random, chars: int) -> Question:

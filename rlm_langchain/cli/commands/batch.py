@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rlm_langchain.batch.batch import Batch, Summary, create_batch
-from rlm_langchain.batch.purse import FIELDS, Purse
+from rlm_langchain.batch.budget import LIMIT_NAMES, BatchBudget
 from rlm_langchain.cli import streams
 from rlm_langchain.cli.commands import inputs
 from rlm_langchain.cli.options import Setup, write_setup
@@ -34,34 +34,34 @@ def batch(
     with inputs.preparing():
         if setup.approve_above_calls is not None or setup.approve_above_usd is not None:
             raise ConfigurationError(
-                "nobody is asked in a batch: leave out --approve-above-calls and --approve-above-usd"
+                "a batch cannot ask a person: leave out --approve-above-calls and --approve-above-usd"
             )
         setup = inputs.with_models(setup)
-        limits: dict[str, Any] = {name: getattr(setup, name) for name in FIELDS}
-        purse, not_of_rows = Purse(**limits), dict.fromkeys(limits)
-        rlm = inputs.build_from(replace(setup, **cast(Any, not_of_rows)))
+        limits: dict[str, Any] = {name: getattr(setup, name) for name in LIMIT_NAMES}
+        batch_budget, without_limits = BatchBudget(**limits), dict.fromkeys(limits)
+        rlm = inputs.build_from(replace(setup, **cast(Any, without_limits)))
         if requests_per_minute is not None:
             budget = replace(rlm.budget, requests_per_minute=requests_per_minute)
             rlm = rlm.model_copy(update={"budget": budget})
-    running = _Running(questions, out, name, rows, purse, rlm, setup, BatchView(purse, quiet=quiet))
+    running = _Running(questions, out, name, rows, batch_budget, rlm, setup, BatchView(batch_budget, quiet=quiet))
     summary = running.run()
     if quiet:
         for line in failure_lines(summary):
             streams.say(f"rlm: {line}")
     else:
         streams.say("\n" + "\n".join(summary_lines(summary, out, running.again)))
-    return 0 if summary.is_right else 1
+    return 0 if summary.all_answered else 1
 
 
 @dataclass(slots=True)
 class _Running:
-    """A batch at work, with its progress report."""
+    """A running batch with its progress view."""
 
     questions: Path
     out: Path
     name: str | None
     rows: int | None
-    purse: Purse
+    batch_budget: BatchBudget
     rlm: RLMRunnable
     setup: Setup
     view: BatchView
@@ -70,7 +70,7 @@ class _Running:
     _interrupted: bool = False
 
     def run(self) -> Summary:
-        """Work on all rows. Raises `KeyboardInterrupt` after Ctrl-C, when it has said how to go on."""
+        """Run all rows. On Ctrl-C, says how to continue and raises `KeyboardInterrupt`."""
         try:
             return asyncio.run(run_until_interrupted(self._work(), self._report_interrupt))
         finally:
@@ -78,7 +78,7 @@ class _Running:
 
     @property
     def again(self) -> str:
-        """Return the command that goes on, ready to copy."""
+        """Return the command that continues the batch, ready to copy."""
         words = ["rlm", "batch", str(self.questions), "--out", str(self.out)]
         given = {"name": self.name, "rows": self.rows, "requests_per_minute": self.rlm.budget.requests_per_minute}
         for name, value in {**given, **asdict(self.setup)}.items():
@@ -93,14 +93,14 @@ class _Running:
                 self.questions,
                 self.out,
                 name=self.name,
-                purse=self.purse,
+                budget=self.batch_budget,
                 rows_at_once=self.rows,
                 metadata={SETUP: write_setup(self.setup)},
             )
             return await self.batch.arun(self.view)
 
     def _report_interrupt(self) -> None:
-        """Restore the terminal and say how to go on, once."""
+        """Restore the terminal and say how to continue, once."""
         if self._interrupted:
             return
         self._interrupted = True

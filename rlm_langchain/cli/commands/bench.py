@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """The options of a benchmark, as they were given."""
+    """Options of `rlm bench run`."""
 
     suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="A suite from `rlm bench list`.")] = "smoke"
     model: Annotated[
@@ -30,49 +30,43 @@ class BenchOptions:
             "--model",
             "-m",
             metavar="NAME",
-            help="The model that is compared. Default: the one in RLM_MODEL. `scripted` asks no model.",
+            help="The model to test. Default: RLM_MODEL. `scripted` calls no model.",
         ),
     ] = None
     sub_model: Annotated[
         str | None,
-        typer.Option(
-            "--sub-model", metavar="NAME", help="The model for sub-calls of RLMs. Default: the same model."
-        ),
+        typer.Option("--sub-model", metavar="NAME", help="The model for sub-calls of RLMs. Default: --model."),
     ] = None
     arm: Annotated[
         list[str] | None,
-        typer.Option("--arm", metavar="NAME", help="An arm. May be repeated. Default: those of the suite."),
+        typer.Option("--arm", metavar="NAME", help="An arm; can be repeated. Default: the suite's."),
     ] = None
     family: Annotated[
         list[str] | None,
-        typer.Option(
-            "--family", metavar="NAME", help="A family of tasks. May be repeated. Default: those of the suite."
-        ),
+        typer.Option("--family", metavar="NAME", help="A task family; can be repeated. Default: the suite's."),
     ] = None
     length: Annotated[
         list[str] | None,
         typer.Option(
             "--length",
             metavar="TOKENS",
-            help="A length of contexts, such as 8k or 1M. May be repeated. Default: those of the suite.",
+            help="A context length, such as 8k or 1M; can be repeated. Default: the suite's.",
         ),
     ] = None
     n: Annotated[
         int | None,
-        typer.Option("--items", metavar="N", min=1, help="Items of each family and length. Default: as the suite."),
+        typer.Option("--items", metavar="N", min=1, help="Items per family and length. Default: the suite's."),
     ] = None
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Seed of the items. Another one makes others.")
-    ] = 0
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Random seed of the items.")] = 0
     calls: Annotated[
-        int, typer.Option("--calls", metavar="N", min=1, help="Limit for each question and arm: model calls.")
+        int, typer.Option("--calls", metavar="N", min=1, help="Limit per question and arm: model calls.")
     ] = 200
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", metavar="N", min=0, help="Limit for each question and arm: seconds."),
+        typer.Option("--seconds", metavar="N", min=0, help="Limit per question and arm: seconds."),
     ] = None
     usd: Annotated[
-        float | None, typer.Option("--usd", metavar="N", min=0, help="Limit for everything together: dollars.")
+        float | None, typer.Option("--usd", metavar="N", min=0, help="Limit for the whole benchmark: dollars.")
     ] = None
     usd_each: Annotated[
         float | None,
@@ -80,7 +74,7 @@ class BenchOptions:
             "--usd-each",
             metavar="N",
             min=0,
-            help="Limit for each question and arm: dollars. Required with --usd.",
+            help="Limit per question and arm: dollars. Required with --usd.",
         ),
     ] = None
     price: Annotated[
@@ -94,7 +88,7 @@ class BenchOptions:
 
 
 def run(options: BenchOptions, out: Path, *, parallel: int, dry_run: bool) -> None:
-    """Run a benchmark, or go on with the one in the folder, and print its report."""
+    """Run a benchmark, or continue the one in the folder, and print its report."""
     from rlm_langchain.bench.plan import prepare
 
     plan = _plan(options)
@@ -105,11 +99,11 @@ def run(options: BenchOptions, out: Path, *, parallel: int, dry_run: bool) -> No
     from rlm_langchain.bench.run import Run
 
     streams.say(f"{plan.runs} runs, into {out} ...")
-    models = plan.resolve("root"), plan.resolve("sub")  # a wrong name is found before anything is written
+    models = plan.resolve("root"), plan.resolve("sub")  # finds wrong names before anything is written
     prepare(plan, out)
     working = Run(out.resolve(), options.usd, progress=_say)
     working.models = models
-    for name in plan.arms:  # and other mistakes before anything is sent
+    for name in plan.arms:  # finds other errors before any model is called
         _ = working.build(name, "?").graph
 
     from rlm_langchain.bench.inspect_tasks import execute
@@ -117,7 +111,7 @@ def run(options: BenchOptions, out: Path, *, parallel: int, dry_run: bool) -> No
     try:
         execute(working, parallel)
     except KeyboardInterrupt:
-        streams.say("Interrupted; no more calls are made or paid for. The same command goes on from here.")
+        streams.say("Interrupted; no more calls are made or paid for. Run the same command to continue.")
         raise
     report(out, "markdown")
 
@@ -159,11 +153,11 @@ def _plan(options: BenchOptions) -> Plan:
 
     model = options.model or os.environ.get("RLM_MODEL")
     if not model:
-        raise ConfigurationError("no model was named: give --model NAME, or set RLM_MODEL to it")
+        raise ConfigurationError("no model is given: use --model NAME, or set RLM_MODEL")
     if options.usd is not None and options.usd_each is None:
         raise ConfigurationError(
-            "--usd needs --usd-each, the most that one question may use in one arm: the next question is only "
-            "asked if it fits into what is left"
+            "--usd needs --usd-each, the maximum for one question and arm: a question is asked only if that much "
+            "is left"
         )
     base = suite(options.suite)
     return Plan(
@@ -191,7 +185,7 @@ def _price(given: str | None) -> tuple[float, float] | None:
 
 
 def _estimate(plan: Plan) -> list[str]:
-    """Return the lines of the estimate, and that nothing was sent."""
+    """Return the lines of the cost estimate."""
     from rlm_langchain.bench.plan import estimates
     from rlm_langchain.types import total_usage
 
@@ -202,12 +196,12 @@ def _estimate(plan: Plan) -> list[str]:
             (one.arm, str(one.runs), f"{one.usage.calls:,}", f"{one.usage.tokens:,}", _dollars(one.usage.cost))
         )
     total = total_usage(one.usage for one in found)
-    lines.append(("together", str(plan.runs), f"{total.calls:,}", f"{total.tokens:,}", _dollars(total.cost)))
+    lines.append(("total", str(plan.runs), f"{total.calls:,}", f"{total.tokens:,}", _dollars(total.cost)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     items = plan.runs // len(plan.arms)
     return [
-        f"{items} items, {len(plan.arms)} arms, {plan.runs} runs. A rough estimate; nothing was sent.",
+        f"{items} items, {len(plan.arms)} arms, {plan.runs} runs. A rough estimate; no model was called.",
         *table,
     ]
 
@@ -217,7 +211,7 @@ def _dollars(cost: float | None) -> str:
 
 
 def _say(row: Row) -> None:
-    """Report a result, without a score: the report says whether there are scores at all."""
+    """Print a result without its score, because scripted runs have none."""
     how = f"no answer ({row['failure']})" if row["failure"] else "answered"
     streams.say(f"{row['arm']}  {row['item']}  {how}, {row['seconds']:.1f} s")
 

@@ -1,4 +1,4 @@
-"""`rlm compare`: two runs side by side, and the code of their turns as differences."""
+"""The command `compare`: two runs side by side, and a diff of their code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortf
 from rlm_langchain.trajectory.tree import RunView, Trajectory, flatten
 
 WIDTH = 48
-"""Characters of a column."""
+"""Maximum characters of a column."""
 
 
 def compare_runs(first: str, second: str) -> Iterator[str]:
-    """Yield the lines of a comparison of two threads or traces. Raises `InputError` for what is neither."""
+    """Yield the lines that compare two threads or traces. Raises `InputError` if a name is neither."""
     one, other = ([*flatten(find_run(what)[0])] for what in (first, second))
     names = ("", one_line(first, WIDTH), one_line(second, WIDTH))
     rows = [names, *zip(FACTS, _facts(one), _facts(other), strict=True)]
@@ -44,8 +44,8 @@ FACTS = (
 
 
 def _facts(records: list[Record]) -> Iterator[str]:
-    told = Trajectory.of(records)
-    top, total = told.runs.get("", RunView("")), told.spent.total
+    trajectory = Trajectory.of(records)
+    top, total = trajectory.runs.get("", RunView("")), trajectory.spent.total
     questions = [record for record in records if record["type"] == "question" and not record["path"]]
     calls = [record for record in records if record["type"] == "call" and not record["path"]]
     yield one_line(questions[-1]["query"], WIDTH) if questions else ""
@@ -61,24 +61,28 @@ def _facts(records: list[Record]) -> Iterator[str]:
     yield f"{total.tokens:,}"
     yield f"{records[-1]['time'] - records[0]['time']:,.1f} s" if records else "0 s"
     yield f"{len(top.turns):,}"
-    yield f"{len(told.runs) - 1:,}"
+    yield f"{len(trajectory.runs) - 1:,}"
 
 
 def _codes(records: list[Record]) -> list[str]:
-    """The code of each turn of the top run."""
+    """Return the code of each turn of the root run."""
     return ["\n".join(record["cells"]) for record in records if record["type"] == "turn" and not record["path"]]
 
 
 def _code(one: list[str], other: list[str], names: tuple[str, str]) -> Iterator[str]:
-    together = next(
+    first_difference = next(
         (turn for turn, (left, right) in enumerate(zip(one, other, strict=False)) if left != right),
         min(len(one), len(other)),
     )
     if one == other:
         yield f"The code of all {len(one)} turns is the same." if one else "Neither run has a turn."
         return
-    yield f"The code is the same up to turn {together}." if together else "The code differs from the first turn on."
-    for turn in range(together, max(len(one), len(other))):
+    yield (
+        f"The code is the same up to turn {first_difference}."
+        if first_difference
+        else "The code differs from the first turn."
+    )
+    for turn in range(first_difference, max(len(one), len(other))):
         left, right = (codes[turn].splitlines() if turn < len(codes) else [] for codes in (one, other))
         before, after = (f"{one_line(name, WIDTH)}, turn {turn + 1}" for name in names)
         yield from (visible(line) for line in ("", *unified_diff(left, right, before, after, lineterm="")))

@@ -1,4 +1,4 @@
-"""The commands `export` and `dataset`: runs in the forms that other tools read."""
+"""The commands `export` and `dataset`, which write runs in formats of other tools."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rlm_langchain.trajectory.tree import Trajectory
 
 
 def export_run(what: str | None, path: Path, form: Literal["otlp", "chrome", "jsonl"], *, content: bool) -> None:
-    """Write a run to a file. Raises `InputError` for a file that exists or cannot be written."""
+    """Write a run to a file. Raises `InputError` if the file exists or cannot be written."""
     if path.exists():
-        raise InputError(f"{path} exists: give another file")
+        raise InputError(f"{path} already exists: give another file")
     records = find_run(what)[0]
     if form == "jsonl":
         write_trace(path, records)
@@ -40,7 +40,7 @@ def export_run(what: str | None, path: Path, form: Literal["otlp", "chrome", "js
 
 
 def write_data_set(names: Sequence[str], options: DataSetOptions) -> None:
-    """Write training data from runs, by default from all that have ended. Raises `InputError`."""
+    """Write training data from the named runs, by default from all finished ones. Raises `InputError`."""
     filters = training.Filters(
         only_complete=not options.partial, max_usd=options.max_usd, min_reward=options.min_reward
     )
@@ -52,13 +52,13 @@ def write_data_set(names: Sequence[str], options: DataSetOptions) -> None:
         print(f"{kind} {side.replace('_', ' ')}: {len(examples):,}")
     for what, count in sorted(data.left_out.items()):
         print(f"left out: {count:,} {what}")
-    print(f"wrote {len(files):,} files to {options.out}: README.md says what they are")
+    print(f"wrote {len(files):,} files to {options.out}: README.md describes them")
 
 
 def exact_match(path: Path) -> training.Score:
-    """Return a scorer from a file of JSON Lines with `query` and `answer`: 1 for the same text, else 0.
+    """Return a scorer from a JSON Lines file with `query` and `answer`: 1 for an equal answer, otherwise 0.
 
-    Case and white space do not count; a question that is not in the file scores 0. Raises `InputError`.
+    Case and white space are ignored. A question that is not in the file scores 0. Raises `InputError`.
     """
     expected: dict[str, str] = {}
     try:
@@ -91,7 +91,7 @@ def _records(names: Sequence[str]) -> Iterator[list[Record]]:
 
 
 def _finished(records: list[Record]) -> training.FinishedRun:
-    """Return a run with the set of prompts that its root model read, which follows from the model's name."""
+    """Return a run with its prompt profile, which follows from the name of its root model."""
     top = Trajectory.of(records).runs.get("")
     model = top.turns[0].record["model"] if top and top.turns else ""
     return training.FinishedRun(records, profile_of(model))

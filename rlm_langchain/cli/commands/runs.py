@@ -1,4 +1,4 @@
-"""The command `runs`: the saved runs and those in the history, as a table for people and as JSON for programs."""
+"""The commands `runs` and `forget`: list and delete saved runs and those in the history."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from rlm_langchain.records import Record
 from rlm_langchain.trajectory.tree import RunView, Trajectory
 
 State = standing.ThreadState | Literal["running", "unsaved"]
-"""`running`: a process works on it now. `unsaved`: it has no answer, and cannot be resumed."""
+"""`running`: a process is working on it. `unsaved`: it has no answer and cannot be resumed."""
 MIN_COLUMNS = 20
-"""Columns of a terminal that names and questions have at least."""
+"""Minimum width of names and questions, in terminal columns."""
 COLUMNS = ("thread", "state", "turns", "calls", "cost", "when", "question")
 
 
@@ -38,15 +38,14 @@ class Line(TypedDict):
     state: State
     turns: int
     calls: int
-    """Model calls for all its questions, turns of the root run included."""
+    """Model calls for all its questions, including turns of the root run."""
     cost_usd: float | None
     at: str
     model: str | None
 
 
 def show(words: str | None, *, json: bool) -> None:
-    """Print all saved and kept runs, the one that was written last first; with `words`, those with these words in
-    the last question."""
+    """Print all runs, the most recently written first. `words` selects runs whose last question contains them."""
     threads = Threads()
     lines = [line(saved, is_running=threads.is_running(saved.name)) for saved in threads.all()]
     lines += [kept_line(kept) for kept in history.runs()]
@@ -58,13 +57,13 @@ def show(words: str | None, *, json: bool) -> None:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         print("\n".join(table(found, width)))
     elif lines:
-        print(f"no question of {len(lines):,} runs has the words {visible(str(words))!r}")
+        print(f"none of {len(lines):,} runs has the words {visible(str(words))!r} in its question")
     else:
-        print('there are no runs: rlm ask "..." --thread NAME saves one that can be resumed')
+        print('there are no runs yet: rlm ask "..." --thread NAME saves one')
 
 
 def forget(names: Sequence[str]) -> None:
-    """Delete saved and kept runs. Raises `InputError`, before any is deleted, if there is none of a name."""
+    """Delete runs by name. If a name is unknown, raises `InputError` and deletes none."""
     threads = Threads()
     kept = {name: None if threads.find(name) else history.find(name) or threads.need(name) for name in names}
     for name, run in kept.items():
@@ -72,7 +71,7 @@ def forget(names: Sequence[str]) -> None:
             history.forget(run)
         else:
             threads.forget(name)
-        print(f"forgot {name}")
+        print(f"deleted {name}")
 
 
 def line(saved: SavedRun, *, is_running: bool) -> Line:
@@ -115,9 +114,9 @@ def _when(at: str) -> float:
 
 
 def table(lines: list[Line], width: int = 0) -> list[str]:
-    """Return the rows of the table, below their headings. Without a width, nothing is cut.
+    """Return the table as lines, with a heading.
 
-    With one, names are cut to a third of it, and questions to what the other columns leave.
+    `width`: columns of the terminal. Names are cut to a third of it, and questions to the rest. 0: nothing is cut.
     """
     rows = [COLUMNS, *map(_cells, lines)]
     if width:
@@ -130,7 +129,7 @@ def table(lines: list[Line], width: int = 0) -> list[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    """Cut a text to so many columns of a terminal, where an emoji takes two."""
+    """Cut a text to a number of terminal columns. An emoji takes two."""
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
 
 

@@ -1,6 +1,6 @@
-"""The history: the last runs of the command that were not saved under a name, each a trace that can be looked at.
+"""The history: traces of the latest runs of the command that were not saved on a thread.
 
-It is bounded in number, age and size. Nothing else needs it, so its files may be deleted at any time.
+It is bounded in number, age and size. Its files can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rlm_langchain.trajectory.jsonl import Trace, read_trace
 SWITCH = "RLM_HISTORY"
 """The environment variable that turns the history off."""
 MAX_RUNS, MAX_SECONDS, MAX_BYTES = 100, 30 * 86_400.0, 256 << 20
-"""Most runs, age and size of all runs that are kept. The last one is kept whatever its size."""
+"""Maximum number, age and total size of the runs. The latest run is always kept."""
 NOTICE = (
-    f"The last {MAX_RUNS} runs are kept in {{folder}}, for {MAX_SECONDS / 86_400:g} days: `rlm show` shows the "
-    f"last one, `rlm runs` lists all. {SWITCH}=off keeps none."
+    f"The last {MAX_RUNS} runs are kept in {{folder}} for {MAX_SECONDS / 86_400:g} days. `rlm show` shows the "
+    f"latest, `rlm runs` lists all. {SWITCH}=off turns this off."
 )
-"""Told after the first run that is kept."""
+"""Printed after the first run in the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,15 @@ class KeptRun:
     """A run in the history."""
 
     name: str
-    """When it began, as in `20261130-175108`."""
+    """Time of its start, as in `20261130-175108`."""
     path: Path
 
     def records(self) -> list[Record]:
-        """Return its records. Raises `InputError` if its file is damaged or gone."""
+        """Return its records. Raises `InputError` if its file is damaged or missing."""
         return read_trace(self.path)
 
     def changed(self) -> float:
-        """Return when its last record was written, in seconds since the epoch; 0 if it is gone."""
+        """Return the time of its last record in seconds since the epoch, or 0 if its file is missing."""
         try:
             return self.path.stat().st_mtime
         except OSError:
@@ -52,7 +52,7 @@ class KeptRun:
 
 
 def is_on() -> bool:
-    """Return whether runs are kept. Raises `ConfigurationError` for another value than `on` and `off`."""
+    """Return whether runs are kept. Raises `ConfigurationError` if the variable is neither `on` nor `off`."""
     chosen = os.environ.get(SWITCH, "").strip().lower() or "on"
     if chosen not in ("on", "off"):
         raise ConfigurationError(f"{SWITCH} is {visible(chosen)!r}: set it to off, or leave it unset")
@@ -65,9 +65,10 @@ def folder() -> Path:
 
 
 def begin() -> tuple[Trace | None, str]:
-    """Return the trace of a new run, after removing old ones, and what to tell the person after the first one.
+    """Remove old runs, and return the trace of a new run and a notice to print after it.
 
-    None if the history is off or cannot be written; the second is told at once.
+    The trace is None if the history is off, or if it cannot be written, which is reported at once. The notice is
+    empty except for the first run.
     """
     if not is_on():
         return None, ""
@@ -79,42 +80,42 @@ def begin() -> tuple[Trace | None, str]:
         trace = _new_trace(at)
     except (OSError, InputError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        streams.say(f"rlm: this run is not kept in the history ({visible(str(reason))}); it goes on all the same")
+        streams.say(f"rlm: this run is not kept in the history ({visible(str(reason))}); the run itself continues")
         return None, ""
     return trace, NOTICE.format(folder=visible(str(at))) if is_new else ""
 
 
 def _new_trace(at: Path) -> Trace:
-    """Create the file of a run that begins now. Raises `OSError`."""
+    """Create the file of a run that starts now. Raises `OSError`."""
     now, number = datetime.now().strftime("%Y%m%d-%H%M%S"), 1
     while True:
         path = at / f"{now}{f'-{number}' if number > 1 else ''}.jsonl"
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:  # another run began in this second
+        except FileExistsError:  # another run started in this second
             number += 1
         else:
             return Trace(path)
 
 
 def name_of(path: Path) -> str | None:
-    """Return the name of the run in the history whose file this is, or None."""
+    """Return the name of the run in this file, or None if the file is not in the history."""
     return path.stem if path.parent == folder() else None
 
 
 def runs() -> Iterator[KeptRun]:
-    """Yield the runs that have a record, the one that was written last first."""
+    """Yield the runs that have a record, the most recently written first."""
     kept = [KeptRun(path.stem, path) for path in folder().glob("*.jsonl") if _size(path)]
     yield from sorted(kept, key=lambda run: (run.changed(), run.name), reverse=True)
 
 
 def find(name: str) -> KeptRun | None:
-    """Return the run of this name, or None."""
+    """Return the run with this name, or None."""
     return next((run for run in runs() if run.name == name), None)
 
 
 def prune() -> None:
-    """Remove runs beyond the limits, and files of runs that ended before their first record a day ago."""
+    """Remove runs beyond the limits, and empty files that are older than a day."""
     size, now = 0, time.time()
     for number, run in enumerate(runs()):
         size += _size(run.path)
@@ -126,7 +127,7 @@ def prune() -> None:
 
 
 def forget(run: KeptRun) -> None:
-    """Remove a run. Raises `InputError` if that fails."""
+    """Delete a run. Raises `InputError` if its file cannot be removed."""
     try:
         run.path.unlink(missing_ok=True)
     except OSError as error:

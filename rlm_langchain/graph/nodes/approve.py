@@ -1,7 +1,7 @@
 """The node `approve`: asks a person before a batch of calls that would exceed the approved spending.
 
-It is a node of its own because LangGraph runs an interrupted node again from its start, and this one does nothing
-before the interrupt.
+It is a separate node because LangGraph reruns an interrupted node from its start, and this one does nothing before
+the interrupt.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 
 QUERY_CHARS = 2_000
-"""Longest question of the run in the interrupt, in characters, and longest reason in a record."""
+"""Maximum characters of the run's question in the interrupt, and of the reason in a record."""
 CALL_CHARS = 200
-"""Longest prompt of a call in the interrupt, in characters, and longest invalid answer in an error message."""
+"""Maximum characters of a call's prompt in the interrupt, and of an invalid answer in an error message."""
 MAX_CALLS_SHOWN = 10
-"""Most calls that the interrupt describes."""
+"""Maximum number of calls that the interrupt describes."""
 
 
 def approval_needed(
     components: Components, state: RLMState, tree: RunTree, calls: Sequence[NumberedCall]
 ) -> Approval | None:
-    """Return the question that a person must answer before these calls are made. None if they may be made."""
+    """Return the approval that a person must give before these calls are made, or None if none is needed."""
     reserved = {
         call.call_path: handler_of(call.call.kind).reservation(CallSite(components, tree, call)) for call in calls
     }
-    paid = {place: usage for place, usage in reserved.items() if usage != Usage()}
+    paid = {path: usage for path, usage in reserved.items() if usage != Usage()}
     first = min((call.number for call in calls), default=-1)
-    asked, agreement = state.get("approval"), tree.approval_limit
+    asked, limit = state.get("approval"), tree.approval_limit
     if asked and asked["granted"] and asked["first"] == first:
-        agreement.reserve(paid)
+        limit.reserve(paid)
         return None
-    until = agreement.request(paid) if paid else None
+    until = limit.request(paid) if paid else None
     if until is None:
         return None
     spent = tree.ledger.spent
@@ -68,10 +68,7 @@ def approval_needed(
 
 
 def restore_approvals(state: RLMState, tree: RunTree) -> None:
-    """Restore the spending that was approved before, in this process or an earlier one.
-
-    The run's last batch has ended, so its reservations are released.
-    """
+    """Restore the approved spending from the state, and release the reservations of the run's last batch."""
     asked = state.get("approval")
     if asked and asked["granted"]:
         tree.approval_limit.raise_to(asked["until"])
@@ -82,7 +79,9 @@ def ask_person(state: RLMState) -> dict[str, Any]:
     """Interrupt the graph until a person answers, and record the answer."""
     asked = state.get("approval")
     if asked is None:
-        raise JournalError("a run waits for an approval that it never asked for; go back with `rlm fork`")
+        raise JournalError(
+            "the run waits for an approval that it never requested; go back to an earlier turn with `rlm fork`"
+        )
     answer = _wait_for_answer(
         {
             "ask": "approve",
@@ -101,30 +100,28 @@ def ask_person(state: RLMState) -> dict[str, Any]:
 
 
 def check_saver(components: Components, config: RunnableConfig) -> None:
-    """Raise `ConfigurationError` if a person is to be asked, and no checkpointer could store the run meanwhile."""
+    """Raise `ConfigurationError` if approvals are enabled without a checkpointer to store the paused run."""
     if components.budget.asks_person and config.get("configurable", {}).get(CHECKPOINTER_KEY) is None:
         raise ConfigurationError(
-            "approve_above_calls and approve_above_usd pause a run, which needs a checkpointer and a thread to be "
-            "resumed from: "
+            "approve_above_calls and approve_above_usd pause a run, which needs a checkpointer and a thread: "
             "create_rlm(..., checkpointer=InMemorySaver()) and config={'configurable': {'thread_id': ...}}"
         )
 
 
 def questions(output: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the questions of a paused run: several, if several runs of its tree ask at once. Empty if it has
-    ended.
+    """Return the approval requests of a paused run, or an empty list if it is not paused.
 
-    Each is an `Approval` with the `id` of its interrupt, the `path` and `query` of its run, and the `question` as
-    text.
+    There are several if several runs of the tree ask at once. Each is an `Approval` with the `id` of
+    its interrupt, the `path` and `query` of its run, and the `question` as text.
     """
     asked = [{"id": one.id, **one.value} for one in output.get("__interrupt__", ()) if isinstance(one.value, dict)]
     return [one for one in asked if one.get("ask") == "approve"]
 
 
 def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], Any]) -> Command[Any]:
-    """Return the command that resumes the thread. `answer` is called with each of the `questions`.
+    """Return the command that resumes a paused thread. `answer` is called with each of the `questions`.
 
-    Raises `InvalidApproval` if it returns neither a yes nor a no.
+    Raises `InvalidApproval` if `answer` returns neither a yes nor a no.
     """
     answers = {one["id"]: answer(one) for one in questions(output)}
     for one in answers.values():
@@ -133,9 +130,9 @@ def answered(output: Mapping[str, Any], answer: Callable[[dict[str, Any]], Any])
 
 
 def is_approval(answer: Any) -> bool:
-    """Return whether an answer is a yes. Raises `InvalidApproval` if it is neither a yes nor a no.
+    """Return whether an answer approves. Raises `InvalidApproval` if it is neither a yes nor a no.
 
-    Accepted are True and False, `{"approve": ...}` and `{"decisions": [...]}`: see `ACCEPTED_ANSWERS`.
+    Accepted: True, False, `{"approve": ...}` and `{"decisions": [...]}`; see `ACCEPTED_ANSWERS`.
     """
     match answer:
         case bool():
@@ -152,9 +149,9 @@ def is_approval(answer: Any) -> bool:
 
 
 def _wait_for_answer(asked: dict[str, Any]) -> Any:
-    """Interrupt, and return the answer: a yes or a no. Raises `InvalidApproval` for anything else.
+    """Interrupt, and return a valid answer. Raises `InvalidApproval` for anything else.
 
-    LangGraph keeps an invalid answer, and returns it again when the run is resumed. The next answer follows it.
+    LangGraph stores an invalid answer and returns it again when the run is resumed, before the next answer.
     """
     answer = interrupt(asked)
     while True:
@@ -190,20 +187,20 @@ def _decision(value: Any) -> str | None:
 
 
 def _reason_given(answer: Any) -> str:
-    """Return the messages of decisions in LangChain's format, for the reader of the records."""
+    """Return the messages of decisions in LangChain's format, for the records."""
     decisions = answer.get("decisions", ()) if isinstance(answer, dict) else ()
     return clip("; ".join(str(one["message"]) for one in decisions if one.get("message")), QUERY_CHARS)
 
 
 def question_text(asked: Approval, path: str) -> str:
-    """Return the question to the person as text."""
+    """Format the question to the person."""
     calls = "1 sub-call is" if asked["calls"] == 1 else f"{asked['calls']:,} sub-calls are"
     where = f" (by the child run {path})" if path else ""
     cost, spent = asked["estimated_usd"], asked["spent_usd"]
-    price = "a price that is not known" if cost is None else f"{_dollars(cost)} at most"
+    price = "an unknown price" if cost is None else f"{_dollars(cost)} at most"
     made = "was 1 model call" if asked["spent_calls"] == 1 else f"were {asked['spent_calls']:,} model calls"
     paid = "" if spent is None else f", {_dollars(spent)}"
-    return f"{calls} about to be made{where}, for {price}; so far there {made}{paid}. Go on?"
+    return f"{calls} about to be made{where}, for {price}; so far there {made}{paid}. Continue?"
 
 
 def _dollars(usd: float) -> str:

@@ -1,4 +1,4 @@
-// Which parts of the context were read: by models, at which calls, and what code printed for the root model.
+// The context view: which parts models read, in which calls, and what code printed for the root model.
 import { el, put, $, fill, count, several, bytes, percent, brief, visible } from "./text.js";
 import { run, go, open, nameOfRun, placeOf, titleOf } from "./model.js";
 import { paint, sized, tip, chipOfState } from "./widgets.js";
@@ -7,7 +7,7 @@ import { itemAt, placeIn, partOf } from "./detail.js";
 const TRACK = 26;
 const SHOWN = 30;
 
-/** All that was read of a context: first byte, byte after the last, and by what. */
+/** The byte ranges of a context that were read (start, end), and the items that read them. */
 function readings(number) {
   const found = [];
   for (const item of run.items) {
@@ -20,9 +20,9 @@ function readings(number) {
 export function showContext() {
   const host = $("view");
   if (!run.contexts.length) return void fill(host, el("p.none", "This run had no context."));
-  fill(host, el("p.legend", el("span", el("i.dot.ok"), "read by models in sub-calls"), el("span", el("i.dot.turn"), "printed by code, or in the prompt: read by a root model"), el("span", el("i.dot.bad"), "quoted in the answer")),
+  fill(host, el("p.legend", el("span", el("i.dot.ok"), "read by models in sub-calls"), el("span", el("i.dot.turn"), "read by a root model: printed by code, or in the prompt"), el("span", el("i.dot.bad"), "quoted in the answer")),
     run.contexts.map((context, number) => oneContext(context, number)),
-    el("p.aside", "Parts are found by their words, at least 32 bytes of them; what only code looked at, and what was changed on its way, is not counted."));
+    el("p.aside", "Coverage is found by matching text of at least 32 bytes. Text that only code read, or that was changed before it was sent, is not counted."));
 }
 
 function oneContext(context, number) {
@@ -36,7 +36,7 @@ function oneContext(context, number) {
   const joined = merged(read);
   const holes = gaps(joined, context.size);
   const seen = joined.reduce((sum, [first, end]) => sum + end - first, 0);
-  const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": `Map of context ${number + 1}: ${percent(seen / Math.max(1, context.size))} was read. Left and right move, Enter shows who read what is there.` });
+  const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": `Map of context ${number + 1}: ${percent(seen / Math.max(1, context.size))} was read. Left and Right move, Enter shows which calls read this part.` });
   const below = el("div.readers");
   const box = el("section.context", el("h2", run.contexts.length > 1 ? `Context ${number + 1}` : "Context"), put(el("p.aside"), brief(context.about, 400)), el("p", el("b", percent(seen / Math.max(1, context.size))), ` of ${bytes(context.size)} was read by a model`,
     joined.length ? `, in ${several(joined.length, "part")}` : "", ` by ${several(new Set(calls.map(({ item }) => item.id)).size, "sub-call")}`), el("div.map", canvas), below, unread(holes, context, number));
@@ -77,7 +77,7 @@ function oneContext(context, number) {
   return box;
 }
 
-/** Draws how often each pixel was read: a stronger colour for more. */
+/** Draws how often the part at each pixel was read; stronger colours mean more often. */
 function track(pen, ranges, size, width, y, colour) {
   pen.fillStyle = paint("sunken");
   pen.fillRect(0, y, width, TRACK - 6);
@@ -118,7 +118,7 @@ function gaps(joined, size) {
 }
 
 function unread(holes, context, number) {
-  if (!holes.length) return el("p.fine", "All of it was read.");
+  if (!holes.length) return el("p.fine", "Models read all of it.");
   const total = holes.reduce((sum, [first, end]) => sum + end - first, 0);
   return el("details.unread", { open: holes.length <= 8 }, el("summary", `Never read by a model: ${bytes(total)} in ${several(holes.length, "part")}`), el("ul.parts", holes.slice(0, 12).map(([first, end]) => {
     const text = partOf(number, first, Math.min(end, first + 240));
@@ -130,8 +130,8 @@ function readersOf(read, byte, number, context) {
   const there = read.filter(({ first, end }) => first <= byte && byte < end);
   const text = partOf(number, Math.max(0, byte - 200), Math.min(context.size, byte + 400));
   return [
-    el("h3", there.length ? `At byte ${count(byte)}: read ${several(there.length, "time")}` : `At byte ${count(byte)}: no model has read this`),
-    text !== null ? put(el("pre.text"), text) : el("p.aside", "The page does not hold the text of this context."),
+    el("h3", there.length ? `At byte ${count(byte)}: read ${several(there.length, "time")}` : `At byte ${count(byte)}: not read by a model`),
+    text !== null ? put(el("pre.text"), text) : el("p.aside", "The page does not contain the text of this context."),
     el("ul.plain", there.slice(0, SHOWN).map(({ item, first, end }) => el("li", el("button.link", { type: "button", onclick: () => open(item) }, item.kind === "call" ? `Call ${placeOf(item)}` : `The root model of ${nameOfRun(run.runs[item.run])}`), " ",
       item.kind === "call" && chipOfState(item.state), " ", put(el("span.aside"), item.kind === "call" ? brief(titleOf(item), 90) : ""), el("span.aside", ` bytes ${count(first)} to ${count(end)}`)))),
     there.length > SHOWN && el("p.aside", `and ${several(there.length - SHOWN, "more")}`),

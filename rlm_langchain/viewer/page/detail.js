@@ -1,4 +1,4 @@
-// The panel at the side: one call, turn, block of code or note, with all that the records have of it.
+// The side panel: all recorded details of one call, turn, code block or note.
 import { el, put, $, fill, count, several, money, seconds, when, visible } from "./text.js";
 import { run, state, go, open, placeOf, nameOfRun, WORDS, STATES, PROBLEMS } from "./model.js";
 import { chip, chipOfState, modelName } from "./widgets.js";
@@ -21,13 +21,13 @@ function head(item) {
   return el("header",
     el("h2", `${WORDS[item.kind]}${number}${kind}`, " ", item.kind === "call" ? chipOfState(item.state) : PROBLEMS[item.problem] && chip(PROBLEMS[item.problem], "bad")),
     el("div.tools",
-      el("button.quiet", { type: "button", title: "The one before (k)", "aria-label": "The one before", onclick: () => beside(-1) }, "‹"),
-      el("button.quiet", { type: "button", title: "The next one (j)", "aria-label": "The next one", onclick: () => beside(1) }, "›"),
+      el("button.quiet", { type: "button", title: "Previous (k)", "aria-label": "Previous", onclick: () => beside(-1) }, "‹"),
+      el("button.quiet", { type: "button", title: "Next (j)", "aria-label": "Next", onclick: () => beside(1) }, "›"),
       el("button.quiet", { type: "button", title: "Close (Esc)", "aria-label": "Close", onclick: () => go({ at: null }) }, "✕")),
     el("p.where", item.turn ? `turn ${item.turn.it.turn + 1} of ` : "in ", nameOfRun(run.runs[item.run])));
 }
 
-/** Shows the item of the same kind before or after the one that is shown. */
+/** Shows the previous or next item of the same kind. */
 export function beside(step) {
   const item = run.byId.get(state.at);
   if (!item) return;
@@ -46,14 +46,14 @@ function usageFacts(usage) {
   const [calls, input, cached, output, cost, estimated] = usage;
   return [
     ["cost", `${money(cost)}${estimated ? " (estimated)" : ""}`],
-    ["tokens read", `${count(input)}${cached ? `, ${count(cached)} of them cached` : ""}`],
-    ["tokens written", count(output)],
+    ["input tokens", `${count(input)}${cached ? `, ${count(cached)} of them cached` : ""}`],
+    ["output tokens", count(output)],
     calls > 1 && ["model calls", count(calls)],
   ].filter(Boolean);
 }
 
 function sendFacts(it) {
-  return [["tried again", it.retries && several(it.retries, "time")], ["replies lost", it.lost && count(it.lost)],
+  return [["retries", it.retries && count(it.retries)], ["replies lost", it.lost && count(it.lost)],
     ["cache", it.from_cache && "the reply came from LangChain's cache"]];
 }
 
@@ -73,19 +73,19 @@ function call(item) {
     it.refused && el("p.warn", it.state === "declined" ? "A person declined this call." : `Refused: ${run.stops[it.refused] || it.refused}.`),
     it.error && block("Error", it.error, "bad"),
     prompt && block("Prompt", prompt),
-    !child && missing && prompt && el("p.aside", it.kept ? `The page holds the first ${count(prompt.length)} of ${count(it.chars)} characters.` : `Only the first ${count(prompt.length)} of ${count(it.chars)} characters were recorded.`),
+    !child && missing && prompt && el("p.aside", it.kept ? `Cut: the page contains the first ${count(prompt.length)} of ${count(it.chars)} characters.` : `Only the first ${count(prompt.length)} of ${count(it.chars)} characters were recorded.`),
     it.reply !== undefined && block(it.state === "cut" ? "Reply, cut off" : "Reply", it.reply),
-    it.reply_of && el("p.aside", `The page holds the first ${count(it.reply.length)} of ${count(it.reply_of)} characters.`),
-    it.reply_chars && el("p.aside", `In short; the whole reply has ${count(it.reply_chars)} characters.`),
+    it.reply_of && el("p.aside", `Cut: the page contains the first ${count(it.reply.length)} of ${count(it.reply_of)} characters.`),
+    it.reply_chars && el("p.aside", `Shortened; the full reply has ${count(it.reply_chars)} characters.`),
     it.read && readParts(it.read),
     facts([["model", modelName(item)], ...usageFacts(it.usage), ["took", it.seconds !== undefined && seconds(it.seconds)], ["ended", it.time && when(it.time)],
-      ["prompt", it.chars && several(it.chars, "character")], ["pictures", (it.images || []).join(", ")], ["fingerprint", it.sha], ["memo", it.memo && "an equal call was answered before; this one cost nothing"], ...sendFacts(it)]),
+      ["prompt", it.chars && several(it.chars, "character")], ["pictures", (it.images || []).join(", ")], ["fingerprint", it.sha], ["memo", it.memo && "an identical call was answered before; this one cost nothing"], ...sendFacts(it)]),
   ];
 }
 
-/** The parts of the context that a prompt held, with their text where the page has it. */
+/** The parts of the context in a prompt, with their text if the page contains it. */
 function readParts(read) {
-  return el("section", el("h3", "Of the context, it read"), el("ul.parts", read.slice(0, 40).map(([number, first, end]) => {
+  return el("section", el("h3", "Parts of the context in this prompt"), el("ul.parts", read.slice(0, 40).map(([number, first, end]) => {
     const text = partOf(number, first, Math.min(end, first + EXCERPT));
     return el("li",
       el("button.link", { type: "button", onclick: () => go({ view: "context", at: null }) }, placeIn(number, first, end)),
@@ -93,14 +93,14 @@ function readParts(read) {
   })), read.length > 40 && el("p.aside", `and ${several(read.length - 40, "more part")}`));
 }
 
-/** The name of a stretch of a context. */
+/** The name of a byte range of a context. */
 export function placeIn(number, first, end) {
   const item = itemAt(number, first);
   const name = run.contexts.length > 1 ? `context ${number + 1}: ` : "";
   return item ? `${name}${visible(item[0])}, bytes ${count(first - item[1])} to ${count(end - item[1])}` : `${name}bytes ${count(first)} to ${count(end)}`;
 }
 
-/** The item of a list or dict that holds a byte: label and first byte. */
+/** The item of a list or dict that contains a byte: its label and first byte. */
 export function itemAt(number, byte) {
   const items = run.contexts[number]?.items;
   if (!items?.length) return null;
@@ -112,7 +112,7 @@ export function itemAt(number, byte) {
   return items[low];
 }
 
-/** A stretch of a context as text; null where the page does not have it. */
+/** The text of a byte range of a context, or null if the page does not contain it. */
 export function partOf(number, first, end) {
   const context = run.contexts[number];
   if (context?.text === undefined) return null;
@@ -123,9 +123,9 @@ export function partOf(number, first, end) {
 function turn(item) {
   const it = item.it;
   return [
-    it.summary && el("p.warn", "This reply is a summary of the history so far. It took its place in later prompts."),
+    it.summary && el("p.warn", "This reply is a summary of the history so far. It replaces the history in later prompts."),
     it.repeats !== undefined && el("p.warn", `The same code as in turn ${it.repeats + 1}.`),
-    block("Reply, word for word", it.text || "(an empty reply)"),
+    block("Full reply", it.text || "(an empty reply)"),
     facts([["model", modelName(item)], ...usageFacts(it.usage), ["took", seconds(it.seconds)], ["ended", when(it.time)], ["flaw", it.flaw], ...sendFacts(it)]),
   ];
 }
@@ -134,8 +134,8 @@ function cell(item) {
   const output = item.it.output;
   return [
     output?.misfit && el("p.warn", `The answer was sent back: ${output.misfit}`),
-    output ? block(output.outcome === "died" ? "The process ended" : output.error ? "Output, with an error" : "Output, as the model read it", output.text, output.error ? "bad" : "")
-      : el("p.warn", "This block has not ended."),
+    output ? block(output.outcome === "died" ? "The process died" : output.error ? "Output, with an error" : "Output, as the model read it", output.text, output.error ? "bad" : "")
+      : el("p.warn", "This block has not finished."),
     output?.value !== undefined && block("Answer given", output.value),
     block("Code", item.it.code),
     facts([["calls", item.calls.length && count(item.calls.length)], ["printed", output && several(output.chars, "character")], ["computed", output && seconds(output.seconds)], ["began", when(item.it.time)]]),
@@ -146,7 +146,7 @@ function note(item) {
   const it = item.it;
   if (item.kind === "answer") return [block("Answer", it.answer ?? "(none)"), facts([["status", it.status], ["why", run.stops[it.reason]], ["missing", (it.missing || []).join(", ")], ["ended", when(it.time)]])];
   if (item.kind === "question") return [block("Question", it.query), it.text !== it.query && block("As the model read it", it.text), facts([["context", it.context?.about], ["sandbox", it.sandbox], ["strategies", (it.strategies || []).join(", ")], ["asked", when(it.time)]])];
-  return [block(it.to === "model" ? "Told to the model" : "For the reader", it.text), facts([...usageFacts(it.usage), ["replies lost", it.lost && count(it.lost)], ["written", when(it.time)]])];
+  return [block(it.to === "model" ? "Note to the model" : "Note to the reader", it.text), facts([...usageFacts(it.usage), ["replies lost", it.lost && count(it.lost)], ["written", when(it.time)]])];
 }
 
 const PARTS = { call, turn, cell, note, answer: note, question: note };

@@ -1,4 +1,4 @@
-// What the search has found, or everything, as one list.
+// The list of search results, or of all items.
 import { el, put, $, fill, count, several, money, seconds, brief } from "./text.js";
 import { run, state, open, titleOf, placeOf, costOf, problemOf, WORDS } from "./model.js";
 import { find } from "./query.js";

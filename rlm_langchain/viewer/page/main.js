@@ -1,4 +1,4 @@
-// Starts the page, and ties views, address, keys and colours together.
+// Starts the page, and connects views, URL, keyboard shortcuts and colour scheme.
 import { el, $, fill, count } from "./text.js";
 import { run, state, go, follow, load, unpack, readAddress, open } from "./model.js";
 import { forgetColours, tip } from "./widgets.js";
@@ -9,9 +9,9 @@ import { showFound, markFound } from "./list.js";
 import { showTimeline, drawTimeline } from "./timeline.js";
 import { prepare } from "./query.js";
 import { showContext } from "./context.js";
-import { showAccount } from "./account.js";
+import { showCosts } from "./costs.js";
 
-const VIEWS = { run: ["Run", showRun], time: ["Timeline", showTimeline], context: ["Context", showContext], account: ["Account", showAccount], found: ["Search", showFound] };
+const VIEWS = { run: ["Run", showRun], time: ["Timeline", showTimeline], context: ["Context", showContext], costs: ["Costs", showCosts], found: ["Search", showFound] };
 
 function showTabs() {
   fill($("tabs"), Object.entries(VIEWS).map(([name, [label]]) => el("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "view", "aria-selected": String(state.view === name), tabindex: state.view === name ? "0" : "-1", onclick: () => go({ view: name }) }, label)));
@@ -53,7 +53,7 @@ function toTop() {
 
 function showProblems() {
   const at = run.problems.findIndex((item) => item.id === state.at);
-  const step = (by) => el("button.quiet", { type: "button", title: by > 0 ? "Next problem (n)" : "Problem before (p)", "aria-label": by > 0 ? "Next problem" : "Problem before", onclick: () => problem(by) }, by > 0 ? "›" : "‹");
+  const step = (by) => el("button.quiet", { type: "button", title: by > 0 ? "Next problem (n)" : "Previous problem (p)", "aria-label": by > 0 ? "Next problem" : "Previous problem", onclick: () => problem(by) }, by > 0 ? "›" : "‹");
   const number = run.problems.length;
   fill($("problems"), number ? [step(-1), el("span", at >= 0 ? `${count(at + 1)} of ${count(number)} problems` : `${count(number)} ${number === 1 ? "problem" : "problems"}`), step(1)] : [el("span.fine", "no problems")]);
 }
@@ -70,7 +70,7 @@ function problem(by) {
 
 // --- Keys ---
 
-const KEYS = [["/", "search"], ["n  p", "next problem, problem before"], ["j  k", "next and previous of the same kind"], ["u", "up to the run above"], ["o", "open the child run of a call"], ["1 to 5", "views"], ["Esc", "close the panel"], ["t", "dark, light"], ["?", "these keys"]];
+const KEYS = [["/", "search"], ["n  p", "next and previous problem"], ["j  k", "next and previous item of the same kind"], ["u", "go to the parent run"], ["o", "open the child run of a call"], ["1 to 5", "views"], ["Esc", "close the panel"], ["t", "dark or light"], ["?", "this help"]];
 
 function keyed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -90,7 +90,7 @@ function keyed(event) {
 function showKeys() {
   const box = $("keys");
   fill(box, el("h2", "Keys"), el("dl", KEYS.map(([key, what]) => el("div", el("dt", key.split(" ").filter(Boolean).map((one) => (one === "to" ? " to " : el("kbd", one)))), el("dd", what)))),
-    el("h2", "Search"), el("p", "Words must all occur; quotes make a phrase, a minus excludes. ", el("code", "error"), " finds problems, ", el("code", "path:3/0"), " what belongs to a run; also ",
+    el("h2", "Search"), el("p", "All words must occur; quotes make a phrase, a minus excludes a word. ", el("code", "error"), " finds problems, ", el("code", "path:3/0"), " items of a run; also ",
       ["kind:", "model:", "state:", "status:", "cost>", "tokens>", "seconds>", "turn=", "depth=", "retries>", "chars>"].map((one, i) => [i > 0 && ", ", el("code", one)]), "."),
     el("form", { method: "dialog" }, el("button", "Close")));
   box.showModal();

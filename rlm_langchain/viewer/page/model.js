@@ -1,6 +1,6 @@
-// The run that the page shows, and what of it is shown now.
+// The run, and the state of the page: view, selection, search.
 
-/** What became of a call: words for it, and whether it is a problem. */
+/** States of calls: their labels, and whether each is a problem. */
 export const STATES = {
   ok: ["answered", false],
   memo: ["reused", false],
@@ -19,10 +19,10 @@ export const run = { runs: [], items: [], byId: new Map(), problems: [], models:
 export const state = { view: "run", root: 0, at: null, query: "", measure: "time" };
 const followers = [];
 
-/** Calls a function with the names of what has changed, after each change. */
+/** Registers a function that is called after each change, with the names of the changed fields. */
 export const follow = (listener) => followers.push(listener);
 
-/** Changes what is shown, and writes it into the address. */
+/** Changes the state of the page, and writes it to the URL. */
 export function go(change, { replace = false } = {}) {
   const before = { ...state };
   Object.assign(state, change);
@@ -42,16 +42,16 @@ function writeAddress(replace) {
   try {
     history[replace ? "replaceState" : "pushState"](null, "", hash);
   } catch {
-    // a page in a frame without an address of its own keeps what it shows to itself
+    // a page embedded with srcdoc has no URL of its own
   }
 }
 
-/** What an address asks for. */
+/** The state of the page in a URL. */
 export function readAddress(hash) {
   const asked = new URLSearchParams(hash.replace(/^#/, ""));
   const root = run.runs.findIndex((one) => one.path === (asked.get("run") || ""));
   const at = run.byId.has(asked.get("at")) ? asked.get("at") : null;
-  const view = ["run", "time", "context", "account", "found"].includes(asked.get("view")) ? asked.get("view") : "run";
+  const view = ["run", "time", "context", "costs", "found"].includes(asked.get("view")) ? asked.get("view") : "run";
   const measure = ["time", "dollars", "tokens"].includes(asked.get("by")) ? asked.get("by") : "time";
   return { view, root: Math.max(0, root), at, query: asked.get("q") || "", measure };
 }
@@ -66,7 +66,7 @@ export async function unpack(packed) {
   return JSON.parse(await new Response(stream).text());
 }
 
-/** Makes lists of the tree: items to find and to point at, problems, and when everything was. */
+/** Flattens the tree into lists: items, problems, and their times. */
 export function load(data) {
   Object.assign(run, data);
   for (const one of run.runs) Object.assign(one, { children: [], calls: [], turns: [], start: Infinity, end: -Infinity });
@@ -140,14 +140,14 @@ function readCall(one, turn, cell, call) {
   cell.calls.push(item);
 }
 
-// --- What is asked of an item ---
+// --- Properties of items ---
 
 export const placeOf = (item) => item.path ?? run.runs[item.run].path;
 export const nameOfRun = (one) => (one.path ? `run ${one.path}` : "the top run");
 export const tokensOf = (item) => (item.usage ? item.usage[1] + item.usage[3] : 0);
 export const costOf = (item) => (item.usage ? item.usage[4] : 0);
 
-/** Calls, tokens and dollars of a run with all below it. */
+/** Calls, tokens and dollars of a run and everything below it. */
 export function totalOf(one) {
   const total = one.own.map((value, i) => (value === null || one.below[i] === null ? null : value + one.below[i]));
   total[5] = Math.min(1, total[5]);
@@ -170,7 +170,7 @@ export const WORDS = { turn: "Turn", call: "Call", cell: "Code", question: "Ques
 export const PROBLEMS = { raised: "error", "sent back": "answer sent back", died: "process ended", repeated: "repeated code", lost: "reply lost" };
 export const problemOf = (item) => PROBLEMS[item.problem] || (STATES[item.problem] || [item.problem])[0];
 
-/** Shows an item where it is: its run, and itself in the panel. */
+/** Opens an item: shows its run, and its details in the panel. */
 export function open(item) {
   const places = { at: item.id, root: item.run };
   go(["run", "time", "found"].includes(state.view) ? (state.view === "run" ? places : { at: item.id }) : { ...places, view: "run" });

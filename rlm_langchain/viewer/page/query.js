@@ -1,4 +1,4 @@
-// The little language of the search field: words, "phrases", -not, error, path:3/0, kind:, model:, state:, cost>0.01.
+// The query language of the search field: words, "phrases", -not, error, path:3/0, kind:, model:, state:, cost>0.01.
 import { run, STATES, placeOf, costOf, tokensOf, titleOf, problemOf } from "./model.js";
 
 const TERM = /(-?)(?:([a-z]+)(:|>=|<=|>|<|=))?(?:"([^"]*)"?|(\S+))/giu;
@@ -20,7 +20,7 @@ const TEXTS = {
   status: (item, value) => item.kind === "answer" && item.it.status === value,
 };
 
-/** All texts of an item, in lower case; made when it is first looked for. */
+/** All texts of an item in lower case, computed at the first search. */
 function hay(item) {
   if (item.hay === undefined) {
     const it = item.it;
@@ -30,7 +30,7 @@ function hay(item) {
   return item.hay;
 }
 
-/** Makes the texts of all items ready for the first search, a little at a time while nothing else is to do. */
+/** Computes the texts of all items in small steps while the browser is idle. */
 export function prepare(from = 0) {
   const idle = globalThis.requestIdleCallback || ((then) => setTimeout(() => then({ timeRemaining: () => 8 }), 50));
   idle((deadline) => {
@@ -51,7 +51,7 @@ function term(name, relation, value) {
   return (item) => hay(item).includes(words);
 }
 
-/** A test of items for a query; null for an empty one. */
+/** A predicate on items for a query, or null if the query is empty. */
 export function matcher(query) {
   const terms = [];
   for (const [, not, name, relation, phrase, word] of query.matchAll(TERM)) {

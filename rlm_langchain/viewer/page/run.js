@@ -1,4 +1,4 @@
-// One run: its turns, their code, and each fan-out as a grid at the line that made it. At the side, all runs.
+// The run view: the turns of one run with their code, each fan-out as a grid at its line, and the tree of all runs.
 import { el, put, $, fill, count, several, money, seconds, brief, figure } from "./text.js";
 import { run, state, go, open, nameOfRun, totalOf, costOf, STATES, PROBLEMS } from "./model.js";
 import { chip, grid, tally, tip, tipOfCall, fillOf, modelName, Rows } from "./widgets.js";
@@ -10,7 +10,7 @@ let folded = new Set();
 
 // --- All runs ---
 
-/** The tree of runs. It is drawn when there is more than one. */
+/** The tree of runs, shown if there is more than one. */
 export function showOutline() {
   const host = $("outline");
   host.hidden = run.runs.length < 2 || !["run", "time"].includes(state.view);
@@ -45,7 +45,7 @@ function runRow(one) {
     if (!folded.delete(one.index)) folded.add(one.index);
     showOutline();
   } }, folded.has(one.index) ? "▸" : "▾") : el("span.fold");
-  const row = el("div.run", { onclick: () => go({ root: one.index, at: null, view: ["found", "account", "context"].includes(state.view) ? "run" : state.view }) },
+  const row = el("div.run", { onclick: () => go({ root: one.index, at: null, view: ["found", "costs", "context"].includes(state.view) ? "run" : state.view }) },
     fold, el(`i.dot.${one.answer ? (bad ? (one.answer.status === "failed" ? "bad" : "cut") : "ok") : "open"}`),
     el("span.name", one.path || "top"), el("span.what", brief(one.question?.query || "", 60)), el("span.sum", figure(totalOf(one)[4], money(totalOf(one)[4]))));
   row.style.paddingLeft = `${4 + Math.min(one.depth, 6) * 12}px`;
@@ -57,7 +57,7 @@ function runRow(one) {
 export function crumbs(one) {
   const parts = [];
   for (let at = one; at; at = run.runs[at.up]) parts.unshift(at);
-  return el("nav.crumbs", { "aria-label": "Place in the tree" }, parts.map((part) => [
+  return el("nav.crumbs", { "aria-label": "Path in the tree" }, parts.map((part) => [
     part.depth > 0 && el("span", "›"),
     part === one ? el("b", part.path || "top run") : el("button.link", { type: "button", onclick: () => go({ root: part.index, at: null }) }, part.path || "top run"),
   ]));
@@ -112,7 +112,7 @@ function turnOf(one, item) {
   return card;
 }
 
-/** Fills the turns that come into view. */
+/** Renders the turns that scroll into view. */
 function build(entries) {
   for (const { target, isIntersecting } of entries) if (isIntersecting) buildTurn(target);
 }
@@ -129,7 +129,7 @@ function buildTurn(body) {
   mark();
 }
 
-/** Fills all turns, for printing. */
+/** Renders all turns, for printing. */
 export function buildAll() {
   for (const body of document.querySelectorAll(".turn > .body")) buildTurn(body);
 }
@@ -149,7 +149,7 @@ function cellOf(item) {
   return el("div.cell", { id: item.id }, codeOf(it, fans), outputOf(item));
 }
 
-/** The calls of a cell by the lines that made them. Batches of the same lines, as a loop makes them, are one fan. */
+/** The calls of a cell, grouped by the lines that made them. Batches of one loop share a group. */
 function fansOf(item) {
   const fans = new Map();
   let at = 0;
@@ -164,7 +164,7 @@ function fansOf(item) {
   return [...fans.values()];
 }
 
-/** Code by lines with the tokens' colours; each fan stands under the first line that may have made it. */
+/** Highlighted code by lines; each group of calls follows the first line that may have made it. */
 function codeOf({ code, tokens }, fans) {
   const kinds = ["", "k", "s", "c", "n", "f"];
   const pieces = tokens.length ? tokens : [code.length, 0];
@@ -193,7 +193,7 @@ function codeOf({ code, tokens }, fans) {
   return box;
 }
 
-const NAMES = { llm: "model call", rlm: "child run", tool: "tool call", search: "search", budget: "look at the budget", history: "look at the history", function: "function call" };
+const NAMES = { llm: "model call", rlm: "child run", tool: "tool call", search: "search", budget: "budget query", history: "history query", function: "function call" };
 
 function fanOf(fan) {
   const { calls, lines, batches } = fan;
@@ -203,9 +203,9 @@ function fanOf(fan) {
   const took = known.length ? Math.max(...known.map((call) => call.end)) - Math.min(...known.map((call) => call.start)) : 0;
   const plural = name === "search" ? "searches" : name.startsWith("look") ? name.replace("look", "looks") : undefined;
   const head = [several(calls.length, name, plural), batches > 1 && `in ${count(batches)} batches`, cost > 0 && money(cost), took > 0.001 && seconds(took),
-    lines.length > 1 && `made at line ${lines.slice(0, -1).join(", ")} or ${lines.at(-1)}`, lines.length === 0 && "the line is not known"].filter(Boolean).join(" · ");
+    lines.length > 1 && `made at line ${lines.slice(0, -1).join(", ")} or ${lines.at(-1)}`, lines.length === 0 && "line unknown"].filter(Boolean).join(" · ");
   const free = fan.kind === "budget" || fan.kind === "history";
-  return el("div.fan", el("p.head", el("span", head), !free && tally(calls).map(([of, number]) => el(`button.tally.${fillOf({ state: of })}`, { type: "button", title: `Show the next one that is ${STATES[of][0]}`, onclick: () => next(calls, of) }, `${count(number)} ${STATES[of][0]}`))),
+  return el("div.fan", el("p.head", el("span", head), !free && tally(calls).map(([of, number]) => el(`button.tally.${fillOf({ state: of })}`, { type: "button", title: `Next call: ${STATES[of][0]}`, onclick: () => next(calls, of) }, `${count(number)} ${STATES[of][0]}`))),
     !free && (calls.length <= FEW ? el("div.few", calls.map(oneCall)) : grid(calls, head)));
 }
 
@@ -224,7 +224,7 @@ function oneCall(item) {
 
 function outputOf(item) {
   const output = item.it.output;
-  if (!output) return el("p.none", "This block has not ended.");
+  if (!output) return el("p.none", "This block has not finished.");
   const fence = /^(`{3,})\n([^]*?)\n\1$/m.exec(output.text);
   const shown = fence ? fence[2] : output.text.replace(/^Output[^\n]*:\s*/, "");
   const rest = fence ? output.text.slice(fence.index + fence[0].length).trim() : "";
@@ -237,7 +237,7 @@ function outputOf(item) {
     output.misfit && el("p.warn", `The answer was sent back: ${brief(output.misfit, 400)}`));
 }
 
-/** Marks what the panel shows, and brings it into view. */
+/** Highlights the selected item, and scrolls it into view. */
 export function mark(scroll = false) {
   for (const old of document.querySelectorAll(".chosen")) old.classList.remove("chosen");
   const item = run.byId.get(state.at);

@@ -1,4 +1,4 @@
-// The first thing on the page: what was the answer, why did it stop, what did it cost, what is missing.
+// The summary: the answer, why the run stopped, what it cost, and what may be missing.
 import { el, put, $, fill, count, several, money, seconds, percent, visible, figure } from "./text.js";
 import { run, go, open, totalOf, problemOf } from "./model.js";
 import { chip } from "./widgets.js";
@@ -15,9 +15,9 @@ export function showSummary() {
       el("p.eyebrow", "Question"),
       put(el("h1"), clipped(question?.query || "(no question was recorded)")),
       el("p.eyebrow", end ? "Answer" : "No answer yet"),
-      end ? answer(end) : el("p.none", "The records end before the run did."),
-      el("p.status", chip(end ? end.status : "not ended", end ? STATUS[end.status] : ""), " ", end ? `${sentence(run.stops[end.reason] || end.reason)}` : "It was interrupted, or it still works."),
-      end?.missing?.length ? el("p.missing", `What it may be missing: ${end.missing.join(", ")}.`) : null,
+      end ? answer(end) : el("p.none", "The records end before the answer."),
+      el("p.status", chip(end ? end.status : "not ended", end ? STATUS[end.status] : ""), " ", end ? `${sentence(run.stops[end.reason] || end.reason)}` : "It was interrupted, or is still running."),
+      end?.missing?.length ? el("p.missing", `Possibly missing: ${end.missing.join(", ")}.`) : null,
       citations()),
     figures(top, end));
 }
@@ -29,13 +29,13 @@ function answer(end) {
   const text = end.answer ?? "The run found no answer.";
   const body = put(el(text.length > 280 || text.includes("\n") ? "div.said.long" : "div.said"), text);
   const whole = text.length > 1500 || text.split("\n").length > 14;
-  if (!whole) return el("div", body, end.answer_chars && el("p.aside", `In short; the whole answer has ${count(end.answer_chars)} characters.`));
+  if (!whole) return el("div", body, end.answer_chars && el("p.aside", `Shortened; the full answer has ${count(end.answer_chars)} characters.`));
   body.classList.add("folded");
   const more = el("button.link", { type: "button", "aria-expanded": "false", onclick: () => {
     const folded = body.classList.toggle("folded");
-    more.textContent = folded ? "Show all of it" : "Show less";
+    more.textContent = folded ? "Show all" : "Show less";
     more.setAttribute("aria-expanded", String(!folded));
-  } }, "Show all of it");
+  } }, "Show all");
   return el("div", body, more);
 }
 
@@ -54,7 +54,7 @@ function citations() {
 
 function around(one) {
   const where = el("p.aside", one.where === "context" ? "" : `${visible(one.where)}, `, one.where === one.source || one.source === "context" ? "" : `in ${visible(one.source)}, `, `characters ${count(one.start)} to ${count(one.end)}`);
-  if (one.before === undefined) return [where, el("p.aside", "The page does not have the text around it: the context was not at hand when it was written, or is too large.")];
+  if (one.before === undefined) return [where, el("p.aside", "The text around it is not in the page: the context was unavailable when the page was written, or is too large.")];
   return [el("pre.text", put(el("span"), one.before), put(el("mark"), one.quote), put(el("span"), one.after)), where];
 }
 
@@ -73,7 +73,7 @@ function figures(top, end) {
   ];
   return el("div.figures",
     el("dl", rows.map(([name, value, about, used, most]) => el(`div.figure.${name.replace(" ", "-")}`, el("dt", name), el("dd", value), about && el("dd.about", about), most ? meter(used / most, `${name} used`) : null))),
-    total[5] ? el("p.aside", "Some figures are estimates: the provider sent none.") : null,
+    total[5] ? el("p.aside", "Some figures are estimates, because the provider reported none.") : null,
     coverage(end), first());
 }
 
@@ -88,12 +88,12 @@ function meter(share, label) {
 
 function coverage(end) {
   const told = end?.coverage;
-  if (!told) return run.contexts.length ? el("p.aside", "How much of the context was read is not known.") : null;
+  if (!told) return run.contexts.length ? el("p.aside", "How much of the context was read is unknown.") : null;
   return el("div.figure.coverage", el("dt", "context read by models"), el("dd", figure(told.share, percent(told.share))), meter(told.share, "context read"),
     el("button.link", { type: "button", onclick: () => go({ view: "context" }) }, "See which parts"));
 }
 
-/** What went wrong, counted, with a way to the first of each kind. */
+/** Problems by kind, with their number and a link to the first of each. */
 function first() {
   const kinds = new Map();
   for (const item of run.problems) if (item.kind !== "answer") kinds.set(problemOf(item), [...(kinds.get(problemOf(item)) || []), item]);

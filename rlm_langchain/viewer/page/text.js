@@ -1,11 +1,11 @@
-// Elements and texts. All that comes from a run goes through `el` or `put`, as text; nothing is ever parsed as HTML.
+// Elements and texts. All data of a run passes through `el` or `put` as text; none of it is parsed as HTML.
 
 const INVISIBLE = new RegExp(
   "[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u3164\\uffa0" +
     "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufe00-\\ufe0d\\ufff0-\\ufffb\\u{1bca0}-\\u{1bca3}" +
     "\\u{1d173}-\\u{1d17a}\\ud800-\\udfff\\u{e0000}-\\u{e0fff}]", "gu");
 
-/** An invisible character as Python writes it: \x1b, \u202e, \U000e0041. */
+/** The Python escape of an invisible character: \x1b, \u202e, \U000e0041. */
 function escaped(character) {
   const code = character.codePointAt(0);
   if (code === 13) return "\\r";
@@ -13,12 +13,12 @@ function escaped(character) {
   return mark + code.toString(16).padStart(width, "0");
 }
 
-/** A text with all its invisible characters as escapes, as `context/sanitize.py` has it. */
+/** A text with invisible characters escaped, as in `context/sanitize.py`. */
 export function visible(text) {
   return String(text).replace(INVISIBLE, escaped);
 }
 
-/** Puts a text into an element; escapes of invisible characters are marked as such. */
+/** Puts a text into an element, and marks the escapes of invisible characters. */
 export function put(element, text) {
   const whole = String(text);
   let at = 0;
@@ -66,7 +66,7 @@ const WHOLE = new Intl.NumberFormat("en-US");
 export const count = (number) => WHOLE.format(number);
 export const several = (number, one, more) => `${count(number)} ${number === 1 ? one : more || `${one}s`}`;
 
-/** Dollars with as many places as it takes to show three digits; null: the price is not known. */
+/** Dollars with three significant digits; null means that the price is unknown. */
 export function money(dollars) {
   if (dollars === null || dollars === undefined) return "price unknown";
   if (dollars === 0) return "$0";
@@ -90,10 +90,10 @@ export function bytes(number) {
   return number < 999_500_000 ? `${(number / 1e6).toPrecision(3)} MB` : `${(number / 1e9).toPrecision(3)} GB`;
 }
 
-/** A number with its value beside its text. */
+/** A formatted number that also holds its exact value. */
 export const figure = (value, text) => el("data", { value: String(value) }, text);
 
-/** A share in percent; never 0% of something, never 100% of less than all. */
+/** A share in percent. Shows 0% only for 0, and 100% only for 1. */
 export function percent(share) {
   if (share <= 0) return "0%";
   if (share >= 1) return "100%";

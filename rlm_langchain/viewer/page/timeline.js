@@ -1,4 +1,4 @@
-// The run over time, or as an icicle of dollars or tokens; rooted at any run. A canvas draws what is in view.
+// The timeline of a run, or its icicle chart of dollars or tokens. Any run can be the root.
 import { el, $, fill, count, money, seconds, brief, visible } from "./text.js";
 import { run, state, go, open, totalOf, tokensOf, costOf, titleOf, nameOfRun } from "./model.js";
 import { paint, sized, tip, tipOfCall, fillOf, say, modelName } from "./widgets.js";
@@ -12,7 +12,7 @@ let drawing = null;
 export function showTimeline() {
   const one = run.runs[state.root];
   const host = $("view");
-  const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": `${MEASURES[state.measure]} of ${nameOfRun(one)} and the runs below it. Arrow keys move, Enter opens. The list under Search has the same.` });
+  const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": `${MEASURES[state.measure]} of ${nameOfRun(one)} and the runs below it. Arrow keys move, Enter opens. The Search view lists the same items.` });
   const spacer = el("div.spacer", canvas);
   const scroll = el("div.chart", { tabindex: "-1" }, spacer);
   const about = el("p.aside");
@@ -45,11 +45,11 @@ function legend() {
 function planTime(one) {
   const place = squeezed(one);
   const short = place.breaks.map((gap) => seconds(gap.long)).join(", ");
-  const about = !short ? "" : `${place.breaks.length === 1 ? "A pause, in which nothing was at work, is" : "Pauses, in which nothing was at work, are"} drawn short: ${short}.`;
+  const about = !short ? "" : `${place.breaks.length === 1 ? "An idle period is" : "Idle periods are"} shortened: ${short}.`;
   return { ...layTime(one, place), place, ticks: ticksOfTime(place), about };
 }
 
-/** The boxes of a run: itself, its turns and code in one row, below them its calls, those at once in rows of their own. */
+/** The boxes of a run: the run, a row of its turns and code, and below them its calls, concurrent ones in separate rows. */
 function layTime(one, place) {
   const boxes = [{ run: one, row: 0, from: place.at(one.start), to: place.at(one.end), kind: "child" }];
   const calls = [];
@@ -88,7 +88,7 @@ function isFree(lanes, lane, high, from) {
   return true;
 }
 
-/** Maps times to a scale on which long pauses are short. */
+/** Maps times to a scale that shortens long idle periods. */
 function squeezed(one) {
   const spans = [];
   for (const item of run.items) if (item.end !== undefined && item.kind !== "question" && isBelow(item.run, one)) spans.push([item.kind === "cell" ? item.end - (item.it.output?.seconds ?? 0) : item.start, item.end]);
@@ -164,7 +164,7 @@ function planSpent(one, measure) {
   const format = measure === costOf ? money : count;
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => [span * share, format(measure === costOf ? span * share : Math.round(span * share))]);
   const unknown = measure === costOf && totalOf(one)[4] === null;
-  return { boxes, rows, place: { span, breaks: [] }, ticks, about: unknown ? "The price of some calls is not known; they have no width here." : "Left to right in the order of the run; the width is what was spent." };
+  return { boxes, rows, place: { span, breaks: [] }, ticks, about: unknown ? "Calls with an unknown price have no width here." : "Items are in the order of the run; the width shows what each spent." };
 }
 
 // --- Drawing ---
@@ -243,7 +243,7 @@ function boxAt(event) {
 
 function tipOf(box) {
   if (box.item?.kind === "call") return tipOfCall(box.item);
-  if (box.run) return [nameOfRun(box.run), brief(box.run.question?.query || "", 120), `${money(totalOf(box.run)[4])} · ${seconds(Math.max(0, box.run.end - box.run.start))}`, "Double click to make it the root"];
+  if (box.run) return [nameOfRun(box.run), brief(box.run.question?.query || "", 120), `${money(totalOf(box.run)[4])} · ${seconds(Math.max(0, box.run.end - box.run.start))}`, "Double-click to make it the root"];
   const it = box.item.it;
   if (box.kind === "turn") return [`Turn ${it.turn + 1} · ${modelName(box.item)}`, it.title, `${money(it.usage[4])} · ${count(tokensOf(box.item))} tokens · ${seconds(it.seconds)}`];
   return [`Code of turn ${box.item.turn.it.turn + 1}`, it.output && `computed ${seconds(it.output.seconds)}`];

@@ -1,10 +1,10 @@
-// Parts that several views use: colours for canvases, the tip, a list that draws only what is in view, a grid of calls.
+// Shared widgets: canvas colours, the tooltip, a virtual list, and the grid of calls.
 import { el, put, $, count, money, seconds, brief } from "./text.js";
 import { run, STATES, go, open, state } from "./model.js";
 
 let colours = {};
 
-/** A colour of the style sheet as it is now, for canvases. */
+/** The current value of a style sheet colour, for canvases. */
 export function paint(name) {
   if (!colours[name]) {
     const probe = document.body.appendChild(el("i"));
@@ -21,7 +21,7 @@ export function say(text) {
   $("said").textContent = text;
 }
 
-/** Shows a tip at the pointer; without lines it goes. */
+/** Shows a tooltip at the pointer, or hides it if there are no lines. */
 export function tip(event, lines) {
   const box = $("tip");
   box.hidden = !lines;
@@ -43,7 +43,7 @@ export function tipOfCall(item) {
   ];
 }
 
-/** A canvas of so many CSS pixels, sharp on any screen. */
+/** Sizes a canvas in CSS pixels, sharp at any pixel ratio. */
 export function sized(canvas, width, height) {
   const ratio = Math.min(devicePixelRatio || 1, 2);
   canvas.width = Math.max(1, Math.round(width * ratio));
@@ -59,7 +59,7 @@ export function sized(canvas, width, height) {
 const FILLS = { ok: "ok", memo: "memo", cached: "memo", open: "open", partial: "cut", cut: "cut", empty: "cut", filtered: "cut", refused: "refused", declined: "refused", failed: "bad" };
 export const fillOf = (item) => FILLS[item.state];
 
-/** Draws one call: its state has a colour and a form, a child run has a hole. */
+/** Draws one call. Colour and shape show its state; a hole marks a child run. */
 function square(pen, item, x, y, size) {
   const it = item.it;
   const colour = paint(FILLS[it.state]);
@@ -86,7 +86,7 @@ function square(pen, item, x, y, size) {
   if (it.run !== undefined) { pen.beginPath(); pen.arc(x + size / 2, y + size / 2, size * 0.17, 0, 7); pen.fill(); }
 }
 
-/** Calls as a grid. Arrows move in it, Enter opens; it is drawn when it comes into view. */
+/** A grid of calls, drawn when it scrolls into view. Arrow keys move, Enter opens. */
 export function grid(items, label) {
   const size = items.length <= 60 ? 18 : items.length <= 700 ? 13 : items.length <= 4000 ? 9 : 5;
   const step = size + (size > 8 ? 3 : size > 5 ? 2 : 1);
@@ -130,7 +130,7 @@ export function grid(items, label) {
   return canvas;
 }
 
-/** A list of rows of one height, of which only those in view are in the document. */
+/** A virtual list of rows of equal height; only visible rows are in the document. */
 export class Rows {
   constructor(host, height, draw, label) {
     this.host = host;
@@ -199,11 +199,11 @@ export class Rows {
   }
 }
 
-/** A word about the state of something, in its colour. */
+/** A coloured label of a state. */
 export const chip = (text, kind = "") => el(`span.chip${kind ? `.${kind}` : ""}`, text);
 export const chipOfState = (name) => chip(STATES[name][0], FILLS[name]);
 
-/** How many calls of each state there are. */
+/** The number of calls in each state. */
 export function tally(items) {
   const counts = {};
   for (const item of items) counts[item.state] = (counts[item.state] || 0) + 1;

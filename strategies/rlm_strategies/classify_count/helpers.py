@@ -2,10 +2,10 @@
 
 
 def classify(items, labels, question="Which label fits?", batch=40):
-    """One of `labels` for each item, in order; None where no valid one came back. Missing ones are asked twice.
+    """Return one of `labels` per item, in order; None if two attempts gave no valid label.
 
-    Every item is asked about, whole, at most `batch` in a prompt. Raises ValueError when `batch` is below 1, when
-    `items` or `labels` is no list, or when two labels are the same but for case and punctuation at their ends.
+    Every item is in a prompt, whole, with at most `batch` items per prompt. Raises ValueError when `batch` is below
+    1, `items` or `labels` is not a list, or two labels differ only in case and punctuation at their ends.
     """
     _listed("items", items)
     _listed("labels", labels)
@@ -25,7 +25,7 @@ def classify(items, labels, question="Which label fits?", batch=40):
 
 
 def tally_of(labels):
-    """How often each label occurs, most frequent first."""
+    """Count the labels, most frequent first."""
     counts = {}
     for label in labels:
         counts[label] = counts.get(label, 0) + 1

@@ -2,7 +2,7 @@
 
 
 def grep(pattern, source=None, window=200, limit=50, ignore_case=True):
-    """Matches of a regular expression with `window` characters around each, in order, the first `limit` of them.
+    """Return the first `limit` matches of a regular expression, in order, with `window` characters around each.
 
     Raises ValueError when `window` is negative or `limit` below 1.
     """
@@ -23,7 +23,7 @@ def grep(pattern, source=None, window=200, limit=50, ignore_case=True):
 
 
 def count(pattern, source=None, ignore_case=True):
-    """How many times a regular expression matches, exactly, in all texts."""
+    """Return the exact number of matches of a regular expression in all texts."""
     compiled = re.compile(pattern, re.IGNORECASE) if ignore_case else re.compile(pattern)
     total = 0
     for name, text in texts(source):

@@ -2,9 +2,9 @@
 
 
 def gather(queries, k=20, width=1200):
-    """Passages for any of several queries, best first, each once: dicts with `source`, `start`, `text`.
+    """Return distinct passages for one or several queries, best first: dicts with `source`, `start`, `text`.
 
-    At most `k` for each query; without `search`, of `width` characters. Raises ValueError when one is below 1.
+    At most `k` per query; without `search`, each of `width` characters. Raises ValueError when one is below 1.
     """
     _at_least("k", k, 1)
     _at_least("width", width, 1)
@@ -19,10 +19,10 @@ def gather(queries, k=20, width=1200):
 
 
 def read(question, passages, size=40000):
-    """Ask about the passages, several per call and in parallel. The replies, in order; "" for one that failed.
+    """Ask about the passages, several per call, in parallel. Return the replies, in order; "" for a failed call.
 
-    All of every passage, in order, `size` characters in a prompt: a longer one is cut. Raises ValueError when
-    `size` leaves no room for the name of a source.
+    The prompts contain every passage in full, in order, with at most `size` characters each: longer passages are
+    split. Raises ValueError when `size` leaves no room for the name of a source.
     """
     _at_least("size", size, 1)
     prompts, held = [], ""

@@ -2,10 +2,10 @@
 
 
 def transform(items, instruction, batch=20):
-    """Every item rewritten by a model, in order; an item that failed twice is kept as it was, and a line says so.
+    """Let a model rewrite every item, in order. Items that fail twice are kept unchanged, and a line lists them.
 
-    Every item is asked about, whole, at most `batch` in a prompt. Raises ValueError when `batch` is below 1 or
-    `items` is no list.
+    Every item is in a prompt, whole, with at most `batch` items per prompt. Raises ValueError when `batch` is below
+    1 or `items` is not a list.
     """
     _listed("items", items)
     _at_least("batch", batch, 1)
@@ -36,7 +36,7 @@ def _transform_prompt(items, group, instruction):
 
 
 def write_sections(outline, instruction, material=""):
-    """A long text from an outline (a list of headings): the sections are written in parallel, then joined."""
+    """Write a long text from an outline (a list of headings), with its sections in parallel."""
     _listed("outline", outline)
     whole = "\n".join(["- " + heading for heading in outline])
     prompts = [

@@ -2,9 +2,9 @@
 
 
 def follow(question, start, hops=5, window=300, hits=12):
-    """Facts on the way to an answer, one per hop, as strings. Ends when a model says that it has the answer.
+    """Return the facts found on the way to an answer, one string per hop, until the model has the answer.
 
-    Each hop shows at most `hits` places with `window` characters on both sides. Raises ValueError when `hops` or
+    Each hop shows at most `hits` matches with `window` characters on both sides. Raises ValueError when `hops` or
     `hits` is below 1, `window` negative, or `start` empty.
     """
     _at_least("hops", hops, 1)

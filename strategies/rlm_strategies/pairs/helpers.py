@@ -2,9 +2,9 @@
 
 
 def block_pairs(items, key, limit=100000):
-    """Pairs of different items that share a key, each once, in order. `key` gives one value or a list of them.
+    """Return the pairs of items that share a key, each once, in order. `key` returns one value or a list.
 
-    Raises ValueError for more than `limit` pairs, before they are made, and when `items` is no list.
+    Raises ValueError when there would be more than `limit` pairs, or `items` is not a list.
     """
     _listed("items", items)
     _at_least("limit", limit, 1)
@@ -28,9 +28,9 @@ def block_pairs(items, key, limit=100000):
 
 
 def judge_pairs(pairs, question, batch=25):
-    """The pairs for which a model says yes, in order. A line says how many got neither yes nor no.
+    """Return the pairs for which a model says yes, in order. A line says how many got neither yes nor no.
 
-    Every pair is asked about, whole, at most `batch` in a prompt. Raises ValueError when `batch` is below 1.
+    Every pair is in a prompt, whole, with at most `batch` pairs per prompt. Raises ValueError when `batch` is below 1.
     """
     groups = [[pairs[n] for n in group] for group in in_batches(range(len(pairs)), pairs, batch)]
     replies = ask_all([_pair_prompt(group, question) for group in groups])

@@ -2,18 +2,18 @@
 
 
 def partition(source=None, size=50000, overlap=0, tokens=None, separators=("\n\n", "\n", ". ", " ")):
-    """Pieces of at most `size` characters (or about `tokens` tokens), cut at the best separator near the end.
+    """Split into pieces of at most `size` characters (or about `tokens` tokens), at the best separator near the end.
 
-    They cover all the text, in order, each piece of a text beginning with the last `overlap` characters of the
-    piece before. Several small texts share a piece, each whole, after a line `### name`; a longer one is cut, and
-    each of its pieces bears the name. An empty context has no pieces.
+    The pieces cover all the text, in order. Each begins with the last `overlap` characters of the previous piece of
+    its text. Several small texts share a piece, each whole, after a line `### name`; a longer text is split, and
+    each of its pieces has the name. An empty context has no pieces.
     Raises ValueError when `size` or `tokens` is below 1, `overlap` negative or not below `size`, or when a name
     leaves no room for its text.
     """
     if tokens is not None:
         _at_least("tokens", tokens, 1)
         size = tokens * 4
-    _cut("", size, overlap)  # only its arguments are looked at
+    _cut("", size, overlap)  # only to check the arguments
     named = texts(source)
     several = len(named) > 1
     pieces, held = [], ""
@@ -34,6 +34,6 @@ def partition(source=None, size=50000, overlap=0, tokens=None, separators=("\n\n
 
 
 def partition_map(question, source=None, size=50000, overlap=0, tokens=None):
-    """Ask the same about every piece, in parallel. The replies, in the order of the pieces; "" for one that failed."""
+    """Ask the same about every piece, in parallel. Return the replies, in order; "" for a failed call."""
     pieces = partition(source, size, overlap, tokens)
     return ask_all([question + "\n\nText:\n" + piece for piece in pieces])

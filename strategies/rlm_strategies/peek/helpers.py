@@ -2,7 +2,7 @@
 
 
 def peek(source=None, items=3, width=200):
-    """Print what a context looks like: type, sizes, and a few of its items and lines.
+    """Print an overview of a context: its type, its sizes, and a few items and lines.
 
     Raises ValueError when `items` or `width` is below 1.
     """

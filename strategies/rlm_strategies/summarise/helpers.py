@@ -2,10 +2,10 @@
 
 
 def summarise(focus="the main points", source=None, size=50000, target=4000):
-    """One summary of everything, by way of summaries of the parts; "" for an empty context.
+    """Summarise everything by summarising parts and then their summaries; "" for an empty context.
 
-    No prompt has more than `size` characters of text and about `target` of summary is asked for. All of the text
-    is read; a part whose call failed is left out, and the output of the cell says so.
+    A prompt has at most `size` characters of text; the summary has about `target` characters. All of the text is
+    read. A part whose call failed is left out, and the output of the cell says so.
     Raises ValueError when `size` is below 20, `target` below 2, or a name leaves no room for its text.
     """
     _at_least("size", size, 20)

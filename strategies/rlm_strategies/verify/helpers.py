@@ -2,10 +2,9 @@
 
 
 def verify(claim, evidence, size=60000):
-    """Whether pieces of evidence support a claim: a dict with `verdict`, `why` and `left_out`.
+    """Check whether evidence supports a claim. Return a dict with `verdict`, `why` and `left_out`.
 
-    `left_out` counts the pieces that are not in the prompt, or not whole: it has at most `size` characters of
-    evidence. Raises ValueError when `size` is below 20.
+    The prompt has at most `size` characters of evidence. `left_out` counts the pieces that are missing or cut. Raises ValueError when `size` is below 20.
     """
     _at_least("size", size, 20)
     pieces = evidence if isinstance(evidence, (list, tuple)) else [evidence]

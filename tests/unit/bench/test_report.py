@@ -52,7 +52,7 @@ RIGHT = [row("direct", n, float(n < 5)) for n in range(10)]
 BETTER = [row("rlm_depth_1", n, 1.0, root=Usage(2, 3_000, 0, 40, 0.002).record()) for n in range(10)]
 
 
-def test_a_score_comes_with_its_interval_number_and_usage() -> None:
+def test_a_score_has_an_interval_a_count_and_a_usage() -> None:
     report = markdown(stored(), [*RIGHT, *BETTER])
     [direct] = lines_of(report, "| direct |")
     assert direct[:6] == ["direct", "2k", "50.0%", "24% to 76%", "10", "0"]
@@ -70,7 +70,7 @@ def test_failures_count_as_zero_and_are_named() -> None:
     assert direct[5] == "1 usd, 1 too long"
 
 
-def test_differences_are_of_the_same_items_only() -> None:
+def test_differences_compare_the_same_items_only() -> None:
     [line] = lines_of(markdown(stored(), [*RIGHT[:8], *BETTER[2:]]), "| direct - rlm_depth_1 |")
     # Items 2 to 7 have both: three right, three wrong of one arm, all right of the other.
     assert line[1:4] == ["2k", "6", "-50.0%"]
@@ -82,7 +82,7 @@ def test_differences_are_of_the_same_items_only() -> None:
 def test_a_report_says_what_is_missing_and_what_is_unknown() -> None:
     unknown = row("direct", 0, 1.0, sub=Usage(1, 10, 0, 10, None).record(), resumed=True)
     report = markdown(stored(), [unknown])
-    assert "**Not complete: 19 of 20 results are missing.**" in report
+    assert "**Incomplete: 19 of 20 results are missing.**" in report
     assert lines_of(report, "| direct |")[0][10:] == ["unknown", "", ""]
     assert markdown(stored(), []).count("missing") == 1
 

@@ -27,7 +27,7 @@ def test_wilson_intervals_are_those_of_the_literature(right: int, n: int, low: f
     assert wilson(right / n, n) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_an_interval_of_no_items_says_nothing() -> None:
+def test_an_interval_of_no_items_is_the_whole_range() -> None:
     assert wilson(0.0, 0) == (0.0, 1.0)
 
 
@@ -55,6 +55,6 @@ def test_the_bootstrap_is_close_to_the_normal_interval_of_many_items() -> None:
     assert paired_bootstrap(first, second) == paired_bootstrap(first, second)
 
 
-def test_percentiles_are_values_that_were_measured() -> None:
+def test_percentiles_are_measured_values() -> None:
     assert percentile([], 0.5) is None
     assert [percentile([3.0, 1.0, 2.0, 4.0], share) for share in (0.0, 0.5, 0.95, 1.0)] == [1.0, 2.0, 4.0, 4.0]

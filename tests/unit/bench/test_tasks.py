@@ -154,7 +154,7 @@ SOLVERS: dict[str, Callable[[Item], tuple[object, object]]] = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_answers_are_found_again_by_other_means(name: str) -> None:
+def test_answers_agree_with_an_independent_solution(name: str) -> None:
     for length, index in [(2_000, 0), (2_000, 1), (2_000, 2), (12_000, 0)]:
         item = make_item(FAMILIES[name], length, index, seed=11)
         found, told = SOLVERS[name](item)
@@ -162,7 +162,7 @@ def test_the_answers_are_found_again_by_other_means(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_context_has_about_the_length_that_was_asked_for(name: str) -> None:
+def test_a_context_has_about_the_requested_length(name: str) -> None:
     for length in (2_000, 32_000):
         chars = len(make_item(FAMILIES[name], length, 0, seed=1).question.context)
         assert 0.9 * 4 * length <= chars <= 4 * length
@@ -210,11 +210,11 @@ def test_lengths_are_read_and_written(text: str, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "8x", "1k", "-8k", "8 k k", "0"])
-def test_what_is_no_length_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no length of a context"):
+def test_an_invalid_length_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a valid context length"):
         parse_length(text)
 
 
-def test_an_unknown_family_is_refused_with_those_there_are() -> None:
+def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownPlugin, match="niah_single"):
         family("niah_singel")

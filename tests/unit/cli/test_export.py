@@ -30,7 +30,7 @@ def test_a_run_is_written_to_a_file_that_is_never_replaced(
     out.write_text("mine")
     assert run(["export", str(tmp_path / "steps.jsonl"), "--as", form, "--out", str(out)]) == 2
     assert out.read_text() == "mine"
-    assert "exists: give another file" in capsys.readouterr().err
+    assert "already exists: give another file" in capsys.readouterr().err
 
 
 def test_runs_with_the_right_answer_become_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +42,7 @@ def test_runs_with_the_right_answer_become_data(tmp_path: Path, capsys: pytest.C
     )
     more = ["--answers", str(right), "--min-reward", "1", "--as", "neutral", "--held-out", "0"]
     assert run(["dataset", "--out", str(tmp_path / "data"), *more]) == 0
-    assert "turns train: 2\nleft out: 1 runs: too low a reward\n" in capsys.readouterr().out
+    assert "turns train: 2\nleft out: 1 runs: reward too low\n" in capsys.readouterr().out
     turns = map(json.loads, (tmp_path / "data" / "turns.train.jsonl").read_text().splitlines())
     assert {turn["question"] for turn in turns} == {"one?", "three?"}
 

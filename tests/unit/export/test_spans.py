@@ -12,7 +12,7 @@ from rlm_langchain.trajectory.tree import Trajectory
 from tests.records import RecordBuilder, nested
 
 
-def test_a_span_lies_within_that_of_which_it_is_part() -> None:
+def test_a_span_lies_within_its_parent() -> None:
     found = spans(nested())
     known = {span.key: span for span in found}
     assert len(known) == len(found)
@@ -24,7 +24,7 @@ def test_a_span_lies_within_that_of_which_it_is_part() -> None:
     assert known["run 1"].parent == "cell  0"
 
 
-def test_the_tokens_and_dollars_are_those_of_the_records() -> None:
+def test_tokens_and_dollars_equal_those_of_the_records() -> None:
     total = Trajectory.of(nested()).spent.total
     chats = [span.attributes for span in spans(nested()) if "gen_ai.usage.input_tokens" in span.attributes]
     assert sum(one["gen_ai.usage.input_tokens"] for one in chats) == total.input
@@ -33,7 +33,7 @@ def test_the_tokens_and_dollars_are_those_of_the_records() -> None:
 
 
 @pytest.mark.parametrize("form", [otlp, chrome])
-def test_no_text_leaves_the_run_unless_it_is_asked_for(form: Any) -> None:
+def test_spans_contain_no_text_without_content(form: Any) -> None:
     texts = ("How many?", "ask()", "Two calls.", "Is it so?", "Below?")
     assert not any(text in json.dumps(form(nested())) for text in texts)
     assert all(text in json.dumps(form(nested(), content=True)) for text in texts)
@@ -51,7 +51,7 @@ def test_an_otlp_request_has_hexadecimal_ids_and_times_in_nanoseconds() -> None:
     assert {span["kind"] for span in found if span["name"].startswith("chat")} == {3}
 
 
-def test_errors_are_marked() -> None:
+def test_failed_spans_have_an_error_status() -> None:
     run = RecordBuilder().question().turn(0, "Go.", "ask()").cell(0, "ask()").wave(0, 0, 1)
     run.call(0, 0, error="too many requests").output(0, "", error=True).answer(None, "failed", "model")
     assert [span.error for span in spans(run.records)] == [
@@ -65,7 +65,7 @@ def test_errors_are_marked() -> None:
     assert chrome(run.records)["traceEvents"][-1]["args"]["error"] == "too many requests"
 
 
-def test_what_happened_at_the_same_time_is_in_different_rows() -> None:
+def test_concurrent_spans_are_in_different_rows() -> None:
     run = RecordBuilder().question().turn(0, "Go.", "ask()").cell(0, "ask()").wave(0, 0, 5)
     for call in range(5):
         run.call(0, call, time=1_010.0, seconds=2.0, kind="vision" if call else "llm")
@@ -79,7 +79,7 @@ def test_what_happened_at_the_same_time_is_in_different_rows() -> None:
     assert {event["name"] for event in calls} == {"chat sub"}
 
 
-def test_a_run_that_was_cut_off_has_its_spans_so_far() -> None:
+def test_an_unfinished_run_has_its_spans_so_far() -> None:
     assert spans([]) == []
     assert otlp([])["resourceSpans"][0]["scopeSpans"][0]["spans"] == []
     for length in range(1, len(nested())):

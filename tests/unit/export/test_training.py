@@ -27,7 +27,7 @@ CELLS = (
 )
 
 
-def played(query: Any = "What is asked?", **options: Any) -> tuple[list[tuple[Any, ...]], Any]:
+def scripted_run(query: Any = "What is asked?", **options: Any) -> tuple[list[tuple[Any, ...]], Any]:
     """Run a scripted RLM. Returns what its models have read and replied, and its output."""
     heard = []
     model = script(*CELLS, children={"child of it?": ["print(context)", "FINAL(llm_query('below'))"]})
@@ -41,32 +41,32 @@ def played(query: Any = "What is asked?", **options: Any) -> tuple[list[tuple[An
     return heard, rlm.invoke(query, {"configurable": {"thread_id": "t"}})
 
 
-def lines(data: DataSet, *kinds: str) -> list[tuple[Any, ...]]:
+def conversations(data: DataSet, *kinds: str) -> list[tuple[Any, ...]]:
     found = [one for (kind, _), all_of_it in data.lines.items() if kind in kinds for one in all_of_it.values()]
     return [tuple((message["role"], message["content"]) for message in one["messages"]) for one in found]
 
 
 @pytest.mark.parametrize("query", ["What is asked?", "What is asked? " * 3_000, {"query": "?", "context": "short"}])
-def test_each_reply_is_an_example_of_what_was_read_before_it(query: Any) -> None:
-    heard, output = played(query, checkpointer=InMemorySaver())
+def test_each_reply_is_an_example_with_the_messages_before_it(query: Any) -> None:
+    heard, output = scripted_run(query, checkpointer=InMemorySaver())
     data = data_set([FinishedRun(output["trajectory"])], store=ContextStore())
-    assert sorted(lines(data, "turns", "sub_calls")) == sorted(set(heard))
+    assert sorted(conversations(data, "turns", "sub_calls")) == sorted(set(heard))
     assert data.left_out == {}
     longest = max(heard, key=len)
-    assert longest in lines(data, "rollouts")
+    assert longest in conversations(data, "rollouts")
     flat = data_set([FinishedRun([*flatten(output["trajectory"])])], store=ContextStore())
-    assert sorted(lines(flat, "turns", "sub_calls")) == sorted(set(heard)), "a trace is as good as a result"
+    assert sorted(conversations(flat, "turns", "sub_calls")) == sorted(set(heard)), "a trace is as good as a result"
 
 
-def test_what_was_not_kept_whole_is_left_out_and_counted() -> None:
-    _, output = played("What is asked? " * 3_000)
+def test_examples_with_missing_text_are_left_out_and_counted() -> None:
+    _, output = scripted_run("What is asked? " * 3_000)
     data = data_set([FinishedRun(output["trajectory"])])
-    assert data.left_out["sub_calls: their prompt was not kept whole"] == 3
-    assert data.left_out["turns: a text that they refer to was not kept"] == 3
-    assert all("..." not in content for line in lines(data, "sub_calls") for _, content in line)
+    assert data.left_out["sub_calls: the full prompt is missing"] == 3
+    assert data.left_out["turns: a text that they refer to is missing"] == 3
+    assert all("..." not in content for line in conversations(data, "sub_calls") for _, content in line)
 
 
-def test_bad_replies_and_calls_that_were_not_made_are_no_examples() -> None:
+def test_bad_replies_and_calls_that_were_not_made_are_left_out() -> None:
     run = RecordBuilder().question().turn(0, "")
     run.records[-1]["flaw"] = "empty"  # type: ignore[typeddict-unknown-key]
     run.turn(1, "Go.", "ask()").cell(0, "ask()", 1).wave(0, 0, 5)
@@ -75,12 +75,12 @@ def test_bad_replies_and_calls_that_were_not_made_are_no_examples() -> None:
         0, 3, prompt_chars=9
     )
     data = data_set([FinishedRun(run.output(0, "").answer("yes").records)])
-    assert len(lines(data, "turns")) == len(lines(data, "sub_calls")) == 1
+    assert len(conversations(data, "turns")) == len(conversations(data, "sub_calls")) == 1
     assert sum(data.left_out.values()) == 5
     assert data.left_out["sub_calls: about pictures, which no record has"] == 1
 
 
-def test_runs_are_chosen_by_status_cost_and_reward() -> None:
+def test_filters_choose_runs_by_status_cost_and_reward() -> None:
     runs = [
         FinishedRun(RecordBuilder().question(f"Number {i}?").turn(0, f"turn {i}").answer(i, status).records)
         for i, status in enumerate(["complete", "partial", "failed", "complete"])
@@ -90,7 +90,7 @@ def test_runs_are_chosen_by_status_cost_and_reward() -> None:
     def chosen(score: Any = None, **filters: Any) -> list[str]:
         data = data_set(runs, filters=Filters(**filters), score=score)
         assert data.runs + sum(data.left_out.values()) == len(runs)
-        return sorted(line[-1][1] for line in lines(data, "turns"))
+        return sorted(line[-1][1] for line in conversations(data, "turns"))
 
     assert chosen() == ["turn 0", "turn 3"]
     assert chosen(only_complete=False) == ["turn 0", "turn 1", "turn 3"]
@@ -104,7 +104,7 @@ def test_runs_are_chosen_by_status_cost_and_reward() -> None:
 
 
 @given(st.lists(st.text(max_size=20), max_size=30), st.floats(0, 1))
-def test_no_question_is_on_both_sides(questions: list[str], share: float) -> None:
+def test_no_question_is_in_both_splits(questions: list[str], share: float) -> None:
     data = DataSet(share)
     for question in questions:
         assert data.split_of(question) == data.split_of(f" {question}\n")
@@ -112,7 +112,7 @@ def test_no_question_is_on_both_sides(questions: list[str], share: float) -> Non
         assert share < 1 or data.split_of(question) == "held_out"
 
 
-def test_equal_examples_are_written_once_and_the_card_says_what_there_is(tmp_path: Path) -> None:
+def test_equal_examples_are_written_once_and_the_card_counts_them(tmp_path: Path) -> None:
     runs = [FinishedRun(nested())] * 2
     data = data_set(runs, held_out=0, score=lambda question, answer: 1.0)
     files = write(data, tmp_path / "neutral", "neutral")
@@ -130,7 +130,7 @@ def test_equal_examples_are_written_once_and_the_card_says_what_there_is(tmp_pat
     ]
     card = files[-1].read_text()
     assert "| turns | train | 3 |" in card
-    assert "- 3 turns: the same again" in card
+    assert "- 3 turns: duplicate" in card
     assert "Rewards: 1 to 1" in card
     files = write(data, tmp_path / "openai")
     assert all(json.loads(line).keys() == {"messages"} for line in files[2].read_text().splitlines())

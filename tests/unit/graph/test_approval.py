@@ -233,8 +233,8 @@ def test_a_pause_says_what_is_asked_in_which_run_and_about_what(ask):
     assert question["query"].startswith("KID What is it?")
     assert len(question["query"]) < 2_100, "a pause is in the checkpoint"
     assert question["question"] == (
-        "2 sub-calls are about to be made (by the child run 0), for a price that is not known; "
-        "so far there were 2 model calls. Go on?"
+        "2 sub-calls are about to be made (by the child run 0), for an unknown price; "
+        "so far there were 2 model calls. Continue?"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the page says about code."""
+"""Tokens, call lines and titles of code."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ LLM, MANY, CHILD = Batch("llm", 1, ""), Batch("llm", 62, ""), Batch("rlm", 3, ""
         ("search('x')\nllm_query('y')", Batch("search", 1, "x"), [1]),
     ],
 )
-def test_the_lines_that_may_have_asked(code: str, batch: Batch, lines: list[int]) -> None:
+def test_lines_that_may_have_made_a_batch(code: str, batch: Batch, lines: list[int]) -> None:
     assert Lines().of(code, [batch]) == [lines]
 
 
-def test_a_function_of_an_earlier_cell_asks_where_it_is_called() -> None:
+def test_a_function_of_an_earlier_cell_counts_where_it_is_called() -> None:
     lines = Lines()
     lines.of("def ask(x):\n    return llm_query_batched(x)", [])
     assert lines.of("y = 1\nz = ask(y)\nprint(z)", [MANY]) == [[2]]
 
 
-def test_tokens_put_together_are_the_code() -> None:
+def test_token_lengths_add_up_to_the_code() -> None:
     code = "# why\ndef f(x):\n    return 'text' + str(12)  # ö\n\n\n"
     found = tokens(code)
     assert sum(found[::2]) == len(code)

@@ -20,7 +20,7 @@ from rlm_langchain.viewer.page import MODULES, RunPage, _part
 from tests.records import RecordBuilder, nested
 
 
-def test_only_what_the_policy_names_can_run() -> None:
+def test_the_content_security_policy_allows_only_our_script() -> None:
     page = RunPage([]).html()
     policy = html.unescape(re.search(r'Security-Policy" content="(.*?)"', page)[1])
     assert policy.startswith("default-src 'none'; ")
@@ -30,13 +30,13 @@ def test_only_what_the_policy_names_can_run() -> None:
         assert f"{source} 'sha256-{digest}';" in policy
 
 
-def test_the_page_is_small_and_refers_to_nothing_outside() -> None:
+def test_the_page_is_small_and_has_no_external_references() -> None:
     page = RunPage([]).html()
     assert len(page) < 200_000
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|\bfetch\(|innerHTML|eval\(", page)
 
 
-def test_a_part_imports_only_the_parts_before_it() -> None:
+def test_a_module_imports_only_earlier_modules() -> None:
     for number, name in enumerate(MODULES):
         used = re.findall(r'^import .* from "\./(.*)";$', _part(name), re.MULTILINE)
         assert set(used) <= set(MODULES[:number]), name
@@ -44,7 +44,7 @@ def test_a_part_imports_only_the_parts_before_it() -> None:
 
 
 @pytest.mark.parametrize("query", ["</title><script>", "a\u202eb", "{{program}} {{data}}", "\ud800"])
-def test_what_stands_outside_the_data_is_escaped(query: str) -> None:
+def test_text_outside_the_data_is_escaped(query: str) -> None:
     top = RecordBuilder().question(query).answer(f"{query}</noscript>")
     page = RunPage(top.records).html()
     head, _, rest = page.partition("</title>")
@@ -54,25 +54,25 @@ def test_what_stands_outside_the_data_is_escaped(query: str) -> None:
     page.encode()
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_unwritable_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give another file"):
         RunPage([]).to_html(tmp_path / "missing" / "run.html")
 
 
-def test_a_page_is_replaced_and_another_file_is_not(tmp_path: Path) -> None:
+def test_to_html_replaces_a_page_and_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / "run.html"
     path.touch()
     RunPage([]).to_html(path)
     RunPage(nested()).to_html(path)
     path.write_text("<!doctype html><title>mine</title>")
-    with pytest.raises(InputError, match="not replaced"):
+    with pytest.raises(InputError, match="not overwritten"):
         RunPage([]).to_html(path)
     assert "mine" in path.read_text()
 
 
-def test_a_large_page_is_not_put_into_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_does_not_embed_a_large_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "<iframe" in RunPage(nested())._repr_html_()
-    monkeypatch.setattr("rlm_langchain.viewer.page.FRAME", 100)
+    monkeypatch.setattr("rlm_langchain.viewer.page.MAX_NOTEBOOK_CHARS", 100)
     assert "to_html(path)" in RunPage(nested())._repr_html_()
 
 
@@ -100,14 +100,14 @@ def test_a_call_has_a_state(more: dict[str, Any], state: str) -> None:
 
 
 @pytest.mark.parametrize("form", [list, lambda records: [*flatten(records)]])
-def test_sums_are_those_of_the_ledger_in_a_result_and_in_a_trace(form: Any) -> None:
+def test_totals_equal_the_ledger_for_an_output_and_for_a_trace(form: Any) -> None:
     runs = page_data(form(nested()))["runs"]
     assert [run["path"] for run in runs] == ["", "1"]
     assert runs[0]["own"] == [2, 200, 0, 20, 1.0, 0]
     assert runs[0]["below"] == [3, 200, 0, 20, 0.7, 0]
 
 
-def test_a_turn_that_was_lost_counts_and_calls_without_a_record_of_their_batch_are_there() -> None:
+def test_lost_turns_count_and_calls_without_a_batch_record_are_shown() -> None:
     top = (
         RecordBuilder()
         .question()
@@ -126,7 +126,7 @@ def test_a_turn_that_was_lost_counts_and_calls_without_a_record_of_their_batch_a
     assert batches[1]["calls"][1] == {"call": 3, "state": "open"}
 
 
-def test_the_same_code_again_is_marked() -> None:
+def test_repeated_code_is_marked() -> None:
     top = RecordBuilder().question()
     for turn, code in enumerate(("x = 1", "x = 2", "x = 1")):
         top.turn(turn, "", code).cell(turn, code, turn).output(turn, "")
@@ -135,8 +135,8 @@ def test_the_same_code_again_is_marked() -> None:
     assert all(one["time"] < other["time"] for one, other in pairwise(turns))
 
 
-def test_a_page_has_room_for_so_much_text_and_says_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlm_langchain.viewer.data.MOST_HELD", 1_000)
+def test_a_page_limits_its_text_and_says_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlm_langchain.viewer.data.MAX_TOTAL_CHARS", 1_000)
     top = RecordBuilder().question().turn(0, "", "x").cell(0, "x").wave(0, 0, 3)
     for number in range(3):
         top.call(0, number, "y" * 800)
@@ -152,7 +152,7 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_texts_stand_out_from_what_is_behind_them(scheme: int) -> None:
+def test_texts_contrast_with_their_background(scheme: int) -> None:
     found = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", _part("page.css"))
     colours = {name: (light, dark)[scheme] for name, light, dark in found}
     behind = {"paper", "ground", "sunken"}

@@ -1,4 +1,4 @@
-// The account: how spending grew, by which model, where, what was refused, lost or reused, and where the run paused.
+// The costs view: spending over time, by model and by level; refused, lost and reused calls; pauses.
 import { el, put, $, fill, count, several, money, seconds, brief, when, figure } from "./text.js";
 import { run, go, open, totalOf, tokensOf, costOf, nameOfRun, titleOf, placeOf, STATES } from "./model.js";
 import { chipOfState, modelName } from "./widgets.js";
@@ -7,15 +7,15 @@ const WIDE = 1000;
 const HIGH = 220;
 let shown = "dollars";
 
-/** What is paid for: turns and calls without a child run, each once, and turns that were lost. */
+/** Items with a cost of their own: turns (also lost ones), and calls without a child run. */
 const paid = () => run.items.filter((item) => item.usage && item.end !== undefined && (item.kind !== "call" || item.it.run === undefined));
 
-export function showAccount() {
+export function showCosts() {
   const host = $("view");
   const items = paid().sort((a, b) => a.end - b.end);
   const measures = { dollars: ["Dollars", (item) => costOf(item) ?? 0, money, run.limits.usd], tokens: ["Tokens", tokensOf, count, run.limits.tokens], calls: ["Model calls", (item) => item.usage[0], count, run.limits.calls] };
   fill(host,
-    el("header.of-list", el("h2", "Spent over time"), el("div.segments", { role: "group", "aria-label": "Measure" }, Object.entries(measures).map(([name, [label]]) => el("button", { type: "button", "aria-pressed": String(name === shown), onclick: () => { shown = name; showAccount(); } }, label)))),
+    el("header.of-list", el("h2", "Spent over time"), el("div.segments", { role: "group", "aria-label": "Measure" }, Object.entries(measures).map(([name, [label]]) => el("button", { type: "button", "aria-pressed": String(name === shown), onclick: () => { shown = name; showCosts(); } }, label)))),
     curve(items, ...measures[shown].slice(1)),
     el("div.pair", byModel(items), byRun()),
     costliest(),
@@ -65,7 +65,7 @@ function byModel(items) {
     if (!models.has(name)) models.set(name, []);
     if (item.usage[0] || item.usage[4]) add(models.get(name), item.usage);
   }
-  return table("By model", ["model", "calls", "read", "cached", "written", "cost"], [...models].filter(([, sums]) => sums.length).map(([name, sums]) => [name, ...sums.slice(0, 4).map((one) => figure(one, count(one))), figure(sums[4], money(sums[4]))]));
+  return table("By model", ["model", "calls", "input", "cached", "output", "cost"], [...models].filter(([, sums]) => sums.length).map(([name, sums]) => [name, ...sums.slice(0, 4).map((one) => figure(one, count(one))), figure(sums[4], money(sums[4]))]));
 }
 
 function byRun() {
@@ -84,11 +84,11 @@ function costliest() {
   const runs = run.runs.slice(1).filter((one) => totalOf(one)[4] > 0).sort((a, b) => totalOf(b)[4] - totalOf(a)[4]).slice(0, 5);
   if (!all.length) return null;
   return el("div.pair",
-    el("section", el("h3", "The costliest calls"), el("ul.plain.spread", all.map((item) => el("li", el("button.link", { type: "button", onclick: () => open(item) }, item.kind === "turn" ? `Turn ${item.it.turn + 1} of ${nameOfRun(run.runs[item.run])}` : `Call ${placeOf(item)}`), put(el("span.aside"), brief(titleOf(item), 60)), el("b", money(costOf(item))))))),
-    runs.length ? el("section", el("h3", "The costliest child runs"), el("ul.plain.spread", runs.map((one) => el("li", el("button.link", { type: "button", onclick: () => go({ view: "run", root: one.index, at: null }) }, nameOfRun(one)), put(el("span.aside"), brief(one.question?.query || "", 60)), el("b", money(totalOf(one)[4])))))) : null);
+    el("section", el("h3", "Most expensive calls"), el("ul.plain.spread", all.map((item) => el("li", el("button.link", { type: "button", onclick: () => open(item) }, item.kind === "turn" ? `Turn ${item.it.turn + 1} of ${nameOfRun(run.runs[item.run])}` : `Call ${placeOf(item)}`), put(el("span.aside"), brief(titleOf(item), 60)), el("b", money(costOf(item))))))),
+    runs.length ? el("section", el("h3", "Most expensive child runs"), el("ul.plain.spread", runs.map((one) => el("li", el("button.link", { type: "button", onclick: () => go({ view: "run", root: one.index, at: null }) }, nameOfRun(one)), put(el("span.aside"), brief(one.question?.query || "", 60)), el("b", money(totalOf(one)[4])))))) : null);
 }
 
-/** Refusals, approvals, losses, what was reused, and pauses, in the order of time. */
+/** Refusals, approvals, lost replies, reused calls and pauses, in chronological order. */
 function events() {
   const [list, reused] = [[], run.items.filter((item) => item.state === "memo" || item.state === "cached" || item.it.from_cache)];
   const refusals = new Map();
@@ -98,21 +98,21 @@ function events() {
       if (!refusals.has(key)) refusals.set(key, []);
       refusals.get(key).push(item);
     }
-    if (item.it.lost) list.push([item.end, `${several(item.it.lost, "reply", "replies")} never came; the most that each may have used is booked`, item]);
+    if (item.it.lost) list.push([item.end, `${several(item.it.lost, "reply", "replies")} never came; each counts with the maximum that it may have used`, item]);
     if (item.kind === "note" && item.it.to === "reader") list.push([item.end, item.it.text, item]);
-    if (item.problem === "died") list.push([item.end, "The process of the REPL ended", item]);
+    if (item.problem === "died") list.push([item.end, "The process of the REPL died", item]);
   }
   for (const items of refusals.values()) list.push([items[0].end, `${several(items.length, "call")} ${STATES[items[0].state][0]}: ${items[0].it.error || run.stops[items[0].it.refused] || items[0].it.refused}`, items[0]]);
   const stamps = run.items.filter((item) => item.end !== undefined && item.kind !== "question").map((item) => [item.kind === "cell" ? item.end : item.start, item.end]).sort((a, b) => a[0] - b[0]);
   let until = run.runs[0]?.start ?? 0;
   const span = run.runs[0] ? run.runs[0].end - run.runs[0].start : 0;
   for (const [start, end] of stamps) {
-    if (start - until > Math.max(20, span * 0.08)) list.push([until, `Nothing was at work for ${seconds(start - until)}: the run was stopped, or waited for a person. What was answered before was not asked or paid again.`, null]);
+    if (start - until > Math.max(20, span * 0.08)) list.push([until, `Idle for ${seconds(start - until)}: the run was stopped, or waited for a person. Calls answered before were not repeated or paid for again.`, null]);
     until = Math.max(until, end);
   }
   list.sort((a, b) => a[0] - b[0]);
-  return el("section.events", el("h3", "Refusals, approvals, losses and pauses"),
-    reused.length ? el("p", `${several(reused.length, "call")} cost nothing, because an equal one had been answered: `, el("button.link", { type: "button", onclick: () => go({ view: "found", query: "state:reused" }) }, "show them")) : null,
+  return el("section.events", el("h3", "Refusals, approvals, lost replies and pauses"),
+    reused.length ? el("p", `${several(reused.length, "call")} cost nothing, because an identical call had been answered: `, el("button.link", { type: "button", onclick: () => go({ view: "found", query: "state:reused" }) }, "show them")) : null,
     list.length ? el("ul.plain", list.slice(0, 200).map(([time, text, item]) => el("li", el("time", when(time)), " ", item ? el("button.link", { type: "button", onclick: () => open(item) }, brief(text, 240)) : brief(text, 240), " ", item?.kind === "call" && chipOfState(item.state)))) : el("p.fine", "None."),
     list.length > 200 ? el("p.aside", `and ${several(list.length - 200, "more")}`) : null);
 }
