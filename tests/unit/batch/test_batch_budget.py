@@ -157,7 +157,7 @@ def test_values_that_no_row_can_have_are_mistakes_of_the_row(row: Any, tmp_path:
     path = tmp_path / "rows.jsonl"
     path.write_text(str(row) if isinstance(row, str) else "")
     with pytest.raises(
-        InputError, match=r"nothing was asked or paid for, because .* has mistakes:\n +(line|row) 1: "
+        InputError, match=r"nothing was asked or paid for, because .* has errors:\n +(line|row) 1: "
     ):
         Questions(path if isinstance(row, str) else [row], "batch").check(Budget())
 

@@ -49,7 +49,7 @@ def test_a_page_is_written_of_a_thread_and_of_a_trace(tmp_path: Path, capsys: py
 def test_two_runs_are_compared(tmp_path: Path) -> None:
     keep("one", "x = 1\nprint(x)", "FINAL(x)")
     keep("two", "x = 1\nprint(x)", "x += 1\nFINAL(x)")
-    keep("three", "FINAL('\u202e')")
+    keep("three", "FINAL('\u202ex')")
     said = "\n".join(compare_runs("one", "two"))
     for line in ("answer       1", "The code is the same up to turn 1.", "--- one, turn 2", "+x += 1"):
         assert line in said
