@@ -55,7 +55,7 @@ def test_two_runs_are_compared(tmp_path: Path) -> None:
         assert line in said
     assert [*compare_runs("one", "one")][-1] == "The code of all 2 turns is the same."
     said = "\n".join(compare_runs("three", "one"))
-    assert "The code differs from the first turn on." in said
+    assert "The code differs from the first turn." in said
     assert "\u202e" not in said
     write_trace(tmp_path / "steps.jsonl", nested())
     assert "child runs" in "\n".join(compare_runs(str(tmp_path / "steps.jsonl"), "one"))
