@@ -110,7 +110,7 @@ def _reference(file: BinaryIO, path: Path, store_writer: StoreWriter) -> Context
     sample = file.read(SAMPLE_BYTES)
     if sample is None:  # some kernel files block until an event
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    if wrong := _why_sparse(file.fileno(), stamp.size):
+    if wrong := why_sparse(file.fileno(), stamp.size):
         raise InputError(f"{shown} is {wrong}")
     said = ""
     if stamp.size:
@@ -154,12 +154,13 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _why_sparse(fd: int, size: int) -> str | None:
-    """Return a description of a file that is almost entirely unwritten, and what to do. None for other files.
+def why_sparse(fd: int, size: int, *, over: int = SPARSE_CHECK_BYTES) -> str | None:
+    """Return a description of a file that is almost entirely unwritten, and what to do. None for other files, and
+    for those of up to `over` bytes.
 
     Reading its holes, which are NUL characters, would take as long as reading that much text.
     """
-    if size <= SPARSE_CHECK_BYTES or not hasattr(os, "SEEK_DATA"):
+    if size <= over or not hasattr(os, "SEEK_DATA"):
         return None
     at = written = 0
     try:

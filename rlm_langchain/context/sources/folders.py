@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -35,6 +35,7 @@ from rlm_langchain.context.images import Images
 from rlm_langchain.context.places import FOLDER, with_file
 from rlm_langchain.context.reference import StoreWriter, json_reference, with_images, with_notes
 from rlm_langchain.context.sanitize import one_line
+from rlm_langchain.context.sources.files import why_sparse
 from rlm_langchain.context.sources.json_values import dumps
 from rlm_langchain.context.sources.streams import as_input_error
 from rlm_langchain.errors import InputError, MissingDependency
@@ -42,6 +43,9 @@ from rlm_langchain.types import ContextRef
 
 MAX_TEXT_BYTES = 1 << 30
 """Most bytes of text that are read, because a sandbox holds a dict in memory."""
+
+SPARSE_CHECK_BYTES = 16 << 20
+"""A file of a folder that is longer than this is checked for holes. In JSON, each byte of a hole becomes six."""
 
 _MAX_NAMES = 7
 """Number of keys that are remembered for the description: one more than it shows."""
@@ -83,7 +87,7 @@ class _FolderReader:
 
     def __init__(self, within: Path, root: Path, store_writer: StoreWriter) -> None:
         self.root, self._store_writer = root, store_writer
-        self.walk = FolderWalk(within, root, self._check)
+        self.walk = FolderWalk(within, root, self._check, strict=store_writer.strict)
         self.names: list[str] = []
         self.files = self.characters = self.size = self.replaced = self.changed = 0
         self.kinds: Counter[str] = Counter()
@@ -103,7 +107,7 @@ class _FolderReader:
                 with self.walk.open(path) as file:
                     self._write_file(writer, file, name, path, keys)
             except OSError as error:
-                self._leave_out(name, error_reason(error))
+                self.walk.leave_out(name, error_reason(error))
         writer.write(b"}")
 
     def about(self) -> str:
@@ -153,7 +157,7 @@ class _FolderReader:
         stamp = FileStat.of_stat(os.fstat(file.fileno()))
         sample = file.read(min(SAMPLE_BYTES, stamp.size) or 1)
         if sample is None or (sample and not stamp.size):
-            self._leave_out(name, "special")  # a kernel file, which has no size and may not end
+            self.walk.leave_out(name, "special")  # a kernel file, which has no size and may not end
             return
         source = SourceFile(file, name.rpartition("/")[2], stamp.size, self._reading, sample, path)
         value = self._value(source, name)
@@ -165,10 +169,13 @@ class _FolderReader:
         if value.note:
             self._refuse(name, [value.note])
             self.notes.append(f"{quoted(name)}: {value.note}")
-        file.seek(len(sample))
         if why_not_text(sample):
-            self._leave_out(name, "binary")
+            self.walk.leave_out(name, "binary")
             return
+        if why_sparse(file.fileno(), stamp.size, over=SPARSE_CHECK_BYTES):
+            self.walk.leave_out(name, "almost unwritten")
+            return
+        file.seek(len(sample))
         self._add_size(name, stamp.size)
         strict = self._store_writer.strict
         decoder = Decoder(one_line(path), odd_sample(file, stamp.size, sample), strict=strict)
@@ -201,11 +208,11 @@ class _FolderReader:
         except Unreadable as error:
             if self._store_writer.strict:
                 raise error.named(one_line(file.path)) from error
-            self._leave_out(name, error.reason)
+            self.walk.leave_out(name, error.reason)
         except MissingDependency as error:
             if self._store_writer.strict:
                 raise
-            self._leave_out(name, f"needs {str(error).partition('pip install ')[2]}")
+            self.walk.leave_out(name, f"needs {str(error).partition('pip install ')[2]}")
         return None
 
     def _refuse(self, name: str, notes: list[str]) -> None:
@@ -214,12 +221,6 @@ class _FolderReader:
             raise InputError(
                 f"{quoted(name)}: {notes[0]}, which `strict` refuses: put it right, or leave out `strict`"
             )
-
-    def _leave_out(self, name: str, reason: str) -> None:
-        """Leave a file out. Raises `InputError` if nothing may be."""
-        if self._store_writer.strict:
-            raise InputError(f"{quoted(name)} would be left out ({reason}): take it away, or leave out `strict`")
-        self.walk.leave_out(name, reason)
 
     def _write_value(
         self, writer: BlobWriter, value: tuple[Parsed, list[bytes]], name: str, keys: UniqueKeys
@@ -296,11 +297,14 @@ class FolderWalk:
     """One walk through a folder. It never leaves the folder: links are followed only to files inside.
 
     `root` is the folder; `within` is the folder or one above it, relative to which everything is opened. Both
-    are real paths. `check` is called repeatedly, and may raise to stop.
+    are real paths. `check` is called repeatedly, and may raise to stop. With `strict`, nothing is left out but what
+    is everywhere: hidden files, caches and what the rules of the folder exclude.
     """
 
-    def __init__(self, within: Path, root: Path, check: Callable[[], object] = lambda: None) -> None:
-        self.within, self.root = within, root
+    def __init__(
+        self, within: Path, root: Path, check: Callable[[], object] = lambda: None, *, strict: bool = False
+    ) -> None:
+        self.within, self.root, self._strict = within, root, strict
         self.left_out: Counter[str] = Counter()
         self.names: dict[str, list[str]] = {}
         """The first names of files that were left out for a reason, by the reason, if it is uncommon."""
@@ -329,7 +333,9 @@ class FolderWalk:
         return sorted(found)
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Count a file that is not read, with the reason."""
+        """Count a file that is not read, with the reason. Raises `InputError` if it may not be left out."""
+        if self._strict and reason not in _EXPECTED:
+            raise InputError(f"{quoted(name)} would be left out ({reason}): take it away, or leave out `strict`")
         self.left_out[reason] += 1
         if reason not in _EXPECTED and len(names := self.names.setdefault(reason, [])) < _MAX_NAMED:
             names.append(name)
@@ -430,10 +436,19 @@ def _match_effort(rule: str) -> int:
 
 
 def _read_gitignore(within: Path, root: Path) -> IsIgnored:
-    """Return the rules of a folder. Raises `InputError` if they are too many or too slow."""
+    """Return the rules of a folder. Raises `InputError` if they are too many, too slow, or may not be read."""
     rules = b""
-    with suppress(OSError), open_file_below(within, root / ".gitignore") as file:
-        rules = file.read(MAX_GITIGNORE_BYTES + 1)
+    try:
+        with open_file_below(within, root / ".gitignore") as file:
+            rules = file.read(MAX_GITIGNORE_BYTES + 1)
+    except PermissionError as error:  # without them, what they exclude would be read
+        if os.access(root, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise InputError(
+                f"cannot read {one_line(root / '.gitignore')} ({error.strerror}): check its permissions, or "
+                "remove it"
+            ) from error
+    except OSError:  # there is none, or it is no file
+        pass
     if len(rules) > MAX_GITIGNORE_BYTES:
         raise InputError(f"{one_line(root / '.gitignore')} has more than {MAX_GITIGNORE_BYTES:,} bytes: shorten it")
     lines = rules.decode("utf-8", "replace").splitlines()

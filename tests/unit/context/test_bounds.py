@@ -10,8 +10,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -373,10 +375,21 @@ def test_bytes_are_not_decoded_at_once(tmp_path):
 
 def test_more_text_than_a_sandbox_holds_is_known_by_its_size(tmp_path):
     folder = folder_of(tmp_path, a="text")
-    sparse(folder / "big.log", 1 << 40, b"a line\n" * 10_000)
+    sparse(folder / "big.log", (1 << 30) + 1, b"a line\n" * 2_000_000)
     size, told = grown(tmp_path, folder)
     assert size < 4 << 20
-    assert 'it was too much with "big.log", of 1,099,511,627,776 bytes' in told
+    assert 'it was too much with "big.log", of 1,073,741,825 bytes' in told
+
+
+@pytest.mark.parametrize("size", [100 << 20, 900 << 20, 1 << 40])
+def test_a_file_of_a_folder_that_is_nearly_all_hole_is_left_out_and_takes_no_place(store, tmp_path, size):
+    folder = folder_of(tmp_path, a="text")
+    sparse(folder / "big.log", size, b"a line\n" * 10_000)
+    ref = store.reference(folder)
+    assert store.load(ref) == {"a.txt": "text"}
+    assert ref["notes"] == ['left out: 1 almost unwritten ("big.log")']
+    with pytest.raises(InputError, match=r'"big\.log" would be left out \(almost unwritten\)'):
+        store.reference(folder, strict=True)
 
 
 @pytest.mark.parametrize("begins", [b"", b"a line\n" * 10_000])
@@ -593,3 +606,58 @@ def test_rules_that_are_no_file_of_rules_do_not_hold_a_walk_up(store, tmp_path, 
         return
     {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}[kind](rules)
     assert store.load(store.reference(folder)) == {"a.txt": "text"}
+
+
+@pytest.mark.parametrize("kind", ["special", "link", "a link out", "unreadable"])
+def test_what_cannot_be_read_is_named_or_refused_under_strict(readable_by_all, kind):
+    """Also what the walk finds, and not only what a file turns out to be when it is opened."""
+    folder, store = readable_by_all
+    if kind == "special":
+        os.mkfifo(folder / "odd")
+    elif kind == "unreadable":
+        (folder / "odd").mkdir(mode=0)
+    else:
+        (folder / "odd").symlink_to("/etc/passwd" if kind == "a link out" else "nowhere")
+    (folder / ".hidden").touch()
+    reason = "link" if "link" in kind else kind
+    with as_nobody():
+        ref = store.reference(folder)
+        assert store.load(ref) == {"a.txt": "text"}
+        assert f"1 {reason} (" in ref["notes"][0]
+        with pytest.raises(InputError, match=rf'"odd/?" would be left out \({reason}\): take it away'):
+            store.reference(folder, strict=True)
+
+
+def test_a_folder_whose_rules_may_not_be_read_is_not_read_without_them(readable_by_all):
+    folder, store = readable_by_all
+    (folder / ".gitignore").write_text("a.txt")
+    (folder / ".gitignore").chmod(0)
+    with (
+        as_nobody(),
+        pytest.raises(InputError, match=r"cannot read .*\.gitignore \(Permission denied\): "),
+    ):
+        store.reference(folder)
+
+
+@pytest.fixture
+def readable_by_all():
+    """A folder and a store, outside pytest's own folders, which only their owner may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for path in (root, root / "folder", root / "home"):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o777)
+        (root / "folder" / "a.txt").write_text("text")
+        yield root / "folder", ContextStore(root / "home")
+
+
+@contextmanager
+def as_nobody():
+    """Root may read everything, so it becomes somebody else; others stay who they are."""
+    before = os.geteuid()
+    if not before:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)

@@ -504,6 +504,10 @@ def test_a_folder_with_files_of_all_sorts_names_what_it_leaves_out(store, tmp_pa
     assert '"orders.csv": 1 ragged row' in ref["about"]
     for said in ('"bad.pdf" (damaged PDF)', '"loop" (link)', '"pipe" (special)', "1 damaged PDF"):
         assert said in ref["about"]
+    for odd in ("loop", "pipe"):
+        with pytest.raises(InputError, match=r'"(loop|pipe)" would be left out'):
+            store.reference(folder, strict=True)
+        (folder / odd).unlink()
     with pytest.raises(InputError, match=r"bad\.pdf is a damaged PDF"):
         store.reference(folder, strict=True)
 
