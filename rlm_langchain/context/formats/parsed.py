@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -341,7 +342,17 @@ def library(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        package, extra = PACKAGES[module.partition(".")[0]]
-        raise MissingDependency(
-            f'this kind of file needs {package}, which is not installed: pip install "rlm-langchain[{extra}]"'
-        ) from error
+        raise _missing(module) from error
+
+
+def check_installed(module: str) -> None:
+    """Raise `MissingDependency` for a module of an extra that another process could not import."""
+    if find_spec(module) is None:
+        raise _missing(module)
+
+
+def _missing(module: str) -> MissingDependency:
+    package, extra = PACKAGES[module.partition(".")[0]]
+    return MissingDependency(
+        f'this kind of file needs {package}, which is not installed: pip install "rlm-langchain[{extra}]"'
+    )

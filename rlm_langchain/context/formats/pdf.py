@@ -19,7 +19,14 @@ from typing import IO, Any
 
 from rlm_langchain.context.describe import count
 from rlm_langchain.context.formats import pdf_process
-from rlm_langchain.context.formats.parsed import MAX_VALUE_BYTES, Parsed, SourceFile, TooLong, Unreadable, library
+from rlm_langchain.context.formats.parsed import (
+    MAX_VALUE_BYTES,
+    Parsed,
+    SourceFile,
+    TooLong,
+    Unreadable,
+    check_installed,
+)
 from rlm_langchain.context.images import MAX_EDGE, MAX_IMAGE_BYTES
 
 _OCR = "for example with `ocrmypdf FILE text.pdf`"
@@ -37,7 +44,7 @@ _FOR_LIBRARIES = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 def read(file: SourceFile) -> Parsed:
     """Read the text of each page. A damaged file is repaired if it can be, and that is said. Raises
     `Unreadable`."""
-    library("pypdfium2")
+    check_installed("pypdfium2")
     notes, pages = list[str](), list[dict[str, Any]]()
     with closing(_lines(file)) as lines:
         _read(lines, notes, pages)

@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import sqlite3
+import sys
 import tarfile
 import tracemalloc
 import zipfile
@@ -470,10 +471,8 @@ def _database(tmp_path: Path) -> Path:
 
 
 def test_without_the_extra_the_error_says_what_to_install(read, store, tmp_path, monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(parsed, "import_module", missing)
+    for module in ("pypdfium2", "pyarrow", "pyarrow.parquet", "pyarrow.ipc", "pyarrow.feather"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with pytest.raises(MissingDependency, match=r'pypdfium2, .* pip install "rlm-langchain\[documents\]"'):
         read("a.pdf", pdf(PAGES))
     with pytest.raises(MissingDependency, match=r'pyarrow, .* pip install "rlm-langchain\[tables\]"'):
