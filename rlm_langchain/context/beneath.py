@@ -53,6 +53,11 @@ def resolve_in_roots(roots: Sequence[Path], path: Path) -> tuple[Path, Path]:
     within = next((real for root in roots if found.is_relative_to(real := root.resolve())), None)
     if within is None:
         raise OutsideRoot(path)
+    try:
+        os.stat(path)  # Python follows any number of links since 3.13; the system does not
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
     return within, found
 
 

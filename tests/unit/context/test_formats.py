@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tracemalloc
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -321,7 +322,7 @@ def test_many_columns_of_one_name_are_named_at_once(read):
 
 def test_nothing_that_a_database_says_is_computed(read, tmp_path):
     path = tmp_path / "made.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE a (x, y GENERATED ALWAYS AS (hex(zeroblob(x))), z AS (x + 1) STORED)")
         connection.execute("INSERT INTO a (x) VALUES (400000000)")
         connection.execute("CREATE VIRTUAL TABLE b USING fts5(t)")
@@ -440,7 +441,7 @@ def test_changes_that_are_only_in_the_log_of_a_database_are_told(store, tmp_path
 
 def test_values_that_json_cannot_hold_are_replaced_and_counted(tmp_path, store):
     path = tmp_path / "a.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE a (x)")
         connection.executemany("INSERT INTO a VALUES (?)", [(b"\xff\x00",), (float("inf"),), ("text",)])
     connection.close()

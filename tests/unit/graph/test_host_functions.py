@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_a_resumed_run_calls_and_pays_no_function_again(sandbox: str, tmp_path: 
         )
 
     thread: Any = {"configurable": {"thread_id": "t"}}
-    with sqlite3.connect(tmp_path / "runs.db", check_same_thread=False) as connection:
+    with closing(sqlite3.connect(tmp_path / "runs.db", check_same_thread=False)) as connection:
         with pytest.raises(JournalError, match="full"):
             rlm(connection).invoke("q", thread)
         output = rlm(connection).invoke(None, thread)

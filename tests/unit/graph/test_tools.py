@@ -359,8 +359,8 @@ RESULTS: dict[str, tuple[Callable[[], Any], Any]] = {
     "moments of numpy": (
         lambda: [
             np.datetime64("2024-01-02T03:04:05", "ns"),
-            np.array([1500], "timedelta64[ms]"),
-            np.datetime64("NaT"),
+            np.array([np.timedelta64(1500, "ms")]),
+            np.datetime64("NaT", "s"),
         ],
         ["2024-01-02T03:04:05.000000000", [1.5], None],
     ),

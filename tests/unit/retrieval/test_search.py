@@ -7,6 +7,7 @@ import json
 import math
 import sqlite3
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +326,7 @@ def test_a_damaged_cache_of_vectors_is_an_error_once_and_then_made_anew(home):
     with pytest.raises(Exception, match="vectors cannot be stored"):
         create_rlm(script(HYBRID), retriever=Topics()).completion("q", texts)
     assert create_rlm(script(HYBRID), retriever=Topics()).completion("q", texts)["status"] == "complete"
-    with sqlite3.connect(cache) as database:
+    with closing(sqlite3.connect(cache)) as database, database:
         assert database.execute("SELECT count(*) FROM vectors").fetchone() == (4,)
     database.close()
 
