@@ -84,7 +84,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def gist(output: RLMOutput) -> list[Any]:
-    return [output["answer"], output["status"], output["stop_reason"], output["iterations"], output["sub_calls"]]
+    lost = sum(
+        record.get("lost", 0) for record in output["trajectory"] if record["type"] == "call"
+    )  # in flight then
+    calls = output["sub_calls"] - lost
+    return [output["answer"], output["status"], output["stop_reason"], output["iterations"], calls]
 
 
 def test_killed_after_any_write_a_run_can_be_gone_on_with_and_pays_for_nothing_twice(folder: Path) -> None:
