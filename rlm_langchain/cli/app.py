@@ -273,15 +273,19 @@ def gc(
     print(gc.collect(older_than, dry_run=dry_run))
 
 
+AnyRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="The name of a run in `rlm runs`, or the path of a file from `--trace`. Default: the last run.",
+    ),
+]
+"""A run to show or to export."""
+
+
 @app.command(epilog=examples("rlm show deal", "rlm show steps.jsonl --full", "rlm show deal --html run.html"))
 def show(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="The name of a run in `rlm runs`, or the path of a file from `--trace`. Default: the last run.",
-        ),
-    ] = None,
+    what: AnyRun = None,
     *,
     full: Annotated[bool, typer.Option("--full", help="Show long code and output in full.")] = False,
     html: Annotated[
@@ -302,13 +306,7 @@ def show(
     epilog=examples("rlm export deal --out deal.json", "rlm export deal --as chrome --out deal.trace.json")
 )
 def export(
-    what: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="The name of a run in `rlm runs`, or the path of a file from `--trace`. Default: the last run.",
-        ),
-    ] = None,
+    what: AnyRun = None,
     *,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write. It must not exist yet.")],
     form: Annotated[

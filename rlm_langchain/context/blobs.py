@@ -14,10 +14,11 @@ import os
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from rlm_langchain.context.atomic import ABANDONED_AFTER, UNFINISHED, remove_if_older, storing
 from rlm_langchain.context.describe import PREVIEW_BYTES
 from rlm_langchain.context.file_hashes import (
     FileHashCache,
@@ -29,9 +30,6 @@ from rlm_langchain.errors import JournalError
 
 _TOUCH_INTERVAL = 3600
 """Seconds between two updates of a blob's time of use, so that most uses write nothing."""
-_ABANDONED_AFTER = 86_400
-"""Seconds without a write after which an unfinished blob is taken for that of a killed process."""
-_TEMPORARY_PREFIX = "unfinished-"
 
 
 class Blob(NamedTuple):
@@ -86,7 +84,7 @@ class BlobStore:
         is stored."""
         with self.as_journal_error():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=self.folder)
+            handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=self.folder)
         try:
             with open(handle, "wb", buffering=0) as file:
                 yield BlobWriter(self, file, Path(name))
@@ -117,24 +115,17 @@ class BlobStore:
             sha256 = path.name.partition(".")[0]
             if (
                 sha256 not in keep
-                and (freed := _remove_if_older(path, now - older_than, dry_run=dry_run)) is not None
+                and (freed := remove_if_older(path, now - older_than, dry_run=dry_run)) is not None
             ):
                 size += freed
                 removed += [sha256] if path.name == sha256 else []
-        for path in self.folder.glob(f"{_TEMPORARY_PREFIX}*"):
-            size += _remove_if_older(path, now - max(older_than, _ABANDONED_AFTER), dry_run=dry_run) or 0
+        for path in self.folder.glob(f"{UNFINISHED}*"):
+            size += remove_if_older(path, now - max(older_than, ABANDONED_AFTER), dry_run=dry_run) or 0
         return Collected(tuple(removed), size)
 
-    @contextmanager
-    def as_journal_error(self) -> Iterator[None]:
+    def as_journal_error(self) -> AbstractContextManager[None]:
         """Turn operating system errors of a write into a `JournalError`."""
-        try:
-            yield
-        except OSError as error:
-            raise JournalError(
-                f"a context cannot be stored under {self.folder} ({error.strerror}): "
-                "free some space there, or set RLM_HOME to a writable folder"
-            ) from error
+        return storing("a context", self.folder)
 
     def _is_intact(self, path: Path, sha256: str, size: int) -> bool:
         stamp = FileStat.of_path(path)
@@ -196,14 +187,3 @@ class BlobWriter:
             self._file.close()
             os.replace(self._path, path)
             self._blobs.file_hashes.remember(path, blob.sha256, FileStat.of_path(path))
-
-
-def _remove_if_older(path: Path, before: float, *, dry_run: bool) -> int | None:
-    """Remove a file that was last used before this time. Return its size in bytes, or None if it stays."""
-    with suppress(OSError):
-        found = path.stat()
-        if found.st_mtime < before:
-            if not dry_run:
-                path.unlink()
-            return found.st_size
-    return None

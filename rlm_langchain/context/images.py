@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import re
 import struct
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rlm_langchain.context.atomic import ABANDONED_AFTER, UNFINISHED, remove_if_older, storing, write_file
 from rlm_langchain.context.signing import keyed_hash
-from rlm_langchain.errors import JournalError
 
 MAX_IMAGE_BYTES = 64 << 20
 """Most bytes of a picture, or of a PDF with scanned pages."""
@@ -35,9 +35,6 @@ _HANDLE = re.compile(rb'"image": ?"([0-9a-f]{32})"')
 _BLOCK_BYTES = 1 << 20
 _MAX_SEGMENTS = 10_000
 """Most segments of a JPEG before its size: there are about ten, and a hundred with a large colour profile."""
-_UNFINISHED = "unfinished-"
-_ABANDONED_AFTER = 86_400
-"""Seconds after which an unfinished file is taken for that of a killed process."""
 
 
 class ImageStore:
@@ -53,20 +50,9 @@ class ImageStore:
         if self.read(image) is not None:
             return image
         path = self._path(image)
-        try:
+        with storing("a picture", self.folder):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(data)
-                os.replace(name, path)
-            finally:
-                Path(name).unlink(missing_ok=True)
-        except OSError as error:
-            raise JournalError(
-                f"a picture cannot be stored under {self.folder} ({error.strerror}): "
-                "free some space there, or set RLM_HOME to a writable folder"
-            ) from error
+            write_file(path, data, self.folder)
         return image
 
     def read(self, image: str) -> bytes | None:
@@ -97,18 +83,16 @@ class ImageStore:
 
         Return their number and their bytes. With `dry_run`, nothing is removed.
         """
-        now = time.time()
-        old = {path.name: path for path in self.folder.glob("*/*") if _age(path, now) > older_than}
+        before = time.time() - older_than
+        old = [path for path in self.folder.glob("*/*") if _last_use(path) < before]
         named = _named_in(contexts) if old else set()
-        gone = [path for name, path in old.items() if name not in named]
-        gone += [path for path in self.folder.glob(f"{_UNFINISHED}*") if _age(path, now) > _ABANDONED_AFTER]
-        size = 0
-        for path in gone:
-            with suppress(OSError):
-                size += path.stat().st_size
-                if not dry_run:
-                    path.unlink()
-        return sum(not path.name.startswith(_UNFINISHED) for path in gone), size
+        removed = [remove_if_older(path, before, dry_run=dry_run) for path in old if path.name not in named]
+        abandoned = time.time() - ABANDONED_AFTER
+        rest = [
+            remove_if_older(path, abandoned, dry_run=dry_run) or 0 for path in self.folder.glob(f"{UNFINISHED}*")
+        ]
+        sizes = [size for size in removed if size is not None]
+        return len(sizes), sum(sizes) + sum(rest)
 
     def _path(self, image: str) -> Path:
         return self.folder / image[:2] / image
@@ -164,11 +148,11 @@ def _ids_in(file: BinaryIO) -> Iterator[str]:
         tail = data[-64:]  # longer than a handle's `image`, which may lie across two blocks
 
 
-def _age(path: Path, now: float) -> float:
+def _last_use(path: Path) -> float:
     try:
-        return now - path.stat().st_mtime
+        return path.stat().st_mtime
     except OSError:
-        return 0.0
+        return inf
 
 
 def kind_and_size(stream: BinaryIO) -> tuple[str, tuple[int, int]]:

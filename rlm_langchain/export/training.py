@@ -20,8 +20,8 @@ from typing_extensions import TypedDict
 
 from rlm_langchain.context.store import ContextStore
 from rlm_langchain.errors import ConfigurationError, InputError, JournalError
-from rlm_langchain.records import AnswerRecord, CallRecord, QuestionRecord, Record, TurnRecord
-from rlm_langchain.trajectory.messages import conversation
+from rlm_langchain.records import AnswerRecord, CallRecord, Record, TurnRecord
+from rlm_langchain.trajectory.messages import conversation, stored_prompts
 from rlm_langchain.trajectory.tree import Trajectory, flatten
 
 Split = Literal["train", "held_out"]
@@ -168,7 +168,11 @@ class _Maker:
             self._add_turns(path, records)
         for path, view in self.tree.runs.items():
             for cell in view.cells.values():
-                prompts = self._kept_prompts(cell.waves)
+                prompts = {
+                    number: prompt
+                    for wave in cell.waves
+                    for number, prompt in enumerate(stored_prompts(self.store, wave) or (), wave["first"])
+                }
                 for number, call in cell.calls.items():
                     if call.record is None:
                         continue
@@ -178,9 +182,7 @@ class _Maker:
                         self.data.left_out["sub_calls: about pictures, which no record has"] += 1
 
     def _last_question(self) -> str:
-        questions = [record for record in self.by_path[""] if record["type"] == "question"]
-        last: QuestionRecord = questions[-1]
-        return last["query"]
+        return [record["query"] for record in self.by_path[""] if record["type"] == "question"][-1]
 
     def _add_turns(self, path: str, records: list[Record]) -> None:
         """Add the turns of a run, and its conversation as a rollout."""
@@ -209,18 +211,6 @@ class _Maker:
             return [_message(one) for one in conversation(records, self.run.profile, self.store)]
         except JournalError:
             return None
-
-    def _kept_prompts(self, waves: Iterable[object]) -> dict[int, str]:
-        found: dict[int, str] = {}
-        for wave in waves:
-            ref = wave.get("prompts_ref") if isinstance(wave, dict) else None
-            if ref is None or self.store is None:
-                continue
-            try:
-                found |= dict(enumerate(map(str, self.store.load(ref)), wave["first"]))  # type: ignore[index]
-            except JournalError:
-                continue
-        return found
 
     def _add_sub_call(self, path: str, record: CallRecord, prompt: str | None) -> None:
         if record["error"] is not None or record.get("flaw") or "value_ref" in record:

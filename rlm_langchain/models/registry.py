@@ -51,7 +51,7 @@ def check_kind(spec: Any) -> Any:
     from langchain_core.runnables import Runnable
 
     if isinstance(spec, str):
-        split_name(spec.strip())
+        split_name(spec)
     elif isinstance(spec, Runnable):
         unwrap(spec)
     elif not isinstance(spec, Model):

@@ -44,8 +44,7 @@ def _with_prices(model: Model, prices: Mapping[str, Price]) -> Model:
 
 def check_limits_hold(budget: Budget, model: Model) -> None:
     """Raise `ConfigurationError` if a limit cannot be applied to this model, which a config has chosen."""
-    capped = any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens))
-    if capped and any(accepts_output_cap(one.chat) is None for one in model.chain):
+    if _needs_cap(budget) and any(accepts_output_cap(one.chat) is None for one in model.chain):
         raise ConfigurationError(
             f"{model.name}, which the config chooses, accepts no limit for its output: limit calls instead"
         )
@@ -56,11 +55,16 @@ def check_limits_hold(budget: Budget, model: Model) -> None:
         )
 
 
+def _needs_cap(budget: Budget) -> bool:
+    """Return whether a limit holds only for models whose output can be capped."""
+    return any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens))
+
+
 def _check_caps(budget: Budget, models: Iterable[Model]) -> None:
     """Raise `ConfigurationError` for a limit on tokens or dollars with a model that has no output cap, because
     it could exceed the limit."""
     uncapped = sorted({model.name for model in models if accepts_output_cap(model.chat) is None})
-    if uncapped and any(limit is not None for limit in (budget.tokens, budget.usd, budget.output_tokens)):
+    if uncapped and _needs_cap(budget):
         raise ConfigurationError(
             f"a limit on tokens or dollars needs models whose replies can be capped: {', '.join(uncapped)} takes "
             "no max_tokens. Use another class for it, or limit `calls` or `seconds` instead"

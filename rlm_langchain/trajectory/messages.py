@@ -15,8 +15,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from rlm_langchain.context.sanitize import fence
 from rlm_langchain.context.store import ContextStore
+from rlm_langchain.errors import JournalError
 from rlm_langchain.prompts.render import few_shot_messages, render
-from rlm_langchain.records import QuestionRecord, Record
+from rlm_langchain.records import QuestionRecord, Record, WaveRecord
 
 HISTORY_CHARS = 2_000_000
 """Characters of `history` in the REPL: the latest ones."""
@@ -77,6 +78,17 @@ def transcript(records: Sequence[Record]) -> str:
 def prompt_of(store: ContextStore, question: QuestionRecord) -> str:
     """Return the prompt of a question, word for word. Raises `JournalError` if a long one is missing or changed."""
     return str(store.load(question["text_ref"])) if "text_ref" in question else question["text"]
+
+
+def stored_prompts(store: ContextStore | None, wave: WaveRecord) -> list[str] | None:
+    """Return the whole prompts of a batch, or None if they were not stored, or are not in the store any more."""
+    ref = wave.get("prompts_ref")
+    if ref is None or store is None:
+        return None
+    try:
+        return [str(prompt) for prompt in store.load(ref)]
+    except JournalError:  # garbage collection has removed them
+        return None
 
 
 def whole_text(store: ContextStore, question: QuestionRecord, profile: str) -> str:

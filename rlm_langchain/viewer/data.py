@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +26,7 @@ from rlm_langchain.records import (
     TurnRecord,
 )
 from rlm_langchain.trajectory.degradation import STOP_SENTENCES, describe_shortfalls
+from rlm_langchain.trajectory.messages import stored_prompts
 from rlm_langchain.trajectory.tree import CallView, RanCell, RunView, Trajectory, TurnView
 from rlm_langchain.types import ContextRef, Usage, total_usage
 from rlm_langchain.viewer.code import MAX_HIGHLIGHTED_CHARS, Batch, Lines, title, tokens
@@ -202,12 +202,10 @@ class _Page:
         """Return stored prompts by call number. A prompt is empty if it was stored but cannot be shown."""
         found: dict[int, str] = {}
         for wave in cell.waves:
-            if (ref := wave.get("prompts_ref")) is None:
+            if "prompts_ref" not in wave:
                 continue
-            texts: Any = [""] * wave["count"]
-            if self.store is not None:
-                with suppress(JournalError):  # garbage collected: the page says that it has only the beginning
-                    texts = map(self._clipped, self.store.load(ref))
+            stored = stored_prompts(self.store, wave)  # without them, the page says that it has only the beginning
+            texts = [""] * wave["count"] if stored is None else map(self._clipped, stored)
             found |= dict(enumerate(texts, wave["first"]))
         return found
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from pathlib import Path
 
 from rlm_langchain.cli import streams
+from rlm_langchain.context.atomic import ABANDONED_AFTER, remove_if_older
 from rlm_langchain.context.sanitize import visible
 from rlm_langchain.context.store import home
 from rlm_langchain.errors import ConfigurationError, InputError
@@ -120,10 +121,10 @@ def prune() -> None:
     for number, run in enumerate(runs()):
         size += _size(run.path)
         if number and (number >= MAX_RUNS or size > MAX_BYTES or now - run.changed() > MAX_SECONDS):
-            _remove(run.path)
+            remove_if_older(run.path, inf)
     for path in folder().glob("*.jsonl"):
-        if not _size(path) and now - KeptRun(path.stem, path).changed() > 86_400:
-            _remove(path)
+        if not _size(path):
+            remove_if_older(path, now - ABANDONED_AFTER)
 
 
 def forget(run: KeptRun) -> None:
@@ -139,8 +140,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)

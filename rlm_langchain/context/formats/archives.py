@@ -22,13 +22,12 @@ from rlm_langchain.context.decoding import BLOCK_BYTES, SAMPLE_BYTES, why_not_te
 from rlm_langchain.context.describe import count, list_keys
 from rlm_langchain.context.formats.left_out import LeftOut
 from rlm_langchain.context.formats.parsed import (
-    MAX_VALUE_BYTES,
     AsText,
     Parsed,
     Reading,
     SourceFile,
     Text,
-    TooLong,
+    Total,
     Unreadable,
     dumps,
     library,
@@ -95,7 +94,7 @@ def _read(
 
     reading = reading or file.reading.inside(file.size)
     value, left, notes, kinds = dict[str, Any](), LeftOut(reading.strict), list[str](), dict[str, int]()
-    again, size = Counter[str](), 0
+    again, total = Counter[str](), Total()
     try:
         for name, open_member in members(left):
             _allowance(reading).add_member()
@@ -108,9 +107,7 @@ def _read(
                 continue
             with left.out_if_unreadable(key):
                 value[key], parsed = value_of(SourceFile.of_bytes(data, key.rpartition("/")[2], reading))
-                size += len(dumps(value[key]))
-                if size > MAX_VALUE_BYTES:
-                    raise TooLong
+                total.add(len(dumps(value[key])))
                 kinds[parsed.kind if parsed else "text"] = kinds.get(parsed.kind if parsed else "text", 0) + 1
                 notes += [f"{key}: {note}" for note in (parsed.notes if parsed else [])]
     except (*_ERRORS, InputError) as error:

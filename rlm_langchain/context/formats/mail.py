@@ -17,13 +17,12 @@ from rlm_langchain.context.decoding import BLOCK_BYTES, charset
 from rlm_langchain.context.describe import count, list_counts, list_keys, quoted
 from rlm_langchain.context.formats.detect import CHAT_LINE
 from rlm_langchain.context.formats.parsed import (
-    MAX_VALUE_BYTES,
     AsText,
     Parsed,
     Reading,
     SourceFile,
     Text,
-    TooLong,
+    Total,
     Unreadable,
     dumps,
 )
@@ -86,7 +85,8 @@ class _MailReader:
         self._file = file
         self._left: Counter[str] = Counter()
         self._named: list[str] = []
-        self._dates = self._long = self._held = 0
+        self._dates = self._long = 0
+        self._total = Total()
         self._inside: Reading | None = None
         """How attachments are read, with one allowance for all of them."""
 
@@ -155,9 +155,7 @@ class _MailReader:
             self._inside = self._inside or self._file.reading.inside(self._file.size)
             file = SourceFile.of_bytes(data, name, self._inside)
             made["content"], _ = value_of(file)
-            self._held += len(dumps(made["content"]))
-            if self._held > MAX_VALUE_BYTES:
-                raise TooLong
+            self._total.add(len(dumps(made["content"])))
         except RLMError as error:
             if self._file.reading.strict:
                 raise

@@ -219,12 +219,10 @@ class Text:
 
     def whole(self) -> str:
         """Return it in one piece. Raises `Unreadable` if it is too long."""
-        parts, size = list[str](), 0
+        parts, total = list[str](), Total()
         for part in self:
             parts.append(part)
-            size += len(part)
-            if size > MAX_VALUE_BYTES:
-                raise TooLong
+            total.add(len(part))
         return "".join(parts)
 
     def notes(self) -> list[str]:
@@ -240,6 +238,19 @@ def with_article(kind: str) -> str:
 
 class TooLong(Exception):
     """A file becomes more than `MAX_VALUE_BYTES` as a value."""
+
+
+@dataclass(slots=True)
+class Total:
+    """How much a file becomes as a value, or what is in a file: in characters, or in bytes of JSON."""
+
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        """Add to it. Raises `TooLong` for more than a value may have."""
+        self.size += size
+        if self.size > MAX_VALUE_BYTES:
+            raise TooLong
 
 
 class AsText(NamedTuple):
@@ -276,12 +287,10 @@ class Parsed:
         return self.value
 
     def _held(self, items: Iterator[Any]) -> list[Any]:
-        held, size = list[Any](), 0
+        held, total = list[Any](), Total()
         while some := list(islice(items, 1_000)):
             held += some
-            size += len(dumps(some))
-            if size > MAX_VALUE_BYTES:
-                raise TooLong
+            total.add(len(dumps(some)))
         return held
 
     def json(self) -> Iterator[bytes]:

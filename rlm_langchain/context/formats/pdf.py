@@ -20,10 +20,9 @@ from typing import IO, Any
 from rlm_langchain.context.describe import count
 from rlm_langchain.context.formats import pdf_process
 from rlm_langchain.context.formats.parsed import (
-    MAX_VALUE_BYTES,
     Parsed,
     SourceFile,
-    TooLong,
+    Total,
     Unreadable,
     check_installed,
 )
@@ -115,14 +114,12 @@ def _read(lines: Iterator[dict[str, Any]], notes: list[str], pages: list[dict[st
         raise _damaged()
     if first["repaired"]:
         notes.append("repaired: the PDF is damaged, and pages may be missing")
-    size = 0
+    total = Total()
     for number, line in enumerate(lines, 1):
         if line["text"] is None:
             notes.append(f"left out: page {number}, which is damaged")
         pages.append({"page": number, **line, "text": line["text"] or ""})
-        size += len(pages[-1]["text"]) + 20
-        if size > MAX_VALUE_BYTES:
-            raise TooLong
+        total.add(len(pages[-1]["text"]) + 20)
     if len(pages) < first["pages"]:  # the process has died
         raise _damaged()
 

@@ -44,8 +44,11 @@ class ModelCallHandler(CallHandler):
         """Return the most that the call may use. Of a child run only the first turn is estimated: it needs an
         approval for its own calls."""
         model = site.components.sub_model(site.numbered.path)
-        prompt = most_prompt_tokens([HumanMessage(estimated_prompt(site))])
-        return reservation_for(site.tree.ledger.budget, model, prompt, site.tree.learned)
+        return reservation_for(site.tree.ledger.budget, model, self.most_read(site), site.tree.learned)
+
+    def most_read(self, site: CallSite) -> int:
+        """Return the most tokens of the prompt of the call."""
+        return most_prompt_tokens([HumanMessage(_estimated_prompt(site))])
 
     async def answer(self, site: CallSite, config: RunnableConfig) -> CallResult:
         """Return the model's reply."""
@@ -60,7 +63,7 @@ class ModelCallHandler(CallHandler):
         return ModelCall.of(site)
 
 
-def estimated_prompt(site: CallSite) -> str:
+def _estimated_prompt(site: CallSite) -> str:
     """Return the prompt for the estimate of the cost, without a context that is too long for any prompt."""
     call = site.numbered.call
     if call.context is None or _excerpt_bytes(call) > site.components.limits.value:

@@ -15,12 +15,10 @@ from rlm_langchain.budget.limiters import PerEventLoop
 from rlm_langchain.context.formats.scaled import JPEG_QUALITY, MAX_PNG_BYTES, ScaledImage, scaled
 from rlm_langchain.context.images import MAX_EDGE, MAX_IMAGES, handles_in
 from rlm_langchain.graph.calls.handler import CallSite
-from rlm_langchain.graph.calls.model_call import ModelCall, ModelCallHandler, estimated_prompt
-from rlm_langchain.models.estimate import most_prompt_tokens
+from rlm_langchain.graph.calls.model_call import ModelCall, ModelCallHandler
 from rlm_langchain.models.images import image_tokens, message_with_images
-from rlm_langchain.models.reservation import reservation_for
 from rlm_langchain.run.ask_model import ModelRequest, recorded_reply
-from rlm_langchain.types import CallResult, Usage
+from rlm_langchain.types import CallResult
 
 MAX_AT_ONCE = 8
 """Most questions whose pictures are in memory at once."""
@@ -30,12 +28,10 @@ _LIMITER: PerEventLoop[asyncio.Semaphore] = PerEventLoop(lambda: asyncio.Semapho
 class VisionCallHandler(ModelCallHandler):
     """Handles `vision`: one call of the model for sub-calls, with pictures."""
 
-    def reservation(self, site: CallSite) -> Usage:
-        """Return the most that the call may use, as if each picture were sent in full size."""
-        model = site.components.sub_model(site.numbered.path)
-        text = most_prompt_tokens([HumanMessage(estimated_prompt(site))])
+    def most_read(self, site: CallSite) -> int:
+        """Return the most tokens of the prompt of the call, as if each picture were sent in full size."""
         images = min(len(handles_in(site.numbered.call.context)), MAX_IMAGES)
-        return reservation_for(site.tree.ledger.budget, model, text + images * image_tokens(), site.tree.learned)
+        return super().most_read(site) + images * image_tokens()
 
     def call_of(self, site: CallSite) -> ModelCall:
         """Return the call to the model."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rlm_langchain.context.atomic import ABANDONED_AFTER, UNFINISHED
 from rlm_langchain.context.blobs import Collected
 from rlm_langchain.context.file_hashes import FileStat, hash_file
 from rlm_langchain.errors import JournalError
@@ -24,9 +25,6 @@ from rlm_langchain.errors import JournalError
 _HASHES_FILE = "meta.json"
 _SOURCE_FILE = "source"
 """Name of the file with the SHA-256 of the indexed context."""
-_TEMPORARY_PREFIX = "unfinished-"
-_ABANDONED_AFTER = 86_400
-"""Seconds without a write after which an unfinished folder is taken for that of a killed process."""
 
 
 class IndexStore:
@@ -61,7 +59,7 @@ class IndexStore:
         path = self.path(name)
         with self._as_journal_error():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX, dir=self.root))
+            folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self.root))
         try:
             with self._as_journal_error():
                 (folder / _SOURCE_FILE).write_text(source, encoding="utf-8")
@@ -85,8 +83,8 @@ class IndexStore:
         Indexes of contexts whose SHA-256 is in `keep` stay. With `dry_run`, only report what would be removed.
         """
         now, removed, size = time.time(), [], 0
-        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{_TEMPORARY_PREFIX}*")]:
-            age = max(older_than, _ABANDONED_AFTER) if path.name.startswith(_TEMPORARY_PREFIX) else older_than
+        for path in [*self.root.glob(f"??/{'?' * 64}"), *self.root.glob(f"{UNFINISHED}*")]:
+            age = max(older_than, ABANDONED_AFTER) if path.name.startswith(UNFINISHED) else older_than
             with suppress(OSError):
                 if path.stat().st_mtime < now - age and _source(path) not in keep:
                     size += sum(file.stat().st_size for file in path.iterdir())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 
+from rlm_langchain.context.atomic import UNFINISHED, write_file
 from rlm_langchain.context.file_hashes import hash_file
 from rlm_langchain.errors import InputError, JournalError
 from rlm_langchain.retrieval.extras import import_library
@@ -44,7 +45,7 @@ def save(folder: Path, index: Any, documents: dict[str, StoredDocument], next_nu
             [name, one.number, one.text, _metadata_to_json(name, one.metadata)] for name, one in documents.items()
         ]
         content = {"vectors": vectors, "next": next_number, "documents": rows}
-        _replace(folder / DOCUMENTS, _encode({"format": FORMAT, "sha256": _checksum(content), **content}))
+        write_file(folder / DOCUMENTS, _encode({"format": FORMAT, "sha256": _checksum(content), **content}))
         for old in folder.glob("vectors-*.faiss"):
             if old.name != f"vectors-{vectors}.faiss":
                 with suppress(OSError):
@@ -84,7 +85,7 @@ def _write_vectors(folder: Path, index: Any) -> str | None:
     """Write the vectors to a file that is named by its SHA-256, and return that. None: there are no vectors."""
     if index is None:
         return None
-    handle, name = tempfile.mkstemp(prefix="unfinished-", dir=folder)
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=folder)
     os.close(handle)
     try:
         import_library("faiss").write_index(index, name)
@@ -110,16 +111,6 @@ def _numbers(index: Any) -> list[int]:
 def _checksum(content: dict[str, Any]) -> str:
     """Return the SHA-256 of the content, which does not depend on the layout of the JSON."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix="unfinished-", dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _metadata_to_json(name: str, metadata: dict[str, Any]) -> Any:

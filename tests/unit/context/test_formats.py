@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from rlm_langchain.context.decoding import BLOCK_BYTES
-from rlm_langchain.context.formats import archives, databases, parsed, table
-from rlm_langchain.context.formats import mail as mails
+from rlm_langchain.context.formats import databases, parsed, table
 from rlm_langchain.context.formats.parsed import SourceFile
 from rlm_langchain.context.images import Images
 from rlm_langchain.context.store import ContextStore
@@ -372,8 +371,6 @@ def test_parts_that_are_empty_take_their_time_too(pack, store):
 @pytest.mark.parametrize("held", ["zip", "tar.gz", "eml"])
 def test_values_in_an_archive_are_together_no_larger_than_one_may_be(read, monkeypatch, held):
     monkeypatch.setattr(parsed, "MAX_VALUE_BYTES", 1 << 20)
-    monkeypatch.setattr(archives, "MAX_VALUE_BYTES", 1 << 20)
-    monkeypatch.setattr(mails, "MAX_VALUE_BYTES", 1 << 20)
     rows = b"a,b\n" + b"1,2\n" * 9_000
     several = {f"{n}.csv": rows for n in range(9)}
     message = mail(1, rows, "0.csv")
